@@ -1,0 +1,27 @@
+"""Fast feedforward networks on CPUs: NumPy arrays in and out, Numba kernels between.
+
+>>> import numpy as np
+>>> from fffcpu import FastFeedForward
+>>> layer = FastFeedForward(768, 768, depth=11, rng=0)  # 4095 neurons
+>>> y = layer(np.zeros((4, 768)))                       # 12 of them for each row
+
+``fffcpu.training`` has losses, optimizers and schedules; the command ``fffcpu demo`` shows the rest.
+"""
+
+from __future__ import annotations
+
+from fffcpu.kernels import get_num_threads, set_num_threads
+from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward, cmm, load
+
+__all__ = [
+    "DenseFeedForward",
+    "FastFeedForward",
+    "LeafFeedForward",
+    "__version__",
+    "cmm",
+    "get_num_threads",
+    "load",
+    "set_num_threads",
+]
+
+__version__ = "0.1.0"

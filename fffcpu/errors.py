@@ -1,0 +1,81 @@
+"""One grammar for every complaint: what was wrong, what was expected, what came.
+
+Messages read ``argument 'depth' must be an integer from 0 to 30, got -1``. Every class derives from
+ValueError or TypeError (ImportError for a missing extra), so callers need none of these names
+unless they want to tell the cases apart.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "CheckpointError",
+    "MissingExtraError",
+    "ShapeError",
+    "describe",
+    "require_extra",
+]
+
+
+class ArgumentError(ValueError):
+    """An argument of the right kind has an impossible value."""
+
+
+class ShapeError(ArgumentError):
+    """An array has the wrong shape."""
+
+
+class ArgumentTypeError(TypeError):
+    """An argument is of the wrong kind."""
+
+
+class CheckpointError(ValueError):
+    """A file or a mapping of arrays is not the model it was taken for."""
+
+
+class MissingExtraError(ImportError):
+    """An optional dependency is not installed."""
+
+
+def describe(value: Any) -> str:
+    """Return a short description of a value, as error messages show it.
+
+    Arrays are described by shape and dtype, long values are cut.
+    """
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and dtype is not None:
+        return f"an array of shape {tuple(shape)} and dtype {dtype}"
+    text = repr(value)
+    if len(text) > 80:
+        text = text[:77] + "..."
+    if isinstance(value, (int, float, str, bool, type(None))):
+        return text
+    return f"{text} ({type(value).__name__})"
+
+
+def require_extra(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, or say how to install it.
+
+    Parameters
+    ----------
+    module : str
+        Name of the module to import.
+    extra : str
+        The extra of fffcpu that installs it.
+
+    Raises
+    ------
+    MissingExtraError
+        If the module is not installed; the message holds the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"module '{module}' is not installed; install it with: pip install 'fffcpu[{extra}]'"
+        ) from error

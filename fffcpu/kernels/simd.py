@@ -1,0 +1,190 @@
+"""Vectors for kernels, and the two sums that every kernel is made of.
+
+A vector is 64 bytes: 16 lanes of float32 or 8 of float64. It is an LLVM vector, so the compiler
+turns the plain loops below into AVX-512, pairs of AVX2 or quads of NEON instructions, and each gives
+the same bits, because lanes and order of summation are fixed here and not left to the compiler:
+
+``dot``, the one dot product. Columns go to lanes of two accumulators, 64 bytes at a time, in turns::
+
+    columns      0 .. 15 | 16 .. 31 | 32 .. 47 | 48 .. 63 | ...      (float32)
+    accumulator    even  |   odd    |   even   |   odd    | ...
+
+    even += a * b and odd += a * b are fused multiply-adds; missing columns at the end count as 0;
+    at the end even + odd, then the upper half of the lanes onto the lower, until one is left.
+
+Two accumulators, because one chain of fused multiply-adds waits four cycles a step.
+
+``weighted_sum``, the one combination of rows: every column adds its terms in the order given, so its
+bits do not depend on how columns are cut into blocks.
+
+The functions of one vector take an array of any shape, C-contiguous, and a place ``at``, counted in
+elements of the flattened array. They check no bounds. With ``NUMBA_DISABLE_JIT=1`` a vector is a
+NumPy array of one dimension and the same kernels run as plain Python (multiply-adds then round
+twice, so bits differ from compiled ones).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.kernels.jit import JIT, kernel
+
+__all__ = [
+    "VECTOR_BYTES",
+    "add",
+    "broadcast",
+    "dot",
+    "fma",
+    "lanes",
+    "load",
+    "load_partial",
+    "ordered_sum",
+    "store",
+    "store_partial",
+    "weighted_sum",
+    "zeros",
+]
+
+VECTOR_BYTES = 64
+
+Array = NDArray[Any]
+
+if JIT:
+    from fffcpu.kernels._vector import (
+        add,
+        broadcast,
+        fma,
+        lanes,
+        load,
+        load_partial,
+        ordered_sum,
+        store,
+        store_partial,
+        zeros,
+    )
+else:
+
+    def lanes(array: Array) -> int:
+        """Lanes of a vector of the array's dtype."""
+        return VECTOR_BYTES // array.itemsize
+
+    def zeros(array: Array) -> Array:
+        """Vector of zeros of the array's dtype."""
+        return np.zeros(lanes(array), array.dtype)
+
+    def broadcast(scalar: Any) -> Array:
+        """Vector with the scalar in every lane."""
+        return np.full(VECTOR_BYTES // scalar.itemsize, scalar)
+
+    def load(array: Array, at: int) -> Array:
+        """Vector of the elements from place ``at`` on."""
+        return array.reshape(-1)[at : at + lanes(array)].copy()
+
+    def load_partial(array: Array, at: int, count: int) -> Array:
+        """Like ``load``, but lanes from ``count`` on are 0 and their memory is not touched."""
+        vector = zeros(array)
+        count = min(count, lanes(array))
+        vector[:count] = array.reshape(-1)[at : at + count]
+        return vector
+
+    def store(array: Array, at: int, vector: Array) -> None:
+        """Write a vector to the elements from place ``at`` on."""
+        array.reshape(-1)[at : at + lanes(array)] = vector
+
+    def store_partial(array: Array, at: int, vector: Array, count: int) -> None:
+        """Like ``store``, but only the first ``count`` lanes."""
+        count = min(count, lanes(array))
+        array.reshape(-1)[at : at + count] = vector[:count]
+
+    def fma(a: Array, b: Array, c: Array) -> Array:
+        """Return ``a * b + c``, lane by lane."""
+        with np.errstate(all="ignore"):
+            return a * b + c
+
+    def add(a: Array, b: Array) -> Array:
+        """Return ``a + b``, lane by lane."""
+        with np.errstate(all="ignore"):
+            return a + b
+
+    def ordered_sum(vector: Array) -> Any:
+        """Sum of the lanes: the upper half onto the lower, until one is left."""
+        with np.errstate(all="ignore"):
+            while vector.size > 1:
+                half = vector.size // 2
+                vector = vector[:half] + vector[half:]
+        return vector[0]
+
+
+@kernel
+def dot(a: Array, a_at: int, b: Array, b_at: int, width: int) -> Any:
+    """Dot product of two runs of ``width`` elements, in the order the module's text fixes."""
+    step = lanes(a)
+    even = zeros(a)
+    odd = zeros(a)
+    whole = width - width % (2 * step)
+    for column in range(0, whole, 2 * step):
+        even = fma(load(a, a_at + column), load(b, b_at + column), even)
+        odd = fma(load(a, a_at + column + step), load(b, b_at + column + step), odd)
+    for column in range(whole, width, step):
+        left = width - column
+        part_a = load_partial(a, a_at + column, left)
+        part_b = load_partial(b, b_at + column, left)
+        # The accumulators change places, so that the next vector goes to the other one.
+        even, odd = odd, fma(part_a, part_b, even)
+    return ordered_sum(add(even, odd))
+
+
+@kernel
+def weighted_sum(
+    out: Array,
+    out_at: int,
+    weights: Array,
+    weights_at: int,
+    rows: Array,
+    offsets: Array,
+    offsets_at: int,
+    count: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Columns ``start`` to ``stop`` of a weighted sum of rows: out[c] = sum of w[k] * row k[c].
+
+    Parameters
+    ----------
+    out, out_at
+        Column c of the result goes to place ``out_at + c``.
+    weights, weights_at
+        The ``count`` weights.
+    rows, offsets, offsets_at
+        Row k starts in ``rows`` at place ``offsets[offsets_at + k]``; ``offsets`` has one
+        dimension.
+    """
+    step = lanes(out)
+    blocks = start + (stop - start) // (4 * step) * (4 * step)
+    for column in range(start, blocks, 4 * step):
+        sum0 = zeros(out)
+        sum1 = zeros(out)
+        sum2 = zeros(out)
+        sum3 = zeros(out)
+        for k in range(count):
+            weight = broadcast(weights[weights_at + k])
+            at = offsets[offsets_at + k] + column
+            sum0 = fma(weight, load(rows, at), sum0)
+            sum1 = fma(weight, load(rows, at + step), sum1)
+            sum2 = fma(weight, load(rows, at + 2 * step), sum2)
+            sum3 = fma(weight, load(rows, at + 3 * step), sum3)
+        store(out, out_at + column, sum0)
+        store(out, out_at + column + step, sum1)
+        store(out, out_at + column + 2 * step, sum2)
+        store(out, out_at + column + 3 * step, sum3)
+    for column in range(blocks, stop, step):
+        sum0 = zeros(out)
+        left = stop - column
+        for k in range(count):
+            weight = broadcast(weights[weights_at + k])
+            at = offsets[offsets_at + k] + column
+            sum0 = fma(weight, load_partial(rows, at, left), sum0)
+        store_partial(out, out_at + column, sum0, left)

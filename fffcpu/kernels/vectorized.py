@@ -1,0 +1,280 @@
+"""Plain NumPy: the backend that is always there, and the one that says what all must do.
+
+Shape symbols: B rows, I input width, O output width, T trees, N nodes in a tree, L levels; in the
+leaf layer G gates, K leaves, H leaf width. All arrays are C-contiguous and, apart from ``nodes`` and
+``leaves`` (int32), of one dtype, float32 or float64. ``bias_in`` has shape (T, 0) where there is no
+bias. ``activation`` is a code of `fffcpu.config.Activation`. Functions write into the arrays they
+are given first and return nothing.
+
+Rows are independent, to the bit: a row's products are summed along its own contiguous memory, so
+that nothing depends on the rest of the batch. A matrix product through BLAS would not do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.config import Activation
+
+__all__ = [
+    "activate",
+    "activate_gradient",
+    "leaf_infer",
+    "leaf_route",
+    "path_backward",
+    "path_forward",
+    "path_infer",
+    "path_logits",
+]
+
+Array = NDArray[Any]
+
+BLOCK_ELEMENTS = 1 << 18
+"""Weights gathered at a time: few enough to stay in cache, and memory stays small for any B."""
+
+
+def activate(s: Array, activation: int) -> Array:
+    """Activation of every number; infinities and NaN become NaN, under every activation."""
+    if activation == Activation.GELU:
+        from scipy.special import ndtr
+
+        with np.errstate(invalid="ignore"):
+            result: Array = s * ndtr(s)
+    else:
+        result = np.maximum(s, 0) if activation == Activation.RELU else s.copy()
+    result[~np.isfinite(s)] = np.nan
+    return result
+
+
+def activate_gradient(s: Array, activation: int) -> Array:
+    """Derivative of `activate`; 0 at 0 for ReLU."""
+    if activation == Activation.GELU:
+        from scipy.special import ndtr
+
+        with np.errstate(invalid="ignore", over="ignore"):
+            density = np.exp(-0.5 * s * s) * s.dtype.type(1 / math.sqrt(2 * math.pi))
+            result: Array = ndtr(s) + s * density
+    elif activation == Activation.RELU:
+        result = (s > 0).astype(s.dtype)
+    else:
+        result = np.ones_like(s)
+    result[~np.isfinite(s)] = np.nan
+    return result
+
+
+def _blocks(rows: int, width: int) -> Iterator[slice]:
+    """Cut rows into slices of at most `BLOCK_ELEMENTS` elements."""
+    step = max(1, BLOCK_ELEMENTS // width)
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
+
+
+def _dot(gathered: Array, x: Array) -> Array:
+    """Dot product of each gathered row with its row of x; overwrites ``gathered``."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        np.multiply(gathered, x, out=gathered)
+        return np.add.reduce(gathered, axis=-1)
+
+
+def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array) -> None:
+    """Conditional matrix multiplication: the logits of the nodes each row visits.
+
+    A row starts at node 0 and goes right where its logit is above 0, else (a tie, NaN) left.
+
+    Parameters
+    ----------
+    logits : array of shape (B, T, L), written
+    nodes : int32 array of shape (B, T, L), written
+    x : array of shape (B, I)
+    weights_in : array of shape (T, N, I)
+    bias_in : array of shape (T, N) or (T, 0)
+    """
+    levels = logits.shape[2]
+    for tree, weights in enumerate(weights_in):
+        for rows in _blocks(*x.shape):
+            node = np.zeros(rows.stop - rows.start, np.int32)
+            for level in range(levels):
+                logit = _dot(weights[node], x[rows])
+                if bias_in.size:
+                    logit += bias_in[tree, node]
+                nodes[rows, tree, level] = node
+                logits[rows, tree, level] = logit
+                node = 2 * node + 1 + (logit > 0)
+
+
+def _path_output(y: Array, logits: Array, nodes: Array, weights_out: Array, code: int) -> None:
+    """Sum the visited nodes' output weights, weighted by their activations, into y (B, O)."""
+    _, trees, levels = nodes.shape
+    y[...] = 0
+    for rows in _blocks(*y.shape):
+        active = activate(logits[rows], code)
+        for tree in range(trees):
+            for level in range(levels):
+                gathered = weights_out[tree, nodes[rows, tree, level]]
+                with np.errstate(invalid="ignore", over="ignore"):
+                    y[rows] += active[:, tree, level, np.newaxis] * gathered
+
+
+def path_infer(
+    y: Array, x: Array, weights_in: Array, bias_in: Array, weights_out: Array, activation: int
+) -> None:
+    """Output of FastFeedForward: y = sum over visited nodes of act(logit) * weights_out.
+
+    Parameters
+    ----------
+    y : array of shape (B, O), written
+        Shares no memory with ``x``.
+    x : array of shape (B, I)
+    weights_in : array of shape (T, N, I)
+    bias_in : array of shape (T, N) or (T, 0)
+    weights_out : array of shape (T, N, O)
+    activation : int
+    """
+    trees, count, _ = weights_in.shape
+    shape = (len(x), trees, count.bit_length())
+    logits, nodes = np.empty(shape, x.dtype), np.empty(shape, np.int32)
+    path_forward(y, logits, nodes, x, weights_in, bias_in, weights_out, activation)
+
+
+def path_forward(
+    y: Array,
+    logits: Array,
+    nodes: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    activation: int,
+) -> None:
+    """Like `path_infer`, and keep what `path_backward` needs.
+
+    Parameters
+    ----------
+    y : array of shape (B, O), written
+    logits : array of shape (B, T, L), written
+    nodes : int32 array of shape (B, T, L), written
+    x, weights_in, bias_in, weights_out, activation
+        As in `path_infer`.
+    """
+    path_logits(logits, nodes, x, weights_in, bias_in)
+    _path_output(y, logits, nodes, weights_out, activation)
+
+
+def path_backward(
+    dx: Array,
+    d_weights_in: Array,
+    d_bias_in: Array,
+    d_weights_out: Array,
+    dy: Array,
+    x: Array,
+    logits: Array,
+    nodes: Array,
+    weights_in: Array,
+    weights_out: Array,
+    activation: int,
+) -> None:
+    """Gradients of FastFeedForward, routes held constant, over visited nodes only.
+
+    Parameters
+    ----------
+    dx : array of shape (B, I), written
+    d_weights_in : array of shape (T, N, I), zeros, written where a node was visited
+    d_bias_in : array of shape (T, N), zeros, written where a node was visited
+        Written even where the layer has no bias.
+    d_weights_out : array of shape (T, N, O), zeros, written where a node was visited
+    dy : array of shape (B, O)
+        Upstream gradient.
+    x : array of shape (B, I)
+    logits, nodes : arrays of shape (B, T, L)
+        From `path_forward`.
+    weights_in : array of shape (T, N, I)
+    weights_out : array of shape (T, N, O)
+    activation : int
+    """
+    _, trees, levels = nodes.shape
+    dx[...] = 0
+    for rows in _blocks(len(x), max(x.shape[1], dy.shape[1])):
+        active = activate(logits[rows], activation)
+        slope = activate_gradient(logits[rows], activation)
+        for tree in range(trees):
+            for level in range(levels):
+                node = nodes[rows, tree, level]
+                delta = slope[:, tree, level] * _dot(weights_out[tree, node], dy[rows])
+                dx[rows] += delta[:, np.newaxis] * weights_in[tree, node]
+                np.add.at(d_weights_in[tree], node, delta[:, np.newaxis] * x[rows])
+                np.add.at(d_bias_in[tree], node, delta)
+                np.add.at(d_weights_out[tree], node, active[:, tree, level, np.newaxis] * dy[rows])
+
+
+def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -> None:
+    """Leaf that each row reaches in LeafFeedForward.
+
+    At each gate a row goes right where its logit is at least 0 (a tie included), else (NaN) left.
+
+    Parameters
+    ----------
+    leaves : int32 array of shape (B,), written
+    x : array of shape (B, I)
+    gate_weights : array of shape (G, I)
+    gate_bias : array of shape (G,)
+    """
+    for rows in _blocks(*x.shape):
+        leaves[rows], _ = _descend_gates(x[rows], gate_weights, gate_bias)
+
+
+def _descend_gates(x: Array, gate_weights: Array, gate_bias: Array) -> tuple[Array, Array]:
+    """Return the leaf each row reaches, and whether every logit on its way was finite."""
+    node = np.zeros(len(x), np.int32)
+    finite = np.ones(len(x), np.bool_)
+    gates = len(gate_bias)
+    for _ in range(gates.bit_length()):
+        logit = _dot(gate_weights[node], x) + gate_bias[node]
+        finite &= np.isfinite(logit)
+        node = 2 * node + 1 + (logit >= 0)
+    return node - gates, finite
+
+
+def leaf_infer(
+    y: Array,
+    x: Array,
+    gate_weights: Array,
+    gate_bias: Array,
+    leaf_weights_in: Array,
+    leaf_bias_in: Array,
+    leaf_weights_out: Array,
+    leaf_bias_out: Array,
+    activation: int,
+) -> None:
+    """Output of LeafFeedForward at inference: the network of the one leaf that each row reaches.
+
+    Parameters
+    ----------
+    y : array of shape (B, O), written
+        Shares no memory with ``x``.
+    x : array of shape (B, I)
+    gate_weights : array of shape (G, I)
+    gate_bias : array of shape (G,)
+    leaf_weights_in : array of shape (K, I, H)
+    leaf_bias_in : array of shape (K, H)
+    leaf_weights_out : array of shape (K, H, O)
+    leaf_bias_out : array of shape (K, O)
+    activation : int
+    """
+    _, width, hidden = leaf_weights_in.shape
+    for rows in _blocks(len(x), width):
+        leaf, finite = _descend_gates(x[rows], gate_weights, gate_bias)
+        logits = np.zeros((len(leaf), hidden), x.dtype)
+        output = np.zeros_like(y[rows])
+        with np.errstate(invalid="ignore", over="ignore"):
+            for column in range(width):
+                logits += x[rows, column, np.newaxis] * leaf_weights_in[leaf, column]
+            active = activate(logits + leaf_bias_in[leaf], activation)
+            active[~finite] = np.nan
+            for neuron in range(hidden):
+                output += active[:, neuron, np.newaxis] * leaf_weights_out[leaf, neuron]
+            y[rows] = output + leaf_bias_out[leaf]

@@ -1,0 +1,56 @@
+"""The layers, one a file: constructor, inference, forward, backward, initial values."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from fffcpu.layers.dense_feed_forward import DenseCache, DenseFeedForward
+from fffcpu.layers.fast_feed_forward import FastFeedForward, PathCache, cmm
+from fffcpu.layers.layer import Layer
+from fffcpu.layers.leaf_feed_forward import LeafCache, LeafFeedForward
+
+__all__ = [
+    "LAYERS",
+    "DenseCache",
+    "DenseFeedForward",
+    "FastFeedForward",
+    "Layer",
+    "LeafCache",
+    "LeafFeedForward",
+    "PathCache",
+    "cmm",
+    "load",
+]
+
+LAYERS: dict[str, type[Layer[Any]]] = {
+    layer.config_type.kind: layer
+    for layer in (FastFeedForward, LeafFeedForward, DenseFeedForward)
+}
+"""The layers a file can hold, by the kind their config names."""
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read whatever layer a file holds.
+
+    Parameters
+    ----------
+    path : path
+        A file that a layer's ``save`` wrote.
+
+    Returns
+    -------
+    FastFeedForward, LeafFeedForward or DenseFeedForward
+        The layer.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, foreign or of another version.
+    OSError
+        If it cannot be read.
+    """
+    from fffcpu.checkpoints import native
+
+    config, arrays = native.load(path)
+    return LAYERS[config.kind]._from(config, arrays)

@@ -1,0 +1,129 @@
+"""DenseFeedForward: the layer that FFF replaces, every neuron computed for every row.
+
+``y = act(x weights_in^T + bias_in) weights_out``, with FastFeedForward's parameters save the trees:
+a FastFeedForward of depth 0 and ``width`` trees computes the same. It is there to compare with.
+
+Shapes: B rows, I input width, O output width, W neurons.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fffcpu.config import DenseFeedForwardConfig
+from fffcpu.errors import ShapeError
+from fffcpu.kernels.vectorized import activate, activate_gradient
+from fffcpu.layers.layer import Layer
+from fffcpu.parameters import Parameters, generator, uniform
+
+__all__ = ["DenseCache", "DenseFeedForward"]
+
+Array = NDArray[Any]
+
+
+class DenseCache(NamedTuple):
+    """What `DenseFeedForward.forward` keeps for `DenseFeedForward.backward`."""
+
+    x: Array
+    """Input rows (B, I)."""
+    logits: Array
+    """Logits of all neurons (B, W)."""
+    leading: tuple[int, ...]
+    """Leading shape of the input, whose product is B."""
+
+
+class DenseFeedForward(Layer[DenseFeedForwardConfig]):
+    """Dense feedforward layer with one hidden layer, by NumPy's matrix products.
+
+    Parameters
+    ----------
+    input_dim : int
+        Input width I.
+    output_dim : int
+        Output width O.
+    width : int
+        Neurons W.
+    bias : bool
+        Whether neurons have an input bias. There is no output bias.
+    activation : {"gelu", "relu", "identity"}
+        Of every neuron.
+    dtype : {numpy.float32, numpy.float64}
+        Of parameters and outputs.
+    rng : None, int or numpy.random.Generator
+        For the initial values: ``weights_in`` and ``bias_in`` are uniform in ±1/sqrt(I),
+        ``weights_out`` in ±1/sqrt(W).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range or of the wrong kind.
+    """
+
+    config_type: ClassVar[type[DenseFeedForwardConfig]] = DenseFeedForwardConfig
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        width: int,
+        *,
+        bias: bool = True,
+        activation: str = "gelu",
+        dtype: DTypeLike = np.float32,
+        rng: Any = None,
+    ) -> None:
+        config = DenseFeedForwardConfig(
+            input_dim, output_dim, width, bias=bias, activation=activation, dtype=dtype
+        )
+        self._set_up(config, _initial(config, generator(rng)))
+
+    def __call__(self, x: Any, out: Array | None = None) -> Array:
+        """Run the layer on (..., I) and return (..., O), in ``out`` if that is given."""
+        return self._infer(x, out, self._compute)
+
+    def _compute(self, y: Array, rows: Array) -> None:
+        np.matmul(activate(self._logits(rows), self._activation), self.params["weights_out"], out=y)
+
+    def _logits(self, rows: Array) -> Array:
+        logits: Array = rows @ self.params["weights_in"].T
+        if self.config.bias:
+            logits += self.params["bias_in"]
+        return logits
+
+    def forward(self, x: Any) -> tuple[Array, DenseCache]:
+        """Run the layer and keep what `backward` needs."""
+        rows, leading = self._rows(x)
+        logits = self._logits(rows)
+        y = activate(logits, self._activation) @ self.params["weights_out"]
+        return y.reshape(*leading, y.shape[1]), DenseCache(rows, logits, leading)
+
+    def backward(self, dy: Any, cache: DenseCache) -> tuple[Array, dict[str, Array]]:
+        """Return ``dx`` of shape (..., I) and the gradients by name, from ``dy`` of (..., O)."""
+        self._check_cache(cache, DenseCache)
+        if (cache.x.shape[1], cache.logits.shape[1]) != (self.config.input_dim, self.config.width):
+            raise ShapeError(
+                "argument 'cache' must come from forward of this layer, "
+                f"got one of inputs {cache.x.shape} and neurons {cache.logits.shape}"
+            )
+        upstream = self._upstream(dy, cache.leading)
+        d_logits = upstream @ self.params["weights_out"].T
+        d_logits *= activate_gradient(cache.logits, self._activation)
+        grads = {"weights_in": d_logits.T @ cache.x}
+        if self.config.bias:
+            grads["bias_in"] = d_logits.sum(axis=0)
+        grads["weights_out"] = activate(cache.logits, self._activation).T @ upstream
+        dx = d_logits @ self.params["weights_in"]
+        return dx.reshape(*cache.leading, dx.shape[1]), grads
+
+
+def _initial(config: DenseFeedForwardConfig, rng: np.random.Generator) -> Parameters:
+    """Return the initial values that the class describes."""
+    params = Parameters.empty(config.shapes(), config.dtype)
+    for name, array in params.items():
+        width = config.width if name == "weights_out" else config.input_dim
+        uniform(array, 1 / math.sqrt(width), rng)
+    return params

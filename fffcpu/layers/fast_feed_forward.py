@@ -1,0 +1,361 @@
+"""FastFeedForward: trees in which every node is a neuron and a decision.
+
+The layer of "Exponentially Faster Language Modelling" (arXiv 2311.10770, algorithm 1). A row walks
+from the root of each tree to a leaf; at node n its logit is ``s = weights_in[n] . x + bias_in[n]``,
+it goes right if ``s > 0``, else left, and every node it visits adds ``gelu(s) * weights_out[n]``.
+So L of N = 2**L - 1 neurons work for a row, in inference and in training.
+
+Shapes: B rows, I input width, O output width, T trees, N nodes in a tree, L = depth + 1 levels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fffcpu import kernels
+from fffcpu.config import FastFeedForwardConfig
+from fffcpu.errors import ShapeError
+from fffcpu.inputs import as_rows
+from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
+from fffcpu.parameters import Parameters, generator, uniform
+from fffcpu.tree import depth_of
+
+__all__ = ["FastFeedForward", "PathCache", "cmm"]
+
+Array = NDArray[Any]
+
+
+class PathCache(NamedTuple):
+    """What `FastFeedForward.forward` keeps for `FastFeedForward.backward`."""
+
+    x: Array
+    """Input rows (B, I); the caller's own memory where no conversion was needed."""
+    logits: Array
+    """Logits of the visited nodes (B, T, L)."""
+    nodes: Array
+    """The visited nodes (B, T, L), int32."""
+    leading: tuple[int, ...]
+    """Leading shape of the input, whose product is B."""
+
+
+class FastFeedForward(Layer[FastFeedForwardConfig]):
+    """Fast feedforward layer with a neuron at every node.
+
+    Parameters
+    ----------
+    input_dim : int
+        Input width I.
+    output_dim : int
+        Output width O.
+    depth : int
+        Depth of each tree: ``2**(depth + 1) - 1`` neurons, of which a row uses ``depth + 1``.
+    trees : int
+        How many independent trees T are summed.
+    bias : bool
+        Whether logits have a bias. There is no output bias.
+    activation : {"gelu", "relu", "identity"}
+        Applied to the logit of each visited node; GELU is the exact one.
+    dtype : {numpy.float32, numpy.float64}
+        Of parameters and outputs.
+    rng : None, int or numpy.random.Generator
+        For the initial values: ``weights_in`` and ``bias_in`` are uniform in ±1/sqrt(I),
+        ``weights_out`` in ±1/sqrt(L T).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range or of the wrong kind.
+
+    Notes
+    -----
+    What ``layer(x)`` and ``route`` give a row is the same to the bit whatever the batch, its order
+    and the number of threads. A logit that is not finite makes its own row's output NaN, and no
+    other's. Calling from many threads at once is safe while nobody changes the parameters.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fffcpu import FastFeedForward
+    >>> layer = FastFeedForward(16, 4, depth=3, rng=0)
+    >>> layer(np.ones((2, 5, 16))).shape
+    (2, 5, 4)
+    >>> layer.config.active_neurons, layer.config.neurons
+    (4, 15)
+    """
+
+    config_type: ClassVar[type[FastFeedForwardConfig]] = FastFeedForwardConfig
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        depth: int,
+        trees: int = 1,
+        *,
+        bias: bool = True,
+        activation: str = "gelu",
+        dtype: DTypeLike = np.float32,
+        rng: Any = None,
+    ) -> None:
+        config = FastFeedForwardConfig(
+            input_dim, output_dim, depth, trees, bias=bias, activation=activation, dtype=dtype
+        )
+        self._set_up(config, _initial(config, generator(rng)))
+
+    @classmethod
+    def from_arrays(
+        cls, weights_in: Any, weights_out: Any, bias_in: Any = None, *, activation: str = "gelu"
+    ) -> Self:
+        """Make a layer from arrays, which are copied.
+
+        Parameters
+        ----------
+        weights_in : array_like of shape (T, N, I)
+            Input weights in heap order; N must be ``2**(depth + 1) - 1`` for some depth.
+        weights_out : array_like of shape (T, N, O)
+            Output weights.
+        bias_in : array_like of shape (T, N), optional
+            Input biases.
+        activation : {"gelu", "relu", "identity"}
+            Of every node.
+
+        Returns
+        -------
+        FastFeedForward
+            In float32 if the arrays are no wider, else in float64.
+
+        Raises
+        ------
+        ShapeError, TypeError
+            If the arrays do not fit together, or do not hold real numbers.
+        """
+        arrays = {
+            "weights_in": as_parameter(weights_in, "weights_in", 3),
+            "weights_out": as_parameter(weights_out, "weights_out", 3),
+        }
+        if bias_in is not None:
+            arrays["bias_in"] = as_parameter(bias_in, "bias_in", 2)
+        trees, count, input_dim = arrays["weights_in"].shape
+        config = FastFeedForwardConfig(
+            input_dim,
+            arrays["weights_out"].shape[2],
+            _depth("weights_in", count),
+            trees,
+            bias=bias_in is not None,
+            activation=activation,
+            dtype=parameter_dtype(*arrays.values()),
+        )
+        return cls._from_checked(config, arrays)
+
+    def _set_up(self, config: FastFeedForwardConfig, params: Parameters) -> None:
+        super()._set_up(config, params)
+        bias = params.get("bias_in", np.empty((config.trees, 0), self._dtype))
+        # Looked up once, since one row takes only microseconds.
+        self._weights = (params["weights_in"], bias, params["weights_out"])
+
+    def __call__(self, x: Any, out: Array | None = None) -> Array:
+        """Run the layer.
+
+        Parameters
+        ----------
+        x : array_like of shape (..., I)
+            Real numbers in any layout.
+        out : array of shape (..., O), optional
+            Where to write the output; of the parameters' dtype. May overlap ``x``.
+
+        Returns
+        -------
+        array of shape (..., O)
+            ``out`` if it was given.
+
+        Raises
+        ------
+        ShapeError, TypeError
+            If ``x`` or ``out`` is not such an array.
+        """
+        return self._infer(x, out, self._compute)
+
+    def _compute(self, y: Array, rows: Array) -> None:
+        kernels.choose().path_infer(y, rows, *self._weights, self._activation)
+
+    def route(self, x: Any) -> Array:
+        """Return the nodes that each row visits.
+
+        Parameters
+        ----------
+        x : array_like of shape (..., I)
+            Real numbers in any layout.
+
+        Returns
+        -------
+        int32 array of shape (..., T, L)
+            Node numbers in heap order, root first.
+        """
+        rows, leading = self._rows(x)
+        _, nodes = _paths(rows, *self._weights[:2])
+        return nodes.reshape(*leading, *nodes.shape[1:])
+
+    def forward(self, x: Any) -> tuple[Array, PathCache]:
+        """Run the layer and keep what `backward` needs.
+
+        Parameters
+        ----------
+        x : array_like of shape (..., I)
+            Not to be changed before `backward`.
+
+        Returns
+        -------
+        y : array of shape (..., O)
+            The same bits as ``layer(x)``.
+        cache : PathCache
+            For `backward`.
+        """
+        rows, leading = self._rows(x)
+        weights_in, _, weights_out = self._weights
+        y = np.empty((len(rows), weights_out.shape[2]), self._dtype)
+        logits, nodes = _empty_paths(rows, weights_in)
+        backend = kernels.choose()
+        backend.path_forward(y, logits, nodes, rows, *self._weights, self._activation)
+        return y.reshape(*leading, y.shape[1]), PathCache(rows, logits, nodes, leading)
+
+    def backward(self, dy: Any, cache: PathCache) -> tuple[Array, dict[str, Array]]:
+        """Return the gradients of a loss, with the routes held constant.
+
+        Parameters
+        ----------
+        dy : array_like of shape (..., O)
+            Gradient of the loss by the output.
+        cache : PathCache
+            From `forward` on the rows in question.
+
+        Returns
+        -------
+        dx : array of shape (..., I)
+            Gradient by the input.
+        grads : dict of str to array
+            Gradients by the parameters, under their names and of their shapes; exactly 0 for nodes
+            that no row visited.
+
+        Notes
+        -----
+        With ``a = gelu(s)`` at each visited node: ``da = weights_out . dy``,
+        ``ds = da gelu'(s)``, ``d weights_out += a dy``, ``d weights_in += ds x``,
+        ``d bias_in += ds`` and ``dx += ds weights_in`` (docs/mathematics.md derives them). The
+        bits do not depend on the number of threads.
+        """
+        weights_in, _, weights_out = self._weights
+        shape = weights_in.shape
+        self._check_cache(cache, PathCache)
+        if cache.x.shape[1] != shape[2] or cache.nodes.shape[1:] != _path_shape(weights_in):
+            raise ShapeError(
+                "argument 'cache' must come from forward of this layer, "
+                f"got one of inputs {cache.x.shape} and paths {cache.nodes.shape}"
+            )
+        upstream = self._upstream(dy, cache.leading)
+        dx = np.empty(cache.x.shape, self._dtype)
+        d_weights_in = np.zeros(shape, self._dtype)
+        d_bias_in = np.zeros(shape[:2], self._dtype)
+        d_weights_out = np.zeros(weights_out.shape, self._dtype)
+        kernels.choose().path_backward(
+            dx,
+            d_weights_in,
+            d_bias_in,
+            d_weights_out,
+            upstream,
+            cache.x,
+            cache.logits,
+            cache.nodes,
+            weights_in,
+            weights_out,
+            self._activation,
+        )
+        grads = {"weights_in": d_weights_in, "bias_in": d_bias_in, "weights_out": d_weights_out}
+        grads = {name: grads[name] for name in self.params}
+        return dx.reshape(*cache.leading, shape[2]), grads
+
+
+def cmm(x: Any, weights_in: Any, bias_in: Any = None) -> tuple[Array, Array]:
+    """Conditional matrix multiplication (CMM): logits of the nodes each row visits.
+
+    The first half of FastFeedForward on its own (arXiv 2311.10770, section 2.2): of the N products
+    of a row with ``weights_in``, only the L on its path are computed.
+
+    Parameters
+    ----------
+    x : array_like of shape (..., I)
+        Real numbers in any layout.
+    weights_in : array_like of shape (T, N, I)
+        Weights in heap order. float32 or float64; other real dtypes are converted.
+    bias_in : array_like of shape (T, N), optional
+        Biases.
+
+    Returns
+    -------
+    logits : array of shape (..., T, L)
+        In the dtype of the weights.
+    nodes : int32 array of shape (..., T, L)
+        Node numbers, root first.
+
+    Raises
+    ------
+    ShapeError, TypeError
+        If the arrays do not fit together, or do not hold real numbers.
+    """
+    weights = as_parameter(weights_in, "weights_in", 3)
+    bias = np.empty((len(weights), 0)) if bias_in is None else as_parameter(bias_in, "bias_in", 2)
+    _depth("weights_in", weights.shape[1])
+    if bias_in is not None and bias.shape != weights.shape[:2]:
+        raise ShapeError(
+            f"argument 'bias_in' must have shape {weights.shape[:2]} beside weights_in, "
+            f"got shape {bias.shape}"
+        )
+    dtype = np.dtype(parameter_dtype(weights))
+    weights, bias = np.ascontiguousarray(weights, dtype), np.ascontiguousarray(bias, dtype)
+    rows, leading = as_rows(x, "x", weights.shape[2], dtype)
+    logits, nodes = _paths(rows, weights, bias)
+    return logits.reshape(*leading, *logits.shape[1:]), nodes.reshape(*leading, *nodes.shape[1:])
+
+
+def _depth(name: str, count: int) -> int:
+    """Return the depth of a tree of ``count`` nodes, or complain about argument ``name``."""
+    try:
+        return depth_of(count)
+    except ValueError:
+        raise ShapeError(
+            f"argument '{name}' must have 2**(depth + 1) - 1 nodes on axis 1, got {count}"
+        ) from None
+
+
+def _path_shape(weights_in: Array) -> tuple[int, int]:
+    """Return (T, L)."""
+    return len(weights_in), weights_in.shape[1].bit_length()
+
+
+def _empty_paths(rows: Array, weights_in: Array) -> tuple[Array, Array]:
+    """Return uninitialised logits and nodes of shape (B, T, L)."""
+    shape = (len(rows), *_path_shape(weights_in))
+    return np.empty(shape, weights_in.dtype), np.empty(shape, np.int32)
+
+
+def _paths(rows: Array, weights_in: Array, bias_in: Array) -> tuple[Array, Array]:
+    """Return logits and nodes of shape (B, T, L)."""
+    logits, nodes = _empty_paths(rows, weights_in)
+    kernels.choose().path_logits(logits, nodes, rows, weights_in, bias_in)
+    return logits, nodes
+
+
+def _initial(config: FastFeedForwardConfig, rng: np.random.Generator) -> Parameters:
+    """Return the initial values that the class describes."""
+    params = Parameters.empty(config.shapes(), config.dtype)
+    bounds = {
+        "weights_in": 1 / math.sqrt(config.input_dim),
+        "bias_in": 1 / math.sqrt(config.input_dim),
+        "weights_out": 1 / math.sqrt(config.trees * (config.depth + 1)),
+    }
+    for name, array in params.items():
+        uniform(array, bounds[name], rng)
+    return params

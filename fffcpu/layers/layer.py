@@ -1,0 +1,176 @@
+"""What all layers share: a config, parameters, one way to run rows, copies and files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.config import Activation, LayerConfig
+from fffcpu.errors import ArgumentTypeError, CheckpointError, ShapeError, describe
+from fffcpu.inputs import as_real_array, as_rows, check_out
+from fffcpu.parameters import Parameters
+
+__all__ = ["Layer", "parameter_dtype"]
+
+Array = NDArray[Any]
+Config = TypeVar("Config", bound=LayerConfig)
+
+
+def parameter_dtype(*arrays: Array | None) -> str:
+    """Return the dtype a layer made of these arrays has.
+
+    That is float32 if every array fits in it without loss, else float64.
+    """
+    kinds = [array.dtype for array in arrays if array is not None]
+    return "float32" if np.result_type(np.float32, *kinds) == np.float32 else "float64"
+
+
+class Layer(Generic[Config]):
+    """Base of the layers.
+
+    Attributes
+    ----------
+    config : LayerConfig
+        What the layer is; frozen.
+    params : Parameters
+        Its arrays by name: a fixed mapping of arrays whose numbers may be changed in place.
+    """
+
+    config_type: ClassVar[type[LayerConfig]]
+
+    config: Config
+    params: Parameters
+
+    @classmethod
+    def _from(cls, config: LayerConfig, arrays: Mapping[str, Array]) -> Self:
+        """Make a layer from arrays of ``config.shapes()``, which are copied."""
+        layer = cls.__new__(cls)
+        layer._set_up(config, Parameters(arrays, config.dtype))
+        return layer
+
+    @classmethod
+    def _from_checked(cls, config: LayerConfig, arrays: Mapping[str, Any]) -> Self:
+        """Like `_from`, for arrays whose shapes a user may have got wrong."""
+        for name, shape in config.shapes().items():
+            if arrays[name].shape != shape:
+                raise ShapeError(
+                    f"argument '{name}' must have shape {shape} beside the other arrays, "
+                    f"got shape {arrays[name].shape}"
+                )
+        return cls._from(config, {name: arrays[name] for name in config.shapes()})
+
+    def _set_up(self, config: Any, params: Parameters) -> None:
+        self.config = config
+        self.params = params
+        self._dtype = np.dtype(config.dtype)
+        self._activation = int(Activation.parse(config.activation))
+
+    def __repr__(self) -> str:
+        config, name = self.config, type(self).__name__
+        fields = ", ".join(f"{field}={value!r}" for field, value in config.to_dict().items())
+        used = f"{config.active_neurons} of {config.neurons} neurons a row"
+        return f"<{name}({fields}): {used}, {self.params.nbytes / 1e6:.3g} MB>"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the parameters."""
+        return self.params.nbytes
+
+    def copy(self) -> Self:
+        """Return a layer with the same numbers in arrays of its own."""
+        return self._from(self.config, self.params)
+
+    def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
+        # For pickle and the copy module: plain arrays travel, aligned ones are made on arrival.
+        return self._from, (self.config, dict(self.params))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the layer to a safetensors file.
+
+        The file appears under its name complete or not at all. docs/formats.md describes it.
+
+        Parameters
+        ----------
+        path : path
+            Replaced if it exists.
+        """
+        from fffcpu.checkpoints import native
+
+        native.save(path, self.config, self.params)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a layer that `save` wrote.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is damaged, foreign, of another version or holds another kind of layer.
+        """
+        from fffcpu.checkpoints import native
+
+        config, arrays = native.load(path)
+        if not isinstance(config, cls.config_type):
+            raise CheckpointError(
+                f"'{os.fspath(path)}' must hold a {cls.config_type.kind}, got a {config.kind}"
+            )
+        return cls._from(config, arrays)
+
+    def _rows(self, x: Any) -> tuple[Array, tuple[int, ...]]:
+        """Return input as rows of the parameters' dtype, and its leading shape."""
+        return as_rows(x, "x", self.config.input_dim, self._dtype)
+
+    def _infer(self, x: Any, out: Any, compute: Callable[[Array, Array], None]) -> Array:
+        """Run ``compute(y, rows)`` on input of any form, and return output of the form it asks."""
+        rows, leading = self._rows(x)
+        width = self.config.output_dim
+        if out is None:
+            y = np.empty((len(rows), width), self._dtype)
+            compute(y, rows)
+            return y if len(leading) == 1 else y.reshape(*leading, width)
+        check_out(out, (*leading, width), self._dtype)
+        direct = out.flags.c_contiguous and not np.may_share_memory(out, rows)
+        y = out.reshape(-1, width) if direct else np.empty((len(rows), width), self._dtype)
+        compute(y, rows)
+        if not direct:
+            out[...] = y.reshape(out.shape)
+        result: Array = out
+        return result
+
+    def _upstream(self, dy: Any, leading: tuple[int, ...]) -> Array:
+        """Return the upstream gradient as rows, checked against the forward's leading shape."""
+        rows, shape = as_rows(dy, "dy", self.config.output_dim, self._dtype)
+        if shape != leading:
+            expected = (*leading, self.config.output_dim)
+            raise ShapeError(
+                f"argument 'dy' must have the shape of the output, {expected}, "
+                f"got shape {(*shape, self.config.output_dim)}"
+            )
+        return rows
+
+    @staticmethod
+    def _check_cache(cache: Any, expected: type) -> None:
+        """Raise unless ``cache`` came from the forward of such a layer."""
+        if not isinstance(cache, expected):
+            raise ArgumentTypeError(
+                f"argument 'cache' must be the {expected.__name__} that forward of this layer "
+                f"returned, got {describe(type(cache).__name__)}"
+            )
+
+
+def as_parameter(value: Any, name: str, axes: int) -> Array:
+    """Return an array-like of real numbers with that many axes.
+
+    Raises
+    ------
+    ArgumentTypeError, ShapeError
+        If it is not one.
+    """
+    array = as_real_array(value, name)
+    if array.ndim != axes:
+        raise ShapeError(f"argument '{name}' must have {axes} axes, got shape {array.shape}")
+    return array

@@ -1,0 +1,464 @@
+"""LeafFeedForward: a tree of gates over leaves that are small networks.
+
+The layer of "Fast Feedforward Networks" (arXiv 2308.14711, algorithm 1). Inference walks one path:
+right at a gate whose logit is at least 0, and the leaf reached computes the output. Training mixes
+all leaves: gate g sends the share ``p = sigmoid(logit)`` right and ``1 - p`` left, and a leaf weighs
+what arrives. A loss on the gates' entropy (section 2.3, hardening) makes the two agree.
+
+Shapes: B rows, I input width, O output width, G = 2**depth - 1 gates, K = G + 1 leaves, H leaf width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fffcpu import kernels
+from fffcpu.config import LeafFeedForwardConfig, check_number
+from fffcpu.errors import ShapeError
+from fffcpu.kernels.vectorized import activate, activate_gradient
+from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
+from fffcpu.parameters import Parameters, generator, uniform
+from fffcpu.tree import depth_of, level_start
+
+__all__ = ["LeafCache", "LeafFeedForward"]
+
+Array = NDArray[Any]
+
+ENTROPY_CLIP = 1e-6
+"""Probabilities are kept this far from 0 and 1 in the entropy, as published."""
+
+
+class LeafCache(NamedTuple):
+    """What `LeafFeedForward.forward` keeps for `LeafFeedForward.backward`, and for whoever trains."""
+
+    x: Array
+    """Input rows (B, I); the caller's own memory where no conversion was needed."""
+    leading: tuple[int, ...]
+    """Leading shape of the input, whose product is B."""
+    p: Array
+    """Probability of going right (B, G), after the region leak and before rounding."""
+    right: Array
+    """Share sent right (B, G): ``p``, or 0 or 1 if hardened."""
+    flips: Array | None
+    """Which choices the region leak turned round (B, G)."""
+    reach: Array
+    """Share of each row that reaches each gate, then each leaf (B, G + K)."""
+    logits: Array
+    """Logits of the leaves' neurons (B, K, H)."""
+    active: Array
+    """Their activations (B, K, H), after dropout."""
+    kept: Array | None
+    """Factor of the dropout (B, K, H): 0 or 1 / (1 - dropout)."""
+    hardened: bool
+    """Whether choices were rounded."""
+    entropies: Array
+    """Mean entropy of each gate's choice over the batch (G,), in nats; 0 for an empty batch."""
+    gate_usage: Array
+    """Expected number of rows that reach each gate (G,)."""
+    leaf_usage: Array
+    """Expected number of rows that reach each leaf (K,)."""
+
+
+class LeafFeedForward(Layer[LeafFeedForwardConfig]):
+    """Fast feedforward layer with a small network in every leaf.
+
+    Parameters
+    ----------
+    input_dim : int
+        Input width I.
+    output_dim : int
+        Output width O.
+    depth : int
+        Depth of the tree: ``2**depth`` leaves. 0 is a plain dense network.
+    leaf_width : int
+        Neurons H of each leaf.
+    activation : {"relu", "gelu", "identity"}
+        Of the leaves' neurons.
+    dtype : {numpy.float32, numpy.float64}
+        Of parameters and outputs.
+    rng : None, int or numpy.random.Generator
+        For the initial values: what reads the input is uniform in ±1/sqrt(I), what reads a leaf's
+        neurons in ±1/sqrt(H).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range or of the wrong kind.
+
+    Notes
+    -----
+    What ``layer(x)`` and ``route`` give a row is the same to the bit whatever the batch, its order
+    and the number of threads. A logit that is not finite makes its own row's output NaN, and no
+    other's. `forward` mixes leaves by matrix products and promises no such thing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fffcpu import LeafFeedForward
+    >>> layer = LeafFeedForward(16, 4, depth=3, leaf_width=2, rng=0)
+    >>> y, cache = layer.forward(np.ones((5, 16)))
+    >>> y.shape, cache.entropies.shape
+    ((5, 4), (7,))
+    """
+
+    config_type: ClassVar[type[LeafFeedForwardConfig]] = LeafFeedForwardConfig
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        depth: int,
+        leaf_width: int,
+        *,
+        activation: str = "relu",
+        dtype: DTypeLike = np.float32,
+        rng: Any = None,
+    ) -> None:
+        config = LeafFeedForwardConfig(
+            input_dim, output_dim, depth, leaf_width, activation=activation, dtype=dtype
+        )
+        self._set_up(config, _initial(config, generator(rng)))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        gate_weights: Any,
+        gate_bias: Any,
+        leaf_weights_in: Any,
+        leaf_bias_in: Any,
+        leaf_weights_out: Any,
+        leaf_bias_out: Any,
+        *,
+        activation: str = "relu",
+    ) -> Self:
+        """Make a layer from arrays, which are copied.
+
+        Parameters
+        ----------
+        gate_weights : array_like of shape (G, I)
+            Weights of the gates in heap order; G must be ``2**depth - 1`` for some depth.
+        gate_bias : array_like of shape (G,)
+            Biases of the gates.
+        leaf_weights_in : array_like of shape (K, I, H)
+            Input weights of the leaves, from left to right.
+        leaf_bias_in : array_like of shape (K, H)
+            Input biases.
+        leaf_weights_out : array_like of shape (K, H, O)
+            Output weights.
+        leaf_bias_out : array_like of shape (K, O)
+            Output biases.
+        activation : {"relu", "gelu", "identity"}
+            Of the leaves' neurons.
+
+        Returns
+        -------
+        LeafFeedForward
+            In float32 if the arrays are no wider, else in float64.
+
+        Raises
+        ------
+        ShapeError, TypeError
+            If the arrays do not fit together, or do not hold real numbers.
+        """
+        arrays = {
+            "gate_weights": as_parameter(gate_weights, "gate_weights", 2),
+            "gate_bias": as_parameter(gate_bias, "gate_bias", 1),
+            "leaf_weights_in": as_parameter(leaf_weights_in, "leaf_weights_in", 3),
+            "leaf_bias_in": as_parameter(leaf_bias_in, "leaf_bias_in", 2),
+            "leaf_weights_out": as_parameter(leaf_weights_out, "leaf_weights_out", 3),
+            "leaf_bias_out": as_parameter(leaf_bias_out, "leaf_bias_out", 2),
+        }
+        leaves, input_dim, leaf_width = arrays["leaf_weights_in"].shape
+        try:
+            depth = depth_of(2 * leaves - 1)
+        except ValueError:
+            raise ShapeError(
+                f"argument 'leaf_weights_in' must have 2**depth leaves on axis 0, got {leaves}"
+            ) from None
+        config = LeafFeedForwardConfig(
+            input_dim,
+            arrays["leaf_weights_out"].shape[2],
+            depth,
+            leaf_width,
+            activation=activation,
+            dtype=parameter_dtype(*arrays.values()),
+        )
+        return cls._from_checked(config, arrays)
+
+    def __call__(self, x: Any, out: Array | None = None) -> Array:
+        """Run the layer: one path and one leaf a row.
+
+        Parameters
+        ----------
+        x : array_like of shape (..., I)
+            Real numbers in any layout.
+        out : array of shape (..., O), optional
+            Where to write the output; of the parameters' dtype. May overlap ``x``.
+
+        Returns
+        -------
+        array of shape (..., O)
+            ``out`` if it was given.
+
+        Raises
+        ------
+        ShapeError, TypeError
+            If ``x`` or ``out`` is not such an array.
+        """
+        return self._infer(x, out, self._compute)
+
+    def _compute(self, y: Array, rows: Array) -> None:
+        kernels.choose().leaf_infer(y, rows, *self.params.values(), self._activation)
+
+    def route(self, x: Any) -> Array:
+        """Return the leaf that each row reaches.
+
+        Parameters
+        ----------
+        x : array_like of shape (..., I)
+            Real numbers in any layout.
+
+        Returns
+        -------
+        int32 array of shape (...,)
+            Leaves from 0 at the left to K - 1 at the right.
+        """
+        rows, leading = self._rows(x)
+        leaves = np.empty(len(rows), np.int32)
+        weights, bias = self.params["gate_weights"], self.params["gate_bias"]
+        kernels.choose().leaf_route(leaves, rows, weights, bias)
+        return leaves.reshape(leading)
+
+    def forward(
+        self,
+        x: Any,
+        region_leak: float = 0.0,
+        dropout: float = 0.0,
+        hardened: bool = False,
+        rng: Any = None,
+    ) -> tuple[Array, LeafCache]:
+        """Mix all leaves, as training does.
+
+        Parameters
+        ----------
+        x : array_like of shape (..., I)
+            Not to be changed before `backward`.
+        region_leak : float
+            Probability with which each gate's choice is turned round for a row, so that neighbours
+            learn each other's regions (section 2.3).
+        dropout : float
+            Probability with which an activation of a leaf is dropped; the others are scaled up.
+        hardened : bool
+            Round the choices, as inference makes them. They then pass no gradient to the gates,
+            save through the hardening loss.
+        rng : None, int or numpy.random.Generator
+            For leak and dropout.
+
+        Returns
+        -------
+        y : array of shape (..., O)
+            The mixture.
+        cache : LeafCache
+            For `backward`; its ``entropies``, ``gate_usage`` and ``leaf_usage`` are for reading.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is out of range or of the wrong kind.
+        """
+        region_leak = check_number("region_leak", region_leak, 0, 1)
+        dropout = check_number("dropout", dropout, 0, 1)
+        rng = generator(rng) if region_leak or dropout else None
+        rows, leading = self._rows(x)
+
+        p, right, flips = self._choices(rows, region_leak, hardened, rng)
+        reach = _reach(right)
+        mixture = reach[:, right.shape[1] :]
+        logits, active, kept = self._neurons(rows, dropout, rng)
+
+        weighted = (active * mixture[:, :, np.newaxis]).reshape(len(rows), -1)
+        weights_out = self.params["leaf_weights_out"].reshape(-1, self.config.output_dim)
+        y = weighted @ weights_out + mixture @ self.params["leaf_bias_out"]
+        usage = reach.sum(axis=0)
+        cache = LeafCache(
+            rows,
+            leading,
+            p,
+            right,
+            flips,
+            reach,
+            logits,
+            active,
+            kept,
+            bool(hardened),
+            _entropy(p).sum(axis=0) / max(1, len(rows)),
+            usage[: right.shape[1]],
+            usage[right.shape[1] :],
+        )
+        return y.reshape(*leading, y.shape[1]), cache
+
+    def _choices(
+        self, rows: Array, region_leak: float, hardened: bool, rng: np.random.Generator | None
+    ) -> tuple[Array, Array, Array | None]:
+        """Return p, right and flips of `LeafCache`."""
+        from scipy.special import expit
+
+        logits = rows @ self.params["gate_weights"].T + self.params["gate_bias"]
+        p: Array = expit(logits)
+        right = (logits >= 0).astype(p.dtype) if hardened else p
+        if rng is None or not region_leak:
+            return p, right, None
+        flips = rng.random(p.shape) < region_leak
+        return np.where(flips, 1 - p, p), np.where(flips, 1 - right, right), flips
+
+    def _neurons(
+        self, rows: Array, dropout: float, rng: np.random.Generator | None
+    ) -> tuple[Array, Array, Array | None]:
+        """Return logits, active and kept of `LeafCache`."""
+        bias = self.params["leaf_bias_in"]
+        logits = (rows @ self._side_by_side()).reshape(len(rows), *bias.shape) + bias
+        active = activate(logits, self._activation)
+        if rng is None or not dropout:
+            return logits, active, None
+        kept = (rng.random(active.shape) >= dropout).astype(active.dtype)
+        if dropout < 1:
+            kept /= 1 - dropout
+        return logits, active * kept, kept
+
+    def _side_by_side(self) -> Array:
+        """Return the leaves' input weights as one matrix (I, K * H)."""
+        return self.params["leaf_weights_in"].swapaxes(0, 1).reshape(self.config.input_dim, -1)
+
+    def backward(
+        self, dy: Any, cache: LeafCache, hardening: float = 0.0
+    ) -> tuple[Array, dict[str, Array]]:
+        """Return the gradients of a loss plus the hardening loss.
+
+        Parameters
+        ----------
+        dy : array_like of shape (..., O)
+            Gradient of the loss by the output.
+        cache : LeafCache
+            From `forward` on the rows in question.
+        hardening : float
+            Weight h of the hardening loss ``h * cache.entropies.sum()`` (section 2.3).
+
+        Returns
+        -------
+        dx : array of shape (..., I)
+            Gradient by the input.
+        grads : dict of str to array
+            Gradients by the parameters, under their names and of their shapes.
+        """
+        self._check_cache(cache, LeafCache)
+        if cache.x.shape[1] != self.config.input_dim or cache.logits.shape[1:] != (
+            self.params["leaf_bias_in"].shape
+        ):
+            raise ShapeError(
+                "argument 'cache' must come from forward of this layer, "
+                f"got one of inputs {cache.x.shape} and leaves {cache.logits.shape}"
+            )
+        hardening = check_number("hardening", hardening, 0)
+        upstream = self._upstream(dy, cache.leading)
+        params, rows = self.params, len(cache.x)
+        mixture = cache.reach[:, cache.right.shape[1] :]
+
+        # The leaves: weighted = mixture * active, y = weighted W_out + mixture b_out.
+        weights_out = params["leaf_weights_out"].reshape(-1, self.config.output_dim)
+        d_weighted = (upstream @ weights_out.T).reshape(cache.active.shape)
+        d_mixture = (d_weighted * cache.active).sum(axis=2) + upstream @ params["leaf_bias_out"].T
+        d_logits = d_weighted * mixture[:, :, np.newaxis]
+        d_logits *= activate_gradient(cache.logits, self._activation)
+        if cache.kept is not None:
+            d_logits *= cache.kept
+        weighted = (cache.active * mixture[:, :, np.newaxis]).reshape(rows, -1)
+        d_flat = d_logits.reshape(rows, -1)
+
+        d_gates = self._gate_gradients(d_mixture, cache, hardening)
+        dx = d_flat @ self._side_by_side().T + d_gates @ params["gate_weights"]
+        d_side_by_side = (cache.x.T @ d_flat).reshape(cache.x.shape[1], *cache.logits.shape[1:])
+        grads = {
+            "gate_weights": d_gates.T @ cache.x,
+            "gate_bias": d_gates.sum(axis=0),
+            "leaf_weights_in": np.ascontiguousarray(d_side_by_side.swapaxes(0, 1)),
+            "leaf_bias_in": d_logits.sum(axis=0),
+            "leaf_weights_out": (weighted.T @ upstream).reshape(params["leaf_weights_out"].shape),
+            "leaf_bias_out": mixture.T @ upstream,
+        }
+        return dx.reshape(*cache.leading, dx.shape[1]), grads
+
+    def _gate_gradients(self, d_mixture: Array, cache: LeafCache, hardening: float) -> Array:
+        """Return the gradient by the gates' logits (B, G)."""
+        d_p = np.zeros_like(cache.p) if cache.hardened else _reach_gradient(d_mixture, cache)
+        if hardening:
+            d_p += hardening / max(1, len(cache.p)) * _entropy_gradient(cache.p)
+        if cache.flips is not None:
+            d_p = np.where(cache.flips, -d_p, d_p)
+        return d_p * cache.p * (1 - cache.p)
+
+
+def _levels(gates: int) -> list[slice]:
+    """Return the gates of each level, root first; the next level's nodes are their children."""
+    return [
+        slice(level_start(level), level_start(level + 1)) for level in range(gates.bit_length())
+    ]
+
+
+def _children(level: slice) -> slice:
+    return slice(2 * level.start + 1, 2 * level.stop + 1)
+
+
+def _reach(right: Array) -> Array:
+    """Return the share of each row that reaches each node (B, G + K), from the shares sent right."""
+    rows, gates = right.shape
+    reach = np.empty((rows, 2 * gates + 1), right.dtype)
+    reach[:, 0] = 1
+    for level in _levels(gates):
+        share = np.stack((1 - right[:, level], right[:, level]), axis=2)
+        reach[:, _children(level)] = (share * reach[:, level, np.newaxis]).reshape(rows, -1)
+    return reach
+
+
+def _reach_gradient(d_mixture: Array, cache: LeafCache) -> Array:
+    """Return the gradient by ``right`` (B, G), from that by the leaves' shares (B, K).
+
+    Bottom up: a gate's share arrives at its children as ``1 - right`` and ``right`` of it, so
+    ``d_right = reach (d_child_right - d_child_left)`` and
+    ``d_reach = (1 - right) d_child_left + right d_child_right``.
+    """
+    rows, gates = cache.right.shape
+    d_right = np.empty_like(cache.right)
+    d_reach = d_mixture
+    for level in reversed(_levels(gates)):
+        d_children = d_reach.reshape(rows, -1, 2)
+        d_left_child, d_right_child = d_children[:, :, 0], d_children[:, :, 1]
+        right = cache.right[:, level]
+        d_right[:, level] = cache.reach[:, level] * (d_right_child - d_left_child)
+        d_reach = (1 - right) * d_left_child + right * d_right_child
+    return d_right
+
+
+def _entropy(p: Array) -> Array:
+    """Entropy of a choice with probability p, in nats."""
+    p = np.clip(p, ENTROPY_CLIP, 1 - ENTROPY_CLIP)
+    return -p * np.log(p) - (1 - p) * np.log(1 - p)
+
+
+def _entropy_gradient(p: Array) -> Array:
+    """Derivative of `_entropy`; 0 where p was clipped."""
+    inside = (p >= ENTROPY_CLIP) & (p <= 1 - ENTROPY_CLIP)
+    safe = np.where(inside, p, p.dtype.type(0.5))
+    return np.log((1 - safe) / safe)
+
+
+def _initial(config: LeafFeedForwardConfig, rng: np.random.Generator) -> Parameters:
+    """Return the initial values that the class describes."""
+    params = Parameters.empty(config.shapes(), config.dtype)
+    for name, array in params.items():
+        width = config.leaf_width if name.endswith("_out") else config.input_dim
+        uniform(array, 1 / math.sqrt(width), rng)
+    return params
