@@ -12,8 +12,6 @@ from enum import IntEnum
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import DTypeLike
-
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.tree import MAX_DEPTH, gate_count, leaf_count, node_count
 
@@ -93,11 +91,19 @@ def check_number(name: str, value: Any, low: float, high: float | None = None) -
     return number
 
 
-def _check_dtype(value: DTypeLike) -> str:
-    """Return ``"float32"`` or ``"float64"``."""
+def _check_flag(name: str, value: Any) -> bool:
+    """Return True or False, or raise ArgumentTypeError."""
+    if not isinstance(value, bool | np.bool_):
+        raise ArgumentTypeError(f"argument '{name}' must be True or False, got {describe(value)}")
+    return bool(value)
+
+
+def _check_dtype(value: Any) -> str:
+    """Return ``"float32"`` or ``"float64"``, or raise ArgumentError."""
     try:
-        name = np.dtype(value).name
-    except TypeError:
+        # None would mean float64.
+        name = str(np.dtype(value)) if value is not None else None
+    except (TypeError, SyntaxError, ValueError):
         name = None
     if name not in ("float32", "float64"):
         raise ArgumentError(f"argument 'dtype' must be float32 or float64, got {describe(value)}")
@@ -117,8 +123,8 @@ class LayerConfig:
     """Output width O."""
     activation: str = dataclasses.field(default="gelu", kw_only=True)
     """Name of the activation."""
-    dtype: str = dataclasses.field(default="float32", kw_only=True)
-    """``"float32"`` or ``"float64"``, of every parameter and every output."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+    """``"float32"`` or ``"float64"`` (any spelling when made), of parameters and outputs."""
 
     def __post_init__(self) -> None:
         self._set("input_dim", check_integer("input_dim", self.input_dim, 1))
@@ -184,11 +190,7 @@ class FastFeedForwardConfig(LayerConfig):
         super().__post_init__()
         self._set("depth", check_integer("depth", self.depth, 0, MAX_DEPTH))
         self._set("trees", check_integer("trees", self.trees, 1))
-        if not isinstance(self.bias, bool | np.bool_):
-            raise ArgumentTypeError(
-                f"argument 'bias' must be True or False, got {describe(self.bias)}"
-            )
-        self._set("bias", bool(self.bias))
+        self._set("bias", _check_flag("bias", self.bias))
 
     @property
     def neurons(self) -> int:
@@ -263,7 +265,7 @@ class DenseFeedForwardConfig(LayerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._set("width", check_integer("width", self.width, 1))
-        self._set("bias", bool(self.bias))
+        self._set("bias", _check_flag("bias", self.bias))
 
     @property
     def neurons(self) -> int:

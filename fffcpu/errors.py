@@ -48,8 +48,8 @@ def describe(value: Any) -> str:
     Arrays are described by shape and dtype, long values are cut.
     """
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if shape is not None and dtype is not None:
-        return f"an array of shape {tuple(shape)} and dtype {dtype}"
+    if isinstance(shape, tuple) and dtype is not None:
+        return f"an array of shape {shape} and dtype {dtype}"
     text = repr(value)
     if len(text) > 80:
         text = text[:77] + "..."

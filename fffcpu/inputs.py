@@ -67,19 +67,18 @@ def as_rows(
         If it is not such an array.
     """
     # The common case first: a single row is served in a few microseconds, all of this included.
-    array = value if type(value) is np.ndarray else as_real_array(value, name)
+    if type(value) is np.ndarray and value.dtype is dtype and value.flags.c_contiguous:
+        shape = value.shape
+        if len(shape) == 2 and shape[1] == width:
+            return value, shape[:1]
+    array = as_real_array(value, name)
     shape = array.shape
     if not shape or shape[-1] != width:
         raise ShapeError(f"argument '{name}' must have shape (..., {width}), got shape {shape}")
     if array.dtype != dtype:
-        array = as_real_array(array, name)
         with np.errstate(over="ignore"):
             array = array.astype(dtype)
-    if len(shape) != 2:
-        array = array.reshape(-1, width)
-    if not array.flags.c_contiguous:
-        array = np.ascontiguousarray(array)
-    return array, shape[:-1]
+    return np.ascontiguousarray(array.reshape(-1, width)), shape[:-1]
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -22,7 +22,7 @@ MAX_DEPTH = 30
 
 def node_count(depth: int) -> int:
     """Number of nodes N of a tree of this depth: ``2**(depth + 1) - 1``."""
-    return 2 ** (depth + 1) - 1
+    return int(2 ** (depth + 1) - 1)
 
 
 def leaf_count(depth: int) -> int:

@@ -11,12 +11,13 @@ runs of contiguous memory, level by level::
     weights_out (T, N, O)    the same nodes again, all at once: y is written in one pass
 
 The backward has two steps, and no two threads ever write the same memory. The first goes over rows:
-each row's logit gradients, and its ``dx``. The second goes over tasks (block of columns, tree,
-level): at one level of one tree, rows sorted by the leaf they reach are sorted by node too, so each
-node's gradient is one weighted sum over a run of rows::
+each row's logit gradients, and its ``dx``. The second goes over tasks (block of columns, tree):
+rows sorted by the last node of their path are sorted by node at every level, so each node's gradient
+is a weighted sum over a run of rows::
 
-    order of rows     r7 r2 r9 | r0 r4 | r1 r3 r5 r8        sorted by last node of the path
-    node at level 2      3         5          6             each run: d_weights[node] = sum
+    order of rows     r7 r2 r9   r0 r4   r1 r3 r5 r8
+    node at level 1   |----- 1 -----|   |--- 2 ----|       each run: d_weights[node] += sum
+    node at level 2   |- 3 -|   |- 4 -|   |--- 6 ----|
 
 Sums go in that order whatever the number of threads, so gradients have the same bits.
 """
@@ -44,8 +45,10 @@ __all__ = [
 
 Array = NDArray[Any]
 
-BLOCK_COLUMNS = 64
-"""Columns of a task of the backward's second step: all rows' block of them fits the L2 cache."""
+BLOCK_COLUMNS = 128
+BLOCK_ROWS = 128
+"""The backward's second step takes blocks of 128 x 128 elements (64 KiB in float32) through all
+levels, so that x and dy come from the nearest caches at all levels but the first."""
 
 
 # --- One row of FastFeedForward ---------------------------------------------------------------
@@ -98,7 +101,7 @@ def _output(
             active[tree * levels + level] = activate(float(logits[at, tree, level]), activation)
     _offsets(offsets, nodes, at, count, width)
     weighted_sum(
-        y, row * width, active, 0, weights_out, offsets, 0, trees * levels, 0, width
+        y, row * width, active, 0, weights_out, offsets, 0, trees * levels, 0, width, False
     )
 
 
@@ -129,16 +132,18 @@ def _path_infer(
     weights_in: Array,
     bias_in: Array,
     weights_out: Array,
-    levels: int,
     activation: int,
     start: int,
     stop: int,
 ) -> None:
-    trees = weights_in.shape[0]
+    trees, count, _ = weights_in.shape
+    levels = 0
+    while count >> levels:
+        levels += 1
     logits = np.empty((1, trees, levels), x.dtype)
     nodes = np.empty((1, trees, levels), np.int32)
-    active = np.empty(trees * levels, x.dtype)
     offsets = np.empty(trees * levels, np.int64)
+    active = logits.reshape(-1)  # the logits of one row are overwritten by their activations
     for row in range(start, stop):
         _descend(logits, nodes, 0, x, row, weights_in, bias_in)
         _output(y, row, logits, nodes, 0, active, offsets, weights_out, activation)
@@ -151,14 +156,13 @@ def _path_infer_parallel(
     weights_in: Array,
     bias_in: Array,
     weights_out: Array,
-    levels: int,
     activation: int,
     rows: int,
     ranges: int,
 ) -> None:
     for part in prange(ranges):
         start, stop = rows * part // ranges, rows * (part + 1) // ranges
-        _path_infer(y, x, weights_in, bias_in, weights_out, levels, activation, start, stop)
+        _path_infer(y, x, weights_in, bias_in, weights_out, activation, start, stop)
 
 
 @kernel
@@ -249,6 +253,7 @@ def _path_deltas(
             trees * levels,
             0,
             input_width,
+            False,
         )
 
 
@@ -286,15 +291,14 @@ def _path_deltas_parallel(
 
 
 @kernel
-def _run_end(last_nodes: Array, tree: int, begin: int, shift: int) -> int:
+def _run_end(last_nodes: Array, tree: int, begin: int, limit: int, shift: int) -> int:
     """Return where the run of sorted rows ends that share the node of ``begin`` at a level.
 
     The node of a row ``shift`` levels above its last node m is ``((m + 1) >> shift) - 1``.
     """
-    rows = last_nodes.shape[1]
     node = (last_nodes[tree, begin] + 1) >> shift
     end = begin + 1
-    while end < rows and (last_nodes[tree, end] + 1) >> shift == node:
+    while end < limit and (last_nodes[tree, end] + 1) >> shift == node:
         end += 1
     return end
 
@@ -313,7 +317,7 @@ def _path_gradients(
 
     Parameters
     ----------
-    d_weights : array of shape (T, N, width), written
+    d_weights : array of shape (T, N, width), zeros, written
     factors : array of shape (T, L, B)
         In sorted order of rows, like ``offsets`` and ``last_nodes``.
     vectors : array of shape (B, width)
@@ -321,33 +325,36 @@ def _path_gradients(
         Where the rows of ``vectors`` start.
     last_nodes : int32 array of shape (T, B)
     start, stop : int
-        Range of tasks; task number (block * T + tree) * L + level.
+        Range of tasks; task number block * T + tree.
     """
     trees, levels, rows = factors.shape
     _, count, width = d_weights.shape
     flat = factors.reshape(-1)
     for task in range(start, stop):
-        level = task % levels
-        tree = task // levels % trees
-        column = task // levels // trees * BLOCK_COLUMNS
-        shift = levels - 1 - level
-        begin = 0
-        while begin < rows:
-            end = _run_end(last_nodes, tree, begin, shift)
-            node = ((last_nodes[tree, begin] + 1) >> shift) - 1
-            weighted_sum(
-                d_weights,
-                (tree * count + node) * width,
-                flat,
-                (tree * levels + level) * rows + begin,
-                vectors,
-                offsets,
-                tree * rows + begin,
-                end - begin,
-                column,
-                min(column + BLOCK_COLUMNS, width),
-            )
-            begin = end
+        tree = task % trees
+        column = task // trees * BLOCK_COLUMNS
+        for first in range(0, rows, BLOCK_ROWS):
+            limit = min(first + BLOCK_ROWS, rows)
+            for level in range(levels):
+                shift = levels - 1 - level
+                begin = first
+                while begin < limit:
+                    end = _run_end(last_nodes, tree, begin, limit, shift)
+                    node = ((last_nodes[tree, begin] + 1) >> shift) - 1
+                    weighted_sum(
+                        d_weights,
+                        (tree * count + node) * width,
+                        flat,
+                        (tree * levels + level) * rows + begin,
+                        vectors,
+                        offsets,
+                        tree * rows + begin,
+                        end - begin,
+                        column,
+                        min(column + BLOCK_COLUMNS, width),
+                        True,
+                    )
+                    begin = end
 
 
 @parallel_kernel
@@ -430,12 +437,12 @@ def _leaf_infer(
         _consecutive(rows_in, leaf * width_in * hidden, hidden)
         _consecutive(rows_out, leaf * hidden * width_out, width_out)
         at = row * width_in
-        weighted_sum(active, 0, vectors, at, leaf_weights_in, rows_in, 0, width_in, 0, hidden)
+        weighted_sum(active, 0, vectors, at, leaf_weights_in, rows_in, 0, width_in, 0, hidden, False)
         for neuron in range(hidden):
             logit = active[neuron] + leaf_bias_in[leaf, neuron]
             active[neuron] = activate(float(logit), activation) if finite else math.nan
         at = row * width_out
-        weighted_sum(y, at, active, 0, leaf_weights_out, rows_out, 0, hidden, 0, width_out)
+        weighted_sum(y, at, active, 0, leaf_weights_out, rows_out, 0, hidden, 0, width_out, False)
         for column in range(width_out):
             y[row, column] += leaf_bias_out[leaf, column]
 
@@ -487,10 +494,18 @@ def path_infer(
 ) -> None:
     """Output of FastFeedForward."""
     trees, count, width = weights_in.shape
-    levels = count.bit_length()
-    work = trees * levels * (width + weights_out.shape[2])
-    arguments = (y, writable(x), weights_in, bias_in, weights_out, levels, activation)
-    launch(_path_infer, _path_infer_parallel, len(x), work, *arguments)
+    launch(
+        _path_infer,
+        _path_infer_parallel,
+        len(x),
+        trees * count.bit_length() * (width + y.shape[1]),
+        y,
+        writable(x),
+        weights_in,
+        bias_in,
+        weights_out,
+        activation,
+    )
 
 
 def path_forward(
@@ -544,12 +559,12 @@ def path_backward(
         (d_weights_out, active, dy),
     ):
         width = vectors.shape[1]
-        tasks = -(-width // BLOCK_COLUMNS) * trees * levels
+        tasks = -(-width // BLOCK_COLUMNS) * trees
         launch(
             _path_gradients,
             _path_gradients_parallel,
             tasks,
-            rows * min(width, BLOCK_COLUMNS),
+            levels * rows * min(width, BLOCK_COLUMNS),
             d_weights,
             factors,
             vectors,

@@ -102,12 +102,14 @@ else:
     def fma(a: Array, b: Array, c: Array) -> Array:
         """Return ``a * b + c``, lane by lane."""
         with np.errstate(all="ignore"):
-            return a * b + c
+            result: Array = a * b + c
+        return result
 
     def add(a: Array, b: Array) -> Array:
         """Return ``a + b``, lane by lane."""
         with np.errstate(all="ignore"):
-            return a + b
+            result: Array = a + b
+        return result
 
     def ordered_sum(vector: Array) -> Any:
         """Sum of the lanes: the upper half onto the lower, until one is left."""
@@ -149,6 +151,7 @@ def weighted_sum(
     count: int,
     start: int,
     stop: int,
+    onto: bool,
 ) -> None:
     """Columns ``start`` to ``stop`` of a weighted sum of rows: out[c] = sum of w[k] * row k[c].
 
@@ -161,14 +164,19 @@ def weighted_sum(
     rows, offsets, offsets_at
         Row k starts in ``rows`` at place ``offsets[offsets_at + k]``; ``offsets`` has one
         dimension.
+    onto
+        Whether sums start from what ``out`` holds, and not from 0: a sum cut into parts then has
+        the bits of the whole.
     """
     step = lanes(out)
     blocks = start + (stop - start) // (4 * step) * (4 * step)
     for column in range(start, blocks, 4 * step):
-        sum0 = zeros(out)
-        sum1 = zeros(out)
-        sum2 = zeros(out)
-        sum3 = zeros(out)
+        sum0 = sum1 = sum2 = sum3 = zeros(out)
+        if onto:
+            sum0 = load(out, out_at + column)
+            sum1 = load(out, out_at + column + step)
+            sum2 = load(out, out_at + column + 2 * step)
+            sum3 = load(out, out_at + column + 3 * step)
         for k in range(count):
             weight = broadcast(weights[weights_at + k])
             at = offsets[offsets_at + k] + column
@@ -181,8 +189,8 @@ def weighted_sum(
         store(out, out_at + column + 2 * step, sum2)
         store(out, out_at + column + 3 * step, sum3)
     for column in range(blocks, stop, step):
-        sum0 = zeros(out)
         left = stop - column
+        sum0 = load_partial(out, out_at + column, left) if onto else zeros(out)
         for k in range(count):
             weight = broadcast(weights[weights_at + k])
             at = offsets[offsets_at + k] + column

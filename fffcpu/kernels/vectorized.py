@@ -78,7 +78,8 @@ def _dot(gathered: Array, x: Array) -> Array:
     """Dot product of each gathered row with its row of x; overwrites ``gathered``."""
     with np.errstate(invalid="ignore", over="ignore"):
         np.multiply(gathered, x, out=gathered)
-        return np.add.reduce(gathered, axis=-1)
+        result: Array = np.add.reduce(gathered, axis=-1)
+    return result
 
 
 def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array) -> None:

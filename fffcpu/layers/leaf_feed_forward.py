@@ -280,9 +280,8 @@ class LeafFeedForward(Layer[LeafFeedForwardConfig]):
         mixture = reach[:, right.shape[1] :]
         logits, active, kept = self._neurons(rows, dropout, rng)
 
-        weighted = (active * mixture[:, :, np.newaxis]).reshape(len(rows), -1)
         weights_out = self.params["leaf_weights_out"].reshape(-1, self.config.output_dim)
-        y = weighted @ weights_out + mixture @ self.params["leaf_bias_out"]
+        y = _weighted(active, mixture) @ weights_out + mixture @ self.params["leaf_bias_out"]
         usage = reach.sum(axis=0)
         cache = LeafCache(
             rows,
@@ -364,7 +363,7 @@ class LeafFeedForward(Layer[LeafFeedForwardConfig]):
             )
         hardening = check_number("hardening", hardening, 0)
         upstream = self._upstream(dy, cache.leading)
-        params, rows = self.params, len(cache.x)
+        params = self.params
         mixture = cache.reach[:, cache.right.shape[1] :]
 
         # The leaves: weighted = mixture * active, y = weighted W_out + mixture b_out.
@@ -375,8 +374,8 @@ class LeafFeedForward(Layer[LeafFeedForwardConfig]):
         d_logits *= activate_gradient(cache.logits, self._activation)
         if cache.kept is not None:
             d_logits *= cache.kept
-        weighted = (cache.active * mixture[:, :, np.newaxis]).reshape(rows, -1)
-        d_flat = d_logits.reshape(rows, -1)
+        weighted = _weighted(cache.active, mixture)
+        d_flat = d_logits.reshape(weighted.shape)
 
         d_gates = self._gate_gradients(d_mixture, cache, hardening)
         dx = d_flat @ self._side_by_side().T + d_gates @ params["gate_weights"]
@@ -398,7 +397,15 @@ class LeafFeedForward(Layer[LeafFeedForwardConfig]):
             d_p += hardening / max(1, len(cache.p)) * _entropy_gradient(cache.p)
         if cache.flips is not None:
             d_p = np.where(cache.flips, -d_p, d_p)
-        return d_p * cache.p * (1 - cache.p)
+        gradient: Array = d_p * cache.p * (1 - cache.p)
+        return gradient
+
+
+def _weighted(active: Array, mixture: Array) -> Array:
+    """Return each leaf's activations times its share (B, K * H)."""
+    rows, leaves, width = active.shape
+    weighted: Array = (active * mixture[:, :, np.newaxis]).reshape(rows, leaves * width)
+    return weighted
 
 
 def _levels(gates: int) -> list[slice]:
@@ -408,18 +415,16 @@ def _levels(gates: int) -> list[slice]:
     ]
 
 
-def _children(level: slice) -> slice:
-    return slice(2 * level.start + 1, 2 * level.stop + 1)
-
-
 def _reach(right: Array) -> Array:
     """Return the share of each row that reaches each node (B, G + K), from the shares sent right."""
     rows, gates = right.shape
     reach = np.empty((rows, 2 * gates + 1), right.dtype)
     reach[:, 0] = 1
     for level in _levels(gates):
-        share = np.stack((1 - right[:, level], right[:, level]), axis=2)
-        reach[:, _children(level)] = (share * reach[:, level, np.newaxis]).reshape(rows, -1)
+        sent_right = reach[:, level] * right[:, level]
+        children = reach[:, 2 * level.start + 1 : 2 * level.stop + 1]
+        children[:, 0::2] = reach[:, level] - sent_right
+        children[:, 1::2] = sent_right
     return reach
 
 
@@ -430,12 +435,11 @@ def _reach_gradient(d_mixture: Array, cache: LeafCache) -> Array:
     ``d_right = reach (d_child_right - d_child_left)`` and
     ``d_reach = (1 - right) d_child_left + right d_child_right``.
     """
-    rows, gates = cache.right.shape
+    gates = cache.right.shape[1]
     d_right = np.empty_like(cache.right)
     d_reach = d_mixture
     for level in reversed(_levels(gates)):
-        d_children = d_reach.reshape(rows, -1, 2)
-        d_left_child, d_right_child = d_children[:, :, 0], d_children[:, :, 1]
+        d_left_child, d_right_child = d_reach[:, 0::2], d_reach[:, 1::2]
         right = cache.right[:, level]
         d_right[:, level] = cache.reach[:, level] * (d_right_child - d_left_child)
         d_reach = (1 - right) * d_left_child + right * d_right_child
@@ -452,7 +456,8 @@ def _entropy_gradient(p: Array) -> Array:
     """Derivative of `_entropy`; 0 where p was clipped."""
     inside = (p >= ENTROPY_CLIP) & (p <= 1 - ENTROPY_CLIP)
     safe = np.where(inside, p, p.dtype.type(0.5))
-    return np.log((1 - safe) / safe)
+    gradient: Array = np.log((1 - safe) / safe)
+    return gradient
 
 
 def _initial(config: LeafFeedForwardConfig, rng: np.random.Generator) -> Parameters:

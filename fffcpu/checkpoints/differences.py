@@ -1,0 +1,79 @@
+"""How a mapping of arrays differs from what a config asks for, as the words of one error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.config import LayerConfig
+from fffcpu.errors import CheckpointError
+
+__all__ = ["check_arrays", "list_differences"]
+
+_LONGEST_TEXT = 80
+_MOST_DIFFERENCES = 20
+
+
+def list_differences(expected: Mapping[str, str], came: Mapping[str, str]) -> str:
+    """Say in one line how two mappings from names to descriptions differ.
+
+    Parameters
+    ----------
+    expected, came : mapping of str to str
+        Name and description, such as ``"float32 (7, 4)"``, of each array.
+
+    Returns
+    -------
+    str
+        Everything missing, unexpected or different, separated by semicolons; empty if nothing is.
+        A long text is cut, since names and sizes may come from a hostile file.
+    """
+    lines = [f"missing {_quote(name)}" for name in expected if name not in came]
+    lines += [f"unexpected {_quote(name)}" for name in came if name not in expected]
+    lines += [
+        f"{_quote(name)} must be {_cut(text)}, got {_cut(came[name])}"
+        for name, text in expected.items()
+        if name in came and came[name] != text
+    ]
+    more = len(lines) - _MOST_DIFFERENCES
+    if more > 0:
+        lines[_MOST_DIFFERENCES:] = [f"and {more} more"]
+    return "; ".join(lines)
+
+
+def check_arrays(config: LayerConfig, arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return a layer's arrays in the config's order, once names, shapes and dtypes are right.
+
+    Parameters
+    ----------
+    config : LayerConfig
+        What the arrays should be.
+    arrays : mapping of str to array
+        The arrays of a layer, not copied.
+
+    Raises
+    ------
+    CheckpointError
+        If the arrays are not those of ``config.shapes()`` and ``config.dtype``; all differences
+        are listed.
+    """
+    given = {name: np.asarray(array) for name, array in arrays.items()}
+    came = {name: f"{array.dtype.name} {array.shape}" for name, array in given.items()}
+    expected = {name: f"{config.dtype} {shape}" for name, shape in config.shapes().items()}
+    differences = list_differences(expected, came)
+    if differences:
+        raise CheckpointError(f"the arrays do not fit {config}: {differences}")
+    return {name: given[name] for name in expected}
+
+
+def _quote(name: Any) -> str:
+    """Return a name in quotes, without control characters."""
+    return _cut(repr(name))
+
+
+def _cut(text: str) -> str:
+    """Return a text of bounded length."""
+    return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 3] + "..."

@@ -1,0 +1,240 @@
+"""Key maps: a foreign format as data, and the one translation that reads such data.
+
+An entry names the axes of both arrays by letters, the shape symbols of the mathematics. Each of our
+axes is one letter; an axis of theirs is a product of ours, slowest first. The published output
+weights of T trees of N nodes, for example, are one matrix, a column for each node of each tree::
+
+    theirs  linear_out.weight   ("O", "TN")      shape (O, T * N)
+    ours    weights_out         "TNO"            shape (T, N, O)
+
+so that reading is a split of the axes and a transposition, and writing is the reverse. An empty
+product is an axis of length one: ``("G", "")`` is a column of shape (G, 1).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.checkpoints.differences import check_arrays, list_differences
+from fffcpu.config import LayerConfig
+from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
+
+__all__ = ["Entry", "KeyMap"]
+
+
+class Entry(NamedTuple):
+    """One array under its two names, with the axes of both."""
+
+    theirs: str
+    """Published name."""
+    axes: tuple[str, ...]
+    """The letters whose lengths multiply to each axis of the published array."""
+    ours: str
+    """Our name."""
+    our_axes: str
+    """A letter for each axis of our array."""
+
+    def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the published shape of an array that has ``shape`` here."""
+        lengths = dict(zip(self.our_axes, shape, strict=True))
+        return tuple(math.prod(lengths[letter] for letter in axis) for axis in self.axes)
+
+    def to_ours(self, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return a view of a published array (a copy if no view can be) with ``shape``, ours."""
+        lengths = dict(zip(self.our_axes, shape, strict=True))
+        letters = "".join(self.axes)
+        split = array.reshape([lengths[letter] for letter in letters])
+        return split.transpose([letters.index(letter) for letter in self.our_axes])
+
+    def to_theirs(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return our array in the published shape, the reverse of ``to_ours``."""
+        order = [self.our_axes.index(letter) for letter in "".join(self.axes)]
+        return array.transpose(order).reshape(self.their_shape(array.shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyMap:
+    """A published layer format.
+
+    An array without elements may be absent, since it says nothing: the gates of a tree of depth 0.
+    """
+
+    source: str
+    """The format's name in messages."""
+    config_type: type[LayerConfig]
+    """Class of the configs that fit it."""
+    entries: tuple[Entry, ...]
+    """The arrays. One that a config does not have, such as a bias, is not in its files either."""
+    scalars: tuple[str, ...] = ()
+    """Keys that repeat the config's field of that name; they may be absent, but not differ."""
+    ignored: tuple[str, ...] = ()
+    """Keys that are neither read nor written."""
+    requires: tuple[tuple[str, Any], ...] = ()
+    """Config fields of which the format knows one value only."""
+
+    def check_config(self, config: Any) -> None:
+        """Raise unless the format can hold a layer of this config.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If the config is of another kind of layer.
+        CheckpointError
+            If a field has a value that the format does not know.
+        """
+        if not isinstance(config, self.config_type):
+            raise ArgumentTypeError(
+                f"argument 'config' must be a {self.config_type.__name__}, got {describe(config)}"
+            )
+        expected = {name: repr(value) for name, value in self.requires}
+        came = {name: repr(getattr(config, name)) for name in expected}
+        differences = list_differences(expected, came)
+        if differences:
+            raise CheckpointError(f"{self.source} cannot hold {config}: {differences}")
+
+    def check_state(self, config: LayerConfig, state: Any) -> dict[str, NDArray[Any]]:
+        """Return the published arrays of a state dict, not copied, once all of them fit.
+
+        An absent array without elements is among them.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If ``config`` or ``state`` is of the wrong kind.
+        CheckpointError
+            If the state dict is not of this config's layer; all differences are listed.
+        """
+        self.check_config(config)
+        _check_mapping(state)
+        shapes = self._shapes(config)
+        arrays = {name: _array(name, state[name]) for name in shapes if name in state}
+        scalars = {name: _array(name, state[name]) for name in self.scalars if name in state}
+        expected = {n: str(s) for n, s in shapes.items() if n in state or math.prod(s) > 0}
+        expected |= {name: str(getattr(config, name)) for name in scalars}
+        came = {name: "" for name in state if name not in self.ignored}
+        came |= {name: _shape_text(array) for name, array in arrays.items()}
+        came |= {name: _scalar_text(array) for name, array in scalars.items()}
+        differences = list_differences(expected, came)
+        if differences:
+            raise CheckpointError(f"the state dict is not {self.source} of {config}: {differences}")
+        empty = {name: np.empty(shape) for name, shape in shapes.items() if name not in arrays}
+        return arrays | empty
+
+    def from_state_dict(self, config: LayerConfig, state: Any) -> dict[str, NDArray[Any]]:
+        """Return our arrays, copied, of ``config.shapes()`` and ``config.dtype``.
+
+        Raises as ``check_state`` does.
+        """
+        arrays = self.check_state(config, state)
+        shapes = config.shapes()
+        result = {}
+        for entry in self._entries(config):
+            shape = shapes[entry.ours]
+            array = entry.to_ours(arrays[entry.theirs], shape)
+            result[entry.ours] = np.array(array, config.dtype, order="C")
+        return {name: result[name] for name in shapes}
+
+    def to_state_dict(
+        self, config: LayerConfig, arrays: Mapping[str, Any]
+    ) -> dict[str, NDArray[Any]]:
+        """Return the published arrays, copied, of ``config.dtype``; scalars as int64.
+
+        Raises
+        ------
+        ArgumentTypeError, CheckpointError
+            If the format cannot hold the config, or the arrays do not fit the config.
+        """
+        self.check_config(config)
+        ours = check_arrays(config, arrays)
+        state = {name: np.array(getattr(config, name), np.int64) for name in self.scalars}
+        for entry in self._entries(config):
+            array = entry.to_theirs(ours[entry.ours])
+            state[entry.theirs] = np.array(array, config.dtype, order="C")
+        return state
+
+    def axis_lengths(self, state: Any, wanted: tuple[str, ...]) -> tuple[int, ...]:
+        """Return the lengths of published axes, from the first array that has each.
+
+        Parameters
+        ----------
+        state : mapping of str to array
+            Of which nothing is known yet. Whether its arrays fit each other is not looked at.
+        wanted : tuple of str
+            Axes, as the entries name them.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If ``state`` is not a mapping.
+        CheckpointError
+            If no array shows a wanted axis, with a length of at least one.
+        """
+        _check_mapping(state)
+        expected = {entry.theirs: f"({', '.join(entry.axes)})" for entry in self.entries}
+        came = {name: "" for name in state if name not in (*self.ignored, *self.scalars)}
+        lengths: dict[str, int] = {}
+        for name, axes, *_ in reversed([entry for entry in self.entries if entry.theirs in state]):
+            array = _array(name, state[name])
+            came[name] = _shape_text(array)
+            found = dict(zip(axes, array.shape, strict=False))
+            if array.ndim == len(axes) and all(found.get(axis, 1) > 0 for axis in wanted):
+                came[name] = expected[name]
+                lengths |= found
+        if not lengths.keys() >= set(wanted):
+            differences = list_differences(expected, came)
+            raise CheckpointError(f"the state dict is not {self.source}: {differences}")
+        return tuple(lengths[axis] for axis in wanted)
+
+    def precision(self, state: Mapping[str, Any], dtype: Any) -> Any:
+        """Return ``dtype``, or for None float64 if the first array there is that, else float32."""
+        if dtype is not None:
+            return dtype
+        first = next(entry.theirs for entry in self.entries if entry.theirs in state)
+        return "float64" if _array(first, state[first]).dtype.name == "float64" else "float32"
+
+    def _entries(self, config: LayerConfig) -> list[Entry]:
+        """Return the entries of the arrays that a layer of this config has."""
+        shapes = config.shapes()
+        return [entry for entry in self.entries if entry.ours in shapes]
+
+    def _shapes(self, config: LayerConfig) -> dict[str, tuple[int, ...]]:
+        """Return the published names and shapes of a layer of this config."""
+        shapes = config.shapes()
+        return {
+            entry.theirs: entry.their_shape(shapes[entry.ours]) for entry in self._entries(config)
+        }
+
+
+def _check_mapping(state: Any) -> None:
+    """Raise unless a state dict is a mapping."""
+    if not isinstance(state, Mapping):
+        raise ArgumentTypeError(
+            f"argument 'state' must be a mapping from names to arrays, got {type(state).__name__}"
+        )
+
+
+def _array(name: str, value: Any) -> NDArray[Any]:
+    """Return a value of a state dict as an array, not copied where it is one."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{name!r} of the state dict is not an array: {error}") from error
+
+
+def _shape_text(array: NDArray[Any]) -> str:
+    """Describe an array of real numbers by its shape, anything else by its dtype too."""
+    real = array.dtype.kind in "biuf"
+    return str(array.shape) if real else f"{array.shape} of dtype {array.dtype}"
+
+
+def _scalar_text(array: NDArray[Any]) -> str:
+    """Describe an integer by its value, anything else by its shape and dtype."""
+    if array.shape == () and array.dtype.kind in "iu":
+        return str(int(array))
+    return f"{array.shape} of dtype {array.dtype}"

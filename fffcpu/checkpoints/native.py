@@ -1,0 +1,401 @@
+"""The project's own files: a safetensors file that holds one layer, config and parameters.
+
+The metadata has one key, ``fffcpu``, whose value is a JSON text::
+
+    {"config": {...}, "kind": "FastFeedForward", "version": 1}
+
+One key only, because safetensors keeps metadata in a hash map: so the same layer always gives the
+same bytes. The config fixes the name, shape and dtype of every tensor, and ``load`` compares all of
+them with the file's header before it reads, or allocates room for, a single number.
+
+docs/formats.md describes the format byte by byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.checkpoints.differences import check_arrays, list_differences
+from fffcpu.config import (
+    DenseFeedForwardConfig,
+    FastFeedForwardConfig,
+    LayerConfig,
+    LeafFeedForwardConfig,
+)
+from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
+
+__all__ = ["KINDS", "METADATA_KEY", "READ_VERSIONS", "VERSION", "load", "save", "write_atomically"]
+
+METADATA_KEY = "fffcpu"
+"""The metadata key that makes a safetensors file one of ours."""
+
+VERSION = 1
+"""The version of the format that ``save`` writes."""
+
+READ_VERSIONS = (1,)
+"""The versions that ``load`` reads."""
+
+KINDS: Mapping[str, type[LayerConfig]] = MappingProxyType(
+    {
+        config.kind: config
+        for config in (FastFeedForwardConfig, LeafFeedForwardConfig, DenseFeedForwardConfig)
+    }
+)
+"""The config class of each kind of layer."""
+
+_DTYPES = MappingProxyType({"F32": "float32", "F64": "float64"})
+"""Our name of each dtype that safetensors abbreviates; others belong to no layer."""
+
+_LONGEST_HEADER = 1 << 20
+"""Bytes. Ours take under a thousand; the bound keeps a hostile header from being parsed at all."""
+
+_PICKLE = "is a Python pickle, as PyTorch writes it, and pickles are never opened here"
+_ZIP = (
+    "is a zip archive: a pickle, if PyTorch wrote it (.pt, .pth, .bin), and pickles are never "
+    "opened here"
+)
+_FOREIGN_STARTS = (
+    (b"PK\x03\x04", _ZIP),
+    (b"\x80\x02", _PICKLE),
+    (b"\x80\x03", _PICKLE),
+    (b"\x80\x04", _PICKLE),
+    (b"\x80\x05", _PICKLE),
+)
+"""How files start that people take for models, and what to say of them."""
+
+_IMPORTERS = (
+    "read it with safetensors.numpy.load_file and convert its arrays with from_state_dict of "
+    "fffcpu.checkpoints.ultrafastbert, ultrafastbert_bmm or fastfeedforward, whichever it is"
+)
+
+
+def save(
+    path: str | os.PathLike[str], config: LayerConfig, arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    """Write one layer to a file, replacing what was there only once all of it is on the disk.
+
+    Parameters
+    ----------
+    path : str or path
+        The file, in a folder that exists.
+    config : LayerConfig
+        The layer's config.
+    arrays : mapping of str to array
+        Its parameters, of ``config.shapes()`` and ``config.dtype``.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If ``config`` is not a layer's config.
+    CheckpointError
+        If the arrays do not fit the config.
+    OSError
+        If the file cannot be written: FileNotFoundError without the folder, IsADirectoryError,
+        PermissionError and so on. The old file, if there was one, is then as it was.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    if type(config) not in KINDS.values():
+        raise ArgumentTypeError(f"argument 'config' must be a layer's, got {describe(config)}")
+    # safetensors writes the memory of an array as it lies there, whatever the strides.
+    native = np.dtype(config.dtype)
+    ordered = {
+        name: np.ascontiguousarray(array, native)
+        for name, array in check_arrays(config, arrays).items()
+    }
+    with write_atomically(path) as temporary:
+        try:
+            save_file(ordered, temporary, metadata={METADATA_KEY: _describe_layer(config)})
+        except SafetensorError as error:
+            raise OSError(f"file {os.fsdecode(path)!r} cannot be written: {error}") from error
+
+
+def load(path: str | os.PathLike[str]) -> tuple[LayerConfig, dict[str, NDArray[Any]]]:
+    """Read the layer that ``save`` wrote.
+
+    Everything is checked against the file's size and header before any array is allocated.
+
+    Parameters
+    ----------
+    path : str or path
+        The file.
+
+    Returns
+    -------
+    config : LayerConfig
+        Of the class in ``KINDS``.
+    arrays : dict of str to array
+        Of ``config.shapes()``, in that order, and ``config.dtype``.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, of another program or another version, a pickle, or does not hold
+        what its config says; the message names the file and says what is wrong.
+    OSError
+        If the file cannot be read: FileNotFoundError, IsADirectoryError and so on.
+    """
+    name = os.fsdecode(path)
+    try:
+        return _load(name)
+    except CheckpointError as error:
+        raise CheckpointError(f"file {name!r} {error}") from error.__cause__
+
+
+@contextlib.contextmanager
+def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary file to write, which replaces ``path`` if the block succeeds.
+
+    The temporary file is made, empty, in the folder of ``path`` under a name of its own. After the
+    block it is flushed to the disk, gets the permissions of the file that it replaces, or of a new
+    one, and is renamed. If the block raises, it is removed and ``path`` stays as it was. A symbolic
+    link is followed. Other readers see the old file or the new one, never a part.
+
+    Parameters
+    ----------
+    path : str or path
+        The file to write or replace.
+
+    Yields
+    ------
+    Path
+        The temporary file; the block may write to it or replace it.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        If the folder does not exist or is none.
+    IsADirectoryError
+        If ``path`` is a folder.
+    FileExistsError
+        If ``path`` is a device, a pipe or the like.
+    PermissionError
+        If ``path`` is read-only, or its folder is.
+    """
+    target = Path(os.path.realpath(os.fsdecode(path)))
+    _check_target(target)
+    temporary = target.with_name(f".fffcpu-{os.urandom(8).hex()}.tmp")
+    mode = _create(temporary, target)
+    try:
+        yield temporary
+        _flush(temporary, mode)
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _flush_folder(target.parent)
+
+
+def _describe_layer(config: LayerConfig) -> str:
+    """Return the metadata of a layer's file, always the same text for the same config."""
+    description = {"version": VERSION, "kind": config.kind, "config": config.to_dict()}
+    return json.dumps(description, sort_keys=True)
+
+
+def _load(name: str) -> tuple[LayerConfig, dict[str, NDArray[Any]]]:
+    """Read a file; complaints are worded to follow its name."""
+    from safetensors import SafetensorError, safe_open
+
+    _parse(_read_header(name), "its header")
+    try:
+        with safe_open(name, framework="np") as file:
+            config = _parse_layer(file.metadata() or {})
+            _check_tensors(config, file)
+            return config, {key: file.get_tensor(key) for key in config.shapes()}
+    except SafetensorError as error:
+        raise CheckpointError(f"is not a whole safetensors file: {error}") from error
+
+
+def _read_header(name: str) -> bytes:
+    """Return the JSON text at the start of a file, having checked its length and the file's kind.
+
+    The library would check the length as well, but allows far longer ones, and it would open a
+    folder or wait for a pipe.
+    """
+    status = os.stat(name)
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    if not stat.S_ISREG(status.st_mode):
+        raise CheckpointError("is not a regular file")
+    with open(name, "rb") as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > _LONGEST_HEADER:
+            raise CheckpointError(_explain_start(start))
+        header = file.read(length)
+    if len(header) < length:
+        raise CheckpointError(
+            f"is truncated: its header should take {length} bytes, and {len(header)} are there"
+        )
+    return header
+
+
+def _explain_start(start: bytes) -> str:
+    """Say what a file is whose first eight bytes are not the length of a header."""
+    for magic, meaning in _FOREIGN_STARTS:
+        if start.startswith(magic):
+            return f"{meaning}; convert it to safetensors first, as docs/formats.md shows"
+    if not start:
+        return "is empty"
+    if len(start) < 8:
+        return f"is not a safetensors file: it has only {len(start)} bytes"
+    return (
+        f"is not a safetensors file of fffcpu: its header would take "
+        f"{int.from_bytes(start, 'little')} bytes, more than {_LONGEST_HEADER}"
+    )
+
+
+def _parse(text: bytes | str, what: str) -> Any:
+    """Return the value of a JSON text in which no object has the same key twice.
+
+    With a key given twice it would depend on the reader which of the two counts.
+    """
+    repeated: list[str] = []
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in values:
+                repeated.append(name)
+            values[name] = value
+        return values
+
+    try:
+        value = json.loads(text, object_pairs_hook=collect)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"is damaged: {what} is not valid JSON ({error})") from error
+    if repeated:
+        raise CheckpointError(f"is damaged: {what} has {describe(repeated[0])} more than once")
+    return value
+
+
+def _parse_layer(metadata: Mapping[str, str]) -> LayerConfig:
+    """Return the config in a file's metadata."""
+    if METADATA_KEY not in metadata:
+        raise CheckpointError(
+            f"is a safetensors file of another program: it has no metadata '{METADATA_KEY}'. "
+            f"If it holds a published layer, {_IMPORTERS}"
+        )
+    what = f"metadata '{METADATA_KEY}'"
+    values = _parse(metadata[METADATA_KEY], what)
+    if not isinstance(values, dict):
+        raise CheckpointError(f"is damaged: {what} must be an object, got {describe(values)}")
+    _check_version(values.get("version"))
+    differences = list_differences(
+        dict.fromkeys(("version", "kind", "config"), ""), dict.fromkeys(values, "")
+    )
+    if differences:
+        raise CheckpointError(f"is damaged: {what} does not fit: {differences}")
+    return _parse_config(values["kind"], values["config"])
+
+
+def _check_version(version: Any) -> None:
+    """Raise unless files of this version can be read."""
+    if type(version) is not int or version not in READ_VERSIONS:
+        readable = ", ".join(map(str, READ_VERSIONS))
+        raise CheckpointError(
+            f"has version {describe(version)} of the format, and this fffcpu reads {readable}"
+        )
+
+
+def _parse_config(kind: Any, values: Any) -> LayerConfig:
+    """Return the config of a kind of layer from its JSON values."""
+    if not isinstance(kind, str) or kind not in KINDS:
+        known = ", ".join(KINDS)
+        raise CheckpointError(f"holds a layer of kind {describe(kind)}; known are {known}")
+    # NumPy would read some texts, taken for a dtype, as Python: a file's text does not get there.
+    dtypes = tuple(_DTYPES.values())
+    if isinstance(values, dict) and values.get("dtype", dtypes[0]) not in dtypes:
+        raise CheckpointError(
+            f"has an invalid config: 'dtype' must be {' or '.join(dtypes)}, "
+            f"got {describe(values['dtype'])}"
+        )
+    try:
+        config = KINDS[kind].from_dict(values)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"has an invalid config: {error}") from error
+    # A config also takes 'GELU' for gelu; a file spells each value in one way only.
+    differences = list_differences(_texts(config.to_dict()), _texts(values))
+    if differences:
+        raise CheckpointError(f"has an invalid config: {differences}")
+    return config
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return a description of each value, different for 1 and True."""
+    return {name: repr(value) for name, value in values.items()}
+
+
+def _check_tensors(config: LayerConfig, file: Any) -> None:
+    """Raise unless an open safetensors file has just the config's tensors; reads none of them."""
+    expected = {name: f"{config.dtype} {shape}" for name, shape in config.shapes().items()}
+    came = {}
+    for name in file.keys():  # noqa: SIM118 (the file is not a mapping)
+        part = file.get_slice(name)
+        dtype = _DTYPES.get(part.get_dtype(), part.get_dtype())
+        came[name] = f"{dtype} {tuple(part.get_shape())}"
+    differences = list_differences(expected, came)
+    if differences:
+        raise CheckpointError(f"does not hold the arrays of its config: {differences}")
+
+
+def _check_target(target: Path) -> None:
+    """Raise unless a file can be made or replaced at a path whose links are resolved."""
+    if not target.parent.is_dir():
+        code = errno.ENOTDIR if target.parent.exists() else errno.ENOENT
+        raise OSError(code, os.strerror(code), str(target.parent))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if target.exists():
+        if not target.is_file():
+            raise FileExistsError(errno.EEXIST, "Exists and is not a regular file", str(target))
+        if not os.access(target, os.W_OK):
+            # A rename would need no permission to write to the file, but the owner withheld it.
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+
+
+def _create(temporary: Path, target: Path) -> int:
+    """Make an empty file; return the permissions that it, or the target if it exists, has."""
+    try:
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    try:
+        status = target.stat() if target.exists() else os.fstat(descriptor)
+        return stat.S_IMODE(status.st_mode)
+    finally:
+        os.close(descriptor)
+
+
+def _flush(path: Path, mode: int) -> None:
+    """Set a file's permissions and wait until its bytes are on the disk."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        # By name: the block may have put another file, with other permissions, in the place.
+        os.chmod(path, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Wait until a rename in a folder is on the disk, where the system has a way to."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

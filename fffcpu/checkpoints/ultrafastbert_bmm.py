@@ -1,0 +1,125 @@
+"""The inference benchmark layer of UltraFastBERT: FastFeedForward, one tree, no bias.
+
+Published with "Exponentially Faster Language Modelling" (Belcak and Wattenhofer, 2023,
+arXiv:2311.10770) beside the training layer, with another rule for ties: it descends to the right on
+``logit >= 0``, FastFeedForward on ``logit > 0``. A row whose logit is exactly 0 at a visited node,
+such as a row of zeros, goes the other way from there on. Its activation is always GELU.
+
+State dicts are mappings from published names to arrays; see docs/formats.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import DTypeLike, NDArray
+
+from fffcpu.checkpoints.keymap import Entry, KeyMap
+from fffcpu.config import FastFeedForwardConfig
+from fffcpu.errors import CheckpointError
+from fffcpu.tree import depth_of
+
+__all__ = ["KEY_MAP", "TIE_RULE", "from_state_dict", "infer_config", "to_state_dict"]
+
+TIE_RULE = ">="
+"""How the source compares a logit with 0 to go right; FastFeedForward's rule is ``>``."""
+
+KEY_MAP = KeyMap(
+    source="an inference benchmark layer of UltraFastBERT",
+    config_type=FastFeedForwardConfig,
+    entries=(
+        Entry("w1s", ("TN", "I"), "weights_in", "TNI"),
+        Entry("w2s", ("TN", "O"), "weights_out", "TNO"),
+    ),
+    requires=(("trees", 1), ("bias", False), ("activation", "gelu")),
+)
+"""Published names and axes, T being 1."""
+
+
+def from_state_dict(
+    config: FastFeedForwardConfig, state: Mapping[str, Any]
+) -> dict[str, NDArray[Any]]:
+    """Return the parameters of FastFeedForward that a published state dict holds.
+
+    Parameters
+    ----------
+    config : FastFeedForwardConfig
+        The layer, with one tree, without bias, with GELU; see ``infer_config``.
+    state : mapping of str to array
+        ``w1s (N, I)`` and ``w2s (N, O)``.
+
+    Returns
+    -------
+    dict of str to array
+        Copies with ``config.shapes()`` and ``config.dtype``.
+
+    Raises
+    ------
+    CheckpointError
+        If the state dict is not of such a layer, or the config is not of one this format can hold;
+        the message lists all differences.
+    ArgumentTypeError
+        If an argument is of the wrong kind.
+    """
+    return KEY_MAP.from_state_dict(config, state)
+
+
+def to_state_dict(
+    config: FastFeedForwardConfig, arrays: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Return a published state dict, the reverse of ``from_state_dict``.
+
+    Parameters
+    ----------
+    config : FastFeedForwardConfig
+        The layer, with one tree, without bias, with GELU.
+    arrays : mapping of str to array
+        Its parameters.
+
+    Returns
+    -------
+    dict of str to array
+        Copies, by published name.
+
+    Raises
+    ------
+    CheckpointError
+        If this format cannot hold such a layer, or the arrays do not fit the config.
+    ArgumentTypeError
+        If the config is of another layer.
+    """
+    return KEY_MAP.to_state_dict(config, arrays)
+
+
+def infer_config(
+    state: Mapping[str, Any], *, dtype: DTypeLike | None = None
+) -> FastFeedForwardConfig:
+    """Return the config of the layer in a state dict.
+
+    Parameters
+    ----------
+    state : mapping of str to array
+        As for ``from_state_dict``.
+    dtype : dtype, optional
+        Of the config; None takes float64 if the state dict's weights are that, else float32.
+
+    Raises
+    ------
+    CheckpointError
+        If the state dict is not of such a layer, or its nodes make no complete tree.
+    """
+    nodes, inputs, outputs = KEY_MAP.axis_lengths(state, ("TN", "I", "O"))
+    try:
+        depth = depth_of(nodes)
+    except ValueError as error:
+        raise CheckpointError(f"'w1s' of the state dict has {nodes} rows: {error}") from error
+    config = FastFeedForwardConfig(
+        inputs,
+        outputs,
+        depth,
+        bias=False,
+        dtype=KEY_MAP.precision(state, dtype),
+    )
+    KEY_MAP.check_state(config, state)
+    return config

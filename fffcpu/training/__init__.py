@@ -1,0 +1,31 @@
+"""What a training loop needs beside a layer: losses, optimizers, clipping, schedules.
+
+Everything takes and returns plain arrays, so that a loop is written out where it is used::
+
+    optimizer = AdamW(layer.params, lr=1e-3)
+    for step in range(steps):
+        logits, cache = layer.forward(x)
+        loss, dlogits = softmax_cross_entropy(logits, labels)
+        dx, grads = layer.backward(dlogits, cache)
+        clip_gradients(grads, 0.5)
+        optimizer.step(grads, lr=1e-3 * one_cycle_triangle(step / steps))
+"""
+
+from __future__ import annotations
+
+from fffcpu.training.losses import mean_squared_error, softmax_cross_entropy
+from fffcpu.training.optimizers import SGD, Adam, AdamW, clip_gradients
+from fffcpu.training.schedules import constant, cosine, one_cycle_triangle, warmup
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "clip_gradients",
+    "constant",
+    "cosine",
+    "mean_squared_error",
+    "one_cycle_triangle",
+    "softmax_cross_entropy",
+    "warmup",
+]

@@ -1,0 +1,514 @@
+"""SGD, Adam and AdamW on named arrays, and clipping of their gradients, all in place.
+
+With parameters ``p``, gradients ``g``, learning rate ``lr`` and steps ``t`` counted from 1:
+
+=====  =========================================================================================
+SGD    ``u = momentum u + (g + weight_decay p)``; ``p -= lr u``
+Adam   ``m += (1 - b1) (g - m)``; ``v = b2 v + (1 - b2) g^2``;
+       ``p -= lr / (1 - b1^t)  m / (sqrt(v / (1 - b2^t)) + eps)``
+AdamW  ``p *= 1 - lr weight_decay`` where the name is not excluded, then Adam
+=====  =========================================================================================
+
+Adam is algorithm 1 of arXiv 1412.6980, AdamW algorithm 2 of arXiv 1711.05101; the order of the
+operations and the meaning of every option are PyTorch's, so that recipes carry over.
+
+Every array is updated a block at a time, so that a parameter, its gradient, its moments and the
+scratch of one block stay in cache through all the operations, and memory is read and written once::
+
+    param    |  block 0  |  block 1  |  block 2  | ...        each BLOCK numbers
+    grad     |  block 0  |  block 1  |  block 2  | ...
+    moments  |  block 0  |  block 1  |  block 2  | ...
+    scratch  |  one block, used again and again  |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.config import check_number
+from fffcpu.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    CheckpointError,
+    ShapeError,
+    describe,
+)
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_gradients"]
+
+Arrays = Mapping[str, NDArray[Any]]
+
+BLOCK = 32768
+"""Numbers updated at a time: five float32 arrays of it are 640 KiB. More would leave a common L2
+cache, and fewer would pay more for calling NumPy than for its work."""
+
+STEP_KEY = "step"
+"""Key of the step count in a state; the other keys are ``moment.parameter``."""
+
+_WALK: Final[list[Literal["external_loop", "buffered", "zerosize_ok"]]] = [
+    "external_loop",
+    "buffered",
+    "zerosize_ok",
+]
+
+
+class Optimizer:
+    """What all optimizers share: checks, the walk over blocks, the state.
+
+    A subclass names its moments, arrays of the parameters' shapes that start at 0, and says in
+    ``_update`` what happens to one block.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+        The writable float32 or float64 arrays to train. The arrays themselves are kept, and their
+        numbers changed in place. Parameters of several layers are trained together as one merged
+        mapping with a prefix for each.
+    lr : float
+        Learning rate, at least 0, of steps that name no other.
+    moments : tuple of str
+        Names of the moments.
+
+    Attributes
+    ----------
+    lr : float
+        The learning rate; may be set.
+    step_count : int
+        Steps made so far.
+    """
+
+    def __init__(self, params: Arrays, lr: float, moments: tuple[str, ...]) -> None:
+        _check_arrays("params", params)
+        for name, param in params.items():
+            if param.dtype not in (np.float32, np.float64):
+                raise ArgumentTypeError(
+                    f"argument 'params' must hold float32 or float64 arrays, "
+                    f"got {describe(param)} for '{name}'"
+                )
+        self.lr = check_number("lr", lr, 0.0)
+        self.step_count = 0
+        self._params = dict(params)
+        self._moments = {
+            moment: {name: np.zeros_like(param, subok=False) for name, param in params.items()}
+            for moment in moments
+        }
+
+    def step(self, grads: Arrays, lr: float | None = None) -> None:
+        """Make one step: change every parameter in place. The gradients are left as they are.
+
+        Parameters
+        ----------
+        grads : mapping of str to array
+            A gradient for every parameter, of its name and shape.
+        lr : float, optional
+            Learning rate of this step alone.
+
+        Raises
+        ------
+        ArgumentError
+            If a name is missing or unknown, or the learning rate is out of range.
+        ShapeError
+            If a gradient has not the shape of its parameter.
+        ArgumentTypeError
+            If a gradient is not an array of floats.
+
+        Notes
+        -----
+        All is checked before the first number changes. A gradient that is not finite is not an
+        error: it goes where arithmetic takes it.
+        """
+        rate = check_number("lr", self.lr if lr is None else lr, 0.0)
+        self._check_gradients(grads)
+        self.step_count += 1
+        for name, param in self._params.items():
+            moments = [arrays[name] for arrays in self._moments.values()]
+            scratch = np.empty(min(BLOCK, param.size), param.dtype)
+            for block in _blocks(param, grads[name], moments):
+                self._update(name, rate, scratch[: block[0].size], *block)
+
+    def _update(self, name: str, lr: float, scratch: NDArray[Any], *block: NDArray[Any]) -> None:
+        """Update one block, ``(param, grad, *moments)``; all pieces have the length of scratch."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Copy what the optimizer remembers: the step count and the moments.
+
+        Returns
+        -------
+        dict of str to array
+            ``step``, an int64 of shape (), and ``moment.parameter`` for each moment and parameter.
+            Together with the parameters and the same options it continues the training bit for bit.
+        """
+        state: dict[str, NDArray[Any]] = {STEP_KEY: np.array(self.step_count, np.int64)}
+        state.update((key, array.copy()) for key, array in self._flat_moments())
+        return state
+
+    def load_state_dict(self, state: Arrays) -> None:
+        """Take over what ``state_dict`` of an optimizer of the same kind and parameters returned.
+
+        Parameters
+        ----------
+        state : mapping of str to array
+            Copied.
+
+        Raises
+        ------
+        CheckpointError
+            If a key is missing or unknown, or an array has another shape or dtype than here.
+            Nothing is changed then.
+        """
+        expected: dict[str, NDArray[Any]] = {STEP_KEY: np.array(0, np.int64)}
+        expected.update(self._flat_moments())
+        wrong = [*_name_differences(expected, state), *_array_differences(expected, state)]
+        if not wrong and int(state[STEP_KEY]) < 0:
+            wrong = [f"'{STEP_KEY}' must be at least 0, got {int(state[STEP_KEY])}"]
+        if wrong:
+            raise CheckpointError(
+                f"state of the optimizer {type(self).__name__} does not fit: {'; '.join(wrong)}"
+            )
+        self.step_count = int(state[STEP_KEY])
+        for key, array in self._flat_moments():
+            array[...] = state[key]
+
+    def _flat_moments(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        for moment, arrays in self._moments.items():
+            for name, array in arrays.items():
+                yield f"{moment}.{name}", array
+
+    def _check_gradients(self, grads: Arrays) -> None:
+        _check_arrays("grads", grads, writable=False)
+        wrong = _name_differences(self._params, grads)
+        if wrong:
+            raise ArgumentError(
+                f"argument 'grads' must have the names of the parameters, got {', '.join(wrong)}"
+            )
+        for name, param in self._params.items():
+            if grads[name].shape != param.shape:
+                raise ShapeError(
+                    f"argument 'grads' must hold an array of shape {param.shape} for '{name}', "
+                    f"got {describe(grads[name])}"
+                )
+
+    def _options(self) -> dict[str, Any]:
+        """Options of the constructor by name, as ``repr`` shows them."""
+        return {"lr": self.lr}
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self._options().items())
+        numbers = sum(param.size for param in self._params.values())
+        return (
+            f"<{type(self).__name__}({options}): {len(self._params)} arrays, {numbers} numbers, "
+            f"{self.step_count} steps made>"
+        )
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum if asked for.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+        Writable float32 or float64 arrays, changed in place by every step.
+    lr : float
+        Learning rate, at least 0.
+    momentum : float
+        From 0 to 1: how much of the last step's direction is added to the gradient.
+    weight_decay : float
+        At least 0. This times the parameter is added to the gradient of every parameter, biases
+        included.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If an argument is out of its range or of the wrong kind.
+
+    Notes
+    -----
+    The velocity is a sum of gradients, ``u = momentum u + g``, and not their mean: at a constant
+    gradient, steps grow to ``lr / (1 - momentum)`` times it.
+    """
+
+    def __init__(
+        self, params: Arrays, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+    ) -> None:
+        self.momentum = check_number("momentum", momentum, 0.0, 1.0)
+        self.weight_decay = check_number("weight_decay", weight_decay, 0.0)
+        super().__init__(params, lr, ("velocity",) if self.momentum else ())
+
+    def _update(self, name: str, lr: float, scratch: NDArray[Any], *block: NDArray[Any]) -> None:
+        param, direction, *velocities = block
+        if self.weight_decay:
+            np.multiply(param, self.weight_decay, out=scratch)
+            scratch += direction
+            direction = scratch
+        for velocity in velocities:  # One, or none without momentum.
+            velocity *= self.momentum
+            velocity += direction
+            direction = velocity
+        np.multiply(direction, lr, out=scratch)
+        param -= scratch
+
+    def _options(self) -> dict[str, Any]:
+        return {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
+
+
+class Adam(Optimizer):
+    """Adam: steps of the mean gradient over the root of the mean squared gradient.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+        Writable float32 or float64 arrays, changed in place by every step.
+    lr : float
+        Learning rate, at least 0: about the size of a step.
+    betas : tuple of two floats
+        At least 0 and below 1: how much of the two running means is kept at each step.
+    eps : float
+        Above 0; added to the root, so that a parameter whose gradients were all 0 stays.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If an argument is out of its range or of the wrong kind.
+
+    References
+    ----------
+    "Adam: A Method for Stochastic Optimization", arXiv 1412.6980, algorithm 1.
+    """
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        self.betas = _check_betas(betas)
+        self.eps = check_number("eps", eps, 0.0)
+        super().__init__(params, lr, ("first_moment", "second_moment"))
+        for name, param in params.items():
+            # A node that no row visited has gradients of 0, and 0 / (0 + 0) would make it NaN.
+            if param.dtype.type(self.eps) == 0.0:
+                raise ArgumentError(
+                    f"argument 'eps' must be above 0 in the {param.dtype} of '{name}', got {eps!r}"
+                )
+
+    def _update(self, name: str, lr: float, scratch: NDArray[Any], *block: NDArray[Any]) -> None:
+        param, grad, first, second = block
+        beta1, beta2 = self.betas
+        np.subtract(grad, first, out=scratch)
+        scratch *= 1.0 - beta1
+        first += scratch
+        np.square(grad, out=scratch)
+        scratch *= 1.0 - beta2
+        second *= beta2
+        second += scratch
+        # The moments start at 0; their expectations fall short by these factors.
+        correction1 = 1.0 - beta1**self.step_count
+        correction2 = 1.0 - beta2**self.step_count
+        np.sqrt(second, out=scratch)
+        scratch /= math.sqrt(correction2)
+        scratch += self.eps
+        np.divide(first, scratch, out=scratch)
+        scratch *= lr / correction1
+        param -= scratch
+
+    def _options(self) -> dict[str, Any]:
+        return {"lr": self.lr, "betas": self.betas, "eps": self.eps}
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay, which spares the parameters with certain names.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+        Writable float32 or float64 arrays, changed in place by every step.
+    lr : float
+        Learning rate, at least 0: about the size of a step.
+    betas : tuple of two floats
+        At least 0 and below 1: how much of the two running means is kept at each step.
+    eps : float
+        Above 0; added to the root, so that a parameter whose gradients were all 0 stays.
+    weight_decay : float
+        At least 0. Each step first multiplies the parameters by ``1 - lr * weight_decay``.
+    no_decay : iterable of str
+        Parameters whose names contain one of these strings do not decay.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If an argument is out of its range or of the wrong kind.
+
+    References
+    ----------
+    "Decoupled Weight Decay Regularization", arXiv 1711.05101, algorithm 2. As in PyTorch, the
+    decay is scaled by the whole learning rate and not only by the factor of its schedule.
+    """
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        no_decay: Iterable[str] = ("bias", "norm"),
+    ) -> None:
+        self.weight_decay = check_number("weight_decay", weight_decay, 0.0)
+        self.no_decay = _check_strings("no_decay", no_decay)
+        super().__init__(params, lr, betas, eps)
+
+    def decays(self, name: str) -> bool:
+        """Whether weight decay applies to the parameter of this name."""
+        return not any(part in name for part in self.no_decay)
+
+    def _update(self, name: str, lr: float, scratch: NDArray[Any], *block: NDArray[Any]) -> None:
+        if self.weight_decay and self.decays(name):
+            param = block[0]
+            param *= 1.0 - lr * self.weight_decay
+        super()._update(name, lr, scratch, *block)
+
+    def _options(self) -> dict[str, Any]:
+        own = {"weight_decay": self.weight_decay, "no_decay": self.no_decay}
+        return super()._options() | own
+
+
+def clip_gradients(grads: Arrays, max_norm: float) -> float:
+    """Scale all gradients in place by one factor, so that their joint norm is at most max_norm.
+
+    Parameters
+    ----------
+    grads : mapping of str to array
+        Writable arrays of floats; their norm is that of all their numbers as one vector.
+    max_norm : float
+        The largest norm left, at least 0.
+
+    Returns
+    -------
+    float
+        The norm before clipping. If it is not finite the gradients are left as they are, so that
+        the caller can tell, and may skip the step.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If max_norm is not a finite number of at least 0, or grads not a mapping of writable arrays
+        of floats.
+
+    Notes
+    -----
+    The factor is ``min(1, max_norm / (norm + 1e-6))``, as PyTorch has it. Squares are summed in
+    float64, where no float32 overflows; float64 gradients beyond 1e154 have an infinite norm.
+
+    References
+    ----------
+    "On the difficulty of training recurrent neural networks", arXiv 1211.5063, algorithm 1.
+    """
+    limit = check_number("max_norm", max_norm, 0.0)
+    _check_arrays("grads", grads)
+    norm = math.sqrt(sum(_sum_of_squares(grad) for grad in grads.values()))
+    factor = limit / (norm + 1e-6)
+    if math.isfinite(norm) and factor < 1.0:
+        for grad in grads.values():
+            grad *= factor
+    return norm
+
+
+def _sum_of_squares(array: NDArray[Any]) -> float:
+    """Sum the squares in float64, in an order that depends on nothing but the array's layout."""
+    # BLAS would be a little faster, but its order of summation depends on the number of threads.
+    total = 0.0
+    walk = np.nditer(array, _WALK, op_dtypes=np.float64, buffersize=BLOCK)
+    with np.errstate(over="ignore"), walk:
+        for block in walk:
+            total += float(np.square(block).sum())
+    return total
+
+
+def _blocks(
+    param: NDArray[Any], grad: NDArray[Any], moments: list[NDArray[Any]]
+) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Walk arrays of one shape together, in flat pieces of at most BLOCK numbers.
+
+    Pieces of contiguous arrays of the parameter's dtype are views. What has another layout or
+    dtype passes through a buffer of one block, written back where it is to change.
+    """
+    arrays = [param, grad, *moments]
+    access: list[list[Literal["readonly", "readwrite"]]] = [["readwrite"] for _ in arrays]
+    access[1] = ["readonly"]
+    dtypes = [param.dtype for _ in arrays]
+    walk = np.nditer(arrays, _WALK, access, dtypes, casting="same_kind", buffersize=BLOCK)
+    with walk:
+        yield from walk
+
+
+def _check_arrays(argument: str, arrays: Any, writable: bool = True) -> None:
+    """Raise unless the argument is a mapping from names to arrays of floats."""
+    if not isinstance(arrays, Mapping):
+        raise ArgumentTypeError(
+            f"argument '{argument}' must be a mapping of names to arrays, got {describe(arrays)}"
+        )
+    for name, array in arrays.items():
+        if not isinstance(name, str):
+            raise ArgumentTypeError(
+                f"argument '{argument}' must have strings as names, got {describe(name)}"
+            )
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+            raise ArgumentTypeError(
+                f"argument '{argument}' must hold NumPy arrays of floats, "
+                f"got {describe(array)} for '{name}'"
+            )
+        if writable and not array.flags.writeable:
+            raise ArgumentError(
+                f"argument '{argument}' must hold writable arrays, got a read-only one for '{name}'"
+            )
+
+
+def _check_betas(betas: tuple[float, float]) -> tuple[float, float]:
+    """Return the two decay rates as floats, or raise."""
+    expected = "argument 'betas' must be two numbers of at least 0 and below 1"
+    try:
+        first, second = betas
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(f"{expected}, got {describe(betas)}") from None
+    rates = check_number("betas", first, 0.0, 1.0), check_number("betas", second, 0.0, 1.0)
+    if max(rates) == 1.0:  # A mean that forgets nothing takes nothing in either.
+        raise ArgumentError(f"{expected}, got {describe(betas)}")
+    return rates
+
+
+def _check_strings(argument: str, values: Any) -> tuple[str, ...]:
+    """Return several strings as a tuple, or raise: a single one would be taken letter by letter."""
+    expected = f"argument '{argument}' must be a tuple of strings that are not empty"
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ArgumentTypeError(f"{expected}, got {describe(values)}")
+    strings = tuple(values)
+    for string in strings:
+        if not isinstance(string, str):
+            raise ArgumentTypeError(f"{expected}, got {describe(string)} in it")
+        if not string:  # Every name contains it.
+            raise ArgumentError(f"{expected}, got {describe(strings)}")
+    return strings
+
+
+def _name_differences(expected: Arrays, given: Arrays) -> list[str]:
+    """Say which names are missing and which unknown."""
+    missing = [f"missing '{name}'" for name in expected if name not in given]
+    return missing + [f"unknown '{name}'" for name in given if name not in expected]
+
+
+def _array_differences(expected: Arrays, given: Mapping[str, Any]) -> list[str]:
+    """Say which arrays of the same name have another shape or dtype."""
+    differences = []
+    for name, array in expected.items():
+        other = given.get(name, array)
+        same = isinstance(other, np.ndarray) and other.shape == array.shape
+        if not same or other.dtype != array.dtype:
+            differences.append(f"'{name}' must be {describe(array)}, got {describe(other)}")
+    return differences

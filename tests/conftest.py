@@ -1,0 +1,73 @@
+"""Options and fixtures: ``--kernel MODULE`` runs the kernel tests on any backend module."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from fffcpu import kernels
+
+JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
+
+settings.register_profile(
+    "fffcpu",
+    deadline=None,  # the first example of a shape may compile
+    max_examples=60 if JIT else 10,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("fffcpu")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--kernel",
+        metavar="MODULE",
+        help="run only the kernel tests, on this backend module (a name of fffcpu.kernels, or the "
+        "dotted name of your own)",
+    )
+
+
+def pytest_generate_tests(metafunc):
+    if "backend" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--kernel")
+        names = [chosen] if chosen else kernels.BACKENDS
+        metafunc.parametrize("backend", names, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--kernel"):
+        other = [item for item in items if "backend" not in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=other)
+        items[:] = [item for item in items if item not in set(other)]
+
+
+@pytest.fixture(scope="session")
+def backend(request):
+    """Backend module under test."""
+    return kernels.load_backend(request.param)
+
+
+@pytest.fixture(scope="session")
+def through(backend):
+    """Context manager in which the layers use the backend under test."""
+
+    def context():
+        patch = pytest.MonkeyPatch()
+        patch.setattr(kernels, "choose", lambda: backend)
+        return _Undo(patch)
+
+    return context
+
+
+class _Undo:
+    def __init__(self, patch):
+        self.patch = patch
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.patch.undo()

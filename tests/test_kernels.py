@@ -1,0 +1,270 @@
+"""What every backend module must do; ``pytest --kernel MODULE`` runs it on yours.
+
+A dot product of n terms in any order is off by at most ``n * eps * sum |w x|``; a route is compared
+with the oracle's only where every logit on it is further than that from 0. Integer problems are
+exact, so there every route and every tie is compared.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+import reference
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from strategies import leaf_problems, path_problems
+
+from fffcpu import kernels
+from fffcpu.kernels import vectorized
+
+
+def logit_error(problem, weights, bias):
+    """Largest possible error of any logit of these rows."""
+    eps = np.finfo(problem.x.dtype).eps
+    if problem.kind == "integer" or not problem.x.size or not weights.size:
+        return 0.0
+    products = np.abs(problem.x) @ np.abs(weights).reshape(-1, weights.shape[-1]).T
+    return float((weights.shape[-1] + 2) * eps * (products.max() + np.abs(bias).max(initial=0)))
+
+
+def close(actual, expected, dtype, terms):
+    """Assert agreement within the rounding of a sum of that many terms, of the largest value."""
+    largest = np.abs(expected).max(initial=0)
+    bound = 8 * (terms + 8) * np.finfo(dtype).eps * (largest + np.finfo(dtype).tiny)
+    assert actual.dtype == dtype
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
+
+
+def run_logits(backend, p):
+    shape = (len(p.x), len(p.weights_in), p.weights_in.shape[1].bit_length())
+    logits, nodes = np.full(shape, 7, p.x.dtype), np.full(shape, 7, np.int32)
+    backend.path_logits(logits, nodes, p.x, p.weights_in, p.bias_in)
+    return logits, nodes
+
+
+def run_infer(backend, p, x=None):
+    x = p.x if x is None else x
+    y = np.full((len(x), p.weights_out.shape[2]), 7, x.dtype)
+    backend.path_infer(y, x, p.weights_in, p.bias_in, p.weights_out, p.code)
+    return y
+
+
+def run_forward(backend, p):
+    y, (logits, nodes) = np.full(p.dy.shape, 7, p.x.dtype), run_logits(vectorized, p)
+    logits[...], nodes[...] = 7, 7
+    backend.path_forward(y, logits, nodes, p.x, p.weights_in, p.bias_in, p.weights_out, p.code)
+    return y, logits, nodes
+
+
+def run_backward(backend, p, logits, nodes):
+    dx = np.full_like(p.x, 7)
+    grads = {
+        "weights_in": np.zeros_like(p.weights_in),
+        "bias_in": np.zeros(p.weights_in.shape[:2], p.x.dtype),
+        "weights_out": np.zeros_like(p.weights_out),
+    }
+    backend.path_backward(
+        dx, *grads.values(), p.dy, p.x, logits, nodes, p.weights_in, p.weights_out, p.code
+    )
+    return dx, grads
+
+
+def run_leaf(backend, p, x=None):
+    x = p.x if x is None else x
+    leaves, y = np.full(len(x), 7, np.int32), np.full((len(x), p.dy.shape[1]), 7, x.dtype)
+    backend.leaf_route(leaves, x, p.params["gate_weights"], p.params["gate_bias"])
+    backend.leaf_infer(y, x, *p.params.values(), p.code)
+    return leaves, y
+
+
+@pytest.mark.parametrize("name", kernels.FUNCTIONS)
+def test_signature_is_that_of_the_plain_backend(backend, name):
+    expected = inspect.signature(getattr(vectorized, name))
+    assert list(inspect.signature(getattr(backend, name)).parameters) == list(expected.parameters)
+
+
+@given(problem=path_problems())
+def test_logits_and_routes_agree_with_the_oracle(backend, problem):
+    logits, nodes = run_logits(backend, problem)
+    expected = reference.path(
+        problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.activation
+    )
+    error = logit_error(problem, problem.weights_in, problem.bias_in)
+    sure = expected.margin > error if error else np.ones(len(problem.x), bool)
+    np.testing.assert_array_equal(nodes[sure], expected.nodes[sure])
+    own = np.take_along_axis(expected.logits, nodes.astype(int), axis=2)
+    assert logits.dtype == problem.x.dtype
+    np.testing.assert_allclose(logits, own, rtol=0, atol=error)
+
+
+@given(problem=path_problems())
+def test_every_route_is_a_path_from_the_root(backend, problem):
+    logits, nodes = run_logits(backend, problem)
+    assert nodes.dtype == np.int32
+    assert (nodes[:, :, 0] == 0).all()
+    np.testing.assert_array_equal(nodes[:, :, 1:], 2 * nodes[:, :, :-1] + 1 + (logits[:, :, :-1] > 0))
+
+
+@given(problem=path_problems())
+def test_output_agrees_with_the_oracle(backend, problem):
+    y = run_infer(backend, problem)
+    expected = reference.path(
+        problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.activation
+    )
+    error = logit_error(problem, problem.weights_in, problem.bias_in)
+    sure = expected.margin > error if error else np.ones(len(problem.x), bool)
+    terms = sum(problem.weights_in.shape)
+    close(y[sure], expected.y[sure], problem.x.dtype, terms * problem.x.shape[1])
+
+
+@given(problem=path_problems())
+def test_forward_gives_the_bits_of_inference_and_of_the_logits(backend, problem):
+    y, logits, nodes = run_forward(backend, problem)
+    np.testing.assert_array_equal(y, run_infer(backend, problem))
+    for kept, alone in zip((logits, nodes), run_logits(backend, problem), strict=True):
+        np.testing.assert_array_equal(kept, alone)
+
+
+@given(problem=path_problems())
+def test_gradients_agree_with_the_oracle(backend, problem):
+    _, logits, nodes = run_forward(backend, problem)
+    dx, grads = run_backward(backend, problem, logits, nodes)
+    expected = reference.path(
+        problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.activation
+    )
+    error = logit_error(problem, problem.weights_in, problem.bias_in)
+    assume(not error or (expected.margin > error).all())
+    if problem.activation == "relu" and error:  # its derivative jumps at 0, at the last level too
+        own = np.take_along_axis(expected.logits, expected.nodes, axis=2)
+        assume((np.abs(own) > error).all())
+    bias = np.zeros(problem.weights_in.shape[:2]) if problem.bias is None else problem.bias
+    expected_dx, expected_grads = reference.path_gradients(
+        problem.x, problem.weights_in, bias, problem.weights_out, problem.dy, problem.activation
+    )
+    dtype = problem.x.dtype
+    terms = sum(problem.weights_in.shape) * problem.x.shape[1] + len(problem.x)
+    close(dx, expected_dx, dtype, terms)
+    for name, expected_grad in expected_grads.items():
+        close(grads[name], expected_grad, dtype, terms)
+
+
+@given(problem=path_problems())
+def test_nodes_without_a_visit_get_no_gradient(backend, problem):
+    _, logits, nodes = run_forward(backend, problem)
+    _, grads = run_backward(backend, problem, logits, nodes)
+    for tree in range(len(problem.weights_in)):
+        missed = np.setdiff1d(np.arange(problem.weights_in.shape[1]), nodes[:, tree])
+        for grad in grads.values():
+            assert not grad[tree, missed].any()
+
+
+@given(problem=leaf_problems())
+def test_leaves_agree_with_the_oracle(backend, problem):
+    leaves, y = run_leaf(backend, problem)
+    expected = reference.leaf(problem.x, problem.params, problem.activation)
+    error = logit_error(problem, problem.params["gate_weights"], problem.params["gate_bias"])
+    sure = expected.margin > error if error else np.ones(len(problem.x), bool)
+    np.testing.assert_array_equal(leaves[sure], expected.leaves[sure])
+    hidden = problem.params["leaf_bias_in"].shape[1]
+    close(y[sure], expected.y[sure], problem.x.dtype, problem.x.shape[1] * (hidden + 1))
+
+
+@given(problem=path_problems(max_rows=8), data=st.data())
+def test_a_row_has_the_same_bits_in_any_batch(backend, problem, data):
+    assume(len(problem.x))
+    picks = data.draw(st.lists(st.integers(0, len(problem.x) - 1), max_size=20))
+    x = problem.x[picks]
+    y, (logits, nodes) = run_infer(backend, problem), run_logits(backend, problem)
+    batch = problem._replace(x=x)
+    batch_logits, batch_nodes = run_logits(backend, batch)
+    np.testing.assert_array_equal(run_infer(backend, batch), y[picks])
+    np.testing.assert_array_equal(batch_logits, logits[picks])
+    np.testing.assert_array_equal(batch_nodes, nodes[picks])
+
+
+@given(problem=leaf_problems(max_rows=8), data=st.data())
+def test_a_row_has_the_same_bits_in_any_batch_of_the_leaf_layer(backend, problem, data):
+    assume(len(problem.x))
+    picks = data.draw(st.lists(st.integers(0, len(problem.x) - 1), max_size=20))
+    for batch, alone in zip(
+        run_leaf(backend, problem, problem.x[picks]), run_leaf(backend, problem), strict=True
+    ):
+        np.testing.assert_array_equal(batch, alone[picks])
+
+
+@pytest.mark.slow
+@given(seed=st.integers(0, 1000), dtype=st.sampled_from([np.float32, np.float64]))
+def test_a_row_has_the_same_bits_in_a_batch_large_enough_for_all_threads(backend, seed, dtype):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((700, 96)).astype(dtype)
+    weights_in, weights_out = rng.standard_normal((2, 2, 31, 96)).astype(dtype)
+    bias_in = rng.standard_normal((2, 31)).astype(dtype)
+    many, alone = np.empty((700, 96), dtype), np.empty((1, 96), dtype)
+    backend.path_infer(many, x, weights_in, bias_in, weights_out, 0)
+    for row in rng.integers(0, 700, 20):
+        backend.path_infer(alone, x[row : row + 1], weights_in, bias_in, weights_out, 0)
+        np.testing.assert_array_equal(alone[0], many[row])
+
+
+BAD = (np.nan, np.inf, -np.inf)
+
+
+@given(problem=path_problems(kinds=("normal",)), data=st.data())
+def test_a_row_that_is_not_finite_spoils_only_itself(backend, problem, data):
+    assume(len(problem.x))
+    row = data.draw(st.integers(0, len(problem.x) - 1))
+    x = problem.x.copy()
+    x[row, data.draw(st.integers(0, x.shape[1] - 1))] = data.draw(st.sampled_from(BAD))
+    clean, y = run_infer(backend, problem), run_infer(backend, problem, x)
+    logits, nodes = run_logits(backend, problem._replace(x=x))
+    others = np.arange(len(x)) != row
+    np.testing.assert_array_equal(y[others], clean[others])
+    # Weights are never exactly 0 here, so a bad number reaches the first logit already.
+    assert not np.isfinite(logits[row, :, 0]).any()
+    assert np.isnan(y[row]).all()
+    assert (nodes >= 0).all()
+    assert (nodes < problem.weights_in.shape[1]).all()
+    if np.isnan(x[row]).any() and nodes.shape[2] > 1:
+        assert (nodes[row, :, 1] == 1).all()
+
+
+@given(problem=path_problems(kinds=("normal",)))
+def test_a_logit_that_overflows_makes_the_row_nan(backend, problem):
+    largest = np.finfo(problem.x.dtype).max
+    big = problem._replace(weights_in=np.full_like(problem.weights_in, largest))
+    x = np.full_like(problem.x, 4)
+    assert np.isnan(run_infer(backend, big, x)).all()
+    assert np.isnan(run_infer(backend, big, -x)).all()
+
+
+@given(problem=leaf_problems(kinds=("normal",)), data=st.data())
+def test_a_row_that_is_not_finite_spoils_only_itself_in_the_leaf_layer(backend, problem, data):
+    assume(len(problem.x))
+    row = data.draw(st.integers(0, len(problem.x) - 1))
+    x = problem.x.copy()
+    bad = data.draw(st.sampled_from(BAD))
+    x[row, data.draw(st.integers(0, x.shape[1] - 1))] = bad
+    _, clean = run_leaf(backend, problem)
+    leaves, y = run_leaf(backend, problem, x)
+    others = np.arange(len(x)) != row
+    np.testing.assert_array_equal(y[others], clean[others])
+    assert np.isnan(y[row]).all()
+    assert (leaves >= 0).all()
+    assert (leaves < len(problem.params["leaf_bias_in"])).all()
+    if np.isnan(bad):
+        assert leaves[row] == 0
+
+
+@given(path=path_problems(), leaf=leaf_problems())
+def test_inputs_may_be_read_only_and_stay_as_they_are(backend, path, leaf):
+    inputs = [*path[:5], leaf.x, leaf.dy]
+    before = [array.copy() for array in inputs]
+    path.x.flags.writeable = path.dy.flags.writeable = leaf.x.flags.writeable = False
+    _, logits, nodes = run_forward(backend, path)
+    run_backward(backend, path, logits, nodes)
+    run_infer(backend, path)
+    run_leaf(backend, leaf)
+    for array, copy in zip(inputs, before, strict=True):
+        np.testing.assert_array_equal(array, copy)

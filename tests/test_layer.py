@@ -1,0 +1,297 @@
+"""What all layers promise alike: inputs, outputs, copies, files, errors."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fffcpu
+from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward
+from fffcpu.errors import ArgumentTypeError, CheckpointError, ShapeError
+from fffcpu.layers import LAYERS
+from fffcpu.layers.layer import parameter_dtype
+
+MAKERS = {
+    "FastFeedForward": lambda **kw: FastFeedForward(12, 5, 3, trees=2, rng=1, **kw),
+    "LeafFeedForward": lambda **kw: LeafFeedForward(12, 5, 3, 4, rng=1, **kw),
+    "DenseFeedForward": lambda **kw: DenseFeedForward(12, 5, 7, rng=1, **kw),
+}
+
+
+@pytest.fixture(params=MAKERS, scope="module")
+def make(request):
+    """Maker of one kind of layer, 12 -> 5."""
+    return MAKERS[request.param]
+
+
+@pytest.fixture(scope="module")
+def layer(make):
+    """A float32 layer, 12 -> 5."""
+    return make()
+
+
+def rows(count=6, dtype=np.float32):
+    return np.random.default_rng(0).standard_normal((count, 12)).astype(dtype)
+
+
+def layouts(x, folder):
+    """The same numbers as ``x`` (6, 12) in many guises."""
+    path = folder / "x.npy"
+    np.save(path, x)
+    readonly = x.copy()
+    readonly.flags.writeable = False
+    wide = np.zeros((6, 24), x.dtype)
+    wide[:, ::2] = x
+    return {
+        "list": x.tolist(),
+        "tuple of rows": tuple(x),
+        "Fortran order": np.asfortranarray(x),
+        "negative strides": x[::-1, ::-1].copy()[::-1, ::-1],
+        "every other column": wide[:, ::2],
+        "read-only": readonly,
+        "memory-mapped": np.load(path, mmap_mode="r"),
+        "float64": x.astype(np.float64),
+        "long double": x.astype(np.longdouble),
+        "big-endian": x.astype(x.dtype.newbyteorder(">")),
+        "unaligned": np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(x.dtype).reshape(6, 12),
+    }
+
+
+def test_any_layout_gives_the_same_output(layer, tmp_path):
+    x = rows()
+    expected = layer(x)
+    for name, guise in layouts(x, tmp_path).items():
+        np.testing.assert_array_equal(layer(guise), expected, err_msg=name)
+        np.testing.assert_allclose(layer.forward(guise)[0], layer.forward(x)[0], err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int8, np.uint16, np.int64, np.bool_])
+def test_other_number_types_are_converted(layer, dtype):
+    x = np.random.default_rng(0).integers(0, 2, (6, 12)).astype(dtype)
+    y = layer(x)
+    assert y.dtype == np.float32
+    np.testing.assert_array_equal(y, layer(x.astype(np.float32)))
+
+
+@pytest.mark.parametrize("leading", [(), (1,), (0,), (2, 3), (3, 0, 2), (2, 1, 3)])
+def test_leading_axes_are_kept(layer, leading):
+    x = rows(max(1, int(np.prod(leading, dtype=int))))[: int(np.prod(leading, dtype=int))]
+    y = layer(x.reshape(*leading, 12))
+    assert y.shape == (*leading, 5)
+    if not isinstance(layer, DenseFeedForward):
+        np.testing.assert_array_equal(y.reshape(-1, 5), layer(x))
+    trained, cache = layer.forward(x.reshape(*leading, 12))
+    assert trained.shape == (*leading, 5)
+    dx, grads = layer.backward(np.ones((*leading, 5)), cache)
+    assert dx.shape == (*leading, 12)
+    assert {name: grad.shape for name, grad in grads.items()} == {
+        name: array.shape for name, array in layer.params.items()
+    }
+    assert {grad.dtype for grad in grads.values()} == {np.dtype(np.float32)}
+    assert dx.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_output_has_the_dtype_of_the_parameters(make, dtype):
+    layer = make(dtype=dtype)
+    assert layer(rows()).dtype == dtype
+    assert layer.forward(rows())[0].dtype == dtype
+
+
+def test_out_is_filled_and_returned(layer):
+    x = rows()
+    out = np.full((6, 5), 7, np.float32)
+    assert layer(x, out=out) is out
+    np.testing.assert_array_equal(out, layer(x))
+
+
+def test_out_may_have_any_strides(layer):
+    x = rows()
+    holder = np.full((6, 10), 7, np.float32)
+    layer(x, out=holder[:, ::2])
+    np.testing.assert_array_equal(holder[:, ::2], layer(x))
+    assert (holder[:, 1::2] == 7).all()
+    fortran = np.empty((2, 3, 5), np.float32, order="F")
+    np.testing.assert_array_equal(layer(x.reshape(2, 3, 12), out=fortran), layer(x).reshape(2, 3, 5))
+
+
+@pytest.mark.parametrize("shift", [-1, 0, 1])
+def test_out_may_overlap_the_input(layer, shift):
+    memory = np.zeros((10, 12), np.float32)
+    memory[2:8] = rows()
+    x = memory[2:8]
+    expected = layer(x)
+    out = memory[2 + shift : 8 + shift, :5]
+    np.testing.assert_array_equal(layer(x, out=out), expected)
+
+
+def test_out_may_overlap_the_input_with_the_same_memory():
+    layer = FastFeedForward(12, 12, 3, rng=0)
+    x = rows()
+    expected = layer(x)
+    assert layer(x, out=x) is x
+    np.testing.assert_array_equal(x, expected)
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "message"),
+    [
+        (np.empty((6, 4), np.float32), ShapeError, r"'out' .* shape \(6, 5\), got shape \(6, 4\)"),
+        (np.empty((5, 5), np.float32), ShapeError, r"'out' .* shape \(6, 5\), got shape \(5, 5\)"),
+        (np.empty((6, 5), np.float64), ArgumentTypeError, "'out' must be an array of float32"),
+        ([[0.0] * 5] * 6, ArgumentTypeError, "'out' must be an array of float32"),
+    ],
+)
+def test_a_wrong_out_is_an_error(layer, out, error, message):
+    with pytest.raises(error, match=message):
+        layer(rows(), out=out)
+
+
+def test_a_read_only_out_is_an_error(layer):
+    out = np.empty((6, 5), np.float32)
+    out.flags.writeable = False
+    with pytest.raises(ShapeError, match="'out' must be a writable array"):
+        layer(rows(), out=out)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (np.ones((3, 11)), ShapeError, r"'x' must have shape \(\.\.\., 12\), got shape \(3, 11\)"),
+        (1.0, ShapeError, r"'x' must have shape"),
+        (np.ones((3, 12), complex), ArgumentTypeError, "'x' must hold real numbers"),
+        ([["a"] * 12], ArgumentTypeError, "'x' must hold real numbers"),
+        (np.array([[None] * 12]), ArgumentTypeError, "'x' must hold real numbers"),
+        ([[1.0] * 12, [1.0] * 11], ShapeError, "'x' must be rectangular"),
+        (None, ArgumentTypeError, "'x' must hold real numbers"),
+    ],
+)
+@pytest.mark.parametrize("method", ["__call__", "forward", "route"])
+def test_a_wrong_input_is_an_error(layer, method, x, error, message):
+    if hasattr(layer, method):
+        with pytest.raises(error, match=message):
+            getattr(layer, method)(x)
+
+
+def test_a_wrong_upstream_gradient_is_an_error(layer):
+    _, cache = layer.forward(rows())
+    for dy in (np.ones((6, 4)), np.ones((5, 5)), np.ones((2, 3, 5)), np.ones((6, 5), complex)):
+        with pytest.raises((ShapeError, ArgumentTypeError), match="'dy'"):
+            layer.backward(dy, cache)
+
+
+def test_a_wrong_cache_is_an_error(layer):
+    with pytest.raises(ArgumentTypeError, match="'cache'"):
+        layer.backward(np.ones((6, 5)), None)
+    other = {
+        FastFeedForward: lambda: FastFeedForward(12, 5, 2, trees=2),
+        LeafFeedForward: lambda: LeafFeedForward(12, 5, 2, 4),
+        DenseFeedForward: lambda: DenseFeedForward(12, 5, 8),
+    }[type(layer)]()
+    _, cache = other.forward(rows())
+    with pytest.raises(ShapeError, match="'cache' must come from forward of this layer"):
+        layer.backward(np.ones((6, 5)), cache)
+
+
+def test_copies_are_equal_and_independent(layer):
+    clones = [
+        layer.copy(),
+        copy.copy(layer),
+        copy.deepcopy(layer),
+        pickle.loads(pickle.dumps(layer)),
+    ]
+    for clone in clones:
+        assert clone.config == layer.config
+        np.testing.assert_array_equal(clone(rows()), layer(rows()))
+        for name, array in clone.params.items():
+            assert array.ctypes.data % 64 == 0
+            assert not np.shares_memory(array, layer.params[name])
+            array[...] = 0
+    assert layer(rows()).any()
+
+
+def test_changing_parameters_in_place_changes_the_layer(make):
+    layer = make()
+    for array in layer.params.values():
+        array[...] = 0
+    assert not layer(rows()).any()
+    with pytest.raises(TypeError):
+        layer.params["weights_in"] = np.zeros(3)
+
+
+def test_bytes_are_counted(layer):
+    assert layer.nbytes == sum(array.nbytes for array in layer.params.values())
+
+
+def test_repr_says_what_the_layer_is(layer):
+    text = repr(layer)
+    assert type(layer).__name__ in text
+    assert "input_dim=12" in text
+    assert f"{layer.config.active_neurons} of {layer.config.neurons} neurons" in text
+
+
+def test_a_seed_decides_the_initial_values(make):
+    first, second = make(), make()
+    for name, array in first.params.items():
+        np.testing.assert_array_equal(array, second.params[name])
+
+
+@pytest.mark.parametrize("rng", ["seed", -1, 1.5, object()])
+def test_a_wrong_rng_is_an_error(rng):
+    with pytest.raises(ArgumentTypeError, match="'rng' must be None, a seed"):
+        FastFeedForward(3, 3, 1, rng=rng)
+
+
+def test_files_keep_the_layer_to_the_bit(layer, tmp_path):
+    path = tmp_path / "layer.safetensors"
+    layer.save(path)
+    for loaded in (type(layer).load(path), fffcpu.load(str(path))):
+        assert type(loaded) is type(layer)
+        assert loaded.config == layer.config
+        for name, array in loaded.params.items():
+            np.testing.assert_array_equal(array, layer.params[name])
+            assert array.flags.writeable
+            assert array.ctypes.data % 64 == 0
+
+
+def test_loading_another_kind_is_an_error(layer, tmp_path):
+    path = tmp_path / "layer.safetensors"
+    layer.save(path)
+    other = next(kind for kind in LAYERS.values() if kind is not type(layer))
+    with pytest.raises(CheckpointError, match=f"must hold a {other.__name__}, got a"):
+        other.load(path)
+
+
+def test_many_threads_may_call_one_layer(layer):
+    x = rows(400)
+    expected, wrong = layer(x), []
+
+    def work(start):
+        for step in range(20):
+            first = (start + step) % 300
+            if not np.allclose(layer(x[first : first + 50]), expected[first : first + 50]):
+                wrong.append(first)
+
+    threads = [threading.Thread(target=work, args=(13 * i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@given(
+    dtypes=st.lists(
+        st.sampled_from([np.float16, np.float32, np.float64, np.int8, np.int64]), min_size=1
+    )
+)
+def test_layers_from_arrays_are_as_precise_as_the_arrays(dtypes):
+    wide = any(dtype in (np.float64, np.int64) for dtype in dtypes)
+    arrays = [np.zeros(1, dtype) for dtype in dtypes]
+    assert parameter_dtype(*arrays) == ("float64" if wide else "float32")
