@@ -5,7 +5,7 @@
 >>> layer = FastFeedForward(768, 768, depth=11, rng=0)  # 4095 neurons
 >>> y = layer(np.zeros((4, 768)))                       # 12 of them for each row
 
-``fffcpu.training`` has losses, optimizers and schedules; the command ``fffcpu demo`` shows the rest.
+``fffcpu.training`` has losses, optimizers and schedules; the command ``fffcpu demo`` shows it all.
 """
 
 from __future__ import annotations

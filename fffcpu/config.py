@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import Any, ClassVar, Self
 
 import numpy as np
+
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.tree import MAX_DEPTH, gate_count, leaf_count, node_count
 
@@ -63,7 +64,9 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None) -> i
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise ArgumentTypeError(f"argument '{name}' must be {span}, got {describe(value)}") from None
+        raise ArgumentTypeError(
+            f"argument '{name}' must be {span}, got {describe(value)}"
+        ) from None
     if number < low or (high is not None and number > high):
         raise ArgumentError(f"argument '{name}' must be {span}, got {number}")
     return number
@@ -85,7 +88,9 @@ def check_number(name: str, value: Any, low: float, high: float | None = None) -
             raise TypeError
         number = float(value)
     except (TypeError, ValueError):
-        raise ArgumentTypeError(f"argument '{name}' must be {span}, got {describe(value)}") from None
+        raise ArgumentTypeError(
+            f"argument '{name}' must be {span}, got {describe(value)}"
+        ) from None
     if not low <= number <= (np.finfo(np.float64).max if high is None else high):
         raise ArgumentError(f"argument '{name}' must be {span}, got {number:g}")
     return number
@@ -235,7 +240,7 @@ class LeafFeedForwardConfig(LayerConfig):
 
     @property
     def active_neurons(self) -> int:
-        """Neurons of the one leaf that a row reaches; the ``depth`` gates on its way come on top."""
+        """Neurons of the one leaf a row reaches; the ``depth`` gates on its way come on top."""
         return self.leaf_width
 
     def shapes(self) -> Shapes:

@@ -1,11 +1,11 @@
-"""Arithmetic of the complete binary tree in heap order.
+r"""Arithmetic of the complete binary tree in heap order.
 
 A tree of depth 2 has three levels and seven nodes::
 
     level 0              0               root
-                       /   \\
+                       /   \
     level 1          1       2           left child of n: 2n + 1, right child: 2n + 2
-                    / \\     / \\
+                    / \     / \
     level 2        3   4   5   6         the path of a row: one node a level
 
 In a layer of FastFeedForward every node is a neuron. In LeafFeedForward the upper ``depth`` levels

@@ -159,5 +159,5 @@ def mixture(x, params, activation="relu", flips=None, hardened=False):
     weights = reach[:, gates:]
     y = np.einsum("bk,bko->bo", weights, _leaf_outputs(x, params, activation))
     p = np.clip(p, 1e-6, 1 - 1e-6)
-    entropies = -(p * np.log(p) + (1 - p) * np.log(1 - p)).mean(axis=0)
+    entropies = -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum(axis=0) / max(1, rows)
     return Mixture(y, entropies, reach[:, :gates].sum(axis=0), weights.sum(axis=0))

@@ -104,7 +104,9 @@ def test_every_route_is_a_path_from_the_root(backend, problem):
     logits, nodes = run_logits(backend, problem)
     assert nodes.dtype == np.int32
     assert (nodes[:, :, 0] == 0).all()
-    np.testing.assert_array_equal(nodes[:, :, 1:], 2 * nodes[:, :, :-1] + 1 + (logits[:, :, :-1] > 0))
+    np.testing.assert_array_equal(
+        nodes[:, :, 1:], 2 * nodes[:, :, :-1] + 1 + (logits[:, :, :-1] > 0)
+    )
 
 
 @given(problem=path_problems())

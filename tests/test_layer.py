@@ -118,7 +118,9 @@ def test_out_may_have_any_strides(layer):
     np.testing.assert_array_equal(holder[:, ::2], layer(x))
     assert (holder[:, 1::2] == 7).all()
     fortran = np.empty((2, 3, 5), np.float32, order="F")
-    np.testing.assert_array_equal(layer(x.reshape(2, 3, 12), out=fortran), layer(x).reshape(2, 3, 5))
+    np.testing.assert_array_equal(
+        layer(x.reshape(2, 3, 12), out=fortran), layer(x).reshape(2, 3, 5)
+    )
 
 
 @pytest.mark.parametrize("shift", [-1, 0, 1])

@@ -1,8 +1,8 @@
 """How kernels are compiled, kept on disk and spread over threads: flags, cache and pool.
 
-Compilation is lazy: decorating compiles nothing, the first call of a kernel with new types does, and
-leaves the machine code in Numba's cache for the next process. No ``fastmath``: reassociation would
-give one row different bits in different kernels.
+Compilation is lazy: decorating compiles nothing, the first call of a kernel with new types does,
+and leaves the machine code in Numba's cache for the next process. No ``fastmath``: reassociation
+would give one row different bits in different kernels.
 
 A kernel comes as a pair: the serial one takes ``start`` and ``stop`` and does that range of rows;
 the parallel one takes the number of ranges and runs the serial one on each by ``prange``. `launch`
@@ -45,7 +45,7 @@ JIT = not numba.config.DISABLE_JIT
 """False where ``NUMBA_DISABLE_JIT=1`` turns kernels into plain Python, for debugging."""
 
 MIN_PARALLEL_WORK = 1 << 18
-"""Multiply-adds below which a kernel runs on the caller's thread: waking the pool would cost more."""
+"""Multiply-adds below which a kernel runs on the caller's thread: waking the pool costs more."""
 
 
 @functools.cache
@@ -82,7 +82,7 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]  # numba has no type in
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             return super().load_overload(sig, target_context)
-        except Exception:  # a damaged file can raise nearly anything; compiling anew mends it
+        except Exception:  # noqa: BLE001  # a damaged file raises anything; compiling mends it
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:

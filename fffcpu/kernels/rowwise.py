@@ -12,8 +12,8 @@ runs of contiguous memory, level by level::
 
 The backward has two steps, and no two threads ever write the same memory. The first goes over rows:
 each row's logit gradients, and its ``dx``. The second goes over tasks (block of columns, tree):
-rows sorted by the last node of their path are sorted by node at every level, so each node's gradient
-is a weighted sum over a run of rows::
+rows sorted by the last node of their path are sorted by node at every level, so each node's
+gradient is a weighted sum over a run of rows::
 
     order of rows     r7 r2 r9   r0 r4   r1 r3 r5 r8
     node at level 1   |----- 1 -----|   |--- 2 ----|       each run: d_weights[node] += sum
@@ -437,7 +437,9 @@ def _leaf_infer(
         _consecutive(rows_in, leaf * width_in * hidden, hidden)
         _consecutive(rows_out, leaf * hidden * width_out, width_out)
         at = row * width_in
-        weighted_sum(active, 0, vectors, at, leaf_weights_in, rows_in, 0, width_in, 0, hidden, False)
+        weighted_sum(
+            active, 0, vectors, at, leaf_weights_in, rows_in, 0, width_in, 0, hidden, False
+        )
         for neuron in range(hidden):
             logit = active[neuron] + leaf_bias_in[leaf, neuron]
             active[neuron] = activate(float(logit), activation) if finite else math.nan

@@ -1,10 +1,10 @@
 """Vectors for kernels, and the two sums that every kernel is made of.
 
 A vector is 64 bytes: 16 lanes of float32 or 8 of float64. It is an LLVM vector, so the compiler
-turns the plain loops below into AVX-512, pairs of AVX2 or quads of NEON instructions, and each gives
-the same bits, because lanes and order of summation are fixed here and not left to the compiler:
+turns the plain loops below into AVX-512, pairs of AVX2 or quads of NEON instructions, and each
+gives the same bits, because lanes and order of summation are fixed here and not by the compiler:
 
-``dot``, the one dot product. Columns go to lanes of two accumulators, 64 bytes at a time, in turns::
+``dot``, the one dot product. Columns go to lanes of two accumulators, in turns, 64 bytes each::
 
     columns      0 .. 15 | 16 .. 31 | 32 .. 47 | 48 .. 63 | ...      (float32)
     accumulator    even  |   odd    |   even   |   odd    | ...
@@ -14,8 +14,8 @@ the same bits, because lanes and order of summation are fixed here and not left 
 
 Two accumulators, because one chain of fused multiply-adds waits four cycles a step.
 
-``weighted_sum``, the one combination of rows: every column adds its terms in the order given, so its
-bits do not depend on how columns are cut into blocks.
+``weighted_sum``, the one combination of rows: every column adds its terms in the order given, so
+its bits do not depend on how columns are cut into blocks.
 
 The functions of one vector take an array of any shape, C-contiguous, and a place ``at``, counted in
 elements of the flattened array. They check no bounds. With ``NUMBA_DISABLE_JIT=1`` a vector is a
@@ -77,11 +77,13 @@ else:
 
     def broadcast(scalar: Any) -> Array:
         """Vector with the scalar in every lane."""
-        return np.full(VECTOR_BYTES // scalar.itemsize, scalar)
+        vector: Array = np.full(VECTOR_BYTES // scalar.itemsize, scalar)
+        return vector
 
     def load(array: Array, at: int) -> Array:
         """Vector of the elements from place ``at`` on."""
-        return array.reshape(-1)[at : at + lanes(array)].copy()
+        vector: Array = array.reshape(-1)[at : at + lanes(array)].copy()
+        return vector
 
     def load_partial(array: Array, at: int, count: int) -> Array:
         """Like ``load``, but lanes from ``count`` on are 0 and their memory is not touched."""

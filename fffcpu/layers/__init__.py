@@ -24,8 +24,7 @@ __all__ = [
 ]
 
 LAYERS: dict[str, type[Layer[Any]]] = {
-    layer.config_type.kind: layer
-    for layer in (FastFeedForward, LeafFeedForward, DenseFeedForward)
+    layer.config_type.kind: layer for layer in (FastFeedForward, LeafFeedForward, DenseFeedForward)
 }
 """The layers a file can hold, by the kind their config names."""
 

@@ -2,10 +2,11 @@
 
 The layer of "Fast Feedforward Networks" (arXiv 2308.14711, algorithm 1). Inference walks one path:
 right at a gate whose logit is at least 0, and the leaf reached computes the output. Training mixes
-all leaves: gate g sends the share ``p = sigmoid(logit)`` right and ``1 - p`` left, and a leaf weighs
-what arrives. A loss on the gates' entropy (section 2.3, hardening) makes the two agree.
+all leaves: a gate sends the share ``p = sigmoid(logit)`` right and ``1 - p`` left, and a leaf
+weighs what arrives. A loss on the gates' entropy (section 2.3, hardening) makes the two agree.
 
-Shapes: B rows, I input width, O output width, G = 2**depth - 1 gates, K = G + 1 leaves, H leaf width.
+Shapes: B rows, I input width, O output width, G = 2**depth - 1 gates, K = G + 1 leaves, H leaf
+width.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ ENTROPY_CLIP = 1e-6
 
 
 class LeafCache(NamedTuple):
-    """What `LeafFeedForward.forward` keeps for `LeafFeedForward.backward`, and for whoever trains."""
+    """What `LeafFeedForward.forward` keeps for `LeafFeedForward.backward` and for the trainer."""
 
     x: Array
     """Input rows (B, I); the caller's own memory where no conversion was needed."""
@@ -416,7 +417,7 @@ def _levels(gates: int) -> list[slice]:
 
 
 def _reach(right: Array) -> Array:
-    """Return the share of each row that reaches each node (B, G + K), from the shares sent right."""
+    """Return the share of each row that reaches each node (B, G + K)."""
     rows, gates = right.shape
     reach = np.empty((rows, 2 * gates + 1), right.dtype)
     reach[:, 0] = 1
@@ -449,7 +450,8 @@ def _reach_gradient(d_mixture: Array, cache: LeafCache) -> Array:
 def _entropy(p: Array) -> Array:
     """Entropy of a choice with probability p, in nats."""
     p = np.clip(p, ENTROPY_CLIP, 1 - ENTROPY_CLIP)
-    return -p * np.log(p) - (1 - p) * np.log(1 - p)
+    entropy: Array = -p * np.log(p) - (1 - p) * np.log(1 - p)
+    return entropy
 
 
 def _entropy_gradient(p: Array) -> Array:
