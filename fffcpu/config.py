@@ -87,6 +87,8 @@ def check_number(name: str, value: Any, low: float, high: float | None = None) -
         if isinstance(value, str | bytes | bool | np.bool_):
             raise TypeError
         number = float(value)
+    except OverflowError:
+        raise ArgumentError(f"argument '{name}' must be {span}, got {describe(value)}") from None
     except (TypeError, ValueError):
         raise ArgumentTypeError(
             f"argument '{name}' must be {span}, got {describe(value)}"
@@ -156,8 +158,9 @@ class LayerConfig:
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values."""
-        return dataclasses.asdict(self)
+        """Return the fields as plain JSON values, in the order of the layer's constructor."""
+        fields = sorted(dataclasses.fields(self), key=lambda field: bool(field.kw_only))
+        return {field.name: getattr(self, field.name) for field in fields}
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:

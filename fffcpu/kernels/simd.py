@@ -87,7 +87,7 @@ else:
 
     def load_partial(array: Array, at: int, count: int) -> Array:
         """Like ``load``, but lanes from ``count`` on are 0 and their memory is not touched."""
-        vector = zeros(array)
+        vector: Array = zeros(array)
         count = min(count, lanes(array))
         vector[:count] = array.reshape(-1)[at : at + count]
         return vector

@@ -3,8 +3,8 @@
 Shape symbols: B rows, I input width, O output width, T trees, N nodes in a tree, L levels; in the
 leaf layer G gates, K leaves, H leaf width. All arrays are C-contiguous and, apart from ``nodes``
 and ``leaves`` (int32), of one dtype, float32 or float64. ``bias_in`` has shape (T, 0) where there
-is no bias. ``activation`` is a code of `fffcpu.config.Activation`. Functions write into the arrays they
-are given first and return nothing.
+is no bias. ``activation`` is a code of `fffcpu.config.Activation`. Functions write into the arrays
+they are given first and return nothing.
 
 Rows are independent, to the bit: a row's products are summed along its own contiguous memory, so
 that nothing depends on the rest of the batch. A matrix product through BLAS would not do.

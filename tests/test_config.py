@@ -1,0 +1,403 @@
+"""Configs check themselves, know their shapes, and survive the way through JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fffcpu.config import (
+    Activation,
+    DenseFeedForwardConfig,
+    FastFeedForwardConfig,
+    LayerConfig,
+    LeafFeedForwardConfig,
+    check_integer,
+    check_number,
+)
+from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
+
+WIDTHS = st.integers(1, 10**6)
+COMMON = {
+    "activation": st.sampled_from(["gelu", "relu", "identity"]),
+    "dtype": st.sampled_from(["float32", "float64"]),
+}
+CONFIGS = st.one_of(
+    st.builds(
+        FastFeedForwardConfig,
+        WIDTHS,
+        WIDTHS,
+        st.integers(0, 30),
+        WIDTHS,
+        bias=st.booleans(),
+        **COMMON,
+    ),
+    st.builds(LeafFeedForwardConfig, WIDTHS, WIDTHS, st.integers(0, 30), WIDTHS, **COMMON),
+    st.builds(DenseFeedForwardConfig, WIDTHS, WIDTHS, WIDTHS, bias=st.booleans(), **COMMON),
+)
+FAST = FastFeedForwardConfig(5, 4, 3, 2)
+LEAF = LeafFeedForwardConfig(5, 4, 3, 2)
+DENSE = DenseFeedForwardConfig(5, 4, 3)
+EACH = pytest.mark.parametrize("config", [FAST, LEAF, DENSE], ids=lambda config: config.kind)
+
+
+# --- Activation -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gelu", "relu", "identity"])
+def test_activation_is_found_in_any_case(name):
+    member = Activation[name.upper()]
+    for spelling in (name, name.upper(), name.title()):
+        assert Activation.parse(spelling) is member
+
+
+def test_codes_of_activations_are_those_that_kernels_compile_in():
+    assert [int(Activation[name]) for name in ("GELU", "RELU", "IDENTITY")] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["swish", "", "gelu ", None, 0, b"gelu", ["gelu"], "parse"])
+def test_unknown_activation_is_an_error_that_lists_the_known(name):
+    message = "argument 'activation' must be one of 'gelu', 'relu', 'identity', got "
+    with pytest.raises(ArgumentError, match=message):
+        Activation.parse(name)
+
+
+# --- Integers and numbers -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3), np.array(3)])
+def test_integers_of_any_kind_become_int(value):
+    number = check_integer("depth", value, 0, 10)
+    assert type(number) is int
+    assert number == 3
+
+
+@pytest.mark.parametrize("value", [0, 10])
+def test_both_ends_of_a_range_are_allowed(value):
+    assert check_integer("depth", value, 0, 10) == value
+    assert check_number("rate", value, 0, 10) == value
+
+
+@pytest.mark.parametrize(
+    "value", [True, np.True_, 3.0, "3", None, 1j, [3], np.float32(3), np.array([3])]
+)
+def test_what_is_no_integer_is_an_error_of_kind(value):
+    message = "argument 'depth' must be an integer from 0 to 10, got "
+    with pytest.raises(ArgumentTypeError, match=message):
+        check_integer("depth", value, 0, 10)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "message"),
+    [
+        (0, 30, -1, "argument 'depth' must be an integer from 0 to 30, got -1"),
+        (0, 30, 31, "argument 'depth' must be an integer from 0 to 30, got 31"),
+        (1, None, 0, "argument 'depth' must be an integer of at least 1, got 0"),
+        (1, None, np.int8(-5), "argument 'depth' must be an integer of at least 1, got -5"),
+        (0, 30, 10**100, "argument 'depth' must be an integer from 0 to 30, got 1000"),
+    ],
+)
+def test_integer_out_of_range_is_an_error_of_value(low, high, value, message):
+    with pytest.raises(ArgumentError, match=message):
+        check_integer("depth", value, low, high)
+
+
+@pytest.mark.parametrize("value", [1, 1.0, np.float32(1), np.int64(1), np.array(1.0), Fraction(1)])
+def test_real_numbers_of_any_kind_become_float(value):
+    number = check_number("rate", value, 0)
+    assert type(number) is float
+    assert number == 1.0
+
+
+@pytest.mark.parametrize("value", ["1", b"1", True, np.False_, None, 1j, [1.0], np.zeros(2)])
+def test_what_is_no_number_is_an_error_of_kind(value):
+    with pytest.raises(
+        ArgumentTypeError, match="argument 'rate' must be a number from 0 to 1, got"
+    ):
+        check_number("rate", value, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "message"),
+    [
+        (0, 1, 1.5, "argument 'rate' must be a number from 0 to 1, got 1.5"),
+        (0, 1, -0.5, "argument 'rate' must be a number from 0 to 1, got -0.5"),
+        (0, 1, float("nan"), "argument 'rate' must be a number from 0 to 1, got nan"),
+        (0.25, None, 0, "argument 'rate' must be a number of at least 0.25, got 0"),
+        (0, None, float("inf"), "argument 'rate' must be a number of at least 0, got inf"),
+        (0, None, float("nan"), "argument 'rate' must be a number of at least 0, got nan"),
+    ],
+)
+def test_number_out_of_range_is_an_error_of_value(low, high, value, message):
+    with pytest.raises(ArgumentError, match=message):
+        check_number("rate", value, low, high)
+
+
+@pytest.mark.parametrize("high", [None, 1])
+def test_number_too_large_for_a_float_is_an_error_of_value(high):
+    with pytest.raises(ArgumentError, match=r"argument 'rate' must be a number .*, got "):
+        check_number("rate", 10**400, 0, high)
+
+
+def test_largest_number_is_a_number():
+    largest = np.finfo(np.float64).max
+    assert check_number("rate", largest, 0) == largest
+
+
+# --- Configs --------------------------------------------------------------------------------------
+
+
+@given(CONFIGS)
+def test_config_comes_back_from_json(config):
+    values = json.loads(json.dumps(config.to_dict()))
+    again = type(config).from_dict(values)
+    assert again == config
+    assert hash(again) == hash(config)
+    assert again.to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("config", "values"),
+    [
+        (
+            FastFeedForwardConfig(
+                np.int64(8),
+                np.uint8(4),
+                np.array(3),
+                np.int16(2),
+                bias=np.False_,
+                activation="ReLU",
+                dtype=np.float64,
+            ),
+            {
+                "input_dim": 8,
+                "output_dim": 4,
+                "depth": 3,
+                "trees": 2,
+                "bias": False,
+                "activation": "relu",
+                "dtype": "float64",
+            },
+        ),
+        (
+            LeafFeedForwardConfig(8, 4, np.int32(3), np.int32(2), dtype=np.dtype("f4")),
+            {
+                "input_dim": 8,
+                "output_dim": 4,
+                "depth": 3,
+                "leaf_width": 2,
+                "activation": "gelu",
+                "dtype": "float32",
+            },
+        ),
+        (
+            DenseFeedForwardConfig(8, 4, np.int32(3), dtype="d"),
+            {
+                "input_dim": 8,
+                "output_dim": 4,
+                "width": 3,
+                "bias": True,
+                "activation": "gelu",
+                "dtype": "float64",
+            },
+        ),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_fields_are_plain_values_whatever_they_were_made_from(config, values):
+    assert config.to_dict() == values
+    assert {name: type(value) for name, value in config.to_dict().items()} == {
+        name: type(value) for name, value in values.items()
+    }
+
+
+@EACH
+def test_config_cannot_be_changed(config):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.input_dim = 3
+
+
+@EACH
+def test_changed_copy_is_checked_again(config):
+    assert dataclasses.replace(config, input_dim=9).input_dim == 9
+    with pytest.raises(ArgumentError, match="argument 'input_dim'"):
+        dataclasses.replace(config, input_dim=0)
+
+
+@EACH
+def test_configs_of_equal_fields_are_equal(config):
+    assert config == dataclasses.replace(config)
+    assert config != dataclasses.replace(config, input_dim=9)
+
+
+def test_kinds_name_the_layers():
+    assert [FAST.kind, LEAF.kind, DENSE.kind] == [
+        "FastFeedForward",
+        "LeafFeedForward",
+        "DenseFeedForward",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "value", "error"),
+    [
+        (FAST, "input_dim", 0, ArgumentError),
+        (FAST, "output_dim", -1, ArgumentError),
+        (FAST, "depth", -1, ArgumentError),
+        (FAST, "depth", 31, ArgumentError),
+        (FAST, "depth", 2.0, ArgumentTypeError),
+        (FAST, "trees", 0, ArgumentError),
+        (FAST, "bias", "no", ArgumentTypeError),
+        (FAST, "bias", 1, ArgumentTypeError),
+        (FAST, "activation", "tanh", ArgumentError),
+        (FAST, "dtype", "float16", ArgumentError),
+        (LEAF, "depth", 31, ArgumentError),
+        (LEAF, "depth", True, ArgumentTypeError),
+        (LEAF, "leaf_width", 0, ArgumentError),
+        (LEAF, "leaf_width", "2", ArgumentTypeError),
+        (DENSE, "width", 0, ArgumentError),
+        (DENSE, "width", None, ArgumentTypeError),
+        (DENSE, "bias", None, ArgumentTypeError),
+        (DENSE, "input_dim", 1.5, ArgumentTypeError),
+    ],
+)
+def test_impossible_field_is_an_error_that_names_it(config, field, value, error):
+    with pytest.raises(error, match=f"argument '{field}' must be .*, got "):
+        dataclasses.replace(config, **{field: value})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "f4", "=f4", "f", np.float32, np.dtype(np.float32)])
+def test_dtype_may_be_spelt_in_any_way(dtype):
+    assert FastFeedForwardConfig(1, 1, 0, dtype=dtype).dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        None,
+        np.float16,
+        "float16",
+        np.longdouble,
+        int,
+        "complex64",
+        "c8",
+        "nonsense",
+        "f4,f4",
+        "f4,,",
+    ],
+)
+def test_other_dtype_is_an_error(dtype):
+    message = "argument 'dtype' must be float32 or float64, got "
+    with pytest.raises(ArgumentError, match=message):
+        FastFeedForwardConfig(1, 1, 0, dtype=dtype)
+
+
+def test_base_class_leaves_the_shape_to_its_children():
+    base = LayerConfig(2, 3)
+    for ask in (base.shapes, lambda: base.neurons, lambda: base.active_neurons):
+        with pytest.raises(NotImplementedError):
+            ask()
+
+
+# --- Shapes and counts ----------------------------------------------------------------------------
+
+
+def test_shapes_of_fast_feed_forward_are_those_of_the_design():
+    shapes = FAST.shapes()
+    assert list(shapes.items()) == [
+        ("weights_in", (2, 15, 5)),
+        ("bias_in", (2, 15)),
+        ("weights_out", (2, 15, 4)),
+    ]
+    assert "bias_in" not in dataclasses.replace(FAST, bias=False).shapes()
+
+
+def test_shapes_of_leaf_feed_forward_are_those_of_the_design():
+    assert list(LEAF.shapes().items()) == [
+        ("gate_weights", (7, 5)),
+        ("gate_bias", (7,)),
+        ("leaf_weights_in", (8, 5, 2)),
+        ("leaf_bias_in", (8, 2)),
+        ("leaf_weights_out", (8, 2, 4)),
+        ("leaf_bias_out", (8, 4)),
+    ]
+
+
+def test_shapes_of_dense_feed_forward_are_those_of_one_hidden_layer():
+    shapes = DENSE.shapes()
+    assert list(shapes.items()) == [
+        ("weights_in", (3, 5)),
+        ("bias_in", (3,)),
+        ("weights_out", (3, 4)),
+    ]
+    assert "bias_in" not in dataclasses.replace(DENSE, bias=False).shapes()
+
+
+def test_a_leaf_layer_of_depth_0_has_one_leaf_and_no_gate():
+    shapes = LeafFeedForwardConfig(5, 4, 0, 2).shapes()
+    assert shapes["gate_weights"] == (0, 5)
+    assert shapes["gate_bias"] == (0,)
+    assert shapes["leaf_weights_in"] == (1, 5, 2)
+
+
+def test_neurons_of_the_published_shape():
+    config = FastFeedForwardConfig(768, 768, 11)
+    assert (config.neurons, config.active_neurons) == (4095, 12)
+
+
+@pytest.mark.parametrize(
+    ("config", "neurons", "active"), [(FAST, 30, 8), (LEAF, 16, 2), (DENSE, 3, 3)]
+)
+def test_neurons_held_and_used(config, neurons, active):
+    assert (config.neurons, config.active_neurons) == (neurons, active)
+
+
+# --- from_dict ------------------------------------------------------------------------------------
+
+
+@EACH
+def test_missing_and_unknown_fields_are_all_named(config):
+    values = config.to_dict()
+    del values["input_dim"], values["activation"]
+    values |= {"zeal": 1, "awe": 2}
+    message = (
+        f"config of {config.kind} does not fit: "
+        "missing 'activation', missing 'input_dim', unknown 'awe', unknown 'zeal'"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        type(config).from_dict(values)
+
+
+@EACH
+@pytest.mark.parametrize("values", [None, [], "{}", 3, [("input_dim", 3)]])
+def test_what_is_no_mapping_is_no_config(config, values):
+    with pytest.raises(CheckpointError, match=f"config of {config.kind} must be a mapping, got "):
+        type(config).from_dict(values)
+
+
+@EACH
+def test_keys_that_are_no_names_are_unknown_fields(config):
+    with pytest.raises(CheckpointError, match="unknown '3', unknown 'None'"):
+        type(config).from_dict({**config.to_dict(), 3: 1, None: 2})
+
+
+@EACH
+def test_bad_value_from_a_file_names_its_field(config):
+    with pytest.raises(ArgumentError, match=r"argument 'output_dim' must be .*, got -4"):
+        type(config).from_dict({**config.to_dict(), "output_dim": -4})
+
+
+def test_config_of_another_kind_does_not_fit():
+    with pytest.raises(CheckpointError, match=r"missing 'leaf_width', unknown 'bias', .* 'trees'"):
+        LeafFeedForwardConfig.from_dict(FAST.to_dict())
+
+
+def test_from_dict_leaves_its_argument_alone():
+    values = FAST.to_dict()
+    FastFeedForwardConfig.from_dict(values)
+    assert values == FAST.to_dict()

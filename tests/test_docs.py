@@ -1,0 +1,72 @@
+"""The code in the README and the docs runs, in the order of each page."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def blocks(page, language="python"):
+    """The fenced blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/index.md"])
+def test_the_code_of_a_page_runs(page, tmp_path):
+    code = "\n".join(blocks(page))
+    assert code
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    accuracies = re.findall(r"^(?:test accuracy )?(0\.\d+)", done.stdout, re.M)
+    assert bool(accuracies) == ("accuracy" in code)
+    assert all(float(accuracy) > 0.8 for accuracy in accuracies), done.stdout
+
+
+@pytest.mark.slow
+def test_the_readme_trains_in_fifteen_lines():
+    loop = next(block for block in blocks("README.md") if "backward" in block)
+    lines = [line for line in loop.splitlines() if line and "import" not in line]
+    assert len(lines) <= 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "passes"),
+    [((), True), (("> 0\n", ">= 0\n"), False), (("bias_in[tree, node]", "0"), False)],
+    ids=["as printed", "wrong tie", "no bias"],
+)
+def test_the_kernel_of_the_docs_passes_and_a_wrong_one_does_not(change, passes, tmp_path):
+    (example,) = blocks("docs/kernels.md")
+    if change:
+        assert change[0] in example
+        example = example.replace(*change)
+    (tmp_path / "level_kernels.py").write_text(example)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "--kernel", "level_kernels", "-q"),
+            *("-p", "no:cacheprovider", "-k", "logits_and_routes or bits_of_inference"),
+            str(ROOT / "tests"),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode == 0) == passes, done.stdout + done.stderr
+    assert f"2 {'passed' if passes else 'failed'}" in done.stdout
+    assert "deselected" in done.stdout

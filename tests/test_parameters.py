@@ -1,0 +1,232 @@
+"""Parameters are a fixed mapping of aligned arrays whose numbers may change."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fffcpu.errors import ArgumentTypeError
+from fffcpu.parameters import ALIGNMENT, Parameters, aligned_empty, generator, uniform
+
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+SHAPES = st.lists(st.integers(0, 7), max_size=4).map(tuple)
+
+
+def some(dtype=np.float32):
+    rng = np.random.default_rng(0)
+    arrays = {"weights": rng.standard_normal((3, 5)), "bias": rng.standard_normal(7)}
+    return Parameters(arrays, dtype)
+
+
+def is_aligned(array):
+    # NumPy moves the start of an empty slice at will; it has no data to align.
+    return array.size == 0 or array.ctypes.data % ALIGNMENT == 0
+
+
+def assert_same(again, params):
+    """Same names in the same order, same numbers, aligned memory of its own."""
+    assert type(again) is Parameters
+    assert list(again) == list(params)
+    for name, array in again.items():
+        assert array.dtype == params[name].dtype
+        np.testing.assert_array_equal(array, params[name])
+        assert is_aligned(array)
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+        assert not np.may_share_memory(array, params[name])
+
+
+# --- Aligned memory -------------------------------------------------------------------------------
+
+
+def test_alignment_is_a_cache_line():
+    assert ALIGNMENT == 64
+
+
+@given(SHAPES, st.sampled_from([np.float32, np.float64, np.int32, np.uint8]))
+def test_aligned_array_is_what_was_asked_for(shape, dtype):
+    array = aligned_empty(shape, dtype)
+    assert array.shape == shape
+    assert array.dtype == dtype
+    assert array.flags.c_contiguous
+    assert array.flags.writeable
+    assert is_aligned(array)
+    array[...] = 1  # all of it may be written
+    assert array.sum() == array.size
+
+
+def test_aligned_array_lies_inside_the_memory_it_owns():
+    array = aligned_empty((1000,), np.float32)
+    owner = array
+    while owner.base is not None:
+        owner = owner.base
+    first = owner.ctypes.data
+    assert first <= array.ctypes.data
+    assert array.ctypes.data + array.nbytes <= first + owner.nbytes
+
+
+# --- The mapping ----------------------------------------------------------------------------------
+
+
+@DTYPES
+def test_arrays_are_copied_into_aligned_memory_of_the_dtype(dtype):
+    source = {
+        "fortran": np.asfortranarray(np.arange(12.0).reshape(3, 4)),
+        "reversed": np.arange(5)[::-1],
+        "empty": np.zeros((0, 3), np.float16),
+        "scalar": np.array(2.5),
+    }
+    params = Parameters(source, dtype)
+    assert list(params) == list(source)
+    for name, array in params.items():
+        assert array.dtype == dtype
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+        assert is_aligned(array)
+        np.testing.assert_array_equal(array, source[name])
+        assert not np.may_share_memory(array, source[name])
+
+
+def test_empty_has_the_shapes_asked_for():
+    shapes = {"weights": (3, 5), "bias": (7,), "none": (0, 4)}
+    params = Parameters.empty(shapes, np.float64)
+    assert {name: array.shape for name, array in params.items()} == shapes
+    assert all(array.dtype == np.float64 for array in params.values())
+    assert all(is_aligned(array) for array in params.values())
+
+
+def test_it_is_a_mapping():
+    params = some()
+    assert isinstance(params, Mapping)
+    assert list(params) == ["weights", "bias"]
+    assert len(params) == 2
+    assert "bias" in params
+    assert "gate" not in params
+    assert params.get("gate") is None
+    assert dict(params)["bias"] is params["bias"]
+    with pytest.raises(KeyError, match="gate"):
+        params["gate"]
+
+
+def test_items_can_be_neither_set_nor_deleted():
+    params = some()
+    before = dict(params)
+    with pytest.raises(TypeError, match="item assignment"):
+        params["bias"] = np.zeros(7)
+    with pytest.raises(TypeError, match="item assignment"):
+        params["gate"] = np.zeros(7)
+    with pytest.raises(TypeError, match="item deletion"):
+        del params["bias"]
+    for change in ("pop", "popitem", "clear", "update", "setdefault"):
+        assert not hasattr(params, change)
+    assert all(params[name] is array for name, array in before.items())
+
+
+def test_attributes_cannot_be_added():
+    with pytest.raises(AttributeError):
+        some().bias = np.zeros(7)
+
+
+def test_numbers_are_changed_in_place():
+    params = some()
+    array = params["bias"]
+    array[...] = 3
+    params["weights"][1, 2] = 4
+    assert params["bias"] is array
+    np.testing.assert_array_equal(params["bias"], np.full(7, 3))
+    assert params["weights"][1, 2] == 4
+
+
+@DTYPES
+def test_counts(dtype):
+    params = some(dtype)
+    assert params.count == 3 * 5 + 7
+    assert params.nbytes == params.count * np.dtype(dtype).itemsize
+    assert Parameters({}, dtype).count == Parameters({}, dtype).nbytes == 0
+
+
+def test_repr_names_the_arrays_and_their_shapes():
+    assert repr(some()) == "Parameters(weights (3, 5), bias (7,))"
+
+
+# --- Copies ---------------------------------------------------------------------------------------
+
+
+@DTYPES
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickle_keeps_names_numbers_and_alignment(dtype, protocol):
+    params = some(dtype)
+    assert_same(pickle.loads(pickle.dumps(params, protocol)), params)
+
+
+@DTYPES
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_copies_have_memory_of_their_own(dtype, duplicate):
+    params = some(dtype)
+    again = duplicate(params)
+    assert_same(again, params)
+    again["bias"][...] = 0
+    assert params["bias"].all()
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_no_parameters_can_be_copied_too(duplicate):
+    none = Parameters({}, np.float64)
+    assert dict(duplicate(none)) == {}
+    assert dict(pickle.loads(pickle.dumps(none))) == {}
+
+
+# --- Random numbers -------------------------------------------------------------------------------
+
+
+def test_generator_is_passed_on():
+    rng = np.random.default_rng(3)
+    assert generator(rng) is rng
+
+
+@pytest.mark.parametrize("seed", [3, np.int64(3), np.random.SeedSequence(3)])
+def test_seed_makes_the_generator_of_that_seed(seed):
+    assert generator(seed).random() == np.random.default_rng(3).random()
+
+
+def test_no_seed_makes_a_generator_of_its_own():
+    assert generator(None).random() != generator(None).random()
+
+
+@pytest.mark.parametrize("rng", [-1, 1.5, "3", object(), [1, "a"]])
+def test_what_is_no_seed_is_an_error(rng):
+    message = "argument 'rng' must be None, a seed of at least 0 or a numpy.random.Generator, got "
+    with pytest.raises(ArgumentTypeError, match=message):
+        generator(rng)
+
+
+@DTYPES
+def test_uniform_fills_the_range_and_no_more(dtype):
+    array = aligned_empty((100, 100), dtype)
+    uniform(array, 0.25, np.random.default_rng(0))
+    assert array.dtype == dtype
+    assert -0.25 <= array.min() < -0.249
+    assert 0.249 < array.max() <= 0.25
+    # The mean of 10,000 such numbers strays by 0.0014.
+    assert abs(array.mean(dtype=np.float64)) < 0.01
+    assert len(np.unique(array)) > 9000
+
+
+@DTYPES
+def test_uniform_draws_in_the_precision_of_the_array(dtype):
+    array = aligned_empty((50,), dtype)
+    uniform(array, 0.5, np.random.default_rng(7))
+    expected = np.random.default_rng(7).random(50, dtype=dtype) - dtype(0.5)
+    np.testing.assert_array_equal(array, expected)
+
+
+def test_uniform_of_no_numbers_draws_none():
+    rng = np.random.default_rng(7)
+    uniform(aligned_empty((0, 5), np.float32), 1.0, rng)
+    assert rng.random() == np.random.default_rng(7).random()
