@@ -117,7 +117,7 @@ def test_own_module_is_a_backend(tmp_path, monkeypatch):
     assert module.path_infer is not vectorized.path_infer
 
 
-@pytest.mark.parametrize("name", ["fffcpu_no_such", "numpy.no_such", "kernels/rowwise", "a b"])
+@pytest.mark.parametrize("name", ["fffcpu_no_such", "numpy.no_such"])
 def test_unknown_backend_is_an_error_that_lists_the_known(name):
     message = (
         "backend must be one of 'rowwise', 'vectorized' or the dotted name of a module, "
@@ -127,7 +127,7 @@ def test_unknown_backend_is_an_error_that_lists_the_known(name):
         kernels.load_backend(name)
 
 
-@pytest.mark.parametrize("name", ["", ".rowwise", "..kernels"])
+@pytest.mark.parametrize("name", ["", ".rowwise", "..kernels", "kernels/rowwise", "a b"])
 def test_name_that_is_no_dotted_name_is_an_error(name):
     with pytest.raises(ArgumentError, match=f"backend must be one of .*, got '{name}'"):
         kernels.load_backend(name)

@@ -45,7 +45,7 @@ def load_backend(name: str) -> ModuleType:
     expected = f"backend must be one of {known} or the dotted name of a module"
     try:
         module = importlib.import_module(f"{__name__}.{name}" if name in BACKENDS else name)
-    except ModuleNotFoundError as error:
+    except (ModuleNotFoundError, TypeError, ValueError) as error:  # "" and ".name" are the latter
         raise ArgumentError(f"{expected}, got '{name}' ({error})") from error
     missing = [function for function in FUNCTIONS if not hasattr(module, function)]
     if missing:

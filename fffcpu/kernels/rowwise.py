@@ -495,6 +495,9 @@ def path_infer(
     y: Array, x: Array, weights_in: Array, bias_in: Array, weights_out: Array, activation: int
 ) -> None:
     """Output of FastFeedForward."""
+    if len(x) == 1:  # nothing to share; a single row takes little more than the calls around it
+        _path_infer(y, writable(x), weights_in, bias_in, weights_out, activation, 0, 1)
+        return
     trees, count, width = weights_in.shape
     launch(
         _path_infer,

@@ -126,10 +126,11 @@ class Layer(Generic[Config]):
 
     def _infer(self, x: Any, out: Any, compute: Callable[[Array, Array], None]) -> Array:
         """Run ``compute(y, rows)`` on input of any form, and return output of the form it asks."""
-        rows, leading = self._rows(x)
-        width = self.config.output_dim
+        config, dtype = self.config, self._dtype
+        rows, leading = as_rows(x, "x", config.input_dim, dtype)
+        width = config.output_dim
         if out is None:
-            y = np.empty((len(rows), width), self._dtype)
+            y = np.empty((len(rows), width), dtype)
             compute(y, rows)
             return y if len(leading) == 1 else y.reshape(*leading, width)
         check_out(out, (*leading, width), self._dtype)

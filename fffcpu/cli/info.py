@@ -1,0 +1,131 @@
+"""``fffcpu info``: what a saved layer is, and what it costs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import Any
+
+import fffcpu
+from fffcpu.cli.table import Commands, add_command, format_number, format_table
+from fffcpu.config import LayerConfig, LeafFeedForwardConfig
+
+__all__ = ["add", "describe_file", "multiply_adds", "run"]
+
+DESCRIPTION = """\
+Say what layer a file holds: its kind and config, its parameters, the neurons it holds and those a
+row uses, and the arithmetic of a row beside a dense layer of as many neurons. The whole file is
+read and checked; a damaged or foreign one is an error that says what is wrong with it.
+
+examples:
+  fffcpu info digits.safetensors
+  fffcpu info digits.safetensors --json
+
+multiply-adds count the weights that inference multiplies for one row; biases and activations come
+on top. Their ratio is the most by which the layer can be faster than the dense one.
+"""
+
+
+def add(commands: Commands) -> argparse.ArgumentParser:
+    """Register the command."""
+    parser = add_command(commands, "info", "say what a saved layer is", DESCRIPTION)
+    parser.add_argument("file", metavar="FILE", help="a file that a layer's save wrote")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Describe the file."""
+    description = describe_file(options.file)
+    if options.json:
+        print(json.dumps(description, indent=2))
+    else:
+        print(_format(description))
+
+
+def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Describe the layer in a file, in plain JSON values.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    dict
+        With the keys ``file``, ``bytes``, ``format_version``, ``kind``, ``config``, ``neurons``
+        (``held``, ``used``), ``parameters`` (a list of ``name``, ``shape``, ``dtype``, ``bytes``)
+        and ``multiply_adds`` (``layer``, ``dense``, ``ratio``).
+
+    Raises
+    ------
+    CheckpointError, OSError
+        If the file cannot be read or is not a layer's.
+    """
+    layer = fffcpu.load(path)
+    config = layer.config
+    own, dense = multiply_adds(config), config.neurons * (config.input_dim + config.output_dim)
+    return {
+        "file": os.fspath(path),
+        "bytes": os.path.getsize(path),
+        "format_version": _format_version(path),
+        "kind": config.kind,
+        "config": config.to_dict(),
+        "neurons": {"held": config.neurons, "used": config.active_neurons},
+        "parameters": [
+            {
+                "name": name,
+                "shape": list(array.shape),
+                "dtype": str(array.dtype),
+                "bytes": array.nbytes,
+            }
+            for name, array in layer.params.items()
+        ],
+        "multiply_adds": {"layer": own, "dense": dense, "ratio": dense / own},
+    }
+
+
+def multiply_adds(config: LayerConfig) -> int:
+    """Weights that inference multiplies for one row.
+
+    Each neuron used reads a row of width I and writes one of width O; a gate only reads.
+    """
+    gates = config.depth if isinstance(config, LeafFeedForwardConfig) else 0
+    widths = config.input_dim + config.output_dim
+    return config.active_neurons * widths + gates * config.input_dim
+
+
+def _format_version(path: str | os.PathLike[str]) -> int:
+    """Return the format version of a file that was read without complaint."""
+    from safetensors import safe_open
+
+    from fffcpu.checkpoints.native import METADATA_KEY
+
+    with safe_open(path, framework="np") as file:
+        return int(json.loads(file.metadata()[METADATA_KEY])["version"])
+
+
+def _format(description: dict[str, Any]) -> str:
+    """Return the description for people."""
+    neurons, cost = description["neurons"], description["multiply_adds"]
+    config = ", ".join(f"{name} {value}" for name, value in description["config"].items())
+    dense = f"{cost['dense']:,} in a dense layer of {neurons['held']:,} neurons"
+    version = description["format_version"]
+    parameters = [
+        (item["name"], str(tuple(item["shape"])), item["dtype"], f"{item['bytes']:,}")
+        for item in description["parameters"]
+    ]
+    return "\n".join(
+        [
+            description["file"],
+            f"  kind           {description['kind']}",
+            f"  config         {config}",
+            f"  neurons        {neurons['used']:,} used of {neurons['held']:,} held, for a row",
+            f"  multiply-adds  {cost['layer']:,} a row; {dense} ({format_number(cost['ratio'])}x)",
+            f"  file           {description['bytes']:,} bytes, format version {version}",
+            "",
+            format_table(("parameter", "shape", "dtype", "bytes"), parameters),
+        ]
+    )

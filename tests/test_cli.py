@@ -1,0 +1,475 @@
+"""The command: what it prints, what it refuses, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fffcpu
+from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward, kernels
+from fffcpu.cli import bench, demo, info, main
+from fffcpu.kernels import vectorized
+from fffcpu.timing import WrongOutputError
+
+TINY = ["--input-dim", "6", "--output-dim", "4", "--depth", "3", "--seconds", "0.001"]
+PLAIN = ["bench", *TINY, "--rows", "1", "5", "--threads", "1", "--backends", "vectorized", "dense"]
+
+
+LAYERS = {
+    "FastFeedForward": lambda: FastFeedForward(6, 4, depth=2, trees=3, bias=False, rng=0),
+    "LeafFeedForward": lambda: LeafFeedForward(6, 4, depth=2, leaf_width=3, rng=0),
+    "DenseFeedForward": lambda: DenseFeedForward(6, 4, width=5, dtype=np.float64, rng=0),
+}
+"""A small layer of each kind."""
+
+
+@pytest.fixture
+def command(capsys):
+    """Run the command in this process; returns the exit status and what it printed."""
+
+    def run(*argv: object) -> tuple[int, str, str]:
+        status = main([str(argument) for argument in argv])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def start_python(*arguments: str) -> subprocess.Popen[str]:
+    """Start `python -m fffcpu` with the package under test."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(fffcpu.__file__).parent.parent)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "fffcpu", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def assert_one_line(status: int, out: str, err: str) -> None:
+    assert status == 1
+    assert out == ""
+    assert err.startswith("fffcpu: error: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+
+
+# --- The command itself -------------------------------------------------------------------------
+
+
+def test_module_runs_and_lists_the_commands():
+    with start_python("--help") as process:
+        out, err = process.communicate()
+    assert process.returncode == 0
+    assert err == ""
+    for name in ("demo", "info", "bench"):
+        assert f"    {name} " in out
+    assert out.startswith("usage: fffcpu ")
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"fffcpu {fffcpu.__version__}\n"
+
+
+@pytest.mark.parametrize("name", ["demo", "info", "bench"])
+def test_help_has_examples_and_says_how_to_read_the_output(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert f"  fffcpu {name}" in out
+    assert "examples:" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["destroy"],
+        ["info"],
+        ["info", "a", "b"],
+        ["bench", "--depth", "deep"],
+        ["bench", "--rows"],
+        ["bench", "--nonsense"],
+        ["demo", "--seed", "1.5"],
+    ],
+)
+def test_wrong_usage_has_status_2(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "usage: fffcpu" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["info", "absent.safetensors"], "No such file or directory: 'absent.safetensors'"),
+        (["bench", "--depth", "-1"], "argument 'depth' must be"),
+        (["bench", "--depth", "31"], "argument 'depth' must be an integer from 0 to 30, got 31"),
+        (["bench", "--depth", "30"], "must fit into the memory"),
+        (["bench", "--input-dim", "0"], "argument 'input_dim' must be"),
+        (["bench", "--trees", "0"], "argument 'trees' must be"),
+        (["bench", "--rows", "4", "0"], "argument 'rows' must be an integer of at least 1, got 0"),
+        (["bench", "--rows", "9" * 18], "must fit into the memory"),
+        (["bench", "--threads", "0"], "argument 'threads' must be"),
+        (["bench", "--threads", "1", "100000"], "argument 'threads' must be"),
+        (["bench", "--backends", "nonsense"], "got 'nonsense'"),
+        (["bench", "--backends", "json"], "path_infer"),
+        (["bench", "--dtype", "float16"], "argument 'dtype' must be float32 or float64"),
+        (["bench", "--seconds", "nan"], "argument 'seconds' must be"),
+        (["bench", "--seconds", "-1"], "argument 'seconds' must be"),
+        (["bench", "--seed", "-1"], "argument 'seed' must be"),
+        (["demo", "--seed", "-1"], "argument 'seed' must be"),
+        (["demo", "--out", "absent/digits.safetensors"], "No such file or directory: 'absent'"),
+        (["demo", "--out", "."], "Is a directory: '.'"),
+    ],
+)
+def test_errors_are_one_line(argv, message, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = command(*argv)
+    assert_one_line(status, out, err)
+    assert message in err
+
+
+def test_traceback_on_request():
+    with pytest.raises(FileNotFoundError):
+        main(["--traceback", "info", "absent.safetensors"])
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "not enough memory"),
+        (MemoryError("Unable to allocate"), "not enough memory: Unable to allocate"),
+        (ImportError("no module"), "no module"),
+        (OSError("plain"), "plain"),
+        (WrongOutputError("wrong\noutput"), "wrong output"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_every_message_is_one_line(error, message, command, monkeypatch):
+    def fail(path: object) -> None:
+        raise error
+
+    monkeypatch.setattr(info, "describe_file", fail)
+    status, out, err = command("info", "file")
+    assert_one_line(status, out, err)
+    assert err == f"fffcpu: error: {message}\n"
+
+
+def test_interruption_has_status_130(command, monkeypatch):
+    def interrupt(path: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(info, "describe_file", interrupt)
+    assert command("info", "file") == (130, "", "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_who_has_gone_is_no_error(unbuffered, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    path = tmp_path / "layer.safetensors"
+    LAYERS["FastFeedForward"]().save(path)
+    with start_python("info", str(path)) as process:
+        process.stdout.close()  # long before Python is up
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+def test_help_loads_nothing_heavy():
+    program = (
+        "import contextlib, sys\n"
+        "from fffcpu.cli import main\n"
+        "with contextlib.suppress(SystemExit):\n"
+        "    main(['--help'])\n"
+        "print('LOADED', *sys.modules)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(fffcpu.__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.rpartition("LOADED")[2].split())
+    assert not loaded & {"numba", "scipy", "safetensors", "tqdm"}
+
+
+# --- info ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "used", "held", "own"),
+    [
+        ("FastFeedForward", 9, 21, 9 * 10),
+        ("LeafFeedForward", 3, 12, 2 * 6 + 3 * 10),
+        ("DenseFeedForward", 5, 5, 5 * 10),
+    ],
+)
+def test_info_in_json(kind, used, held, own, command, tmp_path):
+    layer = LAYERS[kind]()
+    path = tmp_path / "layer.safetensors"
+    layer.save(path)
+    status, out, err = command("info", path, "--json")
+    assert (status, err) == (0, "")
+    description = json.loads(out)
+    assert description == {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "format_version": 1,
+        "kind": kind,
+        "config": layer.config.to_dict(),
+        "neurons": {"held": held, "used": used},
+        "parameters": [
+            {
+                "name": name,
+                "shape": list(array.shape),
+                "dtype": layer.config.dtype,
+                "bytes": array.nbytes,
+            }
+            for name, array in layer.params.items()
+        ],
+        "multiply_adds": {"layer": own, "dense": held * 10, "ratio": held * 10 / own},
+    }
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_info_for_people(kind, command, tmp_path):
+    layer = LAYERS[kind]()
+    path = tmp_path / "layer.safetensors"
+    layer.save(path)
+    status, out, err = command("info", path)
+    assert (status, err) == (0, "")
+    assert kind in out
+    for name, array in layer.params.items():
+        assert f"\n{name} " in out
+        assert str(array.shape) in out
+
+
+def test_info_refuses_what_is_no_layer(command, tmp_path):
+    layer = LAYERS["FastFeedForward"]()
+    layer.save(tmp_path / "whole")
+    whole = (tmp_path / "whole").read_bytes()
+    files = {
+        "empty": b"",
+        "text": b"what is it like to be a file?\n" * 99,
+        "pickle": pickle.dumps([1, 2, 3]),
+        "truncated": whole[:-1],
+        "spoilt": whole.replace(b"FastFeedForward", b"FastFeedForwarp"),
+    }
+    for name, content in files.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        status, out, err = command("info", path)
+        assert_one_line(status, out, err)
+        assert str(path) in err
+    assert_one_line(*command("info", tmp_path))
+
+
+# --- bench --------------------------------------------------------------------------------------
+
+
+def test_bench_in_json(command):
+    status, out, err = command(*PLAIN, "--trees", "2", "--dtype", "float64", "--json")
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    assert set(report) == {"machine", "layer", "results", "skipped"}
+    assert report["layer"] == {
+        "input_dim": 6,
+        "output_dim": 4,
+        "depth": 3,
+        "trees": 2,
+        "bias": True,
+        "activation": "gelu",
+        "dtype": "float64",
+        "neurons": 30,
+        "active_neurons": 8,
+    }
+    assert report["skipped"] == []
+    points = [(result["rows"], result["backend"]) for result in report["results"]]
+    assert points == [(1, "vectorized"), (1, "dense"), (5, "vectorized"), (5, "dense")]
+    for result in report["results"]:
+        assert set(result) == {
+            "backend",
+            "rows",
+            "threads",
+            "microseconds_a_row",
+            "spread",
+            "rows_a_second",
+            "dense_ratio",
+            "seconds_a_call",
+        }
+        assert result["threads"] == 1
+        assert len(result["seconds_a_call"]) == 7
+        assert result["microseconds_a_row"] * result["rows_a_second"] == pytest.approx(1e6)
+        assert result["dense_ratio"] > 0
+    assert report["results"][1]["dense_ratio"] == 1
+
+
+def test_bench_table(command):
+    status, out, err = command(*PLAIN)
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert "4 neurons used of 15" in lines[0]
+    assert lines[2].split()[:3] == ["backend", "rows", "threads"]
+    assert [line.split()[0] for line in lines[3:]] == ["vectorized", "dense", "vectorized", "dense"]
+
+
+@pytest.mark.slow
+def test_bench_of_all_threads_and_backends(command):
+    before = fffcpu.get_num_threads()
+    status, out, err = command("bench", *TINY, "--rows", "3", "--json")
+    assert (status, err) == (0, "")
+    results = json.loads(out)["results"]
+    assert {result["threads"] for result in results} == {1, before}
+    assert {result["backend"] for result in results} == {"rowwise", "vectorized", "dense"}
+    assert fffcpu.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"), [("DENSE_BYTES", "memory"), ("DENSE_WORK", "multiply")]
+)
+def test_bench_leaves_out_too_large_a_dense_layer_by_name(limit, reason, command, monkeypatch):
+    monkeypatch.setattr(bench, limit, 0)
+    status, out, err = command(*PLAIN, "--json")
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    assert [result["backend"] for result in report["results"]] == 2 * ["vectorized"]
+    assert all(result["dense_ratio"] is None for result in report["results"])
+    assert [(item["backend"], item["rows"]) for item in report["skipped"]] == [
+        ("dense", 1),
+        ("dense", 5),
+    ]
+    assert reason in report["skipped"][0]["reason"]
+    _, out, _ = command(*PLAIN)
+    assert "dense left out at 5 rows: " in out
+
+
+def test_bench_of_a_module_from_elsewhere(command, monkeypatch):
+    module = types.ModuleType("kernels_from_elsewhere")
+    vars(module).update({name: getattr(vectorized, name) for name in vectorized.__all__})
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    argv = [
+        "bench",
+        *TINY,
+        "--rows",
+        "2",
+        "--threads",
+        "1",
+        "--backends",
+        module.__name__,
+        "--json",
+    ]
+    status, out, err = command(*argv)
+    assert (status, err) == (0, "")
+    assert [result["backend"] for result in json.loads(out)["results"]] == [module.__name__]
+
+    def wrong(y: np.ndarray, *arguments: object) -> None:
+        y[...] = 0
+
+    module.path_infer = wrong
+    status, out, err = command(*argv)
+    assert_one_line(status, out, err)
+    assert "outputs differ" in err
+
+
+def test_bench_restores_the_threads_after_an_error(command):
+    before = fffcpu.get_num_threads()
+    assert_one_line(*command("bench", *TINY, "--threads", "1", "100000"))
+    assert fffcpu.get_num_threads() == before
+
+
+# --- demo ---------------------------------------------------------------------------------------
+
+
+def test_split_is_fixed_and_keeps_rows_apart():
+    digits = demo.split_digits()
+    assert (len(digits.images), len(digits.test_images)) == (1438, 359)
+    assert (len(digits.labels), len(digits.test_labels)) == (1438, 359)
+    again = demo.split_digits()
+    for one, other in zip(digits, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    # No image is on both sides; the source has no two alike.
+    both = np.concatenate([digits.images, digits.test_images])
+    assert len(np.unique(both, axis=0)) == len(both)
+    assert set(digits.test_labels.tolist()) == set(range(10))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: FastFeedForward(64, 10, 2, 2, rng=0), lambda: DenseFeedForward(64, 10, 6, rng=0)],
+)
+def test_training_learns_and_ends_on_plain_images(make):
+    digits = demo.split_digits()
+    digits = digits._replace(images=digits.images[:320], labels=digits.labels[:320])
+    network = make()
+    before = demo.accuracy_of(network, digits.images, digits.labels)
+    *_, (loss, accuracy) = demo.train(network, digits, np.random.default_rng(0), epochs=4)
+    assert np.isfinite(loss)
+    assert accuracy > before + 0.3
+    # The mean image went into the biases.
+    assert accuracy == demo.accuracy_of(network, digits.images, digits.labels)
+
+
+def test_examples_show_a_mistake_if_there_is_one():
+    digits = demo.split_digits()
+
+    def oracle(images: np.ndarray) -> np.ndarray:
+        return np.eye(10)[digits.test_labels]
+
+    def optimist(images: np.ndarray) -> np.ndarray:
+        return np.eye(10)[(digits.test_labels != 3) * digits.test_labels]
+
+    lines = demo.draw_examples(digits, oracle).splitlines()
+    assert len(lines) == 9
+    assert {len(line) for line in lines[:8]} == {3 * 16 + 2 * 5}
+    for network, mistakes in ((oracle, 0), (optimist, 1)):
+        caption = demo.draw_examples(digits, network).splitlines()[8]
+        pairs = [text.split() for text in caption.replace(",", "").split("says")[1:]]
+        assert len(pairs) == 3
+        assert sum(says != truth for says, _, truth in pairs) == mistakes
+
+
+def test_a_drawing_has_ink_where_the_image_has():
+    image = np.zeros((8, 8), np.float32)
+    image[2, 3] = 1
+    lines = demo._draw(image.reshape(64))
+    assert lines == [*2 * [16 * " "], "      @@        ", *5 * [16 * " "]]
+
+
+def test_demo_refuses_an_unknown_backend_before_it_starts(monkeypatch, command):
+    monkeypatch.setattr(demo.kernels, "choose", lambda: kernels.load_backend("nonsense"))
+    status, out, err = command("demo", "--quick")
+    assert_one_line(status, out, err)
+    assert "got 'nonsense'" in err
+
+
+@pytest.mark.slow
+def test_demo_from_end_to_end(command, tmp_path):
+    path = tmp_path / "digits.safetensors"
+    status, out, err = command("demo", "--quick", "--seed", "3", "--out", path)
+    assert (status, err) == (0, "")
+    network = fffcpu.load(path)
+    assert network.config.active_neurons == 20
+    digits = demo.split_digits()
+    accuracy = demo.accuracy_of(network, digits.test_images, digits.test_labels)
+    assert accuracy > 0.8
+    assert f"the same outputs to the bit, test accuracy {accuracy:.1%}" in out
+    assert "20 of 124" in out
+    assert "says " in out
+    assert "12 of 4,095 neurons" in out
+    assert "allows 341 times" in out
+    assert f"fffcpu info {path}" in out
