@@ -11,6 +11,8 @@ import importlib
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
@@ -48,7 +50,7 @@ def describe(value: Any) -> str:
     Arrays are described by shape and dtype, long values are cut.
     """
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if isinstance(shape, tuple) and dtype is not None:
+    if isinstance(shape, tuple) and dtype is not None and not isinstance(value, np.generic):
         return f"an array of shape {shape} and dtype {dtype}"
     text = repr(value)
     if len(text) > 80:
@@ -77,5 +79,5 @@ def require_extra(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"module '{module}' is not installed; install it with: pip install 'fffcpu[{extra}]'"
+            f"module '{error.name}' is not installed; install it with: pip install 'fffcpu[{extra}]'"
         ) from error

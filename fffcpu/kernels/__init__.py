@@ -42,10 +42,12 @@ def load_backend(name: str) -> ModuleType:
         If there is no such module, or it lacks one of `FUNCTIONS`.
     """
     known = ", ".join(repr(backend) for backend in BACKENDS)
-    expected = f"backend must be one of {known} or the dotted name of a module"
+    expected = f"argument 'name' of a backend must be {known} or the dotted name of a module"
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ArgumentError(f"{expected}, got '{name}'")
     try:
         module = importlib.import_module(f"{__name__}.{name}" if name in BACKENDS else name)
-    except (ModuleNotFoundError, TypeError, ValueError) as error:  # "" and ".name" are the latter
+    except ModuleNotFoundError as error:
         raise ArgumentError(f"{expected}, got '{name}' ({error})") from error
     missing = [function for function in FUNCTIONS if not hasattr(module, function)]
     if missing:

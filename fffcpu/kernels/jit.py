@@ -11,6 +11,7 @@ decides which of the two runs.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -83,6 +84,8 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]  # numba has no type in
         try:
             return super().load_overload(sig, target_context)
         except Exception:  # noqa: BLE001  # a damaged file raises anything; compiling mends it
+            with contextlib.suppress(OSError):
+                self.flush()  # saving reads the index again
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
