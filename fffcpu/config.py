@@ -7,7 +7,9 @@ beside the arrays.
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
+import sys
 from enum import IntEnum
 from typing import Any, ClassVar, Self
 
@@ -22,6 +24,7 @@ __all__ = [
     "FastFeedForwardConfig",
     "LayerConfig",
     "LeafFeedForwardConfig",
+    "check_flag",
     "check_integer",
     "check_number",
 ]
@@ -98,8 +101,8 @@ def check_number(name: str, value: Any, low: float, high: float | None = None) -
     return number
 
 
-def _check_flag(name: str, value: Any) -> bool:
-    """Return True or False, or raise ArgumentTypeError."""
+def check_flag(name: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False, or raise ArgumentTypeError."""
     if not isinstance(value, bool | np.bool_):
         raise ArgumentTypeError(f"argument '{name}' must be True or False, got {describe(value)}")
     return bool(value)
@@ -138,6 +141,17 @@ class LayerConfig:
         self._set("output_dim", check_integer("output_dim", self.output_dim, 1))
         self._set("activation", Activation.parse(self.activation).name.lower())
         self._set("dtype", _check_dtype(self.dtype))
+        self._check_own()
+        for name, shape in self.shapes().items():
+            if math.prod(shape) > sys.maxsize // 8:
+                raise ArgumentError(
+                    f"the sizes of a {self.kind} must fit into an address space, "
+                    f"got ones too large for the parameter '{name}'"
+                )
+
+    def _check_own(self) -> None:
+        """Check the fields of a subclass."""
+        raise NotImplementedError
 
     def _set(self, name: str, value: Any) -> None:
         # A frozen dataclass may normalise its own fields while it is made, in this way only.
@@ -158,7 +172,7 @@ class LayerConfig:
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values, in the order of the layer's constructor."""
+        """Return the fields as plain JSON values, sizes first."""
         fields = sorted(dataclasses.fields(self), key=lambda field: bool(field.kw_only))
         return {field.name: getattr(self, field.name) for field in fields}
 
@@ -194,11 +208,10 @@ class FastFeedForwardConfig(LayerConfig):
     bias: bool = dataclasses.field(default=True, kw_only=True)
     """Whether each node's logit has a bias."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check_own(self) -> None:
         self._set("depth", check_integer("depth", self.depth, 0, MAX_DEPTH))
         self._set("trees", check_integer("trees", self.trees, 1))
-        self._set("bias", _check_flag("bias", self.bias))
+        self._set("bias", check_flag("bias", self.bias))
 
     @property
     def neurons(self) -> int:
@@ -231,8 +244,7 @@ class LeafFeedForwardConfig(LayerConfig):
     leaf_width: int
     """Neurons H of each leaf."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check_own(self) -> None:
         self._set("depth", check_integer("depth", self.depth, 0, MAX_DEPTH))
         self._set("leaf_width", check_integer("leaf_width", self.leaf_width, 1))
 
@@ -270,10 +282,9 @@ class DenseFeedForwardConfig(LayerConfig):
     bias: bool = dataclasses.field(default=True, kw_only=True)
     """Whether each neuron has an input bias."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check_own(self) -> None:
         self._set("width", check_integer("width", self.width, 1))
-        self._set("bias", _check_flag("bias", self.bias))
+        self._set("bias", check_flag("bias", self.bias))
 
     @property
     def neurons(self) -> int:

@@ -8,6 +8,7 @@ unless they want to tell the cases apart.
 from __future__ import annotations
 
 import importlib
+import reprlib
 from types import ModuleType
 from typing import Any
 
@@ -44,6 +45,10 @@ class MissingExtraError(ImportError):
     """An optional dependency is not installed."""
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
 def describe(value: Any) -> str:
     """Return a short description of a value, as error messages show it.
 
@@ -52,9 +57,7 @@ def describe(value: Any) -> str:
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if isinstance(shape, tuple) and dtype is not None and not isinstance(value, np.generic):
         return f"an array of shape {shape} and dtype {dtype}"
-    text = repr(value)
-    if len(text) > 80:
-        text = text[:77] + "..."
+    text = _SHORT.repr(value)
     if isinstance(value, (int, float, str, bool, type(None))):
         return text
     return f"{text} ({type(value).__name__})"
@@ -79,5 +82,6 @@ def require_extra(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"module '{error.name}' is not installed; install it with: pip install 'fffcpu[{extra}]'"
+            f"module '{error.name}' is not installed; "
+            f"install it with: pip install 'fffcpu[{extra}]'"
         ) from error

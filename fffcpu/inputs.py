@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.errors import ArgumentTypeError, ShapeError, describe
+from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 
 __all__ = ["as_real_array", "as_rows", "check_out"]
 
@@ -34,7 +34,8 @@ def as_real_array(value: Any, name: str) -> NDArray[Any]:
             "in shape"
         ) from None
     if array.dtype.kind not in "fiub":
-        raise ArgumentTypeError(f"argument '{name}' must hold real numbers, got {describe(array)}")
+        came = describe(array if isinstance(value, np.ndarray) else value)
+        raise ArgumentTypeError(f"argument '{name}' must hold real numbers, got {came}")
     return array
 
 
@@ -67,9 +68,9 @@ def as_rows(
         If it is not such an array.
     """
     # The common case first: a single row is served in a few microseconds, all of this included.
-    if type(value) is np.ndarray and value.dtype is dtype and value.flags.c_contiguous:
-        shape = value.shape
-        if len(shape) == 2 and shape[1] == width:
+    if type(value) is np.ndarray and value.dtype is dtype:
+        shape, flags = value.shape, value.flags
+        if len(shape) == 2 and shape[1] == width and flags.c_contiguous and flags.aligned:
             return value, shape[:1]
     array = as_real_array(value, name)
     shape = array.shape
@@ -77,8 +78,8 @@ def as_rows(
         raise ShapeError(f"argument '{name}' must have shape (..., {width}), got shape {shape}")
     if array.dtype != dtype:
         with np.errstate(over="ignore"):
-            array = array.astype(dtype)
-    return np.ascontiguousarray(array.reshape(-1, width)), shape[:-1]
+            array = array.astype(dtype, order="C")
+    return np.require(array.reshape(-1, width), requirements=["C", "A"]), shape[:-1]
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -89,12 +90,13 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     ArgumentTypeError
         If it is not an array, or of another dtype.
     ShapeError
-        If it has another shape or is read-only.
+        If it has another shape.
+    ArgumentError
+        If it is read-only.
     """
     if not isinstance(out, np.ndarray) or out.dtype != dtype:
         raise ArgumentTypeError(f"argument 'out' must be an array of {dtype}, got {describe(out)}")
-    if out.shape != shape or not out.flags.writeable:
-        kind = "" if out.flags.writeable else "a read-only array of "
-        raise ShapeError(
-            f"argument 'out' must be a writable array of shape {shape}, got {kind}shape {out.shape}"
-        )
+    if out.shape != shape:
+        raise ShapeError(f"argument 'out' must have shape {shape}, got shape {out.shape}")
+    if not out.flags.writeable:
+        raise ArgumentError("argument 'out' must be writable, got a read-only array")

@@ -86,6 +86,10 @@ class Parameters(Mapping[str, NDArray[Any]]):
     def __len__(self) -> int:
         return len(self._arrays)
 
+    # By identity: arrays have no one truth value that a mapping's comparison could use.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in self.items())
         return f"Parameters({shapes})"

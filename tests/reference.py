@@ -118,14 +118,14 @@ def leaf(x, params, activation="relu"):
     leaves, margin = np.zeros(len(x), int), np.full(len(x), np.inf)
     y = np.zeros((len(x), outputs.shape[2]))
     for row in range(len(x)):
-        node = 0
+        node, finite = 0, True
         while node < gates:
-            margin[row] = min(margin[row], abs(logits[row, node]))
-            node = 2 * node + 2 if logits[row, node] >= 0 else 2 * node + 1
+            logit = logits[row, node]
+            finite = finite and math.isfinite(logit)
+            margin[row] = min(margin[row], abs(logit))
+            node = 2 * node + 2 if logit >= 0 else 2 * node + 1
         leaves[row] = node - gates
-        y[row] = outputs[row, leaves[row]] if not math.isnan(margin[row]) else np.nan
-        if math.isinf(margin[row]) and gates:
-            y[row] = np.nan
+        y[row] = outputs[row, leaves[row]] if finite else np.nan
     return Leaf(y, leaves, margin)
 
 

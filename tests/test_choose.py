@@ -120,7 +120,8 @@ def test_own_module_is_a_backend(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["fffcpu_no_such", "numpy.no_such"])
 def test_unknown_backend_is_an_error_that_lists_the_known(name):
     message = (
-        "argument 'name' of a backend must be 'rowwise', 'vectorized' or the dotted name of a module, "
+        "argument 'name' of a backend must be 'rowwise', 'vectorized' or the dotted name of a "
+        "module, "
         f"got '{name}' .*No module named "
     )
     with pytest.raises(ArgumentError, match=message):
@@ -129,7 +130,9 @@ def test_unknown_backend_is_an_error_that_lists_the_known(name):
 
 @pytest.mark.parametrize("name", ["", ".rowwise", "..kernels", "kernels/rowwise", "a b"])
 def test_name_that_is_no_dotted_name_is_an_error(name):
-    with pytest.raises(ArgumentError, match=f"argument 'name' of a backend must be .*, got '{name}'"):
+    with pytest.raises(
+        ArgumentError, match=f"argument 'name' of a backend must be .*, got '{name}'"
+    ):
         kernels.load_backend(name)
 
 
@@ -284,5 +287,7 @@ def test_first_call_of_a_layer_says_that_the_variable_names_nothing():
         "    print(error)\n"
     )
     message = " ".join(output(program, FFFCPU_BACKEND="no.such.module"))
-    assert message.startswith("argument 'name' of a backend must be 'rowwise', 'vectorized' or the dotted name")
+    assert message.startswith(
+        "environment variable FFFCPU_BACKEND: argument 'name' of a backend must be 'rowwise', "
+    )
     assert "got 'no.such.module'" in message

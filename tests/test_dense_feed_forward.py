@@ -50,6 +50,13 @@ def test_all_neurons_are_active():
     assert layer.config.neurons == layer.config.active_neurons == 20
 
 
+def test_initial_values_are_uniform_in_the_stated_bounds():
+    layer = DenseFeedForward(64, 32, 400, rng=0)
+    for name, bound in (("weights_in", 1 / 8), ("bias_in", 1 / 8), ("weights_out", 1 / 20)):
+        assert 0.98 * bound < np.abs(layer.params[name]).max() <= bound
+        assert abs(layer.params[name].std() - bound / np.sqrt(3)) < 0.05 * bound
+
+
 def test_wrong_arguments_are_errors():
     with pytest.raises(ValueError, match="'width' must be an integer of at least 1, got 0"):
         DenseFeedForward(8, 3, 0)

@@ -66,41 +66,35 @@ def layer_of(problem):
     )
 
 
-@pytest.mark.parametrize("trees", [1, 2])
 @given(
     problem=path_problems(max_rows=4, kinds=("normal",), dtypes=(np.float64,)),
     seed=st.integers(0, 99),
 )
-def test_gradients_agree_with_finite_differences(problem, seed, trees):
+def test_gradients_agree_with_finite_differences(problem, seed, through):
     assume(len(problem.x))
-    problem = problem._replace(
-        weights_in=problem.weights_in[:trees],
-        weights_out=problem.weights_out[:trees],
-        bias_in=problem.bias_in[:trees],
-    )
     layer = layer_of(problem)
-    _, cache = layer.forward(problem.x)
-    step = 1e-6
-    # A step of a weight or of x moves a logit by less than this: no route changes, no kink is met.
-    assume(np.abs(cache.logits).min() > 20 * step)
-    dx, grads = layer.backward(problem.dy, cache)
+    x, step = problem.x.copy(), 1e-6
     rng = np.random.default_rng(seed)
 
     def loss():
         return (layer(x) * problem.dy).sum()
 
-    x = problem.x.copy()
-    checks = [(x, dx), *((layer.params[name], grad) for name, grad in grads.items())]
-    for array, grad in checks:
-        direction = rng.choice([-1.0, 1.0], array.shape) / math.sqrt(array.size)
-        array += step * direction
-        above = loss()
-        array -= 2 * step * direction
-        below = loss()
-        array += step * direction
-        expected = (above - below) / (2 * step)
-        scale = np.linalg.norm(grad) + abs(loss()) * 1e-3 + 1e-6
-        assert abs((grad * direction).sum() - expected) <= 1e-5 * scale
+    with through():
+        _, cache = layer.forward(problem.x)
+        # A step of a weight or of x moves a logit by less: no route changes, no kink is met.
+        assume(np.abs(cache.logits).min() > 20 * step)
+        dx, grads = layer.backward(problem.dy, cache)
+        checks = [(x, dx), *((layer.params[name], grad) for name, grad in grads.items())]
+        for array, grad in checks:
+            direction = rng.choice([-1.0, 1.0], array.shape) / math.sqrt(array.size)
+            array += step * direction
+            above = loss()
+            array -= 2 * step * direction
+            below = loss()
+            array += step * direction
+            expected = (above - below) / (2 * step)
+            scale = np.linalg.norm(grad) + abs(loss()) * 1e-3 + 1e-6
+            assert abs((grad * direction).sum() - expected) <= 1e-5 * scale
 
 
 @given(problem=path_problems())
@@ -250,3 +244,19 @@ def test_cmm_checks_its_arguments():
         cmm(np.ones((2, 5)), np.ones((1, 3, 4)))
     with pytest.raises(ShapeError, match="'weights_in' must have 2"):
         cmm(np.ones((2, 4)), np.ones((1, 4, 4)))
+
+
+def test_cmm_is_as_precise_as_the_layer_of_its_arrays():
+    weights, bias = np.zeros((1, 3, 2), np.float32), np.full((1, 3), 1e-60)
+    layer = FastFeedForward.from_arrays(weights, np.zeros((1, 3, 1)), bias)
+    logits, nodes = cmm(np.ones(2), weights, bias)
+    np.testing.assert_array_equal(nodes, layer.route(np.ones(2)))
+    assert logits.dtype == np.float64
+
+
+def test_sizes_that_no_memory_holds_are_an_error():
+    with pytest.raises(
+        ArgumentError,
+        match=r"sizes of a FastFeedForward .* too large for the parameter 'weights_in'",
+    ):
+        FastFeedForward(10**12, 10**12, 30)

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numba
 import numpy as np
 import pytest
+from numba.core.caching import FunctionCache
 
 import fffcpu
 from fffcpu.errors import ArgumentError, ArgumentTypeError
@@ -357,6 +359,55 @@ class Recorder:
         self.calls.append(("parallel", arguments))
 
 
+# --- Default threads ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "250000 100000\n"}, 3),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "6400000 100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu.max": "rubbish"}, 8),
+        ({}, 8),
+    ],
+)
+def test_a_limit_of_the_control_group_lowers_the_default(files, expected, tmp_path, monkeypatch):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(jit, "CGROUP", tmp_path)
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 8)
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    assert jit.default_threads() == expected
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "8")
+    assert jit.default_threads() == 8
+
+
+WAITING = """
+import os
+import sys
+from fffcpu.kernels import jit
+import numba
+seen = []
+numba.get_num_threads = lambda: seen.append(os.environ.get("OMP_WAIT_POLICY")) or 1
+numba.set_num_threads = lambda number: None
+for _ in range(2):
+    jit._pool.run(lambda *arguments: None, ())
+print(seen[0], os.environ.get("OMP_WAIT_POLICY"))
+"""
+
+
+@pytest.mark.slow
+def test_idle_threads_of_the_pool_sleep_unless_the_user_says_otherwise(program):
+    path = program(WAITING)
+    assert run(path) == ["passive None"]
+    assert run(path, OMP_WAIT_POLICY="active") == ["active active"]
+
+
 @pytest.fixture
 def recorder(monkeypatch):
     monkeypatch.setattr(jit._pool, "threads", 1 if numba.config.NUMBA_NUM_THREADS == 1 else 2)
@@ -622,9 +673,10 @@ def test_damaged_cache_is_mended(installed, tmp_path, suffixes):
 
 
 @pytest.mark.slow
-def test_a_change_in_what_kernels_are_made_of_compiles_them_anew(installed, tmp_path):
+@pytest.mark.parametrize("name", ["kernels/simd.py", "config.py"])
+def test_a_change_in_what_kernels_are_made_of_compiles_them_anew(installed, tmp_path, name):
     cache = installed.copy_cache(tmp_path)
-    source = installed.package / "kernels" / "simd.py"
+    source = installed.package / name
     before = source.read_bytes()
     try:
         source.write_bytes(before + b"# A comment, in another file than the kernel's.\n")
@@ -632,3 +684,14 @@ def test_a_change_in_what_kernels_are_made_of_compiles_them_anew(installed, tmp_
         assert installed.call(cache) == ["1 0"]
     finally:
         source.write_bytes(before)
+
+
+@pytest.mark.slow
+def test_code_of_another_signature_is_not_taken_from_the_cache(monkeypatch):
+    from fffcpu.kernels import rowwise
+
+    found = SimpleNamespace(signature=SimpleNamespace(args=("float64",)))
+    monkeypatch.setattr(FunctionCache, "load_overload", lambda *_: found)
+    cache = rowwise._path_logits._cache
+    assert cache.load_overload(("float64",), None) is found
+    assert cache.load_overload(("float32",), None) is None

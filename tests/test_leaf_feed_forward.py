@@ -273,6 +273,38 @@ def test_wrong_options_are_errors(options, error, message):
         LeafFeedForward(4, 2, 2, 3, rng=0).forward(rng_rows(2), **options)
 
 
+def test_the_entropy_is_flat_where_it_is_clipped():
+    layer = LeafFeedForward(2, 1, 1, 1, rng=0, dtype=np.float64)
+    layer.params["gate_weights"][...] = 0
+    for logit, flat in ((15.0, True), (-15.0, True), (13.0, False)):  # 1e-6 is at 13.8
+        layer.params["gate_bias"][...] = logit
+        _, cache = layer.forward(np.ones((3, 2)))
+        _, grads = layer.backward(np.zeros((3, 1)), cache, hardening=5.0)
+        assert (grads["gate_bias"] == 0).all() == flat
+
+
+def test_hardened_must_be_a_flag():
+    with pytest.raises(ArgumentTypeError, match="'hardened' must be True or False, got 'no'"):
+        LeafFeedForward(4, 2, 2, 3, rng=0).forward(rng_rows(2), hardened="no")
+
+
+@pytest.mark.parametrize("gate", [0, 1, 4])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_gate_that_is_not_finite_spoils_the_rows_that_pass_it(gate, bad, through):
+    layer = LeafFeedForward(4, 2, 3, 2, rng=0)
+    x = rng_rows(30)
+    with through():
+        before = layer.route(x)
+        layer.params["gate_bias"][gate] = bad
+        y = layer(x)
+    first, last = {0: (0, 8), 1: (0, 4), 4: (2, 4)}[gate]
+    passed = (before >= first) & (before < last)
+    assert passed.any()
+    np.testing.assert_array_equal(np.isnan(y), np.repeat(passed[:, np.newaxis], 2, axis=1))
+    expected = reference.leaf(x, layer.params)
+    np.testing.assert_array_equal(np.isnan(expected.y), np.isnan(y))
+
+
 def test_a_wrong_hardening_is_an_error():
     layer = LeafFeedForward(4, 2, 2, 3, rng=0)
     y, cache = layer.forward(rng_rows(2))
@@ -285,7 +317,7 @@ def test_a_wrong_hardening_is_an_error():
     [
         ("leaf_weights_in", (3, 5, 2), r"'leaf_weights_in' must have 2\*\*depth leaves on axis 0"),
         ("gate_weights", (2, 5), r"'gate_weights' must have shape \(3, 5\)"),
-        ("gate_bias", (3, 1), r"'gate_bias' must have 1 axes, got shape \(3, 1\)"),
+        ("gate_bias", (3, 1), r"'gate_bias' must have 1 axis, got shape \(3, 1\)"),
         ("leaf_bias_in", (4, 3), r"'leaf_bias_in' must have shape \(4, 2\)"),
         ("leaf_weights_out", (4, 3, 6), r"'leaf_weights_out' must have shape \(4, 2, 6\)"),
         ("leaf_bias_out", (4, 5), r"'leaf_bias_out' must have shape \(4, 6\)"),

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numba.core.errors import TypingError
 
 import fffcpu
 from fffcpu.kernels import simd
@@ -511,3 +512,18 @@ def test_memory_behind_an_array_is_not_touched():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["untouched"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["F", "strided"])
+def test_vectors_refuse_arrays_that_are_not_contiguous(layout):
+    array = (
+        np.zeros((40, 40), np.float32, order="F") if layout == "F" else np.zeros((40, 80))[:, ::2]
+    )
+
+    @kernel
+    def first_sum(array):
+        return simd.ordered_sum(simd.load(array, 0))
+
+    with pytest.raises(TypingError, match="vectors need C-contiguous arrays"):
+        first_sum(array)

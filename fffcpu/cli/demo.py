@@ -106,7 +106,8 @@ class Digits(NamedTuple):
 class Network(Protocol):
     """What training needs of a layer."""
 
-    params: Parameters
+    @property
+    def params(self) -> Parameters: ...
 
     def __call__(self, x: Any, out: Array | None = None) -> Array: ...
 

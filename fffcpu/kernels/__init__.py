@@ -64,7 +64,10 @@ def choose() -> ModuleType:
     """
     forced = os.environ.get("FFFCPU_BACKEND")
     if forced:
-        return load_backend(forced)
+        try:
+            return load_backend(forced)
+        except ArgumentError as error:
+            raise ArgumentError(f"environment variable FFFCPU_BACKEND: {error}") from error
     return load_backend("rowwise" if importlib.util.find_spec("numba") else "vectorized")
 
 

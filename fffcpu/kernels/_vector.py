@@ -12,6 +12,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, register_model
 
 VECTOR_BYTES = 64
@@ -47,6 +48,13 @@ def _llvm_type(vector: _VectorType) -> Any:
 def _suffix(vector: _VectorType) -> str:
     """Return how LLVM's names of functions call the type: v16f32 or v8f64."""
     return f"v{vector.lanes}f{vector.dtype.bitwidth}"
+
+
+def _vector_of(array_type: Any) -> _VectorType:
+    """Return the vector type of an array, whose elements must lie side by side."""
+    if array_type.layout != "C":
+        raise TypingError(f"vectors need C-contiguous arrays, got {array_type}")
+    return _VectorType(array_type.dtype)
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
@@ -108,7 +116,7 @@ def broadcast(typingctx: Any, scalar: Any) -> Any:
 
 @intrinsic
 def load(typingctx: Any, array: Any, at: Any) -> Any:
-    vector = _VectorType(array.dtype)
+    vector = _vector_of(array)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _pointer(context, builder, array, *arguments)
@@ -119,7 +127,7 @@ def load(typingctx: Any, array: Any, at: Any) -> Any:
 
 @intrinsic
 def load_partial(typingctx: Any, array: Any, at: Any, count: Any) -> Any:
-    vector = _VectorType(array.dtype)
+    vector = _vector_of(array)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _pointer(context, builder, array, *arguments[:2])
@@ -135,6 +143,8 @@ def load_partial(typingctx: Any, array: Any, at: Any, count: Any) -> Any:
 
 @intrinsic
 def store(typingctx: Any, array: Any, at: Any, vector: Any) -> Any:
+    _vector_of(array)
+
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _pointer(context, builder, array, *arguments[:2])
         builder.store(arguments[2], pointer, align=array.dtype.bitwidth // 8)
@@ -145,6 +155,8 @@ def store(typingctx: Any, array: Any, at: Any, vector: Any) -> Any:
 
 @intrinsic
 def store_partial(typingctx: Any, array: Any, at: Any, vector: Any, count: Any) -> Any:
+    _vector_of(array)
+
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _pointer(context, builder, array, *arguments[:2])
         value = arguments[2]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import math
 import os
 import threading
 import warnings
@@ -45,19 +46,22 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 JIT = not numba.config.DISABLE_JIT
 """False where ``NUMBA_DISABLE_JIT=1`` turns kernels into plain Python, for debugging."""
 
+CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux tells how much CPU a container may use."""
+
 MIN_PARALLEL_WORK = 1 << 18
 """Multiply-adds below which a kernel runs on the caller's thread: waking the pool costs more."""
 
 
 @functools.cache
 def _fingerprint() -> str:
-    """Return a hash of all kernel sources.
+    """Return a hash of the package's sources.
 
     Numba looks only at the file a function stands in; a kernel has parts of other files compiled
     into it, and must not be taken from the cache when one of those has changed.
     """
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -82,7 +86,9 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]  # numba has no type in
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
+            # Two processes that fill one cache may leave an entry that leads to the other's code.
+            return found if found is None or tuple(found.signature.args) == tuple(sig) else None
         except Exception:  # noqa: BLE001  # a damaged file raises anything; compiling mends it
             with contextlib.suppress(OSError):
                 self.flush()  # saving reads the index again
@@ -115,6 +121,27 @@ def parallel_kernel(function: Function) -> Function:
     return _compile(function, parallel=True)
 
 
+def _cpu_quota() -> float:
+    """Return how many CPUs the process's control group may use; infinity if there is no limit."""
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (CGROUP / "cpu.max").read_text().split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (
+            (CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+        )
+        return math.inf if int(quota) < 0 else int(quota) / int(period)
+    return math.inf
+
+
+def default_threads() -> int:
+    """Return Numba's number of threads, lowered to the control group's CPUs unless it was set."""
+    most = int(numba.config.NUMBA_NUM_THREADS)
+    if "NUMBA_NUM_THREADS" in os.environ:
+        return most
+    return max(1, min(most, math.ceil(min(most, _cpu_quota()))))
+
+
 class _Pool:
     """Numba's thread pool as kernels use it: one call at a time, the others run serially.
 
@@ -123,7 +150,8 @@ class _Pool:
     """
 
     def __init__(self) -> None:
-        self.threads = int(numba.config.NUMBA_NUM_THREADS)
+        self.threads = default_threads()
+        self.started = False
         self.usable = True
         self.lock = threading.Lock()
         if hasattr(os, "register_at_fork"):
@@ -138,11 +166,29 @@ class _Pool:
         # GNU OpenMP ends a forked child that uses the pool of its parent.
         self.usable = layer != "omp"
 
+    def _start(self) -> None:
+        """Start Numba's pool, with idle threads that sleep.
+
+        GNU OpenMP's would spin, and take the cores from the caller's matrix products. It reads the
+        variable once, when it is loaded; nobody else need see it.
+        """
+        if "OMP_WAIT_POLICY" in os.environ:
+            numba.get_num_threads()
+        else:
+            os.environ["OMP_WAIT_POLICY"] = "passive"
+            try:
+                numba.get_num_threads()
+            finally:
+                del os.environ["OMP_WAIT_POLICY"]
+        self.started = True
+
     def run(self, parallel: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
         """Run a parallel kernel, or return False if the pool is not to be had."""
         if not self.usable or not self.lock.acquire(blocking=False):
             return False
         try:
+            if not self.started:
+                self._start()
             callers = numba.get_num_threads()
             numba.set_num_threads(self.threads)
             try:

@@ -4,7 +4,7 @@ Shape symbols: B rows, I input width, O output width, T trees, N nodes in a tree
 leaf layer G gates, K leaves, H leaf width. All arrays are C-contiguous and, apart from ``nodes``
 and ``leaves`` (int32), of one dtype, float32 or float64. ``bias_in`` has shape (T, 0) where there
 is no bias. ``activation`` is a code of `fffcpu.config.Activation`. Functions write into the arrays
-they are given first and return nothing.
+they are given first and return nothing; ``x`` and ``dy`` may be read-only.
 
 Rows are independent, to the bit: a row's products are summed along its own contiguous memory, so
 that nothing depends on the rest of the batch. A matrix product through BLAS would not do.
@@ -12,9 +12,10 @@ that nothing depends on the rest of the batch. A matrix product through BLAS wou
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,32 +34,47 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 BLOCK_ELEMENTS = 1 << 18
 """Weights gathered at a time: few enough to stay in cache, and memory stays small for any B."""
 
 
+def _quiet(function: Function) -> Function:
+    """Let a function warn of no number: those that are not finite are part of the contract.
+
+    ``np.errstate`` itself, as a decorator, would be one object for all threads in older NumPy.
+    """
+
+    @functools.wraps(function)
+    def quiet(*arguments: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return function(*arguments)
+
+    return cast(Function, quiet)
+
+
+@_quiet
 def activate(s: Array, activation: int) -> Array:
     """Activation of every number; infinities and NaN become NaN, under every activation."""
     if activation == Activation.GELU:
         from scipy.special import ndtr
 
-        with np.errstate(invalid="ignore"):
-            result: Array = s * ndtr(s)
+        result: Array = s * ndtr(s)
     else:
         result = np.maximum(s, 0) if activation == Activation.RELU else s.copy()
     result[~np.isfinite(s)] = np.nan
     return result
 
 
+@_quiet
 def activate_gradient(s: Array, activation: int) -> Array:
     """Derivative of `activate`; 0 at 0 for ReLU."""
     if activation == Activation.GELU:
         from scipy.special import ndtr
 
-        with np.errstate(invalid="ignore", over="ignore"):
-            density = np.exp(-0.5 * s * s) * s.dtype.type(1 / math.sqrt(2 * math.pi))
-            result: Array = ndtr(s) + s * density
+        density = np.exp(-0.5 * s * s) * s.dtype.type(1 / math.sqrt(2 * math.pi))
+        result: Array = ndtr(s) + s * density
     elif activation == Activation.RELU:
         result = (s > 0).astype(s.dtype)
     else:
@@ -76,12 +92,12 @@ def _blocks(rows: int, width: int) -> Iterator[slice]:
 
 def _dot(gathered: Array, x: Array) -> Array:
     """Dot product of each gathered row with its row of x; overwrites ``gathered``."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        np.multiply(gathered, x, out=gathered)
-        result: Array = np.add.reduce(gathered, axis=-1)
+    np.multiply(gathered, x, out=gathered)
+    result: Array = np.add.reduce(gathered, axis=-1)
     return result
 
 
+@_quiet
 def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array) -> None:
     """Conditional matrix multiplication: the logits of the nodes each row visits.
 
@@ -117,10 +133,10 @@ def _path_output(y: Array, logits: Array, nodes: Array, weights_out: Array, code
         for tree in range(trees):
             for level in range(levels):
                 gathered = weights_out[tree, nodes[rows, tree, level]]
-                with np.errstate(invalid="ignore", over="ignore"):
-                    y[rows] += active[:, tree, level, np.newaxis] * gathered
+                y[rows] += active[:, tree, level, np.newaxis] * gathered
 
 
+@_quiet
 def path_infer(
     y: Array, x: Array, weights_in: Array, bias_in: Array, weights_out: Array, activation: int
 ) -> None:
@@ -142,6 +158,7 @@ def path_infer(
     path_forward(y, logits, nodes, x, weights_in, bias_in, weights_out, activation)
 
 
+@_quiet
 def path_forward(
     y: Array,
     logits: Array,
@@ -166,6 +183,7 @@ def path_forward(
     _path_output(y, logits, nodes, weights_out, activation)
 
 
+@_quiet
 def path_backward(
     dx: Array,
     d_weights_in: Array,
@@ -212,6 +230,7 @@ def path_backward(
                 np.add.at(d_weights_out[tree], node, active[:, tree, level, np.newaxis] * dy[rows])
 
 
+@_quiet
 def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -> None:
     """Leaf that each row reaches in LeafFeedForward.
 
@@ -240,6 +259,7 @@ def _descend_gates(x: Array, gate_weights: Array, gate_bias: Array) -> tuple[Arr
     return node - gates, finite
 
 
+@_quiet
 def leaf_infer(
     y: Array,
     x: Array,
@@ -267,15 +287,14 @@ def leaf_infer(
     activation : int
     """
     _, width, hidden = leaf_weights_in.shape
-    for rows in _blocks(len(x), width):
+    for rows in _blocks(len(x), max(width, hidden, y.shape[1])):
         leaf, finite = _descend_gates(x[rows], gate_weights, gate_bias)
         logits = np.zeros((len(leaf), hidden), x.dtype)
         output = np.zeros_like(y[rows])
-        with np.errstate(invalid="ignore", over="ignore"):
-            for column in range(width):
-                logits += x[rows, column, np.newaxis] * leaf_weights_in[leaf, column]
-            active = activate(logits + leaf_bias_in[leaf], activation)
-            active[~finite] = np.nan
-            for neuron in range(hidden):
-                output += active[:, neuron, np.newaxis] * leaf_weights_out[leaf, neuron]
-            y[rows] = output + leaf_bias_out[leaf]
+        for column in range(width):
+            logits += x[rows, column, np.newaxis] * leaf_weights_in[leaf, column]
+        active = activate(logits + leaf_bias_in[leaf], activation)
+        active[~finite] = np.nan
+        for neuron in range(hidden):
+            output += active[:, neuron, np.newaxis] * leaf_weights_out[leaf, neuron]
+        y[rows] = output + leaf_bias_out[leaf]

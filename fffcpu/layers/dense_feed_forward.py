@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.config import DenseFeedForwardConfig
-from fffcpu.errors import ShapeError
 from fffcpu.kernels.vectorized import activate, activate_gradient
 from fffcpu.layers.layer import Layer
 from fffcpu.parameters import Parameters, generator, uniform
@@ -103,12 +102,8 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
 
     def backward(self, dy: Any, cache: DenseCache) -> tuple[Array, dict[str, Array]]:
         """Return ``dx`` of shape (..., I) and the gradients by name, from ``dy`` of (..., O)."""
-        self._check_cache(cache, DenseCache)
-        if (cache.x.shape[1], cache.logits.shape[1]) != (self.config.input_dim, self.config.width):
-            raise ShapeError(
-                "argument 'cache' must come from forward of this layer, "
-                f"got one of inputs {cache.x.shape} and neurons {cache.logits.shape}"
-            )
+        widths = {"x": (self.config.input_dim,), "logits": (self.config.width,)}
+        self._check_cache(cache, DenseCache, **widths)
         upstream = self._upstream(dy, cache.leading)
         d_logits = upstream @ self.params["weights_out"].T
         d_logits *= activate_gradient(cache.logits, self._activation)

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
 from fffcpu.config import FastFeedForwardConfig
-from fffcpu.errors import ShapeError
+from fffcpu.errors import ArgumentError, ShapeError
 from fffcpu.inputs import as_rows
 from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
 from fffcpu.parameters import Parameters, generator, uniform
@@ -154,8 +154,9 @@ class FastFeedForward(Layer[FastFeedForwardConfig]):
     def _set_up(self, config: FastFeedForwardConfig, params: Parameters) -> None:
         super()._set_up(config, params)
         bias = params.get("bias_in", np.empty((config.trees, 0), self._dtype))
-        # Looked up once, since one row takes only microseconds.
-        self._weights = (params["weights_in"], bias, params["weights_out"])
+        # Looked up once, since one row takes only microseconds. Views stay writable, as kernels
+        # were compiled for, even if somebody makes the parameters read-only.
+        self._weights = (params["weights_in"][...], bias[...], params["weights_out"][...])
 
     def __call__(self, x: Any, out: Array | None = None) -> Array:
         """Run the layer.
@@ -228,17 +229,17 @@ class FastFeedForward(Layer[FastFeedForwardConfig]):
         Parameters
         ----------
         dy : array_like of shape (..., O)
-            Gradient of the loss by the output.
+            Gradient of the loss with respect to the output.
         cache : PathCache
             From `forward` on the rows in question.
 
         Returns
         -------
         dx : array of shape (..., I)
-            Gradient by the input.
+            Gradient with respect to the input.
         grads : dict of str to array
-            Gradients by the parameters, under their names and of their shapes; exactly 0 for nodes
-            that no row visited.
+            Gradients with respect to the parameters, under their names and of their shapes;
+            exactly 0 for nodes that no row visited.
 
         Notes
         -----
@@ -248,12 +249,12 @@ class FastFeedForward(Layer[FastFeedForwardConfig]):
         bits do not depend on the number of threads.
         """
         weights_in, _, weights_out = self._weights
-        shape = weights_in.shape
-        self._check_cache(cache, PathCache)
-        if cache.x.shape[1] != shape[2] or cache.nodes.shape[1:] != _path_shape(weights_in):
-            raise ShapeError(
-                "argument 'cache' must come from forward of this layer, "
-                f"got one of inputs {cache.x.shape} and paths {cache.nodes.shape}"
+        _, count, width = shape = weights_in.shape
+        path = _path_shape(weights_in)
+        self._check_cache(cache, PathCache, x=(width,), logits=path, nodes=path)
+        if cache.nodes.size and not 0 <= cache.nodes.min() <= cache.nodes.max() < count:
+            raise ArgumentError(
+                "argument 'cache' must hold nodes of this layer's trees, got others"
             )
         upstream = self._upstream(dy, cache.leading)
         dx = np.empty(cache.x.shape, self._dtype)
@@ -266,16 +267,16 @@ class FastFeedForward(Layer[FastFeedForwardConfig]):
             d_bias_in,
             d_weights_out,
             upstream,
-            cache.x,
-            cache.logits,
-            cache.nodes,
+            np.ascontiguousarray(cache.x),
+            np.ascontiguousarray(cache.logits),
+            np.ascontiguousarray(cache.nodes),
             weights_in,
             weights_out,
             self._activation,
         )
         grads = {"weights_in": d_weights_in, "bias_in": d_bias_in, "weights_out": d_weights_out}
         grads = {name: grads[name] for name in self.params}
-        return dx.reshape(*cache.leading, shape[2]), grads
+        return dx.reshape(*cache.leading, width), grads
 
 
 def cmm(x: Any, weights_in: Any, bias_in: Any = None) -> tuple[Array, Array]:
@@ -289,14 +290,14 @@ def cmm(x: Any, weights_in: Any, bias_in: Any = None) -> tuple[Array, Array]:
     x : array_like of shape (..., I)
         Real numbers in any layout.
     weights_in : array_like of shape (T, N, I)
-        Weights in heap order. float32 or float64; other real dtypes are converted.
+        Weights in heap order.
     bias_in : array_like of shape (T, N), optional
         Biases.
 
     Returns
     -------
     logits : array of shape (..., T, L)
-        In the dtype of the weights.
+        float32 if weights and biases are no wider, else float64.
     nodes : int32 array of shape (..., T, L)
         Node numbers, root first.
 
@@ -313,7 +314,7 @@ def cmm(x: Any, weights_in: Any, bias_in: Any = None) -> tuple[Array, Array]:
             f"argument 'bias_in' must have shape {weights.shape[:2]} beside weights_in, "
             f"got shape {bias.shape}"
         )
-    dtype = np.dtype(parameter_dtype(weights))
+    dtype = np.dtype(parameter_dtype(weights, None if bias_in is None else bias))
     weights, bias = np.ascontiguousarray(weights, dtype), np.ascontiguousarray(bias, dtype)
     rows, leading = as_rows(x, "x", weights.shape[2], dtype)
     logits, nodes = _paths(rows, weights, bias)

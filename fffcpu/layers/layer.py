@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -30,26 +31,26 @@ def parameter_dtype(*arrays: Array | None) -> str:
 
 
 class Layer(Generic[Config]):
-    """Base of the layers.
-
-    Attributes
-    ----------
-    config : LayerConfig
-        What the layer is; frozen.
-    params : Parameters
-        Its arrays by name: a fixed mapping of arrays whose numbers may be changed in place.
-    """
+    """Base of the layers."""
 
     config_type: ClassVar[type[LayerConfig]]
 
-    config: Config
-    params: Parameters
+    @property
+    def config(self) -> Config:
+        """What the layer is."""
+        return self._config
+
+    @property
+    def params(self) -> Parameters:
+        """Its arrays by name, whose numbers may be changed in place."""
+        return self._params
 
     @classmethod
     def _from(cls, config: LayerConfig, arrays: Mapping[str, Array]) -> Self:
         """Make a layer from arrays of ``config.shapes()``, which are copied."""
         layer = cls.__new__(cls)
-        layer._set_up(config, Parameters(arrays, config.dtype))
+        ordered = {name: arrays[name] for name in config.shapes()}
+        layer._set_up(config, Parameters(ordered, config.dtype))
         return layer
 
     @classmethod
@@ -61,11 +62,11 @@ class Layer(Generic[Config]):
                     f"argument '{name}' must have shape {shape} beside the other arrays, "
                     f"got shape {arrays[name].shape}"
                 )
-        return cls._from(config, {name: arrays[name] for name in config.shapes()})
+        return cls._from(config, arrays)
 
     def _set_up(self, config: Any, params: Parameters) -> None:
-        self.config = config
-        self.params = params
+        self._config: Config = config
+        self._params = params
         self._dtype = np.dtype(config.dtype)
         self._activation = int(Activation.parse(config.activation))
 
@@ -122,23 +123,24 @@ class Layer(Generic[Config]):
 
     def _rows(self, x: Any) -> tuple[Array, tuple[int, ...]]:
         """Return input as rows of the parameters' dtype, and its leading shape."""
-        return as_rows(x, "x", self.config.input_dim, self._dtype)
+        return as_rows(x, "x", self._config.input_dim, self._dtype)
 
     def _infer(self, x: Any, out: Any, compute: Callable[[Array, Array], None]) -> Array:
         """Run ``compute(y, rows)`` on input of any form, and return output of the form it asks."""
-        config, dtype = self.config, self._dtype
-        rows, leading = as_rows(x, "x", config.input_dim, dtype)
-        width = config.output_dim
+        width = self._config.output_dim
+        rows, leading = self._rows(x)
         if out is None:
-            y = np.empty((len(rows), width), dtype)
+            y = np.empty((len(rows), width), self._dtype)
             compute(y, rows)
             return y if len(leading) == 1 else y.reshape(*leading, width)
         check_out(out, (*leading, width), self._dtype)
-        direct = out.flags.c_contiguous and not np.may_share_memory(out, rows)
-        y = out.reshape(-1, width) if direct else np.empty((len(rows), width), self._dtype)
+        target: Array = np.asarray(out)  # of a masked array or another subclass: its memory
+        flags = target.flags
+        direct = flags.c_contiguous and flags.aligned and not np.may_share_memory(target, rows)
+        y = target.reshape(-1, width) if direct else np.empty((len(rows), width), self._dtype)
         compute(y, rows)
         if not direct:
-            out[...] = y.reshape(out.shape)
+            target[...] = y.reshape(target.shape)
         result: Array = out
         return result
 
@@ -153,14 +155,32 @@ class Layer(Generic[Config]):
             )
         return rows
 
-    @staticmethod
-    def _check_cache(cache: Any, expected: type) -> None:
-        """Raise unless ``cache`` came from the forward of such a layer."""
-        if not isinstance(cache, expected):
-            raise ArgumentTypeError(
-                f"argument 'cache' must be the {expected.__name__} that forward of this layer "
-                f"returned, got {describe(type(cache).__name__)}"
-            )
+    def _check_cache(self, cache: Any, kind: type, **shapes: tuple[int, ...]) -> None:
+        """Raise unless ``cache`` is what forward of this layer returns.
+
+        Kernels trust these arrays, so a wrong one could make them read memory that is not theirs.
+
+        Parameters
+        ----------
+        cache : object
+            What came.
+        kind : type
+            The NamedTuple it must be.
+        **shapes : tuple of int
+            Shapes of a row of its arrays, by their names.
+        """
+        whence = f"the {kind.__name__} that forward of this layer returned"
+        if not isinstance(cache, kind):
+            raise ArgumentTypeError(f"argument 'cache' must be {whence}, got {describe(cache)}")
+        rows = math.prod(cache.leading)  # type: ignore[attr-defined]
+        for name, shape in shapes.items():
+            array = getattr(cache, name)
+            dtype = np.int32 if name == "nodes" else self._dtype
+            if array.shape != (rows, *shape) or array.dtype != dtype:
+                raise ShapeError(
+                    f"argument 'cache' must be {whence}, with '{name}' of shape {(rows, *shape)} "
+                    f"and dtype {np.dtype(dtype)}, got {describe(array)}"
+                )
 
 
 def as_parameter(value: Any, name: str, axes: int) -> Array:
@@ -173,5 +193,6 @@ def as_parameter(value: Any, name: str, axes: int) -> Array:
     """
     array = as_real_array(value, name)
     if array.ndim != axes:
-        raise ShapeError(f"argument '{name}' must have {axes} axes, got shape {array.shape}")
+        number = "1 axis" if axes == 1 else f"{axes} axes"
+        raise ShapeError(f"argument '{name}' must have {number}, got shape {array.shape}")
     return array

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.config import LeafFeedForwardConfig, check_number
+from fffcpu.config import LeafFeedForwardConfig, check_flag, check_number
 from fffcpu.errors import ShapeError
 from fffcpu.kernels.vectorized import activate, activate_gradient
 from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
@@ -190,6 +190,11 @@ class LeafFeedForward(Layer[LeafFeedForwardConfig]):
         )
         return cls._from_checked(config, arrays)
 
+    def _set_up(self, config: LeafFeedForwardConfig, params: Parameters) -> None:
+        super()._set_up(config, params)
+        # Views stay writable, as kernels were compiled for, even if the parameters do not.
+        self._weights = tuple(array[...] for array in params.values())
+
     def __call__(self, x: Any, out: Array | None = None) -> Array:
         """Run the layer: one path and one leaf a row.
 
@@ -213,7 +218,7 @@ class LeafFeedForward(Layer[LeafFeedForwardConfig]):
         return self._infer(x, out, self._compute)
 
     def _compute(self, y: Array, rows: Array) -> None:
-        kernels.choose().leaf_infer(y, rows, *self.params.values(), self._activation)
+        kernels.choose().leaf_infer(y, rows, *self._weights, self._activation)
 
     def route(self, x: Any) -> Array:
         """Return the leaf that each row reaches.
@@ -230,8 +235,7 @@ class LeafFeedForward(Layer[LeafFeedForwardConfig]):
         """
         rows, leading = self._rows(x)
         leaves = np.empty(len(rows), np.int32)
-        weights, bias = self.params["gate_weights"], self.params["gate_bias"]
-        kernels.choose().leaf_route(leaves, rows, weights, bias)
+        kernels.choose().leaf_route(leaves, rows, *self._weights[:2])
         return leaves.reshape(leading)
 
     def forward(
@@ -273,6 +277,7 @@ class LeafFeedForward(Layer[LeafFeedForwardConfig]):
         """
         region_leak = check_number("region_leak", region_leak, 0, 1)
         dropout = check_number("dropout", dropout, 0, 1)
+        hardened = check_flag("hardened", hardened)
         rng = generator(rng) if region_leak or dropout else None
         rows, leading = self._rows(x)
 
@@ -285,19 +290,19 @@ class LeafFeedForward(Layer[LeafFeedForwardConfig]):
         y = _weighted(active, mixture) @ weights_out + mixture @ self.params["leaf_bias_out"]
         usage = reach.sum(axis=0)
         cache = LeafCache(
-            rows,
-            leading,
-            p,
-            right,
-            flips,
-            reach,
-            logits,
-            active,
-            kept,
-            bool(hardened),
-            _entropy(p).sum(axis=0) / max(1, len(rows)),
-            usage[: right.shape[1]],
-            usage[right.shape[1] :],
+            x=rows,
+            leading=leading,
+            p=p,
+            right=right,
+            flips=flips,
+            reach=reach,
+            logits=logits,
+            active=active,
+            kept=kept,
+            hardened=hardened,
+            entropies=_entropy(p).sum(axis=0) / max(1, len(rows)),
+            gate_usage=usage[: right.shape[1]],
+            leaf_usage=usage[right.shape[1] :],
         )
         return y.reshape(*leading, y.shape[1]), cache
 
@@ -341,7 +346,7 @@ class LeafFeedForward(Layer[LeafFeedForwardConfig]):
         Parameters
         ----------
         dy : array_like of shape (..., O)
-            Gradient of the loss by the output.
+            Gradient of the loss with respect to the output.
         cache : LeafCache
             From `forward` on the rows in question.
         hardening : float
@@ -350,18 +355,21 @@ class LeafFeedForward(Layer[LeafFeedForwardConfig]):
         Returns
         -------
         dx : array of shape (..., I)
-            Gradient by the input.
+            Gradient with respect to the input.
         grads : dict of str to array
-            Gradients by the parameters, under their names and of their shapes.
+            Gradients with respect to the parameters, under their names and of their shapes.
         """
-        self._check_cache(cache, LeafCache)
-        if cache.x.shape[1] != self.config.input_dim or cache.logits.shape[1:] != (
-            self.params["leaf_bias_in"].shape
-        ):
-            raise ShapeError(
-                "argument 'cache' must come from forward of this layer, "
-                f"got one of inputs {cache.x.shape} and leaves {cache.logits.shape}"
-            )
+        gates, neurons = len(self.params["gate_bias"]), self.params["leaf_bias_in"].shape
+        self._check_cache(
+            cache,
+            LeafCache,
+            x=(self.config.input_dim,),
+            p=(gates,),
+            right=(gates,),
+            reach=(gates + len(self.params["leaf_bias_in"]),),
+            logits=neurons,
+            active=neurons,
+        )
         hardening = check_number("hardening", hardening, 0)
         upstream = self._upstream(dy, cache.leading)
         params = self.params

@@ -158,10 +158,14 @@ class Optimizer:
 
         Raises
         ------
+        ArgumentTypeError
+            If it is no mapping.
         CheckpointError
             If a key is missing or unknown, or an array has another shape or dtype than here.
             Nothing is changed then.
         """
+        if not isinstance(state, Mapping):
+            raise ArgumentTypeError(f"argument 'state' must be a mapping, got {describe(state)}")
         expected: dict[str, NDArray[Any]] = {STEP_KEY: np.array(0, np.int64)}
         expected.update(self._flat_moments())
         wrong = [*_name_differences(expected, state), *_array_differences(expected, state)]
