@@ -67,11 +67,6 @@ def as_rows(
     ArgumentTypeError, ShapeError
         If it is not such an array.
     """
-    # The common case first: a single row is served in a few microseconds, all of this included.
-    if type(value) is np.ndarray and value.dtype is dtype:
-        shape, flags = value.shape, value.flags
-        if len(shape) == 2 and shape[1] == width and flags.c_contiguous and flags.aligned:
-            return value, shape[:1]
     array = as_real_array(value, name)
     shape = array.shape
     if not shape or shape[-1] != width:

@@ -496,7 +496,8 @@ def path_infer(
 ) -> None:
     """Output of FastFeedForward."""
     if len(x) == 1:  # nothing to share; a single row takes little more than the calls around it
-        _path_infer(y, writable(x), weights_in, bias_in, weights_out, activation, 0, 1)
+        x = x if x.flags.writeable else writable(x)
+        _path_infer(y, x, weights_in, bias_in, weights_out, activation, 0, 1)
         return
     trees, count, width = weights_in.shape
     launch(

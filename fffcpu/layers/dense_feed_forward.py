@@ -80,10 +80,6 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
         )
         self._set_up(config, _initial(config, generator(rng)))
 
-    def __call__(self, x: Any, out: Array | None = None) -> Array:
-        """Run the layer on (..., I) and return (..., O), in ``out`` if that is given."""
-        return self._infer(x, out, self._compute)
-
     def _compute(self, y: Array, rows: Array) -> None:
         np.matmul(activate(self._logits(rows), self._activation), self.params["weights_out"], out=y)
 

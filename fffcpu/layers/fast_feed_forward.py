@@ -158,28 +158,6 @@ class FastFeedForward(Layer[FastFeedForwardConfig]):
         # were compiled for, even if somebody makes the parameters read-only.
         self._weights = (params["weights_in"][...], bias[...], params["weights_out"][...])
 
-    def __call__(self, x: Any, out: Array | None = None) -> Array:
-        """Run the layer.
-
-        Parameters
-        ----------
-        x : array_like of shape (..., I)
-            Real numbers in any layout.
-        out : array of shape (..., O), optional
-            Where to write the output; of the parameters' dtype. May overlap ``x``.
-
-        Returns
-        -------
-        array of shape (..., O)
-            ``out`` if it was given.
-
-        Raises
-        ------
-        ShapeError, TypeError
-            If ``x`` or ``out`` is not such an array.
-        """
-        return self._infer(x, out, self._compute)
-
     def _compute(self, y: Array, rows: Array) -> None:
         kernels.choose().path_infer(y, rows, *self._weights, self._activation)
 

@@ -195,28 +195,6 @@ class LeafFeedForward(Layer[LeafFeedForwardConfig]):
         # Views stay writable, as kernels were compiled for, even if the parameters do not.
         self._weights = tuple(array[...] for array in params.values())
 
-    def __call__(self, x: Any, out: Array | None = None) -> Array:
-        """Run the layer: one path and one leaf a row.
-
-        Parameters
-        ----------
-        x : array_like of shape (..., I)
-            Real numbers in any layout.
-        out : array of shape (..., O), optional
-            Where to write the output; of the parameters' dtype. May overlap ``x``.
-
-        Returns
-        -------
-        array of shape (..., O)
-            ``out`` if it was given.
-
-        Raises
-        ------
-        ShapeError, TypeError
-            If ``x`` or ``out`` is not such an array.
-        """
-        return self._infer(x, out, self._compute)
-
     def _compute(self, y: Array, rows: Array) -> None:
         kernels.choose().leaf_infer(y, rows, *self._weights, self._activation)
 
