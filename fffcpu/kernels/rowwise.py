@@ -56,9 +56,9 @@ levels, so that x and dy come from the nearest caches at all levels but the firs
 
 @kernel
 def _descend(
-    logits: Array, nodes: Array, at: int, x: Array, row: int, weights_in: Array, bias_in: Array
+    logits: Array, nodes: Array, slot: int, x: Array, row: int, weights_in: Array, bias_in: Array
 ) -> None:
-    """Write one row's path through every tree to ``logits[at]`` and ``nodes[at]``."""
+    """Write one row's path through every tree to ``logits[slot]`` and ``nodes[slot]``."""
     trees, count, width = weights_in.shape
     biased = bias_in.shape[1] > 0
     for tree in range(trees):
@@ -67,18 +67,18 @@ def _descend(
             logit = dot(weights_in, (tree * count + node) * width, x, row * width, width)
             if biased:
                 logit += bias_in[tree, node]
-            logits[at, tree, level] = logit
-            nodes[at, tree, level] = node
+            logits[slot, tree, level] = logit
+            nodes[slot, tree, level] = node
             node = 2 * node + (2 if logit > 0 else 1)
 
 
 @kernel
-def _offsets(offsets: Array, nodes: Array, at: int, count: int, width: int) -> None:
+def _offsets(offsets: Array, nodes: Array, slot: int, count: int, width: int) -> None:
     """Write where the weights of the nodes that a row visits start."""
     _, trees, levels = nodes.shape
     for tree in range(trees):
         for level in range(levels):
-            offsets[tree * levels + level] = (tree * count + nodes[at, tree, level]) * width
+            offsets[tree * levels + level] = (tree * count + nodes[slot, tree, level]) * width
 
 
 @kernel
@@ -87,7 +87,7 @@ def _output(
     row: int,
     logits: Array,
     nodes: Array,
-    at: int,
+    slot: int,
     active: Array,
     offsets: Array,
     weights_out: Array,
@@ -98,8 +98,8 @@ def _output(
     _, trees, levels = logits.shape
     for tree in range(trees):
         for level in range(levels):
-            active[tree * levels + level] = activate(float(logits[at, tree, level]), activation)
-    _offsets(offsets, nodes, at, count, width)
+            active[tree * levels + level] = activate(float(logits[slot, tree, level]), activation)
+    _offsets(offsets, nodes, slot, count, width)
     weighted_sum(
         y, row * width, active, 0, weights_out, offsets, 0, trees * levels, 0, width, False
     )
