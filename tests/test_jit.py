@@ -79,6 +79,9 @@ def program(tmp_path):
 SAME_LAYER = """
 import numpy as np
 from fffcpu import FastFeedForward
+from fffcpu.kernels import jit
+
+jit.MIN_PARALLEL_WORK = 1 << 18  # the largest batch goes to the pool, the others do not
 
 layer = FastFeedForward(64, 64, 5, rng=0)
 rng = np.random.default_rng(1)
@@ -236,8 +239,10 @@ from fffcpu import FastFeedForward, LeafFeedForward, cmm
 from fffcpu.kernels import jit
 
 
+jit.MIN_PARALLEL_WORK = 1 << 18  # each kernel, both steps of the backward included, is above
+
+
 def bits():
-    # Sizes at which each kernel, the two steps of the backward included, goes to the pool.
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1000, 150)).astype(np.float32)
     dy = rng.standard_normal((1000, 140)).astype(np.float32)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from strategies import PathProblem, leaf_problems, numbers, path_problems
 
 from fffcpu import kernels
-from fffcpu.kernels import vectorized
+from fffcpu.kernels import jit, vectorized
 
 
 def logit_error(problem, weights, bias):
@@ -241,7 +241,9 @@ def test_a_row_has_the_same_bits_in_a_batch_large_enough_for_all_threads(backend
     weights_in, weights_out = rng.standard_normal((2, 2, 31, 96)).astype(dtype)
     bias_in = rng.standard_normal((2, 31)).astype(dtype)
     many, alone = np.empty((701, 96), dtype), np.empty((1, 96), dtype)
-    backend.path_infer(many, x, weights_in, bias_in, weights_out, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jit, "MIN_PARALLEL_WORK", 1)
+        backend.path_infer(many, x, weights_in, bias_in, weights_out, 0)
     for row in [0, 350, 351, 700, *rng.integers(0, 701, 20)]:
         backend.path_infer(alone, x[row : row + 1], weights_in, bias_in, weights_out, 0)
         np.testing.assert_array_equal(alone[0], many[row])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import fffcpu
 from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, ShapeError
+from fffcpu.kernels import jit
 from fffcpu.layers import LAYERS
 from fffcpu.layers.layer import parameter_dtype
 
@@ -349,7 +350,8 @@ def test_loading_another_kind_is_an_error(layer, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["FastFeedForward", "LeafFeedForward"])
-def test_many_threads_may_call_one_layer(kind):
+def test_many_threads_may_call_one_layer(kind, monkeypatch):
+    monkeypatch.setattr(jit, "MIN_PARALLEL_WORK", 1 << 18)
     layer = MAKERS[kind]()
     x = rows(4001)
     expected, wrong = layer(x), []

@@ -49,7 +49,7 @@ JIT = not numba.config.DISABLE_JIT
 CGROUP = Path("/sys/fs/cgroup")
 """Where Linux tells how much CPU a container may use."""
 
-MIN_PARALLEL_WORK = 1 << 18
+MIN_PARALLEL_WORK = 1 << 22
 """Multiply-adds below which a kernel runs on the caller's thread: waking the pool costs more."""
 
 
