@@ -593,7 +593,7 @@ WARNING = "RuntimeWarning: compiled kernels cannot be kept on disk"
 
 
 @pytest.mark.slow
-def test_where_no_folder_is_writable_the_first_call_works_with_one_warning(program):
+def test_where_no_folder_is_writable_the_first_call_works_with_one_warning(program, tmp_path):
     nowhere = """
 import tempfile
 
@@ -604,7 +604,9 @@ def refuse(*arguments, **keywords):
 
 tempfile.TemporaryFile = refuse  # with which Numba tries out a folder
 """
-    warning, stats = run(program(nowhere, FIRST_CALL, REPORT), HOME="/nonexistent")
+    (tmp_path / "file").touch()
+    no_home = str(tmp_path / "file" / "home")  # which cannot be made either
+    warning, stats = run(program(nowhere, FIRST_CALL, REPORT), HOME=no_home)
     assert warning.startswith(WARNING)
     assert "NUMBA_CACHE_DIR" in warning
     assert stats == "0 1"
