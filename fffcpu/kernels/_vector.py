@@ -13,23 +13,37 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, register_model
 
 VECTOR_BYTES = 64
 _INT32 = ir.IntType(32)
+_BYTES = ir.IntType(8).as_pointer()
+
+
+def _register_bytes() -> int:
+    """Return the bytes of the widest registers of the CPU that Numba compiles for."""
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return 64 if "+avx512f" in features.split(",") else 32
+
+
+REGISTER_BYTES = _register_bytes()
+
+_WIDENED = {types.uint16: types.float32, types.int8: types.float32}
+"""What vectors hold of arrays with narrow elements: bfloat16, kept as its bits, and int8."""
 
 
 class _VectorType(types.Type):  # type: ignore[misc]  # numba has no type information
-    """A vector of 64 bytes of float32 or float64."""
+    """A vector of float32 or float64, of 64 bytes or as wide as a register."""
 
-    def __init__(self, dtype: Any) -> None:
+    def __init__(self, dtype: Any, size: int = VECTOR_BYTES) -> None:
         self.dtype = dtype
-        self.lanes = VECTOR_BYTES * 8 // dtype.bitwidth
+        self.lanes = size * 8 // dtype.bitwidth
         super().__init__(f"Vector({dtype} x {self.lanes})")
 
     @property
     def key(self) -> Any:
-        return self.dtype
+        return self.dtype, self.lanes
 
 
 @register_model(_VectorType)
@@ -45,23 +59,46 @@ def _llvm_type(vector: _VectorType) -> Any:
     return ir.VectorType(element, vector.lanes)
 
 
-def _suffix(vector: _VectorType) -> str:
-    """Return how LLVM's names of functions call the type: v16f32 or v8f64."""
-    return f"v{vector.lanes}f{vector.dtype.bitwidth}"
+def _suffix(vector: Any) -> str:
+    """Return how LLVM's names of functions call a vector type: v16f32, v8f64 or v16i8."""
+    element = {ir.FloatType(): "f32", ir.DoubleType(): "f64"}.get(vector.element)
+    return f"v{vector.count}{element or f'i{vector.element.width}'}"
 
 
-def _vector_of(array_type: Any) -> _VectorType:
+def _vector_of(array_type: Any, size: int = VECTOR_BYTES) -> _VectorType:
     """Return the vector type of an array, whose elements must lie side by side."""
     if array_type.layout != "C":
         raise TypingError(f"vectors need C-contiguous arrays, got {array_type}")
-    return _VectorType(array_type.dtype)
+    return _VectorType(_WIDENED.get(array_type.dtype, array_type.dtype), size)
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
+def _stored_type(array_type: Any, vector: _VectorType) -> Any:
+    """Return the LLVM type of a vector as it lies in an array, narrow or not."""
+    if array_type.dtype not in _WIDENED:
+        return _llvm_type(vector)
+    return ir.VectorType(ir.IntType(array_type.dtype.bitwidth), vector.lanes)
+
+
+def _widen(builder: Any, array_type: Any, vector: _VectorType, value: Any) -> Any:
+    """Return what was loaded from an array, as float32 if it was narrow."""
+    if array_type.dtype == types.uint16:  # bfloat16 is the upper half of a float32
+        integers = ir.VectorType(_INT32, vector.lanes)
+        sixteen = ir.Constant(integers, [16] * vector.lanes)
+        bits = builder.shl(builder.zext(value, integers), sixteen)
+        return builder.bitcast(bits, _llvm_type(vector))
+    if array_type.dtype == types.int8:
+        integers = builder.sext(value, ir.VectorType(_INT32, vector.lanes))
+        return builder.sitofp(integers, _llvm_type(vector))
+    return value
+
+
+def _pointer(
+    context: Any, builder: Any, array_type: Any, array: Any, at: Any, vector: _VectorType
+) -> Any:
     """Return the address of a vector in an array."""
     data = context.make_array(array_type)(context, builder, array).data
     address = builder.gep(data, [at])
-    return builder.bitcast(address, _llvm_type(_VectorType(array_type.dtype)).as_pointer())
+    return builder.bitcast(address, _stored_type(array_type, vector).as_pointer())
 
 
 def _splat(builder: Any, vector_type: Any, scalar: Any) -> Any:
@@ -84,61 +121,90 @@ def _declare(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
     return cgutils.get_or_insert_function(builder.module, function, name)
 
 
+def _makers(size: int) -> tuple[Any, ...]:
+    """Return the intrinsics that make vectors of so many bytes: lanes, zeros, broadcast, load."""
+
+    @intrinsic
+    def lanes(typingctx: Any, array: Any) -> Any:
+        number = _vector_of(array, size).lanes
+
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return context.get_constant(types.intp, number)
+
+        return types.intp(array), codegen
+
+    @intrinsic
+    def zeros(typingctx: Any, array: Any) -> Any:
+        vector = _vector_of(array, size)
+
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return ir.Constant(_llvm_type(vector), [0.0] * vector.lanes)
+
+        return vector(array), codegen
+
+    @intrinsic
+    def broadcast(typingctx: Any, scalar: Any) -> Any:
+        vector = _VectorType(scalar, size)
+
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return _splat(builder, _llvm_type(vector), arguments[0])
+
+        return vector(scalar), codegen
+
+    @intrinsic
+    def load(typingctx: Any, array: Any, at: Any) -> Any:
+        vector = _vector_of(array, size)
+
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = _pointer(context, builder, array, *arguments, vector)
+            value = builder.load(pointer, align=array.dtype.bitwidth // 8)
+            return _widen(builder, array, vector, value)
+
+        return vector(array, types.intp), codegen
+
+    @intrinsic
+    def load_partial(typingctx: Any, array: Any, at: Any, count: Any) -> Any:
+        vector = _vector_of(array, size)
+
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = _pointer(context, builder, array, *arguments[:2], vector)
+            stored = _stored_type(array, vector)
+            mask = _mask(builder, vector.lanes, arguments[2])
+            name = f"llvm.masked.load.{_suffix(stored)}.p0{_suffix(stored)}"
+            function = _declare(builder, name, stored, [pointer.type, _INT32, mask.type, stored])
+            alignment = _INT32(array.dtype.bitwidth // 8)
+            nothing = ir.Constant(stored, None)
+            value = builder.call(function, [pointer, alignment, mask, nothing])
+            return _widen(builder, array, vector, value)
+
+        return vector(array, types.intp, types.intp), codegen
+
+    return lanes, zeros, broadcast, load, load_partial
+
+
+lanes, zeros, broadcast, load, load_partial = _makers(VECTOR_BYTES)
+(
+    register_lanes,
+    register_zeros,
+    register_broadcast,
+    load_register,
+    load_register_partial,
+) = _makers(REGISTER_BYTES)
+
+
 @intrinsic
-def lanes(typingctx: Any, array: Any) -> Any:
-    number = _VectorType(array.dtype).lanes
-
+def prefetch(typingctx: Any, array: Any, at: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return context.get_constant(types.intp, number)
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), _BYTES)
+        function = _declare(
+            builder, "llvm.prefetch.p0i8", ir.VoidType(), [_BYTES, _INT32, _INT32, _INT32]
+        )
+        read, second_level, data_cache = _INT32(0), _INT32(3), _INT32(1)
+        builder.call(function, [address, read, second_level, data_cache])
+        return context.get_dummy_value()
 
-    return types.intp(array), codegen
-
-
-@intrinsic
-def zeros(typingctx: Any, array: Any) -> Any:
-    vector = _VectorType(array.dtype)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return ir.Constant(_llvm_type(vector), [0.0] * vector.lanes)
-
-    return vector(array), codegen
-
-
-@intrinsic
-def broadcast(typingctx: Any, scalar: Any) -> Any:
-    vector = _VectorType(scalar)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _splat(builder, _llvm_type(vector), arguments[0])
-
-    return vector(scalar), codegen
-
-
-@intrinsic
-def load(typingctx: Any, array: Any, at: Any) -> Any:
-    vector = _vector_of(array)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _pointer(context, builder, array, *arguments)
-        return builder.load(pointer, align=array.dtype.bitwidth // 8)
-
-    return vector(array, types.intp), codegen
-
-
-@intrinsic
-def load_partial(typingctx: Any, array: Any, at: Any, count: Any) -> Any:
-    vector = _vector_of(array)
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _pointer(context, builder, array, *arguments[:2])
-        value = _llvm_type(vector)
-        mask = _mask(builder, vector.lanes, arguments[2])
-        name = f"llvm.masked.load.{_suffix(vector)}.p0{_suffix(vector)}"
-        function = _declare(builder, name, value, [pointer.type, _INT32, mask.type, value])
-        nothing = ir.Constant(value, [0.0] * vector.lanes)
-        return builder.call(function, [pointer, _INT32(array.dtype.bitwidth // 8), mask, nothing])
-
-    return vector(array, types.intp, types.intp), codegen
+    return types.void(array, types.intp), codegen
 
 
 @intrinsic
@@ -146,7 +212,7 @@ def store(typingctx: Any, array: Any, at: Any, vector: Any) -> Any:
     _vector_of(array)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _pointer(context, builder, array, *arguments[:2])
+        pointer = _pointer(context, builder, array, *arguments[:2], vector)
         builder.store(arguments[2], pointer, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -158,10 +224,10 @@ def store_partial(typingctx: Any, array: Any, at: Any, vector: Any, count: Any) 
     _vector_of(array)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _pointer(context, builder, array, *arguments[:2])
+        pointer = _pointer(context, builder, array, *arguments[:2], vector)
         value = arguments[2]
         mask = _mask(builder, vector.lanes, arguments[3])
-        name = f"llvm.masked.store.{_suffix(vector)}.p0{_suffix(vector)}"
+        name = f"llvm.masked.store.{_suffix(value.type)}.p0{_suffix(value.type)}"
         parameters = [value.type, pointer.type, _INT32, mask.type]
         function = _declare(builder, name, ir.VoidType(), parameters)
         builder.call(function, [value, pointer, _INT32(array.dtype.bitwidth // 8), mask])
@@ -174,7 +240,7 @@ def store_partial(typingctx: Any, array: Any, at: Any, vector: Any, count: Any) 
 def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value = _llvm_type(a)
-        function = _declare(builder, f"llvm.fma.{_suffix(a)}", value, [value] * 3)
+        function = _declare(builder, f"llvm.fma.{_suffix(value)}", value, [value] * 3)
         return builder.call(function, arguments)
 
     return a(a, a, a), codegen
@@ -206,3 +272,88 @@ def ordered_sum(typingctx: Any, vector: Any) -> Any:
         return builder.extract_element(value, _INT32(0))
 
     return vector.dtype(vector), codegen
+
+
+@intrinsic
+def store_sums(typingctx: Any, array: Any, at: Any, sums: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        for k, pointer in enumerate(_pointers(context, builder, array, sums, arguments)):
+            value = builder.extract_value(arguments[2], k)
+            builder.store(value, pointer, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, sums), codegen
+
+
+@intrinsic
+def add_sums(typingctx: Any, array: Any, at: Any, sums: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        result = arguments[2]
+        for k, pointer in enumerate(_pointers(context, builder, array, sums, arguments)):
+            stored = builder.load(pointer, align=array.dtype.bitwidth // 8)
+            value = builder.fadd(builder.extract_value(result, k), stored)
+            result = builder.insert_value(result, value, k)
+        return result
+
+    return sums(array, types.intp, sums), codegen
+
+
+def _pointers(context: Any, builder: Any, array: Any, sums: Any, arguments: Any) -> list[Any]:
+    """Return where the vectors of a tuple lie in an array, one after the other."""
+    vector = sums.dtype
+    places = (
+        builder.add(arguments[1], ir.Constant(arguments[1].type, k * vector.lanes))
+        for k in range(sums.count)
+    )
+    return [_pointer(context, builder, array, arguments[0], at, vector) for at in places]
+
+
+@intrinsic
+def ordered_sums(typingctx: Any, array: Any, sums: Any) -> Any:
+    vector = sums.dtype
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        values = [builder.extract_value(arguments[1], k) for k in range(sums.count)]
+        labels = [[k] for k in range(sums.count)]
+        segment = vector.lanes
+        while segment > 1:
+            values, labels = _halve(builder, values, labels, segment, vector)
+            segment //= 2
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        for value, owners in zip(values, labels, strict=True):
+            for lane, k in enumerate(owners):
+                address = builder.gep(data, [ir.Constant(ir.IntType(64), k)])
+                builder.store(builder.extract_element(value, _INT32(lane)), address)
+        return context.get_dummy_value()
+
+    return types.void(array, sums), codegen
+
+
+def _halve(
+    builder: Any, values: list[Any], labels: list[list[int]], segment: int, vector: _VectorType
+) -> tuple[list[Any], list[list[int]]]:
+    """Add the upper half of each segment of lanes onto the lower; two vectors become one.
+
+    ``labels`` says whose segments lie in a vector. Lanes move within 128 bits where they can, which
+    is one instruction and not two.
+    """
+    if len(values) % 2:
+        values, labels = [*values, values[-1]], [*labels, labels[-1]]
+    half = segment // 2
+    group = max(segment, min(vector.lanes, 128 // vector.dtype.bitwidth))
+    sums, owners = [], []
+    for a, b, of_a, of_b in zip(values[::2], values[1::2], labels[::2], labels[1::2], strict=True):
+        lower, owner = [], []
+        for begin in range(0, vector.lanes, group):
+            for first, of in ((begin, of_a), (begin + vector.lanes, of_b)):
+                for at in range(first, first + group, segment):
+                    lower += range(at, at + half)
+                    owner.append(of[(at % vector.lanes) // segment])
+        upper = [lane + half for lane in lower]
+        shuffled = (
+            builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT32, vector.lanes), lanes))
+            for lanes in (lower, upper)
+        )
+        sums.append(builder.fadd(*shuffled))
+        owners.append(owner)
+    return sums, owners

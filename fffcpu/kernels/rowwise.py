@@ -55,18 +55,24 @@ levels, so that x and dy come from the nearest caches at all levels but the firs
 
 
 @kernel
+def finished_logit(product: Any, bias_in: Array, tree: int, node: int) -> Any:
+    """Return a node's logit, given the dot product with its weights."""
+    if bias_in.shape[1] > 0:
+        return product + bias_in[tree, node]
+    return product
+
+
+@kernel
 def _descend(
     logits: Array, nodes: Array, slot: int, x: Array, row: int, weights_in: Array, bias_in: Array
 ) -> None:
     """Write one row's path through every tree to ``logits[slot]`` and ``nodes[slot]``."""
     trees, count, width = weights_in.shape
-    biased = bias_in.shape[1] > 0
     for tree in range(trees):
         node = 0
         for level in range(logits.shape[2]):
-            logit = dot(weights_in, (tree * count + node) * width, x, row * width, width)
-            if biased:
-                logit += bias_in[tree, node]
+            product = dot(weights_in, (tree * count + node) * width, x, row * width, width)
+            logit = finished_logit(product, bias_in, tree, node)
             logits[slot, tree, level] = logit
             nodes[slot, tree, level] = node
             node = 2 * node + (2 if logit > 0 else 1)

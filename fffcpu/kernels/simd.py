@@ -41,7 +41,13 @@ __all__ = [
     "lanes",
     "load",
     "load_partial",
+    "load_register",
+    "load_register_partial",
     "ordered_sum",
+    "prefetch",
+    "register_broadcast",
+    "register_lanes",
+    "register_zeros",
     "store",
     "store_partial",
     "weighted_sum",
@@ -55,14 +61,23 @@ Array = NDArray[Any]
 if JIT:
     from fffcpu.kernels._vector import (
         add,
+        add_sums,
         broadcast,
         fma,
         lanes,
         load,
         load_partial,
+        load_register,
+        load_register_partial,
         ordered_sum,
+        ordered_sums,
+        prefetch,
+        register_broadcast,
+        register_lanes,
+        register_zeros,
         store,
         store_partial,
+        store_sums,
         zeros,
     )
 else:
@@ -198,3 +213,274 @@ def weighted_sum(
             at = offsets[offsets_at + k] + column
             sum0 = fma(weight, load_partial(rows, at, left), sum0)
         store_partial(out, out_at + column, sum0, left)
+
+
+@kernel
+def dots(
+    products: Array,
+    scratch: Array,
+    x: Array,
+    row0: int,
+    row1: int,
+    row2: int,
+    row3: int,
+    weights: Array,
+    node0: int,
+    node1: int,
+    node2: int,
+    width: int,
+) -> None:
+    """Dot products of four rows with three nodes, each with the bits of `dot`.
+
+    The lanes of `dot` are cut into registers, and one register at a time goes through all columns:
+    twelve sums then fit into the 16 registers of AVX2, and each load serves three or four of them.
+
+    Parameters
+    ----------
+    products : array of shape (12,), written
+        Row by row.
+    scratch : array of 12 * 2 vectors, aligned
+    x, row0, row1, row2, row3
+        Places where the rows start.
+    weights, node0, node1, node2
+        Places where the nodes' weights start.
+    width : int
+    """
+    size = register_lanes(x)
+    step = 2 * lanes(x)
+    whole = width - width % step
+    turns = step // size
+    for turn in range(turns):
+        # The register of the even vectors, then that of the odd ones that is added to it.
+        part = turn // 2 * size + turn % 2 * lanes(x)
+        s00 = s01 = s02 = register_zeros(x)
+        s10 = s11 = s12 = register_zeros(x)
+        s20 = s21 = s22 = register_zeros(x)
+        s30 = s31 = s32 = register_zeros(x)
+        for column in range(part, whole + part, step):
+            w0 = load_register(weights, node0 + column)
+            w1 = load_register(weights, node1 + column)
+            w2 = load_register(weights, node2 + column)
+            v = load_register(x, row0 + column)
+            s00, s01, s02 = fma(v, w0, s00), fma(v, w1, s01), fma(v, w2, s02)
+            v = load_register(x, row1 + column)
+            s10, s11, s12 = fma(v, w0, s10), fma(v, w1, s11), fma(v, w2, s12)
+            v = load_register(x, row2 + column)
+            s20, s21, s22 = fma(v, w0, s20), fma(v, w1, s21), fma(v, w2, s22)
+            v = load_register(x, row3 + column)
+            s30, s31, s32 = fma(v, w0, s30), fma(v, w1, s31), fma(v, w2, s32)
+        left = width - whole - part
+        if left > 0:
+            column = whole + part
+            w0 = load_register_partial(weights, node0 + column, left)
+            w1 = load_register_partial(weights, node1 + column, left)
+            w2 = load_register_partial(weights, node2 + column, left)
+            v = load_register_partial(x, row0 + column, left)
+            s00, s01, s02 = fma(v, w0, s00), fma(v, w1, s01), fma(v, w2, s02)
+            v = load_register_partial(x, row1 + column, left)
+            s10, s11, s12 = fma(v, w0, s10), fma(v, w1, s11), fma(v, w2, s12)
+            v = load_register_partial(x, row2 + column, left)
+            s20, s21, s22 = fma(v, w0, s20), fma(v, w1, s21), fma(v, w2, s22)
+            v = load_register_partial(x, row3 + column, left)
+            s30, s31, s32 = fma(v, w0, s30), fma(v, w1, s31), fma(v, w2, s32)
+        sums = (s00, s01, s02, s10, s11, s12, s20, s21, s22, s30, s31, s32)
+        if turn % 2:
+            sums = add_sums(scratch, 0, sums)
+        if turn == 3:
+            sums = add_sums(scratch, 12 * size, sums)
+        if turn == turns - 1:
+            ordered_sums(products, sums)
+        elif turn % 2:
+            store_sums(scratch, 12 * size, sums)
+        else:
+            store_sums(scratch, 0, sums)
+
+
+@kernel
+def weighted_sums(
+    out: Array,
+    out0: int,
+    out1: int,
+    out2: int,
+    out3: int,
+    weights: Array,
+    rows: Array,
+    offsets: Array,
+    shared: int,
+    count: int,
+    width: int,
+    onto: bool,
+    ahead: Array,
+    new: int,
+) -> None:
+    """Four weighted sums of rows whose first rows are the same, each with `weighted_sum`'s bits.
+
+    Parameters
+    ----------
+    out, out0, out1, out2, out3
+        Places where the results start; equal places must have equal weights and offsets.
+    weights : array of shape (4 * count,)
+        The weights of the first sum, then those of the second, and so on.
+    rows, offsets
+        Where row k of sum i starts in ``rows``: at place ``offsets[i * count + k]``.
+    shared : int
+        How many rows all four sums begin with.
+    count : int
+        Rows of a sum.
+    width : int
+        Columns.
+    onto : bool
+        Whether sums start from what ``out`` holds, and not from 0.
+    ahead, new
+        The first ``new`` places of ``ahead`` start rows that the next call needs; they are fetched
+        into the cache on the way.
+    """
+    size = register_lanes(out)
+    whole = width - width % (2 * size)
+    second, third, fourth = count, 2 * count, 3 * count
+    for column in range(0, whole, 2 * size):
+        for k in range(new):
+            prefetch(rows, ahead[k] + column)
+        a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = register_zeros(out)
+        if onto:
+            a0 = load_register(out, out0 + column)
+            a1 = load_register(out, out0 + column + size)
+            b0 = load_register(out, out1 + column)
+            b1 = load_register(out, out1 + column + size)
+            c0 = load_register(out, out2 + column)
+            c1 = load_register(out, out2 + column + size)
+            d0 = load_register(out, out3 + column)
+            d1 = load_register(out, out3 + column + size)
+        for k in range(shared):
+            at = offsets[k] + column
+            v0, v1 = load_register(rows, at), load_register(rows, at + size)
+            weight = register_broadcast(weights[k])
+            a0, a1 = fma(weight, v0, a0), fma(weight, v1, a1)
+            weight = register_broadcast(weights[second + k])
+            b0, b1 = fma(weight, v0, b0), fma(weight, v1, b1)
+            weight = register_broadcast(weights[third + k])
+            c0, c1 = fma(weight, v0, c0), fma(weight, v1, c1)
+            weight = register_broadcast(weights[fourth + k])
+            d0, d1 = fma(weight, v0, d0), fma(weight, v1, d1)
+        for k in range(shared, count):
+            at = offsets[k] + column
+            weight = register_broadcast(weights[k])
+            a0 = fma(weight, load_register(rows, at), a0)
+            a1 = fma(weight, load_register(rows, at + size), a1)
+            at = offsets[second + k] + column
+            weight = register_broadcast(weights[second + k])
+            b0 = fma(weight, load_register(rows, at), b0)
+            b1 = fma(weight, load_register(rows, at + size), b1)
+            at = offsets[third + k] + column
+            weight = register_broadcast(weights[third + k])
+            c0 = fma(weight, load_register(rows, at), c0)
+            c1 = fma(weight, load_register(rows, at + size), c1)
+            at = offsets[fourth + k] + column
+            weight = register_broadcast(weights[fourth + k])
+            d0 = fma(weight, load_register(rows, at), d0)
+            d1 = fma(weight, load_register(rows, at + size), d1)
+        store(out, out0 + column, a0)
+        store(out, out0 + column + size, a1)
+        store(out, out1 + column, b0)
+        store(out, out1 + column + size, b1)
+        store(out, out2 + column, c0)
+        store(out, out2 + column + size, c1)
+        store(out, out3 + column, d0)
+        store(out, out3 + column + size, d1)
+    if whole < width:
+        # Equal places are neighbours: none may be added to twice.
+        places = (out0, out1, out2, out3)
+        for i in range(4):
+            if i == 0 or places[i] != places[i - 1]:
+                at = i * count
+                weighted_sum(
+                    out, places[i], weights, at, rows, offsets, at, count, whole, width, onto
+                )
+
+
+@kernel
+def row_products(
+    out: Array,
+    out0: int,
+    out1: int,
+    out2: int,
+    out3: int,
+    factors: Array,
+    at0: int,
+    at1: int,
+    at2: int,
+    at3: int,
+    matrix: Array,
+    first: int,
+    stride: int,
+    count: int,
+    start: int,
+    stop: int,
+    onto: bool,
+) -> None:
+    """Four rows times a matrix, from column ``start`` to ``stop``, with `weighted_sum`'s bits.
+
+    Parameters
+    ----------
+    out, out0, out1, out2, out3
+        Column c of the results goes to places ``out0 + c`` to ``out3 + c``.
+    factors, at0, at1, at2, at3
+        Where the four runs of ``count`` factors start.
+    matrix, first, stride
+        Row k of the matrix starts at place ``first + k * stride``.
+    onto : bool
+        Whether sums start from what ``out`` holds, and not from 0.
+    """
+    size = register_lanes(out)
+    whole = start + (stop - start) // (2 * size) * (2 * size)
+    for column in range(start, whole, 2 * size):
+        a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = register_zeros(out)
+        if onto:
+            a0 = load_register(out, out0 + column)
+            a1 = load_register(out, out0 + column + size)
+            b0 = load_register(out, out1 + column)
+            b1 = load_register(out, out1 + column + size)
+            c0 = load_register(out, out2 + column)
+            c1 = load_register(out, out2 + column + size)
+            d0 = load_register(out, out3 + column)
+            d1 = load_register(out, out3 + column + size)
+        at = first + column
+        for k in range(count):
+            v0, v1 = load_register(matrix, at), load_register(matrix, at + size)
+            factor = register_broadcast(factors[at0 + k])
+            a0, a1 = fma(factor, v0, a0), fma(factor, v1, a1)
+            factor = register_broadcast(factors[at1 + k])
+            b0, b1 = fma(factor, v0, b0), fma(factor, v1, b1)
+            factor = register_broadcast(factors[at2 + k])
+            c0, c1 = fma(factor, v0, c0), fma(factor, v1, c1)
+            factor = register_broadcast(factors[at3 + k])
+            d0, d1 = fma(factor, v0, d0), fma(factor, v1, d1)
+            at += stride
+        store(out, out0 + column, a0)
+        store(out, out0 + column + size, a1)
+        store(out, out1 + column, b0)
+        store(out, out1 + column + size, b1)
+        store(out, out2 + column, c0)
+        store(out, out2 + column + size, c1)
+        store(out, out3 + column, d0)
+        store(out, out3 + column + size, d1)
+    for column in range(whole, stop, size):
+        left = stop - column
+        a0 = b0 = c0 = d0 = register_zeros(out)
+        if onto:
+            a0 = load_register_partial(out, out0 + column, left)
+            b0 = load_register_partial(out, out1 + column, left)
+            c0 = load_register_partial(out, out2 + column, left)
+            d0 = load_register_partial(out, out3 + column, left)
+        at = first + column
+        for k in range(count):
+            v0 = load_register_partial(matrix, at, left)
+            a0 = fma(register_broadcast(factors[at0 + k]), v0, a0)
+            b0 = fma(register_broadcast(factors[at1 + k]), v0, b0)
+            c0 = fma(register_broadcast(factors[at2 + k]), v0, c0)
+            d0 = fma(register_broadcast(factors[at3 + k]), v0, d0)
+            at += stride
+        store_partial(out, out0 + column, a0, left)
+        store_partial(out, out1 + column, b0, left)
+        store_partial(out, out2 + column, c0, left)
+        store_partial(out, out3 + column, d0, left)

@@ -1,0 +1,827 @@
+"""Numba kernels for batches: rows that visit the same nodes are taken together.
+
+The backend functions do what `fffcpu.kernels.vectorized` says, with the bits of
+`fffcpu.kernels.rowwise`. A row descends two levels at a time. Rows of a block lie sorted by the
+node they have reached; those at one node are taken four at a time with that node and both its
+children, so that each load of a weight serves four rows and each load of x three nodes::
+
+              node n   left child   right child
+    row 17      s          s             s       the row goes on to one of four grandchildren,
+    row 3       s          s             s       and the rows of node n are sorted by it
+    row 88      s          s             s
+    row 41      s          s             s
+
+One product in three is not needed; sharing the loads is worth more. One or two rows that are left
+at a node take single dot products.
+
+A large batch does this twice, since a block of rows must fit into the cache with the weights it
+meets::
+
+    blocks of rows in their own order      levels 0 .. 5, whose weights (63 nodes) stay in cache
+    all rows, sorted by node at level 6    one counting sort
+    blocks of rows of one subtree          levels 6 .. 11, then their outputs
+
+In a block that is sorted by leaf, four neighbours share most of their path, and the rows of
+``weights_out`` on that shared part are loaded once for the four outputs. In LeafFeedForward the
+rows of a leaf go through its two matrices four at a time, a slice of a matrix after the other, so
+that a slice is read from the nearest cache by all rows but the first four.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.kernels.elementwise import activate
+from fffcpu.kernels.jit import kernel, launch, parallel_kernel, prange, writable
+from fffcpu.kernels.rowwise import finished_logit, path_backward
+from fffcpu.kernels.simd import add, dot, dots, lanes, load_partial, row_products
+from fffcpu.kernels.simd import store_partial, weighted_sums
+
+__all__ = [
+    "leaf_infer",
+    "leaf_route",
+    "path_backward",
+    "path_forward",
+    "path_infer",
+    "path_logits",
+]
+
+Array = NDArray[Any]
+
+BLOCK_ROWS = 128
+"""Rows of a block: at BERT's size their x takes 384 KiB."""
+
+ROWS_IN_SUBTREE = 48
+"""Rows that a subtree should have on average for a batch to be sorted by it."""
+
+MOST_LEVELS_ABOVE = 6
+"""Levels of a large batch that are taken before it is sorted: 63 nodes."""
+
+SLICE_BYTES = 16 * 1024
+"""Size of the slice of a leaf's matrix that all rows of the leaf go through at a time."""
+
+
+class _Descent(NamedTuple):
+    """Rows on their way down one tree."""
+
+    x: Array
+    """Input rows (B, I)."""
+    weights_in: Array
+    """Weights (T, N, I)."""
+    bias_in: Array
+    """Biases as in `fffcpu.kernels.vectorized.path_logits`."""
+    tree: int
+    """Which tree."""
+    inclusive: bool
+    """Whether a logit of 0 sends a row right, as in LeafFeedForward."""
+    logits: Array
+    """Logits (B, slots, L), written."""
+    slot: int
+    """Where in ``logits`` those of this tree go."""
+    reached: Array
+    """The node each row is at (B,), int32, changed."""
+    order: Array
+    """Row numbers (B,), int32; those of a block lie sorted by node, changed."""
+
+
+class _Scratch(NamedTuple):
+    """Memory that a thread works in."""
+
+    products: Array
+    """Dot products of four rows with three nodes."""
+    sums: Array
+    """Lanes of these products."""
+    spare: Array
+    """Row numbers of a block."""
+    places: Array
+    """Where each of four groups of rows goes."""
+
+
+@kernel
+def _new_scratch(x: Array) -> _Scratch:
+    return _Scratch(
+        np.empty(12, x.dtype),
+        np.empty(24 * lanes(x), x.dtype),
+        np.empty(BLOCK_ROWS, np.int32),
+        np.empty(5, np.int64),
+    )
+
+
+# --- Descending ---------------------------------------------------------------------------------
+
+
+@kernel
+def _visit(descent: _Descent, row: int, level: int, node: int, product: Any) -> int:
+    """Write a logit, and return the child the row goes to."""
+    logit = finished_logit(product, descent.bias_in, descent.tree, node)
+    descent.logits[row, descent.slot, level] = logit
+    right = logit > 0 or (descent.inclusive and logit == 0)
+    return 2 * node + (2 if right else 1)
+
+
+@kernel
+def _step_alone(descent: _Descent, row: int, level: int, node: int) -> int:
+    """Take one row a level down, and return the child it goes to."""
+    _, count, width = descent.weights_in.shape
+    at = (descent.tree * count + node) * width
+    product = dot(descent.weights_in, at, descent.x, row * width, width)
+    return _visit(descent, row, level, node, product)
+
+
+@kernel
+def _two_levels(descent: _Descent, begin: int, end: int, level: int, scratch: _Scratch) -> None:
+    """Take rows that are at one node two levels down."""
+    _, count, width = descent.weights_in.shape
+    order, reached = descent.order, descent.reached
+    node = reached[order[begin]]
+    at = (descent.tree * count + node) * width
+    children = (descent.tree * count + 2 * node + 1) * width
+    k = begin
+    while k < end:
+        if end - k < 3:
+            row = order[k]
+            child = _step_alone(descent, row, level, node)
+            reached[row] = _step_alone(descent, row, level + 1, child)
+            k += 1
+            continue
+        dots(
+            scratch.products,
+            scratch.sums,
+            descent.x,
+            order[k] * width,
+            order[k + 1] * width,
+            order[k + 2] * width,
+            order[min(k + 3, end - 1)] * width,
+            descent.weights_in,
+            at,
+            children,
+            children + width,
+            width,
+        )
+        for i in range(min(4, end - k)):
+            row = order[k + i]
+            child = _visit(descent, row, level, node, scratch.products[3 * i])
+            product = scratch.products[3 * i + child - 2 * node]
+            reached[row] = _visit(descent, row, level + 1, child, product)
+        k += 4
+
+
+@kernel
+def _sort_run(descent: _Descent, begin: int, end: int, first: int, scratch: _Scratch) -> None:
+    """Sort a run of rows by the node they reached, one of four from ``first`` on; stable."""
+    order, reached = descent.order, descent.reached
+    places, spare = scratch.places, scratch.spare
+    places[:] = 0
+    for k in range(begin, end):
+        spare[k - begin] = order[k]
+        places[reached[order[k]] - first + 1] += 1
+    places[0] = begin
+    for way in range(1, 4):
+        places[way] += places[way - 1]
+    for k in range(end - begin):
+        way = reached[spare[k]] - first
+        order[places[way]] = spare[k]
+        places[way] += 1
+
+
+@kernel
+def _run_end(descent: _Descent, begin: int, end: int) -> int:
+    """Return where the run of sorted rows ends that are at the node of the row at ``begin``."""
+    node = descent.reached[descent.order[begin]]
+    stop = begin + 1
+    while stop < end and descent.reached[descent.order[stop]] == node:
+        stop += 1
+    return stop
+
+
+@kernel
+def _descend_block(
+    descent: _Descent, begin: int, end: int, first: int, last: int, scratch: _Scratch
+) -> None:
+    """Take a block of sorted rows from level ``first`` to level ``last``, and keep it sorted.
+
+    Level ``last`` may be the one below the tree's last: a row then stands at the child it would
+    have gone to.
+    """
+    level = first
+    if (last - first) % 2:
+        run = begin
+        while run < end:
+            stop = _run_end(descent, run, end)
+            node = descent.reached[descent.order[run]]
+            for k in range(run, stop):
+                row = descent.order[k]
+                descent.reached[row] = _step_alone(descent, row, level, node)
+            _sort_run(descent, run, stop, 2 * node + 1, scratch)
+            run = stop
+        level += 1
+    while level < last:
+        run = begin
+        while run < end:
+            stop = _run_end(descent, run, end)
+            node = descent.reached[descent.order[run]]
+            _two_levels(descent, run, stop, level, scratch)
+            _sort_run(descent, run, stop, 4 * node + 3, scratch)
+            run = stop
+        level += 2
+
+
+@kernel
+def _upper(
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    tree: int,
+    inclusive: bool,
+    logits: Array,
+    slot: int,
+    reached: Array,
+    order: Array,
+    top: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Take rows in their own order to level ``top``."""
+    descent = _Descent(x, weights_in, bias_in, tree, inclusive, logits, slot, reached, order)
+    scratch = _new_scratch(x)
+    for begin in range(start, stop, BLOCK_ROWS):
+        end = min(begin + BLOCK_ROWS, stop)
+        for row in range(begin, end):
+            reached[row] = 0
+            order[row] = row
+        _descend_block(descent, begin, end, 0, top, scratch)
+
+
+@parallel_kernel
+def _upper_parallel(
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    tree: int,
+    inclusive: bool,
+    logits: Array,
+    slot: int,
+    reached: Array,
+    order: Array,
+    top: int,
+    rows: int,
+    ranges: int,
+) -> None:
+    for part in prange(ranges):
+        start, stop = rows * part // ranges, rows * (part + 1) // ranges
+        _upper(
+            x,
+            weights_in,
+            bias_in,
+            tree,
+            inclusive,
+            logits,
+            slot,
+            reached,
+            order,
+            top,
+            start,
+            stop,
+        )
+
+
+@kernel
+def _sort(order: Array, reached: Array, top: int) -> None:
+    """Sort all rows by the node they reached at level ``top``; stable."""
+    first = (1 << top) - 1
+    places = np.zeros((1 << top) + 1, np.int64)
+    for row in range(reached.size):
+        places[reached[row] - first + 1] += 1
+    for k in range(1, places.size):
+        places[k] += places[k - 1]
+    for row in range(reached.size):
+        k = reached[row] - first
+        order[places[k]] = row
+        places[k] += 1
+
+
+@kernel
+def _next_block(descent: _Descent, begin: int, stop: int, top: int) -> int:
+    """Return where the block ends that starts at ``begin``: rows of one subtree."""
+    end = min(begin + BLOCK_ROWS, stop)
+    if top > 0:
+        return _run_end(descent, begin, end)
+    for row in range(begin, end):  # nobody has touched these rows
+        descent.reached[row] = 0
+        descent.order[row] = row
+    return end
+
+
+# --- FastFeedForward ------------------------------------------------------------------------------
+
+
+@kernel
+def _new_nodes(descent: _Descent, begin: int, end: int, width: int, ahead: Array) -> int:
+    """Write where weights of nodes start that rows visit and the row before them did not.
+
+    Returns
+    -------
+    int
+        How many there are.
+    """
+    levels = descent.logits.shape[2]
+    first = descent.tree * descent.weights_in.shape[1]
+    new = 0
+    for k in range(begin, end):
+        here = descent.reached[descent.order[k]] + 1
+        before = descent.reached[descent.order[k - 1]] + 1
+        shift = 1
+        while shift < levels and here >> shift != before >> shift:
+            ahead[new] = (first + (here >> shift) - 1) * width
+            new += 1
+            shift += 1
+    return new
+
+
+@kernel
+def _path_outputs(
+    y: Array,
+    descent: _Descent,
+    begin: int,
+    end: int,
+    weights_out: Array,
+    activation: int,
+    active: Array,
+    offsets: Array,
+    ahead: Array,
+) -> None:
+    """Write the outputs of a block of rows that is sorted by leaf, and has passed its leaf."""
+    _, count, width = weights_out.shape
+    levels = descent.logits.shape[2]
+    order = descent.order
+    for k in range(begin, end, 4):
+        for i in range(4):
+            row = order[min(k + i, end - 1)]
+            for level in range(levels):
+                node = ((descent.reached[row] + 1) >> (levels - level)) - 1
+                logit = descent.logits[row, descent.slot, level]
+                offsets[i * levels + level] = (descent.tree * count + node) * width
+                active[i * levels + level] = activate(float(logit), activation)
+        shared = 1
+        while (
+            shared < levels
+            and offsets[shared] == offsets[levels + shared]
+            and offsets[shared] == offsets[2 * levels + shared]
+            and offsets[shared] == offsets[3 * levels + shared]
+        ):
+            shared += 1
+        new = _new_nodes(descent, min(k + 4, end), min(k + 8, end), width, ahead)
+        weighted_sums(
+            y,
+            order[k] * width,
+            order[min(k + 1, end - 1)] * width,
+            order[min(k + 2, end - 1)] * width,
+            order[min(k + 3, end - 1)] * width,
+            active,
+            weights_out,
+            offsets,
+            shared,
+            levels,
+            width,
+            descent.tree > 0,
+            ahead,
+            new,
+        )
+
+
+@kernel
+def _path_lower(
+    y: Array,
+    nodes: Array,
+    weights_out: Array,
+    activation: int,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    tree: int,
+    logits: Array,
+    slot: int,
+    reached: Array,
+    order: Array,
+    top: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Take sorted rows from level ``top`` to their leaves, and write what was asked for."""
+    descent = _Descent(x, weights_in, bias_in, tree, False, logits, slot, reached, order)
+    scratch = _new_scratch(x)
+    levels = logits.shape[2]
+    active = np.empty(4 * levels, x.dtype)
+    offsets, ahead = np.empty(4 * levels, np.int64), np.empty(4 * levels, np.int64)
+    begin = start
+    while begin < stop:
+        end = _next_block(descent, begin, stop, top)
+        _descend_block(descent, begin, end, top, levels, scratch)
+        if len(y):
+            _path_outputs(y, descent, begin, end, weights_out, activation, active, offsets, ahead)
+        if len(nodes):
+            for k in range(begin, end):
+                row = order[k]
+                for level in range(levels):
+                    nodes[row, slot, level] = ((reached[row] + 1) >> (levels - level)) - 1
+        begin = end
+
+
+@parallel_kernel
+def _path_lower_parallel(
+    y: Array,
+    nodes: Array,
+    weights_out: Array,
+    activation: int,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    tree: int,
+    logits: Array,
+    slot: int,
+    reached: Array,
+    order: Array,
+    top: int,
+    rows: int,
+    ranges: int,
+) -> None:
+    for part in prange(ranges):
+        start, stop = rows * part // ranges, rows * (part + 1) // ranges
+        _path_lower(
+            y,
+            nodes,
+            weights_out,
+            activation,
+            x,
+            weights_in,
+            bias_in,
+            tree,
+            logits,
+            slot,
+            reached,
+            order,
+            top,
+            start,
+            stop,
+        )
+
+
+# --- LeafFeedForward --------------------------------------------------------------------------------
+
+
+@kernel
+def _leaf_outputs(
+    y: Array,
+    x: Array,
+    rows: Array,
+    leaf: int,
+    logits: Array,
+    leaf_weights_in: Array,
+    leaf_bias_in: Array,
+    leaf_weights_out: Array,
+    leaf_bias_out: Array,
+    activation: int,
+    hidden: Array,
+) -> None:
+    """Write the outputs of rows that reach one leaf.
+
+    Parameters
+    ----------
+    rows : int32 array
+        Which rows.
+    logits : array of shape (B, 1, depth)
+        Logits of the gates.
+    hidden : array of shape (at least as many as rows, H), written
+    """
+    _, width_in, neurons = leaf_weights_in.shape
+    width_out = leaf_weights_out.shape[2]
+    last = rows.size - 1
+    vectors, active = x.reshape(-1), hidden.reshape(-1)
+    slice_rows = max(16, SLICE_BYTES // (neurons * x.itemsize))
+    for first in range(0, width_in, slice_rows):
+        for k in range(0, rows.size, 4):
+            k1, k2, k3 = min(k + 1, last), min(k + 2, last), min(k + 3, last)
+            row_products(
+                hidden,
+                k * neurons,
+                k1 * neurons,
+                k2 * neurons,
+                k3 * neurons,
+                vectors,
+                rows[k] * width_in + first,
+                rows[k1] * width_in + first,
+                rows[k2] * width_in + first,
+                rows[k3] * width_in + first,
+                leaf_weights_in,
+                (leaf * width_in + first) * neurons,
+                neurons,
+                min(slice_rows, width_in - first),
+                0,
+                neurons,
+                first > 0,
+            )
+    for k in range(rows.size):
+        finite = True
+        for level in range(logits.shape[2]):
+            finite = finite and math.isfinite(logits[rows[k], 0, level])
+        for neuron in range(neurons):
+            logit = hidden[k, neuron] + leaf_bias_in[leaf, neuron]
+            hidden[k, neuron] = activate(float(logit), activation) if finite else math.nan
+    step = lanes(y)
+    slice_columns = max(1, SLICE_BYTES // (neurons * x.itemsize) // (2 * step)) * 2 * step
+    for start in range(0, width_out, slice_columns):
+        stop = min(start + slice_columns, width_out)
+        for k in range(0, rows.size, 4):
+            k1, k2, k3 = min(k + 1, last), min(k + 2, last), min(k + 3, last)
+            row_products(
+                y,
+                rows[k] * width_out,
+                rows[k1] * width_out,
+                rows[k2] * width_out,
+                rows[k3] * width_out,
+                active,
+                k * neurons,
+                k1 * neurons,
+                k2 * neurons,
+                k3 * neurons,
+                leaf_weights_out,
+                leaf * neurons * width_out,
+                width_out,
+                neurons,
+                start,
+                stop,
+                False,
+            )
+        for k in range(rows.size):
+            for column in range(start, stop, step):
+                left = stop - column
+                at = rows[k] * width_out + column
+                bias = load_partial(leaf_bias_out, leaf * width_out + column, left)
+                store_partial(y, at, add(load_partial(y, at, left), bias), left)
+
+
+@kernel
+def _leaf_lower(
+    y: Array,
+    leaves: Array,
+    leaf_weights_in: Array,
+    leaf_bias_in: Array,
+    leaf_weights_out: Array,
+    leaf_bias_out: Array,
+    activation: int,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    logits: Array,
+    reached: Array,
+    order: Array,
+    top: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Take sorted rows from level ``top`` to their leaves, and write what was asked for."""
+    descent = _Descent(x, weights_in, bias_in, 0, True, logits, 0, reached, order)
+    scratch = _new_scratch(x)
+    depth = logits.shape[2]
+    gates = weights_in.shape[1]
+    hidden = np.empty((BLOCK_ROWS, leaf_weights_in.shape[2]), x.dtype)
+    begin = start
+    while begin < stop:
+        end = _next_block(descent, begin, stop, top)
+        _descend_block(descent, begin, end, top, depth, scratch)
+        if len(leaves):
+            for k in range(begin, end):
+                leaves[order[k]] = reached[order[k]] - gates
+        run = begin
+        while len(y) and run < end:
+            after = _run_end(descent, run, end)
+            _leaf_outputs(
+                y,
+                x,
+                order[run:after],
+                reached[order[run]] - gates,
+                logits,
+                leaf_weights_in,
+                leaf_bias_in,
+                leaf_weights_out,
+                leaf_bias_out,
+                activation,
+                hidden,
+            )
+            run = after
+        begin = end
+
+
+@parallel_kernel
+def _leaf_lower_parallel(
+    y: Array,
+    leaves: Array,
+    leaf_weights_in: Array,
+    leaf_bias_in: Array,
+    leaf_weights_out: Array,
+    leaf_bias_out: Array,
+    activation: int,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    logits: Array,
+    reached: Array,
+    order: Array,
+    top: int,
+    rows: int,
+    ranges: int,
+) -> None:
+    for part in prange(ranges):
+        start, stop = rows * part // ranges, rows * (part + 1) // ranges
+        _leaf_lower(
+            y,
+            leaves,
+            leaf_weights_in,
+            leaf_bias_in,
+            leaf_weights_out,
+            leaf_bias_out,
+            activation,
+            x,
+            weights_in,
+            bias_in,
+            logits,
+            reached,
+            order,
+            top,
+            start,
+            stop,
+        )
+
+
+# --- Whole batches ----------------------------------------------------------------------------------
+
+
+def _top(rows: int, levels: int) -> int:
+    """Return the level by whose nodes a batch is sorted; 0 if it is not."""
+    top = min(rows // ROWS_IN_SUBTREE, 1 << MOST_LEVELS_ABOVE).bit_length() - 1
+    if top < 2:
+        return 0
+    top = min(top, levels - 2)
+    return max(0, top - (levels - top) % 2)  # the levels below are taken in pairs
+
+
+def _descend_to(
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    tree: int,
+    inclusive: bool,
+    logits: Array,
+    slot: int,
+    reached: Array,
+    order: Array,
+) -> int:
+    """Take all rows to the level by whose nodes they are then sorted, and return that level."""
+    rows, _, levels = logits.shape
+    top = _top(rows, levels)
+    if top:
+        arguments = (x, weights_in, bias_in, tree, inclusive, logits, slot, reached, order, top)
+        launch(_upper, _upper_parallel, rows, top * x.shape[1], *arguments)
+        _sort(order, reached, top)
+    return top
+
+
+def _run_paths(
+    y: Array,
+    nodes: Array,
+    logits: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    activation: int,
+) -> None:
+    """Descend tree by tree; ``y`` or ``nodes`` without rows are not written."""
+    rows, slots, levels = logits.shape
+    x = writable(x)
+    reached, order = np.empty(rows, np.int32), np.empty(rows, np.int32)
+    for tree in range(len(weights_in)):
+        slot = tree % slots
+        top = _descend_to(x, weights_in, bias_in, tree, False, logits, slot, reached, order)
+        launch(
+            _path_lower,
+            _path_lower_parallel,
+            rows,
+            (levels - top) * x.shape[1] + levels * weights_out.shape[2],
+            y,
+            nodes,
+            weights_out,
+            activation,
+            x,
+            weights_in,
+            bias_in,
+            tree,
+            logits,
+            slot,
+            reached,
+            order,
+            top,
+        )
+
+
+def _run_leaves(
+    y: Array,
+    leaves: Array,
+    x: Array,
+    gate_weights: Array,
+    gate_bias: Array,
+    leaf_weights_in: Array,
+    leaf_bias_in: Array,
+    leaf_weights_out: Array,
+    leaf_bias_out: Array,
+    activation: int,
+) -> None:
+    """Descend to the leaves; ``y`` or ``leaves`` without rows are not written."""
+    x = writable(x)
+    depth = len(gate_weights).bit_length()
+    logits = np.empty((len(x), 1, depth), x.dtype)
+    reached, order = np.empty(len(x), np.int32), np.empty(len(x), np.int32)
+    weights_in, bias_in = gate_weights[np.newaxis], gate_bias[np.newaxis]
+    top = _descend_to(x, weights_in, bias_in, 0, True, logits, 0, reached, order)
+    _, width_in, neurons = leaf_weights_in.shape
+    launch(
+        _leaf_lower,
+        _leaf_lower_parallel,
+        len(x),
+        (depth - top) * width_in + neurons * (width_in + leaf_weights_out.shape[2]),
+        y,
+        leaves,
+        leaf_weights_in,
+        leaf_bias_in,
+        leaf_weights_out,
+        leaf_bias_out,
+        activation,
+        x,
+        weights_in,
+        bias_in,
+        logits,
+        reached,
+        order,
+        top,
+    )
+
+
+# --- What every backend module exports; `fffcpu.kernels.vectorized` documents it --------------------
+
+
+def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array) -> None:
+    """Conditional matrix multiplication: the logits of the nodes each row visits."""
+    nothing = np.empty((0, 1), x.dtype)
+    _run_paths(nothing, nodes, logits, x, weights_in, bias_in, weights_in[:, :0], 0)
+
+
+def path_infer(
+    y: Array, x: Array, weights_in: Array, bias_in: Array, weights_out: Array, activation: int
+) -> None:
+    """Output of FastFeedForward."""
+    logits = np.empty((len(x), 1, weights_in.shape[1].bit_length()), x.dtype)
+    nodes = np.empty((0, 1, 1), np.int32)
+    _run_paths(y, nodes, logits, x, weights_in, bias_in, weights_out, activation)
+
+
+def path_forward(
+    y: Array,
+    logits: Array,
+    nodes: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    activation: int,
+) -> None:
+    """Like `path_infer`, and keep what `path_backward` needs."""
+    _run_paths(y, nodes, logits, x, weights_in, bias_in, weights_out, activation)
+
+
+def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -> None:
+    """Leaf that each row reaches in LeafFeedForward."""
+    nothing = np.empty((0, 1), x.dtype)
+    matrices, biases = np.empty((1, x.shape[1], 1), x.dtype), np.empty((1, 1), x.dtype)
+    leaf = (matrices, biases, matrices[:, :1], biases)
+    _run_leaves(nothing, leaves, x, gate_weights, gate_bias, *leaf, 0)
+
+
+def leaf_infer(
+    y: Array,
+    x: Array,
+    gate_weights: Array,
+    gate_bias: Array,
+    leaf_weights_in: Array,
+    leaf_bias_in: Array,
+    leaf_weights_out: Array,
+    leaf_bias_out: Array,
+    activation: int,
+) -> None:
+    """Output of LeafFeedForward at inference: the network of the one leaf that each row reaches."""
+    leaf = (leaf_weights_in, leaf_bias_in, leaf_weights_out, leaf_bias_out)
+    leaves = np.empty(0, np.int32)
+    _run_leaves(y, leaves, x, gate_weights, gate_bias, *leaf, activation)
