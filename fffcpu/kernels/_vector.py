@@ -179,16 +179,28 @@ def _makers(size: int) -> tuple[Any, ...]:
 
         return vector(array, types.intp, types.intp), codegen
 
-    return lanes, zeros, broadcast, load, load_partial
+    @intrinsic
+    def repeat(typingctx: Any, array: Any, at: Any) -> Any:
+        vector = _vector_of(array, size)
+
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            data = context.make_array(array)(context, builder, arguments[0]).data
+            element = builder.load(builder.gep(data, [arguments[1]]))
+            return _splat(builder, _llvm_type(vector), element)
+
+        return vector(array, types.intp), codegen
+
+    return lanes, zeros, broadcast, load, load_partial, repeat
 
 
-lanes, zeros, broadcast, load, load_partial = _makers(VECTOR_BYTES)
+lanes, zeros, broadcast, load, load_partial, repeat = _makers(VECTOR_BYTES)
 (
     register_lanes,
     register_zeros,
-    register_broadcast,
+    _,
     load_register,
     load_register_partial,
+    repeat_register,
 ) = _makers(REGISTER_BYTES)
 
 

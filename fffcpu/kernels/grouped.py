@@ -36,10 +36,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.kernels.elementwise import activate
+from fffcpu.kernels.gradients import path_backward
 from fffcpu.kernels.jit import kernel, launch, parallel_kernel, prange, writable
-from fffcpu.kernels.rowwise import finished_logit, path_backward
-from fffcpu.kernels.simd import add, dot, dots, lanes, load_partial, row_products
-from fffcpu.kernels.simd import store_partial, weighted_sums
+from fffcpu.kernels.rowwise import finished_logit
+from fffcpu.kernels.simd import (
+    add,
+    dot,
+    dots,
+    lanes,
+    load_partial,
+    row_products,
+    store_partial,
+    weighted_sums,
+)
 
 __all__ = [
     "leaf_infer",

@@ -9,17 +9,6 @@ runs of contiguous memory, level by level::
                              ...
                              node 5 |################|
     weights_out (T, N, O)    the same nodes again, all at once: y is written in one pass
-
-The backward has two steps, and no two threads ever write the same memory. The first goes over rows:
-each row's logit gradients, and its ``dx``. The second goes over tasks (block of columns, tree):
-rows sorted by the last node of their path are sorted by node at every level, so each node's
-gradient is a weighted sum over a run of rows::
-
-    order of rows     r7 r2 r9   r0 r4   r1 r3 r5 r8
-    node at level 1   |----- 1 -----|   |--- 2 ----|       each run: d_weights[node] += sum
-    node at level 2   |- 3 -|   |- 4 -|   |--- 6 ----|
-
-Sums go in that order whatever the number of threads, so gradients have the same bits.
 """
 
 from __future__ import annotations
@@ -30,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.kernels.elementwise import activate, activate_gradient
+from fffcpu.kernels.elementwise import activate
+from fffcpu.kernels.gradients import path_backward
 from fffcpu.kernels.jit import kernel, launch, parallel_kernel, prange, writable
 from fffcpu.kernels.simd import dot, weighted_sum
 
@@ -44,12 +34,6 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-
-BLOCK_COLUMNS = 128
-BLOCK_ROWS = 128
-"""The backward's second step takes blocks of 128 x 128 elements (64 KiB in float32) through all
-levels, so that x and dy come from the nearest caches at all levels but the first."""
-
 
 # --- One row of FastFeedForward ---------------------------------------------------------------
 
@@ -212,172 +196,6 @@ def _path_forward_parallel(
         )
 
 
-@kernel
-def _path_deltas(
-    dx: Array,
-    delta: Array,
-    active: Array,
-    rank: Array,
-    dy: Array,
-    logits: Array,
-    nodes: Array,
-    weights_in: Array,
-    weights_out: Array,
-    activation: int,
-    start: int,
-    stop: int,
-) -> None:
-    """Backward, first step: write dx, and logit gradients and activations in sorted order.
-
-    ``delta`` and ``active`` have shape (T, L, B); ``rank`` (T, B) says where a row stands.
-    """
-    trees, count, input_width = weights_in.shape
-    output_width = weights_out.shape[2]
-    levels = logits.shape[2]
-    own = np.empty(trees * levels, dx.dtype)
-    offsets = np.empty(trees * levels, np.int64)
-    for row in range(start, stop):
-        for tree in range(trees):
-            place = rank[tree, row]
-            for level in range(levels):
-                logit = float(logits[row, tree, level])
-                at = (tree * count + nodes[row, tree, level]) * output_width
-                d_active = dot(weights_out, at, dy, row * output_width, output_width)
-                d_logit = d_active * activate_gradient(logit, activation)
-                own[tree * levels + level] = d_logit
-                delta[tree, level, place] = d_logit
-                active[tree, level, place] = activate(logit, activation)
-        _offsets(offsets, nodes, row, count, input_width)
-        weighted_sum(
-            dx,
-            row * input_width,
-            own,
-            0,
-            weights_in,
-            offsets,
-            0,
-            trees * levels,
-            0,
-            input_width,
-            False,
-        )
-
-
-@parallel_kernel
-def _path_deltas_parallel(
-    dx: Array,
-    delta: Array,
-    active: Array,
-    rank: Array,
-    dy: Array,
-    logits: Array,
-    nodes: Array,
-    weights_in: Array,
-    weights_out: Array,
-    activation: int,
-    rows: int,
-    ranges: int,
-) -> None:
-    for part in prange(ranges):
-        start, stop = rows * part // ranges, rows * (part + 1) // ranges
-        _path_deltas(
-            dx,
-            delta,
-            active,
-            rank,
-            dy,
-            logits,
-            nodes,
-            weights_in,
-            weights_out,
-            activation,
-            start,
-            stop,
-        )
-
-
-@kernel
-def _run_end(last_nodes: Array, tree: int, begin: int, limit: int, shift: int) -> int:
-    """Return where the run of sorted rows ends that share the node of ``begin`` at a level.
-
-    The node of a row ``shift`` levels above its last node m is ``((m + 1) >> shift) - 1``.
-    """
-    node = (last_nodes[tree, begin] + 1) >> shift
-    end = begin + 1
-    while end < limit and (last_nodes[tree, end] + 1) >> shift == node:
-        end += 1
-    return end
-
-
-@kernel
-def _path_gradients(
-    d_weights: Array,
-    factors: Array,
-    vectors: Array,
-    offsets: Array,
-    last_nodes: Array,
-    start: int,
-    stop: int,
-) -> None:
-    """Backward, second step: d_weights[node] = sum over its rows of factor * vector.
-
-    Parameters
-    ----------
-    d_weights : array of shape (T, N, width), zeros, written
-    factors : array of shape (T, L, B)
-        In sorted order of rows, like ``offsets`` and ``last_nodes``.
-    vectors : array of shape (B, width)
-    offsets : int64 array of shape (T * B,)
-        Where the rows of ``vectors`` start.
-    last_nodes : int32 array of shape (T, B)
-    start, stop : int
-        Range of tasks; task number block * T + tree.
-    """
-    trees, levels, rows = factors.shape
-    _, count, width = d_weights.shape
-    flat = factors.reshape(-1)
-    for task in range(start, stop):
-        tree = task % trees
-        column = task // trees * BLOCK_COLUMNS
-        for first in range(0, rows, BLOCK_ROWS):
-            limit = min(first + BLOCK_ROWS, rows)
-            for level in range(levels):
-                shift = levels - 1 - level
-                begin = first
-                while begin < limit:
-                    end = _run_end(last_nodes, tree, begin, limit, shift)
-                    node = ((last_nodes[tree, begin] + 1) >> shift) - 1
-                    weighted_sum(
-                        d_weights,
-                        (tree * count + node) * width,
-                        flat,
-                        (tree * levels + level) * rows + begin,
-                        vectors,
-                        offsets,
-                        tree * rows + begin,
-                        end - begin,
-                        column,
-                        min(column + BLOCK_COLUMNS, width),
-                        True,
-                    )
-                    begin = end
-
-
-@parallel_kernel
-def _path_gradients_parallel(
-    d_weights: Array,
-    factors: Array,
-    vectors: Array,
-    offsets: Array,
-    last_nodes: Array,
-    tasks: int,
-    ranges: int,
-) -> None:
-    for part in prange(ranges):
-        start, stop = tasks * part // ranges, tasks * (part + 1) // ranges
-        _path_gradients(d_weights, factors, vectors, offsets, last_nodes, start, stop)
-
-
 # --- Ranges of rows of LeafFeedForward ----------------------------------------------------------
 
 
@@ -535,54 +353,6 @@ def path_forward(
     work = trees * levels * (x.shape[1] + y.shape[1])
     arguments = (y, logits, nodes, writable(x), weights_in, bias_in, weights_out, activation)
     launch(_path_forward, _path_forward_parallel, rows, work, *arguments)
-
-
-def path_backward(
-    dx: Array,
-    d_weights_in: Array,
-    d_bias_in: Array,
-    d_weights_out: Array,
-    dy: Array,
-    x: Array,
-    logits: Array,
-    nodes: Array,
-    weights_in: Array,
-    weights_out: Array,
-    activation: int,
-) -> None:
-    """Gradients of FastFeedForward, routes held constant, over visited nodes only."""
-    rows, trees, levels = logits.shape
-    x, dy = writable(x), writable(dy)
-    order = np.argsort(nodes[:, :, -1].T, axis=1, kind="stable")
-    rank = np.empty_like(order)
-    np.put_along_axis(rank, order, np.arange(rows)[np.newaxis], axis=1)
-    last_nodes = np.take_along_axis(nodes[:, :, -1].T, order, axis=1)
-    delta = np.empty((trees, levels, rows), x.dtype)
-    active = np.empty((trees, levels, rows), x.dtype)
-
-    work = trees * levels * (x.shape[1] + dy.shape[1])
-    arguments = (dx, delta, active, rank, dy, logits, nodes, weights_in, weights_out, activation)
-    launch(_path_deltas, _path_deltas_parallel, rows, work, *arguments)
-
-    ones = np.ones((rows, 1), x.dtype)
-    for d_weights, factors, vectors in (
-        (d_weights_in, delta, x),
-        (d_bias_in[:, :, np.newaxis], delta, ones),
-        (d_weights_out, active, dy),
-    ):
-        width = vectors.shape[1]
-        tasks = -(-width // BLOCK_COLUMNS) * trees
-        launch(
-            _path_gradients,
-            _path_gradients_parallel,
-            tasks,
-            levels * rows * min(width, BLOCK_COLUMNS),
-            d_weights,
-            factors,
-            vectors,
-            (order * width).reshape(-1),
-            last_nodes,
-        )
 
 
 def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -> None:

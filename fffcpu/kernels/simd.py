@@ -45,9 +45,10 @@ __all__ = [
     "load_register_partial",
     "ordered_sum",
     "prefetch",
-    "register_broadcast",
     "register_lanes",
     "register_zeros",
+    "repeat",
+    "repeat_register",
     "store",
     "store_partial",
     "weighted_sum",
@@ -72,9 +73,10 @@ if JIT:
         ordered_sum,
         ordered_sums,
         prefetch,
-        register_broadcast,
         register_lanes,
         register_zeros,
+        repeat,
+        repeat_register,
         store,
         store_partial,
         store_sums,
@@ -195,7 +197,7 @@ def weighted_sum(
             sum2 = load(out, out_at + column + 2 * step)
             sum3 = load(out, out_at + column + 3 * step)
         for k in range(count):
-            weight = broadcast(weights[weights_at + k])
+            weight = repeat(weights, weights_at + k)
             at = offsets[offsets_at + k] + column
             sum0 = fma(weight, load(rows, at), sum0)
             sum1 = fma(weight, load(rows, at + step), sum1)
@@ -209,7 +211,7 @@ def weighted_sum(
         left = stop - column
         sum0 = load_partial(out, out_at + column, left) if onto else zeros(out)
         for k in range(count):
-            weight = broadcast(weights[weights_at + k])
+            weight = repeat(weights, weights_at + k)
             at = offsets[offsets_at + k] + column
             sum0 = fma(weight, load_partial(rows, at, left), sum0)
         store_partial(out, out_at + column, sum0, left)
@@ -354,29 +356,29 @@ def weighted_sums(
         for k in range(shared):
             at = offsets[k] + column
             v0, v1 = load_register(rows, at), load_register(rows, at + size)
-            weight = register_broadcast(weights[k])
+            weight = repeat_register(weights, k)
             a0, a1 = fma(weight, v0, a0), fma(weight, v1, a1)
-            weight = register_broadcast(weights[second + k])
+            weight = repeat_register(weights, second + k)
             b0, b1 = fma(weight, v0, b0), fma(weight, v1, b1)
-            weight = register_broadcast(weights[third + k])
+            weight = repeat_register(weights, third + k)
             c0, c1 = fma(weight, v0, c0), fma(weight, v1, c1)
-            weight = register_broadcast(weights[fourth + k])
+            weight = repeat_register(weights, fourth + k)
             d0, d1 = fma(weight, v0, d0), fma(weight, v1, d1)
         for k in range(shared, count):
             at = offsets[k] + column
-            weight = register_broadcast(weights[k])
+            weight = repeat_register(weights, k)
             a0 = fma(weight, load_register(rows, at), a0)
             a1 = fma(weight, load_register(rows, at + size), a1)
             at = offsets[second + k] + column
-            weight = register_broadcast(weights[second + k])
+            weight = repeat_register(weights, second + k)
             b0 = fma(weight, load_register(rows, at), b0)
             b1 = fma(weight, load_register(rows, at + size), b1)
             at = offsets[third + k] + column
-            weight = register_broadcast(weights[third + k])
+            weight = repeat_register(weights, third + k)
             c0 = fma(weight, load_register(rows, at), c0)
             c1 = fma(weight, load_register(rows, at + size), c1)
             at = offsets[fourth + k] + column
-            weight = register_broadcast(weights[fourth + k])
+            weight = repeat_register(weights, fourth + k)
             d0 = fma(weight, load_register(rows, at), d0)
             d1 = fma(weight, load_register(rows, at + size), d1)
         store(out, out0 + column, a0)
@@ -447,13 +449,13 @@ def row_products(
         at = first + column
         for k in range(count):
             v0, v1 = load_register(matrix, at), load_register(matrix, at + size)
-            factor = register_broadcast(factors[at0 + k])
+            factor = repeat_register(factors, at0 + k)
             a0, a1 = fma(factor, v0, a0), fma(factor, v1, a1)
-            factor = register_broadcast(factors[at1 + k])
+            factor = repeat_register(factors, at1 + k)
             b0, b1 = fma(factor, v0, b0), fma(factor, v1, b1)
-            factor = register_broadcast(factors[at2 + k])
+            factor = repeat_register(factors, at2 + k)
             c0, c1 = fma(factor, v0, c0), fma(factor, v1, c1)
-            factor = register_broadcast(factors[at3 + k])
+            factor = repeat_register(factors, at3 + k)
             d0, d1 = fma(factor, v0, d0), fma(factor, v1, d1)
             at += stride
         store(out, out0 + column, a0)
@@ -475,12 +477,86 @@ def row_products(
         at = first + column
         for k in range(count):
             v0 = load_register_partial(matrix, at, left)
-            a0 = fma(register_broadcast(factors[at0 + k]), v0, a0)
-            b0 = fma(register_broadcast(factors[at1 + k]), v0, b0)
-            c0 = fma(register_broadcast(factors[at2 + k]), v0, c0)
-            d0 = fma(register_broadcast(factors[at3 + k]), v0, d0)
+            a0 = fma(repeat_register(factors, at0 + k), v0, a0)
+            b0 = fma(repeat_register(factors, at1 + k), v0, b0)
+            c0 = fma(repeat_register(factors, at2 + k), v0, c0)
+            d0 = fma(repeat_register(factors, at3 + k), v0, d0)
             at += stride
         store_partial(out, out0 + column, a0, left)
         store_partial(out, out1 + column, b0, left)
         store_partial(out, out2 + column, c0, left)
         store_partial(out, out3 + column, d0, left)
+
+
+@kernel
+def outer_sums(
+    sums: Array,
+    node0: int,
+    node1: int,
+    node2: int,
+    factors: Array,
+    at0: int,
+    at1: int,
+    at2: int,
+    vectors: Array,
+    offsets: Array,
+    offsets_at: int,
+    count: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Add weighted sums of the same rows onto three others, each with `weighted_sum`'s bits.
+
+    Each load of a row serves all three: sums[node i + c] += sum over k of factors[at i + k] * row k.
+
+    Parameters
+    ----------
+    sums, node0, node1, node2
+        Column c of the sums is at places ``node0 + c``, ``node1 + c`` and ``node2 + c``.
+    factors, at0, at1, at2
+        Where the three runs of ``count`` factors start.
+    vectors, offsets, offsets_at
+        Row k starts in ``vectors`` at place ``offsets[offsets_at + k]``.
+    start, stop
+        The columns.
+    """
+    size = register_lanes(sums)
+    whole = start + (stop - start) // (4 * size) * (4 * size)
+    for column in range(start, whole, 4 * size):
+        second, third, fourth = column + size, column + 2 * size, column + 3 * size
+        a0, a1 = load_register(sums, node0 + column), load_register(sums, node0 + second)
+        a2, a3 = load_register(sums, node0 + third), load_register(sums, node0 + fourth)
+        b0, b1 = load_register(sums, node1 + column), load_register(sums, node1 + second)
+        b2, b3 = load_register(sums, node1 + third), load_register(sums, node1 + fourth)
+        c0, c1 = load_register(sums, node2 + column), load_register(sums, node2 + second)
+        c2, c3 = load_register(sums, node2 + third), load_register(sums, node2 + fourth)
+        for k in range(count):
+            at = offsets[offsets_at + k] + column
+            factor0 = repeat_register(factors, at0 + k)
+            factor1 = repeat_register(factors, at1 + k)
+            factor2 = repeat_register(factors, at2 + k)
+            v = load_register(vectors, at)
+            a0, b0, c0 = fma(factor0, v, a0), fma(factor1, v, b0), fma(factor2, v, c0)
+            v = load_register(vectors, at + size)
+            a1, b1, c1 = fma(factor0, v, a1), fma(factor1, v, b1), fma(factor2, v, c1)
+            v = load_register(vectors, at + 2 * size)
+            a2, b2, c2 = fma(factor0, v, a2), fma(factor1, v, b2), fma(factor2, v, c2)
+            v = load_register(vectors, at + 3 * size)
+            a3, b3, c3 = fma(factor0, v, a3), fma(factor1, v, b3), fma(factor2, v, c3)
+        store(sums, node0 + column, a0)
+        store(sums, node0 + second, a1)
+        store(sums, node0 + third, a2)
+        store(sums, node0 + fourth, a3)
+        store(sums, node1 + column, b0)
+        store(sums, node1 + second, b1)
+        store(sums, node1 + third, b2)
+        store(sums, node1 + fourth, b3)
+        store(sums, node2 + column, c0)
+        store(sums, node2 + second, c1)
+        store(sums, node2 + third, c2)
+        store(sums, node2 + fourth, c3)
+    if whole < stop:
+        for node, at in ((node0, at0), (node1, at1), (node2, at2)):
+            weighted_sum(
+                sums, node, factors, at, vectors, offsets, offsets_at, count, whole, stop, True
+            )

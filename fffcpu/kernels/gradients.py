@@ -1,0 +1,358 @@
+"""The sparse backward of FastFeedForward: gradients of the nodes that rows visited, and no others.
+
+Rows are sorted by the last node of their path, which sorts them by node at every level, and go
+through two steps; no two threads ever write the same memory.
+
+The first step goes over sorted rows, four at a time, and gives their logits' gradients and their
+``dx``. Neighbours share most of their path, and the weights on it are loaded once for all four.
+
+The second goes over tasks (block of columns, tree). A node's gradient is a weighted sum over a run
+of rows, and three levels are taken together, so that each load of a row serves three nodes::
+
+    order of rows     r7 r2 r9   r0 r4   r1 r3 r5 r8
+    node at level 1   |----- 1 -----|   |--- 2 ----|       each run: d_weights[node] += sum
+    node at level 2   |- 3 -|   |- 4 -|   |--- 6 ----|
+
+Sums go in that order whatever the number of threads, so gradients have the same bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.kernels.elementwise import activate, activate_gradient
+from fffcpu.kernels.jit import kernel, launch, parallel_kernel, prange, writable
+from fffcpu.kernels.simd import dot, dots, lanes, outer_sums, weighted_sum, weighted_sums
+
+__all__ = ["path_backward"]
+
+Array = NDArray[Any]
+
+BLOCK_COLUMNS = 64
+BLOCK_ROWS = 128
+"""The second step takes blocks of 128 x 64 elements (32 KiB in float32) through all levels, so
+that x and dy come from the nearest cache at all levels but the first."""
+
+
+@kernel
+def _active_gradients(
+    d_active: Array,
+    dy: Array,
+    rows: Array,
+    weights_out: Array,
+    offsets: Array,
+    shared: int,
+    products: Array,
+    scratch: Array,
+) -> None:
+    """Write the gradients by activations (4, L) of four rows, whose first nodes are the same.
+
+    Parameters
+    ----------
+    rows : array of shape (4,)
+        Which rows; equal ones are neighbours.
+    offsets : array of shape (4 * L,)
+        Where the weights of their nodes start.
+    shared : int
+        How many levels all four paths begin with.
+    """
+    width = weights_out.shape[2]
+    levels = d_active.shape[1]
+    for level in range(0, shared, 3):
+        last = shared - 1
+        dots(
+            products,
+            scratch,
+            dy,
+            rows[0] * width,
+            rows[1] * width,
+            rows[2] * width,
+            rows[3] * width,
+            weights_out,
+            offsets[level],
+            offsets[min(level + 1, last)],
+            offsets[min(level + 2, last)],
+            width,
+        )
+        for i in range(4):
+            for j in range(min(3, shared - level)):
+                d_active[i, level + j] = products[3 * i + j]
+    for i in range(4):
+        for level in range(shared, levels):
+            at = offsets[i * levels + level]
+            d_active[i, level] = dot(weights_out, at, dy, rows[i] * width, width)
+
+
+@kernel
+def _path_deltas(
+    dx: Array,
+    delta: Array,
+    active: Array,
+    dy: Array,
+    logits: Array,
+    nodes: Array,
+    weights_in: Array,
+    weights_out: Array,
+    activation: int,
+    tree: int,
+    order: Array,
+    start: int,
+    stop: int,
+) -> None:
+    """First step: write or add to dx, and write logit gradients and activations in sorted order.
+
+    ``delta`` and ``active`` have shape (T, L, B), and ``order`` (B,) is that of one tree.
+    """
+    _, count, input_width = weights_in.shape
+    output_width = weights_out.shape[2]
+    levels = logits.shape[2]
+    products, scratch = np.empty(12, dx.dtype), np.empty(24 * lanes(dx), dx.dtype)
+    rows = np.empty(4, np.int64)
+    d_active, own = np.empty((4, levels), dx.dtype), np.empty(4 * levels, dx.dtype)
+    offsets, ahead = np.empty(4 * levels, np.int64), np.empty(1, np.int64)
+    for k in range(start, stop, 4):
+        for i in range(4):
+            rows[i] = order[min(k + i, stop - 1)]
+            for level in range(levels):
+                node = tree * count + nodes[rows[i], tree, level]
+                offsets[i * levels + level] = node * output_width
+        shared = 0
+        while (
+            shared < levels
+            and offsets[shared] == offsets[levels + shared]
+            and offsets[shared] == offsets[2 * levels + shared]
+            and offsets[shared] == offsets[3 * levels + shared]
+        ):
+            shared += 1
+        _active_gradients(d_active, dy, rows, weights_out, offsets, shared, products, scratch)
+        for i in range(4):
+            place = min(k + i, stop - 1)
+            for level in range(levels):
+                logit = float(logits[rows[i], tree, level])
+                d_logit = d_active[i, level] * activate_gradient(logit, activation)
+                own[i * levels + level] = d_logit
+                delta[tree, level, place] = d_logit
+                active[tree, level, place] = activate(logit, activation)
+                node = tree * count + nodes[rows[i], tree, level]
+                offsets[i * levels + level] = node * input_width
+        weighted_sums(
+            dx,
+            rows[0] * input_width,
+            rows[1] * input_width,
+            rows[2] * input_width,
+            rows[3] * input_width,
+            own,
+            weights_in,
+            offsets,
+            shared,
+            levels,
+            input_width,
+            tree > 0,
+            ahead,
+            0,
+        )
+
+
+@parallel_kernel
+def _path_deltas_parallel(
+    dx: Array,
+    delta: Array,
+    active: Array,
+    dy: Array,
+    logits: Array,
+    nodes: Array,
+    weights_in: Array,
+    weights_out: Array,
+    activation: int,
+    tree: int,
+    order: Array,
+    rows: int,
+    ranges: int,
+) -> None:
+    for part in prange(ranges):
+        start, stop = rows * part // ranges, rows * (part + 1) // ranges
+        _path_deltas(
+            dx,
+            delta,
+            active,
+            dy,
+            logits,
+            nodes,
+            weights_in,
+            weights_out,
+            activation,
+            tree,
+            order,
+            start,
+            stop,
+        )
+
+
+@kernel
+def _run_end(last_nodes: Array, tree: int, begin: int, limit: int, shift: int) -> int:
+    """Return where the run of sorted rows ends that share the node of ``begin`` at a level.
+
+    The node of a row ``shift`` levels above its last node m is ``((m + 1) >> shift) - 1``.
+    """
+    node = (last_nodes[tree, begin] + 1) >> shift
+    end = begin + 1
+    while end < limit and (last_nodes[tree, end] + 1) >> shift == node:
+        end += 1
+    return end
+
+
+@kernel
+def _path_gradients(
+    d_weights: Array,
+    factors: Array,
+    vectors: Array,
+    offsets: Array,
+    last_nodes: Array,
+    start: int,
+    stop: int,
+) -> None:
+    """Second step: d_weights[node] = sum over its rows of factor * vector.
+
+    Parameters
+    ----------
+    d_weights : array of shape (T, N, width), zeros, written
+    factors : array of shape (T, L, B)
+        In sorted order of rows, like ``offsets`` and ``last_nodes``.
+    vectors : array of shape (B, width)
+    offsets : int64 array of shape (T * B,)
+        Where the rows of ``vectors`` start.
+    last_nodes : int32 array of shape (T, B)
+    start, stop : int
+        Range of tasks; task number block * T + tree.
+    """
+    trees, levels, rows = factors.shape
+    _, count, width = d_weights.shape
+    flat = factors.reshape(-1)
+    for task in range(start, stop):
+        tree = task % trees
+        column = task // trees * BLOCK_COLUMNS
+        end_column = min(column + BLOCK_COLUMNS, width)
+        for first in range(0, rows, BLOCK_ROWS):
+            limit = min(first + BLOCK_ROWS, rows)
+            level = 0
+            while level < levels:
+                together = 3 if levels - level >= 3 else 1
+                shift = levels - level - together
+                begin = first
+                while begin < limit:
+                    end = _run_end(last_nodes, tree, begin, limit, shift)
+                    node = (last_nodes[tree, begin] + 1) >> shift
+                    at = (tree * levels + level) * rows + begin
+                    if together == 3:
+                        outer_sums(
+                            d_weights,
+                            (tree * count + (node >> 2) - 1) * width,
+                            (tree * count + (node >> 1) - 1) * width,
+                            (tree * count + node - 1) * width,
+                            flat,
+                            at,
+                            at + rows,
+                            at + 2 * rows,
+                            vectors,
+                            offsets,
+                            tree * rows + begin,
+                            end - begin,
+                            column,
+                            end_column,
+                        )
+                    else:
+                        weighted_sum(
+                            d_weights,
+                            (tree * count + node - 1) * width,
+                            flat,
+                            at,
+                            vectors,
+                            offsets,
+                            tree * rows + begin,
+                            end - begin,
+                            column,
+                            end_column,
+                            True,
+                        )
+                    begin = end
+                level += together
+
+
+@parallel_kernel
+def _path_gradients_parallel(
+    d_weights: Array,
+    factors: Array,
+    vectors: Array,
+    offsets: Array,
+    last_nodes: Array,
+    tasks: int,
+    ranges: int,
+) -> None:
+    for part in prange(ranges):
+        start, stop = tasks * part // ranges, tasks * (part + 1) // ranges
+        _path_gradients(d_weights, factors, vectors, offsets, last_nodes, start, stop)
+
+
+def path_backward(
+    dx: Array,
+    d_weights_in: Array,
+    d_bias_in: Array,
+    d_weights_out: Array,
+    dy: Array,
+    x: Array,
+    logits: Array,
+    nodes: Array,
+    weights_in: Array,
+    weights_out: Array,
+    activation: int,
+) -> None:
+    """Gradients of FastFeedForward, routes held constant, over visited nodes only."""
+    rows, trees, levels = logits.shape
+    x, dy = writable(x), writable(dy)
+    order = np.argsort(nodes[:, :, -1].T, axis=1, kind="stable")
+    last_nodes = np.take_along_axis(nodes[:, :, -1].T, order, axis=1)
+    delta = np.empty((trees, levels, rows), x.dtype)
+    active = np.empty((trees, levels, rows), x.dtype)
+
+    work = levels * (x.shape[1] + dy.shape[1])
+    for tree in range(trees):
+        launch(
+            _path_deltas,
+            _path_deltas_parallel,
+            rows,
+            work,
+            dx,
+            delta,
+            active,
+            dy,
+            logits,
+            nodes,
+            weights_in,
+            weights_out,
+            activation,
+            tree,
+            order[tree],
+        )
+
+    ones = np.ones((rows, 1), x.dtype)
+    for d_weights, factors, vectors in (
+        (d_weights_in, delta, x),
+        (d_bias_in[:, :, np.newaxis], delta, ones),
+        (d_weights_out, active, dy),
+    ):
+        width = vectors.shape[1]
+        tasks = -(-width // BLOCK_COLUMNS) * trees
+        launch(
+            _path_gradients,
+            _path_gradients_parallel,
+            tasks,
+            levels * rows * min(width, BLOCK_COLUMNS),
+            d_weights,
+            factors,
+            vectors,
+            (order * width).reshape(-1),
+            last_nodes,
+        )
