@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from fffcpu.kernels.elementwise import activate
 from fffcpu.kernels.gradients import path_backward
 from fffcpu.kernels.jit import kernel, launch, parallel_kernel, prange, writable
-from fffcpu.kernels.rowwise import finished_logit
+from fffcpu.kernels.rowwise import finished_logit, scaled
 from fffcpu.kernels.simd import (
     add,
     dot,
@@ -374,7 +374,8 @@ def _path_outputs(
                 node = ((descent.reached[row] + 1) >> (levels - level)) - 1
                 logit = descent.logits[row, descent.slot, level]
                 offsets[i * levels + level] = (descent.tree * count + node) * width
-                active[i * levels + level] = activate(float(logit), activation)
+                value = activate(float(logit), activation)
+                active[i * levels + level] = scaled(value, descent.bias_in, descent.tree, node)
         shared = 1
         while (
             shared < levels
@@ -538,8 +539,9 @@ def _leaf_outputs(
         for level in range(logits.shape[2]):
             finite = finite and math.isfinite(logits[rows[k], 0, level])
         for neuron in range(neurons):
-            logit = hidden[k, neuron] + leaf_bias_in[leaf, neuron]
-            hidden[k, neuron] = activate(float(logit), activation) if finite else math.nan
+            logit = finished_logit(hidden[k, neuron], leaf_bias_in, leaf, neuron)
+            value = activate(float(logit), activation) if finite else math.nan
+            hidden[k, neuron] = scaled(value, leaf_bias_in, leaf, neuron)
     step = lanes(y)
     slice_columns = max(1, SLICE_BYTES // (neurons * x.itemsize) // (2 * step)) * 2 * step
     for start in range(0, width_out, slice_columns):

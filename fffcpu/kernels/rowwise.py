@@ -41,9 +41,19 @@ Array = NDArray[Any]
 @kernel
 def finished_logit(product: Any, bias_in: Array, tree: int, node: int) -> Any:
     """Return a node's logit, given the dot product with its weights."""
+    if bias_in.ndim == 3:
+        return product * bias_in[tree, node, 0] + bias_in[tree, node, 1]
     if bias_in.shape[1] > 0:
         return product + bias_in[tree, node]
     return product
+
+
+@kernel
+def scaled(active: Any, bias_in: Array, tree: int, node: int) -> Any:
+    """Return an activation, multiplied by the scale of the node's output weights if there is one."""
+    if bias_in.ndim == 3:
+        return active * bias_in[tree, node, 2]
+    return active
 
 
 @kernel
@@ -80,6 +90,7 @@ def _output(
     slot: int,
     active: Array,
     offsets: Array,
+    bias_in: Array,
     weights_out: Array,
     activation: int,
 ) -> None:
@@ -88,7 +99,9 @@ def _output(
     _, trees, levels = logits.shape
     for tree in range(trees):
         for level in range(levels):
-            active[tree * levels + level] = activate(float(logits[slot, tree, level]), activation)
+            value = activate(float(logits[slot, tree, level]), activation)
+            node = nodes[slot, tree, level]
+            active[tree * levels + level] = scaled(value, bias_in, tree, node)
     _offsets(offsets, nodes, slot, count, width)
     weighted_sum(
         y, row * width, active, 0, weights_out, offsets, 0, trees * levels, 0, width, False
@@ -136,7 +149,7 @@ def _path_infer(
     active = logits.reshape(-1)  # the logits of one row are overwritten by their activations
     for row in range(start, stop):
         _descend(logits, nodes, 0, x, row, weights_in, bias_in)
-        _output(y, row, logits, nodes, 0, active, offsets, weights_out, activation)
+        _output(y, row, logits, nodes, 0, active, offsets, bias_in, weights_out, activation)
 
 
 @parallel_kernel
@@ -173,7 +186,7 @@ def _path_forward(
     offsets = np.empty(trees * levels, np.int64)
     for row in range(start, stop):
         _descend(logits, nodes, row, x, row, weights_in, bias_in)
-        _output(y, row, logits, nodes, row, active, offsets, weights_out, activation)
+        _output(y, row, logits, nodes, row, active, offsets, bias_in, weights_out, activation)
 
 
 @parallel_kernel
@@ -265,8 +278,9 @@ def _leaf_infer(
             active, 0, vectors, at, leaf_weights_in, rows_in, 0, width_in, 0, hidden, False
         )
         for neuron in range(hidden):
-            logit = active[neuron] + leaf_bias_in[leaf, neuron]
-            active[neuron] = activate(float(logit), activation) if finite else math.nan
+            logit = finished_logit(active[neuron], leaf_bias_in, leaf, neuron)
+            value = activate(float(logit), activation) if finite else math.nan
+            active[neuron] = scaled(value, leaf_bias_in, leaf, neuron)
         at = row * width_out
         weighted_sum(y, at, active, 0, leaf_weights_out, rows_out, 0, hidden, 0, width_out, False)
         for column in range(width_out):
