@@ -79,7 +79,8 @@ class Bound(NamedTuple):
         work = timing.work
         if work is None:
             return []
-        assert self.copy.work and self.gemm.work
+        assert self.copy.work
+        assert self.gemm.work
         by_copy = work.bytes / self.copy.work.bytes
         by_gemm = work.flops / self.gemm.work.flops
         rounds = zip(self.copy.seconds, self.gemm.seconds, strict=True)

@@ -23,6 +23,9 @@ LINES_BY_ROWS = 5
 LINES_BY_WIDTH = 6
 """How many lines a panel has room for."""
 
+SCALE = (0.01, 0.1, 0.2, 0.5, 0.7, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
+"""Ticks of the colours' scale."""
+
 DOTS_PER_INCH = 130
 
 
@@ -98,10 +101,7 @@ def _new_figure() -> Any:
 
 def _draw_by_width(axes: Any, points: Sequence[SpeedUp]) -> None:
     """Speed-up against neurons held, a line a number of rows, under what arithmetic allows."""
-    rows = sorted({point.rows for point in points})
-    # Rows that were measured at most widths make the longest lines.
-    count = {number: sum(point.rows == number for point in points) for number in rows}
-    shown = sorted(sorted(rows, key=lambda number: -count[number])[:LINES_BY_ROWS])
+    shown = _spread(sorted({point.rows for point in points}), LINES_BY_ROWS)
     for number, colour, marker in zip(shown, _colours(len(shown)), MARKERS, strict=False):
         line = sorted(point for point in points if point.rows == number)
         widths, values = [point.neurons for point in line], [point.value for point in line]
@@ -110,39 +110,38 @@ def _draw_by_width(axes: Any, points: Sequence[SpeedUp]) -> None:
     label = "arithmetic: neurons held / used"
     axes.plot(*zip(*bound, strict=True), color="black", linestyle="--", linewidth=1, label=label)
     axes.set_xlabel("neurons held (training width)")
-    _finish(axes, "By width", "rows a call")
+    _finish(axes, "By width", "rows a call", loc="upper left")
 
 
 def _draw_by_rows(axes: Any, points: Sequence[SpeedUp]) -> None:
     """Speed-up against rows a call, a line a width."""
     widths = sorted({point.neurons for point in points})
     count = {width: sum(point.neurons == width for point in points) for width in widths}
-    full = [width for width in widths if count[width] == max(count.values())]
-    picks = np.linspace(0, len(full) - 1, min(LINES_BY_WIDTH, len(full))).round().astype(int)
-    shown = [full[pick] for pick in picks]
+    longest = [width for width in widths if count[width] == max(count.values())]
+    shown = _spread(longest, LINES_BY_WIDTH)
     for width, colour, marker in zip(shown, _colours(len(shown)), MARKERS, strict=False):
         line = sorted((point.rows, point.value) for point in points if point.neurons == width)
         label = f"{width:,} neuron" + ("" if width == 1 else "s")
         axes.plot(*zip(*line, strict=True), color=colour, marker=marker, label=label)
     axes.set_xlabel("rows a call (batch)")
-    _finish(axes, "By batch", "neurons held")
+    _finish(axes, "By batch", "neurons held", loc="upper center", ncols=4)
 
 
-def _finish(axes: Any, title: str, legend: str) -> None:
+def _finish(axes: Any, title: str, legend: str, **place: Any) -> None:
     """What the two panels of lines share."""
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}x")
     axes.axhline(1, color="tab:orange", linewidth=1.5, zorder=1)
     low, high = axes.get_ylim()
     low = min(low, 0.5)
-    axes.set_ylim(low, high)
+    axes.set_ylim(low, 4 * high)  # above the lines is room for the legend
     axes.axhspan(low, 1, color="tab:orange", alpha=0.15, zorder=0, label="dense is faster")
     axes.set_ylabel("speed-up over the dense layer")
     axes.set_title(title, loc="left", fontweight="bold")
     axes.grid(which="major", alpha=0.3)
-    axes.legend(title=legend, fontsize=8, title_fontsize=8, loc="upper left")
+    axes.legend(title=legend, fontsize=8, title_fontsize=8, **place)
 
 
 def _draw_map(figure: Any, axes: Any, points: Sequence[SpeedUp]) -> None:
@@ -153,14 +152,16 @@ def _draw_map(figure: Any, axes: Any, points: Sequence[SpeedUp]) -> None:
     for point in points:
         values[rows.index(point.rows), widths.index(point.neurons)] = point.value
     logs = np.log2(values)
-    limit = max(1.0, float(np.nanmax(np.abs(logs))))
+    # Each side has a scale of its own, or the little that is lost could not be seen.
+    low, high = min(-1.0, float(np.nanmin(logs))), max(1.0, float(np.nanmax(logs)))
+    norm = require_extra("matplotlib.colors", "plot").TwoSlopeNorm(0, low, high)
     axes.set_facecolor("0.85")
-    mesh = axes.pcolormesh(logs, cmap="PuOr_r", vmin=-limit, vmax=limit, edgecolors="white", lw=0.5)
+    mesh = axes.pcolormesh(logs, cmap="PuOr", norm=norm, edgecolors="white", linewidth=0.5)
     for (row, column), value in np.ndenumerate(values):
-        text, pale = _cell(value), not abs(np.log2(value)) > 0.62 * limit
         place = (column + 0.5, row + 0.5)
-        colour = "black" if pale else "white"
-        axes.annotate(text, place, ha="center", va="center", fontsize=8, color=colour)
+        dark = not np.isnan(value) and abs(norm(np.log2(value)) - 0.5) > 0.3
+        colour = "white" if dark else "black"
+        axes.annotate(_cell(value), place, ha="center", va="center", fontsize=8, color=colour)
     for start, end in _frontier(values):
         axes.plot(*zip(start, end, strict=True), color="black", linewidth=3)
     axes.set_xticks(np.arange(len(widths)) + 0.5, [f"{width:,}" for width in widths], fontsize=8)
@@ -170,15 +171,17 @@ def _draw_map(figure: Any, axes: Any, points: Sequence[SpeedUp]) -> None:
     what = "Who is faster: orange the dense layer, purple FFF; grey was not measured"
     axes.set_title(what, loc="left", fontweight="bold")
     bar = figure.colorbar(mesh, ax=axes, pad=0.01)
-    bar.ax.yaxis.set_major_formatter(lambda value, _: f"{2.0**value:.3g}x")
-    bar.set_label("speed-up")
+    ticks = [tick for tick in SCALE if low <= np.log2(tick) <= high]
+    bar.set_ticks(np.log2(ticks), labels=[f"{tick:,g}x" for tick in ticks])
+    bar.ax.minorticks_off()
+    bar.set_label("speed-up over the dense layer")
 
 
 def _cell(value: float) -> str:
     """Speed-up as a cell of the map shows it."""
     if np.isnan(value):
         return ""
-    return f"{value:.2f}x" if value < 2 else f"{value:.1f}x" if value < 10 else f"{value:.0f}x"
+    return f"{value:.2f}x" if value < 2 else f"{value:.1f}x" if value < 9.95 else f"{value:,.0f}x"
 
 
 def _frontier(values: Any) -> list[tuple[tuple[int, int], tuple[int, int]]]:
@@ -202,6 +205,12 @@ def _differ(one: float, other: float) -> bool:
 
 def _rows(number: int) -> str:
     return f"{number:,} row" + ("" if number == 1 else "s")
+
+
+def _spread(values: list[int], count: int) -> list[int]:
+    """Return so many of the values, from the first to the last."""
+    picks = np.linspace(0, len(values) - 1, min(count, len(values))).round().astype(int)
+    return [values[pick] for pick in picks]
 
 
 def _colours(count: int) -> list[Any]:

@@ -12,9 +12,9 @@ Each contender runs once untimed, which compiles its kernels. A measurement is a
 a given time, and its figure the time of one call. Between two measurements lies a short rest, in
 which the idle threads of the last contender's pool stop spinning and leave the cores to the next.
 
-A figure counts only for an output that was checked (`check_paths`, `check_dense`, `check_close`), on
-distinct random rows (`distinct_batches`, `cycling`): a repeated row finds its weights in the nearest
-cache. What a figure is worth on this machine, `fffcpu.bounds` tells.
+A figure counts only for an output that was checked (`check_paths` and its like), on
+distinct random rows (`distinct_batches`, `cycling`): a repeated row finds its weights in the
+nearest cache. What a figure is worth on this machine, `fffcpu.bounds` tells.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from numpy.typing import DTypeLike, NDArray
 from fffcpu.config import Activation, check_integer, check_number
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels import vectorized
-from fffcpu.layers import DenseFeedForward, FastFeedForward
+from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
 
 __all__ = [
     "DISTINCT_ROWS",
@@ -49,6 +49,7 @@ __all__ = [
     "alternate",
     "check_close",
     "check_dense",
+    "check_leaves",
     "check_paths",
     "cycling",
     "describe_machine",
@@ -73,7 +74,7 @@ TOLERANCES = {"float32": 2e-5, "float64": 1e-10}
 """Largest error of an output, relative to the largest value."""
 
 OUTPUT_GIVEN = 256
-"""From so many rows on, `inference` writes into arrays it has: a new one as large is slow to get."""
+"""From so many rows on, `inference` writes into arrays it has: large new ones are slow to get."""
 
 MARGINS = {"float32": 1e-4, "float64": 1e-11}
 """How near zero a logit must be, relative to the largest, for a row to take another route."""
@@ -365,6 +366,52 @@ def check_paths(layer: FastFeedForward, x: Array, y: Array, nodes: Array) -> int
         raise WrongOutputError("rows take routes that the plain backend does not")
     check_close(y[same], expected[same], TOLERANCES[dtype])
     return sum(len(np.unique(tree)) for tree in np.moveaxis(nodes[:, :, -1], 1, 0))
+
+
+def check_leaves(layer: LeafFeedForward, x: Array, y: Array, leaves: Array) -> int:
+    """Check a hard output of LeafFeedForward, and the leaves, against the plain NumPy backend.
+
+    Parameters
+    ----------
+    layer : LeafFeedForward
+        The layer.
+    x : array of shape (B, I)
+        Rows, of the layer's dtype.
+    y : array of shape (B, O)
+        Output to check.
+    leaves : int32 array of shape (B,)
+        Leaves to check.
+
+    Returns
+    -------
+    int
+        How many leaves the rows reached.
+
+    Raises
+    ------
+    WrongOutputError
+        If a row reached another leaf although no gate's logit on the way was near zero, or if
+        outputs differ at equal leaves by more than `TOLERANCES`.
+    """
+    dtype, params = layer.config.dtype, layer.params
+    code = int(Activation.parse(layer.config.activation))
+    expected, reached = np.empty_like(y), np.empty_like(leaves)
+    vectorized.leaf_route(reached, x, params["gate_weights"], params["gate_bias"])
+    leaf = (params[f"leaf_{name}"] for name in ("weights_in", "bias_in", "weights_out", "bias_out"))
+    weights: Any = (params["gate_weights"], params["gate_bias"], *leaf)
+    vectorized.leaf_infer(expected, x, *weights, code)
+    other = np.flatnonzero(leaves != reached)
+    logits = x[other] @ params["gate_weights"].T + params["gate_bias"]
+    # Gates on the way to a leaf, from it to the root: the parent of node n is (n - 1) // 2.
+    way, nearest = reached[other] + logits.shape[1], np.full(len(other), np.inf)
+    for _ in range(layer.config.depth):
+        way = (way - 1) // 2
+        nearest = np.minimum(nearest, np.abs(logits[np.arange(len(other)), way]))
+    if (nearest > MARGINS[dtype] * np.abs(logits).max(initial=0)).any():
+        raise WrongOutputError("rows reach leaves that they do not by the plain backend")
+    same = leaves == reached
+    check_close(y[same], expected[same], TOLERANCES[dtype])
+    return len(np.unique(leaves))
 
 
 def check_dense(layer: DenseFeedForward, x: Array, y: Array) -> None:

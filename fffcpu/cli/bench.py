@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fffcpu import DenseFeedForward, FastFeedForward, get_num_threads, set_num_threads
 from fffcpu.bounds import Bound, bound_contenders, dense_work, path_work, visited_nodes
 from fffcpu.cli import sweep
-from fffcpu.cli.table import Commands, add_command, format_number, format_table
+from fffcpu.cli.table import Commands, add_command, format_number, format_rates, format_table
 from fffcpu.config import (
     DenseFeedForwardConfig,
     FastFeedForwardConfig,

@@ -137,12 +137,12 @@ class _Sweep:
 
     def measure(self) -> list[SpeedUp]:
         """Time all points that the time allows, at least one."""
-        depths = [(depth, GRID_ROWS) for depth in GRID_DEPTHS]
-        depths += [(depth, DEEP_ROWS) for depth in DEEP_DEPTHS]
+        points = [Point(depth, rows) for depth in GRID_DEPTHS for rows in GRID_ROWS]
+        points += [Point(depth, rows) for depth in DEEP_DEPTHS for rows in DEEP_ROWS]
         result: list[SpeedUp] = []
         left_out: list[Point] = []
         pair, made = None, -1
-        for point in _progress([Point(depth, rows) for depth, all_ in depths for rows in all_]):
+        for point in _progress(points):
             if result and time.monotonic() > self.deadline:
                 left_out.append(point)
                 continue
@@ -174,10 +174,8 @@ class _Pair:
 
     def __init__(self, sweep: _Sweep, depth: int) -> None:
         options = sweep.options
-        sizes, how = (
-            (options.input_dim, options.output_dim),
-            {"dtype": options.dtype, "rng": options.seed},
-        )
+        sizes = (options.input_dim, options.output_dim)
+        how = {"dtype": options.dtype, "rng": options.seed}
         self.sweep = sweep
         self.tree = FastFeedForward(*sizes, depth, options.trees, **how)
         dense = DenseFeedForward(*sizes, self.tree.config.neurons, **how)
