@@ -397,9 +397,17 @@ def check_leaves(layer: LeafFeedForward, x: Array, y: Array, leaves: Array) -> i
     code = int(Activation.parse(layer.config.activation))
     expected, reached = np.empty_like(y), np.empty_like(leaves)
     vectorized.leaf_route(reached, x, params["gate_weights"], params["gate_bias"])
-    leaf = (params[f"leaf_{name}"] for name in ("weights_in", "bias_in", "weights_out", "bias_out"))
-    weights: Any = (params["gate_weights"], params["gate_bias"], *leaf)
-    vectorized.leaf_infer(expected, x, *weights, code)
+    vectorized.leaf_infer(
+        expected,
+        x,
+        params["gate_weights"],
+        params["gate_bias"],
+        params["leaf_weights_in"],
+        params["leaf_bias_in"],
+        params["leaf_weights_out"],
+        params["leaf_bias_out"],
+        code,
+    )
     other = np.flatnonzero(leaves != reached)
     logits = x[other] @ params["gate_weights"].T + params["gate_bias"]
     # Gates on the way to a leaf, from it to the root: the parent of node n is (n - 1) // 2.
