@@ -156,11 +156,11 @@ def run(options: argparse.Namespace) -> None:
     before = get_num_threads()
     threads = options.threads or sorted({1, before})
     _check(options)
-    bench = _Bench(options)
     skipped: list[dict[str, Any]] = []
     try:
         for number in threads:  # a wrong number is told before anything is timed
             set_num_threads(number)
+        bench = _Bench(options)
         results = [
             result
             for point in _progress([(number, rows) for number in threads for rows in options.rows])
