@@ -61,6 +61,14 @@ CHECKED_ROWS = 4096
 """Rows of a batch whose output is checked."""
 
 
+DESCRIPTION = f"""\
+With --plot speed-ups over the dense layer are drawn, at depths from 0 to {DEEP_DEPTHS[-1]} and rows
+from 1 to {GRID_ROWS[-1]:,}. --depth, --rows and --backends do not count, and of --threads the
+largest does. The dense layer is onnxruntime's where the extra 'bench' is installed, else NumPy's;
+the extra 'plot' draws.
+"""
+
+
 class Point(NamedTuple):
     """Where to measure."""
 
@@ -72,10 +80,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Register the options."""
     group = parser.add_argument_group(
         "drawing",
-        f"With --plot speed-ups over the dense layer are drawn, at depths from 0 to {DEEP_DEPTHS[-1]} "
-        f"and rows\nfrom 1 to {GRID_ROWS[-1]:,}. --depth, --rows and --backends do not count, and of "
-        "--threads the largest\ndoes. The dense layer is onnxruntime's where the extra 'bench' is "
-        "installed, else NumPy's; the\nextra 'plot' draws.",
+        DESCRIPTION,
     )
     group.add_argument("--plot", metavar="FILE", help="draw to this file: .png, .svg, .pdf")
     group.add_argument(
