@@ -3,7 +3,8 @@
 Every backend module has the functions in `FUNCTIONS`, with the signatures and the behaviour that
 `fffcpu.kernels.vectorized` documents. ``pytest --kernel MODULE`` checks any module against the
 oracle. `choose` picks one; the environment variable ``FFFCPU_BACKEND``, read at the first call,
-forces one: the name of a module here (``grouped``, ``rowwise``, ``vectorized``) or the dotted name of any other.
+forces one: the name of a module here (``grouped``, ``rowwise``, ``vectorized``) or the dotted name
+of any other.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def _declare(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
 
 
 def _makers(size: int) -> tuple[Any, ...]:
-    """Return the intrinsics that make vectors of so many bytes: lanes, zeros, broadcast, load."""
+    """Return the intrinsics that make vectors of so many bytes from nothing or from a number."""
 
     @intrinsic
     def lanes(typingctx: Any, array: Any) -> Any:
@@ -152,6 +152,23 @@ def _makers(size: int) -> tuple[Any, ...]:
         return vector(scalar), codegen
 
     @intrinsic
+    def repeat(typingctx: Any, array: Any, at: Any) -> Any:
+        vector = _vector_of(array, size)
+
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            data = context.make_array(array)(context, builder, arguments[0]).data
+            element = builder.load(builder.gep(data, [arguments[1]]))
+            return _splat(builder, _llvm_type(vector), element)
+
+        return vector(array, types.intp), codegen
+
+    return lanes, zeros, broadcast, repeat
+
+
+def _loaders(size: int) -> tuple[Any, ...]:
+    """Return the intrinsics that load vectors of so many bytes."""
+
+    @intrinsic
     def load(typingctx: Any, array: Any, at: Any) -> Any:
         vector = _vector_of(array, size)
 
@@ -179,29 +196,13 @@ def _makers(size: int) -> tuple[Any, ...]:
 
         return vector(array, types.intp, types.intp), codegen
 
-    @intrinsic
-    def repeat(typingctx: Any, array: Any, at: Any) -> Any:
-        vector = _vector_of(array, size)
-
-        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            data = context.make_array(array)(context, builder, arguments[0]).data
-            element = builder.load(builder.gep(data, [arguments[1]]))
-            return _splat(builder, _llvm_type(vector), element)
-
-        return vector(array, types.intp), codegen
-
-    return lanes, zeros, broadcast, load, load_partial, repeat
+    return load, load_partial
 
 
-lanes, zeros, broadcast, load, load_partial, repeat = _makers(VECTOR_BYTES)
-(
-    register_lanes,
-    register_zeros,
-    _,
-    load_register,
-    load_register_partial,
-    repeat_register,
-) = _makers(REGISTER_BYTES)
+lanes, zeros, broadcast, repeat = _makers(VECTOR_BYTES)
+load, load_partial = _loaders(VECTOR_BYTES)
+register_lanes, register_zeros, _, repeat_register = _makers(REGISTER_BYTES)
+load_register, load_register_partial = _loaders(REGISTER_BYTES)
 
 
 @intrinsic

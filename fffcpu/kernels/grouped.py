@@ -120,7 +120,7 @@ def _new_scratch(x: Array) -> _Scratch:
     )
 
 
-# --- Descending ---------------------------------------------------------------------------------
+# --- Descending -----------------------------------------------------------------------------------
 
 
 @kernel
@@ -480,7 +480,7 @@ def _path_lower_parallel(
         )
 
 
-# --- LeafFeedForward --------------------------------------------------------------------------------
+# --- LeafFeedForward ------------------------------------------------------------------------------
 
 
 @kernel
@@ -668,7 +668,7 @@ def _leaf_lower_parallel(
         )
 
 
-# --- Whole batches ----------------------------------------------------------------------------------
+# --- Whole batches --------------------------------------------------------------------------------
 
 
 def _top(rows: int, levels: int) -> int:
@@ -781,7 +781,7 @@ def _run_leaves(
     )
 
 
-# --- What every backend module exports; `fffcpu.kernels.vectorized` documents it --------------------
+# --- What every backend module exports; `fffcpu.kernels.vectorized` documents it ------------------
 
 
 def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array) -> None:

@@ -50,7 +50,7 @@ def finished_logit(product: Any, bias_in: Array, tree: int, node: int) -> Any:
 
 @kernel
 def scaled(active: Any, bias_in: Array, tree: int, node: int) -> Any:
-    """Return an activation, multiplied by the scale of the node's output weights if there is one."""
+    """Return an activation, times the scale of the node's output weights if it has one."""
     if bias_in.ndim == 3:
         return active * bias_in[tree, node, 2]
     return active

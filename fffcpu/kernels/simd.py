@@ -507,7 +507,7 @@ def outer_sums(
 ) -> None:
     """Add weighted sums of the same rows onto three others, each with `weighted_sum`'s bits.
 
-    Each load of a row serves all three: sums[node i + c] += sum over k of factors[at i + k] * row k.
+    sums[node i + c] += sum over k of factors[at i + k] * row k, and a load of a row serves three.
 
     Parameters
     ----------
