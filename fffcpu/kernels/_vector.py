@@ -189,6 +189,92 @@ def add(typingctx: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def subtract(typingctx: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fsub(*arguments)
+
+    return a(a, a), codegen
+
+
+@intrinsic
+def multiply(typingctx: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fmul(*arguments)
+
+    return a(a, a), codegen
+
+
+@intrinsic
+def divide(typingctx: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fdiv(*arguments)
+
+    return a(a, a), codegen
+
+
+@intrinsic
+def where_greater(typingctx: Any, a: Any, b: Any, chosen: Any, other: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        left, right, yes, no = arguments
+        return builder.select(builder.fcmp_ordered(">", left, right), yes, no)
+
+    return a(a, a, a, a), codegen
+
+
+@intrinsic
+def low_bits_to_exponent(typingctx: Any, vector: Any) -> Any:
+    mantissa = 23 if vector.dtype == types.float32 else 52
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        integers = ir.VectorType(ir.IntType(vector.dtype.bitwidth), vector.lanes)
+        shift = ir.Constant(integers, [mantissa] * vector.lanes)
+        shifted = builder.shl(builder.bitcast(arguments[0], integers), shift)
+        return builder.bitcast(shifted, _llvm_type(vector))
+
+    return vector(vector), codegen
+
+
+def _of_dtype(builder: Any, vector: _VectorType, pair: Any) -> Any:
+    """Return the element of a (float32, float64) pair that is for the vector's dtype."""
+    return builder.extract_value(pair, 0 if vector.dtype == types.float32 else 1)
+
+
+def _constant(builder: Any, vector: _VectorType, number: Any) -> Any:
+    """Return a vector with the float64 number in every lane, which its dtype must hold exactly."""
+    value = _llvm_type(vector)
+    if vector.dtype == types.float32:
+        number = builder.fptrunc(number, value.element)
+    return _splat(builder, value, number)
+
+
+@intrinsic
+def constant(typingctx: Any, like: Any, pair: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _constant(builder, like, _of_dtype(builder, like, arguments[1]))
+
+    return like(like, pair), codegen
+
+
+@intrinsic
+def polynomial(typingctx: Any, x: Any, pair: Any) -> Any:
+    terms = len(pair[0 if x.dtype == types.float32 else 1])
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value = _llvm_type(x)
+        coefficients = _of_dtype(builder, x, arguments[1])
+        function = _declare(builder, f"llvm.fma.{_suffix(x)}", value, [value] * 3)
+        total, *rest = (
+            _constant(builder, x, builder.extract_value(coefficients, term))
+            for term in range(terms)
+        )
+        for coefficient in rest:
+            total = builder.call(function, [total, arguments[0], coefficient])
+        return total
+
+    return x(x, pair), codegen
+
+
+@intrinsic
 def ordered_sum(typingctx: Any, vector: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value, count = arguments[0], vector.lanes

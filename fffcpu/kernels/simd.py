@@ -36,15 +36,22 @@ __all__ = [
     "VECTOR_BYTES",
     "add",
     "broadcast",
+    "constant",
+    "divide",
     "dot",
     "fma",
     "lanes",
     "load",
     "load_partial",
+    "low_bits_to_exponent",
+    "multiply",
     "ordered_sum",
+    "polynomial",
     "store",
     "store_partial",
+    "subtract",
     "weighted_sum",
+    "where_greater",
     "zeros",
 ]
 
@@ -56,13 +63,20 @@ if JIT:
     from fffcpu.kernels._vector import (
         add,
         broadcast,
+        constant,
+        divide,
         fma,
         lanes,
         load,
         load_partial,
+        low_bits_to_exponent,
+        multiply,
         ordered_sum,
+        polynomial,
         store,
         store_partial,
+        subtract,
+        where_greater,
         zeros,
     )
 else:
@@ -112,6 +126,57 @@ else:
         with np.errstate(all="ignore"):
             result: Array = a + b
         return result
+
+    def subtract(a: Array, b: Array) -> Array:
+        """Return ``a - b``, lane by lane."""
+        with np.errstate(all="ignore"):
+            result: Array = a - b
+        return result
+
+    def multiply(a: Array, b: Array) -> Array:
+        """Return ``a * b``, lane by lane."""
+        with np.errstate(all="ignore"):
+            result: Array = a * b
+        return result
+
+    def divide(a: Array, b: Array) -> Array:
+        """Return ``a / b``, lane by lane."""
+        with np.errstate(all="ignore"):
+            result: Array = a / b
+        return result
+
+    def where_greater(a: Array, b: Array, chosen: Array, other: Array) -> Array:
+        """Return ``chosen`` where a > b, ``other`` elsewhere, so also where one of them is NaN."""
+        return np.where(a > b, chosen, other)
+
+    def low_bits_to_exponent(vector: Array) -> Array:
+        """Shift each lane's bits left by the length of a mantissa.
+
+        Of a number k + 1.5 * 2**23 (float32; 2**52 in float64) that makes 2**(k - 127) (k - 1023),
+        for integers k from 1 to 254 (to 2046).
+        """
+        integers, mantissa = (np.uint32, 23) if vector.itemsize == 4 else (np.uint64, 52)
+        shifted: Array = (vector.view(integers) << integers(mantissa)).view(vector.dtype)
+        return shifted
+
+    def constant(like: Array, pair: tuple[float, float]) -> Array:
+        """Vector of the same kind as another, with one number in all lanes.
+
+        It is given as (number for float32, number for float64), each exact in its dtype.
+        """
+        number = pair[0 if like.itemsize == 4 else 1]
+        vector: Array = np.full_like(like, number)
+        return vector
+
+    def polynomial(x: Array, pair: tuple[tuple[float, ...], tuple[float, ...]]) -> Array:
+        """Polynomial of each lane, by Horner's rule, a fused multiply-add for each power.
+
+        The coefficients, highest power first, are given as (for float32, for float64), exact too.
+        """
+        total, *rest = (np.full_like(x, c) for c in pair[0 if x.itemsize == 4 else 1])
+        for coefficient in rest:
+            total = fma(total, x, coefficient)
+        return total
 
     def ordered_sum(vector: Array) -> Any:
         """Sum of the lanes: the upper half onto the lower, until one is left."""
