@@ -1,16 +1,19 @@
 """Activations of vectors, and their derivatives, for compiled kernels.
 
 GELU is the exact one (arXiv 1606.08415, section 2): ``gelu(s) = s Phi(s)``, with Phi the normal
-distribution function. With a = |s| both tails are one function, and so are gelu and its derivative::
+distribution function and phi its density. With a = |s|, one exponential and one fraction give it
+and its derivative, on both sides::
 
-    Phi(-a)   = 2**(-a*a / (2 ln 2)) * Q(a)         Q(a) = N(a) / D(a), decreasing, in (0, 1/2]
-    gelu(s)   = max(s, 0) - a Phi(-a)
-    gelu'(s)  = D for s <= 0, 1 - D for s > 0       D = Phi(-a) - a phi(a)
+    Phi(-a)  = exp(-a*a/2) Q(a)                 Q(0) = 1/2, then decreasing, and soon like 1/a
+    gelu(s)  = max(s, 0) - a Phi(-a)
+    gelu'(s) = Phi(-a) - a phi(a)               = exp(-a*a/2) (Q(a) - a phi(0)), for s <= 0;
+               1 - that                         for s > 0
 
-Only operations whose result IEEE 754 fixes are used: sums, products, fused multiply-adds, one
-division, comparisons and shifts of bits. So a number's activation has the same bits on every CPU,
-in every lane. Where gelu(s) is a normal number it is off by at most 4 units in its last place, in
-the left tail too; gelu'(s) by at most 2 epsilons of the dtype. docs/mathematics.md derives both.
+Only operations whose results IEEE 754 fixes are used: sums, products, fused multiply-adds, one
+division, comparisons, and shifts of bits. So an element's activation has the same bits on every
+CPU and in every lane. Where gelu(s) is a normal number it is off by less than 4 units in its last
+place, in the left tail too; gelu'(s) is off by less than 1.5 epsilons of the dtype. How, is in
+docs/mathematics.md ("GELU in vectors").
 
 A logit that is not finite makes its row's output NaN: so all functions map infinities and NaN to
 NaN, under every activation.
@@ -49,21 +52,24 @@ Array = NDArray[Any]
 _GELU = int(Activation.GELU)
 _RELU = int(Activation.RELU)
 
-# Pairs are (for float32, for float64); coefficients start with the highest power.
 
 def _numbers(*digits: str) -> tuple[float, ...]:
     """Return numbers given to the bit."""
     return tuple(float.fromhex(number) for number in digits)
 
 
+# Pairs are (for float32, for float64). A polynomial's coefficients start with the highest power.
+# TINY is 2**-64 (2**-512). Powers of two are kept larger by 1 / TINY than they are, so that none is
+# subnormal, and what they are multiplied with smaller by TINY, so that only the product is rounded.
+
 _ONE = (1.0, 1.0)
+
 _FARTHEST = (14.75, 38.75)
 """From here on a Phi(-a) and a phi(a) are below half of the smallest number and round to 0."""
 
-_SHIFTER = (1.5 * 2.0**23 + 127 + 64, 1.5 * 2.0**52 + 1023 + 512)
-"""Added to a number, it leaves the nearest integer in the low bits, plus the exponents' bias, plus
-64 (512): powers of two are kept that much too large, so that none is subnormal, and what they are
-multiplied with is kept too small, so that only the final result is rounded, once."""
+_SHIFTER = (1.5 * 2.0**23 + 64 + 127, 1.5 * 2.0**52 + 512 + 1023)
+"""What leaves the nearest integer in the low bits when added, as the exponent of its power of two:
+with 64 (512) for TINY and the bias of the format."""
 
 _RATE_HIGH = _numbers("0x1.715476p-1", "0x1.71547652b82fep-1")
 _RATE_LOW = _numbers("0x1.4ae0c0p-27", "0x1.777d0ffda0d24p-57")
@@ -95,57 +101,59 @@ _POWER_SLOPE = (
 """(2**x - 1) / x for x in [-1/2, 1/2]."""
 
 _ROOT = _numbers("0x1.40d932p+65", "0x1.40d931ff62706p+513")
-"""sqrt(2 pi) / `_SMALL`."""
+"""sqrt(2 pi) / TINY."""
+
 _MINUS_DENSITY = _numbers("-0x1.988454p-66", "-0x1.9884533d43651p-514")
-"""-phi(0) * `_SMALL`."""
+"""-phi(0) TINY."""
+
 _G = (
     _numbers(
-        "0x1.32f9dap-7",
-        "0x1.6c31a0p-4",
-        "0x1.8e7934p-2",
-        "0x1.d072b4p-1",
-        "0x1.000000p+0",
+        "0x1.f25e2ap-7",
+        "0x1.27bbd4p-3",
+        "0x1.43a3c4p-1",
+        "0x1.794a42p+0",
+        "0x1.a00000p+0",
     ),
     _numbers(
-        "0x1.2d06f51d2c8dfp-21",
-        "0x1.1b492afca3fa8p-16",
-        "0x1.07112009b58fap-12",
-        "0x1.39014aeb20d3cp-9",
-        "0x1.061eac21806d5p-6",
-        "0x1.416f7291c0430p-4",
-        "0x1.23c800a24b689p-2",
-        "0x1.838ce0f79cc0ep-1",
-        "0x1.69e1ce66b00bcp+0",
-        "0x1.b0c0a7d17ef62p+0",
-        "0x1.0000000000000p+0",
+        "0x1.e8dfac948c705p-21",
+        "0x1.cc1c80fc5db31p-16",
+        "0x1.ab4ee4717bd25p-12",
+        "0x1.fc75da2936682p-9",
+        "0x1.a9d374122c82ap-6",
+        "0x1.051b897fe811ap-3",
+        "0x1.da0fb0488a5efp-2",
+        "0x1.3ad7f449e8021p+0",
+        "0x1.2600e20266035p+1",
+        "0x1.5f9877a671f74p+1",
+        "0x1.a000000000000p+0",
     ),
 )
 _H = (
     _numbers(
-        "0x1.89864ap+45",
-        "0x1.7ea808p+58",
-        "0x1.cd458ap+61",
-        "0x1.ce896ep+63",
-        "0x1.000000p+65",
+        "0x1.40adb4p+46",
+        "0x1.369c58p+59",
+        "0x1.7692c2p+62",
+        "0x1.77a9c8p+64",
+        "0x1.a00000p+65",
     ),
     _numbers(
-        "0x1.7948181442e55p+492",
-        "0x1.630bce186d184p+497",
-        "0x1.483b50c612a1cp+501",
-        "0x1.82befe1f999e9p+504",
-        "0x1.3e548d2c8e91dp+507",
-        "0x1.7b3546ecff75ap+509",
-        "0x1.47cb5a59d2cb3p+511",
-        "0x1.8f896bfb01c34p+512",
-        "0x1.3c299f70be387p+513",
-        "0x1.0000000000000p+513",
+        "0x1.325b2e663e357p+493",
+        "0x1.2054ffa38a2f7p+498",
+        "0x1.0a94383331389p+502",
+        "0x1.3a200656c813ep+505",
+        "0x1.0292851b5fe43p+508",
+        "0x1.340a1d3467424p+510",
+        "0x1.0a49fa8c81e35p+512",
+        "0x1.44963048c2471p+513",
+        "0x1.00ddc0d7d55d2p+514",
+        "0x1.a000000000000p+513",
     ),
 )
-"""exp(a*a/2) Phi(-a) = G / (sqrt(2 pi) a G + H): fits of H / G, coefficients rounded jointly."""
+"""G and H / TINY, where Phi(-a) exp(a*a/2) = G / (sqrt(2 pi) a G + H)."""
 
 
 @kernel
-def _magnitude(s: Array) -> Array:
+def _magnitude(s: Array) -> Any:
     """|s|, but no more than `_FARTHEST`; that too for NaN."""
     minus_s = subtract(zeros(s), s)
     a = where_greater(s, minus_s, s, minus_s)
@@ -155,7 +163,7 @@ def _magnitude(s: Array) -> Array:
 
 @kernel
 def _bell(a: Array) -> tuple[Array, Array]:
-    """exp(-a*a/2) as (1 + the first result) * the second, which is a power of two over `_SMALL`.
+    """exp(-a*a/2) as (1 + the first result) * the second, a power of two over TINY.
 
     The exponent -a*a / (2 ln 2) is taken as -a * (product + error), where the error is that of the
     product: rounding the exponent to one number would cost a*a roundings of the result.
@@ -172,8 +180,8 @@ def _bell(a: Array) -> tuple[Array, Array]:
 
 
 @kernel
-def _tail_over_bell(a: Array) -> Array:
-    """Phi(-a) * exp(a*a/2) * `_SMALL`.
+def _tail_over_bell(a: Array) -> Any:
+    """Phi(-a) exp(a*a/2) TINY.
 
     Most of the error of G cancels in the fraction, the more the larger a is.
     """
@@ -182,7 +190,7 @@ def _tail_over_bell(a: Array) -> Array:
 
 
 @kernel
-def _gelu(s: Array, not_finite: Array) -> Array:
+def _gelu(s: Array, not_finite: Array) -> Any:
     a = _magnitude(s)
     change, scale = _bell(a)
     tail = _tail_over_bell(a)
@@ -192,7 +200,7 @@ def _gelu(s: Array, not_finite: Array) -> Array:
 
 
 @kernel
-def _gelu_gradient(s: Array, not_finite: Array) -> Array:
+def _gelu_gradient(s: Array, not_finite: Array) -> Any:
     a = _magnitude(s)
     change, scale = _bell(a)
     slope = fma(a, constant(a, _MINUS_DENSITY), _tail_over_bell(a))
@@ -203,7 +211,7 @@ def _gelu_gradient(s: Array, not_finite: Array) -> Array:
 
 
 @kernel
-def activate(s: Array, activation: int) -> Array:
+def activate(s: Array, activation: int) -> Any:
     """Activation of a vector; ``activation`` is a code of `fffcpu.config.Activation`.
 
     GELU of both zeros is +0, and where it underflows on the left it is -0; ReLU of both is +0.
@@ -217,7 +225,7 @@ def activate(s: Array, activation: int) -> Array:
 
 
 @kernel
-def activate_gradient(s: Array, activation: int) -> Array:
+def activate_gradient(s: Array, activation: int) -> Any:
     """Derivative of `activate`: Phi(s) + s phi(s) for GELU; 0 at 0 for ReLU."""
     not_finite = subtract(s, s)
     if activation == _GELU:

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.kernels.elementwise import activate, activate_gradient
+from fffcpu.kernels.elementwise import activate_run, backpropagate_run
 from fffcpu.kernels.jit import kernel, launch, parallel_kernel, prange, writable
 from fffcpu.kernels.simd import dot, weighted_sum
 
@@ -96,13 +96,10 @@ def _output(
     """Write one row of y; ``active`` and ``offsets`` are scratch of T * L elements."""
     _, count, width = weights_out.shape
     _, trees, levels = logits.shape
-    for tree in range(trees):
-        for level in range(levels):
-            active[tree * levels + level] = activate(float(logits[slot, tree, level]), activation)
+    visits = trees * levels
+    activate_run(active, 0, logits, slot * visits, visits, activation)
     _offsets(offsets, nodes, slot, count, width)
-    weighted_sum(
-        y, row * width, active, 0, weights_out, offsets, 0, trees * levels, 0, width, False
-    )
+    weighted_sum(y, row * width, active, 0, weights_out, offsets, 0, visits, 0, width, False)
 
 
 # --- Ranges of rows of FastFeedForward ----------------------------------------------------------
@@ -228,29 +225,31 @@ def _path_deltas(
     trees, count, input_width = weights_in.shape
     output_width = weights_out.shape[2]
     levels = logits.shape[2]
-    own = np.empty(trees * levels, dx.dtype)
-    offsets = np.empty(trees * levels, np.int64)
+    visits = trees * levels
+    own_delta = np.empty(visits, dx.dtype)
+    own_active = np.empty(visits, dx.dtype)
+    offsets = np.empty(visits, np.int64)
     for row in range(start, stop):
+        _offsets(offsets, nodes, row, count, output_width)
+        for k in range(visits):
+            own_delta[k] = dot(weights_out, offsets[k], dy, row * output_width, output_width)
+        backpropagate_run(own_delta, 0, logits, row * visits, visits, activation)
+        activate_run(own_active, 0, logits, row * visits, visits, activation)
         for tree in range(trees):
             place = rank[tree, row]
             for level in range(levels):
-                logit = float(logits[row, tree, level])
-                at = (tree * count + nodes[row, tree, level]) * output_width
-                d_active = dot(weights_out, at, dy, row * output_width, output_width)
-                d_logit = d_active * activate_gradient(logit, activation)
-                own[tree * levels + level] = d_logit
-                delta[tree, level, place] = d_logit
-                active[tree, level, place] = activate(logit, activation)
+                delta[tree, level, place] = own_delta[tree * levels + level]
+                active[tree, level, place] = own_active[tree * levels + level]
         _offsets(offsets, nodes, row, count, input_width)
         weighted_sum(
             dx,
             row * input_width,
-            own,
+            own_delta,
             0,
             weights_in,
             offsets,
             0,
-            trees * levels,
+            visits,
             0,
             input_width,
             False,
@@ -441,8 +440,10 @@ def _leaf_infer(
             active, 0, vectors, at, leaf_weights_in, rows_in, 0, width_in, 0, hidden, False
         )
         for neuron in range(hidden):
-            logit = active[neuron] + leaf_bias_in[leaf, neuron]
-            active[neuron] = activate(float(logit), activation) if finite else math.nan
+            active[neuron] += leaf_bias_in[leaf, neuron]
+        if not finite:
+            active[:] = math.nan
+        activate_run(active, 0, active, 0, hidden, activation)
         at = row * width_out
         weighted_sum(y, at, active, 0, leaf_weights_out, rows_out, 0, hidden, 0, width_out, False)
         for column in range(width_out):

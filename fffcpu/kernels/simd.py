@@ -155,8 +155,9 @@ else:
         Of a number k + 1.5 * 2**23 (float32; 2**52 in float64) that makes 2**(k - 127) (k - 1023),
         for integers k from 1 to 254 (to 2046).
         """
-        integers, mantissa = (np.uint32, 23) if vector.itemsize == 4 else (np.uint64, 52)
-        shifted: Array = (vector.view(integers) << integers(mantissa)).view(vector.dtype)
+        single = vector.itemsize == 4
+        bits: Array = vector.view(np.uint32 if single else np.uint64)
+        shifted: Array = np.left_shift(bits, 23 if single else 52).view(vector.dtype)
         return shifted
 
     def constant(like: Array, pair: tuple[float, float]) -> Array:
