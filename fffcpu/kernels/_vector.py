@@ -66,7 +66,9 @@ def _suffix(vector: Any) -> str:
 
 
 def _vector_of(array_type: Any, size: int = VECTOR_BYTES) -> _VectorType:
-    """Return the vector type of an array, whose elements must lie side by side."""
+    """Return the vector type of an array, whose elements must lie side by side, or of a vector."""
+    if isinstance(array_type, _VectorType):
+        return array_type
     if array_type.layout != "C":
         raise TypingError(f"vectors need C-contiguous arrays, got {array_type}")
     return _VectorType(_WIDENED.get(array_type.dtype, array_type.dtype), size)
@@ -265,6 +267,92 @@ def add(typingctx: Any, a: Any, b: Any) -> Any:
         return builder.fadd(*arguments)
 
     return a(a, a), codegen
+
+
+@intrinsic
+def subtract(typingctx: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fsub(*arguments)
+
+    return a(a, a), codegen
+
+
+@intrinsic
+def multiply(typingctx: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fmul(*arguments)
+
+    return a(a, a), codegen
+
+
+@intrinsic
+def divide(typingctx: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fdiv(*arguments)
+
+    return a(a, a), codegen
+
+
+@intrinsic
+def where_greater(typingctx: Any, a: Any, b: Any, chosen: Any, other: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        left, right, yes, no = arguments
+        return builder.select(builder.fcmp_ordered(">", left, right), yes, no)
+
+    return a(a, a, a, a), codegen
+
+
+@intrinsic
+def low_bits_to_exponent(typingctx: Any, vector: Any) -> Any:
+    mantissa = 23 if vector.dtype == types.float32 else 52
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        integers = ir.VectorType(ir.IntType(vector.dtype.bitwidth), vector.lanes)
+        shift = ir.Constant(integers, [mantissa] * vector.lanes)
+        shifted = builder.shl(builder.bitcast(arguments[0], integers), shift)
+        return builder.bitcast(shifted, _llvm_type(vector))
+
+    return vector(vector), codegen
+
+
+def _of_dtype(builder: Any, vector: _VectorType, pair: Any) -> Any:
+    """Return the element of a (float32, float64) pair that is for the vector's dtype."""
+    return builder.extract_value(pair, 0 if vector.dtype == types.float32 else 1)
+
+
+def _constant(builder: Any, vector: _VectorType, number: Any) -> Any:
+    """Return a vector with the float64 number in every lane, which its dtype must hold exactly."""
+    value = _llvm_type(vector)
+    if vector.dtype == types.float32:
+        number = builder.fptrunc(number, value.element)
+    return _splat(builder, value, number)
+
+
+@intrinsic
+def constant(typingctx: Any, like: Any, pair: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _constant(builder, like, _of_dtype(builder, like, arguments[1]))
+
+    return like(like, pair), codegen
+
+
+@intrinsic
+def polynomial(typingctx: Any, x: Any, pair: Any) -> Any:
+    terms = len(pair[0 if x.dtype == types.float32 else 1])
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value = _llvm_type(x)
+        coefficients = _of_dtype(builder, x, arguments[1])
+        function = _declare(builder, f"llvm.fma.{_suffix(value)}", value, [value] * 3)
+        total, *rest = (
+            _constant(builder, x, builder.extract_value(coefficients, term))
+            for term in range(terms)
+        )
+        for coefficient in rest:
+            total = builder.call(function, [total, arguments[0], coefficient])
+        return total
+
+    return x(x, pair), codegen
 
 
 @intrinsic
