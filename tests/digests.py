@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from fffcpu import FastFeedForward, LeafFeedForward, cmm
+from fffcpu import FastFeedForward, LeafFeedForward, cmm, kernels
 from fffcpu.config import Activation
 from fffcpu.kernels.elementwise import activate_run, backpropagate_run
 
@@ -53,6 +53,9 @@ def layers(dtype):
     yield f"gradients {dtype.__name__}", digest(dx, *gradients.values())
     leaf = LeafFeedForward(37, 29, 4, 19, activation="gelu", dtype=dtype, rng=1)
     yield f"leaf {dtype.__name__}", digest(leaf(x), leaf(x[:1]), leaf.route(x).astype(dtype))
+    many = rng.standard_normal((kernels.GROUPED_ROWS + 300, 37)).astype(dtype)
+    grouped = path.forward(many)[1].logits
+    yield f"many rows {dtype.__name__}", digest(path(many), grouped, leaf(many))
 
 
 def digests(*dtypes):

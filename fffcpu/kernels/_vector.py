@@ -95,9 +95,10 @@ def _widen(builder: Any, array_type: Any, vector: _VectorType, value: Any) -> An
 
 
 def _pointer(
-    context: Any, builder: Any, array_type: Any, array: Any, at: Any, vector: _VectorType
+    context: Any, builder: Any, array_type: Any, arguments: Any, vector: _VectorType
 ) -> Any:
-    """Return the address of a vector in an array."""
+    """Return the address of a vector; the first two arguments are an array and a place in it."""
+    array, at = arguments[:2]
     data = context.make_array(array_type)(context, builder, array).data
     address = builder.gep(data, [at])
     return builder.bitcast(address, _stored_type(array_type, vector).as_pointer())
@@ -175,7 +176,7 @@ def _loaders(size: int) -> tuple[Any, ...]:
         vector = _vector_of(array, size)
 
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            pointer = _pointer(context, builder, array, *arguments, vector)
+            pointer = _pointer(context, builder, array, arguments, vector)
             value = builder.load(pointer, align=array.dtype.bitwidth // 8)
             return _widen(builder, array, vector, value)
 
@@ -186,7 +187,7 @@ def _loaders(size: int) -> tuple[Any, ...]:
         vector = _vector_of(array, size)
 
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            pointer = _pointer(context, builder, array, *arguments[:2], vector)
+            pointer = _pointer(context, builder, array, arguments, vector)
             stored = _stored_type(array, vector)
             mask = _mask(builder, vector.lanes, arguments[2])
             name = f"llvm.masked.load.{_suffix(stored)}.p0{_suffix(stored)}"
@@ -227,7 +228,7 @@ def store(typingctx: Any, array: Any, at: Any, vector: Any) -> Any:
     _vector_of(array)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _pointer(context, builder, array, *arguments[:2], vector)
+        pointer = _pointer(context, builder, array, arguments, vector)
         builder.store(arguments[2], pointer, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -239,7 +240,7 @@ def store_partial(typingctx: Any, array: Any, at: Any, vector: Any, count: Any) 
     _vector_of(array)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _pointer(context, builder, array, *arguments[:2], vector)
+        pointer = _pointer(context, builder, array, arguments, vector)
         value = arguments[2]
         mask = _mask(builder, vector.lanes, arguments[3])
         name = f"llvm.masked.store.{_suffix(value.type)}.p0{_suffix(value.type)}"
@@ -406,7 +407,7 @@ def _pointers(context: Any, builder: Any, array: Any, sums: Any, arguments: Any)
         builder.add(arguments[1], ir.Constant(arguments[1].type, k * vector.lanes))
         for k in range(sums.count)
     )
-    return [_pointer(context, builder, array, arguments[0], at, vector) for at in places]
+    return [_pointer(context, builder, array, (arguments[0], at), vector) for at in places]
 
 
 @intrinsic
@@ -444,7 +445,8 @@ def _halve(
     group = max(segment, min(vector.lanes, 128 // vector.dtype.bitwidth))
     sums, owners = [], []
     for a, b, of_a, of_b in zip(values[::2], values[1::2], labels[::2], labels[1::2], strict=True):
-        lower, owner = [], []
+        lower: list[int] = []
+        owner: list[int] = []
         for begin in range(0, vector.lanes, group):
             for first, of in ((begin, of_a), (begin + vector.lanes, of_b)):
                 for at in range(first, first + group, segment):
