@@ -36,7 +36,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.config import Activation, check_integer, check_number
 from fffcpu.errors import ArgumentError
-from fffcpu.kernels import vectorized
+from fffcpu.kernels import get_thread_layer, vectorized
 from fffcpu.layers import DenseFeedForward, FastFeedForward
 
 __all__ = [
@@ -349,7 +349,7 @@ def describe_machine() -> dict[str, str | int]:
     -------
     dict of str to str or int
         With the keys ``processor``, ``cores`` (that this process may use), ``system``, ``python``,
-        ``numpy`` and ``numba``.
+        ``numpy``, ``numba`` and ``thread_layer`` (that kernels run on; asking starts its pool).
     """
     return {
         "processor": _processor(),
@@ -358,6 +358,7 @@ def describe_machine() -> dict[str, str | int]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "numba": _version("numba"),
+        "thread_layer": get_thread_layer(),
     }
 
 
