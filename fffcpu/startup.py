@@ -20,7 +20,15 @@ from fffcpu.errors import ArgumentTypeError, describe
 from fffcpu.kernels import get_num_threads
 from fffcpu.layers import FastFeedForward, Layer, LeafFeedForward
 
-__all__ = ["ROWS", "Rehearsal", "Warmed", "rehearsals", "standard_layers", "warmup"]
+__all__ = [
+    "ROWS",
+    "Rehearsal",
+    "Warmed",
+    "cache_folder",
+    "rehearsals",
+    "standard_layers",
+    "warmup",
+]
 
 ROWS = (2,)
 """Rows of the calls: one number for each choice of kernels that batches may meet."""
@@ -123,6 +131,17 @@ def _compiles() -> bool:
     from fffcpu.kernels.jit import JIT
 
     return JIT
+
+
+def cache_folder() -> str | None:
+    """Return the folder where compiled kernels are kept, or None if they are not."""
+    if not _compiles():
+        return None
+    from fffcpu.kernels import simd
+
+    dot: Any = simd.dot  # compiled, so it has more than the function that mypy sees
+    path: str | None = dot.stats.cache_path
+    return path
 
 
 def warmup(
