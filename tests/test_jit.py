@@ -81,6 +81,36 @@ def test_pool_is_free_again_after_an_error(recorder):
     POOL.lock.release()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", [False, True])
+def test_rehearsal_launches_one_kernel_of_each_pair_however_small(parallel):
+    from fffcpu.kernels import rowwise
+
+    names = ["_leaf_route_parallel" if parallel else "_leaf_route"] * 2
+    leaves = np.full(3, -1, np.int32)
+    arguments = np.zeros((3, 2)), np.zeros((1, 2)), np.array([1.0])
+    with jit.rehearsal(parallel=parallel) as launches:
+        rowwise.leaf_route(leaves, *arguments)
+        np.testing.assert_array_equal(leaves, 1)
+        rowwise.leaf_route(leaves, *arguments)
+    assert [launch.kernel for launch in launches] == names
+    assert launches[1].source == "memory"
+    rowwise.leaf_route(leaves, *arguments)
+    assert len(launches) == 2
+
+
+@pytest.mark.slow
+def test_rehearsal_without_a_pool_computes_all_the_same(monkeypatch):
+    from fffcpu.kernels import rowwise
+
+    monkeypatch.setattr(POOL, "usable", False)
+    leaves = np.full(3, -1, np.int32)
+    with jit.rehearsal(parallel=True) as launches:
+        rowwise.leaf_route(leaves, np.zeros((3, 2)), np.zeros((1, 2)), np.array([1.0]))
+    np.testing.assert_array_equal(leaves, 1)
+    assert [launch.kernel for launch in launches] == ["_leaf_route"]
+
+
 # --- Read-only arrays -----------------------------------------------------------------------------
 
 

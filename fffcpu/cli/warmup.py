@@ -90,6 +90,9 @@ def _format(warmed: Sequence[Warmed], folder: str | None) -> str:
         for one in warmed
     ]
     compiled = [one.seconds for one in warmed if one.source == "compiled"]
-    summary = f"compiled {len(compiled)} of {len(warmed)} kernels in {sum(compiled):.1f} s"
+    summary = (
+        f"compiled {len(compiled)} of {len(warmed)} kernels in {sum(compiled):.1f} s; "
+        f"{len(warmed) - len(compiled)} were there already"
+    )
     where = f"kept in {folder}" if folder else "kept nowhere: no folder could be written to"
     return "\n".join([format_table(head, cells), "", summary, where])
