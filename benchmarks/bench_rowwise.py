@@ -7,7 +7,6 @@ the time. Layers are called as users call them: ``layer(x)``, with its checks an
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import statistics
 import subprocess
@@ -196,11 +195,10 @@ def seconds_figure(what: str, seconds: list[float], goal: str) -> Figure:
 
 def format_report(shape: PathShape, figures: list[Figure]) -> str:
     machine = ", ".join(f"{name} {value}" for name, value in describe_machine().items())
-    threads = os.environ.get("NUMBA_THREADING_LAYER", "Numba's choice of layer")
     layer = f"{shape.input_dim} -> {shape.output_dim}, depth {shape.depth}, trees {shape.trees}"
     lines = [
         f"FastFeedForward {layer}, float32, fffcpu {fffcpu.__version__}.",
-        f"{fffcpu.get_num_threads()} threads ({threads}).",
+        f"{fffcpu.get_num_threads()} threads.",
         f"{machine}.",
         f"`python {shlex.join(sys.argv)}`",
         "",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from fffcpu.kernels import get_num_threads, set_num_threads
 from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward, cmm, load
+from fffcpu.startup import warmup
 
 __all__ = [
     "DenseFeedForward",
@@ -22,6 +23,7 @@ __all__ = [
     "get_num_threads",
     "load",
     "set_num_threads",
+    "warmup",
 ]
 
 __version__ = "0.1.0"

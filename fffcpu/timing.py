@@ -37,7 +37,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.config import Activation, check_integer, check_number
 from fffcpu.errors import ArgumentError
-from fffcpu.kernels import vectorized
+from fffcpu.kernels import get_thread_layer, vectorized
 from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
 
 __all__ = [
@@ -483,7 +483,7 @@ def describe_machine() -> dict[str, str | int]:
     -------
     dict of str to str or int
         With the keys ``processor``, ``cores`` (that this process may use), ``system``, ``python``,
-        ``numpy`` and ``numba``.
+        ``numpy``, ``numba`` and ``thread_layer`` (that kernels run on; asking starts its pool).
     """
     return {
         "processor": _processor(),
@@ -492,6 +492,7 @@ def describe_machine() -> dict[str, str | int]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "numba": package_version("numba"),
+        "thread_layer": get_thread_layer(),
     }
 
 

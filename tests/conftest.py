@@ -72,3 +72,15 @@ class _Undo:
 
     def __exit__(self, *_):
         self.patch.undo()
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Write a program to a file."""
+
+    def write(*parts):
+        path = tmp_path / "program.py"
+        path.write_text("\n".join(parts), encoding="utf-8")
+        return path
+
+    return write

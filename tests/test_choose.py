@@ -207,6 +207,7 @@ def test_there_is_one_thread_without_numba(no_numba):
     assert kernels.get_num_threads() == 1
     kernels.set_num_threads(1)
     assert kernels.get_num_threads() == 1
+    assert kernels.get_thread_layer() == "none"
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_module_runs_and_lists_the_commands():
         out, err = process.communicate()
     assert process.returncode == 0
     assert err == ""
-    for name in ("demo", "info", "bench"):
+    for name in ("demo", "info", "bench", "warmup"):
         assert f"    {name} " in out
     assert out.startswith("usage: fffcpu ")
 
@@ -83,7 +83,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"fffcpu {fffcpu.__version__}\n"
 
 
-@pytest.mark.parametrize("name", ["demo", "info", "bench"])
+@pytest.mark.parametrize("name", ["demo", "info", "bench", "warmup"])
 def test_help_has_examples_and_says_how_to_read_the_output(name, capsys):
     with pytest.raises(SystemExit) as caught:
         main([name, "--help"])
@@ -134,6 +134,8 @@ def test_wrong_usage_has_status_2(argv, capsys):
         (["bench", "--dtype", "float16"], "argument 'dtype' must be float32 or float64"),
         (["bench", "--seconds", "nan"], "argument 'seconds' must be"),
         (["bench", "--seconds", "-1"], "argument 'seconds' must be"),
+        (["warmup", "absent.safetensors"], "No such file or directory: 'absent.safetensors'"),
+        (["warmup", "--dtype", "float16"], "argument 'dtype' must be float32 or float64"),
         (["bench", "--seed", "-1"], "argument 'seed' must be"),
         (["bench", "--plot", "speed.txt"], "argument 'plot' must end in one of"),
         (["bench", "--plot", "absent/speed.png"], "No such folder: 'absent'"),
@@ -339,8 +341,10 @@ def test_bench_table(command):
     assert "4 neurons used of 15" in lines[0]
     assert "copy " in lines[1]
     assert lines[3].split()[:3] == ["backend", "rows", "threads"]
-    assert [line.split()[0] for line in lines[4:]] == ["vectorized", "dense", "vectorized", "dense"]
-    assert all("%" in line for line in lines[4:])
+    rows = lines[4:8]
+    assert [line.split()[0] for line in rows] == ["vectorized", "dense", "vectorized", "dense"]
+    assert all("%" in line for line in rows)
+    assert lines[8:] == ["", f"thread layer: {kernels.get_thread_layer()}"]
 
 
 @pytest.mark.slow
@@ -543,3 +547,42 @@ def test_demo_from_end_to_end(command, tmp_path):
     assert "12 of 4,095 neurons" in out
     assert "allows 341 times" in out
     assert f"fffcpu info {path}" in out
+
+
+# --- warmup -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_warmup_tells_what_it_compiled_and_where_that_lies(command):
+    status, out, err = command("warmup", "--dtype", "float32", "float64", "--training")
+    assert (status, err) == (0, "")
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[0] == ["layer", "dtype", "call", "kernel", "seconds", "from"]
+    rows = lines[1 : lines.index([])]
+    kernels_seen = {(row[1], row[3]) for row in rows}
+    assert len(kernels_seen) == len(rows), "a kernel is listed twice"
+    for dtype in ("float32", "float64"):
+        assert {(dtype, "_path_infer"), (dtype, "_leaf_infer")} <= kernels_seen
+        assert (dtype, "_path_gradients") in kernels_seen
+    assert {row[5] for row in rows} <= {"compiled", "cache", "memory"}
+    assert f"of {len(rows)} kernels" in out
+    assert out.splitlines()[-1].startswith("kept in ")
+
+
+@pytest.mark.slow
+def test_warmup_of_a_file_in_json(command, tmp_path):
+    LAYERS["LeafFeedForward"]().save(tmp_path / "leaf.safetensors")
+    status, out, err = command("warmup", tmp_path / "leaf.safetensors", "--json")
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    assert set(report) == {"cache", "kernels"}
+    assert {one["layer"] for one in report["kernels"]} == {"LeafFeedForward"}
+    names = ["layer", "dtype", "call", "kernel", "seconds", "source"]
+    assert all(list(one) == names for one in report["kernels"])
+
+
+def test_warmup_of_a_layer_without_kernels(command, tmp_path):
+    LAYERS["DenseFeedForward"]().save(tmp_path / "dense.safetensors")
+    status, out, err = command("warmup", tmp_path / "dense.safetensors")
+    assert (status, err) == (0, "")
+    assert out.startswith("nothing to compile: ")

@@ -18,6 +18,7 @@ from strategies import (
 from test_kernels import run_forward, run_infer, run_leaf, run_logits
 
 from fffcpu.kernels import grouped, jit, rowwise
+from fffcpu.kernels.pool import POOL
 
 
 def assert_same_bits(problem):
@@ -81,7 +82,7 @@ def test_the_bits_are_those_of_the_row_kernels_in_large_batches(
     path.x[5, 0], path.x[333, 1] = np.nan, np.inf
     for threads in (1, 2):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(jit._pool, "threads", threads)
+            patch.setattr(POOL, "threads", threads)
             patch.setattr(jit, "MIN_PARALLEL_WORK", 1)
             assert_same_bits(path)
             assert_same_bits_of_leaves(leaf)

@@ -26,6 +26,7 @@ ORDER = (
     "checkpoints",
     "kernels",
     "layers",
+    "startup",
     "models",
     "training",
     "diagnosis",
@@ -40,7 +41,7 @@ ORDER = (
 FORBIDDEN = {"training": {"layers", "models"}}
 """What the order would allow, but the design does not: optimizers see arrays, not layers."""
 
-KERNEL_ORDER = ("jit", "_vector", "simd", "elementwise")
+KERNEL_ORDER = ("pool", "jit", "_vector", "simd", "elementwise", "gradients")
 """What backends stand on. Every other module of `fffcpu.kernels` is a backend."""
 
 LAYER_BASE = "layer"

@@ -314,7 +314,9 @@ def test_path_arguments_hold_the_parameters_themselves():
 
 def test_machine_is_described_in_plain_values():
     machine = describe_machine()
-    assert list(machine) == ["processor", "cores", "system", "python", "numpy", "numba"]
+    versions = ["python", "numpy", "numba"]
+    assert list(machine) == ["processor", "cores", "system", *versions, "thread_layer"]
+    assert machine["thread_layer"] in ("tbb", "omp", "workqueue")
     assert machine["cores"] >= 1
     assert machine["numpy"] == np.__version__
     assert json.loads(json.dumps(machine)) == machine
@@ -363,3 +365,31 @@ def test_shapes_are_those_of_the_papers(monkeypatch):
     for name, leaf in shapes.FAST_FEEDFORWARD.items():
         width = int(name.split("-")[1].removeprefix("w"))
         assert 2**leaf.depth * leaf.leaf_width == width, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "options", "figures"),
+    [
+        ("bench_threads.py", ("--calls", "2"), ["FFF, B = 4", "GEMM, B = 8", "empty kernel"]),
+        (
+            "bench_compile.py",
+            (),
+            ["first result, 16 rows, empty cache", "`_path_infer`, compiled", "from the cache"],
+        ),
+    ],
+)
+def test_scripts_of_threads_and_compilation_print_their_tables(script, options, figures):
+    path = ROOT / "benchmarks" / script
+    command = [sys.executable, str(path), "--quick", "--repeats", "1", *options]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(fffcpu.__file__).parent.parent),
+        "NUMBA_NUM_THREADS": "2",
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    table = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
+    for figure in figures:
+        assert any(figure in line for line in table), figure

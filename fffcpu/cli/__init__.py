@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 
 from fffcpu import __version__
-from fffcpu.cli import bench, demo, info
+from fffcpu.cli import bench, demo, info, warmup
 from fffcpu.timing import WrongOutputError
 
 __all__ = ["main"]
 
-COMMANDS = (demo, info, bench)
+COMMANDS = (demo, info, bench, warmup)
 
 ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError, WrongOutputError)
 """What is told in one line: complaints about what the user asked for, or what the system lacks."""
@@ -31,6 +31,7 @@ start here:
   fffcpu demo                      train on real digits, save, reload, time: under a minute
   fffcpu info FILE                 what a saved layer is, and what it costs
   fffcpu bench                     microseconds a row, beside a dense layer
+  fffcpu warmup                    compile kernels before a server starts
   fffcpu COMMAND --help            options, examples, how to read the output
 """
 
@@ -38,6 +39,7 @@ EPILOG = """\
 environment:
   FFFCPU_BACKEND                   forces a kernel module: rowwise, vectorized or a dotted name
   NUMBA_NUM_THREADS                most threads that kernels may use
+  NUMBA_THREADING_LAYER            forces what they run on: tbb, omp or workqueue
   NUMBA_CACHE_DIR                  where compiled kernels are kept between processes
 
 exit status: 0 done, 1 an error told in one line, 2 wrong usage, 130 interrupted.

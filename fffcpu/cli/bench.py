@@ -26,7 +26,7 @@ from fffcpu.config import (
     check_number,
 )
 from fffcpu.errors import ArgumentError
-from fffcpu.kernels import load_backend
+from fffcpu.kernels import get_thread_layer, load_backend
 from fffcpu.timing import (
     DISTINCT_ROWS,
     Contender,
@@ -172,6 +172,7 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps(_report(bench.layer.config, results, skipped), indent=2))
     else:
         print(_format(bench.layer.config, results, skipped))
+        print(f"\nthread layer: {get_thread_layer()}")
 
 
 class _Bench:

@@ -18,7 +18,15 @@ from types import ModuleType
 from fffcpu.config import check_integer
 from fffcpu.errors import ArgumentError
 
-__all__ = ["BACKENDS", "FUNCTIONS", "choose", "get_num_threads", "load_backend", "set_num_threads"]
+__all__ = [
+    "BACKENDS",
+    "FUNCTIONS",
+    "choose",
+    "get_num_threads",
+    "get_thread_layer",
+    "load_backend",
+    "set_num_threads",
+]
 
 BACKENDS = ("grouped", "rowwise", "vectorized")
 """The backend modules here."""
@@ -88,9 +96,9 @@ def get_num_threads() -> int:
     """Return how many threads a kernel may use."""
     if not importlib.util.find_spec("numba"):
         return 1
-    from fffcpu.kernels import jit
+    from fffcpu.kernels.pool import POOL
 
-    return jit.threads()
+    return POOL.threads
 
 
 def set_num_threads(threads: int) -> None:
@@ -107,6 +115,21 @@ def set_num_threads(threads: int) -> None:
     if not importlib.util.find_spec("numba"):
         check_integer("threads", threads, 1, 1)
         return
-    from fffcpu.kernels import jit
+    from fffcpu.kernels.pool import POOL
 
-    jit.set_threads(threads)
+    POOL.set_threads(threads)
+
+
+def get_thread_layer() -> str:
+    """Return the name of the thread layer that kernels run on; starts its pool.
+
+    Returns
+    -------
+    str
+        ``tbb``, ``omp`` (OpenMP) or ``workqueue``; ``none`` where Numba is not installed.
+    """
+    if not importlib.util.find_spec("numba"):
+        return "none"
+    from fffcpu.kernels.pool import POOL
+
+    return POOL.layer()

@@ -45,7 +45,14 @@ from fffcpu.kernels.simd import (
     zeros,
 )
 
-__all__ = ["activate", "activate_gradient", "activate_run", "backpropagate_run"]
+__all__ = [
+    "activate",
+    "activate_gradient",
+    "activate_run",
+    "backpropagate_run",
+    "finished_logit",
+    "scaled",
+]
 
 Array = NDArray[Any]
 
@@ -263,3 +270,21 @@ def backpropagate_run(
         slope = activate_gradient(load_partial(s, s_at + whole, left), activation)
         part = multiply(load_partial(delta, delta_at + whole, left), slope)
         store_partial(delta, delta_at + whole, part, left)
+
+
+@kernel
+def finished_logit(product: Any, bias_in: Array, tree: int, node: int) -> Any:
+    """Return a node's logit, given the dot product with its weights."""
+    if bias_in.ndim == 3:
+        return product * bias_in[tree, node, 0] + bias_in[tree, node, 1]
+    if bias_in.shape[1] > 0:
+        return product + bias_in[tree, node]
+    return product
+
+
+@kernel
+def scaled(active: Any, bias_in: Array, tree: int, node: int) -> Any:
+    """Return an activation, times the scale of the node's output weights if it has one."""
+    if bias_in.ndim == 3:
+        return active * bias_in[tree, node, 2]
+    return active

@@ -35,10 +35,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.kernels.elementwise import activate_run
+from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
 from fffcpu.kernels.gradients import path_backward
 from fffcpu.kernels.jit import kernel, launch, parallel_kernel, prange, writable
-from fffcpu.kernels.rowwise import finished_logit, scaled
 from fffcpu.kernels.simd import (
     add,
     dot,

@@ -1,4 +1,4 @@
-"""How kernels are compiled, kept on disk and spread over threads: flags, cache and pool.
+"""How kernels are compiled, kept on disk and launched: flags, cache, serial or parallel.
 
 Compilation is lazy: decorating compiles nothing, the first call of a kernel with new types does,
 and leaves the machine code in Numba's cache for the next process. No ``fastmath``: reassociation
@@ -6,7 +6,7 @@ would give one row different bits in different kernels.
 
 A kernel comes as a pair: the serial one takes ``start`` and ``stop`` and does that range of rows;
 the parallel one takes the number of ranges and runs the serial one on each by ``prange``. `launch`
-decides which of the two runs.
+decides which of the two runs; the threads are those of `fffcpu.kernels.pool`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import math
-import os
-import threading
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numba
 import numpy as np
@@ -28,16 +27,16 @@ from numba import prange
 from numba.core.caching import FunctionCache
 from numpy.typing import NDArray
 
-from fffcpu.config import check_integer
+from fffcpu.kernels.pool import POOL
 
 __all__ = [
     "JIT",
+    "Launch",
     "kernel",
     "launch",
     "parallel_kernel",
     "prange",
-    "set_threads",
-    "threads",
+    "rehearsal",
     "writable",
 ]
 
@@ -45,9 +44,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 JIT = not numba.config.DISABLE_JIT
 """False where ``NUMBA_DISABLE_JIT=1`` turns kernels into plain Python, for debugging."""
-
-CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux tells how much CPU a container may use."""
 
 MIN_PARALLEL_WORK = 1 << 22
 """Multiply-adds below which a kernel runs on the caller's thread: waking the pool costs more."""
@@ -121,99 +117,6 @@ def parallel_kernel(function: Function) -> Function:
     return _compile(function, parallel=True)
 
 
-def _cpu_quota() -> float:
-    """Return how many CPUs the process's control group may use; infinity if there is no limit."""
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (CGROUP / "cpu.max").read_text().split()
-        return math.inf if quota == "max" else int(quota) / int(period)
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (
-            (CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
-        )
-        return math.inf if int(quota) < 0 else int(quota) / int(period)
-    return math.inf
-
-
-def default_threads() -> int:
-    """Return Numba's number of threads, lowered to the control group's CPUs unless it was set."""
-    most = int(numba.config.NUMBA_NUM_THREADS)
-    if "NUMBA_NUM_THREADS" in os.environ:
-        return most
-    return max(1, min(most, math.ceil(min(most, _cpu_quota()))))
-
-
-class _Pool:
-    """Numba's thread pool as kernels use it: one call at a time, the others run serially.
-
-    A call that finds the pool busy has nothing to gain from it, and Numba's ``workqueue`` layer
-    would end the process. Results have the same bits either way.
-    """
-
-    def __init__(self) -> None:
-        self.threads = default_threads()
-        self.started = False
-        self.usable = True
-        self.lock = threading.Lock()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._after_fork)
-
-    def _after_fork(self) -> None:
-        self.lock = threading.Lock()
-        try:
-            layer = numba.threading_layer()
-        except ValueError:  # no parallel kernel has run yet, so there is no pool to lose
-            return
-        # GNU OpenMP ends a forked child that uses the pool of its parent.
-        self.usable = layer != "omp"
-
-    def _start(self) -> None:
-        """Start Numba's pool, with idle threads that sleep.
-
-        GNU OpenMP's would spin, and take the cores from the caller's matrix products. It reads the
-        variable once, when it is loaded; nobody else need see it.
-        """
-        if "OMP_WAIT_POLICY" in os.environ:
-            numba.get_num_threads()
-        else:
-            os.environ["OMP_WAIT_POLICY"] = "passive"
-            try:
-                numba.get_num_threads()
-            finally:
-                del os.environ["OMP_WAIT_POLICY"]
-        self.started = True
-
-    def run(self, parallel: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
-        """Run a parallel kernel, or return False if the pool is not to be had."""
-        if not self.usable or not self.lock.acquire(blocking=False):
-            return False
-        try:
-            if not self.started:
-                self._start()
-            callers = numba.get_num_threads()
-            numba.set_num_threads(self.threads)
-            try:
-                parallel(*arguments, self.threads)
-            finally:
-                numba.set_num_threads(callers)
-        finally:
-            self.lock.release()
-        return True
-
-
-_pool = _Pool()
-
-
-def threads() -> int:
-    """Return how many threads a kernel may use."""
-    return _pool.threads
-
-
-def set_threads(number: int) -> None:
-    """Set how many threads a kernel may use; see `fffcpu.set_num_threads`."""
-    most = int(numba.config.NUMBA_NUM_THREADS)
-    _pool.threads = check_integer("threads", number, 1, most)
-
-
 def launch(
     serial: Callable[..., Any],
     parallel: Callable[..., Any],
@@ -234,12 +137,86 @@ def launch(
     work : int
         Multiply-adds of an item, roughly.
     """
-    if (
+    rehearsed = _rehearsal.get()
+    if rehearsed is not None:
+        rehearsed.launch(serial, parallel, items, arguments)
+    elif (
         items * work < MIN_PARALLEL_WORK
-        or _pool.threads == 1
-        or not _pool.run(parallel, (*arguments, items))
+        or POOL.threads == 1
+        or not POOL.run(parallel, (*arguments, items))
     ):
         serial(*arguments, 0, items)
+
+
+class Launch(NamedTuple):
+    """What a rehearsed launch did."""
+
+    kernel: str
+    """Name of the compiled function."""
+    seconds: float
+    """How long it took, from the call to the result."""
+    source: str
+    """Where the machine code came from: ``compiled``, ``cache`` (on disk) or ``memory``."""
+
+
+class _Rehearsal:
+    """Runs every launch as one of the two kernels of its pair, and notes what came of it."""
+
+    def __init__(self, parallel: bool) -> None:
+        self.parallel = parallel
+        self.launches: list[Launch] = []
+
+    def launch(
+        self,
+        serial: Callable[..., Any],
+        parallel: Callable[..., Any],
+        items: int,
+        arguments: tuple[Any, ...],
+    ) -> None:
+        if self.parallel and POOL.usable:
+            self._note(parallel, lambda: POOL.run(parallel, (*arguments, items), wait=True))
+        else:
+            self._note(serial, lambda: serial(*arguments, 0, items))
+
+    def _note(self, function: Callable[..., Any], call: Callable[[], object]) -> None:
+        before, start = _loads(function), time.perf_counter()
+        call()
+        seconds, after = time.perf_counter() - start, _loads(function)
+        compiled, cached = after.compiled > before.compiled, after.cached > before.cached
+        source = "compiled" if compiled else "cache" if cached else "memory"
+        self.launches.append(Launch(function.__name__, seconds, source))
+
+
+class _Loads(NamedTuple):
+    """How many versions of a kernel were compiled in this process, and how many read from disk."""
+
+    compiled: int
+    cached: int
+
+
+def _loads(function: Any) -> _Loads:
+    stats = function.stats
+    return _Loads(sum(stats.cache_misses.values()), sum(stats.cache_hits.values()))
+
+
+_rehearsal: ContextVar[_Rehearsal | None] = ContextVar("rehearsal", default=None)
+
+
+@contextlib.contextmanager
+def rehearsal(*, parallel: bool) -> Iterator[list[Launch]]:
+    """Context in which this thread's launches all run serially, or all on the pool, however small.
+
+    Yields
+    ------
+    list of Launch
+        Grows with each launch.
+    """
+    rehearsed = _Rehearsal(parallel)
+    token = _rehearsal.set(rehearsed)
+    try:
+        yield rehearsed.launches
+    finally:
+        _rehearsal.reset(token)
 
 
 class _Alias:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.kernels.elementwise import activate_run
+from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
 from fffcpu.kernels.gradients import path_backward
 from fffcpu.kernels.jit import kernel, launch, parallel_kernel, prange, writable
 from fffcpu.kernels.simd import dot, weighted_sum
@@ -36,24 +36,6 @@ __all__ = [
 Array = NDArray[Any]
 
 # --- One row of FastFeedForward ---------------------------------------------------------------
-
-
-@kernel
-def finished_logit(product: Any, bias_in: Array, tree: int, node: int) -> Any:
-    """Return a node's logit, given the dot product with its weights."""
-    if bias_in.ndim == 3:
-        return product * bias_in[tree, node, 0] + bias_in[tree, node, 1]
-    if bias_in.shape[1] > 0:
-        return product + bias_in[tree, node]
-    return product
-
-
-@kernel
-def scaled(active: Any, bias_in: Array, tree: int, node: int) -> Any:
-    """Return an activation, times the scale of the node's output weights if it has one."""
-    if bias_in.ndim == 3:
-        return active * bias_in[tree, node, 2]
-    return active
 
 
 @kernel

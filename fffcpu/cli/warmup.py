@@ -1,0 +1,98 @@
+"""``fffcpu warmup``: compile the kernels that a server needs, before it starts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+
+import fffcpu
+from fffcpu.cli.table import Commands, add_command, format_table
+from fffcpu.startup import Rehearsal, Warmed, cache_folder, rehearsals, standard_layers
+
+__all__ = ["add", "run"]
+
+DESCRIPTION = """\
+Compile the kernels of fffcpu and keep them on disk, so that no process that starts later compiles
+anything. Kernels depend on the kind of a layer and on its dtype, not on its sizes or numbers, so
+one run serves all layers alike: run it when an image is built or a machine set up, as the user and
+with the NUMBA_CACHE_DIR that the server will have. Kernels are compiled for the processor at hand;
+on another model they compile anew. What is on disk already is only read.
+
+examples:
+  fffcpu warmup                             inference, float32, both kinds of trees
+  fffcpu warmup --training --dtype float32 float64
+  fffcpu warmup model.safetensors           just what the layer in this file needs
+  fffcpu warmup --json                      which kernels, what each took, whether it was on disk
+
+how to read the table:
+  call       what was called: inference and route, and with --training forward and backward.
+  kernel     the compiled function; those named parallel run on the pool of threads. They are left
+             out where NUMBA_NUM_THREADS or the machine allows one thread only.
+  seconds    of the call. The first has the start of the compiler in it, and compiles the parts that
+             the others share.
+  from       compiled, or cache: it was on disk.
+"""
+
+
+def add(commands: Commands) -> argparse.ArgumentParser:
+    """Register the command."""
+    parser = add_command(commands, "warmup", "compile kernels before a server starts", DESCRIPTION)
+    parser.add_argument("files", metavar="FILE", nargs="*", help="saved layers to warm up for")
+    parser.add_argument(
+        "--dtype",
+        nargs="+",
+        default=["float32"],
+        metavar="DTYPE",
+        help="of the layers where no FILE is given: float32, float64 or both (float32)",
+    )
+    parser.add_argument("--training", action="store_true", help="forward and backward too")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Warm up and print what each kernel took."""
+    layers = [fffcpu.load(path) for path in options.files] or [
+        layer for dtype in options.dtype for layer in standard_layers(dtype)
+    ]
+    warmed = list(_progress(rehearsals(layers, options.training)))
+    folder = cache_folder()
+    if options.json:
+        report = {"cache": folder, "kernels": [kernel._asdict() for kernel in warmed]}
+        print(json.dumps(report, indent=2))
+    else:
+        print(_format(warmed, folder))
+
+
+def _progress(chosen: Sequence[Rehearsal]) -> Iterator[Warmed]:
+    """Yield each kernel's first call, with a bar on stderr if that is a terminal."""
+    from tqdm import tqdm
+
+    seen = set()
+    with tqdm(chosen, file=sys.stderr, disable=None, leave=False, unit="step") as bar:
+        for rehearsal in bar:
+            bar.set_description(rehearsal.layer.config.kind)
+            for one in rehearsal.run():
+                if (one.kernel, one.dtype) not in seen:
+                    seen.add((one.kernel, one.dtype))
+                    yield one
+
+
+def _format(warmed: Sequence[Warmed], folder: str | None) -> str:
+    """Return the table for people."""
+    if not warmed:
+        return "nothing to compile: no layer here has kernels, or Numba is absent or its JIT off"
+    head = ("layer", "dtype", "call", "kernel", "seconds", "from")
+    cells = [
+        (one.layer, one.dtype, one.call, one.kernel, f"{one.seconds:.2f}", one.source)
+        for one in warmed
+    ]
+    compiled = [one.seconds for one in warmed if one.source == "compiled"]
+    summary = (
+        f"compiled {len(compiled)} of {len(warmed)} kernels in {sum(compiled):.1f} s; "
+        f"{len(warmed) - len(compiled)} were there already"
+    )
+    where = f"kept in {folder}" if folder else "kept nowhere: no folder could be written to"
+    return "\n".join([format_table(head, cells), "", summary, where])
