@@ -360,6 +360,7 @@ def counted(parallel, arguments):
 POOL.run = counted
 most = fffcpu.get_num_threads()
 assert most == numba.config.NUMBA_NUM_THREADS
+fffcpu.kernels.get_thread_layer()  # which finds TBB; Numba alone would not
 numba.set_num_threads(1)  # the caller's own choice, for the caller's own kernels
 with_all = bits()
 for threads in range(1, most):
