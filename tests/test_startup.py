@@ -20,6 +20,7 @@ from fffcpu.kernels import jit
 from fffcpu.kernels.pool import POOL
 
 INFERENCE = {"_path_infer", "_path_logits", "_leaf_infer", "_leaf_route"}
+INFERENCE |= {"_upper", "_path_lower", "_leaf_lower"}  # of the grouped kernels
 TRAINING = {"_path_forward", "_path_deltas", "_path_gradients"}
 
 
@@ -67,7 +68,9 @@ def test_kernels_of_given_layers_are_warmed_and_no_others(threads):
     warmed = fffcpu.warmup(layer, DenseFeedForward(3, 2, 4), training=True)
     assert {(one.layer, one.dtype, one.call, one.kernel) for one in warmed} == {
         ("LeafFeedForward", "float64", "inference", "_leaf_infer"),
+        ("LeafFeedForward", "float64", "inference", "_leaf_lower"),
         ("LeafFeedForward", "float64", "route", "_leaf_route"),
+        ("LeafFeedForward", "float64", "route", "_leaf_lower"),
     }
     for name, array in layer.params.items():
         np.testing.assert_array_equal(array, before[name])
