@@ -66,7 +66,7 @@ class Parameters(Mapping[str, NDArray[Any]]):
     def __init__(
         self, arrays: Mapping[str, NDArray[Any]], dtype: DTypeLike | Mapping[str, DTypeLike]
     ) -> None:
-        dtypes = dtype if isinstance(dtype, Mapping) else dict.fromkeys(arrays, dtype)
+        dtypes: Any = dtype if isinstance(dtype, Mapping) else dict.fromkeys(arrays, dtype)
         copies = {}
         for name, array in arrays.items():
             copies[name] = aligned_empty(array.shape, dtypes[name])

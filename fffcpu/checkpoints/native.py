@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import math
 import os
@@ -22,7 +23,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -239,9 +240,9 @@ def _write(path: Path, config: LayerConfig, arrays: Mapping[str, NDArray[Any]]) 
             file.write(_bytes(np.ascontiguousarray(arrays[name], little)))
 
 
-def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+def _bytes(array: NDArray[Any]) -> memoryview:
     """Return the memory of a contiguous array."""
-    return array.reshape(-1).view(np.uint8)
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _load(name: str) -> tuple[LayerConfig, dict[str, NDArray[Any]]]:
@@ -262,7 +263,7 @@ def _load(name: str) -> tuple[LayerConfig, dict[str, NDArray[Any]]]:
         }
 
 
-def _open(name: str) -> BinaryIO:
+def _open(name: str) -> io.BufferedReader:
     """Open a regular file; a folder is an error, and a pipe is not waited for."""
     status = os.stat(name)
     if stat.S_ISDIR(status.st_mode):
@@ -272,8 +273,8 @@ def _open(name: str) -> BinaryIO:
     return open(name, "rb")
 
 
-def _read_header(file: BinaryIO) -> bytes:
-    """Return the JSON text at the start of a file, having checked its length and the file's kind."""
+def _read_header(file: io.BufferedReader) -> bytes:
+    """Return the JSON text at the start of a file, having checked its length."""
     start = file.read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > _LONGEST_HEADER:
@@ -286,12 +287,14 @@ def _read_header(file: BinaryIO) -> bytes:
     return header
 
 
-def _read_array(file: BinaryIO, at: int, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+def _read_array(
+    file: io.BufferedReader, at: int, shape: tuple[int, ...], dtype: str
+) -> NDArray[Any]:
     """Read the array that starts at a byte of a file."""
     native = numpy_dtype(dtype)
     array = np.empty(shape, native.newbyteorder("<"))
     file.seek(at)
-    if file.readinto(memoryview(_bytes(array))) < array.nbytes:  # type: ignore[attr-defined]
+    if file.readinto(_bytes(array)) < array.nbytes:
         raise CheckpointError("was made shorter while it was read")
     return array.astype(native, copy=False)
 
