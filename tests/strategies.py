@@ -109,7 +109,7 @@ def leaf_problems(draw, max_rows=12, kinds=("normal", "integer"), dtypes=DTYPES,
     )
 
 
-# --- Narrow weights: the arrays that kernels take, and the same problem with the widened numbers ---
+# --- Narrow weights, and the same problem with the widened numbers --------------------------------
 
 
 def _draw_type(draw, weights):
