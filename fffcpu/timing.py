@@ -12,8 +12,9 @@ Each contender runs once untimed, which compiles its kernels. A measurement is a
 a given time, and its figure the time of one call. Between two measurements lies a short rest, in
 which the idle threads of the last contender's pool stop spinning and leave the cores to the next.
 
-A figure counts only for an output that was checked (`check_paths`, `check_dense`), on distinct
-random rows (`distinct_batches`, `cycling`): a repeated row finds its weights in the nearest cache.
+A figure counts only for an output that was checked (`check_paths` and its like), on
+distinct random rows (`distinct_batches`, `cycling`): a repeated row finds its weights in the
+nearest cache. What a figure is worth on this machine, `fffcpu.bounds` tells.
 """
 
 from __future__ import annotations
@@ -37,21 +38,32 @@ from numpy.typing import DTypeLike, NDArray
 from fffcpu.config import Activation, check_integer, check_number
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels import vectorized
-from fffcpu.layers import DenseFeedForward, FastFeedForward, QuantizedFastFeedForward
+from fffcpu.layers import (
+    DenseFeedForward,
+    FastFeedForward,
+    LeafFeedForward,
+    QuantizedFastFeedForward,
+)
 
 __all__ = [
     "DISTINCT_ROWS",
     "Contender",
     "Timing",
+    "Work",
     "WrongOutputError",
     "alternate",
+    "check_close",
     "check_dense",
+    "check_leaves",
     "check_paths",
     "cycling",
     "describe_machine",
     "distinct_batches",
+    "inference",
+    "package_version",
     "path_arguments",
     "ratio",
+    "ratios",
 ]
 
 Array = NDArray[Any]
@@ -66,12 +78,24 @@ less."""
 TOLERANCES = {"float32": 2e-5, "float64": 1e-10}
 """Largest error of an output, relative to the largest value."""
 
+OUTPUT_GIVEN = 256
+"""From so many rows on, `inference` writes into arrays it has: large new ones are slow to get."""
+
 MARGINS = {"float32": 1e-4, "float64": 1e-11}
 """How near zero a logit must be, relative to the largest, for a row to take another route."""
 
 
 class WrongOutputError(RuntimeError):
     """What was to be timed computes something else."""
+
+
+class Work(NamedTuple):
+    """What a call must do at least, however it does it."""
+
+    flops: float
+    """Additions and multiplications."""
+    bytes: float
+    """Bytes that it must read or write once."""
 
 
 class Contender(NamedTuple):
@@ -83,6 +107,8 @@ class Contender(NamedTuple):
     """Makes one call."""
     rows: int
     """Rows of a call, at least 1."""
+    work: Work | None = None
+    """What a call must do at least, where that is known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +123,8 @@ class Timing:
     """Calls of a measurement."""
     seconds: tuple[float, ...]
     """Seconds of one call, a figure a round."""
+    work: Work | None = None
+    """What a call must do at least, where that is known."""
 
     @property
     def microseconds(self) -> float:
@@ -113,6 +141,19 @@ class Timing:
     def rows_per_second(self) -> float:
         """Rows in a second, at the median."""
         return 1e6 / self.microseconds
+
+    @property
+    def gigaflops(self) -> float | None:
+        """Billions of additions and multiplications in a second, at the median."""
+        return self._rate(self.work.flops) if self.work else None
+
+    @property
+    def gigabytes(self) -> float | None:
+        """Billions of bytes in a second, at the median, if each is moved once."""
+        return self._rate(self.work.bytes) if self.work else None
+
+    def _rate(self, amount: float) -> float:
+        return amount / statistics.median(self.seconds) / 1e9
 
 
 def alternate(
@@ -159,7 +200,7 @@ def alternate(
         for _ in range(repeats)
     ]
     return [
-        Timing(contender.name, contender.rows, number, seconds)
+        Timing(contender.name, contender.rows, number, seconds, contender.work)
         for contender, number, seconds in zip(
             contenders, calls, zip(*rounds, strict=True), strict=True
         )
@@ -201,13 +242,18 @@ def ratio(slow: Timing, fast: Timing) -> float:
     ArgumentError
         If they have different numbers of rounds.
     """
+    return statistics.median(ratios(slow, fast))
+
+
+def ratios(slow: Timing, fast: Timing) -> list[float]:
+    """Return the ratio within each round, of which `ratio` is the median."""
     if len(slow.seconds) != len(fast.seconds):
         raise ArgumentError(
             "arguments 'slow' and 'fast' must come from one alternation, "
             f"got {len(slow.seconds)} and {len(fast.seconds)} rounds"
         )
-    ratios = [one / other for one, other in zip(slow.seconds, fast.seconds, strict=True)]
-    return statistics.median(ratios) * fast.rows / slow.rows
+    scale = fast.rows / slow.rows
+    return [one / two * scale for one, two in zip(slow.seconds, fast.seconds, strict=True)]
 
 
 def cycling(function: Callable[..., object], *inputs: Sequence[Any]) -> Callable[[], object]:
@@ -227,6 +273,30 @@ def cycling(function: Callable[..., object], *inputs: Sequence[Any]) -> Callable
     """
     turns = zip(*map(itertools.cycle, inputs), strict=False)
     return lambda: function(*next(turns))
+
+
+def inference(layer: Any, batches: Sequence[Array]) -> Callable[[], object]:
+    """Return a function that runs a layer on batches in turn, as a user who wants speed calls it.
+
+    From `OUTPUT_GIVEN` rows on outputs go to two arrays in turn, so that a large one does not stay
+    in cache; below, each call makes its own.
+
+    Parameters
+    ----------
+    layer : layer
+        Called as ``layer(x)`` or ``layer(x, out=y)``.
+    batches : sequence of arrays of shape (B, I)
+        From `distinct_batches`.
+
+    Returns
+    -------
+    callable
+        For `Contender.run`.
+    """
+    if len(batches[0]) < OUTPUT_GIVEN:
+        return cycling(layer, batches)
+    outputs = [np.empty_like(layer(batches[0])) for _ in range(2)]
+    return cycling(lambda x, y: layer(x, out=y), batches, outputs)
 
 
 def distinct_batches(
@@ -305,8 +375,62 @@ def check_paths(layer: PathLayer, x: Array, y: Array, nodes: Array) -> int:
     nearest = np.abs(logits).min(axis=(1, 2))
     if (nearest[~same] > MARGINS[dtype] * np.abs(logits).max(initial=0)).any():
         raise WrongOutputError("rows take routes that the plain backend does not")
-    _check_close(y[same], expected[same], dtype)
+    check_close(y[same], expected[same], TOLERANCES[dtype])
     return sum(len(np.unique(tree)) for tree in np.moveaxis(nodes[:, :, -1], 1, 0))
+
+
+def check_leaves(layer: LeafFeedForward, x: Array, y: Array, leaves: Array) -> int:
+    """Check a hard output of LeafFeedForward, and the leaves, against the plain NumPy backend.
+
+    Parameters
+    ----------
+    layer : LeafFeedForward
+        The layer.
+    x : array of shape (B, I)
+        Rows, of the layer's dtype.
+    y : array of shape (B, O)
+        Output to check.
+    leaves : int32 array of shape (B,)
+        Leaves to check.
+
+    Returns
+    -------
+    int
+        How many leaves the rows reached.
+
+    Raises
+    ------
+    WrongOutputError
+        If a row reached another leaf although no gate's logit on the way was near zero, or if
+        outputs differ at equal leaves by more than `TOLERANCES`.
+    """
+    dtype, params = layer.config.dtype, layer.params
+    code = int(Activation.parse(layer.config.activation))
+    expected, reached = np.empty_like(y), np.empty_like(leaves)
+    vectorized.leaf_route(reached, x, params["gate_weights"], params["gate_bias"])
+    vectorized.leaf_infer(
+        expected,
+        x,
+        params["gate_weights"],
+        params["gate_bias"],
+        params["leaf_weights_in"],
+        params["leaf_bias_in"],
+        params["leaf_weights_out"],
+        params["leaf_bias_out"],
+        code,
+    )
+    other = np.flatnonzero(leaves != reached)
+    logits = x[other] @ params["gate_weights"].T + params["gate_bias"]
+    # Gates on the way to a leaf, from it to the root: the parent of node n is (n - 1) // 2.
+    way, nearest = reached[other] + logits.shape[1], np.full(len(other), np.inf)
+    for _ in range(layer.config.depth):
+        way = (way - 1) // 2
+        nearest = np.minimum(nearest, np.abs(logits[np.arange(len(other)), way]))
+    if (nearest > MARGINS[dtype] * np.abs(logits).max(initial=0)).any():
+        raise WrongOutputError("rows reach leaves that they do not by the plain backend")
+    same = leaves == reached
+    check_close(y[same], expected[same], TOLERANCES[dtype])
+    return len(np.unique(leaves))
 
 
 def check_dense(layer: DenseFeedForward, x: Array, y: Array) -> None:
@@ -333,18 +457,33 @@ def check_dense(layer: DenseFeedForward, x: Array, y: Array) -> None:
     twin = FastFeedForward.from_arrays(**trees, activation=layer.config.activation)
     expected = np.empty_like(y)
     vectorized.path_infer(expected, x, *path_arguments(twin))
-    _check_close(y, expected, layer.config.dtype)
+    check_close(y, expected, TOLERANCES[layer.config.dtype])
 
 
-def _check_close(y: Array, expected: Array, dtype: str) -> None:
-    """Raise unless an output is near enough to another."""
+def check_close(y: Array, expected: Array, tolerance: float) -> None:
+    """Raise unless an output is near enough to what it should be.
+
+    Parameters
+    ----------
+    y, expected : arrays of one shape
+        Output to check, and the plain backend's or another contender's.
+    tolerance : float
+        Largest error allowed, relative to the largest expected value.
+
+    Raises
+    ------
+    WrongOutputError
+        If an error is larger, or NaN, or the shapes differ.
+    """
+    if y.shape != expected.shape:
+        raise WrongOutputError(f"outputs have shape {y.shape}, expected was {expected.shape}")
     error = float(np.abs(y - expected).max(initial=0))
     largest = float(np.abs(expected).max(initial=0))
     # Written so that NaN fails.
-    if not error <= TOLERANCES[dtype] * largest:
+    if not error <= tolerance * largest:
         raise WrongOutputError(
-            f"outputs differ from the plain backend's by up to {error:.3g}, where the largest is "
-            f"{largest:.3g} and {TOLERANCES[dtype] * largest:.3g} is allowed"
+            f"outputs differ from what is expected by up to {error:.3g}, where the largest is "
+            f"{largest:.3g} and {tolerance * largest:.3g} is allowed"
         )
 
 
@@ -363,7 +502,7 @@ def describe_machine() -> dict[str, str | int]:
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "numba": _version("numba"),
+        "numba": package_version("numba"),
     }
 
 
@@ -384,8 +523,8 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _version(package: str) -> str:
-    """Return the version of an installed package."""
+def package_version(package: str) -> str:
+    """Return the version of an installed package, or "not installed"."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

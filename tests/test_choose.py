@@ -82,7 +82,9 @@ def output(program, *folders, **variables):
 def choose(monkeypatch):
     """`kernels.choose` as a process that calls it for the first time has it."""
     monkeypatch.delenv("FFFCPU_BACKEND", raising=False)
-    return kernels.choose.__wrapped__
+    kernels._modules.cache_clear()
+    yield kernels.choose
+    kernels._modules.cache_clear()
 
 
 @pytest.fixture
@@ -120,8 +122,8 @@ def test_own_module_is_a_backend(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["fffcpu_no_such", "numpy.no_such"])
 def test_unknown_backend_is_an_error_that_lists_the_known(name):
     message = (
-        "argument 'name' of a backend must be 'rowwise', 'vectorized' or the dotted name of a "
-        "module, "
+        "argument 'name' of a backend must be 'grouped', 'rowwise', 'vectorized' or the dotted "
+        "name of a module, "
         f"got '{name}' .*No module named "
     )
     with pytest.raises(ArgumentError, match=message):
@@ -162,18 +164,22 @@ def test_backend_with_an_error_of_its_own_shows_it(tmp_path, monkeypatch):
 # --- choose ---------------------------------------------------------------------------------------
 
 
-def test_row_kernels_are_the_default(choose):
+def test_few_rows_take_the_row_kernels_and_many_the_grouped(choose):
     assert choose().__name__ == "fffcpu.kernels.rowwise"
+    assert choose(kernels.GROUPED_ROWS - 1).__name__ == "fffcpu.kernels.rowwise"
+    assert choose(kernels.GROUPED_ROWS).__name__ == "fffcpu.kernels.grouped"
 
 
 def test_plain_numpy_is_the_default_without_numba(choose, no_numba):
     assert choose() is vectorized
+    assert choose(10**6) is vectorized
 
 
 @pytest.mark.parametrize("name", kernels.BACKENDS)
 def test_variable_forces_a_backend(choose, monkeypatch, name):
     monkeypatch.setenv("FFFCPU_BACKEND", name)
-    assert choose().__name__ == f"fffcpu.kernels.{name}"
+    for rows in (1, 10**6):
+        assert choose(rows).__name__ == f"fffcpu.kernels.{name}"
 
 
 def test_empty_variable_forces_nothing(choose, monkeypatch):
@@ -288,6 +294,6 @@ def test_first_call_of_a_layer_says_that_the_variable_names_nothing():
     )
     message = " ".join(output(program, FFFCPU_BACKEND="no.such.module"))
     assert message.startswith(
-        "environment variable FFFCPU_BACKEND: argument 'name' of a backend must be 'rowwise', "
+        "environment variable FFFCPU_BACKEND: argument 'name' of a backend must be 'grouped', "
     )
     assert "got 'no.such.module'" in message

@@ -15,7 +15,7 @@ import pytest
 
 import fffcpu
 from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward, kernels
-from fffcpu.cli import bench, demo, info, main
+from fffcpu.cli import bench, demo, info, main, sweep
 from fffcpu.kernels import vectorized
 from fffcpu.timing import WrongOutputError
 
@@ -137,6 +137,11 @@ def test_wrong_usage_has_status_2(argv, capsys):
         (["bench", "--seconds", "nan"], "argument 'seconds' must be"),
         (["bench", "--seconds", "-1"], "argument 'seconds' must be"),
         (["bench", "--seed", "-1"], "argument 'seed' must be"),
+        (["bench", "--plot", "speed.txt"], "argument 'plot' must end in one of"),
+        (["bench", "--plot", "absent/speed.png"], "No such folder: 'absent'"),
+        (["bench", "--plot", "speed.png", "--minutes", "-1"], "argument 'minutes' must be"),
+        (["bench", "--plot", "speed.png", "--seed", "-1"], "argument 'seed' must be"),
+        (["bench", "--plot", "speed.png", "--input-dim", "0"], "argument 'input_dim' must be"),
         (["demo", "--seed", "-1"], "argument 'seed' must be"),
         (["demo", "--out", "absent/digits.safetensors"], "No such file or directory: 'absent'"),
         (["demo", "--out", "."], "Is a directory: '.'"),
@@ -358,6 +363,11 @@ def test_bench_in_json(command):
             "microseconds_a_row",
             "spread",
             "rows_a_second",
+            "gigabytes_a_second",
+            "gigaflops",
+            "copy_gigabytes_a_second",
+            "gemm_gigaflops",
+            "fraction_of_bound",
             "dense_ratio",
             "seconds_a_call",
         }
@@ -365,6 +375,9 @@ def test_bench_in_json(command):
         assert len(result["seconds_a_call"]) == 7
         assert result["microseconds_a_row"] * result["rows_a_second"] == pytest.approx(1e6)
         assert result["dense_ratio"] > 0
+        assert 0 < result["gigabytes_a_second"] < result["copy_gigabytes_a_second"]
+        assert 0 < result["gigaflops"] < result["gemm_gigaflops"]
+        assert 0 < result["fraction_of_bound"] < 1
     assert report["results"][1]["dense_ratio"] == 1
 
 
@@ -373,8 +386,10 @@ def test_bench_table(command):
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert "4 neurons used of 15" in lines[0]
-    assert lines[2].split()[:3] == ["backend", "rows", "threads"]
-    assert [line.split()[0] for line in lines[3:]] == ["vectorized", "dense", "vectorized", "dense"]
+    assert "copy " in lines[1]
+    assert lines[3].split()[:3] == ["backend", "rows", "threads"]
+    assert [line.split()[0] for line in lines[4:]] == ["vectorized", "dense", "vectorized", "dense"]
+    assert all("%" in line for line in lines[4:])
 
 
 @pytest.mark.slow
@@ -405,6 +420,61 @@ def test_bench_leaves_out_too_large_a_dense_layer_by_name(limit, reason, command
     assert reason in report["skipped"][0]["reason"]
     _, out, _ = command(*PLAIN)
     assert "dense left out at 5 rows: " in out
+
+
+@pytest.fixture
+def small_grid(monkeypatch):
+    """A grid to draw that takes no time, and the tiny layer's options."""
+    monkeypatch.setattr(sweep, "GRID_DEPTHS", (0, 1))
+    monkeypatch.setattr(sweep, "GRID_ROWS", (1, 5))
+    monkeypatch.setattr(sweep, "DEEP_DEPTHS", (2,))
+    monkeypatch.setattr(sweep, "DEEP_ROWS", (5,))
+    monkeypatch.setattr(sweep, "DENSE_ROWS", 2)
+    return ["--input-dim", "6", "--output-dim", "4", "--seconds", "0.001", "--threads", "1"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_bench_draws(dtype, command, small_grid, tmp_path):
+    picture = tmp_path / "speed.png"
+    status, out, err = command("bench", *small_grid, "--dtype", dtype, "--plot", picture, "--json")
+    assert (status, err) == (0, "")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    report = json.loads(out)
+    points = [(point["neurons"], point["active"], point["rows"]) for point in report["points"]]
+    assert points == [(1, 1, 1), (1, 1, 5), (3, 2, 1), (3, 2, 5), (7, 3, 5)]
+    assert all(point["value"] > 0 for point in report["points"])
+    assert report["dense"].split()[0] in ("NumPy", "onnxruntime")
+
+
+def test_bench_tells_what_it_drew(command, small_grid, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    picture = tmp_path / "speed.svg"
+    status, out, err = command("bench", *small_grid, "--plot", picture)
+    assert (status, err) == (0, "")
+    assert "beside dense by NumPy" in out
+    assert "pip install 'fffcpu[bench]'" in out
+    assert "     5 rows: " in out
+    assert out.endswith(f"drawn to {picture}\n")
+
+
+def test_bench_draws_what_the_time_allowed(command, small_grid, tmp_path):
+    picture = tmp_path / "speed.png"
+    status, out, err = command("bench", *small_grid, "--plot", picture, "--minutes", "0")
+    assert (status, err) == (0, "")
+    assert "4 points left out, from depth 0 and 5 rows on" in out
+    assert picture.exists()
+
+
+def test_bench_refuses_a_wrong_output_before_it_draws(command, small_grid, tmp_path, monkeypatch):
+    right = FastFeedForward.__call__
+    monkeypatch.setattr(
+        FastFeedForward, "__call__", lambda layer, x, out=None: right(layer, x, out) + 1
+    )
+    picture = tmp_path / "speed.png"
+    status, out, err = command("bench", *small_grid, "--plot", picture)
+    assert_one_line(status, out, err)
+    assert "outputs differ" in err
+    assert not picture.exists()
 
 
 def test_bench_of_a_module_from_elsewhere(command, monkeypatch):

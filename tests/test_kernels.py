@@ -24,9 +24,9 @@ from strategies import (
     path_problems,
 )
 
-from fffcpu import FastFeedForward, LeafFeedForward, kernels
+from fffcpu import kernels
 from fffcpu.errors import ArgumentTypeError
-from fffcpu.kernels import grouped, jit, rowwise, vectorized
+from fffcpu.kernels import jit, vectorized
 
 
 def logit_error(problem, weights, bias):
@@ -437,25 +437,3 @@ def test_a_row_has_the_same_bits_in_any_batch_with_narrow_weights(backend, path,
         whole, batch = (part if isinstance(part, tuple) else (part,) for part in (whole, batch))
         for one, other in zip(batch, whole, strict=True):
             np.testing.assert_array_equal(one, other[picks])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
-@pytest.mark.parametrize(("width_in", "width_out", "trees"), [(96, 96, 1), (50, 33, 2)])
-def test_compiled_backends_give_narrow_weights_the_same_bits(width_in, width_out, trees, weights):
-    """In batches that are grouped, and shared by all threads, and in others."""
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((701, width_in)).astype(np.float32)
-    path = FastFeedForward(width_in, width_out, 5, trees, rng=rng).quantize(weights)
-    leaf = LeafFeedForward(width_in, width_out, 3, 17, rng=rng).quantize(weights)
-    for layer, run in ((path, "path_infer"), (leaf, "leaf_infer")):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(jit, "MIN_PARALLEL_WORK", 1)
-            outputs = []
-            for backend, rows in ((rowwise, 701), (grouped, 701), (grouped, 5), (grouped, 1)):
-                y = np.empty((rows, width_out), np.float32)
-                getattr(backend, run)(y, x[:rows], *layer._weights, layer._activation)
-                outputs.append(y)
-        assert np.isfinite(outputs[0]).all()
-        for y in outputs[1:]:
-            np.testing.assert_array_equal(y, outputs[0][: len(y)])

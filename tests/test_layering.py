@@ -30,7 +30,10 @@ ORDER = (
     "models",
     "training",
     "diagnosis",
+    "onnx_dense",
     "timing",
+    "bounds",
+    "plots",
     "cli",
 )
 """Modules and packages of fffcpu: each may import those before it, and none after it."""

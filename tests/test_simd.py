@@ -89,6 +89,46 @@ def store_sum(out, a, b):
 
 
 @kernel
+def store_difference(out, a, b):
+    simd.store(out, 0, simd.subtract(simd.load(a, 0), simd.load(b, 0)))
+
+
+@kernel
+def store_product(out, a, b):
+    simd.store(out, 0, simd.multiply(simd.load(a, 0), simd.load(b, 0)))
+
+
+@kernel
+def store_quotient(out, a, b):
+    simd.store(out, 0, simd.divide(simd.load(a, 0), simd.load(b, 0)))
+
+
+@kernel
+def store_where_greater(out, a, b):
+    left, right = simd.load(a, 0), simd.load(b, 0)
+    simd.store(out, 0, simd.where_greater(left, right, left, right))
+
+
+@kernel
+def store_shifted(out, a):
+    simd.store(out, 0, simd.low_bits_to_exponent(simd.load(a, 0)))
+
+
+THIRDS = (float(np.float32(1 / 3)), 1 / 3)
+POLYNOMIALS = ((0.5, -2.0, THIRDS[0], 3.0), (0.25, 1.5, THIRDS[1], -4.0, 7.0))
+
+
+@kernel
+def store_constant(out):
+    simd.store(out, 0, simd.constant(simd.load(out, 0), THIRDS))
+
+
+@kernel
+def store_polynomial(out, a):
+    simd.store(out, 0, simd.polynomial(simd.load(a, 0), POLYNOMIALS))
+
+
+@kernel
 def sum_of_lanes(array, at):
     return simd.ordered_sum(simd.load(array, at))
 
@@ -278,6 +318,73 @@ def test_add_adds_lane_by_lane(dtype, seed):
     out = np.empty_like(a)
     store_sum(out, a, b)
     assert_same_bits(out, a + b)
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("store_result", "operation"),
+    [
+        (store_difference, np.subtract),
+        (store_product, np.multiply),
+        (store_quotient, np.divide),
+    ],
+    ids=["subtract", "multiply", "divide"],
+)
+@given(seed=SEEDS)
+def test_arithmetic_is_that_of_numpy(dtype, store_result, operation, seed):
+    a, b = numbers(seed, 2, lanes_of(dtype), dtype=dtype)
+    a[:4], b[:4] = (np.inf, 0, 1, -0.0), (np.inf, 0, 0, 1)
+    out = np.empty_like(a)
+    store_result(out, a, b)
+    with np.errstate(all="ignore"):
+        expected = operation(a, b)
+    np.testing.assert_array_equal(out, expected)
+    finite = np.isfinite(expected)
+    assert_same_bits(out[finite], expected[finite])
+
+
+@DTYPES
+@given(seed=SEEDS)
+def test_where_greater_takes_the_other_for_ties_and_nan(dtype, seed):
+    a, b = numbers(seed, 2, lanes_of(dtype), dtype=dtype)
+    a[:4], b[:4] = (np.nan, 1, 0.0, -0.0), (2, np.nan, -0.0, 0.0)
+    out = np.empty_like(a)
+    store_where_greater(out, a, b)
+    assert_same_bits(out, np.where(a > b, a, b))
+    np.testing.assert_array_equal(out[:2], np.array([2, np.nan]))
+    np.testing.assert_array_equal(np.signbit(out[2:4]), [True, False])
+
+
+@DTYPES
+def test_low_bits_become_the_exponent(dtype):
+    info = np.finfo(dtype)
+    largest = 2 * info.maxexp - 2
+    exponents = np.linspace(1, largest, lanes_of(dtype)).astype(np.int64)
+    shifter = dtype(1.5 * 2.0**info.nmant)
+    out = np.empty(lanes_of(dtype), dtype)
+    store_shifted(out, shifter + exponents.astype(dtype))
+    expected = np.ldexp(dtype(1), exponents - (info.maxexp - 1)).astype(dtype)
+    assert_same_bits(out, expected)
+
+
+@DTYPES
+def test_a_constant_is_the_one_of_the_dtype(dtype):
+    out = np.zeros(lanes_of(dtype), dtype)
+    store_constant(out)
+    assert_same_bits(out, np.full_like(out, THIRDS[dtype is np.float64]))
+
+
+@DTYPES
+@given(seed=SEEDS)
+def test_polynomial_is_a_chain_of_multiply_adds_from_the_highest_power(dtype, seed):
+    a = numbers(seed, lanes_of(dtype), dtype=dtype)
+    first, *rest = POLYNOMIALS[dtype is np.float64]
+    expected = np.full_like(a, first)
+    for coefficient in rest:
+        expected = multiply_add(expected, a, np.full_like(a, coefficient))
+    out = np.empty_like(a)
+    store_polynomial(out, a)
+    assert_same_bits(out, expected)
 
 
 @DTYPES

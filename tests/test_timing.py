@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fffcpu
-from fffcpu import DenseFeedForward, FastFeedForward, timing
+from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward, timing
 from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.kernels import vectorized
 from fffcpu.timing import (
@@ -25,6 +25,7 @@ from fffcpu.timing import (
     WrongOutputError,
     alternate,
     check_dense,
+    check_leaves,
     check_paths,
     cycling,
     describe_machine,
@@ -112,6 +113,21 @@ def test_wrong_arguments_are_named(options, error, name):
         alternate(**{"contenders": [Contender("A", list, 1)], **options})
 
 
+def test_work_travels_from_contender_to_timing():
+    work = timing.Work(flops=6e3, bytes=3e3)
+    worker, idler = alternate(
+        [Contender("A", list, 1, work), Contender("B", list, 1)], 1, min_time=0, rest=0
+    )
+    assert worker.work == work
+    assert (idler.work, idler.gigaflops, idler.gigabytes) == (None, None, None)
+
+
+def test_rates_of_a_timing():
+    figures = Timing("A", 4, 10, (2e-6, 1e-6, 3e-6), timing.Work(flops=4e4, bytes=2e3))
+    assert figures.gigaflops == pytest.approx(20)
+    assert figures.gigabytes == pytest.approx(1)
+
+
 def test_figures_of_a_timing():
     figures = Timing("A", rows=4, calls=10, seconds=(8e-6, 4e-6, 6e-6))
     assert figures.microseconds == pytest.approx(1.5)
@@ -125,6 +141,11 @@ def test_ratio_is_the_median_over_rounds_of_times_a_row():
     fast = Timing("fast", rows=1, calls=5, seconds=(1.0, 1.0, 3.0))
     assert ratio(slow, fast) == pytest.approx(1.5)
     assert ratio(fast, fast) == 1
+
+
+def test_ratios_of_the_rounds():
+    slow, fast = Timing("slow", 2, 1, (2.0, 10.0)), Timing("fast", 1, 5, (1.0, 1.0))
+    assert timing.ratios(slow, fast) == pytest.approx([1, 5])
 
 
 def test_ratio_needs_one_alternation():
@@ -146,6 +167,19 @@ def test_cycling_takes_the_inputs_in_turn():
         (3, "b"),
         (1, "a"),
     ]
+
+
+@pytest.mark.parametrize("rows", [3, timing.OUTPUT_GIVEN])
+def test_inference_goes_through_the_batches(rows):
+    layer = FastFeedForward(3, 2, 1, rng=0)
+    batches = [random_rows(rows, 3) + shift for shift in range(3)]
+    run = timing.inference(layer, batches)
+    outputs = [run() for _ in range(4)]
+    np.testing.assert_array_equal(outputs[3], layer(batches[0]))
+    np.testing.assert_array_equal(outputs[2], layer(batches[2]))
+    # Large outputs go to two arrays in turn.
+    assert (outputs[0] is outputs[2]) == (rows >= timing.OUTPUT_GIVEN)
+    assert outputs[0] is not outputs[1]
 
 
 @pytest.mark.parametrize(
@@ -215,6 +249,43 @@ def test_a_tie_may_go_either_way():
     nodes[2, 0, 1] = 2
     y[2] = 100  # the output of another path is not comparable
     assert check_paths(layer, x, y, nodes) == 2
+
+
+def test_outputs_close_to_another():
+    expected = np.array([[1.0, -2.0]])
+    timing.check_close(expected * 1.01, expected, 0.011)
+    for wrong in (expected * 1.02, expected * np.nan):
+        with pytest.raises(WrongOutputError, match="outputs differ"):
+            timing.check_close(wrong, expected, 0.011)
+    with pytest.raises(WrongOutputError, match="shape"):
+        timing.check_close(expected[0], expected, 1)
+
+
+@pytest.mark.parametrize("depth", [0, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_leaf_outputs_are_checked(depth, dtype):
+    layer = LeafFeedForward(6, 4, depth, 3, dtype=dtype, rng=0)
+    x = random_rows(40, 6, dtype)
+    y, leaves = layer(x), layer.route(x)
+    assert check_leaves(layer, x, y, leaves) == len(set(leaves.tolist()))
+    y[7, 1] += 0.01
+    with pytest.raises(WrongOutputError, match="outputs differ"):
+        check_leaves(layer, x, y, leaves)
+
+
+def test_a_wrong_leaf_is_told_unless_it_is_a_tie():
+    layer = LeafFeedForward(6, 4, 3, 3, rng=0)
+    x = random_rows(40, 6)
+    y, leaves = layer(x), layer.route(x)
+    leaves[3] ^= 1
+    with pytest.raises(WrongOutputError, match="leaves"):
+        check_leaves(layer, x, y, leaves)
+    gate = 3 + (leaves[3] >> 1)  # the last on the way
+    layer.params["gate_weights"][gate] = layer.params["gate_bias"][gate] = 0
+    fresh = layer(x)
+    leaves = layer.route(x)
+    leaves[3] ^= 1
+    check_leaves(layer, x, fresh, leaves)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import DenseFeedForward, FastFeedForward, get_num_threads, set_num_threads
-from fffcpu.cli.table import Commands, add_command, format_number, format_table
+from fffcpu.bounds import Bound, bound_contenders, dense_work, path_work, visited_nodes
+from fffcpu.cli import sweep
+from fffcpu.cli.table import Commands, add_command, format_number, format_rates, format_table
 from fffcpu.config import (
     DenseFeedForwardConfig,
     FastFeedForwardConfig,
@@ -66,12 +68,20 @@ examples:
   fffcpu bench --depth 15 --rows 1 --threads 1       a deeper tree, one row a call
   fffcpu bench --backends rowwise my.kernels         beside a backend module of your own
   fffcpu bench --json > here.json
+  fffcpu bench --plot speed.png                      draw instead: by width, by rows, who wins
 
 how to read the table:
   us a row   microseconds: the median of 7 rounds. Kernels are called directly and write into an
              array they are given; layer(x) adds its checks and a new array to each call.
   spread     half the distance between the quartiles of the rounds, in percent of the median. Above
              ten percent something else was running: trust ratios only, or run again.
+  GB/s       bytes that the call must move at least, if each row and each weight it uses moves once,
+             and the products it computes: what a row costs, per second of its time.
+  GFLOP/s    additions and multiplications.
+  of bound   the least time this machine could take, over the time taken. The bound is the larger of
+             two: the bytes at the rate of a copy from memory to memory, the products at the rate of
+             a matrix product by BLAS, both measured in the same rounds, on all threads given. It
+             exceeds 100 % where the weights lie in a cache.
   dense/it   how many times longer the dense layer takes: the median of the ratios of the rounds.
              The arithmetic allows neurons held / neurons used.
   threads    of the kernels. 'dense' runs on the threads of NumPy's BLAS, which --threads does not
@@ -86,6 +96,7 @@ class Result(NamedTuple):
     rows: int
     threads: int
     timing: Timing
+    bound: Bound
     dense_ratio: float | None
 
 
@@ -128,6 +139,7 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     )
     _add_number(parser, "--seed", 0, "of weights and rows")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    sweep.add(parser)
     return parser
 
 
@@ -137,15 +149,18 @@ def _add_number(parser: argparse.ArgumentParser, name: str, default: int, what: 
 
 
 def run(options: argparse.Namespace) -> None:
-    """Time all points and print them."""
+    """Time all points and print them, or draw."""
+    if options.plot is not None:
+        sweep.run(options)
+        return
     before = get_num_threads()
     threads = options.threads or sorted({1, before})
     _check(options)
-    bench = _Bench(options)
     skipped: list[dict[str, Any]] = []
     try:
         for number in threads:  # a wrong number is told before anything is timed
             set_num_threads(number)
+        bench = _Bench(options)
         results = [
             result
             for point in _progress([(number, rows) for number in threads for rows in options.rows])
@@ -186,6 +201,8 @@ class _Bench:
         )
         self.seed = options.seed
         self.min_time = options.seconds / REPEATS
+        most_threads = max(options.threads or [get_num_threads()])
+        self.bounds = bound_contenders(most_threads, config.dtype)
 
     def measure(self, threads: int, rows: int, skipped: list[dict[str, Any]]) -> list[Result]:
         """Check and time all contenders at one point; add to ``skipped`` what is left out."""
@@ -200,10 +217,13 @@ class _Bench:
             contenders.append(self._dense(self.dense, batches))
         if not contenders:
             return []
-        timings = alternate(contenders, REPEATS, self.min_time)
+        timings = alternate([*contenders, *self.bounds], REPEATS, self.min_time)
+        bound, timings = Bound.of(timings), timings[: len(contenders)]
         dense = next((timing for timing in timings if timing.name == DENSE), None)
         return [
-            Result(timing.name, rows, threads, timing, ratio(dense, timing) if dense else None)
+            Result(
+                timing.name, rows, threads, timing, bound, ratio(dense, timing) if dense else None
+            )
             for timing in timings
         ]
 
@@ -215,7 +235,9 @@ class _Bench:
         some = np.concatenate([batch[:DISTINCT_ROWS] for batch in batches[:count]])
         self._check_path(backend, some)
         run = cycling(lambda x, y: backend.path_infer(y, x, *arguments), batches, outputs)
-        return Contender(name, run, len(batches[0]))
+        rows = len(batches[0])
+        visited = visited_nodes(self.layer.route(batches[0]))
+        return Contender(name, run, rows, path_work(self.layer.config, rows, visited))
 
     def _check_path(self, backend: ModuleType, x: Array) -> None:
         config, arguments = self.layer.config, path_arguments(self.layer)
@@ -230,7 +252,8 @@ class _Bench:
         x = batches[0][:2]
         check_dense(dense, x, dense(x))
         run = cycling(lambda x, y: dense(x, out=y), batches, self._outputs(batches))
-        return Contender(DENSE, run, len(batches[0]))
+        rows = len(batches[0])
+        return Contender(DENSE, run, rows, dense_work(dense.config, rows))
 
     def _outputs(self, batches: list[Array]) -> list[Array]:
         """Return two arrays to write to in turn, so that a large one does not stay in cache."""
@@ -326,6 +349,11 @@ def _report(
                 "microseconds_a_row": result.timing.microseconds,
                 "spread": result.timing.spread,
                 "rows_a_second": result.timing.rows_per_second,
+                "gigabytes_a_second": result.timing.gigabytes,
+                "gigaflops": result.timing.gigaflops,
+                "copy_gigabytes_a_second": result.bound.copy.gigabytes,
+                "gemm_gigaflops": result.bound.gemm.gigaflops,
+                "fraction_of_bound": result.bound.fraction(result.timing),
                 "dense_ratio": result.dense_ratio,
                 "seconds_a_call": list(result.timing.seconds),
             }
@@ -339,7 +367,10 @@ def _format(
     config: FastFeedForwardConfig, results: list[Result], skipped: list[dict[str, Any]]
 ) -> str:
     """Return the table for people."""
-    head = ("backend", "rows", "threads", "us a row", "spread", "rows/s", "dense/it")
+    head = (
+        *("backend", "rows", "threads", "us a row", "spread", "rows/s"),
+        *("GB/s", "GFLOP/s", "of bound", "dense/it"),
+    )
     cells = [
         (
             result.backend,
@@ -348,12 +379,31 @@ def _format(
             format_number(result.timing.microseconds),
             f"{100 * result.timing.spread:.0f} %",
             f"{result.timing.rows_per_second:,.0f}",
+            *format_rates(result.timing, result.bound),
             "-" if result.dense_ratio is None else f"{format_number(result.dense_ratio)}x",
         )
         for result in results
     ]
     return "\n".join(
-        [_format_layer(config), "", format_table(head, cells), *_format_skipped(skipped)]
+        [
+            _format_layer(config),
+            _format_bound([result.bound for result in results]),
+            "",
+            format_table(head, cells),
+            *_format_skipped(skipped),
+        ]
+    )
+
+
+def _format_bound(bounds: list[Bound]) -> str:
+    """Return a line with the range of what the machine could do while the points were timed."""
+    copies = [bound.copy.gigabytes or 0 for bound in bounds]
+    gemms = [bound.gemm.gigaflops or 0 for bound in bounds]
+    if not bounds:
+        return "nothing was timed"
+    return (
+        f"this machine meanwhile: copy {min(copies):.1f} to {max(copies):.1f} GB/s, "
+        f"matrix product {min(gemms):,.0f} to {max(gemms):,.0f} GFLOP/s"
     )
 
 

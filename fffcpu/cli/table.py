@@ -6,7 +6,10 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Commands", "add_command", "format_number", "format_table"]
+from fffcpu.bounds import Bound
+from fffcpu.timing import Timing
+
+__all__ = ["Commands", "add_command", "format_number", "format_rates", "format_table"]
 
 Commands = Any
 """What ``ArgumentParser.add_subparsers`` returns; its type has no public name."""
@@ -29,6 +32,14 @@ def format_number(value: float) -> str:
     """Return a positive number with about three digits, without an exponent."""
     digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:,.{digits}f}"
+
+
+def format_rates(timing: Timing, bound: Bound) -> tuple[str, str, str]:
+    """Return GB/s, GFLOP/s and the fraction of the bound, or dashes where the work is unknown."""
+    flops, size, fraction = timing.gigaflops, timing.gigabytes, bound.fraction(timing)
+    if flops is None or size is None or fraction is None:
+        return "-", "-", "-"
+    return format_number(size), format_number(flops), f"{100 * fraction:.0f} %"
 
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -3,7 +3,8 @@
 Every backend module has the functions in `FUNCTIONS`, with the signatures and the behaviour that
 `fffcpu.kernels.vectorized` documents. ``pytest --kernel MODULE`` checks any module against the
 oracle. `choose` picks one; the environment variable ``FFFCPU_BACKEND``, read at the first call,
-forces one: the name of a module here (``vectorized``, ``rowwise``) or the dotted name of any other.
+forces one: the name of a module here (``grouped``, ``rowwise``, ``vectorized``) or the dotted name
+of any other.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from fffcpu.errors import ArgumentError
 
 __all__ = ["BACKENDS", "FUNCTIONS", "choose", "get_num_threads", "load_backend", "set_num_threads"]
 
-BACKENDS = ("rowwise", "vectorized")
-"""The backend modules here, the fastest first."""
+BACKENDS = ("grouped", "rowwise", "vectorized")
+"""The backend modules here."""
+
+GROUPED_ROWS = 64
+"""Rows from which on grouping them is faster than taking them one by one."""
 
 FUNCTIONS = (
     "path_logits",
@@ -56,19 +60,28 @@ def load_backend(name: str) -> ModuleType:
 
 
 @functools.cache
-def choose() -> ModuleType:
-    """Return the backend module to use.
-
-    That is the one ``FFFCPU_BACKEND`` names, else the row kernels, or plain NumPy where Numba is
-    not installed.
-    """
+def _modules() -> tuple[ModuleType, ModuleType]:
+    """Return the backend modules for few rows and for many."""
     forced = os.environ.get("FFFCPU_BACKEND")
     if forced:
         try:
-            return load_backend(forced)
+            module = load_backend(forced)
         except ArgumentError as error:
             raise ArgumentError(f"environment variable FFFCPU_BACKEND: {error}") from error
-    return load_backend("rowwise" if importlib.util.find_spec("numba") else "vectorized")
+        return module, module
+    if not importlib.util.find_spec("numba"):
+        return load_backend("vectorized"), load_backend("vectorized")
+    return load_backend("rowwise"), load_backend("grouped")
+
+
+def choose(rows: int = 1) -> ModuleType:
+    """Return the backend module to use for so many rows.
+
+    That is the one ``FFFCPU_BACKEND`` names; else the row kernels, from `GROUPED_ROWS` rows on the
+    grouped ones, which give the same bits; or plain NumPy where Numba is not installed.
+    """
+    few, many = _modules()
+    return few if rows < GROUPED_ROWS else many
 
 
 def get_num_threads() -> int:

@@ -66,7 +66,9 @@ def _suffix(vector: Any) -> str:
 
 
 def _vector_of(array_type: Any, size: int = VECTOR_BYTES) -> _VectorType:
-    """Return the vector type of an array, whose elements must lie side by side."""
+    """Return the vector type of an array, whose elements must lie side by side, or of a vector."""
+    if isinstance(array_type, _VectorType):
+        return array_type
     if array_type.layout != "C":
         raise TypingError(f"vectors need C-contiguous arrays, got {array_type}")
     return _VectorType(_WIDENED.get(array_type.dtype, array_type.dtype), size)
@@ -93,9 +95,10 @@ def _widen(builder: Any, array_type: Any, vector: _VectorType, value: Any) -> An
 
 
 def _pointer(
-    context: Any, builder: Any, array_type: Any, array: Any, at: Any, vector: _VectorType
+    context: Any, builder: Any, array_type: Any, arguments: Any, vector: _VectorType
 ) -> Any:
-    """Return the address of a vector in an array."""
+    """Return the address of a vector; the first two arguments are an array and a place in it."""
+    array, at = arguments[:2]
     data = context.make_array(array_type)(context, builder, array).data
     address = builder.gep(data, [at])
     return builder.bitcast(address, _stored_type(array_type, vector).as_pointer())
@@ -122,7 +125,7 @@ def _declare(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
 
 
 def _makers(size: int) -> tuple[Any, ...]:
-    """Return the intrinsics that make vectors of so many bytes: lanes, zeros, broadcast, load."""
+    """Return the intrinsics that make vectors of so many bytes from nothing or from a number."""
 
     @intrinsic
     def lanes(typingctx: Any, array: Any) -> Any:
@@ -152,11 +155,28 @@ def _makers(size: int) -> tuple[Any, ...]:
         return vector(scalar), codegen
 
     @intrinsic
+    def repeat(typingctx: Any, array: Any, at: Any) -> Any:
+        vector = _vector_of(array, size)
+
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            data = context.make_array(array)(context, builder, arguments[0]).data
+            element = builder.load(builder.gep(data, [arguments[1]]))
+            return _splat(builder, _llvm_type(vector), element)
+
+        return vector(array, types.intp), codegen
+
+    return lanes, zeros, broadcast, repeat
+
+
+def _loaders(size: int) -> tuple[Any, ...]:
+    """Return the intrinsics that load vectors of so many bytes."""
+
+    @intrinsic
     def load(typingctx: Any, array: Any, at: Any) -> Any:
         vector = _vector_of(array, size)
 
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            pointer = _pointer(context, builder, array, *arguments, vector)
+            pointer = _pointer(context, builder, array, arguments, vector)
             value = builder.load(pointer, align=array.dtype.bitwidth // 8)
             return _widen(builder, array, vector, value)
 
@@ -167,7 +187,7 @@ def _makers(size: int) -> tuple[Any, ...]:
         vector = _vector_of(array, size)
 
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            pointer = _pointer(context, builder, array, *arguments[:2], vector)
+            pointer = _pointer(context, builder, array, arguments, vector)
             stored = _stored_type(array, vector)
             mask = _mask(builder, vector.lanes, arguments[2])
             name = f"llvm.masked.load.{_suffix(stored)}.p0{_suffix(stored)}"
@@ -179,29 +199,13 @@ def _makers(size: int) -> tuple[Any, ...]:
 
         return vector(array, types.intp, types.intp), codegen
 
-    @intrinsic
-    def repeat(typingctx: Any, array: Any, at: Any) -> Any:
-        vector = _vector_of(array, size)
-
-        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            data = context.make_array(array)(context, builder, arguments[0]).data
-            element = builder.load(builder.gep(data, [arguments[1]]))
-            return _splat(builder, _llvm_type(vector), element)
-
-        return vector(array, types.intp), codegen
-
-    return lanes, zeros, broadcast, load, load_partial, repeat
+    return load, load_partial
 
 
-lanes, zeros, broadcast, load, load_partial, repeat = _makers(VECTOR_BYTES)
-(
-    register_lanes,
-    register_zeros,
-    _,
-    load_register,
-    load_register_partial,
-    repeat_register,
-) = _makers(REGISTER_BYTES)
+lanes, zeros, broadcast, repeat = _makers(VECTOR_BYTES)
+load, load_partial = _loaders(VECTOR_BYTES)
+register_lanes, register_zeros, _, repeat_register = _makers(REGISTER_BYTES)
+load_register, load_register_partial = _loaders(REGISTER_BYTES)
 
 
 @intrinsic
@@ -224,7 +228,7 @@ def store(typingctx: Any, array: Any, at: Any, vector: Any) -> Any:
     _vector_of(array)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _pointer(context, builder, array, *arguments[:2], vector)
+        pointer = _pointer(context, builder, array, arguments, vector)
         builder.store(arguments[2], pointer, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -236,7 +240,7 @@ def store_partial(typingctx: Any, array: Any, at: Any, vector: Any, count: Any) 
     _vector_of(array)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _pointer(context, builder, array, *arguments[:2], vector)
+        pointer = _pointer(context, builder, array, arguments, vector)
         value = arguments[2]
         mask = _mask(builder, vector.lanes, arguments[3])
         name = f"llvm.masked.store.{_suffix(value.type)}.p0{_suffix(value.type)}"
@@ -264,6 +268,92 @@ def add(typingctx: Any, a: Any, b: Any) -> Any:
         return builder.fadd(*arguments)
 
     return a(a, a), codegen
+
+
+@intrinsic
+def subtract(typingctx: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fsub(*arguments)
+
+    return a(a, a), codegen
+
+
+@intrinsic
+def multiply(typingctx: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fmul(*arguments)
+
+    return a(a, a), codegen
+
+
+@intrinsic
+def divide(typingctx: Any, a: Any, b: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fdiv(*arguments)
+
+    return a(a, a), codegen
+
+
+@intrinsic
+def where_greater(typingctx: Any, a: Any, b: Any, chosen: Any, other: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        left, right, yes, no = arguments
+        return builder.select(builder.fcmp_ordered(">", left, right), yes, no)
+
+    return a(a, a, a, a), codegen
+
+
+@intrinsic
+def low_bits_to_exponent(typingctx: Any, vector: Any) -> Any:
+    mantissa = 23 if vector.dtype == types.float32 else 52
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        integers = ir.VectorType(ir.IntType(vector.dtype.bitwidth), vector.lanes)
+        shift = ir.Constant(integers, [mantissa] * vector.lanes)
+        shifted = builder.shl(builder.bitcast(arguments[0], integers), shift)
+        return builder.bitcast(shifted, _llvm_type(vector))
+
+    return vector(vector), codegen
+
+
+def _of_dtype(builder: Any, vector: _VectorType, pair: Any) -> Any:
+    """Return the element of a (float32, float64) pair that is for the vector's dtype."""
+    return builder.extract_value(pair, 0 if vector.dtype == types.float32 else 1)
+
+
+def _constant(builder: Any, vector: _VectorType, number: Any) -> Any:
+    """Return a vector with the float64 number in every lane, which its dtype must hold exactly."""
+    value = _llvm_type(vector)
+    if vector.dtype == types.float32:
+        number = builder.fptrunc(number, value.element)
+    return _splat(builder, value, number)
+
+
+@intrinsic
+def constant(typingctx: Any, like: Any, pair: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _constant(builder, like, _of_dtype(builder, like, arguments[1]))
+
+    return like(like, pair), codegen
+
+
+@intrinsic
+def polynomial(typingctx: Any, x: Any, pair: Any) -> Any:
+    terms = len(pair[0 if x.dtype == types.float32 else 1])
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value = _llvm_type(x)
+        coefficients = _of_dtype(builder, x, arguments[1])
+        function = _declare(builder, f"llvm.fma.{_suffix(value)}", value, [value] * 3)
+        total, *rest = (
+            _constant(builder, x, builder.extract_value(coefficients, term))
+            for term in range(terms)
+        )
+        for coefficient in rest:
+            total = builder.call(function, [total, arguments[0], coefficient])
+        return total
+
+    return x(x, pair), codegen
 
 
 @intrinsic
@@ -317,7 +407,7 @@ def _pointers(context: Any, builder: Any, array: Any, sums: Any, arguments: Any)
         builder.add(arguments[1], ir.Constant(arguments[1].type, k * vector.lanes))
         for k in range(sums.count)
     )
-    return [_pointer(context, builder, array, arguments[0], at, vector) for at in places]
+    return [_pointer(context, builder, array, (arguments[0], at), vector) for at in places]
 
 
 @intrinsic
@@ -355,7 +445,8 @@ def _halve(
     group = max(segment, min(vector.lanes, 128 // vector.dtype.bitwidth))
     sums, owners = [], []
     for a, b, of_a, of_b in zip(values[::2], values[1::2], labels[::2], labels[1::2], strict=True):
-        lower, owner = [], []
+        lower: list[int] = []
+        owner: list[int] = []
         for begin in range(0, vector.lanes, group):
             for first, of in ((begin, of_a), (begin + vector.lanes, of_b)):
                 for at in range(first, first + group, segment):

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.kernels.elementwise import activate, activate_gradient
+from fffcpu.kernels.elementwise import activate_run, backpropagate_run
 from fffcpu.kernels.jit import kernel, launch, parallel_kernel, prange, writable
 from fffcpu.kernels.simd import dot, dots, lanes, outer_sums, weighted_sum, weighted_sums
 
@@ -48,10 +48,12 @@ def _active_gradients(
     products: Array,
     scratch: Array,
 ) -> None:
-    """Write the gradients by activations (4, L) of four rows, whose first nodes are the same.
+    """Write the gradients by activations of four rows, whose first nodes are the same.
 
     Parameters
     ----------
+    d_active : array of shape (4 * L,), written
+        Those of the first row, then those of the second, and so on.
     rows : array of shape (4,)
         Which rows; equal ones are neighbours.
     offsets : array of shape (4 * L,)
@@ -60,7 +62,7 @@ def _active_gradients(
         How many levels all four paths begin with.
     """
     width = weights_out.shape[2]
-    levels = d_active.shape[1]
+    levels = offsets.size // 4
     for level in range(0, shared, 3):
         last = shared - 1
         dots(
@@ -79,11 +81,12 @@ def _active_gradients(
         )
         for i in range(4):
             for j in range(min(3, shared - level)):
-                d_active[i, level + j] = products[3 * i + j]
+                d_active[i * levels + level + j] = products[3 * i + j]
     for i in range(4):
         for level in range(shared, levels):
             at = offsets[i * levels + level]
-            d_active[i, level] = dot(weights_out, at, dy, rows[i] * width, width)
+            product = dot(weights_out, at, dy, rows[i] * width, width)
+            d_active[i * levels + level] = product
 
 
 @kernel
@@ -108,10 +111,10 @@ def _path_deltas(
     """
     _, count, input_width = weights_in.shape
     output_width = weights_out.shape[2]
-    levels = logits.shape[2]
+    _, trees, levels = logits.shape
     products, scratch = np.empty(12, dx.dtype), np.empty(24 * lanes(dx), dx.dtype)
     rows = np.empty(4, np.int64)
-    d_active, own = np.empty((4, levels), dx.dtype), np.empty(4 * levels, dx.dtype)
+    d_active, own = np.empty(4 * levels, dx.dtype), np.empty(levels, dx.dtype)
     offsets, ahead = np.empty(4 * levels, np.int64), np.empty(1, np.int64)
     for k in range(start, stop, 4):
         for i in range(4):
@@ -129,22 +132,22 @@ def _path_deltas(
             shared += 1
         _active_gradients(d_active, dy, rows, weights_out, offsets, shared, products, scratch)
         for i in range(4):
-            place = min(k + i, stop - 1)
+            place, first = min(k + i, stop - 1), i * levels
+            at = (rows[i] * trees + tree) * levels
+            backpropagate_run(d_active, first, logits, at, levels, activation)
+            activate_run(own, 0, logits, at, levels, activation)
             for level in range(levels):
-                logit = float(logits[rows[i], tree, level])
-                d_logit = d_active[i, level] * activate_gradient(logit, activation)
-                own[i * levels + level] = d_logit
-                delta[tree, level, place] = d_logit
-                active[tree, level, place] = activate(logit, activation)
+                delta[tree, level, place] = d_active[first + level]
+                active[tree, level, place] = own[level]
                 node = tree * count + nodes[rows[i], tree, level]
-                offsets[i * levels + level] = node * input_width
+                offsets[first + level] = node * input_width
         weighted_sums(
             dx,
             rows[0] * input_width,
             rows[1] * input_width,
             rows[2] * input_width,
             rows[3] * input_width,
-            own,
+            d_active,
             weights_in,
             offsets,
             shared,

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.kernels.elementwise import activate
+from fffcpu.kernels.elementwise import activate_run
 from fffcpu.kernels.gradients import path_backward
 from fffcpu.kernels.jit import kernel, launch, parallel_kernel, prange, writable
 from fffcpu.kernels.rowwise import finished_logit, scaled
@@ -120,7 +120,7 @@ def _new_scratch(x: Array) -> _Scratch:
     )
 
 
-# --- Descending ---------------------------------------------------------------------------------
+# --- Descending -----------------------------------------------------------------------------------
 
 
 @kernel
@@ -365,17 +365,18 @@ def _path_outputs(
 ) -> None:
     """Write the outputs of a block of rows that is sorted by leaf, and has passed its leaf."""
     _, count, width = weights_out.shape
-    levels = descent.logits.shape[2]
+    _, slots, levels = descent.logits.shape
     order = descent.order
     for k in range(begin, end, 4):
         for i in range(4):
-            row = order[min(k + i, end - 1)]
+            row, first = order[min(k + i, end - 1)], i * levels
+            at = (row * slots + descent.slot) * levels
+            activate_run(active, first, descent.logits, at, levels, activation)
             for level in range(levels):
                 node = ((descent.reached[row] + 1) >> (levels - level)) - 1
-                logit = descent.logits[row, descent.slot, level]
-                offsets[i * levels + level] = (descent.tree * count + node) * width
-                value = activate(float(logit), activation)
-                active[i * levels + level] = scaled(value, descent.bias_in, descent.tree, node)
+                offsets[first + level] = (descent.tree * count + node) * width
+                value = active[first + level]
+                active[first + level] = scaled(value, descent.bias_in, descent.tree, node)
         shared = 1
         while (
             shared < levels
@@ -480,7 +481,7 @@ def _path_lower_parallel(
         )
 
 
-# --- LeafFeedForward --------------------------------------------------------------------------------
+# --- LeafFeedForward ------------------------------------------------------------------------------
 
 
 @kernel
@@ -540,8 +541,10 @@ def _leaf_outputs(
             finite = finite and math.isfinite(logits[rows[k], 0, level])
         for neuron in range(neurons):
             logit = finished_logit(hidden[k, neuron], leaf_bias_in, leaf, neuron)
-            value = activate(float(logit), activation) if finite else math.nan
-            hidden[k, neuron] = scaled(value, leaf_bias_in, leaf, neuron)
+            hidden[k, neuron] = logit if finite else math.nan
+        activate_run(active, k * neurons, active, k * neurons, neurons, activation)
+        for neuron in range(neurons):
+            hidden[k, neuron] = scaled(hidden[k, neuron], leaf_bias_in, leaf, neuron)
     step = lanes(y)
     slice_columns = max(1, SLICE_BYTES // (neurons * x.itemsize) // (2 * step)) * 2 * step
     for start in range(0, width_out, slice_columns):
@@ -668,7 +671,7 @@ def _leaf_lower_parallel(
         )
 
 
-# --- Whole batches ----------------------------------------------------------------------------------
+# --- Whole batches --------------------------------------------------------------------------------
 
 
 def _top(rows: int, levels: int) -> int:
@@ -781,7 +784,7 @@ def _run_leaves(
     )
 
 
-# --- What every backend module exports; `fffcpu.kernels.vectorized` documents it --------------------
+# --- What every backend module exports; `fffcpu.kernels.vectorized` documents it ------------------
 
 
 def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.kernels.elementwise import activate
+from fffcpu.kernels.elementwise import activate_run
 from fffcpu.kernels.gradients import path_backward
 from fffcpu.kernels.jit import kernel, launch, parallel_kernel, prange, writable
 from fffcpu.kernels.simd import dot, weighted_sum
@@ -50,7 +50,7 @@ def finished_logit(product: Any, bias_in: Array, tree: int, node: int) -> Any:
 
 @kernel
 def scaled(active: Any, bias_in: Array, tree: int, node: int) -> Any:
-    """Return an activation, multiplied by the scale of the node's output weights if there is one."""
+    """Return an activation, times the scale of the node's output weights if it has one."""
     if bias_in.ndim == 3:
         return active * bias_in[tree, node, 2]
     return active
@@ -97,15 +97,14 @@ def _output(
     """Write one row of y; ``active`` and ``offsets`` are scratch of T * L elements."""
     _, count, width = weights_out.shape
     _, trees, levels = logits.shape
+    visits = trees * levels
+    activate_run(active, 0, logits, slot * visits, visits, activation)
     for tree in range(trees):
         for level in range(levels):
-            value = activate(float(logits[slot, tree, level]), activation)
-            node = nodes[slot, tree, level]
-            active[tree * levels + level] = scaled(value, bias_in, tree, node)
+            k = tree * levels + level
+            active[k] = scaled(active[k], bias_in, tree, nodes[slot, tree, level])
     _offsets(offsets, nodes, slot, count, width)
-    weighted_sum(
-        y, row * width, active, 0, weights_out, offsets, 0, trees * levels, 0, width, False
-    )
+    weighted_sum(y, row * width, active, 0, weights_out, offsets, 0, visits, 0, width, False)
 
 
 # --- Ranges of rows of FastFeedForward ----------------------------------------------------------
@@ -279,8 +278,10 @@ def _leaf_infer(
         )
         for neuron in range(hidden):
             logit = finished_logit(active[neuron], leaf_bias_in, leaf, neuron)
-            value = activate(float(logit), activation) if finite else math.nan
-            active[neuron] = scaled(value, leaf_bias_in, leaf, neuron)
+            active[neuron] = logit if finite else math.nan
+        activate_run(active, 0, active, 0, hidden, activation)
+        for neuron in range(hidden):
+            active[neuron] = scaled(active[neuron], leaf_bias_in, leaf, neuron)
         at = row * width_out
         weighted_sum(y, at, active, 0, leaf_weights_out, rows_out, 0, hidden, 0, width_out, False)
         for column in range(width_out):

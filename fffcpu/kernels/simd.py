@@ -36,6 +36,8 @@ __all__ = [
     "VECTOR_BYTES",
     "add",
     "broadcast",
+    "constant",
+    "divide",
     "dot",
     "fma",
     "lanes",
@@ -43,7 +45,10 @@ __all__ = [
     "load_partial",
     "load_register",
     "load_register_partial",
+    "low_bits_to_exponent",
+    "multiply",
     "ordered_sum",
+    "polynomial",
     "prefetch",
     "register_lanes",
     "register_zeros",
@@ -51,7 +56,9 @@ __all__ = [
     "repeat_register",
     "store",
     "store_partial",
+    "subtract",
     "weighted_sum",
+    "where_greater",
     "zeros",
 ]
 
@@ -64,14 +71,19 @@ if JIT:
         add,
         add_sums,
         broadcast,
+        constant,
+        divide,
         fma,
         lanes,
         load,
         load_partial,
         load_register,
         load_register_partial,
+        low_bits_to_exponent,
+        multiply,
         ordered_sum,
         ordered_sums,
+        polynomial,
         prefetch,
         register_lanes,
         register_zeros,
@@ -80,6 +92,8 @@ if JIT:
         store,
         store_partial,
         store_sums,
+        subtract,
+        where_greater,
         zeros,
     )
 else:
@@ -129,6 +143,58 @@ else:
         with np.errstate(all="ignore"):
             result: Array = a + b
         return result
+
+    def subtract(a: Array, b: Array) -> Array:
+        """Return ``a - b``, lane by lane."""
+        with np.errstate(all="ignore"):
+            result: Array = a - b
+        return result
+
+    def multiply(a: Array, b: Array) -> Array:
+        """Return ``a * b``, lane by lane."""
+        with np.errstate(all="ignore"):
+            result: Array = a * b
+        return result
+
+    def divide(a: Array, b: Array) -> Array:
+        """Return ``a / b``, lane by lane."""
+        with np.errstate(all="ignore"):
+            result: Array = a / b
+        return result
+
+    def where_greater(a: Array, b: Array, chosen: Array, other: Array) -> Array:
+        """Return ``chosen`` where a > b, ``other`` elsewhere, so also where one of them is NaN."""
+        return np.where(a > b, chosen, other)
+
+    def low_bits_to_exponent(vector: Array) -> Array:
+        """Shift each lane's bits left by the length of a mantissa.
+
+        Of a number k + 1.5 * 2**23 (float32; 2**52 in float64) that makes 2**(k - 127) (k - 1023),
+        for integers k from 1 to 254 (to 2046).
+        """
+        single = vector.itemsize == 4
+        bits: Array = vector.view(np.uint32 if single else np.uint64)
+        shifted: Array = np.left_shift(bits, 23 if single else 52).view(vector.dtype)
+        return shifted
+
+    def constant(like: Array, pair: tuple[float, float]) -> Array:
+        """Vector of the same kind as another, with one number in all lanes.
+
+        It is given as (number for float32, number for float64), each exact in its dtype.
+        """
+        number = pair[0 if like.itemsize == 4 else 1]
+        vector: Array = np.full_like(like, number)
+        return vector
+
+    def polynomial(x: Array, pair: tuple[tuple[float, ...], tuple[float, ...]]) -> Array:
+        """Polynomial of each lane, by Horner's rule, a fused multiply-add for each power.
+
+        The coefficients, highest power first, are given as (for float32, for float64), exact too.
+        """
+        total, *rest = (np.full_like(x, c) for c in pair[0 if x.itemsize == 4 else 1])
+        for coefficient in rest:
+            total = fma(total, x, coefficient)
+        return total
 
     def ordered_sum(vector: Array) -> Any:
         """Sum of the lanes: the upper half onto the lower, until one is left."""
@@ -507,7 +573,7 @@ def outer_sums(
 ) -> None:
     """Add weighted sums of the same rows onto three others, each with `weighted_sum`'s bits.
 
-    Each load of a row serves all three: sums[node i + c] += sum over k of factors[at i + k] * row k.
+    sums[node i + c] += sum over k of factors[at i + k] * row k, and a load of a row serves three.
 
     Parameters
     ----------

@@ -1,0 +1,78 @@
+"""Digests of what the compiled kernels give; a process for another CPU must print the same ones.
+
+Run as a program, it takes the names of the dtypes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+
+import numpy as np
+
+from fffcpu import FastFeedForward, LeafFeedForward, cmm, kernels
+from fffcpu.config import Activation
+from fffcpu.kernels.elementwise import activate_run, backpropagate_run
+
+
+def digest(*arrays):
+    """Hash of the bits of arrays; any NaN is the same as any other."""
+    total = hashlib.sha256()
+    for array in arrays:
+        same = array.copy()
+        same[np.isnan(same)] = np.nan
+        total.update(same.tobytes())
+    return total.hexdigest()
+
+
+def activations(dtype):
+    """Every activation and its derivative, over all sizes of numbers."""
+    unsigned = np.dtype(f"u{np.dtype(dtype).itemsize}")
+    patterns = np.linspace(0, np.iinfo(unsigned).max, 5003, dtype=np.float64)
+    anything = patterns[:-1].astype(unsigned).view(dtype)
+    s = np.concatenate([anything, np.linspace(-40, 40, 5003).astype(dtype)])
+    for code in Activation:
+        out, slope = np.empty_like(s), np.ones_like(s)
+        activate_run(out, 0, s, 0, s.size, int(code))
+        backpropagate_run(slope, 0, s, 0, s.size, int(code))
+        yield f"{code.name} {dtype.__name__}", digest(out, slope)
+
+
+def layers(dtype):
+    """Outputs, logits, routes and gradients of the layers, of one row and of many."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((43, 37)), rng.standard_normal((43, 29)).astype(dtype)
+    x = x.astype(dtype)
+    path = FastFeedForward(37, 29, 4, trees=3, dtype=dtype, rng=1)
+    y, cache = path.forward(x)
+    dx, gradients = path.backward(dy, cache)
+    logits, nodes = cmm(x, path.params["weights_in"], path.params["bias_in"])
+    yield f"path {dtype.__name__}", digest(path(x), path(x[:1]), y, logits)
+    yield f"route {dtype.__name__}", digest(path.route(x).astype(dtype), nodes.astype(dtype))
+    yield f"gradients {dtype.__name__}", digest(dx, *gradients.values())
+    leaf = LeafFeedForward(37, 29, 4, 19, activation="gelu", dtype=dtype, rng=1)
+    yield f"leaf {dtype.__name__}", digest(leaf(x), leaf(x[:1]), leaf.route(x).astype(dtype))
+    many = rng.standard_normal((kernels.GROUPED_ROWS + 300, 37)).astype(dtype)
+    grouped = path.forward(many)[1].logits
+    yield f"many rows {dtype.__name__}", digest(path(many), grouped, leaf(many))
+
+
+def digests(*dtypes):
+    """Name and digest of everything that must have the same bits on every CPU."""
+    found = {}
+    for dtype in (np.dtype(name).type for name in dtypes):
+        found.update(activations(dtype))
+        found.update(layers(dtype))
+    return found
+
+
+def registers():
+    """Sorts of vector registers that the compiled activations use."""
+    return set(re.findall(r"%([xyz]mm)", "".join(activate_run.inspect_asm().values())))
+
+
+if __name__ == "__main__":
+    for name, value in digests(*sys.argv[1:]).items():
+        print(f"{name}: {value}")
+    print(f"registers: {' '.join(sorted(registers()))}")
