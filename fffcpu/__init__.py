@@ -11,13 +11,23 @@
 from __future__ import annotations
 
 from fffcpu.kernels import get_num_threads, set_num_threads
-from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward, cmm, load
+from fffcpu.layers import (
+    DenseFeedForward,
+    FastFeedForward,
+    LeafFeedForward,
+    QuantizedFastFeedForward,
+    QuantizedLeafFeedForward,
+    cmm,
+    load,
+)
 from fffcpu.startup import warmup
 
 __all__ = [
     "DenseFeedForward",
     "FastFeedForward",
     "LeafFeedForward",
+    "QuantizedFastFeedForward",
+    "QuantizedLeafFeedForward",
     "__version__",
     "cmm",
     "get_num_threads",

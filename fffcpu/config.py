@@ -24,9 +24,12 @@ __all__ = [
     "FastFeedForwardConfig",
     "LayerConfig",
     "LeafFeedForwardConfig",
+    "QuantizedFastFeedForwardConfig",
+    "QuantizedLeafFeedForwardConfig",
     "check_flag",
     "check_integer",
     "check_number",
+    "numpy_dtype",
 ]
 
 Shapes = dict[str, tuple[int, ...]]
@@ -120,6 +123,11 @@ def _check_dtype(value: Any) -> str:
     return name
 
 
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Return the dtype of arrays of a type; NumPy has no bfloat16, so uint16 holds its bits."""
+    return np.dtype("uint16" if name == "bfloat16" else name)
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerConfig:
     """What every layer's config has; see the subclasses."""
@@ -160,6 +168,10 @@ class LayerConfig:
     def shapes(self) -> Shapes:
         """Name and shape of every parameter, in the order of the mathematics."""
         raise NotImplementedError
+
+    def dtypes(self) -> dict[str, str]:
+        """Name and type of every parameter; `numpy_dtype` says how NumPy holds them."""
+        return dict.fromkeys(self.shapes(), self.dtype)
 
     @property
     def neurons(self) -> int:
@@ -303,3 +315,91 @@ class DenseFeedForwardConfig(LayerConfig):
             shapes["bias_in"] = (self.width,)
         shapes["weights_out"] = (self.width, self.output_dim)
         return shapes
+
+
+NARROW_TYPES = ("bfloat16", "int8")
+"""The types of a quantized layer's weights."""
+
+
+def check_weights(value: Any) -> str:
+    """Return ``value`` if it is one of `NARROW_TYPES`, or raise ArgumentError."""
+    if isinstance(value, str) and value in NARROW_TYPES:
+        return value
+    names = " or ".join(repr(name) for name in NARROW_TYPES)
+    raise ArgumentError(f"argument 'weights' must be {names}, got {describe(value)}")
+
+
+def _check_computed_in_float32(config: LayerConfig) -> None:
+    """Raise unless a quantized layer's biases, scales and outputs are float32."""
+    if config.dtype != "float32":
+        raise ArgumentError(
+            f"argument 'dtype' of a {config.kind} must be float32, got {describe(config.dtype)}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedFastFeedForwardConfig(FastFeedForwardConfig):
+    """Config of QuantizedFastFeedForward: a FastFeedForward with weights of a narrow type."""
+
+    kind: ClassVar[str] = "QuantizedFastFeedForward"
+
+    weights: str = dataclasses.field(kw_only=True)
+    """``"bfloat16"`` or ``"int8"``; all else is float32, and so is the arithmetic."""
+
+    def _check_own(self) -> None:
+        super()._check_own()
+        check_weights(self.weights)
+        _check_computed_in_float32(self)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter.
+
+        With int8 weights ``terms`` takes the place of the bias: the scale of a node's input
+        weights, its bias (0 if there is none), the scale of its output weights.
+        """
+        shapes = super().shapes()
+        if self.weights == "int8":
+            weights_in, weights_out = shapes["weights_in"], shapes["weights_out"]
+            terms = (self.trees, node_count(self.depth), 3)
+            return {"weights_in": weights_in, "terms": terms, "weights_out": weights_out}
+        return shapes
+
+    def dtypes(self) -> dict[str, str]:
+        """Name and type of every parameter."""
+        narrow = {"weights_in": self.weights, "weights_out": self.weights}
+        return super().dtypes() | narrow
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedLeafFeedForwardConfig(LeafFeedForwardConfig):
+    """Config of QuantizedLeafFeedForward: a LeafFeedForward with leaves of a narrow type."""
+
+    kind: ClassVar[str] = "QuantizedLeafFeedForward"
+
+    weights: str = dataclasses.field(kw_only=True)
+    """``"bfloat16"`` or ``"int8"``, of the leaves; all else is float32, and so is the arithmetic.
+
+    The gates stay as they are: they are few, and so no route changes.
+    """
+
+    def _check_own(self) -> None:
+        super()._check_own()
+        check_weights(self.weights)
+        _check_computed_in_float32(self)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter.
+
+        With int8 weights ``leaf_terms`` takes the place of the leaves' input bias: the scale of a
+        neuron's input weights, its bias, the scale of its output weights.
+        """
+        shapes = super().shapes()
+        if self.weights == "bfloat16":
+            return shapes
+        terms = {"leaf_bias_in": ("leaf_terms", (*shapes["leaf_bias_in"], 3))}
+        return dict(terms.get(name, (name, shape)) for name, shape in shapes.items())
+
+    def dtypes(self) -> dict[str, str]:
+        """Name and type of every parameter."""
+        narrow = {"leaf_weights_in": self.weights, "leaf_weights_out": self.weights}
+        return super().dtypes() | narrow

@@ -57,16 +57,19 @@ class Parameters(Mapping[str, NDArray[Any]]):
     ----------
     arrays : mapping of str to array
         Copied, each to 64-byte-aligned C-contiguous memory.
-    dtype : dtype
-        Of the copies.
+    dtype : dtype, or mapping of str to dtype
+        Of the copies: one for all, or one for each name.
     """
 
     __slots__ = ("_arrays",)
 
-    def __init__(self, arrays: Mapping[str, NDArray[Any]], dtype: DTypeLike) -> None:
+    def __init__(
+        self, arrays: Mapping[str, NDArray[Any]], dtype: DTypeLike | Mapping[str, DTypeLike]
+    ) -> None:
+        dtypes: Any = dtype if isinstance(dtype, Mapping) else dict.fromkeys(arrays, dtype)
         copies = {}
         for name, array in arrays.items():
-            copies[name] = aligned_empty(array.shape, dtype)
+            copies[name] = aligned_empty(array.shape, dtypes[name])
             copies[name][...] = array
         self._arrays: dict[str, NDArray[Any]] = copies
 
@@ -95,8 +98,7 @@ class Parameters(Mapping[str, NDArray[Any]]):
         return f"Parameters({shapes})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        dtype = next(iter(self.values())).dtype if self else np.dtype(np.float32)
-        return Parameters, (self._arrays, dtype)
+        return Parameters, (self._arrays, {name: array.dtype for name, array in self.items()})
 
     @property
     def count(self) -> int:

@@ -38,7 +38,12 @@ from numpy.typing import DTypeLike, NDArray
 from fffcpu.config import Activation, check_integer, check_number
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels import get_thread_layer, vectorized
-from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
+from fffcpu.layers import (
+    DenseFeedForward,
+    FastFeedForward,
+    LeafFeedForward,
+    QuantizedFastFeedForward,
+)
 
 __all__ = [
     "DISTINCT_ROWS",
@@ -320,23 +325,29 @@ def distinct_batches(
     return list(np.random.default_rng(rng).standard_normal((count, rows, width), dtype=kind))
 
 
-def path_arguments(layer: FastFeedForward) -> tuple[Array, Array, Array, int]:
+PathLayer = FastFeedForward | QuantizedFastFeedForward
+"""A layer of paths, with float weights or narrow ones."""
+
+
+def path_arguments(layer: PathLayer) -> tuple[Array, Array, Array, int]:
     """Return what kernels take of a layer: weights_in, bias_in, weights_out, activation.
 
-    ``bias_in`` has shape (T, 0) where there is no bias, as `fffcpu.kernels.vectorized` asks.
+    ``bias_in`` has shape (T, 0) where there is no bias, and is ``terms`` where weights are int8, as
+    `fffcpu.kernels.vectorized` asks.
     """
     params, config = layer.params, layer.config
     bias = params.get("bias_in", np.empty((config.trees, 0), config.dtype))
+    bias = params.get("terms", bias)
     code = int(Activation.parse(config.activation))
     return params["weights_in"], bias, params["weights_out"], code
 
 
-def check_paths(layer: FastFeedForward, x: Array, y: Array, nodes: Array) -> int:
+def check_paths(layer: PathLayer, x: Array, y: Array, nodes: Array) -> int:
     """Check an output of FastFeedForward, and its routes, against the plain NumPy backend.
 
     Parameters
     ----------
-    layer : FastFeedForward
+    layer : FastFeedForward or QuantizedFastFeedForward
         The layer.
     x : array of shape (B, I)
         Rows, of the layer's dtype.

@@ -107,3 +107,64 @@ def leaf_problems(draw, max_rows=12, kinds=("normal", "integer"), dtypes=DTYPES,
         activation,
         kind,
     )
+
+
+# --- Narrow weights, and the same problem with the widened numbers --------------------------------
+
+
+def _draw_type(draw, weights):
+    return draw(st.sampled_from(["bfloat16", "int8"])) if weights is None else weights
+
+
+def _narrow(rng, array, weights, axis):
+    """Return narrow weights made of an array, the widened numbers, and scales without the axis.
+
+    Integers stay what they are, with scales that are powers of 2, so that sums stay exact.
+    """
+    if weights == "bfloat16":
+        bits = (np.ascontiguousarray(array).view(np.uint32) >> 16).astype(np.uint16)
+        wide = (bits.astype(np.uint32) << 16).view(np.float32)
+        return bits, wide, np.ones_like(array).max(axis=axis, initial=0)
+    exact = bool((array == np.rint(array)).all())
+    shape = array.max(axis=axis, initial=0).shape
+    scales = 2.0 ** rng.integers(-2, 2, shape) if exact else rng.uniform(0.01, 0.1, shape)
+    scales = scales.astype(np.float32)
+    narrow = (array if exact else np.clip(np.rint(40 * array), -127, 127)).astype(np.int8)
+    # In float64: float32 would round the product.
+    return narrow, narrow * np.expand_dims(scales.astype(np.float64), axis), scales
+
+
+@st.composite
+def narrow_path_problems(draw, weights=None):
+    """Pairs of FastFeedForward problems: narrow weights as kernels take them, and widened ones.
+
+    The widened numbers are float32 for bfloat16, and float64 for int8.
+    """
+    weights = _draw_type(draw, weights)
+    problem = draw(path_problems(dtypes=(np.float32,)))
+    rng = np.random.default_rng(len(problem.x))
+    w_in, wide_in, scale_in = _narrow(rng, problem.weights_in, weights, 2)
+    w_out, wide_out, scale_out = _narrow(rng, problem.weights_out, weights, 2)
+    wide = problem._replace(weights_in=wide_in, weights_out=wide_out)
+    bias = problem.bias_in
+    if weights == "int8":
+        bias = bias if bias.size else np.zeros_like(scale_in)
+        bias = np.stack([scale_in, bias, scale_out], axis=-1)
+    return problem._replace(weights_in=w_in, bias_in=bias, weights_out=w_out), wide
+
+
+@st.composite
+def narrow_leaf_problems(draw, weights=None):
+    """Pairs of LeafFeedForward problems, as `narrow_path_problems` makes them."""
+    weights = _draw_type(draw, weights)
+    problem = draw(leaf_problems(dtypes=(np.float32,)))
+    rng = np.random.default_rng(len(problem.x))
+    params, wide = dict(problem.params), dict(problem.params)
+    scales = []
+    for name, axis in (("leaf_weights_in", 1), ("leaf_weights_out", 2)):
+        params[name], wide[name], scale = _narrow(rng, params[name], weights, axis)
+        scales.append(scale)
+    if weights == "int8":
+        terms = np.stack([scales[0], params["leaf_bias_in"], scales[1]], axis=-1)
+        params["leaf_bias_in"] = terms
+    return problem._replace(params=params), problem._replace(params=wide)

@@ -71,7 +71,7 @@ def test_module_runs_and_lists_the_commands():
         out, err = process.communicate()
     assert process.returncode == 0
     assert err == ""
-    for name in ("demo", "info", "bench", "warmup"):
+    for name in ("demo", "info", "quantize", "bench", "warmup"):
         assert f"    {name} " in out
     assert out.startswith("usage: fffcpu ")
 
@@ -83,7 +83,7 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"fffcpu {fffcpu.__version__}\n"
 
 
-@pytest.mark.parametrize("name", ["demo", "info", "bench", "warmup"])
+@pytest.mark.parametrize("name", ["demo", "info", "quantize", "bench", "warmup"])
 def test_help_has_examples_and_says_how_to_read_the_output(name, capsys):
     with pytest.raises(SystemExit) as caught:
         main([name, "--help"])
@@ -101,6 +101,8 @@ def test_help_has_examples_and_says_how_to_read_the_output(name, capsys):
         ["destroy"],
         ["info"],
         ["info", "a", "b"],
+        ["quantize", "a", "b"],
+        ["quantize", "a", "--weights", "int8"],
         ["bench", "--depth", "deep"],
         ["bench", "--rows"],
         ["bench", "--nonsense"],
@@ -284,6 +286,53 @@ def test_info_refuses_what_is_no_layer(command, tmp_path):
         assert_one_line(status, out, err)
         assert str(path) in err
     assert_one_line(*command("info", tmp_path))
+
+
+# --- quantize -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["FastFeedForward", "LeafFeedForward"])
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_quantize(kind, weights, command, tmp_path):
+    layer = LAYERS[kind]()
+    path, out = tmp_path / "layer.safetensors", tmp_path / "small.safetensors"
+    layer.save(path)
+    status, printed, err = command("quantize", path, out, "--weights", weights)
+    assert (status, err) == (0, "")
+    small = fffcpu.load(out)
+    expected = layer.quantize(weights)
+    assert small.config == expected.config
+    for name, array in expected.params.items():
+        np.testing.assert_array_equal(small.params[name], array)
+    for line, sizes in zip(
+        printed.splitlines()[1:3],
+        ((layer.nbytes, path.stat().st_size), (small.nbytes, out.stat().st_size)),
+        strict=True,
+    ):
+        assert line.split()[-2:] == [f"{size:,}" for size in sizes]
+    assert f"{small.nbytes / layer.nbytes:.1%} of" in printed
+    status, printed, err = command("info", out, "--json")
+    assert (status, err) == (0, "")
+    description = json.loads(printed)
+    assert description["kind"] == f"Quantized{kind}"
+    assert description["config"]["weights"] == weights
+    narrow = [item for item in description["parameters"] if item["dtype"] == weights]
+    assert len(narrow) == 2
+    assert description["multiply_adds"]["layer"] == info.multiply_adds(layer.config)
+
+
+def test_quantize_refuses_what_it_cannot_round(command, tmp_path):
+    path, out = tmp_path / "layer.safetensors", tmp_path / "small.safetensors"
+    for layer, weights, message in (
+        (LAYERS["FastFeedForward"](), "int4", "'weights' must be 'bfloat16' or 'int8', got 'int4'"),
+        (LAYERS["DenseFeedForward"](), "int8", "must hold a FastFeedForward or a LeafFeedForward"),
+        (LAYERS["FastFeedForward"]().quantize("int8"), "int8", "got a QuantizedFastFeedForward"),
+    ):
+        layer.save(path)
+        status, printed, err = command("quantize", path, out, "--weights", weights)
+        assert_one_line(status, printed, err)
+        assert message in err
+        assert not out.exists()
 
 
 # --- bench --------------------------------------------------------------------------------------

@@ -12,11 +12,14 @@ from strategies import (
     LeafProblem,
     PathProblem,
     leaf_problems,
+    narrow_leaf_problems,
+    narrow_path_problems,
     numbers,
     path_problems,
 )
 from test_kernels import run_forward, run_infer, run_leaf, run_logits
 
+from fffcpu import FastFeedForward, LeafFeedForward
 from fffcpu.kernels import grouped, jit, rowwise
 from fffcpu.kernels.pool import POOL
 
@@ -101,3 +104,38 @@ def test_a_batch_is_sorted_where_subtrees_get_enough_rows():
     assert tops == sorted(tops)
     assert tops[0] == 0
     assert tops[-1] == grouped.MOST_LEVELS_ABOVE
+
+
+@given(path=narrow_path_problems(), leaf=narrow_leaf_problems())
+def test_the_bits_are_those_of_the_row_kernels_with_narrow_weights(path, leaf):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grouped, "ROWS_IN_SUBTREE", 1)
+        for one, other in zip(
+            (run_infer(grouped, path[0]), *run_logits(grouped, path[0])),
+            (run_infer(rowwise, path[0]), *run_logits(rowwise, path[0])),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(one, other)
+        assert_same_bits_of_leaves(leaf[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+@pytest.mark.parametrize(("width_in", "width_out", "trees"), [(96, 96, 1), (50, 33, 2)])
+def test_narrow_weights_give_the_same_bits_in_large_batches(width_in, width_out, trees, weights):
+    """In batches that are grouped, and shared by all threads, and in others."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((701, width_in)).astype(np.float32)
+    path = FastFeedForward(width_in, width_out, 5, trees, rng=rng).quantize(weights)
+    leaf = LeafFeedForward(width_in, width_out, 3, 17, rng=rng).quantize(weights)
+    for layer, run in ((path, "path_infer"), (leaf, "leaf_infer")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jit, "MIN_PARALLEL_WORK", 1)
+            outputs = []
+            for backend, rows in ((rowwise, 701), (grouped, 701), (grouped, 5), (grouped, 1)):
+                y = np.empty((rows, width_out), np.float32)
+                getattr(backend, run)(y, x[:rows], *layer._weights, layer._activation)
+                outputs.append(y)
+        assert np.isfinite(outputs[0]).all()
+        for y in outputs[1:]:
+            np.testing.assert_array_equal(y, outputs[0][: len(y)])

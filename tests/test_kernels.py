@@ -15,9 +15,17 @@ import pytest
 import reference
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from strategies import PathProblem, leaf_problems, numbers, path_problems
+from strategies import (
+    PathProblem,
+    leaf_problems,
+    narrow_leaf_problems,
+    narrow_path_problems,
+    numbers,
+    path_problems,
+)
 
 from fffcpu import kernels
+from fffcpu.errors import ArgumentTypeError
 from fffcpu.kernels import jit, vectorized
 
 
@@ -366,3 +374,66 @@ def test_inputs_may_be_read_only_and_stay_as_they_are(backend, path, leaf):
     run_leaf(backend, leaf)
     for array, copy in zip(inputs, before, strict=True):
         np.testing.assert_array_equal(array, copy)
+
+
+# --- Narrow weights -------------------------------------------------------------------------------
+
+
+def run_narrow(backend, run, narrow, *x):
+    """Run, unless the backend is one that refuses narrow weights."""
+    try:
+        return run(backend, narrow, *x)
+    except ArgumentTypeError as refusal:
+        pytest.skip(f"the backend takes no narrow weights: {refusal}")
+
+
+@given(problems=narrow_path_problems())
+def test_narrow_weights_agree_with_the_oracle(backend, problems):
+    narrow, wide = problems
+    logits, nodes = run_narrow(backend, run_logits, narrow)
+    y = run_narrow(backend, run_infer, narrow)
+    expected = reference.path(wide.x, wide.weights_in, wide.bias, wide.weights_out, wide.activation)
+    error = logit_error(wide, wide.weights_in, wide.bias_in)
+    sure = expected.margin > error if error else np.ones(len(wide.x), bool)
+    np.testing.assert_array_equal(nodes[sure], expected.nodes[sure])
+    own = np.take_along_axis(expected.logits, nodes.astype(int), axis=2)
+    np.testing.assert_allclose(logits, own, rtol=0, atol=error)
+    visits = expected.nodes[0].size if len(wide.x) else 0
+    magnitude = visits * largest(expected.logits, wide.weights_out)
+    close(y[sure], expected.y[sure], magnitude, chain(wide))
+
+
+@given(problems=narrow_leaf_problems())
+def test_narrow_leaves_agree_with_the_oracle(backend, problems):
+    narrow, wide = problems
+    leaves, y = run_narrow(backend, run_leaf, narrow)
+    expected = reference.leaf(wide.x, wide.params, wide.activation)
+    error = logit_error(wide, wide.params["gate_weights"], wide.params["gate_bias"])
+    sure = expected.margin > error if error else np.ones(len(wide.x), bool)
+    np.testing.assert_array_equal(leaves[sure], expected.leaves[sure])
+    params, (width, hidden) = wide.params, wide.params["leaf_weights_in"].shape[1:]
+    logit = width * largest(wide.x, params["leaf_weights_in"]) + largest(params["leaf_bias_in"])
+    magnitude = hidden * logit * largest(params["leaf_weights_out"])
+    magnitude += largest(params["leaf_bias_out"])
+    close(y[sure], expected.y[sure], magnitude, width + hidden)
+
+
+@given(path=narrow_path_problems(weights="bfloat16"), leaf=narrow_leaf_problems(weights="bfloat16"))
+def test_bfloat16_weights_give_the_bits_of_float32_ones(backend, path, leaf):
+    narrow, wide = path
+    np.testing.assert_array_equal(run_narrow(backend, run_infer, narrow), run_infer(backend, wide))
+    for run, (narrow, wide) in ((run_logits, path), (run_leaf, leaf)):
+        for one, other in zip(run_narrow(backend, run, narrow), run(backend, wide), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@given(path=narrow_path_problems(), leaf=narrow_leaf_problems(), data=st.data())
+def test_a_row_has_the_same_bits_in_any_batch_with_narrow_weights(backend, path, leaf, data):
+    for run, (narrow, _) in ((run_infer, path), (run_leaf, leaf)):
+        picks = data.draw(st.lists(st.sampled_from(range(len(narrow.x) or 1)), max_size=20))
+        picks = picks if len(narrow.x) else []
+        whole = run_narrow(backend, run, narrow)
+        batch = run_narrow(backend, run, narrow, narrow.x[picks])
+        whole, batch = (part if isinstance(part, tuple) else (part,) for part in (whole, batch))
+        for one, other in zip(batch, whole, strict=True):
+            np.testing.assert_array_equal(one, other[picks])

@@ -22,6 +22,7 @@ ORDER = (
     "config",
     "parameters",
     "inputs",
+    "lowbit",
     "data",
     "checkpoints",
     "kernels",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import LayerConfig
+from fffcpu.config import LayerConfig, numpy_dtype
 from fffcpu.errors import CheckpointError
 
 __all__ = ["check_arrays", "list_differences"]
@@ -57,12 +57,13 @@ def check_arrays(config: LayerConfig, arrays: Mapping[str, Any]) -> dict[str, ND
     Raises
     ------
     CheckpointError
-        If the arrays are not those of ``config.shapes()`` and ``config.dtype``; all differences
-        are listed.
+        If the arrays are not those of ``config.shapes()`` and ``config.dtypes()``; all
+        differences are listed.
     """
     given = {name: np.asarray(array) for name, array in arrays.items()}
     came = {name: f"{array.dtype.name} {array.shape}" for name, array in given.items()}
-    expected = {name: f"{config.dtype} {shape}" for name, shape in config.shapes().items()}
+    types = {name: numpy_dtype(dtype).name for name, dtype in config.dtypes().items()}
+    expected = {name: f"{types[name]} {shape}" for name, shape in config.shapes().items()}
     differences = list_differences(expected, came)
     if differences:
         raise CheckpointError(f"the arrays do not fit {config}: {differences}")

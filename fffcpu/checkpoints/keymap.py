@@ -88,7 +88,8 @@ class KeyMap:
         CheckpointError
             If a field has a value that the format does not know.
         """
-        if not isinstance(config, self.config_type):
+        # Not a subclass: a quantized layer's arrays are others.
+        if type(config) is not self.config_type:
             raise ArgumentTypeError(
                 f"argument 'config' must be a {self.config_type.__name__}, got {describe(config)}"
             )

@@ -4,18 +4,20 @@ The metadata has one key, ``fffcpu``, whose value is a JSON text::
 
     {"config": {...}, "kind": "FastFeedForward", "version": 1}
 
-One key only, because safetensors keeps metadata in a hash map: so the same layer always gives the
-same bytes. The config fixes the name, shape and dtype of every tensor, and ``load`` compares all of
-them with the file's header before it reads, or allocates room for, a single number.
+The config fixes the name, shape and dtype of every tensor, and ``load`` compares all of them with
+the file's header before it reads, or allocates room for, a single number.
 
-docs/formats.md describes the format byte by byte.
+docs/formats.md describes the format byte by byte. It is written and read here, and not by the
+safetensors library, because that has no bfloat16 for NumPy arrays.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -32,6 +34,9 @@ from fffcpu.config import (
     FastFeedForwardConfig,
     LayerConfig,
     LeafFeedForwardConfig,
+    QuantizedFastFeedForwardConfig,
+    QuantizedLeafFeedForwardConfig,
+    numpy_dtype,
 )
 from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
 
@@ -49,13 +54,24 @@ READ_VERSIONS = (1,)
 KINDS: Mapping[str, type[LayerConfig]] = MappingProxyType(
     {
         config.kind: config
-        for config in (FastFeedForwardConfig, LeafFeedForwardConfig, DenseFeedForwardConfig)
+        for config in (
+            FastFeedForwardConfig,
+            LeafFeedForwardConfig,
+            DenseFeedForwardConfig,
+            QuantizedFastFeedForwardConfig,
+            QuantizedLeafFeedForwardConfig,
+        )
     }
 )
 """The config class of each kind of layer."""
 
-_DTYPES = MappingProxyType({"F32": "float32", "F64": "float64"})
-"""Our name of each dtype that safetensors abbreviates; others belong to no layer."""
+_ABBREVIATIONS = MappingProxyType(
+    {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "int8": "I8"}
+)
+"""How safetensors abbreviates each type that a layer may have, the widest first."""
+
+_DTYPES = MappingProxyType({short: name for name, short in _ABBREVIATIONS.items()})
+"""Our name of each abbreviation; others belong to no layer."""
 
 _LONGEST_HEADER = 1 << 20
 """Bytes. Ours take under a thousand; the bound keeps a hostile header from being parsed at all."""
@@ -92,7 +108,7 @@ def save(
     config : LayerConfig
         The layer's config.
     arrays : mapping of str to array
-        Its parameters, of ``config.shapes()`` and ``config.dtype``.
+        Its parameters, of ``config.shapes()`` and ``config.dtypes()``.
 
     Raises
     ------
@@ -104,22 +120,14 @@ def save(
         If the file cannot be written: FileNotFoundError without the folder, IsADirectoryError,
         PermissionError and so on. The old file, if there was one, is then as it was.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
     if type(config) not in KINDS.values():
         raise ArgumentTypeError(f"argument 'config' must be a layer's, got {describe(config)}")
-    # safetensors writes the memory of an array as it lies there, whatever the strides.
-    native = np.dtype(config.dtype)
-    ordered = {
-        name: np.ascontiguousarray(array, native)
-        for name, array in check_arrays(config, arrays).items()
-    }
+    checked = check_arrays(config, arrays)
     with write_atomically(path) as temporary:
         try:
-            save_file(ordered, temporary, metadata={METADATA_KEY: _describe_layer(config)})
-        except SafetensorError as error:
-            raise OSError(f"file {os.fsdecode(path)!r} cannot be written: {error}") from error
+            _write(temporary, config, checked)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error
 
 
 def load(path: str | os.PathLike[str]) -> tuple[LayerConfig, dict[str, NDArray[Any]]]:
@@ -137,7 +145,7 @@ def load(path: str | os.PathLike[str]) -> tuple[LayerConfig, dict[str, NDArray[A
     config : LayerConfig
         Of the class in ``KINDS``.
     arrays : dict of str to array
-        Of ``config.shapes()``, in that order, and ``config.dtype``.
+        Of ``config.shapes()``, in that order, and ``config.dtypes()``.
 
     Raises
     ------
@@ -205,42 +213,90 @@ def _describe_layer(config: LayerConfig) -> str:
     return json.dumps(description, sort_keys=True)
 
 
+def _write(path: Path, config: LayerConfig, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a layer's checked arrays as a safetensors file.
+
+    The widest types come first, so that every array starts at a multiple of its numbers' bytes.
+    """
+    dtypes, widths = config.dtypes(), list(_ABBREVIATIONS)
+    names = sorted(arrays, key=lambda name: (widths.index(dtypes[name]), name))
+    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: _describe_layer(config)}}
+    start = 0
+    for name in names:
+        end = start + arrays[name].nbytes
+        header[name] = {
+            "dtype": _ABBREVIATIONS[dtypes[name]],
+            "shape": arrays[name].shape,
+            "data_offsets": (start, end),
+        }
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for name in names:
+            little = numpy_dtype(dtypes[name]).newbyteorder("<")
+            file.write(_bytes(np.ascontiguousarray(arrays[name], little)))
+
+
+def _bytes(array: NDArray[Any]) -> memoryview:
+    """Return the memory of a contiguous array."""
+    return array.reshape(-1).view(np.uint8).data
+
+
 def _load(name: str) -> tuple[LayerConfig, dict[str, NDArray[Any]]]:
     """Read a file; complaints are worded to follow its name."""
-    from safetensors import SafetensorError, safe_open
+    with _open(name) as file:
+        header = _parse(_read_header(file), "its header")
+        if not isinstance(header, dict):
+            raise CheckpointError(f"is damaged: its header must be an object, {_got(header)}")
+        config = _parse_layer(header.pop("__metadata__", {}))
+        _check_tensors(config, header)
+        start = file.tell()
+        _check_layout(config, header, os.fstat(file.fileno()).st_size - start)
+        return config, {
+            key: _read_array(file, start + header[key]["data_offsets"][0], shape, dtype)
+            for (key, shape), dtype in zip(
+                config.shapes().items(), config.dtypes().values(), strict=True
+            )
+        }
 
-    _parse(_read_header(name), "its header")
-    try:
-        with safe_open(name, framework="np") as file:
-            config = _parse_layer(file.metadata() or {})
-            _check_tensors(config, file)
-            return config, {key: file.get_tensor(key) for key in config.shapes()}
-    except SafetensorError as error:
-        raise CheckpointError(f"is not a whole safetensors file: {error}") from error
 
-
-def _read_header(name: str) -> bytes:
-    """Return the JSON text at the start of a file, having checked its length and the file's kind.
-
-    The library would check the length as well, but allows far longer ones, and it would open a
-    folder or wait for a pipe.
-    """
+def _open(name: str) -> io.BufferedReader:
+    """Open a regular file; a folder is an error, and a pipe is not waited for."""
     status = os.stat(name)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
     if not stat.S_ISREG(status.st_mode):
         raise CheckpointError("is not a regular file")
-    with open(name, "rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > _LONGEST_HEADER:
-            raise CheckpointError(_explain_start(start))
-        header = file.read(length)
+    return open(name, "rb")
+
+
+def _read_header(file: io.BufferedReader) -> bytes:
+    """Return the JSON text at the start of a file, having checked its length."""
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > _LONGEST_HEADER:
+        raise CheckpointError(_explain_start(start))
+    header = file.read(length)
     if len(header) < length:
         raise CheckpointError(
             f"is truncated: its header should take {length} bytes, and {len(header)} are there"
         )
     return header
+
+
+def _read_array(
+    file: io.BufferedReader, at: int, shape: tuple[int, ...], dtype: str
+) -> NDArray[Any]:
+    """Read the array that starts at a byte of a file."""
+    native = numpy_dtype(dtype)
+    array = np.empty(shape, native.newbyteorder("<"))
+    file.seek(at)
+    if file.readinto(_bytes(array)) < array.nbytes:
+        raise CheckpointError("was made shorter while it was read")
+    return array.astype(native, copy=False)
 
 
 def _explain_start(start: bytes) -> str:
@@ -282,8 +338,10 @@ def _parse(text: bytes | str, what: str) -> Any:
     return value
 
 
-def _parse_layer(metadata: Mapping[str, str]) -> LayerConfig:
+def _parse_layer(metadata: Any) -> LayerConfig:
     """Return the config in a file's metadata."""
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise CheckpointError(f"is damaged: its metadata must be texts by name, {_got(metadata)}")
     if METADATA_KEY not in metadata:
         raise CheckpointError(
             f"is a safetensors file of another program: it has no metadata '{METADATA_KEY}'. "
@@ -317,7 +375,7 @@ def _parse_config(kind: Any, values: Any) -> LayerConfig:
         known = ", ".join(KINDS)
         raise CheckpointError(f"holds a layer of kind {describe(kind)}; known are {known}")
     # NumPy would read some texts, taken for a dtype, as Python: a file's text does not get there.
-    dtypes = tuple(_DTYPES.values())
+    dtypes = ("float32", "float64")
     if isinstance(values, dict) and values.get("dtype", dtypes[0]) not in dtypes:
         raise CheckpointError(
             f"has an invalid config: 'dtype' must be {' or '.join(dtypes)}, "
@@ -339,17 +397,59 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: repr(value) for name, value in values.items()}
 
 
-def _check_tensors(config: LayerConfig, file: Any) -> None:
-    """Raise unless an open safetensors file has just the config's tensors; reads none of them."""
-    expected = {name: f"{config.dtype} {shape}" for name, shape in config.shapes().items()}
+def _check_tensors(config: LayerConfig, header: Mapping[str, Any]) -> None:
+    """Raise unless a header's tensors are just the config's."""
+    dtypes = config.dtypes()
+    expected = {name: f"{dtypes[name]} {shape}" for name, shape in config.shapes().items()}
     came = {}
-    for name in file.keys():  # noqa: SIM118 (the file is not a mapping)
-        part = file.get_slice(name)
-        dtype = _DTYPES.get(part.get_dtype(), part.get_dtype())
-        came[name] = f"{dtype} {tuple(part.get_shape())}"
+    for name, tensor in header.items():
+        if not isinstance(tensor, dict) or set(tensor) != {"dtype", "shape", "data_offsets"}:
+            raise CheckpointError(
+                f"is not a whole safetensors file: {describe(name)} must have a dtype, a shape "
+                f"and offsets, {_got(tensor)}"
+            )
+        shape, dtype = tensor["shape"], tensor["dtype"]
+        shape = tuple(shape) if isinstance(shape, list) else shape
+        came[name] = f"{_DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype} {shape}"
     differences = list_differences(expected, came)
     if differences:
         raise CheckpointError(f"does not hold the arrays of its config: {differences}")
+
+
+def _check_layout(config: LayerConfig, header: Mapping[str, Any], size: int) -> None:
+    """Raise unless the config's arrays fill ``size`` bytes, one after the other."""
+    dtypes, shapes = config.dtypes(), config.shapes()
+    spans = {}
+    for name, tensor in header.items():
+        span = tensor["data_offsets"]
+        length = math.prod(shapes[name]) * numpy_dtype(dtypes[name]).itemsize
+        if (
+            not isinstance(span, list)
+            or [type(offset) for offset in span] != [int, int]
+            or span[1] - span[0] != length
+        ):
+            raise CheckpointError(
+                f"is not a whole safetensors file: the offsets of '{name}' must be {length} bytes "
+                f"apart, {_got(span)}"
+            )
+        spans[name] = span
+    end = 0
+    for name, span in sorted(spans.items(), key=lambda item: item[1]):
+        if span[0] != end:
+            raise CheckpointError(
+                f"is not a whole safetensors file: '{name}' must start at byte {end}, "
+                f"{_got(span[0])}"
+            )
+        end = span[1]
+    if end != size:
+        raise CheckpointError(
+            f"is not a whole safetensors file: its arrays take {end} bytes, and {size} are there"
+        )
+
+
+def _got(value: Any) -> str:
+    """Return the end of a complaint about a value, which may be as long as the header."""
+    return f"got {describe(value)[:200]}"
 
 
 def _check_target(target: Path) -> None:

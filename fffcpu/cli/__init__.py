@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 
 from fffcpu import __version__
-from fffcpu.cli import bench, demo, info, warmup
+from fffcpu.cli import bench, demo, info, quantize, warmup
 from fffcpu.timing import WrongOutputError
 
 __all__ = ["main"]
 
-COMMANDS = (demo, info, bench, warmup)
+COMMANDS = (demo, info, quantize, bench, warmup)
 
 ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError, WrongOutputError)
 """What is told in one line: complaints about what the user asked for, or what the system lacks."""
@@ -30,6 +30,7 @@ for each row, only those on one path from the root to a leaf.
 start here:
   fffcpu demo                      train on real digits, save, reload, time: under a minute
   fffcpu info FILE                 what a saved layer is, and what it costs
+  fffcpu quantize IN OUT           a saved layer with bfloat16 or int8 weights
   fffcpu bench                     microseconds a row, beside a dense layer
   fffcpu warmup                    compile kernels before a server starts
   fffcpu COMMAND --help            options, examples, how to read the output

@@ -78,7 +78,7 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
             {
                 "name": name,
                 "shape": list(array.shape),
-                "dtype": str(array.dtype),
+                "dtype": config.dtypes()[name],
                 "bytes": array.nbytes,
             }
             for name, array in layer.params.items()

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.kernels.jit import JIT, kernel
+from fffcpu.lowbit import from_bfloat16
 
 __all__ = [
     "VECTOR_BYTES",
@@ -98,13 +99,27 @@ if JIT:
     )
 else:
 
+    def _widened(elements: Array) -> Array:
+        """Elements as vectors hold them: bfloat16 and int8 as float32, others as they are."""
+        if elements.dtype == np.uint16:
+            return from_bfloat16(elements)
+        return elements.astype(np.float32 if elements.dtype == np.int8 else elements.dtype)
+
     def lanes(array: Array) -> int:
         """Lanes of a vector of the array's dtype."""
-        return VECTOR_BYTES // array.itemsize
+        return int(zeros(array).size)
 
     def zeros(array: Array) -> Array:
         """Vector of zeros of the array's dtype."""
-        return np.zeros(lanes(array), array.dtype)
+        dtype = _widened(array.reshape(-1)[:0]).dtype
+        return np.zeros(VECTOR_BYTES // dtype.itemsize, dtype)
+
+    def repeat(array: Array, at: int) -> Array:
+        """Vector with the element at place ``at`` in every lane."""
+        return np.full(lanes(array), array.reshape(-1)[at])
+
+    def prefetch(array: Array, at: int) -> None:
+        """Nothing: caches look after themselves."""
 
     def broadcast(scalar: Any) -> Array:
         """Vector with the scalar in every lane."""
@@ -113,14 +128,13 @@ else:
 
     def load(array: Array, at: int) -> Array:
         """Vector of the elements from place ``at`` on."""
-        vector: Array = array.reshape(-1)[at : at + lanes(array)].copy()
-        return vector
+        return _widened(array.reshape(-1)[at : at + lanes(array)])
 
     def load_partial(array: Array, at: int, count: int) -> Array:
         """Like ``load``, but lanes from ``count`` on are 0 and their memory is not touched."""
         vector: Array = zeros(array)
         count = min(count, lanes(array))
-        vector[:count] = array.reshape(-1)[at : at + count]
+        vector[:count] = _widened(array.reshape(-1)[at : at + count])
         return vector
 
     def store(array: Array, at: int, vector: Array) -> None:
@@ -203,6 +217,24 @@ else:
                 half = vector.size // 2
                 vector = vector[:half] + vector[half:]
         return vector[0]
+
+    def store_sums(array: Array, at: int, sums: tuple[Array, ...]) -> None:
+        """Write vectors one after the other, from place ``at`` on."""
+        for k, vector in enumerate(sums):
+            store(array, at + k * vector.size, vector)
+
+    def add_sums(array: Array, at: int, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Return vectors, each plus the one that ``store_sums`` wrote in its place."""
+        return tuple(add(v, load(array, at + k * v.size)) for k, v in enumerate(sums))
+
+    def ordered_sums(array: Array, sums: tuple[Array, ...]) -> None:
+        """Write the ``ordered_sum`` of each vector to the first elements of an array."""
+        for k, vector in enumerate(sums):
+            array[k] = ordered_sum(vector)
+
+    # A register is a whole vector.
+    register_lanes, register_zeros, repeat_register = lanes, zeros, repeat
+    load_register, load_register_partial = load, load_partial
 
 
 @kernel

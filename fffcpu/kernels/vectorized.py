@@ -6,6 +6,21 @@ and ``leaves`` (int32), of one dtype, float32 or float64. ``bias_in`` has shape 
 is no bias. ``activation`` is a code of `fffcpu.config.Activation`. Functions write into the arrays
 they are given first and return nothing; ``x`` and ``dy`` may be read-only.
 
+Functions of inference (`path_logits`, `path_infer`, `leaf_infer`) also take *narrow weights*, where
+all other arrays are float32:
+
+bfloat16
+    Weights are uint16 arrays of bits, the upper halves of float32 numbers. The result has the bits
+    that float32 arrays of the same numbers give.
+int8
+    Weights are int8 arrays. Instead of a bias of shape (T, N) there is an array of shape (T, N, 3):
+    for each node the scale of its input weights, its bias, the scale of its output weights. Then
+    ``logit = scale_in * dot + bias``, and ``scale_out`` times the activation weighs the output
+    weights. In the leaf layer the array has shape (K, H, 3), with the same for each neuron; gates
+    are never narrow.
+
+A backend without narrow weights refuses them with an ArgumentTypeError.
+
 Rows are independent, to the bit: a row's products are summed along its own contiguous memory, so
 that nothing depends on the rest of the batch. A matrix product through BLAS would not do.
 """
@@ -21,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.config import Activation
+from fffcpu.lowbit import from_bfloat16
 
 __all__ = [
     "activate",
@@ -90,11 +106,36 @@ def _blocks(rows: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
+def _widened(gathered: Array) -> Array:
+    """Return gathered weights as floats: narrow ones as float32, others as they are."""
+    if gathered.dtype == np.uint16:
+        return from_bfloat16(gathered)
+    return gathered.astype(np.float32) if gathered.dtype == np.int8 else gathered
+
+
 def _dot(gathered: Array, x: Array) -> Array:
     """Dot product of each gathered row with its row of x; overwrites ``gathered``."""
+    gathered = _widened(gathered)
     np.multiply(gathered, x, out=gathered)
     result: Array = np.add.reduce(gathered, axis=-1)
     return result
+
+
+def _finished(products: Array, bias: Array, at: Any) -> Array:
+    """Turn dot products into logits: with their scale where weights are int8, and the bias."""
+    if bias.ndim == 3:
+        products *= bias[(*at, 0)]
+        products += bias[(*at, 1)]
+    elif bias.shape[1]:
+        products += bias[at]
+    return products
+
+
+def _scaled(active: Array, bias: Array, at: Any) -> Array:
+    """Return activations, times the scales of the output weights where weights are int8."""
+    if bias.ndim == 3:
+        active = active * bias[(*at, 2)]
+    return active
 
 
 @_quiet
@@ -109,22 +150,22 @@ def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_i
     nodes : int32 array of shape (B, T, L), written
     x : array of shape (B, I)
     weights_in : array of shape (T, N, I)
-    bias_in : array of shape (T, N) or (T, 0)
+    bias_in : array of shape (T, N) or (T, 0), or (T, N, 3) with int8 weights
     """
     levels = logits.shape[2]
     for tree, weights in enumerate(weights_in):
         for rows in _blocks(*x.shape):
             node = np.zeros(rows.stop - rows.start, np.int32)
             for level in range(levels):
-                logit = _dot(weights[node], x[rows])
-                if bias_in.size:
-                    logit += bias_in[tree, node]
+                logit = _finished(_dot(weights[node], x[rows]), bias_in, (tree, node))
                 nodes[rows, tree, level] = node
                 logits[rows, tree, level] = logit
                 node = 2 * node + 1 + (logit > 0)
 
 
-def _path_output(y: Array, logits: Array, nodes: Array, weights_out: Array, code: int) -> None:
+def _path_output(
+    y: Array, logits: Array, nodes: Array, bias_in: Array, weights_out: Array, code: int
+) -> None:
     """Sum the visited nodes' output weights, weighted by their activations, into y (B, O)."""
     _, trees, levels = nodes.shape
     y[...] = 0
@@ -132,8 +173,9 @@ def _path_output(y: Array, logits: Array, nodes: Array, weights_out: Array, code
         active = activate(logits[rows], code)
         for tree in range(trees):
             for level in range(levels):
-                gathered = weights_out[tree, nodes[rows, tree, level]]
-                y[rows] += active[:, tree, level, np.newaxis] * gathered
+                at = (tree, nodes[rows, tree, level])
+                weight = _scaled(active[:, tree, level], bias_in, at)
+                y[rows] += weight[:, np.newaxis] * _widened(weights_out[at])
 
 
 @_quiet
@@ -148,7 +190,7 @@ def path_infer(
         Shares no memory with ``x``.
     x : array of shape (B, I)
     weights_in : array of shape (T, N, I)
-    bias_in : array of shape (T, N) or (T, 0)
+    bias_in : array of shape (T, N) or (T, 0), or (T, N, 3) with int8 weights
     weights_out : array of shape (T, N, O)
     activation : int
     """
@@ -180,7 +222,7 @@ def path_forward(
         As in `path_infer`.
     """
     path_logits(logits, nodes, x, weights_in, bias_in)
-    _path_output(y, logits, nodes, weights_out, activation)
+    _path_output(y, logits, nodes, bias_in, weights_out, activation)
 
 
 @_quiet
@@ -281,7 +323,7 @@ def leaf_infer(
     gate_weights : array of shape (G, I)
     gate_bias : array of shape (G,)
     leaf_weights_in : array of shape (K, I, H)
-    leaf_bias_in : array of shape (K, H)
+    leaf_bias_in : array of shape (K, H), or (K, H, 3) with int8 weights
     leaf_weights_out : array of shape (K, H, O)
     leaf_bias_out : array of shape (K, O)
     activation : int
@@ -292,9 +334,11 @@ def leaf_infer(
         logits = np.zeros((len(leaf), hidden), x.dtype)
         output = np.zeros_like(y[rows])
         for column in range(width):
-            logits += x[rows, column, np.newaxis] * leaf_weights_in[leaf, column]
-        active = activate(logits + leaf_bias_in[leaf], activation)
+            logits += x[rows, column, np.newaxis] * _widened(leaf_weights_in[leaf, column])
+        every = (leaf, slice(None))
+        active = activate(_finished(logits, leaf_bias_in, every), activation)
         active[~finite] = np.nan
+        active = _scaled(active, leaf_bias_in, every)
         for neuron in range(hidden):
-            output += active[:, neuron, np.newaxis] * leaf_weights_out[leaf, neuron]
+            output += active[:, neuron, np.newaxis] * _widened(leaf_weights_out[leaf, neuron])
         y[rows] = output + leaf_bias_out[leaf]

@@ -6,9 +6,14 @@ import os
 from typing import Any
 
 from fffcpu.layers.dense_feed_forward import DenseCache, DenseFeedForward
-from fffcpu.layers.fast_feed_forward import FastFeedForward, PathCache, cmm
+from fffcpu.layers.fast_feed_forward import (
+    FastFeedForward,
+    PathCache,
+    QuantizedFastFeedForward,
+    cmm,
+)
 from fffcpu.layers.layer import Layer
-from fffcpu.layers.leaf_feed_forward import LeafCache, LeafFeedForward
+from fffcpu.layers.leaf_feed_forward import LeafCache, LeafFeedForward, QuantizedLeafFeedForward
 
 __all__ = [
     "LAYERS",
@@ -19,12 +24,21 @@ __all__ = [
     "LeafCache",
     "LeafFeedForward",
     "PathCache",
+    "QuantizedFastFeedForward",
+    "QuantizedLeafFeedForward",
     "cmm",
     "load",
 ]
 
 LAYERS: dict[str, type[Layer[Any]]] = {
-    layer.config_type.kind: layer for layer in (FastFeedForward, LeafFeedForward, DenseFeedForward)
+    layer.config_type.kind: layer
+    for layer in (
+        FastFeedForward,
+        LeafFeedForward,
+        DenseFeedForward,
+        QuantizedFastFeedForward,
+        QuantizedLeafFeedForward,
+    )
 }
 """The layers a file can hold, by the kind their config names."""
 
@@ -39,7 +53,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    FastFeedForward, LeafFeedForward or DenseFeedForward
+    FastFeedForward, LeafFeedForward, DenseFeedForward or one of the quantized layers
         The layer.
 
     Raises

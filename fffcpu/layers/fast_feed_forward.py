@@ -11,22 +11,24 @@ Shapes: B rows, I input width, O output width, T trees, N nodes in a tree, L = d
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.config import FastFeedForwardConfig
+from fffcpu.config import FastFeedForwardConfig, QuantizedFastFeedForwardConfig
 from fffcpu.errors import ArgumentError, ShapeError
 from fffcpu.inputs import as_rows
 from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
+from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weights, widen_weights
 from fffcpu.parameters import Parameters, generator, uniform
 from fffcpu.tree import depth_of
 
-__all__ = ["FastFeedForward", "PathCache", "cmm"]
+__all__ = ["FastFeedForward", "PathCache", "QuantizedFastFeedForward", "cmm"]
 
 Array = NDArray[Any]
+Config = TypeVar("Config", bound=FastFeedForwardConfig)
 
 
 class PathCache(NamedTuple):
@@ -42,7 +44,39 @@ class PathCache(NamedTuple):
     """Leading shape of the input, whose product is B."""
 
 
-class FastFeedForward(Layer[FastFeedForwardConfig]):
+class PathLayer(Layer[Config]):
+    """What FastFeedForward and QuantizedFastFeedForward share: inference along paths."""
+
+    def _set_up(self, config: Config, params: Parameters) -> None:
+        super()._set_up(config, params)
+        bias = params.get("bias_in", np.empty((config.trees, 0), self._dtype))
+        bias = params.get("terms", bias)
+        # Looked up once, since one row takes only microseconds. Views stay writable, as kernels
+        # were compiled for, even if somebody makes the parameters read-only.
+        self._weights = (params["weights_in"][...], bias[...], params["weights_out"][...])
+
+    def _compute(self, y: Array, rows: Array) -> None:
+        kernels.choose(len(rows)).path_infer(y, rows, *self._weights, self._activation)
+
+    def route(self, x: Any) -> Array:
+        """Return the nodes that each row visits.
+
+        Parameters
+        ----------
+        x : array_like of shape (..., I)
+            Real numbers in any layout.
+
+        Returns
+        -------
+        int32 array of shape (..., T, L)
+            Node numbers in heap order, root first.
+        """
+        rows, leading = self._rows(x)
+        _, nodes = _paths(rows, *self._weights[:2])
+        return nodes.reshape(*leading, *nodes.shape[1:])
+
+
+class FastFeedForward(PathLayer[FastFeedForwardConfig]):
     """Fast feedforward layer with a neuron at every node.
 
     Parameters
@@ -151,33 +185,6 @@ class FastFeedForward(Layer[FastFeedForwardConfig]):
         )
         return cls._from_checked(config, arrays)
 
-    def _set_up(self, config: FastFeedForwardConfig, params: Parameters) -> None:
-        super()._set_up(config, params)
-        bias = params.get("bias_in", np.empty((config.trees, 0), self._dtype))
-        # Looked up once, since one row takes only microseconds. Views stay writable, as kernels
-        # were compiled for, even if somebody makes the parameters read-only.
-        self._weights = (params["weights_in"][...], bias[...], params["weights_out"][...])
-
-    def _compute(self, y: Array, rows: Array) -> None:
-        kernels.choose(len(rows)).path_infer(y, rows, *self._weights, self._activation)
-
-    def route(self, x: Any) -> Array:
-        """Return the nodes that each row visits.
-
-        Parameters
-        ----------
-        x : array_like of shape (..., I)
-            Real numbers in any layout.
-
-        Returns
-        -------
-        int32 array of shape (..., T, L)
-            Node numbers in heap order, root first.
-        """
-        rows, leading = self._rows(x)
-        _, nodes = _paths(rows, *self._weights[:2])
-        return nodes.reshape(*leading, *nodes.shape[1:])
-
     def forward(self, x: Any) -> tuple[Array, PathCache]:
         """Run the layer and keep what `backward` needs.
 
@@ -256,6 +263,82 @@ class FastFeedForward(Layer[FastFeedForwardConfig]):
         grads = {name: grads[name] for name in self.params}
         return dx.reshape(*cache.leading, width), grads
 
+    def quantize(self, weights: str) -> QuantizedFastFeedForward:
+        """Return a layer for inference whose weights are of a narrower type.
+
+        Parameters
+        ----------
+        weights : {"bfloat16", "int8"}
+            Type of ``weights_in`` and ``weights_out``: a half or a quarter of float32's bytes.
+
+        Returns
+        -------
+        QuantizedFastFeedForward
+            With arrays of its own, of which the rest is float32, as is its output. A float64
+            layer is rounded to float32 first.
+
+        Raises
+        ------
+        ArgumentError
+            If ``weights`` is another type, or if a weight is not finite and the type is int8.
+
+        Notes
+        -----
+        Rounding moves logits, and where one was near 0 the row takes another route from there on.
+        docs/mathematics.md bounds the error, docs/benchmarks.md has figures of trained layers.
+        """
+        config = QuantizedFastFeedForwardConfig(**quantized_fields(self.config, weights))
+        arrays, scales = dict(self.params), {}
+        for name in ("weights_in", "weights_out"):
+            arrays[name], scales[name] = round_weights(arrays[name], name, weights, 2)
+        if weights == "int8":
+            bias = arrays.get("bias_in", np.zeros_like(scales["weights_in"]))
+            terms = (scales["weights_in"], bias, scales["weights_out"])
+            arrays["terms"] = np.stack(terms, axis=-1)
+        return QuantizedFastFeedForward._from(config, arrays)
+
+
+class QuantizedFastFeedForward(InferenceOnly, PathLayer[QuantizedFastFeedForwardConfig]):
+    """FastFeedForward with bfloat16 or int8 weights, for inference only.
+
+    Made by `FastFeedForward.quantize`, or read from a file.
+
+    Notes
+    -----
+    Input, output and arithmetic are float32: kernels widen weights as they load them. What is
+    promised of a FastFeedForward's bits holds here as well, and with bfloat16 weights they are
+    those of the layer that `dequantize` returns.
+
+    With bfloat16 weights ``params`` are ``weights_in``, ``bias_in`` and ``weights_out``, of which
+    the weights are uint16 arrays that hold the bits. With int8 weights they are ``weights_in``,
+    ``terms`` and ``weights_out``, where ``terms[t, n]`` has the scale of node n's input weights,
+    its bias (0 if there is none) and the scale of its output weights.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fffcpu import FastFeedForward
+    >>> layer = FastFeedForward(64, 64, depth=5, rng=0)
+    >>> small = layer.quantize("int8")
+    >>> small.config.weights, small(np.ones((2, 64))).shape
+    ('int8', (2, 64))
+    >>> layer.nbytes, small.nbytes
+    (32508, 8820)
+    """
+
+    config_type: ClassVar[type[QuantizedFastFeedForwardConfig]] = QuantizedFastFeedForwardConfig
+
+    def dequantize(self) -> FastFeedForward:
+        """Return a float32 layer of the rounded weights, which can be trained on."""
+        config, params = self.config, self.params
+        terms = params.get("terms", np.empty((0, 0, 3)))
+        return FastFeedForward.from_arrays(
+            widen_weights(params["weights_in"], terms[..., 0], 2),
+            widen_weights(params["weights_out"], terms[..., 2], 2),
+            params.get("bias_in", terms[..., 1]) if config.bias else None,
+            activation=config.activation,
+        )
+
 
 def cmm(x: Any, weights_in: Any, bias_in: Any = None) -> tuple[Array, Array]:
     """Conditional matrix multiplication (CMM): logits of the nodes each row visits.
@@ -317,7 +400,7 @@ def _path_shape(weights_in: Array) -> tuple[int, int]:
 def _empty_paths(rows: Array, weights_in: Array) -> tuple[Array, Array]:
     """Return uninitialised logits and nodes of shape (B, T, L)."""
     shape = (len(rows), *_path_shape(weights_in))
-    return np.empty(shape, weights_in.dtype), np.empty(shape, np.int32)
+    return np.empty(shape, rows.dtype), np.empty(shape, np.int32)
 
 
 def _paths(rows: Array, weights_in: Array, bias_in: Array) -> tuple[Array, Array]:

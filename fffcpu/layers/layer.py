@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import Activation, LayerConfig
+from fffcpu.config import Activation, LayerConfig, numpy_dtype
 from fffcpu.errors import ArgumentTypeError, CheckpointError, ShapeError, describe
 from fffcpu.inputs import as_real_array, as_rows, check_out
 from fffcpu.parameters import Parameters
@@ -50,7 +50,8 @@ class Layer(Generic[Config]):
         """Make a layer from arrays of ``config.shapes()``, which are copied."""
         layer = cls.__new__(cls)
         ordered = {name: arrays[name] for name in config.shapes()}
-        layer._set_up(config, Parameters(ordered, config.dtype))
+        dtypes = {name: numpy_dtype(dtype) for name, dtype in config.dtypes().items()}
+        layer._set_up(config, Parameters(ordered, dtypes))
         return layer
 
     @classmethod
@@ -115,7 +116,7 @@ class Layer(Generic[Config]):
         from fffcpu.checkpoints import native
 
         config, arrays = native.load(path)
-        if not isinstance(config, cls.config_type):
+        if type(config) is not cls.config_type:
             raise CheckpointError(
                 f"'{os.fspath(path)}' must hold a {cls.config_type.kind}, got a {config.kind}"
             )

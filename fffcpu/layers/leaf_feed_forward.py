@@ -12,22 +12,29 @@ width.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.config import LeafFeedForwardConfig, check_flag, check_number
+from fffcpu.config import (
+    LeafFeedForwardConfig,
+    QuantizedLeafFeedForwardConfig,
+    check_flag,
+    check_number,
+)
 from fffcpu.errors import ShapeError
 from fffcpu.kernels.vectorized import activate, activate_gradient
 from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
+from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weights, widen_weights
 from fffcpu.parameters import Parameters, generator, uniform
 from fffcpu.tree import depth_of, level_start
 
-__all__ = ["LeafCache", "LeafFeedForward"]
+__all__ = ["LeafCache", "LeafFeedForward", "QuantizedLeafFeedForward"]
 
 Array = NDArray[Any]
+Config = TypeVar("Config", bound=LeafFeedForwardConfig)
 
 ENTROPY_CLIP = 1e-6
 """Probabilities are kept this far from 0 and 1 in the entropy, as published."""
@@ -64,7 +71,37 @@ class LeafCache(NamedTuple):
     """Expected number of rows that reach each leaf (K,)."""
 
 
-class LeafFeedForward(Layer[LeafFeedForwardConfig]):
+class LeafLayer(Layer[Config]):
+    """What LeafFeedForward and QuantizedLeafFeedForward share: inference by one leaf."""
+
+    def _set_up(self, config: Config, params: Parameters) -> None:
+        super()._set_up(config, params)
+        # Views stay writable, as kernels were compiled for, even if the parameters do not.
+        self._weights = tuple(array[...] for array in params.values())
+
+    def _compute(self, y: Array, rows: Array) -> None:
+        kernels.choose(len(rows)).leaf_infer(y, rows, *self._weights, self._activation)
+
+    def route(self, x: Any) -> Array:
+        """Return the leaf that each row reaches.
+
+        Parameters
+        ----------
+        x : array_like of shape (..., I)
+            Real numbers in any layout.
+
+        Returns
+        -------
+        int32 array of shape (...,)
+            Leaves from 0 at the left to K - 1 at the right.
+        """
+        rows, leading = self._rows(x)
+        leaves = np.empty(len(rows), np.int32)
+        kernels.choose(len(rows)).leaf_route(leaves, rows, *self._weights[:2])
+        return leaves.reshape(leading)
+
+
+class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
     """Fast feedforward layer with a small network in every leaf.
 
     Parameters
@@ -189,32 +226,6 @@ class LeafFeedForward(Layer[LeafFeedForwardConfig]):
             dtype=parameter_dtype(*arrays.values()),
         )
         return cls._from_checked(config, arrays)
-
-    def _set_up(self, config: LeafFeedForwardConfig, params: Parameters) -> None:
-        super()._set_up(config, params)
-        # Views stay writable, as kernels were compiled for, even if the parameters do not.
-        self._weights = tuple(array[...] for array in params.values())
-
-    def _compute(self, y: Array, rows: Array) -> None:
-        kernels.choose(len(rows)).leaf_infer(y, rows, *self._weights, self._activation)
-
-    def route(self, x: Any) -> Array:
-        """Return the leaf that each row reaches.
-
-        Parameters
-        ----------
-        x : array_like of shape (..., I)
-            Real numbers in any layout.
-
-        Returns
-        -------
-        int32 array of shape (...,)
-            Leaves from 0 at the left to K - 1 at the right.
-        """
-        rows, leading = self._rows(x)
-        leaves = np.empty(len(rows), np.int32)
-        kernels.choose(len(rows)).leaf_route(leaves, rows, *self._weights[:2])
-        return leaves.reshape(leading)
 
     def forward(
         self,
@@ -386,6 +397,78 @@ class LeafFeedForward(Layer[LeafFeedForwardConfig]):
             d_p = np.where(cache.flips, -d_p, d_p)
         gradient: Array = d_p * cache.p * (1 - cache.p)
         return gradient
+
+    def quantize(self, weights: str) -> QuantizedLeafFeedForward:
+        """Return a layer for inference whose leaves have weights of a narrower type.
+
+        Parameters
+        ----------
+        weights : {"bfloat16", "int8"}
+            Type of ``leaf_weights_in`` and ``leaf_weights_out``: a half or a quarter of float32's
+            bytes.
+
+        Returns
+        -------
+        QuantizedLeafFeedForward
+            With arrays of its own, of which the rest is float32, as is its output. A float64
+            layer is rounded to float32 first. The gates of a float32 layer stay as they are, and
+            so do its routes.
+
+        Raises
+        ------
+        ArgumentError
+            If ``weights`` is another type, or if a weight is not finite and the type is int8.
+        """
+        config = QuantizedLeafFeedForwardConfig(**quantized_fields(self.config, weights))
+        arrays, scales = dict(self.params), {}
+        for name, axis in (("leaf_weights_in", 1), ("leaf_weights_out", 2)):
+            arrays[name], scales[name] = round_weights(arrays[name], name, weights, axis)
+        if weights == "int8":
+            bias = arrays["leaf_bias_in"]
+            terms = (scales["leaf_weights_in"], bias, scales["leaf_weights_out"])
+            arrays["leaf_terms"] = np.stack(terms, axis=-1)
+        return QuantizedLeafFeedForward._from(config, arrays)
+
+
+class QuantizedLeafFeedForward(InferenceOnly, LeafLayer[QuantizedLeafFeedForwardConfig]):
+    """LeafFeedForward whose leaves have bfloat16 or int8 weights, for inference only.
+
+    Made by `LeafFeedForward.quantize`, or read from a file.
+
+    Notes
+    -----
+    Input, output, gates and arithmetic are float32: kernels widen weights as they load them. What
+    is promised of a LeafFeedForward's bits holds here as well, and with bfloat16 weights they are
+    those of the layer that `dequantize` returns.
+
+    ``params`` are those of a LeafFeedForward. With bfloat16 weights ``leaf_weights_in`` and
+    ``leaf_weights_out`` are uint16 arrays that hold the bits. With int8 weights ``leaf_terms``
+    takes the place of ``leaf_bias_in``: ``leaf_terms[k, h]`` has the scale of the input weights of
+    neuron h in leaf k, its bias and the scale of its output weights.
+
+    Examples
+    --------
+    >>> from fffcpu import LeafFeedForward
+    >>> layer = LeafFeedForward(64, 64, depth=2, leaf_width=32, rng=0)
+    >>> layer.nbytes, layer.quantize("int8").nbytes
+    (67852, 19724)
+    """
+
+    config_type: ClassVar[type[QuantizedLeafFeedForwardConfig]] = QuantizedLeafFeedForwardConfig
+
+    def dequantize(self) -> LeafFeedForward:
+        """Return a float32 layer of the rounded weights, which can be trained on."""
+        params = self.params
+        terms = params.get("leaf_terms", np.empty((0, 0, 3)))
+        return LeafFeedForward.from_arrays(
+            params["gate_weights"],
+            params["gate_bias"],
+            widen_weights(params["leaf_weights_in"], terms[..., 0], 1),
+            params.get("leaf_bias_in", terms[..., 1]),
+            widen_weights(params["leaf_weights_out"], terms[..., 2], 2),
+            params["leaf_bias_out"],
+            activation=self.config.activation,
+        )
 
 
 def _weighted(active: Array, mixture: Array) -> Array:

@@ -1,0 +1,87 @@
+"""What layers with bfloat16 or int8 weights share: how weights are rounded, and no training.
+
+QuantizedFastFeedForward and QuantizedLeafFeedForward stand beside the layers that they are made
+from, and hold the arrays as `fffcpu.kernels.vectorized` takes them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.config import LayerConfig, check_weights
+from fffcpu.errors import ArgumentError, ArgumentTypeError
+from fffcpu.lowbit import from_bfloat16, from_int8, to_bfloat16, to_int8
+
+__all__ = ["InferenceOnly", "quantized_fields", "round_weights", "widen_weights"]
+
+Array = NDArray[Any]
+
+
+class InferenceOnly:
+    """A layer that does not train, and says so."""
+
+    def forward(self, x: Any, *_: Any, **__: Any) -> Never:
+        """Raise ArgumentTypeError: train the float32 layer, which `dequantize` returns."""
+        self._refuse("forward")
+
+    def backward(self, dy: Any, *_: Any, **__: Any) -> Never:
+        """Raise ArgumentTypeError: train the float32 layer, which `dequantize` returns."""
+        self._refuse("backward")
+
+    def _refuse(self, method: str) -> Never:
+        name = type(self).__name__
+        raise ArgumentTypeError(
+            f"layer of '{method}' must be a float32 or float64 layer, got a {name}, which is for "
+            "inference only; train the layer that it was quantized from, or its dequantize()"
+        )
+
+
+def quantized_fields(config: LayerConfig, weights: Any) -> dict[str, Any]:
+    """Return the fields of the config of a layer with weights of a narrow type.
+
+    Raises
+    ------
+    ArgumentError
+        If it is no such type.
+    """
+    return config.to_dict() | {"weights": check_weights(weights), "dtype": "float32"}
+
+
+def round_weights(array: Array, name: str, weights: str, axis: int) -> tuple[Array, Array]:
+    """Return weights rounded to a narrow type, and for int8 the scale of each neuron.
+
+    Parameters
+    ----------
+    array : float array
+        The weights.
+    name : str
+        What errors call them.
+    weights : {"bfloat16", "int8"}
+        The type.
+    axis : int
+        The axis along which a neuron's weights lie.
+
+    Raises
+    ------
+    ArgumentError
+        If a weight is not finite and the type is int8.
+    """
+    if weights == "bfloat16":
+        return to_bfloat16(array), np.empty(0)
+    with np.errstate(over="ignore"):
+        numbers = array.astype(np.float32, copy=False)
+    wrong = numbers.size - np.count_nonzero(np.isfinite(numbers))
+    if wrong:
+        raise ArgumentError(
+            f"parameter '{name}' must hold finite float32 numbers to become int8, "
+            f"got {wrong} that are not"
+        )
+    return to_int8(numbers, axis)
+
+
+def widen_weights(array: Array, scales: Array, axis: int) -> Array:
+    """Return narrow weights as float32; ``scales`` and ``axis`` matter to int8 only."""
+    return from_bfloat16(array) if array.dtype == np.uint16 else from_int8(array, scales, axis)
