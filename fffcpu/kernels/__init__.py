@@ -3,7 +3,8 @@
 Every backend module has the functions in `FUNCTIONS`, with the signatures and the behaviour that
 `fffcpu.kernels.vectorized` documents. ``pytest --kernel MODULE`` checks any module against the
 oracle. `choose` picks one; the environment variable ``FFFCPU_BACKEND``, read at the first call,
-forces one: the name of a module here (``vectorized``, ``rowwise``) or the dotted name of any other.
+forces one: the name of a module here (``vectorized``, ``rowwise``, ``cuda``) or the dotted name of
+any other.
 """
 
 from __future__ import annotations
@@ -17,10 +18,21 @@ from types import ModuleType
 from fffcpu.config import check_integer
 from fffcpu.errors import ArgumentError
 
-__all__ = ["BACKENDS", "FUNCTIONS", "choose", "get_num_threads", "load_backend", "set_num_threads"]
+__all__ = [
+    "BACKENDS",
+    "EXTRA_BACKENDS",
+    "FUNCTIONS",
+    "choose",
+    "get_num_threads",
+    "load_backend",
+    "set_num_threads",
+]
 
 BACKENDS = ("rowwise", "vectorized")
 """The backend modules here, the fastest first."""
+
+EXTRA_BACKENDS = ("cuda",)
+"""Those that need an extra, and are used only where they are named."""
 
 FUNCTIONS = (
     "path_logits",
@@ -40,13 +52,16 @@ def load_backend(name: str) -> ModuleType:
     ------
     ArgumentError
         If there is no such module, or it lacks one of `FUNCTIONS`.
+    MissingExtraError
+        If the module needs what an extra installs, or a GPU, and it is not there.
     """
-    known = ", ".join(repr(backend) for backend in BACKENDS)
+    here = (*BACKENDS, *EXTRA_BACKENDS)
+    known = ", ".join(repr(backend) for backend in here)
     expected = f"argument 'name' of a backend must be {known} or the dotted name of a module"
     if not all(part.isidentifier() for part in name.split(".")):
         raise ArgumentError(f"{expected}, got '{name}'")
     try:
-        module = importlib.import_module(f"{__name__}.{name}" if name in BACKENDS else name)
+        module = importlib.import_module(f"{__name__}.{name}" if name in here else name)
     except ModuleNotFoundError as error:
         raise ArgumentError(f"{expected}, got '{name}' ({error})") from error
     missing = [function for function in FUNCTIONS if not hasattr(module, function)]
