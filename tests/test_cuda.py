@@ -87,7 +87,7 @@ def test_absent_gpu_is_an_error_that_names_the_extra(program, variables):
 def test_absent_package_is_an_error_that_names_the_extra(module):
     done = run("-c", HIDE.format(module=module) + LOAD)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"module '{module}' is not installed; install it with: {INSTALL}\n"
+    assert done.stdout == f"module 'numba.cuda' is not installed; install it with: {INSTALL}\n"
 
 
 def test_bench_tells_in_one_line_that_there_is_no_cuda():
@@ -121,6 +121,17 @@ def test_simulated_kernels_pass(options):
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout
+
+
+@pytest.mark.slow
+def test_benchmark_prints_its_table():
+    options = ("--quick", "--rows", "2", "--repeats", "1", "--seconds", "0")
+    simulated = {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}
+    done = run("benchmarks/bench_cuda.py", *options, **simulated)
+    assert done.returncode == 0, done.stderr
+    table = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("|")]
+    assert table[2][0].strip() == "FastFeedForward"
+    assert {len(row) for row in table} == {6}
 
 
 # --- Under the simulator --------------------------------------------------------------------------

@@ -55,32 +55,32 @@ if not cuda.is_available():
     _reason = " ".join(str(cuda.cuda_error() or "the CUDA compiler was not found").split())
     raise MissingExtraError(
         "backend 'cuda' needs an NVIDIA GPU, its driver and the CUDA compiler; "
-        f"Numba says: {_reason.rstrip(' :')}. "
+        f"Numba says: {_reason.rstrip(' .:')}. "
         "Install the compiler with: pip install 'fffcpu[cuda]'"
     )
 
 Array = Any
 """A NumPy array, or one on the GPU."""
 
-_SIMULATED = bool(require_extra("numba", "cuda").config.ENABLE_CUDASIM)
+SIMULATED = bool(require_extra("numba", "cuda").config.ENABLE_CUDASIM)
 """Whether ``NUMBA_ENABLE_CUDASIM=1`` runs each thread of a block as a thread of Python. There, few
 threads must do."""
 
-MOST_THREADS = 4 if _SIMULATED else 256
+MOST_THREADS = 4 if SIMULATED else 256
 """Threads of a block, at most; a power of two. Not measured yet: three columns a thread at width
 768, and by their registers three blocks to a multiprocessor."""
 
-LEAST_THREADS = 2 if _SIMULATED else 32
+LEAST_THREADS = 2 if SIMULATED else 32
 """Threads of a block, at least; a power of two. Hardware runs 32 at a time."""
 
-MOST_BLOCKS = 4 if _SIMULATED else 1 << 16
+MOST_BLOCKS = 4 if SIMULATED else 1 << 16
 """Blocks of a launch, at most. Where there are more rows, a block takes every 65,536th."""
 
 VISITS = 32
 """Visited nodes whose activations wait in shared memory until the row's output is summed."""
 
-COLUMNS = 4 if _SIMULATED else 32
-LANES = 2 if _SIMULATED else 8
+COLUMNS = 4 if SIMULATED else 32
+LANES = 2 if SIMULATED else 8
 """Threads of a block in the backward's second step: 32 columns by 8 rows; lanes are a power of
 two."""
 
@@ -89,6 +89,12 @@ _RELU = int(Activation.RELU)
 
 
 # --- What one thread computes -----------------------------------------------------------------
+
+
+@cuda.jit(device=True)
+def _at_most(limit: int, number: int) -> int:
+    """Return the smaller; ``min`` does not compile under the CUDA target of Numba 0.68 itself."""
+    return limit if number > limit else number
 
 
 @cuda.jit(device=True)
@@ -223,7 +229,7 @@ def _path_forward(
     for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
         _descend(partial, logits, nodes, row, x, weights_in, bias_in)
         for first in range(0, trees * levels, VISITS):
-            visits = min(VISITS, trees * levels - first)
+            visits = _at_most(VISITS, trees * levels - first)
             for k in range(cuda.threadIdx.x, visits, cuda.blockDim.x):
                 tree, level = (first + k) // levels, (first + k) % levels
                 active[k] = _activate(logits[row, tree, level], activation)
@@ -252,7 +258,7 @@ def _path_deltas(
     count = weights_in.shape[0] // trees
     for row in range(cuda.blockIdx.x, dx.shape[0], cuda.gridDim.x):
         for first in range(0, trees * levels, VISITS):
-            visits = min(VISITS, trees * levels - first)
+            visits = _at_most(VISITS, trees * levels - first)
             for k in range(visits):
                 tree, level = (first + k) // levels, (first + k) % levels
                 place = tree * count + nodes[row, tree, level]
@@ -350,7 +356,7 @@ def _leaf_infer(
     for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
         leaf, finite = _descend_gates(partial, x, row, gate_weights, gate_bias)
         for first in range(0, hidden, threads):
-            neurons = min(threads, hidden - first)
+            neurons = _at_most(threads, hidden - first)
             groups = threads // neurons
             total = number(0)
             if thread < groups * neurons:
