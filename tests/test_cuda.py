@@ -45,6 +45,10 @@ except ImportError as error:
     print(error)
 """
 
+QUICK = "not d11 and not t6 and not finite_differences"
+"""Leaves out what takes the simulator half of its time: the largest golden files, and gradients by
+differences, which the oracle checks as well."""
+
 HIDE = "import sys; sys.modules[{module!r}] = None\n"
 
 
@@ -110,7 +114,7 @@ def test_nothing_but_its_name_brings_cuda_in():
 @pytest.mark.parametrize(
     "options",
     [
-        ("--kernel", "cuda", "-m", "not slow", "-k", "not d11", "tests"),
+        ("--kernel", "cuda", "-m", "not slow", "-k", QUICK, "tests"),
         ("-m", "simulator", "tests/test_cuda.py"),
     ],
     ids=["what every backend must do", "what CUDA has of its own"],
