@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+import simulator
 from hypothesis import HealthCheck, settings
 
 from fffcpu import kernels
@@ -21,6 +22,11 @@ settings.register_profile(
 )
 settings.load_profile("fffcpu")
 
+settings.register_profile("simulated", settings.get_profile("fffcpu"), max_examples=4)
+
+if simulator.SIMULATED:
+    simulator.install()
+
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -29,6 +35,11 @@ def pytest_addoption(parser):
         help="run only the kernel tests, on this backend module (a name of fffcpu.kernels, or the "
         "dotted name of your own)",
     )
+
+
+def pytest_configure(config):
+    if simulator.SIMULATED and config.getoption("--kernel") == "cuda":
+        settings.load_profile("simulated")
 
 
 def pytest_generate_tests(metafunc):
@@ -40,9 +51,15 @@ def pytest_generate_tests(metafunc):
 
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--kernel"):
-        other = [item for item in items if "backend" not in getattr(item, "fixturenames", ())]
-        config.hook.pytest_deselected(items=other)
-        items[:] = [item for item in items if item not in set(other)]
+        _deselect(config, items, lambda item: "backend" not in getattr(item, "fixturenames", ()))
+    if not simulator.SIMULATED:
+        _deselect(config, items, lambda item: item.get_closest_marker("simulator"))
+
+
+def _deselect(config, items, unwanted):
+    other = [item for item in items if unwanted(item)]
+    config.hook.pytest_deselected(items=other)
+    items[:] = [item for item in items if item not in set(other)]
 
 
 @pytest.fixture(scope="session")

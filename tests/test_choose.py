@@ -122,8 +122,8 @@ def test_own_module_is_a_backend(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["fffcpu_no_such", "numpy.no_such"])
 def test_unknown_backend_is_an_error_that_lists_the_known(name):
     message = (
-        "argument 'name' of a backend must be 'grouped', 'rowwise', 'vectorized' or the dotted "
-        "name of a module, "
+        "argument 'name' of a backend must be 'grouped', 'rowwise', 'vectorized', 'cuda' or the "
+        "dotted name of a module, "
         f"got '{name}' .*No module named "
     )
     with pytest.raises(ArgumentError, match=message):

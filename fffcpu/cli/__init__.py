@@ -38,7 +38,7 @@ start here:
 
 EPILOG = """\
 environment:
-  FFFCPU_BACKEND                   forces a kernel module: rowwise, vectorized or a dotted name
+  FFFCPU_BACKEND                   forces a kernel module: rowwise, vectorized, cuda or a dotted one
   NUMBA_NUM_THREADS                most threads that kernels may use
   NUMBA_THREADING_LAYER            forces what they run on: tbb, omp or workqueue
   NUMBA_CACHE_DIR                  where compiled kernels are kept between processes

@@ -128,7 +128,7 @@ def add(commands: Commands) -> argparse.ArgumentParser:
         nargs="+",
         default=["rowwise", "vectorized", DENSE],
         metavar="NAME",
-        help="rowwise, vectorized, dense, or the dotted name of a module (the first three)",
+        help="rowwise, vectorized, dense (the default), cuda, or the dotted name of a module",
     )
     parser.add_argument(
         "--seconds",

@@ -3,8 +3,8 @@
 Every backend module has the functions in `FUNCTIONS`, with the signatures and the behaviour that
 `fffcpu.kernels.vectorized` documents. ``pytest --kernel MODULE`` checks any module against the
 oracle. `choose` picks one; the environment variable ``FFFCPU_BACKEND``, read at the first call,
-forces one: the name of a module here (``grouped``, ``rowwise``, ``vectorized``) or the dotted name
-of any other.
+forces one: the name of a module here (``grouped``, ``rowwise``, ``vectorized``, ``cuda``) or the
+dotted name of any other.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fffcpu.errors import ArgumentError
 
 __all__ = [
     "BACKENDS",
+    "EXTRA_BACKENDS",
     "FUNCTIONS",
     "choose",
     "get_num_threads",
@@ -33,6 +34,9 @@ BACKENDS = ("grouped", "rowwise", "vectorized")
 
 GROUPED_ROWS = 64
 """Rows from which on grouping them is faster than taking them one by one."""
+
+EXTRA_BACKENDS = ("cuda",)
+"""Those that need an extra, and are used only where they are named."""
 
 FUNCTIONS = (
     "path_logits",
@@ -52,13 +56,16 @@ def load_backend(name: str) -> ModuleType:
     ------
     ArgumentError
         If there is no such module, or it lacks one of `FUNCTIONS`.
+    MissingExtraError
+        If the module needs what an extra installs, or a GPU, and it is not there.
     """
-    known = ", ".join(repr(backend) for backend in BACKENDS)
+    here = (*BACKENDS, *EXTRA_BACKENDS)
+    known = ", ".join(repr(backend) for backend in here)
     expected = f"argument 'name' of a backend must be {known} or the dotted name of a module"
     if not all(part.isidentifier() for part in name.split(".")):
         raise ArgumentError(f"{expected}, got '{name}'")
     try:
-        module = importlib.import_module(f"{__name__}.{name}" if name in BACKENDS else name)
+        module = importlib.import_module(f"{__name__}.{name}" if name in here else name)
     except ModuleNotFoundError as error:
         raise ArgumentError(f"{expected}, got '{name}' ({error})") from error
     missing = [function for function in FUNCTIONS if not hasattr(module, function)]
