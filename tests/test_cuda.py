@@ -45,9 +45,9 @@ except ImportError as error:
     print(error)
 """
 
-QUICK = "not d11 and not t6 and not finite_differences"
+QUICK = "not d11 and not t6 and not finite_differences and not narrow and not bfloat16"
 """Leaves out what takes the simulator half of its time: the largest golden files, and gradients by
-differences, which the oracle checks as well."""
+differences, which the oracle checks as well. And narrow weights, which CUDA refuses."""
 
 HIDE = "import sys; sys.modules[{module!r}] = None\n"
 
@@ -295,3 +295,16 @@ def test_runs_are_the_rows_of_each_node(levels, data, trees, rows):
                 expected.setdefault((tree, level, tree * count + node), []).append(row)
                 node = (node - 1) // 2
     assert found == expected
+
+
+@pytest.mark.simulator
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_narrow_weights_are_refused(gpu, weights, monkeypatch):
+    monkeypatch.setattr(kernels, "choose", lambda *_: gpu)
+    x = np.ones((2, 5), np.float32)
+    for layer in (fffcpu.FastFeedForward(5, 4, 2, rng=0), fffcpu.LeafFeedForward(5, 4, 2, 3)):
+        with pytest.raises(TypeError, match="'cuda' must be float32 or float64, got an array"):
+            layer.quantize(weights)(x)
+    path = fffcpu.FastFeedForward(5, 4, 2, rng=0).quantize(weights)
+    with pytest.raises(TypeError, match="'cuda' must be float32 or float64, got an array"):
+        path.route(x)

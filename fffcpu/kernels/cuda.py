@@ -38,7 +38,7 @@ from typing import Any
 import numpy as np
 
 from fffcpu.config import Activation
-from fffcpu.errors import MissingExtraError, require_extra
+from fffcpu.errors import ArgumentTypeError, MissingExtraError, describe, require_extra
 
 __all__ = [
     "leaf_infer",
@@ -393,7 +393,18 @@ def _blocks(tasks: int) -> int:
 
 
 def _on_device(array: Array) -> Any:
-    """Return the array if it lies on the GPU, else a copy there."""
+    """Return the array if it lies on the GPU, else a copy there.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it holds narrow weights, which these kernels would take for integers.
+    """
+    if getattr(array, "dtype", None) in (np.uint16, np.int8):
+        raise ArgumentTypeError(
+            f"weights for backend 'cuda' must be float32 or float64, got {describe(array)}; "
+            "use another backend for a quantized layer, or the layer that its dequantize() returns"
+        )
     if isinstance(array, np.ndarray):
         return cuda.to_device(array)
     return array if hasattr(array, "__cuda_ndarray__") else cuda.as_cuda_array(array)
