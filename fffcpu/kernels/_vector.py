@@ -209,18 +209,26 @@ load_register, load_register_partial = _loaders(REGISTER_BYTES)
 
 
 @intrinsic
-def prefetch(typingctx: Any, array: Any, at: Any) -> Any:
+def element(typingctx: Any, array: Any, at: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(array)(context, builder, arguments[0]).data
-        address = builder.bitcast(builder.gep(data, [arguments[1]]), _BYTES)
+        return builder.load(builder.gep(data, [arguments[1]]))
+
+    return array.dtype(array, types.intp), codegen
+
+
+@intrinsic
+def prefetch(typingctx: Any, address: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], _BYTES)
         function = _declare(
             builder, "llvm.prefetch.p0i8", ir.VoidType(), [_BYTES, _INT32, _INT32, _INT32]
         )
-        read, second_level, data_cache = _INT32(0), _INT32(3), _INT32(1)
-        builder.call(function, [address, read, second_level, data_cache])
+        read, second_level, data_cache = _INT32(0), _INT32(2), _INT32(1)
+        builder.call(function, [pointer, read, second_level, data_cache])
         return context.get_dummy_value()
 
-    return types.void(array, types.intp), codegen
+    return types.void(types.intp), codegen
 
 
 @intrinsic

@@ -63,6 +63,7 @@ def _active_gradients(
     """
     width = weights_out.shape[2]
     levels = offsets.size // 4
+    here = dy.ctypes.data + rows[0] * width * dy.itemsize
     for level in range(0, shared, 3):
         last = shared - 1
         dots(
@@ -78,6 +79,10 @@ def _active_gradients(
             offsets[min(level + 1, last)],
             offsets[min(level + 2, last)],
             width,
+            here,
+            here,
+            here,
+            here,
         )
         for i in range(4):
             for j in range(min(3, shared - level)):
@@ -115,7 +120,7 @@ def _path_deltas(
     products, scratch = np.empty(12, dx.dtype), np.empty(24 * lanes(dx), dx.dtype)
     rows = np.empty(4, np.int64)
     d_active, own = np.empty(4 * levels, dx.dtype), np.empty(levels, dx.dtype)
-    offsets, ahead = np.empty(4 * levels, np.int64), np.empty(1, np.int64)
+    offsets = np.empty(4 * levels, np.int64)
     for k in range(start, stop, 4):
         for i in range(4):
             rows[i] = order[min(k + i, stop - 1)]
@@ -150,11 +155,15 @@ def _path_deltas(
             d_active,
             weights_in,
             offsets,
+            0,
             shared,
             levels,
+            0,
             input_width,
             tree > 0,
-            ahead,
+            0,
+            0,
+            0,
             0,
         )
 

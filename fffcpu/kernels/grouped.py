@@ -69,6 +69,7 @@ ROWS_IN_SUBTREE = 48
 MOST_LEVELS_ABOVE = 6
 """Levels of a large batch that are taken before it is sorted: 63 nodes."""
 
+
 SLICE_BYTES = 16 * 1024
 """Size of the slice of a leaf's matrix that all rows of the leaf go through at a time."""
 
@@ -123,66 +124,121 @@ def _new_scratch(x: Array) -> _Scratch:
 
 
 @kernel
-def _visit(descent: _Descent, row: int, level: int, node: int, product: Any) -> int:
+def _visit(
+    logits: Array,
+    row: int,
+    slot: int,
+    level: int,
+    bias_in: Array,
+    tree: int,
+    node: int,
+    product: Any,
+    inclusive: bool,
+) -> int:
     """Write a logit, and return the child the row goes to."""
-    logit = finished_logit(product, descent.bias_in, descent.tree, node)
-    descent.logits[row, descent.slot, level] = logit
-    right = logit > 0 or (descent.inclusive and logit == 0)
+    logit = finished_logit(product, bias_in, tree, node)
+    logits[row, slot, level] = logit
+    right = logit > 0 or (inclusive and logit == 0)
     return 2 * node + (2 if right else 1)
 
 
 @kernel
-def _step_alone(descent: _Descent, row: int, level: int, node: int) -> int:
-    """Take one row a level down, and return the child it goes to."""
-    _, count, width = descent.weights_in.shape
-    at = (descent.tree * count + node) * width
-    product = dot(descent.weights_in, at, descent.x, row * width, width)
-    return _visit(descent, row, level, node, product)
+def _one_level(
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    tree: int,
+    inclusive: bool,
+    logits: Array,
+    slot: int,
+    reached: Array,
+    order: Array,
+    begin: int,
+    end: int,
+    level: int,
+) -> None:
+    """Take rows one by one a level down."""
+    _, count, width = weights_in.shape
+    for k in range(begin, end):
+        row = order[k]
+        node = reached[row]
+        product = dot(weights_in, (tree * count + node) * width, x, row * width, width)
+        reached[row] = _visit(logits, row, slot, level, bias_in, tree, node, product, inclusive)
 
 
 @kernel
-def _two_levels(descent: _Descent, begin: int, end: int, level: int, scratch: _Scratch) -> None:
-    """Take rows that are at one node two levels down."""
-    _, count, width = descent.weights_in.shape
-    order, reached = descent.order, descent.reached
+def _two_levels(
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    tree: int,
+    inclusive: bool,
+    logits: Array,
+    slot: int,
+    reached: Array,
+    order: Array,
+    begin: int,
+    end: int,
+    level: int,
+    products: Array,
+    sums: Array,
+    next_node: int,
+    upcoming: Array,
+) -> None:
+    """Take rows that are at one node two levels down, four at a time."""
+    _, count, width = weights_in.shape
+    x_at, weights_at = x.ctypes.data, weights_in.ctypes.data
+    x_bytes, weights_bytes = width * x.itemsize, width * weights_in.itemsize
+    ahead1 = ahead2 = ahead3 = x_at + order[begin] * x_bytes
+    if next_node >= 0:
+        ahead1 = weights_at + (tree * count + next_node) * weights_bytes
+        ahead2 = weights_at + (tree * count + 2 * next_node + 1) * weights_bytes
+        ahead3 = ahead2 + weights_bytes
     node = reached[order[begin]]
-    at = (descent.tree * count + node) * width
-    children = (descent.tree * count + 2 * node + 1) * width
-    k = begin
-    while k < end:
-        if end - k < 3:
-            row = order[k]
-            child = _step_alone(descent, row, level, node)
-            reached[row] = _step_alone(descent, row, level + 1, child)
-            k += 1
-            continue
+    at = (tree * count + node) * width
+    children = (tree * count + 2 * node + 1) * width
+    for k in range(begin, end, 4):
+        ahead0 = x_at + order[begin] * x_bytes
+        if upcoming[0] < upcoming[1]:
+            ahead0 = x_at + order[upcoming[0]] * x_bytes
+            upcoming[0] += 1
+        if k > begin:
+            ahead1 = ahead2 = ahead3 = ahead0
+            if upcoming[0] < upcoming[1]:
+                ahead1 = ahead2 = ahead3 = x_at + order[upcoming[0]] * x_bytes
+                upcoming[0] += 1
         dots(
-            scratch.products,
-            scratch.sums,
-            descent.x,
+            products,
+            sums,
+            x,
             order[k] * width,
-            order[k + 1] * width,
-            order[k + 2] * width,
+            order[min(k + 1, end - 1)] * width,
+            order[min(k + 2, end - 1)] * width,
             order[min(k + 3, end - 1)] * width,
-            descent.weights_in,
+            weights_in,
             at,
             children,
             children + width,
             width,
+            ahead0,
+            ahead1,
+            ahead2,
+            ahead3,
         )
         for i in range(min(4, end - k)):
-            row = order[k + i]
-            child = _visit(descent, row, level, node, scratch.products[3 * i])
-            product = scratch.products[3 * i + child - 2 * node]
-            reached[row] = _visit(descent, row, level + 1, child, product)
-        k += 4
+            row, product = order[k + i], products[3 * i]
+            child = _visit(logits, row, slot, level, bias_in, tree, node, product, inclusive)
+            product = products[3 * i + child - 2 * node]
+            reached[row] = _visit(
+                logits, row, slot, level + 1, bias_in, tree, child, product, inclusive
+            )
 
 
 @kernel
-def _sort_run(descent: _Descent, begin: int, end: int, first: int, scratch: _Scratch) -> None:
+def _sort_run(
+    order: Array, begin: int, end: int, reached: Array, first: int, spare: Array, places: Array
+) -> None:
     """Sort a run of rows by the node they reached, one of four from ``first`` on; stable."""
-    order, reached = descent.order, descent.reached
-    places, spare = scratch.places, scratch.spare
     places[:] = 0
     for k in range(begin, end):
         spare[k - begin] = order[k]
@@ -197,45 +253,77 @@ def _sort_run(descent: _Descent, begin: int, end: int, first: int, scratch: _Scr
 
 
 @kernel
-def _run_end(descent: _Descent, begin: int, end: int) -> int:
+def _run_end(reached: Array, order: Array, begin: int, end: int) -> int:
     """Return where the run of sorted rows ends that are at the node of the row at ``begin``."""
-    node = descent.reached[descent.order[begin]]
+    node = reached[order[begin]]
     stop = begin + 1
-    while stop < end and descent.reached[descent.order[stop]] == node:
+    while stop < end and reached[order[stop]] == node:
         stop += 1
     return stop
 
 
 @kernel
 def _descend_block(
-    descent: _Descent, begin: int, end: int, first: int, last: int, scratch: _Scratch
+    descent: _Descent, begin: int, end: int, limit: int, first: int, last: int, scratch: _Scratch
 ) -> None:
     """Take a block of sorted rows from level ``first`` to level ``last``, and keep it sorted.
 
     Level ``last`` may be the one below the tree's last: a row then stands at the child it would
     have gone to.
     """
+    # Taken out once: each look into a tuple counts references of arrays.
+    x, weights_in, bias_in, tree, inclusive, logits, slot, reached, order = descent
+    products, sums, spare, places = scratch
+    upcoming = np.empty(2, np.int64)
+    upcoming[0], upcoming[1] = end, min(2 * end - begin, limit)
     level = first
-    if (last - first) % 2:
-        run = begin
-        while run < end:
-            stop = _run_end(descent, run, end)
-            node = descent.reached[descent.order[run]]
-            for k in range(run, stop):
-                row = descent.order[k]
-                descent.reached[row] = _step_alone(descent, row, level, node)
-            _sort_run(descent, run, stop, 2 * node + 1, scratch)
-            run = stop
-        level += 1
     while level < last:
+        single = (last - level) % 2
         run = begin
         while run < end:
-            stop = _run_end(descent, run, end)
-            node = descent.reached[descent.order[run]]
-            _two_levels(descent, run, stop, level, scratch)
-            _sort_run(descent, run, stop, 4 * node + 3, scratch)
+            stop = _run_end(reached, order, run, end)
+            node = reached[order[run]]
+            # One or two rows that are left over are faster alone.
+            paired = stop - (stop - run) % 4 if (stop - run) % 4 < 3 else stop
+            paired = run if single else paired
+            if run < paired:
+                _two_levels(
+                    x,
+                    weights_in,
+                    bias_in,
+                    tree,
+                    inclusive,
+                    logits,
+                    slot,
+                    reached,
+                    order,
+                    run,
+                    paired,
+                    level,
+                    products,
+                    sums,
+                    reached[order[stop]] if stop < end else -1,
+                    upcoming,
+                )
+            for below in range(level, level + 2 - single):
+                _one_level(
+                    x,
+                    weights_in,
+                    bias_in,
+                    tree,
+                    inclusive,
+                    logits,
+                    slot,
+                    reached,
+                    order,
+                    paired,
+                    stop,
+                    below,
+                )
+            first_below = 2 * node + 1 if single else 4 * node + 3
+            _sort_run(order, run, stop, reached, first_below, spare, places)
             run = stop
-        level += 2
+        level += 2 - single
 
 
 @kernel
@@ -256,12 +344,12 @@ def _upper(
     """Take rows in their own order to level ``top``."""
     descent = _Descent(x, weights_in, bias_in, tree, inclusive, logits, slot, reached, order)
     scratch = _new_scratch(x)
+    for row in range(start, stop):
+        reached[row] = 0
+        order[row] = row
     for begin in range(start, stop, BLOCK_ROWS):
         end = min(begin + BLOCK_ROWS, stop)
-        for row in range(begin, end):
-            reached[row] = 0
-            order[row] = row
-        _descend_block(descent, begin, end, 0, top, scratch)
+        _descend_block(descent, begin, end, stop, 0, top, scratch)
 
 
 @parallel_kernel
@@ -317,37 +405,11 @@ def _next_block(descent: _Descent, begin: int, stop: int, top: int) -> int:
     """Return where the block ends that starts at ``begin``: rows of one subtree."""
     end = min(begin + BLOCK_ROWS, stop)
     if top > 0:
-        return _run_end(descent, begin, end)
-    for row in range(begin, end):  # nobody has touched these rows
-        descent.reached[row] = 0
-        descent.order[row] = row
+        return _run_end(descent.reached, descent.order, begin, end)
     return end
 
 
 # --- FastFeedForward ------------------------------------------------------------------------------
-
-
-@kernel
-def _new_nodes(descent: _Descent, begin: int, end: int, width: int, ahead: Array) -> int:
-    """Write where weights of nodes start that rows visit and the row before them did not.
-
-    Returns
-    -------
-    int
-        How many there are.
-    """
-    levels = descent.logits.shape[2]
-    first = descent.tree * descent.weights_in.shape[1]
-    new = 0
-    for k in range(begin, end):
-        here = descent.reached[descent.order[k]] + 1
-        before = descent.reached[descent.order[k - 1]] + 1
-        shift = 1
-        while shift < levels and here >> shift != before >> shift:
-            ahead[new] = (first + (here >> shift) - 1) * width
-            new += 1
-            shift += 1
-    return new
 
 
 @kernel
@@ -360,31 +422,53 @@ def _path_outputs(
     activation: int,
     active: Array,
     offsets: Array,
-    ahead: Array,
+    shared: Array,
 ) -> None:
-    """Write the outputs of a block of rows that is sorted by leaf, and has passed its leaf."""
+    """Write the outputs of a block of rows that is sorted by leaf, and has passed its leaf.
+
+    Parameters
+    ----------
+    active, offsets : arrays of shape (BLOCK_ROWS * L,), written
+        Activations, and where the nodes' output weights start, by sorted row and level.
+    shared : array of shape (BLOCK_ROWS // 4,), written
+        How many nodes four neighbours have in common.
+    """
     _, count, width = weights_out.shape
     _, slots, levels = descent.logits.shape
-    order = descent.order
+    order, reached, logits, bias_in = (
+        descent.order,
+        descent.reached,
+        descent.logits,
+        descent.bias_in,
+    )
+    tree, slot = descent.tree, descent.slot
+    padded = begin + (end - begin + 3) // 4 * 4
+    for k in range(begin, padded):
+        row, first = order[min(k, end - 1)], (k - begin) * levels
+        activate_run(active, first, logits, (row * slots + slot) * levels, levels, activation)
+        for level in range(levels):
+            node = ((reached[row] + 1) >> (levels - level)) - 1
+            offsets[first + level] = (tree * count + node) * width
+            if bias_in.ndim == 3:
+                active[first + level] = scaled(active[first + level], bias_in, tree, node)
+    for k in range(0, padded - begin, 4):
+        # Sorted rows have in common what the first and the last have.
+        common, first, last = 0, k * levels, (k + 3) * levels
+        while common < levels and offsets[first + common] == offsets[last + common]:
+            common += 1
+        shared[k // 4] = common
+    weights_at, bytes_of_row = weights_out.ctypes.data, width * weights_out.itemsize
+    ahead = np.empty(4, np.int64)
     for k in range(begin, end, 4):
-        for i in range(4):
-            row, first = order[min(k + i, end - 1)], i * levels
-            at = (row * slots + descent.slot) * levels
-            activate_run(active, first, descent.logits, at, levels, activation)
-            for level in range(levels):
-                node = ((descent.reached[row] + 1) >> (levels - level)) - 1
-                offsets[first + level] = (descent.tree * count + node) * width
-                value = active[first + level]
-                active[first + level] = scaled(value, descent.bias_in, descent.tree, node)
-        shared = 1
-        while (
-            shared < levels
-            and offsets[shared] == offsets[levels + shared]
-            and offsets[shared] == offsets[2 * levels + shared]
-            and offsets[shared] == offsets[3 * levels + shared]
-        ):
-            shared += 1
-        new = _new_nodes(descent, min(k + 4, end), min(k + 8, end), width, ahead)
+        ahead[:] = weights_at + offsets[(k - begin) * levels] * weights_out.itemsize
+        new = 0
+        for j in range(k + 4, min(k + 8, end)):
+            place = (j - begin) * levels
+            for level in range(levels - 1, 0, -1):
+                if new == 4 or offsets[place + level] == offsets[place + level - levels]:
+                    break
+                ahead[new] = weights_at + offsets[place + level] * weights_out.itemsize
+                new += 1
         weighted_sums(
             y,
             order[k] * width,
@@ -394,12 +478,16 @@ def _path_outputs(
             active,
             weights_out,
             offsets,
-            shared,
+            (k - begin) * levels,
+            shared[(k - begin) // 4],
             levels,
+            0,
             width,
-            descent.tree > 0,
-            ahead,
-            new,
+            tree > 0,
+            ahead[0],
+            ahead[1],
+            ahead[2],
+            ahead[3],
         )
 
 
@@ -425,14 +513,18 @@ def _path_lower(
     descent = _Descent(x, weights_in, bias_in, tree, False, logits, slot, reached, order)
     scratch = _new_scratch(x)
     levels = logits.shape[2]
-    active = np.empty(4 * levels, x.dtype)
-    offsets, ahead = np.empty(4 * levels, np.int64), np.empty(4 * levels, np.int64)
+    active = np.empty(BLOCK_ROWS * levels, x.dtype)
+    offsets, shared = np.empty(BLOCK_ROWS * levels, np.int64), np.empty(BLOCK_ROWS // 4, np.int64)
+    if top == 0:  # nobody has touched these rows
+        for row in range(start, stop):
+            reached[row] = 0
+            order[row] = row
     begin = start
     while begin < stop:
         end = _next_block(descent, begin, stop, top)
-        _descend_block(descent, begin, end, top, levels, scratch)
+        _descend_block(descent, begin, end, stop, top, levels, scratch)
         if len(y):
-            _path_outputs(y, descent, begin, end, weights_out, activation, active, offsets, ahead)
+            _path_outputs(y, descent, begin, end, weights_out, activation, active, offsets, shared)
         if len(nodes):
             for k in range(begin, end):
                 row = order[k]
@@ -602,16 +694,20 @@ def _leaf_lower(
     depth = logits.shape[2]
     gates = weights_in.shape[1]
     hidden = np.empty((BLOCK_ROWS, leaf_weights_in.shape[2]), x.dtype)
+    if top == 0:  # nobody has touched these rows
+        for row in range(start, stop):
+            reached[row] = 0
+            order[row] = row
     begin = start
     while begin < stop:
         end = _next_block(descent, begin, stop, top)
-        _descend_block(descent, begin, end, top, depth, scratch)
+        _descend_block(descent, begin, end, stop, top, depth, scratch)
         if len(leaves):
             for k in range(begin, end):
                 leaves[order[k]] = reached[order[k]] - gates
         run = begin
         while len(y) and run < end:
-            after = _run_end(descent, run, end)
+            after = _run_end(reached, order, run, end)
             _leaf_outputs(
                 y,
                 x,

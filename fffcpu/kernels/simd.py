@@ -74,6 +74,7 @@ if JIT:
         broadcast,
         constant,
         divide,
+        element,
         fma,
         lanes,
         load,
@@ -118,7 +119,7 @@ else:
         """Vector with the element at place ``at`` in every lane."""
         return np.full(lanes(array), array.reshape(-1)[at])
 
-    def prefetch(array: Array, at: int) -> None:
+    def prefetch(address: int) -> None:
         """Nothing: caches look after themselves."""
 
     def broadcast(scalar: Any) -> Array:
@@ -329,6 +330,10 @@ def dots(
     node1: int,
     node2: int,
     width: int,
+    ahead0: int,
+    ahead1: int,
+    ahead2: int,
+    ahead3: int,
 ) -> None:
     """Dot products of four rows with three nodes, each with the bits of `dot`.
 
@@ -351,13 +356,18 @@ def dots(
     whole = width - width % step
     turns = step // size
     for turn in range(turns):
-        # The register of the even vectors, then that of the odd ones that is added to it.
-        part = turn // 2 * size + turn % 2 * lanes(x)
+        part = turn * size
         s00 = s01 = s02 = register_zeros(x)
         s10 = s11 = s12 = register_zeros(x)
         s20 = s21 = s22 = register_zeros(x)
         s30 = s31 = s32 = register_zeros(x)
         for column in range(part, whole + part, step):
+            if turn < 2:
+                byte = (column - part) * x.itemsize + turn % 2 * VECTOR_BYTES
+                prefetch(ahead0 + byte)
+                prefetch(ahead1 + byte)
+                prefetch(ahead2 + byte)
+                prefetch(ahead3 + byte)
             w0 = load_register(weights, node0 + column)
             w1 = load_register(weights, node1 + column)
             w2 = load_register(weights, node2 + column)
@@ -384,16 +394,16 @@ def dots(
             v = load_register_partial(x, row3 + column, left)
             s30, s31, s32 = fma(v, w0, s30), fma(v, w1, s31), fma(v, w2, s32)
         sums = (s00, s01, s02, s10, s11, s12, s20, s21, s22, s30, s31, s32)
-        if turn % 2:
-            sums = add_sums(scratch, 0, sums)
-        if turn == 3:
-            sums = add_sums(scratch, 12 * size, sums)
-        if turn == turns - 1:
-            ordered_sums(products, sums)
-        elif turn % 2:
-            store_sums(scratch, 12 * size, sums)
-        else:
+        if turn < turns // 2:  # an even vector, or a part of one
+            store_sums(scratch, 12 * part, sums)
+            continue
+        sums = add_sums(scratch, 12 * (part - lanes(x)), sums)
+        if turn < turns - 1:
             store_sums(scratch, 0, sums)
+        elif turns > 2:
+            ordered_sums(products, add_sums(scratch, 0, sums))
+        else:
+            ordered_sums(products, sums)
 
 
 @kernel
@@ -406,12 +416,16 @@ def weighted_sums(
     weights: Array,
     rows: Array,
     offsets: Array,
+    place: int,
     shared: int,
     count: int,
-    width: int,
+    start: int,
+    stop: int,
     onto: bool,
-    ahead: Array,
-    new: int,
+    ahead0: int,
+    ahead1: int,
+    ahead2: int,
+    ahead3: int,
 ) -> None:
     """Four weighted sums of rows whose first rows are the same, each with `weighted_sum`'s bits.
 
@@ -436,65 +450,83 @@ def weighted_sums(
         into the cache on the way.
     """
     size = register_lanes(out)
-    whole = width - width % (2 * size)
-    second, third, fourth = count, 2 * count, 3 * count
-    for column in range(0, whole, 2 * size):
-        for k in range(new):
-            prefetch(rows, ahead[k] + column)
-        a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = register_zeros(out)
+    whole = start + (stop - start) // (3 * size) * (3 * size)
+    first, second, third, fourth = place, place + count, place + 2 * count, place + 3 * count
+    for column in range(start, whole, 3 * size):
+        middle, right = column + size, column + 2 * size
+        for byte in range(column * out.itemsize, (column + 3 * size) * out.itemsize, VECTOR_BYTES):
+            prefetch(ahead0 + byte)
+            prefetch(ahead1 + byte)
+            prefetch(ahead2 + byte)
+            prefetch(ahead3 + byte)
+        a0 = a1 = a2 = b0 = b1 = b2 = register_zeros(out)
+        c0 = c1 = c2 = d0 = d1 = d2 = register_zeros(out)
         if onto:
             a0 = load_register(out, out0 + column)
-            a1 = load_register(out, out0 + column + size)
+            a1 = load_register(out, out0 + middle)
+            a2 = load_register(out, out0 + right)
             b0 = load_register(out, out1 + column)
-            b1 = load_register(out, out1 + column + size)
+            b1 = load_register(out, out1 + middle)
+            b2 = load_register(out, out1 + right)
             c0 = load_register(out, out2 + column)
-            c1 = load_register(out, out2 + column + size)
+            c1 = load_register(out, out2 + middle)
+            c2 = load_register(out, out2 + right)
             d0 = load_register(out, out3 + column)
-            d1 = load_register(out, out3 + column + size)
+            d1 = load_register(out, out3 + middle)
+            d2 = load_register(out, out3 + right)
         for k in range(shared):
-            at = offsets[k] + column
+            at = element(offsets, first + k) + column
             v0, v1 = load_register(rows, at), load_register(rows, at + size)
-            weight = repeat_register(weights, k)
-            a0, a1 = fma(weight, v0, a0), fma(weight, v1, a1)
+            v2 = load_register(rows, at + 2 * size)
+            weight = repeat_register(weights, first + k)
+            a0, a1, a2 = fma(weight, v0, a0), fma(weight, v1, a1), fma(weight, v2, a2)
             weight = repeat_register(weights, second + k)
-            b0, b1 = fma(weight, v0, b0), fma(weight, v1, b1)
+            b0, b1, b2 = fma(weight, v0, b0), fma(weight, v1, b1), fma(weight, v2, b2)
             weight = repeat_register(weights, third + k)
-            c0, c1 = fma(weight, v0, c0), fma(weight, v1, c1)
+            c0, c1, c2 = fma(weight, v0, c0), fma(weight, v1, c1), fma(weight, v2, c2)
             weight = repeat_register(weights, fourth + k)
-            d0, d1 = fma(weight, v0, d0), fma(weight, v1, d1)
+            d0, d1, d2 = fma(weight, v0, d0), fma(weight, v1, d1), fma(weight, v2, d2)
         for k in range(shared, count):
-            at = offsets[k] + column
-            weight = repeat_register(weights, k)
+            at = element(offsets, first + k) + column
+            weight = repeat_register(weights, first + k)
             a0 = fma(weight, load_register(rows, at), a0)
             a1 = fma(weight, load_register(rows, at + size), a1)
-            at = offsets[second + k] + column
+            a2 = fma(weight, load_register(rows, at + 2 * size), a2)
+            at = element(offsets, second + k) + column
             weight = repeat_register(weights, second + k)
             b0 = fma(weight, load_register(rows, at), b0)
             b1 = fma(weight, load_register(rows, at + size), b1)
-            at = offsets[third + k] + column
+            b2 = fma(weight, load_register(rows, at + 2 * size), b2)
+            at = element(offsets, third + k) + column
             weight = repeat_register(weights, third + k)
             c0 = fma(weight, load_register(rows, at), c0)
             c1 = fma(weight, load_register(rows, at + size), c1)
-            at = offsets[fourth + k] + column
+            c2 = fma(weight, load_register(rows, at + 2 * size), c2)
+            at = element(offsets, fourth + k) + column
             weight = repeat_register(weights, fourth + k)
             d0 = fma(weight, load_register(rows, at), d0)
             d1 = fma(weight, load_register(rows, at + size), d1)
+            d2 = fma(weight, load_register(rows, at + 2 * size), d2)
         store(out, out0 + column, a0)
-        store(out, out0 + column + size, a1)
+        store(out, out0 + middle, a1)
+        store(out, out0 + right, a2)
         store(out, out1 + column, b0)
-        store(out, out1 + column + size, b1)
+        store(out, out1 + middle, b1)
+        store(out, out1 + right, b2)
         store(out, out2 + column, c0)
-        store(out, out2 + column + size, c1)
+        store(out, out2 + middle, c1)
+        store(out, out2 + right, c2)
         store(out, out3 + column, d0)
-        store(out, out3 + column + size, d1)
-    if whole < width:
+        store(out, out3 + middle, d1)
+        store(out, out3 + right, d2)
+    if whole < stop:
         # Equal places are neighbours: none may be added to twice.
         places = (out0, out1, out2, out3)
         for i in range(4):
             if i == 0 or places[i] != places[i - 1]:
-                at = i * count
+                at = place + i * count
                 weighted_sum(
-                    out, places[i], weights, at, rows, offsets, at, count, whole, width, onto
+                    out, places[i], weights, at, rows, offsets, at, count, whole, stop, onto
                 )
 
 
