@@ -30,7 +30,7 @@ __all__ = [
     "warmup",
 ]
 
-ROWS = (2, 256)
+ROWS = (2, 1024)
 """Rows of the calls: one number for each choice of kernels that batches may meet."""
 
 
@@ -93,12 +93,12 @@ class Rehearsal(NamedTuple):
 
 
 def standard_layers(dtype: DTypeLike = np.float32) -> tuple[FastFeedForward, LeafFeedForward]:
-    """Return a tiny layer of each kind that has kernels, deep enough for batches to be sorted.
+    """Return a layer of each kind that has kernels, no larger than large batches need to be sorted.
 
     Kernels depend on types, not on sizes.
     """
     return (
-        FastFeedForward(2, 2, 3, dtype=dtype, rng=0),
+        FastFeedForward(512, 512, 11, dtype=dtype, rng=0),
         LeafFeedForward(2, 2, 4, 2, dtype=dtype, rng=0),
     )
 

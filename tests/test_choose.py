@@ -165,21 +165,35 @@ def test_backend_with_an_error_of_its_own_shows_it(tmp_path, monkeypatch):
 
 
 def test_few_rows_take_the_row_kernels_and_many_the_grouped(choose):
+    small, large = [np.empty(1)], [np.empty(kernels.GROUPED_BYTES // 8)]
+    for rows, weights, name in (
+        (1, large, "rowwise"),
+        (kernels.GROUPED_ROWS - 1, large, "rowwise"),
+        (kernels.GROUPED_ROWS, large, "grouped"),
+        (kernels.GROUPED_ROWS, small, "rowwise"),
+    ):
+        assert choose(rows, weights).__name__ == f"fffcpu.kernels.{name}"
     assert choose().__name__ == "fffcpu.kernels.rowwise"
-    assert choose(kernels.GROUPED_ROWS - 1).__name__ == "fffcpu.kernels.rowwise"
-    assert choose(kernels.GROUPED_ROWS).__name__ == "fffcpu.kernels.grouped"
+
+
+@pytest.mark.parametrize(
+    ("rows", "leaves", "name"),
+    [(63, 1, "rowwise"), (64, 1, "grouped"), (255, 128, "rowwise"), (256, 128, "grouped")],
+)
+def test_rows_that_share_leaves_take_the_grouped_kernels(choose, rows, leaves, name):
+    assert choose(rows, leaves=leaves).__name__ == f"fffcpu.kernels.{name}"
 
 
 def test_plain_numpy_is_the_default_without_numba(choose, no_numba):
     assert choose() is vectorized
-    assert choose(10**6) is vectorized
+    assert choose(10**6, leaves=1) is vectorized
 
 
 @pytest.mark.parametrize("name", kernels.BACKENDS)
 def test_variable_forces_a_backend(choose, monkeypatch, name):
     monkeypatch.setenv("FFFCPU_BACKEND", name)
     for rows in (1, 10**6):
-        assert choose(rows).__name__ == f"fffcpu.kernels.{name}"
+        assert choose(rows, leaves=1).__name__ == f"fffcpu.kernels.{name}"
 
 
 def test_empty_variable_forces_nothing(choose, monkeypatch):

@@ -13,7 +13,11 @@ import functools
 import importlib
 import importlib.util
 import os
+from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
+
+from numpy.typing import NDArray
 
 from fffcpu.config import check_integer
 from fffcpu.errors import ArgumentError
@@ -32,8 +36,14 @@ __all__ = [
 BACKENDS = ("grouped", "rowwise", "vectorized")
 """The backend modules here."""
 
-GROUPED_ROWS = 64
-"""Rows from which on grouping them is faster than taking them one by one."""
+GROUPED_ROWS = 1024
+GROUPED_BYTES = 8 << 20
+"""FastFeedForward: from so many rows on, and with so many bytes of weights, sorting rows pays.
+Smaller trees stay in the caches anyway."""
+
+GROUPED_LEAF_ROWS = 64
+ROWS_A_LEAF = 2
+"""LeafFeedForward: from so many rows on, and so many a leaf, sharing its matrices pays."""
 
 EXTRA_BACKENDS = ("cuda",)
 """Those that need an extra, and are used only where they are named."""
@@ -89,14 +99,28 @@ def _modules() -> tuple[ModuleType, ModuleType]:
     return load_backend("rowwise"), load_backend("grouped")
 
 
-def choose(rows: int = 1) -> ModuleType:
-    """Return the backend module to use for so many rows.
+def choose(rows: int = 1, weights: Sequence[NDArray[Any]] = (), leaves: int = 0) -> ModuleType:
+    """Return the backend module to use.
 
-    That is the one ``FFFCPU_BACKEND`` names; else the row kernels, from `GROUPED_ROWS` rows on the
-    grouped ones, which give the same bits; or plain NumPy where Numba is not installed.
+    That is the one ``FFFCPU_BACKEND`` names, or plain NumPy where Numba is not installed. Else the
+    row kernels, or the grouped ones, which give the same bits, where they are faster as measured
+    (docs/kernels.md).
+
+    Parameters
+    ----------
+    rows : int
+        Rows of the batch.
+    weights : sequence of arrays
+        What the rows meet in FastFeedForward.
+    leaves : int
+        Number of leaves K of LeafFeedForward; 0 for FastFeedForward.
     """
     few, many = _modules()
-    return few if rows < GROUPED_ROWS else many
+    if leaves:
+        return many if rows >= max(GROUPED_LEAF_ROWS, ROWS_A_LEAF * leaves) else few
+    if rows < GROUPED_ROWS:
+        return few
+    return many if sum(array.nbytes for array in weights) >= GROUPED_BYTES else few
 
 
 def get_num_threads() -> int:

@@ -198,15 +198,15 @@ def _two_levels(
     at = (tree * count + node) * width
     children = (tree * count + 2 * node + 1) * width
     for k in range(begin, end, 4):
-        ahead0 = x_at + order[begin] * x_bytes
-        if upcoming[0] < upcoming[1]:
-            ahead0 = x_at + order[upcoming[0]] * x_bytes
-            upcoming[0] += 1
-        if k > begin:
-            ahead1 = ahead2 = ahead3 = ahead0
-            if upcoming[0] < upcoming[1]:
-                ahead1 = ahead2 = ahead3 = x_at + order[upcoming[0]] * x_bytes
-                upcoming[0] += 1
+        last = upcoming[1] - 1
+        first = min(upcoming[0], last)
+        ahead0 = x_at + order[first] * x_bytes
+        upcoming[0] += 1
+        if k > begin or next_node < 0:
+            ahead1 = x_at + order[min(first + 1, last)] * x_bytes
+            ahead2 = x_at + order[min(first + 2, last)] * x_bytes
+            ahead3 = x_at + order[min(first + 3, last)] * x_bytes
+            upcoming[0] += 3
         dots(
             products,
             sums,
@@ -275,7 +275,7 @@ def _descend_block(
     x, weights_in, bias_in, tree, inclusive, logits, slot, reached, order = descent
     products, sums, spare, places = scratch
     upcoming = np.empty(2, np.int64)
-    upcoming[0], upcoming[1] = end, min(2 * end - begin, limit)
+    upcoming[0], upcoming[1] = min(end, limit - 1), min(2 * end - begin, limit)
     level = first
     while level < last:
         single = (last - level) % 2
@@ -457,7 +457,7 @@ def _path_outputs(
         while common < levels and offsets[first + common] == offsets[last + common]:
             common += 1
         shared[k // 4] = common
-    weights_at, bytes_of_row = weights_out.ctypes.data, width * weights_out.itemsize
+    y_at, weights_at = y.ctypes.data, weights_out.ctypes.data
     ahead = np.empty(4, np.int64)
     for k in range(begin, end, 4):
         ahead[:] = weights_at + offsets[(k - begin) * levels] * weights_out.itemsize
@@ -488,6 +488,10 @@ def _path_outputs(
             ahead[1],
             ahead[2],
             ahead[3],
+            y_at + order[min(k + 4, end - 1)] * width * y.itemsize,
+            y_at + order[min(k + 5, end - 1)] * width * y.itemsize,
+            y_at + order[min(k + 6, end - 1)] * width * y.itemsize,
+            y_at + order[min(k + 7, end - 1)] * width * y.itemsize,
         )
 
 

@@ -87,6 +87,7 @@ if JIT:
         ordered_sums,
         polynomial,
         prefetch,
+        prefetch_write,
         register_lanes,
         register_zeros,
         repeat,
@@ -121,6 +122,8 @@ else:
 
     def prefetch(address: int) -> None:
         """Nothing: caches look after themselves."""
+
+    prefetch_write = prefetch
 
     def broadcast(scalar: Any) -> Array:
         """Vector with the scalar in every lane."""
@@ -426,6 +429,10 @@ def weighted_sums(
     ahead1: int,
     ahead2: int,
     ahead3: int,
+    next0: int,
+    next1: int,
+    next2: int,
+    next3: int,
 ) -> None:
     """Four weighted sums of rows whose first rows are the same, each with `weighted_sum`'s bits.
 
@@ -459,6 +466,10 @@ def weighted_sums(
             prefetch(ahead1 + byte)
             prefetch(ahead2 + byte)
             prefetch(ahead3 + byte)
+            prefetch_write(next0 + byte)
+            prefetch_write(next1 + byte)
+            prefetch_write(next2 + byte)
+            prefetch_write(next3 + byte)
         a0 = a1 = a2 = b0 = b1 = b2 = register_zeros(out)
         c0 = c1 = c2 = d0 = d1 = d2 = register_zeros(out)
         if onto:

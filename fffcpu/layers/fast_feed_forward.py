@@ -56,7 +56,9 @@ class PathLayer(Layer[Config]):
         self._weights = (params["weights_in"][...], bias[...], params["weights_out"][...])
 
     def _compute(self, y: Array, rows: Array) -> None:
-        kernels.choose(len(rows)).path_infer(y, rows, *self._weights, self._activation)
+        kernels.choose(len(rows), self._weights).path_infer(
+            y, rows, *self._weights, self._activation
+        )
 
     def route(self, x: Any) -> Array:
         """Return the nodes that each row visits.
@@ -204,7 +206,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         weights_in, _, weights_out = self._weights
         y = np.empty((len(rows), weights_out.shape[2]), self._dtype)
         logits, nodes = _empty_paths(rows, weights_in)
-        backend = kernels.choose(len(rows))
+        backend = kernels.choose(len(rows), self._weights)
         backend.path_forward(y, logits, nodes, rows, *self._weights, self._activation)
         return y.reshape(*leading, y.shape[1]), PathCache(rows, logits, nodes, leading)
 
@@ -246,7 +248,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         d_weights_in = np.zeros(shape, self._dtype)
         d_bias_in = np.zeros(shape[:2], self._dtype)
         d_weights_out = np.zeros(weights_out.shape, self._dtype)
-        kernels.choose(len(cache.x)).path_backward(
+        kernels.choose(len(cache.x), self._weights).path_backward(
             dx,
             d_weights_in,
             d_bias_in,
@@ -406,7 +408,7 @@ def _empty_paths(rows: Array, weights_in: Array) -> tuple[Array, Array]:
 def _paths(rows: Array, weights_in: Array, bias_in: Array) -> tuple[Array, Array]:
     """Return logits and nodes of shape (B, T, L)."""
     logits, nodes = _empty_paths(rows, weights_in)
-    kernels.choose(len(rows)).path_logits(logits, nodes, rows, weights_in, bias_in)
+    kernels.choose(len(rows), (weights_in,)).path_logits(logits, nodes, rows, weights_in, bias_in)
     return logits, nodes
 
 

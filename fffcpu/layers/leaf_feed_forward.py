@@ -80,7 +80,10 @@ class LeafLayer(Layer[Config]):
         self._weights = tuple(array[...] for array in params.values())
 
     def _compute(self, y: Array, rows: Array) -> None:
-        kernels.choose(len(rows)).leaf_infer(y, rows, *self._weights, self._activation)
+        leaves = len(self._weights[2])
+        kernels.choose(len(rows), leaves=leaves).leaf_infer(
+            y, rows, *self._weights, self._activation
+        )
 
     def route(self, x: Any) -> Array:
         """Return the leaf that each row reaches.
@@ -97,7 +100,8 @@ class LeafLayer(Layer[Config]):
         """
         rows, leading = self._rows(x)
         leaves = np.empty(len(rows), np.int32)
-        kernels.choose(len(rows)).leaf_route(leaves, rows, *self._weights[:2])
+        backend = kernels.choose(len(rows), leaves=len(self._weights[2]))
+        backend.leaf_route(leaves, rows, *self._weights[:2])
         return leaves.reshape(leading)
 
 
