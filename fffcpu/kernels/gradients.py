@@ -63,7 +63,7 @@ def _active_gradients(
     """
     width = weights_out.shape[2]
     levels = offsets.size // 4
-    here = dy.ctypes.data + rows[0] * width * dy.itemsize
+    here = dy.ctypes.data + int(rows[0]) * width * dy.itemsize
     for level in range(0, shared, 3):
         last = shared - 1
         dots(

@@ -189,10 +189,10 @@ def _two_levels(
     _, count, width = weights_in.shape
     x_at, weights_at = x.ctypes.data, weights_in.ctypes.data
     x_bytes, weights_bytes = width * x.itemsize, width * weights_in.itemsize
-    ahead1 = ahead2 = ahead3 = x_at + order[begin] * x_bytes
+    ahead1 = ahead2 = ahead3 = x_at + int(order[begin]) * x_bytes
     if next_node >= 0:
-        ahead1 = weights_at + (tree * count + next_node) * weights_bytes
-        ahead2 = weights_at + (tree * count + 2 * next_node + 1) * weights_bytes
+        ahead1 = weights_at + (tree * count + int(next_node)) * weights_bytes
+        ahead2 = weights_at + (tree * count + 2 * int(next_node) + 1) * weights_bytes
         ahead3 = ahead2 + weights_bytes
     node = reached[order[begin]]
     at = (tree * count + node) * width
@@ -200,12 +200,12 @@ def _two_levels(
     for k in range(begin, end, 4):
         last = upcoming[1] - 1
         first = min(upcoming[0], last)
-        ahead0 = x_at + order[first] * x_bytes
+        ahead0 = x_at + int(order[first]) * x_bytes
         upcoming[0] += 1
         if k > begin or next_node < 0:
-            ahead1 = x_at + order[min(first + 1, last)] * x_bytes
-            ahead2 = x_at + order[min(first + 2, last)] * x_bytes
-            ahead3 = x_at + order[min(first + 3, last)] * x_bytes
+            ahead1 = x_at + int(order[min(first + 1, last)]) * x_bytes
+            ahead2 = x_at + int(order[min(first + 2, last)]) * x_bytes
+            ahead3 = x_at + int(order[min(first + 3, last)]) * x_bytes
             upcoming[0] += 3
         dots(
             products,
@@ -488,10 +488,10 @@ def _path_outputs(
             ahead[1],
             ahead[2],
             ahead[3],
-            y_at + order[min(k + 4, end - 1)] * width * y.itemsize,
-            y_at + order[min(k + 5, end - 1)] * width * y.itemsize,
-            y_at + order[min(k + 6, end - 1)] * width * y.itemsize,
-            y_at + order[min(k + 7, end - 1)] * width * y.itemsize,
+            y_at + int(order[min(k + 4, end - 1)]) * width * y.itemsize,
+            y_at + int(order[min(k + 5, end - 1)]) * width * y.itemsize,
+            y_at + int(order[min(k + 6, end - 1)]) * width * y.itemsize,
+            y_at + int(order[min(k + 7, end - 1)]) * width * y.itemsize,
         )
 
 

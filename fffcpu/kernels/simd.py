@@ -17,6 +17,11 @@ Two accumulators, because one chain of fused multiply-adds waits four cycles a s
 ``weighted_sum``, the one combination of rows: every column adds its terms in the order given, so
 its bits do not depend on how columns are cut into blocks.
 
+``dots``, ``weighted_sums``, ``row_products`` and ``outer_sums`` give several of these at once, with
+the same bits, and let them share loads. They take lanes a register at a time, so that the sums of
+all fit into registers: of the 128 bytes of columns above, a register holds a half (AVX-512) or a
+quarter (AVX2).
+
 The functions of one vector take an array of any shape, C-contiguous, and a place ``at``, counted in
 elements of the flattened array. They check no bounds. With ``NUMBA_DISABLE_JIT=1`` a vector is a
 NumPy array of one dimension and the same kernels run as plain Python (multiply-adds then round
@@ -40,6 +45,8 @@ __all__ = [
     "constant",
     "divide",
     "dot",
+    "dots",
+    "element",
     "fma",
     "lanes",
     "load",
@@ -49,16 +56,20 @@ __all__ = [
     "low_bits_to_exponent",
     "multiply",
     "ordered_sum",
+    "outer_sums",
     "polynomial",
     "prefetch",
+    "prefetch_write",
     "register_lanes",
     "register_zeros",
     "repeat",
     "repeat_register",
+    "row_products",
     "store",
     "store_partial",
     "subtract",
     "weighted_sum",
+    "weighted_sums",
     "where_greater",
     "zeros",
 ]
@@ -119,6 +130,10 @@ else:
     def repeat(array: Array, at: int) -> Array:
         """Vector with the element at place ``at`` in every lane."""
         return np.full(lanes(array), array.reshape(-1)[at])
+
+    def element(array: Array, at: int) -> Any:
+        """Return the element at place ``at``."""
+        return array.reshape(-1)[at]
 
     def prefetch(address: int) -> None:
         """Nothing: caches look after themselves."""
@@ -353,6 +368,9 @@ def dots(
     weights, node0, node1, node2
         Places where the nodes' weights start.
     width : int
+    ahead0, ahead1, ahead2, ahead3 : int
+        Addresses of runs of memory, as long as a row of x, to fetch into the cache meanwhile; any
+        address is safe.
     """
     size = register_lanes(x)
     step = 2 * lanes(x)
@@ -440,21 +458,24 @@ def weighted_sums(
     ----------
     out, out0, out1, out2, out3
         Places where the results start; equal places must have equal weights and offsets.
-    weights : array of shape (4 * count,)
-        The weights of the first sum, then those of the second, and so on.
+    weights, place
+        The ``count`` weights of the first sum start at ``place``, then those of the second follow,
+        and so on.
     rows, offsets
-        Where row k of sum i starts in ``rows``: at place ``offsets[i * count + k]``.
+        Row k of sum i starts in ``rows`` at place ``offsets[place + i * count + k]``.
     shared : int
         How many rows all four sums begin with.
     count : int
         Rows of a sum.
-    width : int
-        Columns.
+    start, stop : int
+        The columns.
     onto : bool
         Whether sums start from what ``out`` holds, and not from 0.
-    ahead, new
-        The first ``new`` places of ``ahead`` start rows that the next call needs; they are fetched
-        into the cache on the way.
+    ahead0, ahead1, ahead2, ahead3 : int
+        Addresses of runs of memory, as long as a row, to fetch into the cache meanwhile; any
+        address is safe.
+    next0, next1, next2, next3 : int
+        The same, of memory that will be written.
     """
     size = register_lanes(out)
     whole = start + (stop - start) // (3 * size) * (3 * size)
