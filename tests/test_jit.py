@@ -153,11 +153,11 @@ import fffcpu
 layer = fffcpu.FastFeedForward(20, 12, 3, rng=0)
 assert "numba" not in sys.modules, "import fffcpu, or a layer, imports Numba"
 
-from fffcpu.kernels import rowwise, simd
+from fffcpu.kernels import gradients, grouped, rowwise, simd
 
 dispatchers = {
     name: value
-    for module in (rowwise, simd)
+    for module in (gradients, grouped, rowwise, simd)
     for name, value in vars(module).items()
     if hasattr(value, "signatures")
 }
