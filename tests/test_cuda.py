@@ -300,7 +300,7 @@ def test_runs_are_the_rows_of_each_node(levels, data, trees, rows):
 @pytest.mark.simulator
 @pytest.mark.parametrize("weights", ["bfloat16", "int8"])
 def test_narrow_weights_are_refused(gpu, weights, monkeypatch):
-    monkeypatch.setattr(kernels, "choose", lambda *_: gpu)
+    monkeypatch.setattr(kernels, "choose", lambda *_, **__: gpu)
     x = np.ones((2, 5), np.float32)
     for layer in (fffcpu.FastFeedForward(5, 4, 2, rng=0), fffcpu.LeafFeedForward(5, 4, 2, 3)):
         with pytest.raises(TypeError, match="'cuda' must be float32 or float64, got an array"):

@@ -317,12 +317,13 @@ import hashlib
 import numba
 import numpy as np
 import fffcpu
-from fffcpu import FastFeedForward, LeafFeedForward, cmm
+from fffcpu import FastFeedForward, LeafFeedForward, cmm, kernels
 from fffcpu.kernels import jit
 from fffcpu.kernels.pool import POOL
 
 
 jit.MIN_PARALLEL_WORK = 1 << 18  # each kernel, both steps of the backward included, is above
+default = kernels.choose
 
 
 def bits():
@@ -335,16 +336,20 @@ def bits():
     dx, grads = fast.backward(dy, cache)
     logits, nodes = cmm(x, fast.params["weights_in"], fast.params["bias_in"])
     arrays = {
-        "inference": fast(x),
         "forward": y,
-        "route": fast.route(x),
         "logits": logits,
         "nodes": nodes,
         "dx": dx,
         **grads,
-        "leaf inference": leaf(x),
-        "leaf route": leaf.route(x),
     }
+    for name in ("rowwise", "grouped"):
+        backend = kernels.load_backend(name)
+        kernels.choose = lambda *_, **__: backend
+        arrays[f"inference {name}"] = fast(x)
+        arrays[f"route {name}"] = fast.route(x)
+        arrays[f"leaf inference {name}"] = leaf(x)
+        arrays[f"leaf route {name}"] = leaf.route(x)
+    kernels.choose = default
     return {name: hashlib.sha256(array).hexdigest() for name, array in arrays.items()}
 
 
@@ -374,12 +379,15 @@ print(*sorted(set(calls)))
 
 PARALLEL_KERNELS = (
     "_leaf_infer_parallel",
+    "_leaf_lower_parallel",
     "_leaf_route_parallel",
     "_path_deltas_parallel",
     "_path_forward_parallel",
     "_path_gradients_parallel",
     "_path_infer_parallel",
     "_path_logits_parallel",
+    "_path_lower_parallel",
+    "_upper_parallel",
 )
 
 
