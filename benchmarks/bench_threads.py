@@ -31,8 +31,7 @@ from shapes import BERT_BASE, PathShape
 
 import fffcpu
 from fffcpu.kernels import get_thread_layer
-from fffcpu.kernels.jit import parallel_kernel, prange
-from fffcpu.kernels.pool import POOL
+from fffcpu.kernels.jit import MIN_PARALLEL_WORK, kernel, launch
 from fffcpu.timing import check_paths, cycling, describe_machine, distinct_batches
 
 VARIANTS = {
@@ -137,17 +136,16 @@ def product_call(rows: int, width: int) -> Call:
     return lambda: np.matmul(left, right, out=out)
 
 
-@parallel_kernel
-def _nothing(marks: Any, items: int, ranges: int) -> None:
-    for part in prange(ranges):
-        marks[part] = items
+@kernel
+def _nothing(marks: Any, start: int, stop: int) -> None:
+    marks[start] = stop
 
 
 MARKS = np.zeros(1024, np.int64)
 
 
 def empty_call() -> object:
-    return POOL.run(_nothing, (MARKS, 1), wait=True)
+    return launch(_nothing, MARKS.size, MIN_PARALLEL_WORK, MARKS)
 
 
 def alternate(calls: list[Call], options: argparse.Namespace) -> list[list[float]]:

@@ -45,6 +45,8 @@ class Warmed(NamedTuple):
     """What was called: ``inference``, ``route``, ``forward`` or ``backward``."""
     kernel: str
     """Name of the compiled function."""
+    parallel: bool
+    """Whether it ran on the pool of threads."""
     seconds: float
     """How long it took; compiling or reading included."""
     source: str

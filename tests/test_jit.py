@@ -17,83 +17,91 @@ from fffcpu.kernels.pool import POOL
 # --- Launching ------------------------------------------------------------------------------------
 
 
-class Recorder:
-    """Stands for the serial and the parallel kernel of a pair, and says which was called how."""
-
-    def __init__(self):
-        self.calls = []
-
-    def serial(self, *arguments):
-        self.calls.append(("serial", arguments))
-
-    def parallel(self, *arguments):
-        self.calls.append(("parallel", arguments))
+@jit.kernel
+def note_ranges(ends, ranges, value, start, stop):
+    """Write where each range ends to the place where it starts."""
+    if value < 0:
+        raise ValueError("negative")
+    ends[start] = stop
+    ranges[start] += value
 
 
 @pytest.fixture
-def recorder(monkeypatch):
-    monkeypatch.setattr(POOL, "threads", 1 if numba.config.NUMBA_NUM_THREADS == 1 else 2)
-    return Recorder()
+def threads(monkeypatch):
+    number = 1 if numba.config.NUMBA_NUM_THREADS == 1 else 2
+    monkeypatch.setattr(POOL, "threads", number)
+    return number
 
 
 ENOUGH = jit.MIN_PARALLEL_WORK
+WHOLE = {0: 4}
 
 
-def launch(recorder, items, work):
-    jit.launch(recorder.serial, recorder.parallel, items, work, "x")
-    return recorder.calls
+def launch(work, items=4, value=1.5):
+    """The ranges a kernel is run on: start and stop of each."""
+    ends, ranges = np.zeros(items, np.int64), np.zeros(items)
+    jit.launch(note_ranges, items, work, ends, ranges, value)
+    np.testing.assert_array_equal(ranges, 1.5 * (ends > 0))
+    return {start: int(ends[start]) for start in np.flatnonzero(ends).tolist()}
 
 
-def test_small_work_stays_on_the_thread_of_the_caller(recorder):
-    assert launch(recorder, 3, ENOUGH // 3 - 1) == [("serial", ("x", 0, 3))]
+def test_small_work_stays_on_the_thread_of_the_caller(threads):
+    assert launch(ENOUGH // 4 - 1) == WHOLE
 
 
-def test_large_work_goes_to_the_pool(recorder):
-    threads = POOL.threads
-    expected = ("parallel", ("x", 4, threads)) if threads > 1 else ("serial", ("x", 0, 4))
-    assert launch(recorder, 4, ENOUGH // 4) == [expected]
+def test_large_work_goes_to_the_pool(threads):
+    assert launch(ENOUGH // 4) == ({0: 2, 2: 4} if threads > 1 else WHOLE)
 
 
-def test_one_thread_needs_no_pool(recorder, monkeypatch):
+def test_one_thread_needs_no_pool(threads, monkeypatch):
     monkeypatch.setattr(POOL, "threads", 1)
-    assert launch(recorder, 4, ENOUGH) == [("serial", ("x", 0, 4))]
+    assert launch(ENOUGH) == WHOLE
 
 
-def test_busy_pool_is_not_waited_for(recorder):
+def test_busy_pool_is_not_waited_for(threads):
     with POOL.lock:
-        assert launch(recorder, 4, ENOUGH) == [("serial", ("x", 0, 4))]
+        assert launch(ENOUGH) == WHOLE
 
 
-def test_lost_pool_is_not_used(recorder, monkeypatch):
+def test_lost_pool_is_not_used(threads, monkeypatch):
     monkeypatch.setattr(POOL, "usable", False)
-    assert launch(recorder, 4, ENOUGH) == [("serial", ("x", 0, 4))]
+    assert launch(ENOUGH) == WHOLE
 
 
-def test_pool_is_free_again_after_an_error(recorder):
-    def failing(*arguments):
-        raise ZeroDivisionError
-
-    recorder.parallel = recorder.serial = failing
+@pytest.mark.parametrize("work", [1, ENOUGH])
+def test_an_error_in_a_kernel_is_raised_and_the_pool_is_free_again(threads, work):
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError):
-            launch(recorder, 4, ENOUGH)
+        with pytest.raises(ValueError, match="negative"):
+            launch(work, value=-1.0)
     assert POOL.lock.acquire(blocking=False)
     POOL.lock.release()
 
 
+def test_arguments_of_other_types_call_another_version(threads):
+    for dtype in (np.float64, np.float32, np.float64):
+        ends, ranges = np.zeros(4, np.int64), np.zeros(4, dtype)
+        jit.launch(note_ranges, 4, ENOUGH, ends, ranges, 0.75)
+        assert ranges.sum() == 0.75 * threads
+
+
+def test_parts_can_be_called_from_python():
+    double = jit.part(lambda a, at: 2 * a[at])
+    assert double(np.array([3.0, 4.0]), 1) == 8.0
+    assert double(np.array([3, 4]), 0) == 6
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", [False, True])
-def test_rehearsal_launches_one_kernel_of_each_pair_however_small(parallel):
+def test_rehearsal_launches_all_on_the_pool_or_none_however_small(parallel):
     from fffcpu.kernels import rowwise
 
-    names = ["_leaf_route_parallel" if parallel else "_leaf_route"] * 2
     leaves = np.full(3, -1, np.int32)
     arguments = np.zeros((3, 2)), np.zeros((1, 2)), np.array([1.0])
     with jit.rehearsal(parallel=parallel) as launches:
         rowwise.leaf_route(leaves, *arguments)
         np.testing.assert_array_equal(leaves, 1)
         rowwise.leaf_route(leaves, *arguments)
-    assert [launch.kernel for launch in launches] == names
+    assert [launch[:2] for launch in launches] == [("_leaf_route", parallel)] * 2
     assert launches[1].source == "memory"
     rowwise.leaf_route(leaves, *arguments)
     assert len(launches) == 2
@@ -108,7 +116,7 @@ def test_rehearsal_without_a_pool_computes_all_the_same(monkeypatch):
     with jit.rehearsal(parallel=True) as launches:
         rowwise.leaf_route(leaves, np.zeros((3, 2)), np.zeros((1, 2)), np.array([1.0]))
     np.testing.assert_array_equal(leaves, 1)
-    assert [launch.kernel for launch in launches] == ["_leaf_route"]
+    assert [launch[:2] for launch in launches] == [("_leaf_route", False)]
 
 
 # --- Read-only arrays -----------------------------------------------------------------------------
@@ -161,7 +169,7 @@ dispatchers = {
     for name, value in vars(module).items()
     if hasattr(value, "signatures")
 }
-assert {"_path_infer", "_path_infer_parallel", "dot", "weighted_sum"} <= set(dispatchers)
+assert {"_path_infer", "dot", "weighted_sum"} <= set(dispatchers)
 assert not any(kernel.signatures for kernel in dispatchers.values()), "importing compiles"
 
 x = np.random.default_rng(0).standard_normal((4, 20)).astype(np.float32)

@@ -42,7 +42,7 @@ ORDER = (
 FORBIDDEN = {"training": {"layers", "models"}}
 """What the order would allow, but the design does not: optimizers see arrays, not layers."""
 
-KERNEL_ORDER = ("pool", "jit", "_vector", "simd", "elementwise", "gradients")
+KERNEL_ORDER = ("pool", "_address", "jit", "_vector", "simd", "elementwise", "gradients")
 """What backends stand on. Every other module of `fffcpu.kernels` is a backend."""
 
 LAYER_BASE = "layer"

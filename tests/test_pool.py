@@ -319,7 +319,6 @@ import numpy as np
 import fffcpu
 from fffcpu import FastFeedForward, LeafFeedForward, cmm, kernels
 from fffcpu.kernels import jit
-from fffcpu.kernels.pool import POOL
 
 
 jit.MIN_PARALLEL_WORK = 1 << 18  # each kernel, both steps of the backward included, is above
@@ -354,15 +353,15 @@ def bits():
 
 
 calls = []
-launch_parallel = POOL.run
+run_on_pool = jit._run_on_pool
 
 
-def counted(parallel, arguments):
-    calls.append(parallel.__name__)
-    return launch_parallel(parallel, arguments)
+def counted(kernel, arguments, items):
+    calls.append(kernel.__name__)
+    return run_on_pool(kernel, arguments, items)
 
 
-POOL.run = counted
+jit._run_on_pool = counted
 most = fffcpu.get_num_threads()
 assert most == numba.config.NUMBA_NUM_THREADS
 fffcpu.kernels.get_thread_layer()  # which finds TBB; Numba alone would not
@@ -377,17 +376,16 @@ assert numba.get_num_threads() == 1
 print(*sorted(set(calls)))
 """
 
-PARALLEL_KERNELS = (
-    "_leaf_infer_parallel",
-    "_leaf_lower_parallel",
-    "_leaf_route_parallel",
-    "_path_deltas_parallel",
-    "_path_forward_parallel",
-    "_path_gradients_parallel",
-    "_path_infer_parallel",
-    "_path_logits_parallel",
-    "_path_lower_parallel",
-    "_upper_parallel",
+KERNELS = (
+    "_leaf_infer",
+    "_leaf_route",
+    "_leaves",
+    "_path_deltas",
+    "_path_forward",
+    "_path_gradients",
+    "_path_infer",
+    "_path_logits",
+    "_paths",
 )
 
 
@@ -396,11 +394,11 @@ def test_bits_do_not_depend_on_the_number_of_threads(program):
     path = program(HASHES)
     layers = list(available_layers())
     *alone, kernels_alone = run(path, NUMBA_NUM_THREADS="1")
-    assert kernels_alone == ""  # none of them parallel
+    assert kernels_alone == ""  # none on the pool
     for threads, layer in (("2", layers[0]), ("4", layers[-1])):
         *lines, kernels = run(path, NUMBA_NUM_THREADS=threads, NUMBA_THREADING_LAYER=layer)
         assert lines == alone
-        assert kernels.split() == list(PARALLEL_KERNELS)
+        assert kernels.split() == list(KERNELS)
 
 
 @pytest.fixture

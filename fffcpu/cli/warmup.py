@@ -28,8 +28,9 @@ examples:
 
 how to read the table:
   call       what was called: inference and route, and with --training forward and backward.
-  kernel     the compiled function; those named parallel run on the pool of threads. They are left
-             out where NUMBA_NUM_THREADS or the machine allows one thread only.
+  kernel     the compiled function.
+  on         whether it ran on the thread of the caller, as in small batches, or on the pool; the
+             pool is left out where NUMBA_NUM_THREADS or the machine allows one thread only.
   seconds    of the call. The first has the start of the compiler in it, and compiles the parts that
              the others share.
   from       compiled, or cache: it was on disk.
@@ -75,8 +76,9 @@ def _progress(chosen: Sequence[Rehearsal]) -> Iterator[Warmed]:
         for rehearsal in bar:
             bar.set_description(rehearsal.layer.config.kind)
             for one in rehearsal.run():
-                if (one.kernel, one.dtype) not in seen:
-                    seen.add((one.kernel, one.dtype))
+                key = one.kernel, one.dtype, one.parallel
+                if key not in seen:
+                    seen.add(key)
                     yield one
 
 
@@ -84,9 +86,17 @@ def _format(warmed: Sequence[Warmed], folder: str | None) -> str:
     """Return the table for people."""
     if not warmed:
         return "nothing to compile: no layer here has kernels, or Numba is absent or its JIT off"
-    head = ("layer", "dtype", "call", "kernel", "seconds", "from")
+    head = ("layer", "dtype", "call", "kernel", "on", "seconds", "from")
     cells = [
-        (one.layer, one.dtype, one.call, one.kernel, f"{one.seconds:.2f}", one.source)
+        (
+            one.layer,
+            one.dtype,
+            one.call,
+            one.kernel,
+            "pool" if one.parallel else "caller",
+            f"{one.seconds:.2f}",
+            one.source,
+        )
         for one in warmed
     ]
     compiled = [one.seconds for one in warmed if one.source == "compiled"]

@@ -26,7 +26,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fffcpu.config import Activation
-from fffcpu.kernels.jit import kernel
+from fffcpu.kernels.jit import part
 from fffcpu.kernels.simd import (
     add,
     constant,
@@ -159,7 +159,7 @@ _H = (
 """G and H / TINY, where Phi(-a) exp(a*a/2) = G / (sqrt(2 pi) a G + H)."""
 
 
-@kernel
+@part
 def _magnitude(s: Array) -> Any:
     """|s|, but no more than `_FARTHEST`; that too for NaN."""
     minus_s = subtract(zeros(s), s)
@@ -168,7 +168,7 @@ def _magnitude(s: Array) -> Any:
     return where_greater(farthest, a, a, farthest)
 
 
-@kernel
+@part
 def _bell(a: Array) -> tuple[Array, Array]:
     """exp(-a*a/2) as (1 + the first result) * the second, a power of two over TINY.
 
@@ -186,7 +186,7 @@ def _bell(a: Array) -> tuple[Array, Array]:
     return multiply(fraction, polynomial(fraction, _POWER_SLOPE)), low_bits_to_exponent(shifted)
 
 
-@kernel
+@part
 def _tail_over_bell(a: Array) -> Any:
     """Phi(-a) exp(a*a/2) TINY.
 
@@ -196,7 +196,7 @@ def _tail_over_bell(a: Array) -> Any:
     return divide(numerator, fma(multiply(a, constant(a, _ROOT)), numerator, polynomial(a, _H)))
 
 
-@kernel
+@part
 def _gelu(s: Array, not_finite: Array) -> Any:
     a = _magnitude(s)
     change, scale = _bell(a)
@@ -206,7 +206,7 @@ def _gelu(s: Array, not_finite: Array) -> Any:
     return fma(fma(tail, change, tail), scaled, where_greater(s, not_finite, s, not_finite))
 
 
-@kernel
+@part
 def _gelu_gradient(s: Array, not_finite: Array) -> Any:
     a = _magnitude(s)
     change, scale = _bell(a)
@@ -217,7 +217,7 @@ def _gelu_gradient(s: Array, not_finite: Array) -> Any:
     return fma(where_greater(s, not_finite, right, left), scale, step)
 
 
-@kernel
+@part
 def activate(s: Array, activation: int) -> Any:
     """Activation of a vector; ``activation`` is a code of `fffcpu.config.Activation`.
 
@@ -231,7 +231,7 @@ def activate(s: Array, activation: int) -> Any:
     return multiply(s, add(not_finite, constant(s, _ONE)))
 
 
-@kernel
+@part
 def activate_gradient(s: Array, activation: int) -> Any:
     """Derivative of `activate`: Phi(s) + s phi(s) for GELU; 0 at 0 for ReLU."""
     not_finite = subtract(s, s)
@@ -242,7 +242,7 @@ def activate_gradient(s: Array, activation: int) -> Any:
     return add(not_finite, constant(s, _ONE))
 
 
-@kernel
+@part
 def activate_run(out: Array, out_at: int, s: Array, s_at: int, count: int, activation: int) -> None:
     """Activations of ``count`` elements from place ``s_at`` on; ``out`` may be ``s`` itself."""
     step = lanes(s)
@@ -251,11 +251,11 @@ def activate_run(out: Array, out_at: int, s: Array, s_at: int, count: int, activ
         store(out, out_at + k, activate(load(s, s_at + k), activation))
     if whole < count:
         left = count - whole
-        part = activate(load_partial(s, s_at + whole, left), activation)
-        store_partial(out, out_at + whole, part, left)
+        last = activate(load_partial(s, s_at + whole, left), activation)
+        store_partial(out, out_at + whole, last, left)
 
 
-@kernel
+@part
 def backpropagate_run(
     delta: Array, delta_at: int, s: Array, s_at: int, count: int, activation: int
 ) -> None:
@@ -268,11 +268,11 @@ def backpropagate_run(
     if whole < count:
         left = count - whole
         slope = activate_gradient(load_partial(s, s_at + whole, left), activation)
-        part = multiply(load_partial(delta, delta_at + whole, left), slope)
-        store_partial(delta, delta_at + whole, part, left)
+        last = multiply(load_partial(delta, delta_at + whole, left), slope)
+        store_partial(delta, delta_at + whole, last, left)
 
 
-@kernel
+@part
 def finished_logit(product: Any, bias_in: Array, tree: int, node: int) -> Any:
     """Return a node's logit, given the dot product with its weights."""
     if bias_in.ndim == 3:
@@ -282,7 +282,7 @@ def finished_logit(product: Any, bias_in: Array, tree: int, node: int) -> Any:
     return product
 
 
-@kernel
+@part
 def scaled(active: Any, bias_in: Array, tree: int, node: int) -> Any:
     """Return an activation, times the scale of the node's output weights if it has one."""
     if bias_in.ndim == 3:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.kernels.elementwise import activate_run, backpropagate_run
-from fffcpu.kernels.jit import kernel, launch, parallel_kernel, prange, writable
+from fffcpu.kernels.jit import kernel, launch, part, writable
 from fffcpu.kernels.simd import dot, dots, lanes, outer_sums, weighted_sum, weighted_sums
 
 __all__ = ["path_backward"]
@@ -37,7 +37,7 @@ BLOCK_ROWS = 128
 that x and dy come from the nearest cache at all levels but the first."""
 
 
-@kernel
+@part
 def _active_gradients(
     d_active: Array,
     dy: Array,
@@ -172,42 +172,7 @@ def _path_deltas(
         )
 
 
-@parallel_kernel
-def _path_deltas_parallel(
-    dx: Array,
-    delta: Array,
-    active: Array,
-    dy: Array,
-    logits: Array,
-    nodes: Array,
-    weights_in: Array,
-    weights_out: Array,
-    activation: int,
-    tree: int,
-    order: Array,
-    rows: int,
-    ranges: int,
-) -> None:
-    for part in prange(ranges):
-        start, stop = rows * part // ranges, rows * (part + 1) // ranges
-        _path_deltas(
-            dx,
-            delta,
-            active,
-            dy,
-            logits,
-            nodes,
-            weights_in,
-            weights_out,
-            activation,
-            tree,
-            order,
-            start,
-            stop,
-        )
-
-
-@kernel
+@part
 def _run_end(last_nodes: Array, tree: int, begin: int, limit: int, shift: int) -> int:
     """Return where the run of sorted rows ends that share the node of ``begin`` at a level.
 
@@ -297,21 +262,6 @@ def _path_gradients(
                 level += together
 
 
-@parallel_kernel
-def _path_gradients_parallel(
-    d_weights: Array,
-    factors: Array,
-    vectors: Array,
-    offsets: Array,
-    last_nodes: Array,
-    tasks: int,
-    ranges: int,
-) -> None:
-    for part in prange(ranges):
-        start, stop = tasks * part // ranges, tasks * (part + 1) // ranges
-        _path_gradients(d_weights, factors, vectors, offsets, last_nodes, start, stop)
-
-
 def path_backward(
     dx: Array,
     d_weights_in: Array,
@@ -337,7 +287,6 @@ def path_backward(
     for tree in range(trees):
         launch(
             _path_deltas,
-            _path_deltas_parallel,
             rows,
             work,
             dx,
@@ -363,7 +312,6 @@ def path_backward(
         tasks = -(-width // BLOCK_COLUMNS) * trees
         launch(
             _path_gradients,
-            _path_gradients_parallel,
             tasks,
             levels * rows * min(width, BLOCK_COLUMNS),
             d_weights,

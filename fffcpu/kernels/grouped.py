@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
 from fffcpu.kernels.gradients import path_backward
-from fffcpu.kernels.jit import kernel, launch, parallel_kernel, prange, writable
+from fffcpu.kernels.jit import kernel, launch, part, writable
 from fffcpu.kernels.simd import (
     add,
     dot,
@@ -110,7 +110,7 @@ class _Scratch(NamedTuple):
     """Where each of four groups of rows goes."""
 
 
-@kernel
+@part
 def _new_scratch(x: Array) -> _Scratch:
     return _Scratch(
         np.empty(12, x.dtype),
@@ -123,7 +123,7 @@ def _new_scratch(x: Array) -> _Scratch:
 # --- Descending -----------------------------------------------------------------------------------
 
 
-@kernel
+@part
 def _visit(
     logits: Array,
     row: int,
@@ -142,7 +142,7 @@ def _visit(
     return 2 * node + (2 if right else 1)
 
 
-@kernel
+@part
 def _one_level(
     x: Array,
     weights_in: Array,
@@ -166,7 +166,7 @@ def _one_level(
         reached[row] = _visit(logits, row, slot, level, bias_in, tree, node, product, inclusive)
 
 
-@kernel
+@part
 def _two_levels(
     x: Array,
     weights_in: Array,
@@ -234,7 +234,7 @@ def _two_levels(
             )
 
 
-@kernel
+@part
 def _sort_run(
     order: Array, begin: int, end: int, reached: Array, first: int, spare: Array, places: Array
 ) -> None:
@@ -252,7 +252,7 @@ def _sort_run(
         places[way] += 1
 
 
-@kernel
+@part
 def _run_end(reached: Array, order: Array, begin: int, end: int) -> int:
     """Return where the run of sorted rows ends that are at the node of the row at ``begin``."""
     node = reached[order[begin]]
@@ -262,7 +262,7 @@ def _run_end(reached: Array, order: Array, begin: int, end: int) -> int:
     return stop
 
 
-@kernel
+@part
 def _descend_block(
     descent: _Descent, begin: int, end: int, limit: int, first: int, last: int, scratch: _Scratch
 ) -> None:
@@ -327,65 +327,6 @@ def _descend_block(
 
 
 @kernel
-def _upper(
-    x: Array,
-    weights_in: Array,
-    bias_in: Array,
-    tree: int,
-    inclusive: bool,
-    logits: Array,
-    slot: int,
-    reached: Array,
-    order: Array,
-    top: int,
-    start: int,
-    stop: int,
-) -> None:
-    """Take rows in their own order to level ``top``."""
-    descent = _Descent(x, weights_in, bias_in, tree, inclusive, logits, slot, reached, order)
-    scratch = _new_scratch(x)
-    for row in range(start, stop):
-        reached[row] = 0
-        order[row] = row
-    for begin in range(start, stop, BLOCK_ROWS):
-        end = min(begin + BLOCK_ROWS, stop)
-        _descend_block(descent, begin, end, stop, 0, top, scratch)
-
-
-@parallel_kernel
-def _upper_parallel(
-    x: Array,
-    weights_in: Array,
-    bias_in: Array,
-    tree: int,
-    inclusive: bool,
-    logits: Array,
-    slot: int,
-    reached: Array,
-    order: Array,
-    top: int,
-    rows: int,
-    ranges: int,
-) -> None:
-    for part in prange(ranges):
-        start, stop = rows * part // ranges, rows * (part + 1) // ranges
-        _upper(
-            x,
-            weights_in,
-            bias_in,
-            tree,
-            inclusive,
-            logits,
-            slot,
-            reached,
-            order,
-            top,
-            start,
-            stop,
-        )
-
-
-@kernel
 def _sort(order: Array, reached: Array, top: int) -> None:
     """Sort all rows by the node they reached at level ``top``; stable."""
     first = (1 << top) - 1
@@ -400,11 +341,20 @@ def _sort(order: Array, reached: Array, top: int) -> None:
         places[k] += 1
 
 
-@kernel
-def _next_block(descent: _Descent, begin: int, stop: int, top: int) -> int:
-    """Return where the block ends that starts at ``begin``: rows of one subtree."""
+@part
+def _start(reached: Array, order: Array, first: int, start: int, stop: int) -> None:
+    """Put rows that start at the root, and not at level ``first``, into their own order."""
+    if first == 0:
+        for row in range(start, stop):
+            reached[row] = 0
+            order[row] = row
+
+
+@part
+def _next_block(descent: _Descent, begin: int, stop: int, first: int) -> int:
+    """Return where the block ends that starts at ``begin``: rows of one node at level ``first``."""
     end = min(begin + BLOCK_ROWS, stop)
-    if top > 0:
+    if first > 0:
         return _run_end(descent.reached, descent.order, begin, end)
     return end
 
@@ -412,7 +362,7 @@ def _next_block(descent: _Descent, begin: int, stop: int, top: int) -> int:
 # --- FastFeedForward ------------------------------------------------------------------------------
 
 
-@kernel
+@part
 def _path_outputs(
     y: Array,
     descent: _Descent,
@@ -496,7 +446,7 @@ def _path_outputs(
 
 
 @kernel
-def _path_lower(
+def _paths(
     y: Array,
     nodes: Array,
     weights_out: Array,
@@ -509,27 +459,25 @@ def _path_lower(
     slot: int,
     reached: Array,
     order: Array,
-    top: int,
+    first: int,
+    last: int,
     start: int,
     stop: int,
 ) -> None:
-    """Take sorted rows from level ``top`` to their leaves, and write what was asked for."""
+    """Take sorted rows from level ``first`` to ``last``; past their leaves, write what is asked."""
     descent = _Descent(x, weights_in, bias_in, tree, False, logits, slot, reached, order)
     scratch = _new_scratch(x)
     levels = logits.shape[2]
     active = np.empty(BLOCK_ROWS * levels, x.dtype)
     offsets, shared = np.empty(BLOCK_ROWS * levels, np.int64), np.empty(BLOCK_ROWS // 4, np.int64)
-    if top == 0:  # nobody has touched these rows
-        for row in range(start, stop):
-            reached[row] = 0
-            order[row] = row
+    _start(reached, order, first, start, stop)
     begin = start
     while begin < stop:
-        end = _next_block(descent, begin, stop, top)
-        _descend_block(descent, begin, end, stop, top, levels, scratch)
-        if len(y):
+        end = _next_block(descent, begin, stop, first)
+        _descend_block(descent, begin, end, stop, first, last, scratch)
+        if last == levels and len(y):
             _path_outputs(y, descent, begin, end, weights_out, activation, active, offsets, shared)
-        if len(nodes):
+        if last == levels and len(nodes):
             for k in range(begin, end):
                 row = order[k]
                 for level in range(levels):
@@ -537,49 +485,10 @@ def _path_lower(
         begin = end
 
 
-@parallel_kernel
-def _path_lower_parallel(
-    y: Array,
-    nodes: Array,
-    weights_out: Array,
-    activation: int,
-    x: Array,
-    weights_in: Array,
-    bias_in: Array,
-    tree: int,
-    logits: Array,
-    slot: int,
-    reached: Array,
-    order: Array,
-    top: int,
-    rows: int,
-    ranges: int,
-) -> None:
-    for part in prange(ranges):
-        start, stop = rows * part // ranges, rows * (part + 1) // ranges
-        _path_lower(
-            y,
-            nodes,
-            weights_out,
-            activation,
-            x,
-            weights_in,
-            bias_in,
-            tree,
-            logits,
-            slot,
-            reached,
-            order,
-            top,
-            start,
-            stop,
-        )
-
-
 # --- LeafFeedForward ------------------------------------------------------------------------------
 
 
-@kernel
+@part
 def _leaf_outputs(
     y: Array,
     x: Array,
@@ -674,7 +583,7 @@ def _leaf_outputs(
 
 
 @kernel
-def _leaf_lower(
+def _leaves(
     y: Array,
     leaves: Array,
     leaf_weights_in: Array,
@@ -688,29 +597,27 @@ def _leaf_lower(
     logits: Array,
     reached: Array,
     order: Array,
-    top: int,
+    first: int,
+    last: int,
     start: int,
     stop: int,
 ) -> None:
-    """Take sorted rows from level ``top`` to their leaves, and write what was asked for."""
+    """Take sorted rows from level ``first`` to ``last``; at their leaves, write what is asked."""
     descent = _Descent(x, weights_in, bias_in, 0, True, logits, 0, reached, order)
     scratch = _new_scratch(x)
     depth = logits.shape[2]
     gates = weights_in.shape[1]
     hidden = np.empty((BLOCK_ROWS, leaf_weights_in.shape[2]), x.dtype)
-    if top == 0:  # nobody has touched these rows
-        for row in range(start, stop):
-            reached[row] = 0
-            order[row] = row
+    _start(reached, order, first, start, stop)
     begin = start
     while begin < stop:
-        end = _next_block(descent, begin, stop, top)
-        _descend_block(descent, begin, end, stop, top, depth, scratch)
-        if len(leaves):
+        end = _next_block(descent, begin, stop, first)
+        _descend_block(descent, begin, end, stop, first, last, scratch)
+        if last == depth and len(leaves):
             for k in range(begin, end):
                 leaves[order[k]] = reached[order[k]] - gates
         run = begin
-        while len(y) and run < end:
+        while last == depth and len(y) and run < end:
             after = _run_end(reached, order, run, end)
             _leaf_outputs(
                 y,
@@ -729,47 +636,6 @@ def _leaf_lower(
         begin = end
 
 
-@parallel_kernel
-def _leaf_lower_parallel(
-    y: Array,
-    leaves: Array,
-    leaf_weights_in: Array,
-    leaf_bias_in: Array,
-    leaf_weights_out: Array,
-    leaf_bias_out: Array,
-    activation: int,
-    x: Array,
-    weights_in: Array,
-    bias_in: Array,
-    logits: Array,
-    reached: Array,
-    order: Array,
-    top: int,
-    rows: int,
-    ranges: int,
-) -> None:
-    for part in prange(ranges):
-        start, stop = rows * part // ranges, rows * (part + 1) // ranges
-        _leaf_lower(
-            y,
-            leaves,
-            leaf_weights_in,
-            leaf_bias_in,
-            leaf_weights_out,
-            leaf_bias_out,
-            activation,
-            x,
-            weights_in,
-            bias_in,
-            logits,
-            reached,
-            order,
-            top,
-            start,
-            stop,
-        )
-
-
 # --- Whole batches --------------------------------------------------------------------------------
 
 
@@ -780,27 +646,6 @@ def _top(rows: int, levels: int) -> int:
         return 0
     top = min(top, levels - 2)
     return max(0, top - (levels - top) % 2)  # the levels below are taken in pairs
-
-
-def _descend_to(
-    x: Array,
-    weights_in: Array,
-    bias_in: Array,
-    tree: int,
-    inclusive: bool,
-    logits: Array,
-    slot: int,
-    reached: Array,
-    order: Array,
-) -> int:
-    """Take all rows to the level by whose nodes they are then sorted, and return that level."""
-    rows, _, levels = logits.shape
-    top = _top(rows, levels)
-    if top:
-        arguments = (x, weights_in, bias_in, tree, inclusive, logits, slot, reached, order, top)
-        launch(_upper, _upper_parallel, rows, top * x.shape[1], *arguments)
-        _sort(order, reached, top)
-    return top
 
 
 def _run_paths(
@@ -816,29 +661,17 @@ def _run_paths(
     """Descend tree by tree; ``y`` or ``nodes`` without rows are not written."""
     rows, slots, levels = logits.shape
     x = writable(x)
+    width_in, width_out = x.shape[1], weights_out.shape[2]
     reached, order = np.empty(rows, np.int32), np.empty(rows, np.int32)
+    top = _top(rows, levels)
     for tree in range(len(weights_in)):
-        slot = tree % slots
-        top = _descend_to(x, weights_in, bias_in, tree, False, logits, slot, reached, order)
-        launch(
-            _path_lower,
-            _path_lower_parallel,
-            rows,
-            (levels - top) * x.shape[1] + levels * weights_out.shape[2],
-            y,
-            nodes,
-            weights_out,
-            activation,
-            x,
-            weights_in,
-            bias_in,
-            tree,
-            logits,
-            slot,
-            reached,
-            order,
-            top,
-        )
+        arguments: tuple[Any, ...] = (y, nodes, weights_out, activation, x, weights_in, bias_in)
+        arguments += (tree, logits, tree % slots, reached, order)
+        if top:
+            launch(_paths, rows, top * width_in, *arguments, 0, top)
+            _sort(order, reached, top)
+        work = (levels - top) * width_in + levels * width_out
+        launch(_paths, rows, work, *arguments, top, levels)
 
 
 def _run_leaves(
@@ -854,33 +687,20 @@ def _run_leaves(
     activation: int,
 ) -> None:
     """Descend to the leaves; ``y`` or ``leaves`` without rows are not written."""
-    x = writable(x)
-    depth = len(gate_weights).bit_length()
-    logits = np.empty((len(x), 1, depth), x.dtype)
-    reached, order = np.empty(len(x), np.int32), np.empty(len(x), np.int32)
-    weights_in, bias_in = gate_weights[np.newaxis], gate_bias[np.newaxis]
-    top = _descend_to(x, weights_in, bias_in, 0, True, logits, 0, reached, order)
+    rows, depth = len(x), len(gate_weights).bit_length()
+    logits = np.empty((rows, 1, depth), x.dtype)
+    reached, order = np.empty(rows, np.int32), np.empty(rows, np.int32)
+    arguments: tuple[Any, ...] = (y, leaves)
+    arguments += (leaf_weights_in, leaf_bias_in, leaf_weights_out, leaf_bias_out)
+    arguments += (activation, writable(x), gate_weights[np.newaxis], gate_bias[np.newaxis])
+    arguments += (logits, reached, order)
     _, width_in, neurons = leaf_weights_in.shape
-    launch(
-        _leaf_lower,
-        _leaf_lower_parallel,
-        len(x),
-        (depth - top) * width_in + neurons * (width_in + leaf_weights_out.shape[2]),
-        y,
-        leaves,
-        leaf_weights_in,
-        leaf_bias_in,
-        leaf_weights_out,
-        leaf_bias_out,
-        activation,
-        x,
-        weights_in,
-        bias_in,
-        logits,
-        reached,
-        order,
-        top,
-    )
+    top = _top(rows, depth)
+    if top:
+        launch(_leaves, rows, top * width_in, *arguments, 0, top)
+        _sort(order, reached, top)
+    work = (depth - top) * width_in + neurons * (width_in + leaf_weights_out.shape[2])
+    launch(_leaves, rows, work, *arguments, top, depth)
 
 
 # --- What every backend module exports; `fffcpu.kernels.vectorized` documents it ------------------

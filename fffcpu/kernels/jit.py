@@ -4,9 +4,9 @@ Compilation is lazy: decorating compiles nothing, the first call of a kernel wit
 and leaves the machine code in Numba's cache for the next process. No ``fastmath``: reassociation
 would give one row different bits in different kernels.
 
-A kernel comes as a pair: the serial one takes ``start`` and ``stop`` and does that range of rows;
-the parallel one takes the number of ranges and runs the serial one on each by ``prange``. `launch`
-decides which of the two runs; the threads are those of `fffcpu.kernels.pool`.
+A kernel takes ``start`` and ``stop`` as its last arguments and does that range of rows, or of other
+items. `launch` runs it over all of them: on the caller's thread, or a range on each thread of
+`fffcpu.kernels.pool`. Kernels are made of parts, which only compiled code calls.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numba
 import numpy as np
 from numba import prange
 from numba.core.caching import FunctionCache
+from numba.core.registry import CPUDispatcher
 from numpy.typing import NDArray
 
 from fffcpu.kernels.pool import POOL
@@ -34,8 +35,7 @@ __all__ = [
     "Launch",
     "kernel",
     "launch",
-    "parallel_kernel",
-    "prange",
+    "part",
     "rehearsal",
     "writable",
 ]
@@ -98,7 +98,9 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]  # numba has no type in
 
 
 def _compile(function: Function, **flags: Any) -> Function:
-    dispatcher = numba.njit(nogil=True, error_model="numpy", **flags)(function)
+    dispatcher = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, **flags)(
+        function
+    )
     if JIT:
         try:
             dispatcher._cache = _KernelCache(function)
@@ -108,30 +110,67 @@ def _compile(function: Function, **flags: Any) -> Function:
 
 
 def kernel(function: Function) -> Function:
-    """Compile a function for one thread."""
+    """Compile a function for one thread, that Python calls."""
     return _compile(function)
 
 
-def parallel_kernel(function: Function) -> Function:
-    """Compile a function whose ``prange`` loops run on the pool."""
-    return _compile(function, parallel=True)
+class _Part(CPUDispatcher):  # type: ignore[misc]
+    """A compiled function that Python cannot call, except by way of another one made for that."""
+
+    @functools.cached_property
+    def _entry(self) -> Callable[..., Any]:
+        part = self
+        return numba.njit(error_model="numpy")(lambda *arguments: part(*arguments))  # type: ignore[no-any-return]
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._entry(*arguments)
 
 
-def launch(
-    serial: Callable[..., Any],
-    parallel: Callable[..., Any],
-    items: int,
-    work: int,
-    *arguments: Any,
-) -> None:
+def part(function: Function) -> Function:
+    """Compile a function for kernels to call; without what calls from Python need, a quarter less.
+
+    A call from Python, in a test, still works.
+    """
+    dispatcher: Any = _compile(function, no_cpython_wrapper=True)
+    if JIT:
+        dispatcher.__class__ = _Part
+    return dispatcher  # type: ignore[no-any-return]
+
+
+if JIT:
+    from fffcpu.kernels._address import address, call
+else:
+
+    def address(kernel: Any, arguments: tuple[Any, ...]) -> Any:
+        """Return the kernel itself."""
+        return kernel
+
+    def call(where: Any, arguments: tuple[Any, ...], start: int, stop: int) -> None:
+        """Call a kernel."""
+        where(*arguments, start, stop)
+
+
+def _all_ranges(where: Any, arguments: tuple[Any, ...], items: int, ranges: int) -> None:
+    for k in prange(ranges):
+        call(where, arguments, items * k // ranges, items * (k + 1) // ranges)
+
+
+_run_ranges: Any = _compile(_all_ranges, parallel=True)
+"""Runs the kernel at an address over all items, cut into ranges that threads share."""
+
+
+def _run_on_pool(kernel: Any, arguments: tuple[Any, ...], items: int, wait: bool = False) -> bool:
+    """Run a kernel on the pool; return False if the pool is lost or, unless we wait, busy."""
+    return POOL.run(_run_ranges, (address(kernel, arguments), arguments, items), wait)
+
+
+def launch(kernel: Callable[..., Any], items: int, work: int, *arguments: Any) -> None:
     """Run a kernel over ``items`` rows or tasks, on the pool if that pays.
 
     Parameters
     ----------
-    serial : kernel
-        Called as ``serial(*arguments, start, stop)``.
-    parallel : parallel kernel
-        Called as ``parallel(*arguments, items, ranges)``.
+    kernel : kernel
+        Called as ``kernel(*arguments, start, stop)``.
     items : int
         How many items there are.
     work : int
@@ -139,13 +178,13 @@ def launch(
     """
     rehearsed = _rehearsal.get()
     if rehearsed is not None:
-        rehearsed.launch(serial, parallel, items, arguments)
+        rehearsed.launch(kernel, items, arguments)
     elif (
         items * work < MIN_PARALLEL_WORK
         or POOL.threads == 1
-        or not POOL.run(parallel, (*arguments, items))
+        or not _run_on_pool(kernel, arguments, items)
     ):
-        serial(*arguments, 0, items)
+        kernel(*arguments, 0, items)
 
 
 class Launch(NamedTuple):
@@ -153,6 +192,8 @@ class Launch(NamedTuple):
 
     kernel: str
     """Name of the compiled function."""
+    parallel: bool
+    """Whether it ran on the pool."""
     seconds: float
     """How long it took, from the call to the result."""
     source: str
@@ -160,31 +201,23 @@ class Launch(NamedTuple):
 
 
 class _Rehearsal:
-    """Runs every launch as one of the two kernels of its pair, and notes what came of it."""
+    """Runs every launch on the caller's thread, or every one on the pool; notes what came of it."""
 
     def __init__(self, parallel: bool) -> None:
         self.parallel = parallel
         self.launches: list[Launch] = []
 
-    def launch(
-        self,
-        serial: Callable[..., Any],
-        parallel: Callable[..., Any],
-        items: int,
-        arguments: tuple[Any, ...],
-    ) -> None:
-        if self.parallel and POOL.usable:
-            self._note(parallel, lambda: POOL.run(parallel, (*arguments, items), wait=True))
+    def launch(self, kernel: Callable[..., Any], items: int, arguments: tuple[Any, ...]) -> None:
+        parallel = self.parallel and POOL.usable
+        before, start = _loads(kernel), time.perf_counter()
+        if parallel:
+            _run_on_pool(kernel, arguments, items, wait=True)
         else:
-            self._note(serial, lambda: serial(*arguments, 0, items))
-
-    def _note(self, function: Callable[..., Any], call: Callable[[], object]) -> None:
-        before, start = _loads(function), time.perf_counter()
-        call()
-        seconds, after = time.perf_counter() - start, _loads(function)
+            kernel(*arguments, 0, items)
+        seconds, after = time.perf_counter() - start, _loads(kernel)
         compiled, cached = after.compiled > before.compiled, after.cached > before.cached
         source = "compiled" if compiled else "cache" if cached else "memory"
-        self.launches.append(Launch(function.__name__, seconds, source))
+        self.launches.append(Launch(kernel.__name__, parallel, seconds, source))
 
 
 class _Loads(NamedTuple):
@@ -194,9 +227,13 @@ class _Loads(NamedTuple):
     cached: int
 
 
-def _loads(function: Any) -> _Loads:
-    stats = function.stats
-    return _Loads(sum(stats.cache_misses.values()), sum(stats.cache_hits.values()))
+def _loads(kernel: Any) -> _Loads:
+    """Count those of the kernel and of the loop that shares it among threads."""
+    stats = [function.stats for function in (kernel, _run_ranges)]
+    return _Loads(
+        sum(sum(one.cache_misses.values()) for one in stats),
+        sum(sum(one.cache_hits.values()) for one in stats),
+    )
 
 
 _rehearsal: ContextVar[_Rehearsal | None] = ContextVar("rehearsal", default=None)

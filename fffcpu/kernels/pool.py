@@ -155,6 +155,8 @@ class Pool:
             numba.set_num_threads(self.threads)
             try:
                 parallel(*arguments, self.threads)
+            except SystemError as error:  # how a parallel loop reports what its body raised
+                raise error.__cause__ or error from None
             finally:
                 numba.set_num_threads(callers)
         finally:

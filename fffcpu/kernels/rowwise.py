@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
 from fffcpu.kernels.gradients import path_backward
-from fffcpu.kernels.jit import kernel, launch, parallel_kernel, prange, writable
+from fffcpu.kernels.jit import kernel, launch, part, writable
 from fffcpu.kernels.simd import dot, weighted_sum
 
 __all__ = [
@@ -38,7 +38,7 @@ Array = NDArray[Any]
 # --- One row of FastFeedForward ---------------------------------------------------------------
 
 
-@kernel
+@part
 def _descend(
     logits: Array, nodes: Array, slot: int, x: Array, row: int, weights_in: Array, bias_in: Array
 ) -> None:
@@ -54,7 +54,7 @@ def _descend(
             node = 2 * node + (2 if logit > 0 else 1)
 
 
-@kernel
+@part
 def _offsets(offsets: Array, nodes: Array, slot: int, count: int, width: int) -> None:
     """Write where the weights of the nodes that a row visits start."""
     _, trees, levels = nodes.shape
@@ -63,7 +63,7 @@ def _offsets(offsets: Array, nodes: Array, slot: int, count: int, width: int) ->
             offsets[tree * levels + level] = (tree * count + nodes[slot, tree, level]) * width
 
 
-@kernel
+@part
 def _output(
     y: Array,
     row: int,
@@ -100,15 +100,6 @@ def _path_logits(
         _descend(logits, nodes, row, x, row, weights_in, bias_in)
 
 
-@parallel_kernel
-def _path_logits_parallel(
-    logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array, rows: int, ranges: int
-) -> None:
-    for part in prange(ranges):
-        start, stop = rows * part // ranges, rows * (part + 1) // ranges
-        _path_logits(logits, nodes, x, weights_in, bias_in, start, stop)
-
-
 @kernel
 def _path_infer(
     y: Array,
@@ -133,22 +124,6 @@ def _path_infer(
         _output(y, row, logits, nodes, 0, active, offsets, bias_in, weights_out, activation)
 
 
-@parallel_kernel
-def _path_infer_parallel(
-    y: Array,
-    x: Array,
-    weights_in: Array,
-    bias_in: Array,
-    weights_out: Array,
-    activation: int,
-    rows: int,
-    ranges: int,
-) -> None:
-    for part in prange(ranges):
-        start, stop = rows * part // ranges, rows * (part + 1) // ranges
-        _path_infer(y, x, weights_in, bias_in, weights_out, activation, start, stop)
-
-
 @kernel
 def _path_forward(
     y: Array,
@@ -170,30 +145,10 @@ def _path_forward(
         _output(y, row, logits, nodes, row, active, offsets, bias_in, weights_out, activation)
 
 
-@parallel_kernel
-def _path_forward_parallel(
-    y: Array,
-    logits: Array,
-    nodes: Array,
-    x: Array,
-    weights_in: Array,
-    bias_in: Array,
-    weights_out: Array,
-    activation: int,
-    rows: int,
-    ranges: int,
-) -> None:
-    for part in prange(ranges):
-        start, stop = rows * part // ranges, rows * (part + 1) // ranges
-        _path_forward(
-            y, logits, nodes, x, weights_in, bias_in, weights_out, activation, start, stop
-        )
-
-
 # --- Ranges of rows of LeafFeedForward ----------------------------------------------------------
 
 
-@kernel
+@part
 def _descend_gates(x: Array, row: int, gate_weights: Array, gate_bias: Array) -> tuple[int, bool]:
     """Return the leaf a row reaches, and whether every logit on its way was finite."""
     gates, width = gate_weights.shape
@@ -214,16 +169,7 @@ def _leaf_route(
         leaves[row], _ = _descend_gates(x, row, gate_weights, gate_bias)
 
 
-@parallel_kernel
-def _leaf_route_parallel(
-    leaves: Array, x: Array, gate_weights: Array, gate_bias: Array, rows: int, ranges: int
-) -> None:
-    for part in prange(ranges):
-        start, stop = rows * part // ranges, rows * (part + 1) // ranges
-        _leaf_route(leaves, x, gate_weights, gate_bias, start, stop)
-
-
-@kernel
+@part
 def _consecutive(offsets: Array, first: int, step: int) -> None:
     """Fill with ``first``, ``first + step``, ...: where the rows of a matrix start."""
     for k in range(offsets.size):
@@ -270,37 +216,6 @@ def _leaf_infer(
             y[row, column] += leaf_bias_out[leaf, column]
 
 
-@parallel_kernel
-def _leaf_infer_parallel(
-    y: Array,
-    x: Array,
-    gate_weights: Array,
-    gate_bias: Array,
-    leaf_weights_in: Array,
-    leaf_bias_in: Array,
-    leaf_weights_out: Array,
-    leaf_bias_out: Array,
-    activation: int,
-    rows: int,
-    ranges: int,
-) -> None:
-    for part in prange(ranges):
-        start, stop = rows * part // ranges, rows * (part + 1) // ranges
-        _leaf_infer(
-            y,
-            x,
-            gate_weights,
-            gate_bias,
-            leaf_weights_in,
-            leaf_bias_in,
-            leaf_weights_out,
-            leaf_bias_out,
-            activation,
-            start,
-            stop,
-        )
-
-
 # --- What every backend module exports; `fffcpu.kernels.vectorized` documents it ----------------
 
 
@@ -309,7 +224,7 @@ def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_i
     rows, trees, levels = logits.shape
     work = trees * levels * x.shape[1]
     arguments = (logits, nodes, writable(x), weights_in, bias_in)
-    launch(_path_logits, _path_logits_parallel, rows, work, *arguments)
+    launch(_path_logits, rows, work, *arguments)
 
 
 def path_infer(
@@ -323,7 +238,6 @@ def path_infer(
     trees, count, width = weights_in.shape
     launch(
         _path_infer,
-        _path_infer_parallel,
         len(x),
         trees * count.bit_length() * (width + y.shape[1]),
         y,
@@ -349,14 +263,14 @@ def path_forward(
     rows, trees, levels = logits.shape
     work = trees * levels * (x.shape[1] + y.shape[1])
     arguments = (y, logits, nodes, writable(x), weights_in, bias_in, weights_out, activation)
-    launch(_path_forward, _path_forward_parallel, rows, work, *arguments)
+    launch(_path_forward, rows, work, *arguments)
 
 
 def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -> None:
     """Leaf that each row reaches in LeafFeedForward."""
     work = len(gate_bias).bit_length() * x.shape[1]
     arguments = (leaves, writable(x), gate_weights, gate_bias)
-    launch(_leaf_route, _leaf_route_parallel, len(x), work, *arguments)
+    launch(_leaf_route, len(x), work, *arguments)
 
 
 def leaf_infer(
@@ -375,7 +289,6 @@ def leaf_infer(
     work = len(gate_bias).bit_length() * width + hidden * (width + y.shape[1])
     launch(
         _leaf_infer,
-        _leaf_infer_parallel,
         len(x),
         work,
         y,

@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.kernels.jit import JIT, kernel
+from fffcpu.kernels.jit import JIT, part
 from fffcpu.lowbit import from_bfloat16
 
 __all__ = [
@@ -256,7 +256,7 @@ else:
     load_register, load_register_partial = load, load_partial
 
 
-@kernel
+@part
 def dot(a: Array, a_at: int, b: Array, b_at: int, width: int) -> Any:
     """Dot product of two runs of ``width`` elements, in the order the module's text fixes."""
     step = lanes(a)
@@ -275,7 +275,7 @@ def dot(a: Array, a_at: int, b: Array, b_at: int, width: int) -> Any:
     return ordered_sum(add(even, odd))
 
 
-@kernel
+@part
 def weighted_sum(
     out: Array,
     out_at: int,
@@ -334,7 +334,7 @@ def weighted_sum(
         store_partial(out, out_at + column, sum0, left)
 
 
-@kernel
+@part
 def dots(
     products: Array,
     scratch: Array,
@@ -377,14 +377,14 @@ def dots(
     whole = width - width % step
     turns = step // size
     for turn in range(turns):
-        part = turn * size
+        lane = turn * size
         s00 = s01 = s02 = register_zeros(x)
         s10 = s11 = s12 = register_zeros(x)
         s20 = s21 = s22 = register_zeros(x)
         s30 = s31 = s32 = register_zeros(x)
-        for column in range(part, whole + part, step):
+        for column in range(lane, whole + lane, step):
             if turn < 2:
-                byte = (column - part) * x.itemsize + turn % 2 * VECTOR_BYTES
+                byte = (column - lane) * x.itemsize + turn % 2 * VECTOR_BYTES
                 prefetch(ahead0 + byte)
                 prefetch(ahead1 + byte)
                 prefetch(ahead2 + byte)
@@ -400,9 +400,9 @@ def dots(
             s20, s21, s22 = fma(v, w0, s20), fma(v, w1, s21), fma(v, w2, s22)
             v = load_register(x, row3 + column)
             s30, s31, s32 = fma(v, w0, s30), fma(v, w1, s31), fma(v, w2, s32)
-        left = width - whole - part
+        left = width - whole - lane
         if left > 0:
-            column = whole + part
+            column = whole + lane
             w0 = load_register_partial(weights, node0 + column, left)
             w1 = load_register_partial(weights, node1 + column, left)
             w2 = load_register_partial(weights, node2 + column, left)
@@ -416,9 +416,9 @@ def dots(
             s30, s31, s32 = fma(v, w0, s30), fma(v, w1, s31), fma(v, w2, s32)
         sums = (s00, s01, s02, s10, s11, s12, s20, s21, s22, s30, s31, s32)
         if turn < turns // 2:  # an even vector, or a part of one
-            store_sums(scratch, 12 * part, sums)
+            store_sums(scratch, 12 * lane, sums)
             continue
-        sums = add_sums(scratch, 12 * (part - lanes(x)), sums)
+        sums = add_sums(scratch, 12 * (lane - lanes(x)), sums)
         if turn < turns - 1:
             store_sums(scratch, 0, sums)
         elif turns > 2:
@@ -427,7 +427,7 @@ def dots(
             ordered_sums(products, sums)
 
 
-@kernel
+@part
 def weighted_sums(
     out: Array,
     out0: int,
@@ -562,7 +562,7 @@ def weighted_sums(
                 )
 
 
-@kernel
+@part
 def row_products(
     out: Array,
     out0: int,
@@ -650,7 +650,7 @@ def row_products(
         store_partial(out, out3 + column, d0, left)
 
 
-@kernel
+@part
 def outer_sums(
     sums: Array,
     node0: int,
