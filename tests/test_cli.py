@@ -606,14 +606,15 @@ def test_warmup_tells_what_it_compiled_and_where_that_lies(command):
     status, out, err = command("warmup", "--dtype", "float32", "float64", "--training")
     assert (status, err) == (0, "")
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["layer", "dtype", "call", "kernel", "seconds", "from"]
+    assert lines[0] == ["layer", "dtype", "call", "kernel", "on", "seconds", "from"]
     rows = lines[1 : lines.index([])]
+    assert len({(row[1], row[3], row[4]) for row in rows}) == len(rows), "listed twice"
     kernels_seen = {(row[1], row[3]) for row in rows}
-    assert len(kernels_seen) == len(rows), "a kernel is listed twice"
     for dtype in ("float32", "float64"):
         assert {(dtype, "_path_infer"), (dtype, "_leaf_infer")} <= kernels_seen
         assert (dtype, "_path_gradients") in kernels_seen
-    assert {row[5] for row in rows} <= {"compiled", "cache", "memory"}
+    assert {row[4] for row in rows} <= {"caller", "pool"}
+    assert {row[6] for row in rows} <= {"compiled", "cache", "memory"}
     assert f"of {len(rows)} kernels" in out
     assert out.splitlines()[-1].startswith("kept in ")
 
@@ -626,7 +627,7 @@ def test_warmup_of_a_file_in_json(command, tmp_path):
     report = json.loads(out)
     assert set(report) == {"cache", "kernels"}
     assert {one["layer"] for one in report["kernels"]} == {"LeafFeedForward"}
-    names = ["layer", "dtype", "call", "kernel", "seconds", "source"]
+    names = ["layer", "dtype", "call", "kernel", "parallel", "seconds", "source"]
     assert all(list(one) == names for one in report["kernels"])
 
 
