@@ -1,4 +1,4 @@
-"""Numba kernels in which one row descends at a time, and threads share the rows.
+"""Numba kernels in which each row descends by itself, and threads share the rows.
 
 The backend functions do what `fffcpu.kernels.vectorized` says. A row reads its nodes' weights as
 runs of contiguous memory, level by level::
@@ -9,6 +9,9 @@ runs of contiguous memory, level by level::
                              ...
                              node 5 |################|
     weights_out (T, N, O)    the same nodes again, all at once: y is written in one pass
+
+A few rows take each level in turn, before any goes on to the next: a row's next node is known only
+when its dot product is done, and the processor can fetch another row's weights meanwhile.
 """
 
 from __future__ import annotations
@@ -35,23 +38,37 @@ __all__ = [
 
 Array = NDArray[Any]
 
-# --- One row of FastFeedForward ---------------------------------------------------------------
+TOGETHER = 16
+"""Rows that take each level in turn."""
+
+# --- A few rows of FastFeedForward --------------------------------------------------------------
 
 
 @part
 def _descend(
-    logits: Array, nodes: Array, slot: int, x: Array, row: int, weights_in: Array, bias_in: Array
+    logits: Array,
+    nodes: Array,
+    slot: int,
+    x: Array,
+    row: int,
+    rows: int,
+    weights_in: Array,
+    bias_in: Array,
 ) -> None:
-    """Write one row's path through every tree to ``logits[slot]`` and ``nodes[slot]``."""
+    """Write the paths of rows from ``row`` on to ``logits`` and ``nodes``, from ``slot`` on."""
     trees, count, width = weights_in.shape
     for tree in range(trees):
-        node = 0
+        for k in range(rows):
+            nodes[slot + k, tree, 0] = 0
         for level in range(logits.shape[2]):
-            product = dot(weights_in, (tree * count + node) * width, x, row * width, width)
-            logit = finished_logit(product, bias_in, tree, node)
-            logits[slot, tree, level] = logit
-            nodes[slot, tree, level] = node
-            node = 2 * node + (2 if logit > 0 else 1)
+            for k in range(rows):
+                node = nodes[slot + k, tree, level]
+                at = (tree * count + node) * width
+                product = dot(weights_in, at, x, (row + k) * width, width)
+                logit = finished_logit(product, bias_in, tree, node)
+                logits[slot + k, tree, level] = logit
+                if level + 1 < logits.shape[2]:
+                    nodes[slot + k, tree, level + 1] = 2 * node + (2 if logit > 0 else 1)
 
 
 @part
@@ -96,8 +113,8 @@ def _output(
 def _path_logits(
     logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array, start: int, stop: int
 ) -> None:
-    for row in range(start, stop):
-        _descend(logits, nodes, row, x, row, weights_in, bias_in)
+    for row in range(start, stop, TOGETHER):
+        _descend(logits, nodes, row, x, row, min(TOGETHER, stop - row), weights_in, bias_in)
 
 
 @kernel
@@ -115,13 +132,16 @@ def _path_infer(
     levels = 0
     while count >> levels:
         levels += 1
-    logits = np.empty((1, trees, levels), x.dtype)
-    nodes = np.empty((1, trees, levels), np.int32)
+    together = min(TOGETHER, stop - start)
+    logits = np.empty((together, trees, levels), x.dtype)
+    nodes = np.empty((together, trees, levels), np.int32)
+    active = np.empty(trees * levels, x.dtype)
     offsets = np.empty(trees * levels, np.int64)
-    active = logits.reshape(-1)  # the logits of one row are overwritten by their activations
-    for row in range(start, stop):
-        _descend(logits, nodes, 0, x, row, weights_in, bias_in)
-        _output(y, row, logits, nodes, 0, active, offsets, bias_in, weights_out, activation)
+    for row in range(start, stop, TOGETHER):
+        rows = min(TOGETHER, stop - row)
+        _descend(logits, nodes, 0, x, row, rows, weights_in, bias_in)
+        for k in range(rows):
+            _output(y, row + k, logits, nodes, k, active, offsets, bias_in, weights_out, activation)
 
 
 @kernel
@@ -140,9 +160,11 @@ def _path_forward(
     _, trees, levels = logits.shape
     active = np.empty(trees * levels, x.dtype)
     offsets = np.empty(trees * levels, np.int64)
-    for row in range(start, stop):
-        _descend(logits, nodes, row, x, row, weights_in, bias_in)
-        _output(y, row, logits, nodes, row, active, offsets, bias_in, weights_out, activation)
+    for first in range(start, stop, TOGETHER):
+        rows = min(TOGETHER, stop - first)
+        _descend(logits, nodes, first, x, first, rows, weights_in, bias_in)
+        for row in range(first, first + rows):
+            _output(y, row, logits, nodes, row, active, offsets, bias_in, weights_out, activation)
 
 
 # --- Ranges of rows of LeafFeedForward ----------------------------------------------------------
