@@ -22,6 +22,7 @@ from test_kernels import run_forward, run_infer, run_leaf, run_logits
 from fffcpu import FastFeedForward, LeafFeedForward
 from fffcpu.kernels import grouped, jit, rowwise
 from fffcpu.kernels.pool import POOL
+from fffcpu.parameters import aligned_empty
 
 
 def assert_same_bits(problem):
@@ -89,6 +90,25 @@ def test_the_bits_are_those_of_the_row_kernels_in_large_batches(
             patch.setattr(jit, "MIN_PARALLEL_WORK", 1)
             assert_same_bits(path)
             assert_same_bits_of_leaves(leaf)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trees", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("width", [64, 80, 70])
+def test_stores_past_the_caches_write_the_same(trees, dtype, width):
+    """Rows of whole cache lines, some of which registers do not fill in threes, and others."""
+    layer = FastFeedForward(width, width, 4, trees, dtype=dtype, rng=0)
+    x = np.random.default_rng(1).standard_normal((203, width)).astype(dtype)
+    expected = np.empty_like(x)
+    rowwise.path_infer(expected, x, *layer._weights, layer._activation)
+    for offset in (0, 1):  # a cache line's start, and not
+        memory = aligned_empty((x.size + 8,), dtype)
+        memory[:] = -1
+        y = memory[offset : offset + x.size].reshape(x.shape)
+        grouped.path_infer(y, x, *layer._weights, layer._activation)
+        np.testing.assert_array_equal(y, expected)
+        assert (memory[offset + x.size :] == -1).all()
 
 
 @pytest.mark.parametrize(

@@ -250,6 +250,29 @@ def store(typingctx: Any, array: Any, at: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def stream(typingctx: Any, array: Any, at: Any, vector: Any) -> Any:
+    _vector_of(array)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _pointer(context, builder, array, arguments, vector)
+        size = vector.lanes * array.dtype.bitwidth // 8
+        instruction = builder.store(arguments[2], pointer, align=size)
+        instruction.set_metadata("nontemporal", builder.module.add_metadata([_INT32(1)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), codegen
+
+
+@intrinsic
+def fence(typingctx: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
 def store_partial(typingctx: Any, array: Any, at: Any, vector: Any, count: Any) -> Any:
     _vector_of(array)
 

@@ -25,7 +25,16 @@ from numpy.typing import NDArray
 
 from fffcpu.kernels.elementwise import activate_run, backpropagate_run
 from fffcpu.kernels.jit import kernel, launch, part, writable
-from fffcpu.kernels.simd import dot, dots, lanes, outer_sums, weighted_sum, weighted_sums
+from fffcpu.kernels.simd import (
+    dot,
+    dots,
+    fence,
+    lanes,
+    may_stream,
+    outer_sums,
+    weighted_sum,
+    weighted_sums,
+)
 
 __all__ = ["path_backward"]
 
@@ -121,6 +130,9 @@ def _path_deltas(
     rows = np.empty(4, np.int64)
     d_active, own = np.empty(4 * levels, dx.dtype), np.empty(levels, dx.dtype)
     offsets = np.empty(4 * levels, np.int64)
+    dx_at, dx_bytes = dx.ctypes.data, input_width * dx.itemsize
+    dy_at, dy_bytes = dy.ctypes.data, output_width * dy.itemsize
+    past = may_stream(dx) and tree + 1 == trees
     for k in range(start, stop, 4):
         for i in range(4):
             rows[i] = order[min(k + i, stop - 1)]
@@ -161,15 +173,17 @@ def _path_deltas(
             0,
             input_width,
             tree > 0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
+            past,
+            dy_at + int(order[min(k + 4, stop - 1)]) * dy_bytes,
+            dy_at + int(order[min(k + 5, stop - 1)]) * dy_bytes,
+            dy_at + int(order[min(k + 6, stop - 1)]) * dy_bytes,
+            dy_at + int(order[min(k + 7, stop - 1)]) * dy_bytes,
+            dx_at + int(order[min(k + 4, stop - 1)]) * dx_bytes,
+            dx_at + int(order[min(k + 5, stop - 1)]) * dx_bytes,
+            dx_at + int(order[min(k + 6, stop - 1)]) * dx_bytes,
+            dx_at + int(order[min(k + 7, stop - 1)]) * dx_bytes,
         )
+    fence()
 
 
 @part

@@ -42,8 +42,10 @@ from fffcpu.kernels.simd import (
     add,
     dot,
     dots,
+    fence,
     lanes,
     load_partial,
+    may_stream,
     row_products,
     store_partial,
     weighted_sums,
@@ -408,6 +410,7 @@ def _path_outputs(
             common += 1
         shared[k // 4] = common
     y_at, weights_at = y.ctypes.data, weights_out.ctypes.data
+    past = may_stream(y) and tree + 1 == len(weights_out)  # the last tree is done with y
     ahead = np.empty(4, np.int64)
     for k in range(begin, end, 4):
         ahead[:] = weights_at + offsets[(k - begin) * levels] * weights_out.itemsize
@@ -434,6 +437,7 @@ def _path_outputs(
             0,
             width,
             tree > 0,
+            past,
             ahead[0],
             ahead[1],
             ahead[2],
@@ -483,6 +487,7 @@ def _paths(
                 for level in range(levels):
                     nodes[row, slot, level] = ((reached[row] + 1) >> (levels - level)) - 1
         begin = end
+    fence()
 
 
 # --- LeafFeedForward ------------------------------------------------------------------------------

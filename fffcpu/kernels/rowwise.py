@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
 from fffcpu.kernels.gradients import path_backward
 from fffcpu.kernels.jit import kernel, launch, part, writable
-from fffcpu.kernels.simd import dot, weighted_sum
+from fffcpu.kernels.simd import dot, prefetch_run, weighted_sum
 
 __all__ = [
     "leaf_infer",
@@ -54,9 +54,15 @@ def _descend(
     rows: int,
     weights_in: Array,
     bias_in: Array,
+    weights_out: Array,
 ) -> None:
-    """Write the paths of rows from ``row`` on to ``logits`` and ``nodes``, from ``slot`` on."""
+    """Write the paths of rows from ``row`` on to ``logits`` and ``nodes``, from ``slot`` on.
+
+    Weights are fetched into the cache as soon as it is known that they are needed: ``weights_out``,
+    which may have a width of 0, too.
+    """
     trees, count, width = weights_in.shape
+    width_out = weights_out.shape[2]
     for tree in range(trees):
         for k in range(rows):
             nodes[slot + k, tree, 0] = 0
@@ -67,8 +73,11 @@ def _descend(
                 product = dot(weights_in, at, x, (row + k) * width, width)
                 logit = finished_logit(product, bias_in, tree, node)
                 logits[slot + k, tree, level] = logit
+                prefetch_run(weights_out, (tree * count + node) * width_out, width_out)
                 if level + 1 < logits.shape[2]:
-                    nodes[slot + k, tree, level + 1] = 2 * node + (2 if logit > 0 else 1)
+                    child = 2 * node + (2 if logit > 0 else 1)
+                    nodes[slot + k, tree, level + 1] = child
+                    prefetch_run(weights_in, (tree * count + child) * width, width)
 
 
 @part
@@ -113,8 +122,11 @@ def _output(
 def _path_logits(
     logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array, start: int, stop: int
 ) -> None:
+    nothing = np.empty((len(weights_in), 1, 0), x.dtype)
     for row in range(start, stop, TOGETHER):
-        _descend(logits, nodes, row, x, row, min(TOGETHER, stop - row), weights_in, bias_in)
+        _descend(
+            logits, nodes, row, x, row, min(TOGETHER, stop - row), weights_in, bias_in, nothing
+        )
 
 
 @kernel
@@ -139,7 +151,7 @@ def _path_infer(
     offsets = np.empty(trees * levels, np.int64)
     for row in range(start, stop, TOGETHER):
         rows = min(TOGETHER, stop - row)
-        _descend(logits, nodes, 0, x, row, rows, weights_in, bias_in)
+        _descend(logits, nodes, 0, x, row, rows, weights_in, bias_in, weights_out)
         for k in range(rows):
             _output(y, row + k, logits, nodes, k, active, offsets, bias_in, weights_out, activation)
 
@@ -162,7 +174,7 @@ def _path_forward(
     offsets = np.empty(trees * levels, np.int64)
     for first in range(start, stop, TOGETHER):
         rows = min(TOGETHER, stop - first)
-        _descend(logits, nodes, first, x, first, rows, weights_in, bias_in)
+        _descend(logits, nodes, first, x, first, rows, weights_in, bias_in, weights_out)
         for row in range(first, first + rows):
             _output(y, row, logits, nodes, row, active, offsets, bias_in, weights_out, activation)
 

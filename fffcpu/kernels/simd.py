@@ -47,6 +47,7 @@ __all__ = [
     "dot",
     "dots",
     "element",
+    "fence",
     "fma",
     "lanes",
     "load",
@@ -54,11 +55,13 @@ __all__ = [
     "load_register",
     "load_register_partial",
     "low_bits_to_exponent",
+    "may_stream",
     "multiply",
     "ordered_sum",
     "outer_sums",
     "polynomial",
     "prefetch",
+    "prefetch_run",
     "prefetch_write",
     "register_lanes",
     "register_zeros",
@@ -67,6 +70,7 @@ __all__ = [
     "row_products",
     "store",
     "store_partial",
+    "stream",
     "subtract",
     "weighted_sum",
     "weighted_sums",
@@ -86,6 +90,7 @@ if JIT:
         constant,
         divide,
         element,
+        fence,
         fma,
         lanes,
         load,
@@ -106,6 +111,7 @@ if JIT:
         store,
         store_partial,
         store_sums,
+        stream,
         subtract,
         where_greater,
         zeros,
@@ -159,6 +165,11 @@ else:
     def store(array: Array, at: int, vector: Array) -> None:
         """Write a vector to the elements from place ``at`` on."""
         array.reshape(-1)[at : at + lanes(array)] = vector
+
+    stream = store
+
+    def fence() -> None:
+        """Nothing: plain Python writes in order."""
 
     def store_partial(array: Array, at: int, vector: Array, count: int) -> None:
         """Like ``store``, but only the first ``count`` lanes."""
@@ -254,6 +265,25 @@ else:
     # A register is a whole vector.
     register_lanes, register_zeros, repeat_register = lanes, zeros, repeat
     load_register, load_register_partial = load, load_partial
+
+
+@part
+def prefetch_run(array: Array, at: int, count: int) -> None:
+    """Fetch ``count`` elements from place ``at`` on into the second-level cache."""
+    address = array.ctypes.data + at * array.itemsize
+    for byte in range(0, count * array.itemsize, VECTOR_BYTES):
+        prefetch(address + byte)
+
+
+@part
+def may_stream(array: Array) -> bool:
+    """Whether the rows of an array are whole cache lines, each of which one register writes.
+
+    Only then are stores past the caches faster: half a line takes a trip to memory of its own.
+    """
+    row_bytes = array.shape[-1] * array.itemsize
+    whole = array.ctypes.data % VECTOR_BYTES == 0 and row_bytes % VECTOR_BYTES == 0
+    return whole and register_lanes(array) * array.itemsize == VECTOR_BYTES
 
 
 @part
@@ -443,6 +473,7 @@ def weighted_sums(
     start: int,
     stop: int,
     onto: bool,
+    past: bool,
     ahead0: int,
     ahead1: int,
     ahead2: int,
@@ -471,11 +502,15 @@ def weighted_sums(
         The columns.
     onto : bool
         Whether sums start from what ``out`` holds, and not from 0.
+    past : bool
+        Whether to store past the caches, which nobody will read from soon; `may_stream` must allow
+        it, all places and ``start`` must be those of whole cache lines, and the caller must end
+        with a `fence`.
     ahead0, ahead1, ahead2, ahead3 : int
         Addresses of runs of memory, as long as a row, to fetch into the cache meanwhile; any
         address is safe.
     next0, next1, next2, next3 : int
-        The same, of memory that will be written.
+        The same, of memory that will be written, unless past the caches.
     """
     size = register_lanes(out)
     whole = start + (stop - start) // (3 * size) * (3 * size)
@@ -487,10 +522,11 @@ def weighted_sums(
             prefetch(ahead1 + byte)
             prefetch(ahead2 + byte)
             prefetch(ahead3 + byte)
-            prefetch_write(next0 + byte)
-            prefetch_write(next1 + byte)
-            prefetch_write(next2 + byte)
-            prefetch_write(next3 + byte)
+            if not past:
+                prefetch_write(next0 + byte)
+                prefetch_write(next1 + byte)
+                prefetch_write(next2 + byte)
+                prefetch_write(next3 + byte)
         a0 = a1 = a2 = b0 = b1 = b2 = register_zeros(out)
         c0 = c1 = c2 = d0 = d1 = d2 = register_zeros(out)
         if onto:
@@ -539,18 +575,32 @@ def weighted_sums(
             d0 = fma(weight, load_register(rows, at), d0)
             d1 = fma(weight, load_register(rows, at + size), d1)
             d2 = fma(weight, load_register(rows, at + 2 * size), d2)
-        store(out, out0 + column, a0)
-        store(out, out0 + middle, a1)
-        store(out, out0 + right, a2)
-        store(out, out1 + column, b0)
-        store(out, out1 + middle, b1)
-        store(out, out1 + right, b2)
-        store(out, out2 + column, c0)
-        store(out, out2 + middle, c1)
-        store(out, out2 + right, c2)
-        store(out, out3 + column, d0)
-        store(out, out3 + middle, d1)
-        store(out, out3 + right, d2)
+        if past:
+            stream(out, out0 + column, a0)
+            stream(out, out0 + middle, a1)
+            stream(out, out0 + right, a2)
+            stream(out, out1 + column, b0)
+            stream(out, out1 + middle, b1)
+            stream(out, out1 + right, b2)
+            stream(out, out2 + column, c0)
+            stream(out, out2 + middle, c1)
+            stream(out, out2 + right, c2)
+            stream(out, out3 + column, d0)
+            stream(out, out3 + middle, d1)
+            stream(out, out3 + right, d2)
+        else:
+            store(out, out0 + column, a0)
+            store(out, out0 + middle, a1)
+            store(out, out0 + right, a2)
+            store(out, out1 + column, b0)
+            store(out, out1 + middle, b1)
+            store(out, out1 + right, b2)
+            store(out, out2 + column, c0)
+            store(out, out2 + middle, c1)
+            store(out, out2 + right, c2)
+            store(out, out3 + column, d0)
+            store(out, out3 + middle, d1)
+            store(out, out3 + right, d2)
     if whole < stop:
         # Equal places are neighbours: none may be added to twice.
         places = (out0, out1, out2, out3)

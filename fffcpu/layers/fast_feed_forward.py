@@ -20,9 +20,9 @@ from fffcpu import kernels
 from fffcpu.config import FastFeedForwardConfig, QuantizedFastFeedForwardConfig
 from fffcpu.errors import ArgumentError, ShapeError
 from fffcpu.inputs import as_rows
-from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
+from fffcpu.layers.layer import Layer, as_parameter, empty_output, parameter_dtype
 from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weights, widen_weights
-from fffcpu.parameters import Parameters, generator, uniform
+from fffcpu.parameters import Parameters, aligned_empty, generator, uniform
 from fffcpu.tree import depth_of
 
 __all__ = ["FastFeedForward", "PathCache", "QuantizedFastFeedForward", "cmm"]
@@ -204,7 +204,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         """
         rows, leading = self._rows(x)
         weights_in, _, weights_out = self._weights
-        y = np.empty((len(rows), weights_out.shape[2]), self._dtype)
+        y = empty_output(len(rows), weights_out.shape[2], self._dtype)
         logits, nodes = _empty_paths(rows, weights_in)
         backend = kernels.choose(len(rows), self._weights)
         backend.path_forward(y, logits, nodes, rows, *self._weights, self._activation)
@@ -244,10 +244,10 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
                 "argument 'cache' must hold nodes of this layer's trees, got others"
             )
         upstream = self._upstream(dy, cache.leading)
-        dx = np.empty(cache.x.shape, self._dtype)
-        d_weights_in = np.zeros(shape, self._dtype)
+        dx = empty_output(len(cache.x), width, self._dtype)
+        d_weights_in = _zeros(shape, self._dtype)
         d_bias_in = np.zeros(shape[:2], self._dtype)
-        d_weights_out = np.zeros(weights_out.shape, self._dtype)
+        d_weights_out = _zeros(weights_out.shape, self._dtype)
         kernels.choose(len(cache.x), self._weights).path_backward(
             dx,
             d_weights_in,
@@ -403,6 +403,17 @@ def _empty_paths(rows: Array, weights_in: Array) -> tuple[Array, Array]:
     """Return uninitialised logits and nodes of shape (B, T, L)."""
     shape = (len(rows), *_path_shape(weights_in))
     return np.empty(shape, rows.dtype), np.empty(shape, np.int32)
+
+
+def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return aligned zeros whose pages are there already.
+
+    Kernels write gradients column by column, in blocks, and would ask the system for one page of
+    `numpy.zeros` after the other.
+    """
+    zeros = aligned_empty(shape, dtype)
+    zeros.fill(0)
+    return zeros
 
 
 def _paths(rows: Array, weights_in: Array, bias_in: Array) -> tuple[Array, Array]:

@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from fffcpu.config import Activation, LayerConfig, numpy_dtype
 from fffcpu.errors import ArgumentTypeError, CheckpointError, ShapeError, describe
 from fffcpu.inputs import as_real_array, as_rows, check_out
-from fffcpu.parameters import Parameters
+from fffcpu.parameters import Parameters, aligned_empty
 
-__all__ = ["Layer", "parameter_dtype"]
+__all__ = ["Layer", "empty_output", "parameter_dtype"]
+
+ALIGNED_ROWS = 256
+"""Rows from which on an output is aligned to cache lines; to align it takes a few microseconds."""
 
 Array = NDArray[Any]
 Config = TypeVar("Config", bound=LayerConfig)
@@ -147,16 +150,16 @@ class Layer(Generic[Config]):
         # Rows as they should be come first: one of them takes a few microseconds, this included.
         if _is_ready(x, dtype) and len(x.shape) == 2 and x.shape[1] == config.input_dim:
             if out is None:
-                y = np.empty((x.shape[0], width), dtype)
+                y = empty_output(x.shape[0], width, dtype)
                 self._compute(y, x)
                 return y
-            if _is_ready(out, dtype) and out.shape == (x.shape[0], width) and out.flags.writeable:
-                if not np.may_share_memory(out, x):
-                    self._compute(out, x)
-                    return out
+            fits = _is_ready(out, dtype) and out.shape == (x.shape[0], width)
+            if fits and out.flags.writeable and not np.may_share_memory(out, x):
+                self._compute(out, x)
+                return out
         rows, leading = self._rows(x)
         if out is None:
-            y = np.empty((len(rows), width), dtype)
+            y = empty_output(len(rows), width, dtype)
             self._compute(y, rows)
             return y.reshape(*leading, width)
         check_out(out, (*leading, width), dtype)
@@ -223,6 +226,12 @@ def _is_ready(array: Any, dtype: np.dtype[Any]) -> bool:
         return False
     flags = array.flags
     return flags.c_contiguous and flags.aligned
+
+
+def empty_output(rows: int, width: int, dtype: np.dtype[Any]) -> Array:
+    """Return uninitialised memory for an output (rows, width)."""
+    shape = (rows, width)
+    return np.empty(shape, dtype) if rows < ALIGNED_ROWS else aligned_empty(shape, dtype)
 
 
 def as_parameter(value: Any, name: str, axes: int) -> Array:
