@@ -8,6 +8,7 @@ as the tree and runs in CuPy or PyTorch, whichever is installed, in float32 with
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import os
 import shlex
@@ -52,7 +53,7 @@ def main() -> None:
     shape = PathShape(5, 4, 2, 1) if options.quick else BERT_BASE
     layer = fffcpu.FastFeedForward(*shape, rng=0)
     dense = fffcpu.DenseFeedForward(shape.input_dim, shape.output_dim, layer.config.neurons, rng=0)
-    peers = {name: make for name, make in PEERS.items() if importlib.util.find_spec(name)}
+    peers = {name: make for name, make in PEERS.items() if serves_a_gpu(name)}
     print(heading(backend, layer))
     for rows in options.rows:
         batches = distinct_batches(rows, shape.input_dim, rng=1)
@@ -64,7 +65,15 @@ def main() -> None:
             print(line, flush=True)
     for name in PEERS:
         if name not in peers:
-            print(f"\nLeft out, not installed: dense by {name}.")
+            print(f"\nLeft out, not installed or without a GPU: dense by {name}.")
+
+
+def serves_a_gpu(name: str) -> bool:
+    """Whether a peer is installed, and finds a GPU: PyTorch also comes built for CPUs alone."""
+    if not importlib.util.find_spec(name):
+        return False
+    peer = importlib.import_module(name)
+    return bool(peer.cuda.is_available())
 
 
 def parse() -> argparse.Namespace:

@@ -58,8 +58,8 @@ def _descend(
 ) -> None:
     """Write the paths of rows from ``row`` on to ``logits`` and ``nodes``, from ``slot`` on.
 
-    Weights are fetched into the cache as soon as it is known that they are needed: ``weights_out``,
-    which may have a width of 0, too.
+    As soon as a node's logit is known, its row of ``weights_out`` and the next node's of
+    ``weights_in`` are fetched into the cache; of a ``weights_out`` of width 0 nothing is.
     """
     trees, count, width = weights_in.shape
     width_out = weights_out.shape[2]
@@ -68,7 +68,7 @@ def _descend(
             nodes[slot + k, tree, 0] = 0
         for level in range(logits.shape[2]):
             for k in range(rows):
-                node = nodes[slot + k, tree, level]
+                node = int(nodes[slot + k, tree, level])
                 at = (tree * count + node) * width
                 product = dot(weights_in, at, x, (row + k) * width, width)
                 logit = finished_logit(product, bias_in, tree, node)
@@ -122,7 +122,7 @@ def _output(
 def _path_logits(
     logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array, start: int, stop: int
 ) -> None:
-    nothing = np.empty((len(weights_in), 1, 0), x.dtype)
+    nothing = weights_in[:, :, :0].copy()
     for row in range(start, stop, TOGETHER):
         _descend(
             logits, nodes, row, x, row, min(TOGETHER, stop - row), weights_in, bias_in, nothing

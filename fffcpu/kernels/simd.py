@@ -166,10 +166,15 @@ else:
         """Write a vector to the elements from place ``at`` on."""
         array.reshape(-1)[at : at + lanes(array)] = vector
 
-    stream = store
+    def stream(array: Array, at: int, vector: Array) -> None:
+        """Like ``store``, past the caches, for memory that nobody reads soon.
+
+        The elements must be a whole cache line, and a `fence` must follow before others read it.
+        """
+        store(array, at, vector)
 
     def fence() -> None:
-        """Nothing: plain Python writes in order."""
+        """Let whoever runs after this kernel see what it streamed."""
 
     def store_partial(array: Array, at: int, vector: Array, count: int) -> None:
         """Like ``store``, but only the first ``count`` lanes."""
@@ -269,7 +274,7 @@ else:
 
 @part
 def prefetch_run(array: Array, at: int, count: int) -> None:
-    """Fetch ``count`` elements from place ``at`` on into the second-level cache."""
+    """Fetch the cache lines of ``count`` elements from place ``at`` on; it may miss the last."""
     address = array.ctypes.data + at * array.itemsize
     for byte in range(0, count * array.itemsize, VECTOR_BYTES):
         prefetch(address + byte)
@@ -473,7 +478,7 @@ def weighted_sums(
     start: int,
     stop: int,
     onto: bool,
-    past: bool,
+    streamed: bool,
     ahead0: int,
     ahead1: int,
     ahead2: int,
@@ -502,15 +507,14 @@ def weighted_sums(
         The columns.
     onto : bool
         Whether sums start from what ``out`` holds, and not from 0.
-    past : bool
-        Whether to store past the caches, which nobody will read from soon; `may_stream` must allow
-        it, all places and ``start`` must be those of whole cache lines, and the caller must end
-        with a `fence`.
+    streamed : bool
+        Whether to store past the caches: `may_stream` must allow it, all places and ``start`` must
+        be those of whole cache lines, and the caller must end with a `fence`.
     ahead0, ahead1, ahead2, ahead3 : int
-        Addresses of runs of memory, as long as a row, to fetch into the cache meanwhile; any
-        address is safe.
+        Addresses of runs of memory, as long as a row of the result, to fetch into the cache
+        meanwhile; any address is safe.
     next0, next1, next2, next3 : int
-        The same, of memory that will be written, unless past the caches.
+        The same, of memory that will be written, unless it is streamed.
     """
     size = register_lanes(out)
     whole = start + (stop - start) // (3 * size) * (3 * size)
@@ -522,7 +526,7 @@ def weighted_sums(
             prefetch(ahead1 + byte)
             prefetch(ahead2 + byte)
             prefetch(ahead3 + byte)
-            if not past:
+            if not streamed:
                 prefetch_write(next0 + byte)
                 prefetch_write(next1 + byte)
                 prefetch_write(next2 + byte)
@@ -575,7 +579,7 @@ def weighted_sums(
             d0 = fma(weight, load_register(rows, at), d0)
             d1 = fma(weight, load_register(rows, at + size), d1)
             d2 = fma(weight, load_register(rows, at + 2 * size), d2)
-        if past:
+        if streamed:
             stream(out, out0 + column, a0)
             stream(out, out0 + middle, a1)
             stream(out, out0 + right, a2)

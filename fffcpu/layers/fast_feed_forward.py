@@ -245,9 +245,10 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
             )
         upstream = self._upstream(dy, cache.leading)
         dx = empty_output(len(cache.x), width, self._dtype)
-        d_weights_in = _zeros(shape, self._dtype)
+        zeros = _zeros if len(cache.x) * path[1] >= count else np.zeros
+        d_weights_in = zeros(shape, self._dtype)
         d_bias_in = np.zeros(shape[:2], self._dtype)
-        d_weights_out = _zeros(weights_out.shape, self._dtype)
+        d_weights_out = zeros(weights_out.shape, self._dtype)
         kernels.choose(len(cache.x), self._weights).path_backward(
             dx,
             d_weights_in,
@@ -408,8 +409,8 @@ def _empty_paths(rows: Array, weights_in: Array) -> tuple[Array, Array]:
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return aligned zeros whose pages are there already.
 
-    Kernels write gradients column by column, in blocks, and would ask the system for one page of
-    `numpy.zeros` after the other.
+    Kernels write gradients in blocks of columns, and would ask the system for one page of
+    `numpy.zeros` after the other. Where rows visit few of the nodes, that is the faster way.
     """
     zeros = aligned_empty(shape, dtype)
     zeros.fill(0)

