@@ -274,7 +274,7 @@ def main():
 
     thread = threading.Thread(target=keep_busy)
     thread.start()
-    codes = {fork(right) for _ in range(8)}
+    codes = {fork(lambda: POOL.usable == (layer_name == "workqueue") and right()) for _ in range(8)}
     stop.set()
     thread.join()
     assert codes == {0}, f"while the pool was busy: {codes}"

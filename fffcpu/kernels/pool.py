@@ -123,6 +123,7 @@ class Pool:
         self.usable = True
         self.lock = threading.Lock()
         self._started_by: int | None = None  # a thread; None while we have not started the pool
+        self._used_by_others = False  # by threads that did not start it
         self._ready = False
         self._forking: int | None = None  # the thread that holds the lock for its fork
         if hasattr(os, "register_at_fork"):
@@ -151,6 +152,8 @@ class Pool:
             return False
         try:
             self._start()
+            if threading.get_ident() != self._started_by:
+                self._used_by_others = True
             callers = numba.get_num_threads()
             numba.set_num_threads(self.threads)
             try:
@@ -188,7 +191,8 @@ class Pool:
         """Give the child a free lock, and decide whether it may use the pool.
 
         GNU OpenMP ends a forked child that uses the pool of its parent. TBB winds its threads up
-        for the fork, but only where the thread that started them forks.
+        for the fork, but only where the thread that started them forks, and no other thread has
+        used them: a child may wait forever for threads that were not wound up.
         """
         me = threading.get_ident()
         idle = self._forking == me
@@ -197,7 +201,8 @@ class Pool:
         if layer == "omp":
             self.usable = False
         elif layer == "tbb":
-            self.usable = self.usable and idle and self._started_by == me
+            wound_up = self._started_by == me and not self._used_by_others
+            self.usable = self.usable and idle and wound_up
 
 
 POOL = Pool()
