@@ -92,60 +92,57 @@ def test_the_bits_are_those_of_the_row_kernels_in_large_batches(
             assert_same_bits_of_leaves(leaf)
 
 
+def guarded(shape, dtype):
+    """Yield arrays that start at a cache line and beside one; nothing around them may change."""
+    size = int(np.prod(shape))
+    for offset in (0, 1):
+        memory = aligned_empty((size + 8,), dtype)
+        memory[:] = -1
+        yield memory[offset : offset + size].reshape(shape)
+        assert (memory[:offset] == -1).all()
+        assert (memory[offset + size :] == -1).all()
+
+
 @pytest.mark.parametrize("trees", [1, 2])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("width", [64, 80, 70])
-def test_stores_past_the_caches_write_the_same(trees, dtype, width):
+def test_stores_past_the_caches_write_the_same(monkeypatch, trees, dtype, width):
     """Rows of whole cache lines, some of which registers do not fill in threes, and others."""
     layer = FastFeedForward(width, width, 4, trees, dtype=dtype, rng=0)
     x = np.random.default_rng(1).standard_normal((203, width)).astype(dtype)
     expected = np.empty_like(x)
     rowwise.path_infer(expected, x, *layer._weights, layer._activation)
-    for offset in (0, 1):  # a cache line's start, and not
-        memory = aligned_empty((x.size + 8,), dtype)
-        memory[:] = -1
-        y = memory[offset : offset + x.size].reshape(x.shape)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(jit, "MIN_PARALLEL_WORK", 1)
-            grouped.path_infer(y, x, *layer._weights, layer._activation)
+    monkeypatch.setattr(jit, "MIN_PARALLEL_WORK", 1)
+    for y in guarded(x.shape, dtype):
+        grouped.path_infer(y, x, *layer._weights, layer._activation)
         np.testing.assert_array_equal(y, expected)
-        assert (memory[:offset] == -1).all()
-        assert (memory[offset + x.size :] == -1).all()
 
 
 @pytest.mark.parametrize("trees", [1, 2])
 @pytest.mark.parametrize("width", [64, 70])
-def test_the_input_gradient_is_the_same_past_the_caches(trees, width):
+def test_the_input_gradient_is_the_same_past_the_caches(monkeypatch, trees, width):
     layer = FastFeedForward(width, width, 4, trees, rng=0)
-    rng = np.random.default_rng(1)
-    x, dy = rng.standard_normal((2, 203, width)).astype(np.float32)
+    x, dy = np.random.default_rng(1).standard_normal((2, 203, width)).astype(np.float32)
     _, cache = layer.forward(x)
     expected, _ = layer.backward(dy, cache)
-    for offset in (0, 1):
-        memory = aligned_empty((x.size + 8,), np.float32)
-        memory[:] = -1
-        dx = memory[offset : offset + x.size].reshape(x.shape)
-        grads = [np.zeros_like(layer.params[name]) for name in layer.params]
-        by_name = dict(zip(layer.params, grads, strict=True))
-        weights_in, _, weights_out = layer._weights
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(jit, "MIN_PARALLEL_WORK", 1)
-            grouped.path_backward(
-                dx,
-                by_name["weights_in"],
-                by_name["bias_in"],
-                by_name["weights_out"],
-                dy,
-                x,
-                cache.logits,
-                cache.nodes,
-                weights_in,
-                weights_out,
-                layer._activation,
-            )
+    weights_in, _, weights_out = layer._weights
+    monkeypatch.setattr(jit, "MIN_PARALLEL_WORK", 1)
+    for dx in guarded(x.shape, np.float32):
+        grads = {name: np.zeros_like(array) for name, array in layer.params.items()}
+        grouped.path_backward(
+            dx,
+            grads["weights_in"],
+            grads["bias_in"],
+            grads["weights_out"],
+            dy,
+            x,
+            cache.logits,
+            cache.nodes,
+            weights_in,
+            weights_out,
+            layer._activation,
+        )
         np.testing.assert_array_equal(dx, expected)
-        assert (memory[:offset] == -1).all()
-        assert (memory[offset + x.size :] == -1).all()
 
 
 @pytest.mark.parametrize(

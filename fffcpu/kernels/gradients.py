@@ -132,7 +132,7 @@ def _path_deltas(
     offsets = np.empty(4 * levels, np.int64)
     dx_at, dx_bytes = dx.ctypes.data, input_width * dx.itemsize
     dy_at, dy_bytes = dy.ctypes.data, output_width * dy.itemsize
-    stream = may_stream(dx) and trees == 1  # further trees would read dx again
+    streamed = may_stream(dx) and trees == 1  # further trees would read dx again
     for k in range(start, stop, 4):
         for i in range(4):
             rows[i] = order[min(k + i, stop - 1)]
@@ -173,7 +173,7 @@ def _path_deltas(
             0,
             input_width,
             tree > 0,
-            stream,
+            streamed,
             dy_at + int(order[min(k + 4, stop - 1)]) * dy_bytes,
             dy_at + int(order[min(k + 5, stop - 1)]) * dy_bytes,
             dy_at + int(order[min(k + 6, stop - 1)]) * dy_bytes,

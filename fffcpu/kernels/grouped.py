@@ -410,7 +410,7 @@ def _path_outputs(
             common += 1
         shared[k // 4] = common
     y_at, weights_at = y.ctypes.data, weights_out.ctypes.data
-    stream = may_stream(y) and len(weights_out) == 1  # further trees would read y again
+    streamed = may_stream(y) and len(weights_out) == 1  # further trees would read y again
     ahead = np.empty(4, np.int64)
     for k in range(begin, end, 4):
         ahead[:] = weights_at + offsets[(k - begin) * levels] * weights_out.itemsize
@@ -437,7 +437,7 @@ def _path_outputs(
             0,
             width,
             tree > 0,
-            stream,
+            streamed,
             ahead[0],
             ahead[1],
             ahead[2],

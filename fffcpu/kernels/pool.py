@@ -152,8 +152,7 @@ class Pool:
             return False
         try:
             self._start()
-            if threading.get_ident() != self._started_by:
-                self._used_by_others = True
+            self._used_by_others |= threading.get_ident() != self._started_by
             callers = numba.get_num_threads()
             numba.set_num_threads(self.threads)
             try:

@@ -463,6 +463,15 @@ def dots(
 
 
 @part
+def _write(array: Array, at: int, vector: Array, streamed: bool) -> None:
+    """Store a vector, past the caches or not."""
+    if streamed:
+        stream(array, at, vector)
+    else:
+        store(array, at, vector)
+
+
+@part
 def weighted_sums(
     out: Array,
     out0: int,
@@ -579,32 +588,18 @@ def weighted_sums(
             d0 = fma(weight, load_register(rows, at), d0)
             d1 = fma(weight, load_register(rows, at + size), d1)
             d2 = fma(weight, load_register(rows, at + 2 * size), d2)
-        if streamed:
-            stream(out, out0 + column, a0)
-            stream(out, out0 + middle, a1)
-            stream(out, out0 + right, a2)
-            stream(out, out1 + column, b0)
-            stream(out, out1 + middle, b1)
-            stream(out, out1 + right, b2)
-            stream(out, out2 + column, c0)
-            stream(out, out2 + middle, c1)
-            stream(out, out2 + right, c2)
-            stream(out, out3 + column, d0)
-            stream(out, out3 + middle, d1)
-            stream(out, out3 + right, d2)
-        else:
-            store(out, out0 + column, a0)
-            store(out, out0 + middle, a1)
-            store(out, out0 + right, a2)
-            store(out, out1 + column, b0)
-            store(out, out1 + middle, b1)
-            store(out, out1 + right, b2)
-            store(out, out2 + column, c0)
-            store(out, out2 + middle, c1)
-            store(out, out2 + right, c2)
-            store(out, out3 + column, d0)
-            store(out, out3 + middle, d1)
-            store(out, out3 + right, d2)
+        _write(out, out0 + column, a0, streamed)
+        _write(out, out0 + middle, a1, streamed)
+        _write(out, out0 + right, a2, streamed)
+        _write(out, out1 + column, b0, streamed)
+        _write(out, out1 + middle, b1, streamed)
+        _write(out, out1 + right, b2, streamed)
+        _write(out, out2 + column, c0, streamed)
+        _write(out, out2 + middle, c1, streamed)
+        _write(out, out2 + right, c2, streamed)
+        _write(out, out3 + column, d0, streamed)
+        _write(out, out3 + middle, d1, streamed)
+        _write(out, out3 + right, d2, streamed)
     if whole < stop:
         # Equal places are neighbours: none may be added to twice.
         places = (out0, out1, out2, out3)

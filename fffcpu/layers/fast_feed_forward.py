@@ -245,6 +245,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
             )
         upstream = self._upstream(dy, cache.leading)
         dx = empty_output(len(cache.x), width, self._dtype)
+        # Where rows visit few of the nodes, most pages are never asked for.
         zeros = _zeros if len(cache.x) * path[1] >= count else np.zeros
         d_weights_in = zeros(shape, self._dtype)
         d_bias_in = np.zeros(shape[:2], self._dtype)
@@ -410,7 +411,7 @@ def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return aligned zeros whose pages are there already.
 
     Kernels write gradients in blocks of columns, and would ask the system for one page of
-    `numpy.zeros` after the other. Where rows visit few of the nodes, that is the faster way.
+    `numpy.zeros` after the other.
     """
     zeros = aligned_empty(shape, dtype)
     zeros.fill(0)
