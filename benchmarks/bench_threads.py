@@ -47,7 +47,7 @@ its place in the caches; the two after that are what `fffcpu.kernels.pool` prefe
 GOAL = 1.5
 """Times longer in alternation than alone, at most."""
 
-REST = 0.03
+REST = 0.15
 """Seconds between two series, in which idle threads stop spinning."""
 
 Call = Callable[[], object]

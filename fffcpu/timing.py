@@ -71,9 +71,10 @@ Array = NDArray[Any]
 DISTINCT_ROWS = 4096
 """Rows through which small batches cycle: together with the nodes they visit, too many for L2."""
 
-REST = 0.03
-"""Seconds before each measurement. OpenBLAS's idle threads spin for 2**26 cycles, GNU OpenMP's for
-less."""
+REST = 0.15
+"""Seconds before each measurement. OpenBLAS's idle threads spin for 2**26 ticks of the processor's
+clock, unless ``OPENBLAS_THREAD_TIMEOUT`` says otherwise: a tenth of a second, as measured, in which
+another contender has one core fewer."""
 
 TOLERANCES = {"float32": 2e-5, "float64": 1e-10}
 """Largest error of an output, relative to the largest value."""

@@ -1,0 +1,157 @@
+"""The order in which rows are trained on: shuffled anew each epoch, a pure function of the step.
+
+Nothing is stored of it in a checkpoint but the step. Rows are shuffled by blocks, so that a table
+larger than memory is read from the disk a few blocks at a time::
+
+    rows in the file     | block 0 | block 1 | block 2 | block 3 | block 4 | block 5 |
+    blocks, shuffled     |    4    |    0    |    5    |    2    |    3    |    1    |
+    groups of blocks     |           group 0           |           group 1           |
+    rows of a group, shuffled       ...                            ...
+    batches              |  |  |  |  |  |  |  |  |  |  |  |  |  |  |  |  |  |  |  |  |
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.config import check_integer
+from fffcpu.errors import ArgumentError, ShapeError
+
+__all__ = ["BatchOrder", "split_rows"]
+
+Rows = NDArray[np.int64]
+
+BLOCK_ROWS = 4096
+"""Rows of a block. At 784 float32 numbers a row, a block is 12 MiB of one stretch of a file."""
+
+GROUP_BLOCKS = 16
+"""Blocks whose rows are shuffled together."""
+
+
+class BatchOrder:
+    """Which rows make up the batch of each step.
+
+    Parameters
+    ----------
+    rows : int or int64 array of shape (R,)
+        How many rows there are, or the numbers of those to train on.
+    batch_size : int
+        Rows of a batch. The last one of an epoch may have fewer.
+    seed : int
+        Of the shuffling.
+    block_rows : int, optional
+        Rows of a block. Tables of up to `GROUP_BLOCKS` blocks are shuffled as a whole.
+
+    Attributes
+    ----------
+    batch_size : int
+    steps_per_epoch : int
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, ShapeError
+        If there is no row, or a number is out of range.
+
+    Examples
+    --------
+    >>> order = BatchOrder(5, batch_size=2, seed=0)
+    >>> order.steps_per_epoch
+    3
+    >>> sorted(int(row) for step in range(3) for row in order.rows(step))
+    [0, 1, 2, 3, 4]
+    """
+
+    def __init__(
+        self, rows: int | Rows, batch_size: int, seed: int = 0, block_rows: int = BLOCK_ROWS
+    ) -> None:
+        if isinstance(rows, np.ndarray):
+            if rows.ndim != 1 or rows.dtype.kind not in "iu":
+                raise ShapeError(
+                    "argument 'rows' must be a number of rows or a one-dimensional array of row "
+                    f"numbers, got shape {rows.shape} and dtype {rows.dtype}"
+                )
+            self._numbers: Rows | None = rows.astype(np.int64)
+            self._count = len(rows)
+        else:
+            self._numbers = None
+            self._count = check_integer("rows", rows, 0)
+        if self._count == 0:
+            raise ArgumentError("argument 'rows' must have at least one row, got none")
+        self.batch_size = check_integer("batch_size", batch_size, 1)
+        self.steps_per_epoch = -(-self._count // self.batch_size)
+        self._seed = check_integer("seed", seed, 0)
+        self._block_rows = check_integer("block_rows", block_rows, 1)
+        self._blocks = -(-self._count // self._block_rows)
+        # What the last call needed, since the next most likely needs the same.
+        self._epoch, self._shuffled_blocks = -1, np.empty(0, np.int64)
+        self._starts = np.empty(0, np.int64)
+        self._group: tuple[int, int] = (-1, -1)
+        self._group_rows: Rows = np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def rows(self, step: int) -> Rows:
+        """Return the row numbers of a step's batch; steps count from 0, over all epochs."""
+        epoch, number = divmod(check_integer("step", step, 0), self.steps_per_epoch)
+        begin = number * self.batch_size
+        end = min(begin + self.batch_size, self._count)
+        self._start_epoch(epoch)
+        pieces = []
+        group = int(np.searchsorted(self._starts, begin, "right")) - 1
+        while begin < end:
+            start, stop = int(self._starts[group]), int(self._starts[group + 1])
+            here = self._rows_of_group(epoch, group)
+            pieces.append(here[begin - start : min(end, stop) - start])
+            begin = min(end, stop)
+            group += 1
+        places = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return places if self._numbers is None else self._numbers[places]
+
+    def _start_epoch(self, epoch: int) -> None:
+        """Shuffle the blocks of an epoch, and find where in it each group of them starts."""
+        if epoch == self._epoch:
+            return
+        blocks = np.random.default_rng((self._seed, epoch)).permutation(self._blocks)
+        lengths = np.minimum(self._count - blocks * self._block_rows, self._block_rows)
+        ends = np.cumsum(lengths)[GROUP_BLOCKS - 1 :: GROUP_BLOCKS]
+        ends = ends if len(ends) and ends[-1] == self._count else np.append(ends, self._count)
+        self._starts = np.concatenate([[0], ends])
+        self._epoch, self._shuffled_blocks = epoch, blocks
+
+    def _rows_of_group(self, epoch: int, group: int) -> Rows:
+        """Return the shuffled rows of a group of blocks."""
+        if self._group != (epoch, group):
+            first = group * GROUP_BLOCKS
+            blocks = self._shuffled_blocks[first : first + GROUP_BLOCKS]
+            rows = blocks[:, np.newaxis] * self._block_rows + np.arange(self._block_rows)
+            rows = rows[rows < self._count]
+            np.random.default_rng((self._seed, epoch, group)).shuffle(rows)
+            self._group, self._group_rows = (epoch, group), rows
+        return self._group_rows
+
+
+def split_rows(rows: int, fraction: float, seed: int = 0) -> tuple[Rows, Rows]:
+    """Split row numbers at random into those to train on and those to validate with.
+
+    Parameters
+    ----------
+    rows : int
+        How many there are.
+    fraction : float
+        Which part is to validate with, from 0 (none) to below 1.
+    seed : int
+        Of the choice.
+
+    Returns
+    -------
+    training, validation : int64 arrays
+        In rising order, so that neighbours in a file stay neighbours.
+    """
+    chosen: NDArray[Any] = np.zeros(rows, bool)
+    generator = np.random.default_rng((seed, rows))
+    chosen[generator.permutation(rows)[: round(rows * fraction)]] = True
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)

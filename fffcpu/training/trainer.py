@@ -1,0 +1,582 @@
+"""The training loop: steps, evaluations, early stopping, history, checkpoints, resuming.
+
+The loop knows nothing of layers. What is trained is an `Objective`: it returns the gradients of a
+batch, and evaluates. A run is a pure function of its settings and seeds: the batch, the learning
+rate and the random numbers of a step depend on nothing but the number of the step. So a run that is
+killed at any moment goes on from its last checkpoint to the bits it would have reached unbroken::
+
+    step      0 ......... 500 ......... 1000 ... killed at 1300
+    history   {...}       {...}         {...}
+    checkpoint            |             |
+    resumed                             1000 ......... 1500 .........
+
+With a budget in seconds, or another number of threads in the caller's BLAS, the bits are not
+promised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.checkpoints.native import write_atomically
+from fffcpu.config import check_flag, check_integer, check_number
+from fffcpu.errors import ArgumentError, CheckpointError
+from fffcpu.training.optimizers import clip_gradients
+from fffcpu.training.schedules import constant
+
+__all__ = [
+    "Interrupted",
+    "Moment",
+    "Objective",
+    "Outcome",
+    "StepResult",
+    "Trainer",
+    "TrainerSettings",
+]
+
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+
+STATE_VERSION = 1
+"""Of a checkpoint's format."""
+
+_NAME = re.compile(r"checkpoint-(\d{10})\.safetensors")
+
+HISTORY = "history.jsonl"
+"""Name of the history in the folder of a run."""
+
+
+class Moment(NamedTuple):
+    """Where in a run a step stands."""
+
+    step: int
+    """Number of the step, from 0."""
+    fraction: float
+    """Fraction of the budget that is spent before it, from 0 to below 1."""
+    rng: np.random.Generator
+    """For the random numbers of this step."""
+
+
+class StepResult(NamedTuple):
+    """What an objective returns of a batch."""
+
+    loss: float
+    grads: dict[str, Any]
+    """Of the objective's parameters; they may be changed."""
+    rows: int
+    """How many rows (or tokens) the batch has."""
+    usage: dict[str, Array]
+    """How many rows used what the keys name; empty if nobody counts. Added up over the run."""
+
+
+class Objective(Protocol):
+    """What a `Trainer` trains."""
+
+    @property
+    def params(self) -> Arrays:
+        """The arrays that training changes."""
+        ...
+
+    def step(self, moment: Moment) -> StepResult:
+        """Return the loss and the gradients of a step's batch, which depends on the moment only."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the figures of an evaluation, by name; may be empty."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """How long, how fast and how carefully to train.
+
+    Parameters
+    ----------
+    steps : int, optional
+        Budget in steps. Either this or ``seconds`` must be given.
+    seconds : float, optional
+        Budget in seconds of wall-clock time, evaluations included. Time spent before an
+        interruption counts.
+    lr : float
+        Peak learning rate.
+    schedule : callable
+        From the spent fraction of the budget to a factor of ``lr`` (`fffcpu.training.cosine` and so
+        on).
+    max_norm : float, optional
+        Largest joint norm of the gradients; larger ones are clipped.
+    evaluate_every : int, optional
+        Steps between evaluations; there is always one at the end. Default: only that.
+    patience : int, optional
+        Stop after so many evaluations in a row without a better one.
+    watch : str
+        The figure of an evaluation that says which is better.
+    higher_is_better : bool
+        Whether a greater ``watch`` is the better.
+    keep_best : bool
+        Whether the parameters of the best evaluation are the ones kept at the end.
+    checkpoint_seconds : float
+        Seconds between checkpoints.
+    keep : int
+        How many of the last checkpoints are kept.
+    seed : int
+        Of the random numbers of the steps.
+    """
+
+    steps: int | None = None
+    seconds: float | None = None
+    lr: float
+    schedule: Callable[[float], float] = constant
+    max_norm: float | None = None
+    evaluate_every: int | None = None
+    patience: int | None = None
+    watch: str = "loss"
+    higher_is_better: bool = False
+    keep_best: bool = False
+    checkpoint_seconds: float = 30.0
+    keep: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.seconds is None):
+            raise ArgumentError(
+                "argument 'steps' or 'seconds' must be given, and only one of them, "
+                f"got {self.steps} and {self.seconds}"
+            )
+        for name in ("steps", "evaluate_every", "patience"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), 1)
+        if self.seconds is not None:
+            check_number("seconds", self.seconds, 0.0)
+        check_number("lr", self.lr, 0.0)
+        if self.max_norm is not None:
+            check_number("max_norm", self.max_norm, 0.0)
+        check_flag("higher_is_better", self.higher_is_better)
+        check_flag("keep_best", self.keep_best)
+        check_number("checkpoint_seconds", self.checkpoint_seconds, 0.0)
+        check_integer("keep", self.keep, 1)
+        check_integer("seed", self.seed, 0)
+
+
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    steps: int
+    """Steps made."""
+    seconds: float
+    """Time spent, that before interruptions included."""
+    figures: dict[str, float]
+    """Of the evaluation whose parameters were kept; empty if there was none."""
+    stopped_early: bool
+    """Whether it ended for want of progress, before its budget was spent."""
+    usage: dict[str, Array]
+    """What the steps' usage adds up to."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was interrupted, after it had saved its state if it has a folder."""
+
+    def __init__(self, step: int, folder: Path | None) -> None:
+        self.step = step
+        self.folder = folder
+        saved = f"its state is saved in '{folder}'" if folder else "nothing was saved"
+        super().__init__(f"training was interrupted after {step} steps; {saved}")
+
+
+class Trainer:
+    """Runs an optimizer over an objective, and keeps what it needs to go on after anything.
+
+    Parameters
+    ----------
+    objective : Objective
+        What is trained.
+    optimizer : Optimizer
+        Over the objective's parameters: has ``step(grads, lr)``, ``state_dict`` and
+        ``load_state_dict``.
+    settings : TrainerSettings
+        Budget, schedule and so on.
+    folder : path, optional
+        Where checkpoints and the history go; made if missing. Without it nothing is written.
+    identity : mapping, optional
+        JSON values that say what run this is (data, layer, options). A checkpoint of another
+        identity is refused.
+    unit : str
+        What ``StepResult.rows`` counts, for the progress bar.
+    progress : bool, optional
+        Whether to show a progress bar on standard error; by default if that is a terminal.
+
+    Attributes
+    ----------
+    step : int
+        Steps made so far.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: Any,
+        settings: TrainerSettings,
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        identity: Mapping[str, Any] | None = None,
+        unit: str = "rows",
+        progress: bool | None = None,
+    ) -> None:
+        self.objective = objective
+        self.optimizer = optimizer
+        self.settings = settings
+        self.folder = Path(folder) if folder is not None else None
+        self.step = 0
+        self._identity = json.loads(json.dumps(dict(identity or {})))
+        self._unit = unit
+        self._progress = progress
+        self._spent = 0.0  # seconds of earlier runs and of this one up to its last look at the clock
+        self._best: dict[str, float] = {}
+        self._best_params: dict[str, Array] = {}
+        self._since_best = 0
+        self._usage: dict[str, Array] = {}
+        self._losses: list[float] = []  # since the last line of the history
+        self._norms: list[float] = []
+        self._evaluated_at = 0  # the step of the last evaluation
+        self._stop_requested = False
+
+    # --- Running ---------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Train until the budget is spent, patience runs out, or somebody interrupts.
+
+        Returns
+        -------
+        Outcome
+            The parameters are then those of the best evaluation if ``settings.keep_best``, else the
+            last ones.
+
+        Raises
+        ------
+        Interrupted
+            After Ctrl-C or SIGTERM, when the step in hand is done and the state saved.
+        FloatingPointError
+            If a loss is not finite: the parameters are then those before its step.
+        OSError
+            If the folder cannot be written to.
+        """
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic() - self._spent
+        saved_at = time.monotonic()
+        with self._signals(), self._bar() as bar:
+            while not self._is_done():
+                result, rate = self._make_step()
+                self._spent = time.monotonic() - started
+                self._tell(bar, result, rate)
+                every = self.settings.evaluate_every
+                if self._budget_left() and every and self.step % every == 0:
+                    self._evaluate(rate)
+                    self._spent = time.monotonic() - started
+                now = time.monotonic()
+                if self._stop_requested:
+                    self.save()
+                    raise Interrupted(self.step, self.folder)
+                if now - saved_at >= self.settings.checkpoint_seconds:
+                    self.save()
+                    saved_at = now
+            if self._evaluated_at < self.step:
+                self._evaluate(self._rate())
+            self._spent = time.monotonic() - started
+        self.save()  # if what comes next fails, nothing is lost
+        if self.settings.keep_best and self._best_params:
+            for name, array in self.objective.params.items():
+                array[...] = self._best_params[name]
+        return Outcome(
+            self.step, self._spent, dict(self._best), self._has_stopped_early(), self._usage
+        )
+
+    def _make_step(self) -> tuple[StepResult, float]:
+        """Make one step; return what came of its batch, and the learning rate."""
+        fraction, rate = self._fraction(), self._rate()
+        rng = np.random.default_rng((self.settings.seed, self.step))
+        result = self.objective.step(Moment(self.step, fraction, rng))
+        if not math.isfinite(result.loss):
+            raise FloatingPointError(
+                f"the loss is {result.loss} at step {self.step}; "
+                "a smaller learning rate or clipped gradients may help"
+            )
+        if self.settings.max_norm is not None:
+            self._norms.append(clip_gradients(result.grads, self.settings.max_norm))
+        self.optimizer.step(result.grads, lr=rate)
+        self.step += 1
+        self._losses.append(result.loss)
+        for name, counts in result.usage.items():
+            if name in self._usage:
+                self._usage[name] += counts
+            else:
+                self._usage[name] = counts.astype(np.float64)
+        return result, rate
+
+    def _fraction(self) -> float:
+        """Return which part of the budget is spent."""
+        if self.settings.steps is not None:
+            return self.step / self.settings.steps
+        return self._spent / self.settings.seconds if self.settings.seconds else 1.0
+
+    def _rate(self) -> float:
+        return self.settings.lr * self.settings.schedule(min(1.0, self._fraction()))
+
+    def _budget_left(self) -> bool:
+        return self._fraction() < 1.0
+
+    def _has_stopped_early(self) -> bool:
+        patience = self.settings.patience
+        return patience is not None and self._since_best >= patience
+
+    def _is_done(self) -> bool:
+        return not self._budget_left() or self._has_stopped_early()
+
+    def _evaluate(self, rate: float) -> None:
+        """Evaluate, note it in the history, and keep the parameters if they are the best so far."""
+        figures = self.objective.evaluate()
+        self._evaluated_at = self.step
+        watched = figures.get(self.settings.watch)
+        best = self._best.get(self.settings.watch)
+        sign = 1.0 if self.settings.higher_is_better else -1.0
+        if watched is None or best is None or sign * (watched - best) > 0:
+            self._best, self._since_best = dict(figures), 0
+            if self.settings.keep_best:
+                self._best_params = {
+                    name: array.copy() for name, array in self.objective.params.items()
+                }
+        else:
+            self._since_best += 1
+        self._note(rate, figures)
+
+    # --- Telling ---------------------------------------------------------------------------------
+
+    def _note(self, rate: float, figures: Mapping[str, float]) -> None:
+        """Add a line to the history."""
+        line: dict[str, Any] = {"step": self.step, "seconds": round(self._spent, 3), "lr": rate}
+        if self._losses:
+            line["train_loss"] = math.fsum(self._losses) / len(self._losses)
+        if self._norms:
+            line["gradient_norm"] = math.fsum(self._norms) / len(self._norms)
+        line.update(figures)
+        self._losses, self._norms = [], []
+        if self.folder is not None:
+            with open(self.folder / HISTORY, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    @contextlib.contextmanager
+    def _bar(self) -> Iterator[Any]:
+        from tqdm import tqdm
+
+        hidden = None if self._progress is None else not self._progress
+        total = self.settings.steps
+        with tqdm(
+            total=total,
+            initial=self.step if total else 0,
+            unit="step",
+            file=sys.stderr,
+            disable=hidden,
+            leave=False,
+            dynamic_ncols=True,
+        ) as bar:
+            bar.rows, bar.started = 0, time.monotonic()
+            yield bar
+
+    def _tell(self, bar: Any, result: StepResult, rate: float) -> None:
+        if bar.disable:
+            return
+        bar.rows += result.rows
+        rows = bar.rows / max(1e-9, time.monotonic() - bar.started)
+        recent = self._losses[-100:] or [result.loss]
+        words = {"loss": f"{sum(recent) / len(recent):.4f}", "lr": f"{rate:.2e}"}
+        if self.settings.watch in self._best:
+            words[f"best {self.settings.watch}"] = f"{self._best[self.settings.watch]:.4f}"
+        words[f"{self._unit}/s"] = f"{rows:,.0f}"
+        bar.set_postfix(words, refresh=False)
+        bar.update(1)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """While a run lasts, the first Ctrl-C or SIGTERM waits for the step in hand to be done."""
+        self._stop_requested = False
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread can set handlers
+            return
+
+        def request(number: int, frame: Any) -> None:
+            if self._stop_requested:
+                raise KeyboardInterrupt
+            self._stop_requested = True
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, request) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    # --- Checkpoints -----------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint, if there is a folder, and remove those that are too old."""
+        if self.folder is None:
+            return
+        from safetensors.numpy import save_file
+
+        arrays = {f"param.{name}": array for name, array in self.objective.params.items()}
+        for prefix, group in (
+            ("optimizer", self.optimizer.state_dict()),
+            ("best", self._best_params),
+            ("usage", self._usage),
+        ):
+            arrays.update({f"{prefix}.{name}": array for name, array in group.items()})
+        notes = {
+            "version": STATE_VERSION,
+            "identity": self._identity,
+            "step": self.step,
+            "seconds": self._spent,
+            "best": self._best,
+            "since_best": self._since_best,
+            "evaluated_at": self._evaluated_at,
+            "losses": self._losses,
+            "norms": self._norms,
+        }
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        path = self.folder / f"checkpoint-{self.step:010d}.safetensors"
+        with write_atomically(path) as temporary:
+            save_file(arrays, temporary, {"trainer": json.dumps(notes)})
+        for old in checkpoints(self.folder)[self.settings.keep :]:
+            old.unlink()
+
+    def resume(self) -> bool:
+        """Take over the state of the newest whole checkpoint in the folder.
+
+        Returns
+        -------
+        bool
+            False if the folder holds none, so that the run starts at its beginning.
+
+        Raises
+        ------
+        CheckpointError
+            If the checkpoint is of another run: other data, layer or options.
+        """
+        found = checkpoints(self.folder) if self.folder is not None else []
+        for path in found:
+            try:
+                notes, arrays = _read_state(path)
+            except CheckpointError as error:
+                warnings.warn(f"{error}; an older one is tried", RuntimeWarning, stacklevel=2)
+                continue
+            self._take(path, notes, arrays)
+            self._cut_history()
+            return True
+        if found:
+            raise CheckpointError(f"folder '{self.folder}' holds no checkpoint that is whole")
+        self._cut_history()
+        return False
+
+    def _take(self, path: Path, notes: dict[str, Any], arrays: dict[str, Array]) -> None:
+        """Take over a checkpoint's state."""
+        differences = _differences(notes["identity"], self._identity)
+        if differences:
+            raise CheckpointError(f"checkpoint '{path}' is of another run: {differences}")
+        groups: dict[str, dict[str, Array]] = {"param": {}, "optimizer": {}, "best": {}, "usage": {}}
+        for key, array in arrays.items():
+            prefix, _, name = key.partition(".")
+            groups.setdefault(prefix, {})[name] = array
+        params = self.objective.params
+        if {name: array.shape for name, array in groups["param"].items()} != {
+            name: array.shape for name, array in params.items()
+        }:
+            raise CheckpointError(f"checkpoint '{path}' holds other parameters than this run has")
+        self.optimizer.load_state_dict(groups["optimizer"])
+        for name, array in params.items():
+            array[...] = groups["param"][name]
+        self._best_params, self._usage = groups["best"], groups["usage"]
+        self.step, self._spent = int(notes["step"]), float(notes["seconds"])
+        self._best, self._since_best = notes["best"], int(notes["since_best"])
+        self._evaluated_at = int(notes["evaluated_at"])
+        self._losses, self._norms = list(notes["losses"]), list(notes["norms"])
+
+    def _cut_history(self) -> None:
+        """Drop the lines of the history that the checkpoint does not know of, and half a line."""
+        path = self.folder / HISTORY if self.folder is not None else None
+        if path is None or not path.exists():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= self.step]
+        if kept != lines:
+            with write_atomically(path) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the checkpoints in the folder of a run, the newest first."""
+    folder = Path(folder)
+    names = [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
+    return sorted(names, reverse=True)
+
+
+def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Return the lines of a run's history: step, seconds, lr, losses and evaluations' figures."""
+    text = (Path(folder) / HISTORY).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a history's line; infinity if it is damaged."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the notes and arrays of a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            notes = json.loads((file.metadata() or {})["trainer"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"checkpoint '{path}' is damaged ({error})") from error
+    if notes.get("version") != STATE_VERSION:
+        raise CheckpointError(
+            f"checkpoint '{path}' has version {notes.get('version')}, and this fffcpu reads "
+            f"{STATE_VERSION}"
+        )
+    return notes, arrays
+
+
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Say in which entries two identities differ."""
+    names = sorted({*theirs, *ours})
+    return ", ".join(
+        f"'{name}' was {theirs.get(name)!r} and is {ours.get(name)!r}"
+        for name in names
+        if theirs.get(name) != ours.get(name)
+    )
