@@ -20,12 +20,15 @@ from fffcpu.layers import (
     cmm,
     load,
 )
+from fffcpu.predictor import Meaning, Predictor
 from fffcpu.startup import warmup
 
 __all__ = [
     "DenseFeedForward",
     "FastFeedForward",
     "LeafFeedForward",
+    "Meaning",
+    "Predictor",
     "QuantizedFastFeedForward",
     "QuantizedLeafFeedForward",
     "__version__",

@@ -18,6 +18,7 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "CheckpointError",
+    "DataError",
     "MissingExtraError",
     "ShapeError",
     "describe",
@@ -39,6 +40,13 @@ class ArgumentTypeError(TypeError):
 
 class CheckpointError(ValueError):
     """A file or a mapping of arrays is not the model it was taken for."""
+
+
+class DataError(ValueError):
+    """A file does not hold the table of data it was taken for.
+
+    Messages name the place: ``file 'a.csv', line 7, column 3 ('age'): must be a number, got 'x'``.
+    """
 
 
 class MissingExtraError(ImportError):

@@ -1,8 +1,15 @@
-"""Pictures of measured speed-ups (extra: plot).
+"""Pictures of measured speed-ups, and of how a layer's tree is used (extra: plot).
 
-Three panels: by neurons held, by rows a call, and the map of both, on which the line runs where the
-dense layer and FastFeedForward are equally fast. Colours can be told apart by the colour-blind and
-in print: orange is slower, purple is faster, and lines differ in markers as well.
+Speed-ups take three panels: by neurons held, by rows a call, and the map of both, on which the line
+runs where the dense layer and FastFeedForward are equally fast. A tree is drawn level by level, all
+nodes of a level equally wide and coloured by their visits::
+
+    level 0 |            root             |
+    level 1 |      1       |       2      |
+    level 2 |  3   |   4   |   5   |  6   |
+
+Colours can be told apart by the colour-blind and in print: orange is slower or less, purple is
+faster or more, and lines differ in markers as well.
 """
 
 from __future__ import annotations
@@ -13,10 +20,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fffcpu.errors import ArgumentError, require_extra
+from fffcpu.diagnosis import TreeUsage, reached_leaves
+from fffcpu.errors import ArgumentError, ShapeError, require_extra
+from fffcpu.inputs import as_real_array
+from fffcpu.tree import level_start
 
-__all__ = ["SpeedUp", "check_plot_path", "plot_speedups"]
+__all__ = [
+    "SpeedUp",
+    "check_plot_path",
+    "plot_prototypes",
+    "plot_regions",
+    "plot_speedups",
+    "plot_tree",
+]
+
+Array = NDArray[Any]
 
 MARKERS = "osD^vP*Xd<>p"
 LINES_BY_ROWS = 5
@@ -27,6 +47,24 @@ SCALE = (0.01, 0.1, 0.2, 0.5, 0.7, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 """Ticks of the colours' scale."""
 
 DOTS_PER_INCH = 130
+
+DRAWN_LEVELS = 13
+"""Levels of a tree that are drawn; the last of them has 4,096 nodes."""
+
+OUTLINED_LEVELS = 7
+NUMBERED_LEVELS = 4
+"""Levels whose nodes are wide enough for lines between them, and for a number."""
+
+LEVEL_DOTS = 64
+"""Height of a level in an image."""
+
+EXTREME = 4
+"""Colours end where a node has 2**4 times the even share of its level, or a 16th of it."""
+
+REGION_CELLS = 400
+"""Points along each side of a map of regions."""
+
+IMAGES_IN_A_ROW = 8
 
 
 class SpeedUp(NamedTuple):
@@ -94,9 +132,243 @@ def plot_speedups(points: Sequence[SpeedUp], path: str | os.PathLike[str], title
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
-def _new_figure() -> Any:
-    """Return an empty figure that belongs to no window."""
-    return require_extra("matplotlib.figure", "plot").Figure((13, 11), layout="constrained")
+def plot_tree(usage: TreeUsage, path: str | os.PathLike[str], title: str) -> None:
+    """Draw how one tree is used: its nodes by visits, its leaves by share, its levels.
+
+    Parameters
+    ----------
+    usage : TreeUsage
+        The tree; levels below the 13th, of 4,096 nodes, are left out of the first panel.
+    path : path
+        Its ending gives the format, as Matplotlib knows them: ``.png``, ``.svg``, ``.pdf``.
+    title : str
+        Over the picture.
+
+    Raises
+    ------
+    MissingExtraError
+        If the extra ``plot`` is not installed.
+    """
+    figure = _new_figure()
+    grid = figure.add_gridspec(2, 2, height_ratios=(1.3, 1))
+    _draw_nodes(figure, figure.add_subplot(grid[0, :]), usage)
+    _draw_leaves(figure.add_subplot(grid[1, 0]), usage)
+    _draw_levels(figure.add_subplot(grid[1, 1]), usage)
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def plot_regions(
+    layer: Any,
+    x: Any,
+    path: str | os.PathLike[str],
+    title: str,
+    *,
+    tree: int = 0,
+    classes: Sequence[object] = (),
+) -> None:
+    """Draw which part of a plane each leaf serves, and which class the layer gives it.
+
+    Parameters
+    ----------
+    layer : FastFeedForward, LeafFeedForward or one of the quantized layers
+        A layer that reads two features.
+    x : array_like of shape (B, 2)
+        At least one row: drawn as dots, and they fix the part of the plane.
+    path : path
+        Its ending gives the format.
+    title : str
+        Over the picture.
+    tree : int
+        The tree whose leaves are drawn.
+    classes : sequence, optional
+        Names of the classes of which the outputs are scores; without, classes are not drawn.
+
+    Raises
+    ------
+    MissingExtraError
+        If the extra ``plot`` is not installed.
+    ShapeError
+        If ``x`` has another shape.
+    """
+    rows = as_real_array(x, "x")
+    if rows.ndim != 2 or rows.shape[1] != 2 or not len(rows):
+        raise ShapeError(f"argument 'x' must have shape (rows, 2), got shape {rows.shape}")
+    figure = _new_figure(7.5 * (1 + bool(classes)), 7)
+    low, high = _limits(rows)
+    sides = [np.linspace(low[i], high[i], REGION_CELLS) for i in (0, 1)]
+    points = np.stack(np.meshgrid(*sides), axis=-1)
+    leaves = reached_leaves(layer, points, tree)
+    extent = (low[0], high[0], low[1], high[1])
+    panels = [figure.add_subplot(1, 1 + bool(classes), 1)]
+    palettes = require_extra("matplotlib", "plot").colormaps
+    # Steps of the golden ratio give neighbours in the tree colours that are far apart.
+    _draw_plane(panels[0], palettes["viridis"](leaves * 0.618034 % 1), leaves, extent)
+    panels[0].set_title("Leaves", loc="left", fontweight="bold")
+    if classes:
+        panels.append(figure.add_subplot(1, 2, 2))
+        palette = palettes["tab10" if len(classes) <= 10 else "tab20"]
+        predicted = layer(points).argmax(axis=-1)
+        _draw_plane(panels[1], palette(predicted % palette.N), leaves, extent)
+        panels[1].set_title("Predicted class", loc="left", fontweight="bold")
+        patch = require_extra("matplotlib.patches", "plot").Patch
+        handles = [
+            patch(color=palette(i % palette.N), label=str(classes[i]))
+            for i in np.unique(predicted)[: palette.N].tolist()
+        ]
+        panels[1].legend(handles=handles, fontsize=8, loc="upper right")
+    for axes in panels:
+        axes.scatter(*rows.T, s=6, color="white", edgecolors="black", linewidths=0.5)
+        axes.set_xlabel("feature 0")
+        axes.set_ylabel("feature 1")
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def plot_prototypes(
+    images: Any, captions: Sequence[str], path: str | os.PathLike[str], title: str
+) -> None:
+    """Draw images in rows, all in the same shades.
+
+    Parameters
+    ----------
+    images : array_like of shape (images, height, width)
+        At least one; dark is large.
+    captions : sequence of str
+        One for each image.
+    path : path
+        Its ending gives the format.
+    title : str
+        Over the picture.
+
+    Raises
+    ------
+    MissingExtraError
+        If the extra ``plot`` is not installed.
+    ShapeError
+        If ``images`` has another shape, or there is another number of captions.
+    """
+    shades = as_real_array(images, "images")
+    if shades.ndim != 3 or not len(shades) or len(captions) != len(shades):
+        raise ShapeError(
+            f"argument 'images' must have shape ({len(captions)}, height, width) beside captions, "
+            f"got shape {shades.shape}"
+        )
+    columns = min(IMAGES_IN_A_ROW, len(shades))
+    lines = -(-len(shades) // columns)
+    figure = _new_figure(max(6, 1.6 * columns), 0.8 + 2 * lines)
+    low, high = float(shades.min()), float(shades.max())
+    for i, (image, caption) in enumerate(zip(shades, captions, strict=True)):
+        axes = figure.add_subplot(lines, columns, i + 1)
+        axes.imshow(image, cmap="Greys", vmin=low, vmax=high)
+        axes.set_title(caption, fontsize=8)
+        axes.set_axis_off()
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def _new_figure(width: float = 13, height: float = 11) -> Any:
+    """Return an empty figure, sized in inches, that belongs to no window."""
+    return require_extra("matplotlib.figure", "plot").Figure((width, height), layout="constrained")
+
+
+def _draw_nodes(figure: Any, axes: Any, usage: TreeUsage) -> None:
+    """Draw the tree level by level, coloured by visits against an even share."""
+    levels = min(usage.depth + 1, DRAWN_LEVELS)
+    shares = [
+        usage.visits[level_start(level) : level_start(level + 1)] / usage.rows
+        for level in range(levels)
+    ]
+    width = len(shares[-1])
+    ratios = np.stack([np.repeat(line * len(line), width // len(line)) for line in shares])
+    logs = np.log2(np.maximum(ratios, 2.0**-EXTREME))
+    # Where nodes are narrower than dots they are averaged; so that levels are not, they are high.
+    shown = np.ma.masked_array(logs, ratios == 0).repeat(LEVEL_DOTS, axis=0)
+    colours = require_extra("matplotlib", "plot").colormaps["PuOr"].with_extremes(bad="0.3")
+    extent = (0, 1, levels - 0.5, -0.5)
+    mesh = axes.imshow(
+        shown, cmap=colours, vmin=-EXTREME, vmax=EXTREME, aspect="auto", extent=extent
+    )
+    axes.hlines(np.arange(levels - 1) + 0.5, 0, 1, color="white", linewidth=1)
+    for level, line in enumerate(shares[:OUTLINED_LEVELS]):
+        borders = np.arange(1, len(line)) / len(line)
+        axes.vlines(borders, level - 0.5, level + 0.5, color="white", linewidth=1)
+        for i, share in enumerate(line if level < NUMBERED_LEVELS else ()):
+            # White on the dark ends of the colours.
+            dark = abs(np.log2(max(share * len(line), 2.0**-EXTREME))) > EXTREME / 2
+            place = ((i + 0.5) / len(line), level)
+            axes.annotate(
+                f"{share:.1%}", place, ha="center", va="center", color="white" if dark else "black"
+            )
+    axes.set_yticks(range(levels))
+    axes.set_xticks([])
+    axes.set_ylabel("level")
+    rest = "" if levels > usage.depth else f", of which the first {levels} are shown"
+    axes.set_xlabel(f"nodes of each level, from left to right; {usage.depth + 1} levels{rest}")
+    what = "Share of the rows: orange less than even, purple more; dark grey: no row"
+    axes.set_title(what, loc="left", fontweight="bold")
+    bar = figure.colorbar(mesh, ax=axes, pad=0.01)
+    ticks = range(-EXTREME, EXTREME + 1)
+    labels = [f"{2**tick}x" if tick >= 0 else f"1/{2**-tick}x" for tick in ticks]
+    bar.set_ticks(list(ticks), labels=labels)
+    bar.set_label("visits over an even share of the level's")
+
+
+def _draw_leaves(axes: Any, usage: TreeUsage) -> None:
+    """Cumulative share of the rows against leaves, the most visited first."""
+    visits = np.sort(usage.leaf_visits)[::-1]
+    leaves = np.arange(len(visits) + 1)
+    served = np.concatenate([[0.0], np.cumsum(visits) / usage.rows])
+    axes.plot(leaves, served, color="tab:purple", label="this tree")
+    axes.plot([0, len(visits)], [0, 1], color="black", linestyle="--", linewidth=1, label="even")
+    axes.axvline(usage.effective_leaves, color="tab:orange", label="effective leaves")
+    axes.set_xlabel("leaves, the most visited first")
+    axes.set_ylabel("share of the rows that reach them")
+    axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    what = f"Leaves: {np.count_nonzero(visits):,} of {len(visits):,} reached"
+    axes.set_title(f"{what}, balance {usage.balance:.2f}", loc="left", fontweight="bold")
+
+
+def _draw_levels(axes: Any, usage: TreeUsage) -> None:
+    """The measures of each level that lie between 0 and 1."""
+    levels = usage.levels
+    lines: list[tuple[str, list[float]]] = [
+        ("nodes reached", [level.reached / level.nodes for level in levels]),
+        ("balance of splits", [level.balance for level in levels if level.balance is not None]),
+        ("near ties", [level.near_ties for level in levels if level.near_ties is not None]),
+    ]
+    entropies = [level.choice_entropy for level in levels if level.choice_entropy is not None]
+    lines.append(("choice entropy / log 2", [value / np.log(2) for value in entropies]))
+    lines = [(label, values) for label, values in lines if values]
+    for (label, values), colour, marker in zip(lines, _colours(len(lines)), MARKERS, strict=False):
+        axes.plot(values, color=colour, marker=marker, label=label)
+    axes.set_xticks(range(len(levels)))
+    axes.set_xlabel("level")
+    axes.set_ylabel("from 0 to 1")
+    axes.set_ylim(-0.02, 1.02)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    axes.set_title("Levels", loc="left", fontweight="bold")
+
+
+def _draw_plane(axes: Any, colours: Array, leaves: Array, extent: tuple[float, ...]) -> None:
+    """Draw a map of colours, with lines where one leaf's region ends."""
+    borders = np.zeros(leaves.shape, bool)
+    borders[:, 1:] |= leaves[:, 1:] != leaves[:, :-1]
+    borders[1:] |= leaves[1:] != leaves[:-1]
+    colours[borders] = (0, 0, 0, 1)
+    axes.imshow(
+        colours, origin="lower", extent=extent, aspect="auto", interpolation="nearest", alpha=0.7
+    )
+
+
+def _limits(rows: Array) -> tuple[Array, Array]:
+    """Return the corners of the plane around rows, with a margin on each side."""
+    low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
+    margin = np.where(high > low, 0.05 * (high - low), 0.5)
+    return low - margin, high + margin
 
 
 def _draw_by_width(axes: Any, points: Sequence[SpeedUp]) -> None:

@@ -12,10 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import fffcpu
-from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward, kernels
-from fffcpu.cli import bench, demo, info, main, sweep
+from fffcpu import (
+    DenseFeedForward,
+    FastFeedForward,
+    LeafFeedForward,
+    Meaning,
+    Predictor,
+    kernels,
+    plots,
+)
+from fffcpu.checkpoints import fastfeedforward, ultrafastbert, ultrafastbert_bmm
+from fffcpu.cli import bench, convert, demo, info, inspection, main, sweep
+from fffcpu.diagnosis import diagnose, leaf_means
 from fffcpu.kernels import vectorized
 from fffcpu.timing import WrongOutputError
 
@@ -71,7 +82,7 @@ def test_module_runs_and_lists_the_commands():
         out, err = process.communicate()
     assert process.returncode == 0
     assert err == ""
-    for name in ("demo", "info", "quantize", "bench", "warmup"):
+    for name in ("demo", "info", "inspect", "quantize", "convert", "bench", "warmup"):
         assert f"    {name} " in out
     assert out.startswith("usage: fffcpu ")
 
@@ -83,7 +94,9 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"fffcpu {fffcpu.__version__}\n"
 
 
-@pytest.mark.parametrize("name", ["demo", "info", "quantize", "bench", "warmup"])
+@pytest.mark.parametrize(
+    "name", ["demo", "info", "inspect", "quantize", "convert", "bench", "warmup"]
+)
 def test_help_has_examples_and_says_how_to_read_the_output(name, capsys):
     with pytest.raises(SystemExit) as caught:
         main([name, "--help"])
@@ -103,6 +116,10 @@ def test_help_has_examples_and_says_how_to_read_the_output(name, capsys):
         ["info", "a", "b"],
         ["quantize", "a", "b"],
         ["quantize", "a", "--weights", "int8"],
+        ["inspect", "a"],
+        ["inspect", "a", "b", "--draw", "everything"],
+        ["convert", "a"],
+        ["convert", "a", "b", "--to", "onnx"],
         ["bench", "--depth", "deep"],
         ["bench", "--rows"],
         ["bench", "--nonsense"],
@@ -333,6 +350,351 @@ def test_quantize_refuses_what_it_cannot_round(command, tmp_path):
         assert_one_line(status, printed, err)
         assert message in err
         assert not out.exists()
+
+
+# --- inspect ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A file of rows as wide as the layers of `LAYERS` read them."""
+    path = tmp_path / "rows.npy"
+    np.save(path, np.random.default_rng(0).standard_normal((5000, 6)))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["FastFeedForward", "LeafFeedForward"])
+@pytest.mark.parametrize("weights", [None, "int8"])
+def test_inspect_in_json(kind, weights, command, table, tmp_path):
+    layer, path = LAYERS[kind](), tmp_path / "layer.safetensors"
+    layer = layer if weights is None else layer.quantize(weights)
+    layer.save(path)
+    status, out, err = command("inspect", path, table, "--json")
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    assert (report.pop("model"), report.pop("data")) == (str(path), str(table))
+    expected = diagnose(layer, np.load(table)).to_dict()
+    assert report["kind"] == layer.config.kind
+    assert report["rows"] == 5000
+    assert [tree["visits"] for tree in report["trees"]] == [
+        tree["visits"] for tree in expected["trees"]
+    ]
+
+
+def test_inspect_for_people(command, table, tmp_path):
+    layer, path = LAYERS["FastFeedForward"](), tmp_path / "layer.safetensors"
+    layer.save(path)
+    report = diagnose(layer, np.load(table))
+    status, out, err = command("inspect", path, table)
+    assert (status, err, out) == (0, "", f"{report}\n")
+    status, out, err = command("inspect", path, table, "--tree", "2")
+    assert (status, err, out) == (0, "", f"{report.of_tree(2)}\n")
+    assert_one_line(*command("inspect", path, table, "--tree", "3"))
+
+
+def test_inspect_takes_a_model_s_columns_by_name(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "REGION_CELLS", 16)
+    path, table = tmp_path / "model.safetensors", tmp_path / "table.csv"
+    layer = FastFeedForward(2, 2, 3, rng=0)
+    meaning = Meaning("classification", ("cat", "dog"), features=("height", "weight"))
+    Predictor(layer, meaning).save(path)
+    table.write_text("weight,height,animal\n3,-1,cat\n4,2,dog\n-2,5,dog\n")
+    picture = tmp_path / "map.svg"
+    status, out, err = command("inspect", path, table, "--json", "--plot", picture, "--draw", "map")
+    assert (status, err) == (0, "")
+    expected = diagnose(layer, np.array([[-1.0, 3.0], [2.0, 4.0], [5.0, -2.0]]))
+    assert json.loads(out)["trees"][0]["visits"] == expected.visits[0].tolist()
+    assert picture.exists()
+
+
+@pytest.mark.parametrize("draw", ["tree", "prototypes", None])
+def test_inspect_draws(draw, command, table, tmp_path, monkeypatch):
+    layer, path = LAYERS["LeafFeedForward"](), tmp_path / "layer.safetensors"
+    layer.save(path)
+    drawn = []
+    for name in ("plot_tree", "plot_prototypes"):
+        monkeypatch.setattr(inspection, name, lambda *a, name=name: drawn.append((name, *a)))
+    picture = tmp_path / "use.png"
+    argv = ["inspect", path, table, "--plot", picture]
+    argv += [] if draw is None else ["--draw", draw]
+    argv += ["--image-shape", "2x3"] if draw == "prototypes" else []
+    status, out, err = command(*argv)
+    assert (status, err) == (0, "")
+    assert out.endswith(f"\n\ndrawn to {picture}\n")
+    ((name, what, *others),) = drawn
+    assert others[-2:] == [
+        str(picture),
+        f"{path}: LeafFeedForward, tree 0\n5,000 rows: {table}",
+    ]
+    visits = diagnose(layer, np.load(table)).trees[0].leaf_visits
+    if draw == "prototypes":
+        order = sorted(range(4), key=lambda leaf: -visits[leaf])
+        assert name == "plot_prototypes"
+        means = leaf_means(layer, np.load(table), order).reshape(4, 2, 3)
+        np.testing.assert_allclose(what, means)
+        assert others[0] == [f"leaf {leaf}\n{visits[leaf]:,} rows" for leaf in order]
+    else:
+        assert name == "plot_tree"
+        np.testing.assert_array_equal(what.leaf_visits, visits)
+
+
+def test_prototypes_are_of_leaves_that_rows_reach(monkeypatch):
+    usage = types.SimpleNamespace(leaf_visits=np.array([0, 5, 7, 0, 5, 1]))
+    assert inspection._most_visited(usage) == [2, 1, 4, 5]
+    monkeypatch.setattr(inspection, "PROTOTYPES", 2)
+    assert inspection._most_visited(usage) == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--draw", "map"], "argument '--draw' must come with --plot"),
+        (["--image-shape", "2x3"], "argument '--image-shape' must come with --draw prototypes"),
+        (["--plot", "use.txt"], "argument 'plot' must end in one of"),
+        (["--plot", "use.png", "--draw", "map"], "unless the layer reads two features, got 'map'"),
+        (["--plot", "use.png", "--draw", "prototypes"], "HEIGHTxWIDTH of 6 pixels"),
+        (
+            ["--plot", "use.png", "--draw", "prototypes", "--image-shape", "2x4"],
+            "argument '--image-shape' must be HEIGHTxWIDTH of 6 pixels, as the layer reads, got '2",
+        ),
+        (["--plot", "use.png", "--draw", "prototypes", "--image-shape", "6"], "got '6'"),
+        (["--tree", "-1"], "argument 'tree' must be an integer from 0 to 2, got -1"),
+    ],
+)
+def test_inspect_refuses_what_it_cannot_draw(argv, message, command, table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    LAYERS["FastFeedForward"]().save("layer.safetensors")
+    status, out, err = command("inspect", "layer.safetensors", table, *argv)
+    assert_one_line(status, out, err)
+    assert message in err
+    assert not (tmp_path / "use.png").exists()
+
+
+def test_square_images_need_no_shape():
+    assert inspection._image_shape(None, 784) == (28, 28)
+
+
+def test_inspect_refuses_wrong_files(command, table, tmp_path):
+    path, narrow = tmp_path / "layer.safetensors", tmp_path / "narrow.npy"
+    LAYERS["FastFeedForward"]().save(path)
+    np.save(narrow, np.ones((3, 5)))
+    status, out, err = command("inspect", path, narrow)
+    assert_one_line(status, out, err)
+    assert "rows of 6 numbers, got shape (3, 5)" in err
+    assert_one_line(*command("inspect", path, tmp_path / "absent.npy"))
+    assert_one_line(*command("inspect", tmp_path / "absent", table))
+    LAYERS["DenseFeedForward"]().save(path)
+    status, out, err = command("inspect", path, table)
+    assert_one_line(status, out, err)
+    assert "must be a FastFeedForward or a LeafFeedForward" in err
+
+
+def test_inspect_names_the_missing_extra(command, table, tmp_path, monkeypatch):
+    path = tmp_path / "layer.safetensors"
+    LAYERS["FastFeedForward"]().save(path)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    status, out, err = command("inspect", path, table, "--plot", tmp_path / "use.png")
+    assert_one_line(status, out, err)
+    assert "pip install 'fffcpu[plot]'" in err
+
+
+# --- convert ------------------------------------------------------------------------------------
+
+
+CONVERTED = {
+    "ultrafastbert": (
+        lambda dtype: FastFeedForward(6, 6, 2, 3, dtype=dtype, rng=0),
+        ["--depth", "2"],
+        ultrafastbert,
+    ),
+    "ultrafastbert_bmm": (
+        lambda dtype: FastFeedForward(6, 4, 3, bias=False, dtype=dtype, rng=0),
+        [],
+        ultrafastbert_bmm,
+    ),
+    "fastfeedforward": (
+        lambda dtype: LeafFeedForward(6, 4, 2, 3, activation="gelu", dtype=dtype, rng=0),
+        ["--activation", "gelu"],
+        fastfeedforward,
+    ),
+}
+"""A layer that each published format can hold, what its file leaves open, and its module."""
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", CONVERTED)
+def test_convert_there_and_back(name, dtype, command, tmp_path):
+    make, told, module = CONVERTED[name]
+    first, published, second = (tmp_path / f"{i}.safetensors" for i in range(3))
+    layer = make(dtype)
+    layer.save(first)
+    status, out, err = command("convert", first, published, "--to", name)
+    assert (status, err) == (0, "")
+    assert out.startswith(f"{first} (native) -> {published} ({name})\n  {layer.config.kind}: ")
+    state, expected = load_file(published), module.to_state_dict(layer.config, layer.params)
+    assert set(state) == set(expected)
+    for key, array in expected.items():
+        np.testing.assert_array_equal(state[key], array, strict=True)
+    status, out, err = command("convert", published, second, *told)
+    assert (status, err) == (0, "")
+    assert out.startswith(f"{published} ({name}) -> {second} (native)\n")
+    assert second.read_bytes() == first.read_bytes()
+
+
+def test_convert_from_one_published_format_to_another(command, tmp_path):
+    layer = CONVERTED["ultrafastbert_bmm"][0](np.float32)
+    paths = [tmp_path / f"{i}.safetensors" for i in range(3)]
+    save_file(ultrafastbert_bmm.to_state_dict(layer.config, layer.params), paths[0])
+    assert command("convert", paths[0], paths[1], "--to", "ultrafastbert")[0] == 0
+    argv = ("convert", paths[1], paths[2], "--to", "ultrafastbert_bmm", "--trees", "1")
+    status, out, _ = command(*argv)
+    assert status == 0
+    assert "biases: there is no linear_in.bias" in out
+    assert paths[2].read_bytes() == paths[0].read_bytes()
+
+
+def test_convert_replaces_its_own_file(command, tmp_path):
+    path = tmp_path / "layer.safetensors"
+    layer = CONVERTED["ultrafastbert_bmm"][0](np.float32)
+    layer.save(path)
+    assert command("convert", path, path, "--to", "ultrafastbert_bmm")[0] == 0
+    assert set(load_file(path)) == {"w1s", "w2s"}
+    assert command("convert", path, path)[0] == 0
+    assert fffcpu.load(path).config == layer.config
+
+
+@pytest.mark.parametrize(
+    ("name", "notes"),
+    [
+        (
+            "ultrafastbert",
+            [
+                "ties: ultrafastbert and FastFeedForward go right on logit > 0",
+                "activation: gelu, which OUT does not say",
+            ],
+        ),
+        (
+            "ultrafastbert_bmm",
+            ["ties: ultrafastbert_bmm goes right on logit >= 0, FastFeedForward on logit > 0; "],
+        ),
+        (
+            "fastfeedforward",
+            [
+                "ties: fastfeedforward and LeafFeedForward go right on logit >= 0",
+                "output biases: the published inference leaves b2s out; ",
+                "activation: gelu, which OUT does not say",
+            ],
+        ),
+    ],
+)
+def test_convert_tells_what_differs(name, notes, command, tmp_path):
+    path, out = tmp_path / "layer.safetensors", tmp_path / "published.safetensors"
+    CONVERTED[name][0](np.float32).save(path)
+    lines = command("convert", path, out, "--to", name)[1].splitlines()
+    for line, note in zip(lines[2:], notes, strict=True):
+        assert line.startswith(f"  {note}")
+
+
+def test_convert_tells_what_is_lost_or_assumed(command, tmp_path):
+    path, published = tmp_path / "layer.safetensors", tmp_path / "published.safetensors"
+    layer = FastFeedForward(6, 4, 2, bias=False, rng=0)
+    Predictor(layer, Meaning("classification", tuple("abcd"))).save(path)
+    _, out, _ = command("convert", path, published, "--to", "ultrafastbert")
+    assert "widths: the published layer runs only if" in out
+    assert "biases: there is no linear_in.bias" in out
+    assert "meaning: names of classes" in out
+    _, out, _ = command("convert", published, path, "--depth", "2")
+    assert "activation: taken to be gelu, which IN does not say" in out
+    _, out, _ = command("convert", published, path, "--depth", "2", "--activation", "relu")
+    assert "activation relu" in out
+    assert "taken to be" not in out
+    assert fffcpu.load(path).config.activation == "relu"
+
+
+def test_a_leaf_layer_without_gates_is_recognised(command, tmp_path):
+    path, out = tmp_path / "leaf.safetensors", tmp_path / "layer.safetensors"
+    layer = LeafFeedForward(6, 4, 0, 3, rng=0)
+    state = fastfeedforward.to_state_dict(layer.config, layer.params)
+    save_file({key: value for key, value in state.items() if not key.startswith("node")}, path)
+    assert command("convert", path, out)[0] == 0
+    assert fffcpu.load(out).config == layer.config
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04" + 20 * b"x", pickle.dumps({"a": [1, 2, 3]})])
+def test_convert_opens_no_pickle(start, command, tmp_path):
+    path, out = tmp_path / "layer.pt", tmp_path / "layer.safetensors"
+    path.write_bytes(start)
+    status, printed, err = command("convert", path, out)
+    assert_one_line(status, printed, err)
+    assert "is a pickle" in err
+    assert "'fffcpu convert --help'" in err
+    assert not out.exists()
+
+
+def test_a_header_that_starts_like_a_pickle_is_none(tmp_path):
+    path = tmp_path / "layer.safetensors"
+    length = 0x80 + 0x02 * 256
+    path.write_bytes(length.to_bytes(8, "little") + b"{}".ljust(length))
+    convert._check_no_pickle(str(path))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["native", "out.pt"], "argument 'OUT' must end in .safetensors, got 'out.pt'"),
+        (["native", "absent/out.safetensors"], "No such file or directory: 'absent'"),
+        (["native", "out.safetensors"], "'--to' must be another format than IN's, got native"),
+        (["native", "out.safetensors", "--to", "fastfeedforward"], "must hold a LeafFeedForward"),
+        (["native", "out.safetensors", "--to", "ultrafastbert_bmm"], "cannot hold"),
+        (["small", "out.safetensors", "--to", "ultrafastbert"], "got a QuantizedFastFeedForward"),
+        (["native", "out.safetensors", "--to", "ultrafastbert", "--depth", "2"], "'--depth' must"),
+        (["absent", "out.safetensors"], "No such file or directory: 'absent'"),
+        (["text", "out.safetensors"], "file 'text' is not a whole safetensors file"),
+        (
+            ["text", "out.safetensors", "--from", "native", "--to", "ultrafastbert"],
+            "file 'text' is not a safetensors file of fffcpu",
+        ),
+        (["unknown", "out.safetensors"], "got the names ['a', 'b']"),
+        (["unknown", "out.safetensors", "--from", "ultrafastbert"], "'unknown': the state dict is"),
+        (["linear", "out.safetensors"], "argument 'depth' or 'trees' must be given"),
+        (["linear", "out.safetensors", "--depth", "5"], "file 'linear': "),
+        (["bfloat16", "out.safetensors"], "got BF16 in 'w1s'; turn them into float32 first"),
+        ([".", "out.safetensors"], "Is a directory: '.'"),
+    ],
+)
+def test_convert_refuses(argv, message, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    layer = LAYERS["FastFeedForward"]()
+    layer.save("native")
+    layer.quantize("int8").save("small")
+    (tmp_path / "text").write_text("what is it like to be a file?\n" * 99)
+    save_file({"a": np.ones(3), "b": np.ones(3)}, "unknown")
+    save_file(ultrafastbert.to_state_dict(layer.config, layer.params), "linear")
+    halves = {"dtype": "BF16", "shape": [1, 1]}
+    header = {"w1s": halves | {"data_offsets": [0, 2]}, "w2s": halves | {"data_offsets": [2, 4]}}
+    text = json.dumps(header).encode()
+    (tmp_path / "bfloat16").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    before = sorted(os.listdir())
+    status, out, err = command("convert", *argv)
+    assert_one_line(status, out, err)
+    assert message in err
+    assert sorted(os.listdir()) == before
+
+
+def test_convert_leaves_the_old_file_where_writing_fails(command, tmp_path, monkeypatch):
+    path, out = tmp_path / "layer.safetensors", tmp_path / "published.safetensors"
+    CONVERTED["ultrafastbert"][0](np.float32).save(path)
+    out.write_text("old")
+
+    def fail(self: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    status, printed, err = command("convert", path, out, "--to", "ultrafastbert")
+    assert_one_line(status, printed, err)
+    assert f"No space left on device: '{out}'" in err
+    assert out.read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["layer.safetensors", "published.safetensors"]
 
 
 # --- bench --------------------------------------------------------------------------------------

@@ -171,12 +171,15 @@ def path_results(backend, p, place=np.array):
     new = [np.full(shape, 7, p.x.dtype), np.full(shape, 7, np.int32), np.full_like(p.dy, 7)]
     alone_logits, alone_nodes, alone = map(place, new)
     logits, nodes, y = map(place, new)
-    grads = [np.zeros_like(p.weights_in), np.zeros(p.weights_in.shape[:2], p.x.dtype)]
-    dx, *grads = map(place, [np.full_like(p.x, 7), *grads, np.zeros_like(p.weights_out)])
+    rows = p.weights_in[:, :, 0].size
+    widths = ((p.x.shape[1],), (), (p.dy.shape[1],))
+    grads = [np.zeros((rows, *width), p.x.dtype) for width in widths]
+    dx, *grads = map(place, [np.full_like(p.x, 7), *grads])
+    places = place(np.arange(rows))
     backend.path_logits(alone_logits, alone_nodes, x, weights_in, bias_in)
     backend.path_infer(alone, x, weights_in, bias_in, weights_out, p.code)
     backend.path_forward(y, logits, nodes, x, weights_in, bias_in, weights_out, p.code)
-    backend.path_backward(dx, *grads, dy, x, logits, nodes, weights_in, weights_out, p.code)
+    backend.path_backward(dx, *grads, dy, x, logits, nodes, places, weights_in, weights_out, p.code)
     return [alone_logits, alone_nodes, alone, y, logits, nodes, dx, *grads]
 
 

@@ -260,3 +260,34 @@ def test_sizes_that_no_memory_holds_are_an_error():
         match=r"sizes of a FastFeedForward .* too large for the parameter 'weights_in'",
     ):
         FastFeedForward(10**12, 10**12, 30)
+
+
+@given(
+    rows=st.integers(0, 20),
+    trees=st.integers(1, 3),
+    depth=st.integers(0, 6),
+    bias=st.booleans(),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_row_sparse_gradients_are_the_rows_of_dense_ones(rows, trees, depth, bias, dtype):
+    layer = FastFeedForward(5, 3, depth, trees, bias=bias, dtype=dtype, rng=0)
+    rng = np.random.default_rng(rows)
+    y, cache = layer.forward(rng.standard_normal((rows, 5)))
+    dy = rng.standard_normal(y.shape)
+    dx, dense = layer.backward(dy, cache)
+    again, sparse = layer.backward(dy, cache, row_sparse=True)
+    np.testing.assert_array_equal(again, dx)
+    assert list(sparse) == list(dense)
+    visited = np.unique(layer.route(cache.x) + np.arange(trees)[:, np.newaxis] * (2 << depth))
+    for name, grad in sparse.items():
+        assert len(grad.rows) == len(visited)
+        assert grad.leading == layer.params["weights_in"].shape[:2]
+        np.testing.assert_array_equal(grad.dense(), dense[name])
+        assert grad.values.dtype == dtype
+
+
+def test_row_sparse_must_be_a_flag():
+    layer = FastFeedForward(5, 3, 2, rng=0)
+    y, cache = layer.forward(np.zeros((2, 5)))
+    with pytest.raises(ArgumentTypeError, match="'row_sparse'"):
+        layer.backward(y, cache, row_sparse="yes")

@@ -86,8 +86,25 @@ def run_backward(backend, p, logits, nodes):
         "bias_in": np.zeros(p.weights_in.shape[:2], p.x.dtype),
         "weights_out": np.zeros_like(p.weights_out),
     }
+    trees, count, _ = p.weights_in.shape
+    rows = [grad.reshape(trees * count, *grad.shape[2:]) for grad in grads.values()]
+    places = np.arange(trees * count)
     backend.path_backward(
-        dx, *grads.values(), p.dy, p.x, logits, nodes, p.weights_in, p.weights_out, p.code
+        dx, *rows, p.dy, p.x, logits, nodes, places, p.weights_in, p.weights_out, p.code
+    )
+    return dx, grads
+
+
+def run_backward_rows(backend, p, logits, nodes, places, rows):
+    """Gradients of the visited nodes alone, in the rows that ``places`` names."""
+    dx = np.full_like(p.x, 7)
+    grads = [
+        np.zeros((rows, p.x.shape[1]), p.x.dtype),
+        np.zeros(rows, p.x.dtype),
+        np.zeros((rows, p.dy.shape[1]), p.x.dtype),
+    ]
+    backend.path_backward(
+        dx, *grads, p.dy, p.x, logits, nodes, places, p.weights_in, p.weights_out, p.code
     )
     return dx, grads
 
@@ -255,6 +272,22 @@ def test_a_row_has_the_same_bits_in_a_batch_large_enough_for_all_threads(backend
     for row in [0, 350, 351, 700, *rng.integers(0, 701, 20)]:
         backend.path_infer(alone, x[row : row + 1], weights_in, bias_in, weights_out, 0)
         np.testing.assert_array_equal(alone[0], many[row])
+
+
+@given(problem=path_problems(), data=st.data())
+def test_gradients_of_visited_nodes_go_where_they_are_told(backend, problem, data):
+    logits, nodes = run_logits(vectorized, problem)
+    trees, count, _ = problem.weights_in.shape
+    visited = np.unique(nodes + np.arange(trees)[:, np.newaxis] * count)
+    order = np.array(data.draw(st.permutations(range(len(visited)))), int)
+    places = np.full(trees * count, 1 << 40)  # of nodes without a visit nothing is read
+    places[visited] = order
+    dx, grads = run_backward(backend, problem, logits, nodes)
+    again, rows = run_backward_rows(backend, problem, logits, nodes, places, len(visited))
+    np.testing.assert_array_equal(again, dx)
+    for dense, found in zip(grads.values(), rows, strict=True):
+        flat = dense.reshape(trees * count, *dense.shape[2:])
+        np.testing.assert_array_equal(found[order], flat[visited])
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import fffcpu
 from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward
+from fffcpu.checkpoints import native
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, ShapeError
 from fffcpu.kernels import jit
 from fffcpu.layers import LAYERS
@@ -380,3 +381,72 @@ def test_layers_from_arrays_are_as_precise_as_the_arrays(dtypes):
     wide = any(dtype in (np.float64, np.int64) for dtype in dtypes)
     arrays = [np.zeros(1, dtype) for dtype in dtypes]
     assert parameter_dtype(*arrays) == ("float64" if wide else "float32")
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_scaling_of_the_input_becomes_part_of_the_layer(kind):
+    make = MAKERS[kind]
+    layer, plain = make(dtype=np.float64), make(dtype=np.float64)
+    rng = np.random.default_rng(3)
+    mean, scale = rng.standard_normal(12), rng.uniform(0.5, 2, 12)
+    x = rng.standard_normal((50, 12))
+    layer.absorb_input_scaling(mean, scale)
+    assert np.allclose(layer(x), plain((x - mean) / scale), atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_scaling_of_the_output_becomes_part_of_the_layer(kind):
+    layer, plain = MAKERS[kind](), MAKERS[kind]()
+    scale = np.array([1.0, -2.0, 0.0, 0.5, 100.0])
+    layer.absorb_output_scaling(scale)
+    assert np.allclose(layer(rows()), plain(rows()) * scale, rtol=1e-5, atol=1e-5)
+
+
+def test_a_layer_without_a_bias_takes_no_mean():
+    layer = FastFeedForward(3, 2, 2, bias=False, rng=0)
+    plain = copy.deepcopy(layer)
+    layer.absorb_input_scaling(0, [2, 4, 8])
+    x = np.ones((1, 3))
+    assert np.array_equal(layer(x), plain(x / [2, 4, 8]))
+    with pytest.raises(ArgumentError, match="'mean'"):
+        layer.absorb_input_scaling(1, 1)
+    with pytest.raises(ArgumentError, match="'scale'"):
+        layer.absorb_input_scaling(0, [1, 0, 1])
+
+
+def test_usage_counts_the_rows_of_each_node():
+    layer = FastFeedForward(12, 5, 3, trees=2, rng=1)
+    _, cache = layer.forward(rows(40))
+    usage = layer.usage(cache)
+    assert list(usage) == list(layer.params)
+    counts = usage["weights_in"]
+    expected = np.zeros((2, 15), int)
+    for path in layer.route(rows(40)):
+        for tree, visited in enumerate(path):
+            expected[tree, visited] += 1
+    assert np.array_equal(counts, expected)
+    assert all(array is counts for array in usage.values())
+
+
+def test_usage_counts_shares_of_gates_and_leaves():
+    layer = LeafFeedForward(12, 5, 3, 4, rng=1)
+    _, cache = layer.forward(rows(40))
+    usage = layer.usage(cache)
+    assert list(usage) == list(layer.params)
+    assert usage["gate_bias"].shape == (7,)
+    assert np.isclose(usage["leaf_bias_in"].sum(), 40)
+    assert DenseFeedForward(12, 5, 7, rng=1).usage(None) == {}
+    with pytest.raises(ArgumentTypeError, match="'cache'"):
+        layer.usage(None)
+    with pytest.raises(ArgumentTypeError, match="'cache'"):
+        FastFeedForward(12, 5, 3, rng=1).usage(cache)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_file_keeps_notes_that_load_passes_over(kind, tmp_path):
+    layer = MAKERS[kind]()
+    layer.save(tmp_path / "plain")
+    layer.save(tmp_path / "noted", notes={"author": '"Zoë"'})
+    assert native.read_note(tmp_path / "noted", "author") == "Zoë"
+    assert native.read_note(tmp_path / "plain", "author") is None
+    assert fffcpu.load(tmp_path / "noted")(rows()).tobytes() == layer(rows()).tobytes()

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fffcpu.parameters import Parameters
-from fffcpu.training import SGD, Adam, AdamW, clip_gradients, optimizers
+from fffcpu.errors import ArgumentError, CheckpointError, ShapeError
+from fffcpu.parameters import Parameters, RowGradient
+from fffcpu.training import SGD, Adam, AdamW, clip_gradients, missed_steps, optimizers
 
 SEEDS = st.integers(0, 2**32 - 1)
 SHAPES = {"weights_in": (2, 3, 4), "bias_in": (2, 3), "norm.scale": (), "unused": (0, 5)}
@@ -596,3 +597,208 @@ def test_no_gradients_have_no_norm():
 def test_clipping_says_what_is_wrong(grads, max_norm, error, message):
     with pytest.raises(error, match=message):
         clip_gradients(grads, max_norm)
+
+
+# --- Row-sparse gradients -------------------------------------------------------------------------
+
+
+def row_sparse_run(seed, steps, leading=(2, 5), width=3, dtype=np.float64, always=False):
+    """Gradients of steps in which a few rows are touched, row-sparse and dense."""
+    rng = np.random.default_rng(seed)
+    count = int(np.prod(leading))
+    for _ in range(steps):
+        chosen = np.flatnonzero(rng.random(count) < 0.3)
+        rows = np.arange(count) if always else chosen
+        values = rng.standard_normal((len(rows), width)).astype(dtype)
+        sparse = RowGradient(rows.astype(np.int64), values, (*leading, width))
+        yield sparse, sparse.dense()
+
+
+def twins(make, dtype=np.float64, leading=(2, 5), width=3):
+    """Two optimizers of the same kind over parameters of the same numbers."""
+    start = np.random.default_rng(9).standard_normal((*leading, width)).astype(dtype)
+    params = [{"weights": start.copy()}, {"weights": start.copy()}]
+    return params, [make(each) for each in params]
+
+
+EXACT = {
+    "plain": lambda params: SGD(params, 0.1),
+    "decay": lambda params: SGD(params, 0.1, weight_decay=0.3),
+    "momentum": lambda params: SGD(params, 0.1, momentum=0.9),
+    "all momentum": lambda params: SGD(params, 0.1, momentum=1.0),
+}
+
+
+@pytest.mark.parametrize("kind", EXACT)
+@given(seed=st.integers(0, 1000), steps=st.integers(1, 40))
+def test_sgd_is_exact_with_row_sparse_gradients(kind, seed, steps):
+    (sparse_params, dense_params), (sparse, dense) = twins(EXACT[kind])
+    rates = np.random.default_rng(seed).uniform(0, 0.2, steps)
+    for rate, (rows, whole) in zip(rates, row_sparse_run(seed, steps), strict=True):
+        sparse.step({"weights": rows}, lr=rate)
+        dense.step({"weights": whole}, lr=rate)
+        touched = sparse_params["weights"].reshape(10, 3)[rows.rows]
+        expected = dense_params["weights"].reshape(10, 3)[rows.rows]
+        np.testing.assert_allclose(touched, expected, rtol=1e-9, atol=1e-12)
+    sparse.bring_up_to_date()
+    np.testing.assert_allclose(
+        sparse_params["weights"], dense_params["weights"], rtol=1e-9, atol=1e-12
+    )
+    for key, array in dense.state_dict().items():
+        np.testing.assert_allclose(sparse.state_dict()[key], array, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [lambda p: Adam(p, 0.1), lambda p: AdamW(p, 0.1, weight_decay=3)])
+@given(seed=st.integers(0, 1000), steps=st.integers(1, 30))
+def test_adam_keeps_the_lazy_rule(make, seed, steps):
+    """Each row against the rule, written out one number at a time."""
+    (params, _), (optimizer, _) = twins(make)
+    beta1, beta2 = optimizer.betas
+    decay = getattr(optimizer, "weight_decay", 0.0)
+    p = params["weights"].reshape(10, 3).copy()
+    m, v, last = np.zeros((10, 3)), np.zeros((10, 3)), np.zeros(10, int)
+    rates = np.random.default_rng(seed).uniform(0, 0.2, steps)
+    for t, (grad, _) in enumerate(row_sparse_run(seed, steps), 1):
+        optimizer.step({"weights": grad}, lr=rates[t - 1])
+        for row, g in zip(grad.rows, grad.values, strict=True):
+            missed = t - 1 - last[row]
+            m[row] *= beta1**missed
+            v[row] *= beta2**missed
+            for rate in rates[last[row] : t]:  # of the missed steps, and of this one
+                p[row] *= 1 - rate * decay
+            m[row] = beta1 * m[row] + (1 - beta1) * g
+            v[row] = beta2 * v[row] + (1 - beta2) * g**2
+            mean, root = m[row] / (1 - beta1**t), np.sqrt(v[row] / (1 - beta2**t))
+            p[row] -= rates[t - 1] * mean / (root + optimizer.eps)
+            last[row] = t
+        found = params["weights"].reshape(10, 3)[grad.rows]
+        np.testing.assert_allclose(found, p[grad.rows], rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda params: SGD(params, 0.1, momentum=0.9),
+        lambda params: Adam(params, 0.1),
+        lambda params: AdamW(params, 0.1, weight_decay=0.1),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_where_every_row_is_touched_bits_are_those_of_dense_gradients(make, dtype):
+    (sparse_params, dense_params), (sparse, dense) = twins(make, dtype)
+    for rows, whole in row_sparse_run(0, 12, dtype=dtype, always=True):
+        sparse.step({"weights": rows})
+        dense.step({"weights": whole})
+    assert sparse_params["weights"].tobytes() == dense_params["weights"].tobytes()
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_rows_are_brought_up_to_date_before_the_list_of_steps_is_full(most, monkeypatch):
+    for module in (optimizers, missed_steps):
+        monkeypatch.setattr(module, "MOST_STEPS", most)
+    (sparse_params, dense_params), (sparse, dense) = twins(EXACT["momentum"])
+    for rows, whole in row_sparse_run(1, 13):
+        sparse.step({"weights": rows})
+        dense.step({"weights": whole})
+    sparse.bring_up_to_date()
+    np.testing.assert_allclose(sparse_params["weights"], dense_params["weights"], rtol=1e-10)
+
+
+def test_dense_and_row_sparse_gradients_may_take_turns():
+    (sparse_params, dense_params), (sparse, dense) = twins(EXACT["decay"])
+    for step, (rows, whole) in enumerate(row_sparse_run(2, 12)):
+        sparse.step({"weights": whole if step % 3 == 2 else rows})
+        dense.step({"weights": whole})
+    sparse.bring_up_to_date()
+    np.testing.assert_allclose(sparse_params["weights"], dense_params["weights"], rtol=1e-10)
+
+
+def test_other_parameters_may_have_dense_gradients():
+    params = {"weights": np.ones((4, 2)), "bias": np.ones(3)}
+    optimizer = SGD(params, 0.5)
+    rows = RowGradient(np.array([1]), np.array([[2.0, 4.0]]), (4, 2))
+    optimizer.step({"weights": rows, "bias": np.ones(3)})
+    assert params["weights"].tolist() == [[1, 1], [0, -1], [1, 1], [1, 1]]
+    assert params["bias"].tolist() == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("block", [1, 7, 32768])
+def test_row_sparse_results_do_not_depend_on_the_blocks(block, monkeypatch):
+    expected, found = [], []
+    for results, size in ((expected, 32768), (found, block)):
+        monkeypatch.setattr(optimizers, "BLOCK", size)
+        (params, _), (optimizer, _) = twins(lambda p: AdamW(p, 0.1, weight_decay=0.2))
+        for rows, _ in row_sparse_run(3, 9):
+            optimizer.step({"weights": rows})
+        optimizer.bring_up_to_date()
+        results.append(params["weights"].tobytes())
+    assert expected == found
+
+
+@pytest.mark.parametrize(
+    "make", [EXACT["momentum"], EXACT["decay"], lambda p: AdamW(p, 0.1, weight_decay=0.2)]
+)
+@pytest.mark.parametrize("stop", [0, 1, 6])
+def test_a_state_with_gaps_goes_on_to_the_same_bits(make, stop):
+    (params, others), (optimizer, other) = twins(make)
+    grads = [rows for rows, _ in row_sparse_run(4, 12)]
+    for grad in grads[:stop]:
+        optimizer.step({"weights": grad})
+    others["weights"][...] = params["weights"]
+    other.load_state_dict(optimizer.state_dict())
+    for grad in grads[stop:]:
+        optimizer.step({"weights": grad})
+        other.step({"weights": grad})
+    optimizer.bring_up_to_date()
+    other.bring_up_to_date()
+    assert params["weights"].tobytes() == others["weights"].tobytes()
+
+
+def test_a_state_without_gaps_closes_those_that_were():
+    (params, others), (optimizer, other) = twins(EXACT["decay"])
+    for grad, _ in row_sparse_run(4, 5):
+        optimizer.step({"weights": grad})
+    optimizer.load_state_dict(other.state_dict())
+    before = params["weights"].copy()
+    optimizer.bring_up_to_date()
+    np.testing.assert_array_equal(params["weights"], before)
+    assert others.keys() == params.keys()
+
+
+@pytest.mark.parametrize("key", ["rates", "last_step.weights"])
+def test_a_state_whose_gaps_do_not_fit_is_refused(key):
+    _, (optimizer, other) = twins(EXACT["decay"])
+    for grad, _ in row_sparse_run(4, 5):
+        optimizer.step({"weights": grad})
+    state = optimizer.state_dict()
+    for wrong in (state[key][:0], state[key].astype(np.float32), np.zeros((2, 2)), None):
+        if key == "rates" and wrong is not None and wrong.dtype == np.float64 and wrong.ndim == 1:
+            continue  # fewer rates are a state of fewer steps
+        with pytest.raises(CheckpointError, match=key):
+            other.load_state_dict({**state, key: wrong})
+
+
+def test_row_sparse_gradients_are_refused_where_they_cannot_be_exact():
+    rows = RowGradient(np.array([1]), np.ones((1, 2)), (4, 2))
+    params = {"weights": np.ones((4, 2))}
+    with pytest.raises(ArgumentError, match="momentum"):
+        SGD(params, 0.1, momentum=0.5, weight_decay=0.1).step({"weights": rows})
+    with pytest.raises(ArgumentError, match="'lr'"):
+        SGD(params, 0.1, weight_decay=0.5).step({"weights": rows}, lr=2.0)
+    with pytest.raises(ArgumentError, match="C-contiguous"):
+        SGD({"weights": np.ones((2, 4)).T}, 0.1).step({"weights": rows})
+    with pytest.raises(ShapeError, match="weights"):
+        SGD({"weights": np.ones((5, 2))}, 0.1).step({"weights": rows})
+    assert (params["weights"] == 1).all()
+
+
+@given(seed=st.integers(0, 100), limit=st.floats(0, 3))
+def test_row_sparse_gradients_are_clipped_like_dense_ones(seed, limit):
+    ((sparse, dense),) = row_sparse_run(seed, 1)
+    rest = np.random.default_rng(seed).standard_normal(4)
+    grads = {"weights": sparse, "bias": rest.copy()}
+    wholes = {"weights": dense, "bias": rest.copy()}
+    norm, expected = clip_gradients(grads, limit), clip_gradients(wholes, limit)
+    assert np.isclose(norm, expected, rtol=1e-12)
+    np.testing.assert_allclose(grads["weights"].dense(), wholes["weights"], rtol=1e-12)
+    np.testing.assert_allclose(grads["bias"], wholes["bias"], rtol=1e-12)

@@ -11,8 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fffcpu.errors import ArgumentTypeError
-from fffcpu.parameters import ALIGNMENT, Parameters, aligned_empty, generator, uniform
+from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
+from fffcpu.parameters import (
+    ALIGNMENT,
+    Parameters,
+    RowGradient,
+    aligned_empty,
+    generator,
+    uniform,
+)
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 SHAPES = st.lists(st.integers(0, 7), max_size=4).map(tuple)
@@ -230,3 +237,36 @@ def test_uniform_of_no_numbers_draws_none():
     rng = np.random.default_rng(7)
     uniform(aligned_empty((0, 5), np.float32), 1.0, rng)
     assert rng.random() == np.random.default_rng(7).random()
+
+
+def test_a_row_gradient_is_the_rows_that_are_not_zero():
+    values = np.arange(6.0).reshape(3, 2)
+    grad = RowGradient(np.array([0, 3, 5]), values, (2, 3, 2))
+    assert grad.leading == (2, 3)
+    expected = np.zeros((2, 3, 2))
+    expected[0, 0], expected[1, 0], expected[1, 2] = values
+    np.testing.assert_array_equal(grad.dense(), expected)
+    assert RowGradient(np.array([1]), np.ones(1), (3,)).dense().tolist() == [0, 1, 0]
+    assert RowGradient(np.empty(0, np.int64), np.ones((0, 2)), (4, 2)).dense().shape == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "values", "error", "named"),
+    [
+        ([0, 1], np.ones((2, 2)), ArgumentTypeError, "rows"),
+        (np.zeros((1, 1), np.int64), np.ones((1, 2)), ArgumentTypeError, "rows"),
+        (np.array([0.0]), np.ones((1, 2)), ArgumentTypeError, "rows"),
+        (np.array([0]), [[1.0, 1.0]], ArgumentTypeError, "values"),
+        (np.array([0]), np.ones((1, 2), int), ArgumentTypeError, "values"),
+        (np.array([0]), np.ones((2, 2)), ShapeError, "values"),
+        (np.array([0]), np.ones((1, 3)), ShapeError, "values"),
+        (np.array([0]), np.ones((1, 3, 2, 1)), ShapeError, "values"),
+        (np.array([6]), np.ones((1, 2)), ArgumentError, "rows"),
+        (np.array([-1]), np.ones((1, 2)), ArgumentError, "rows"),
+        (np.array([2, 1]), np.ones((2, 2)), ArgumentError, "rows"),
+        (np.array([1, 1]), np.ones((2, 2)), ArgumentError, "rows"),
+    ],
+)
+def test_refuses_a_row_gradient(rows, values, error, named):
+    with pytest.raises(error, match=f"'{named}'"):
+        RowGradient(rows, values, (2, 3, 2))

@@ -40,7 +40,16 @@ from fffcpu.config import (
 )
 from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
 
-__all__ = ["KINDS", "METADATA_KEY", "READ_VERSIONS", "VERSION", "load", "save", "write_atomically"]
+__all__ = [
+    "KINDS",
+    "METADATA_KEY",
+    "READ_VERSIONS",
+    "VERSION",
+    "load",
+    "read_note",
+    "save",
+    "write_atomically",
+]
 
 METADATA_KEY = "fffcpu"
 """The metadata key that makes a safetensors file one of ours."""
@@ -97,7 +106,10 @@ _IMPORTERS = (
 
 
 def save(
-    path: str | os.PathLike[str], config: LayerConfig, arrays: Mapping[str, NDArray[Any]]
+    path: str | os.PathLike[str],
+    config: LayerConfig,
+    arrays: Mapping[str, NDArray[Any]],
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Write one layer to a file, replacing what was there only once all of it is on the disk.
 
@@ -109,6 +121,8 @@ def save(
         The layer's config.
     arrays : mapping of str to array
         Its parameters, of ``config.shapes()`` and ``config.dtypes()``.
+    notes : mapping of str to str, optional
+        Further metadata, for `read_note`; ``load`` passes over it.
 
     Raises
     ------
@@ -125,7 +139,7 @@ def save(
     checked = check_arrays(config, arrays)
     with write_atomically(path) as temporary:
         try:
-            _write(temporary, config, checked)
+            _write(temporary, config, checked, notes or {})
         except OSError as error:
             raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error
 
@@ -158,6 +172,37 @@ def load(path: str | os.PathLike[str]) -> tuple[LayerConfig, dict[str, NDArray[A
     name = os.fsdecode(path)
     try:
         return _load(name)
+    except CheckpointError as error:
+        raise CheckpointError(f"file {name!r} {error}") from error.__cause__
+
+
+def read_note(path: str | os.PathLike[str], key: str) -> Any:
+    """Return what a note of a layer's file says, JSON as it is.
+
+    Parameters
+    ----------
+    path : str or path
+        A file that ``load`` reads.
+    key : str
+        Which note.
+
+    Returns
+    -------
+    object
+        The value of the JSON text; None if there is no such note.
+
+    Raises
+    ------
+    CheckpointError, OSError
+        As ``load``, as far as the header goes; also if the note is no JSON.
+    """
+    name = os.fsdecode(path)
+    try:
+        with _open(name) as file:
+            header = _parse(_read_header(file), "its header")
+        metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
+        text = metadata.get(key) if isinstance(metadata, dict) else None
+        return _parse(text, f"metadata '{key}'") if isinstance(text, str) else None
     except CheckpointError as error:
         raise CheckpointError(f"file {name!r} {error}") from error.__cause__
 
@@ -213,14 +258,20 @@ def _describe_layer(config: LayerConfig) -> str:
     return json.dumps(description, sort_keys=True)
 
 
-def _write(path: Path, config: LayerConfig, arrays: Mapping[str, NDArray[Any]]) -> None:
+def _write(
+    path: Path,
+    config: LayerConfig,
+    arrays: Mapping[str, NDArray[Any]],
+    notes: Mapping[str, str],
+) -> None:
     """Write a layer's checked arrays as a safetensors file.
 
     The widest types come first, so that every array starts at a multiple of its numbers' bytes.
     """
     dtypes, widths = config.dtypes(), list(_ABBREVIATIONS)
     names = sorted(arrays, key=lambda name: (widths.index(dtypes[name]), name))
-    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: _describe_layer(config)}}
+    metadata = {METADATA_KEY: _describe_layer(config), **notes}
+    header: dict[str, Any] = {"__metadata__": metadata}
     start = 0
     for name in names:
         end = start + arrays[name].nbytes

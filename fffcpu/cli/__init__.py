@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 
 from fffcpu import __version__
-from fffcpu.cli import bench, demo, info, quantize, warmup
+from fffcpu.cli import bench, convert, demo, info, inspection, predict, quantize, train, warmup
 from fffcpu.timing import WrongOutputError
 
 __all__ = ["main"]
 
-COMMANDS = (demo, info, quantize, bench, warmup)
+COMMANDS = (demo, train, predict, info, inspection, quantize, convert, bench, warmup)
 
 ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError, WrongOutputError)
 """What is told in one line: complaints about what the user asked for, or what the system lacks."""
@@ -29,8 +29,12 @@ for each row, only those on one path from the root to a leaf.
 
 start here:
   fffcpu demo                      train on real digits, save, reload, time: under a minute
+  fffcpu train DATA --out MODEL    from a table (.csv, .npy, .npz, IDX) to a model
+  fffcpu predict MODEL DATA        what a model says of each row of a table
   fffcpu info FILE                 what a saved layer is, and what it costs
+  fffcpu inspect FILE DATA         how the rows of a table use the layer's trees
   fffcpu quantize IN OUT           a saved layer with bfloat16 or int8 weights
+  fffcpu convert IN OUT            published layer formats to files of fffcpu, and back
   fffcpu bench                     microseconds a row, beside a dense layer
   fffcpu warmup                    compile kernels before a server starts
   fffcpu COMMAND --help            options, examples, how to read the output

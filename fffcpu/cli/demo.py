@@ -10,8 +10,6 @@ tried, up to the noise of half a percent; the test rows had no say.
 from __future__ import annotations
 
 import argparse
-import errno
-import os
 import sys
 import tempfile
 import time
@@ -24,7 +22,7 @@ from numpy.typing import NDArray
 
 import fffcpu
 from fffcpu import DenseFeedForward, FastFeedForward, kernels
-from fffcpu.cli.table import Commands, add_command, format_number, format_table
+from fffcpu.cli.table import Commands, add_command, check_output, format_number, format_table
 from fffcpu.config import check_integer
 from fffcpu.data import load_digits
 from fffcpu.parameters import Parameters
@@ -142,7 +140,7 @@ def run(options: argparse.Namespace) -> None:
     """Run the demo."""
     seed = check_integer("seed", options.seed, 0)
     plan = QUICK if options.quick else FULL
-    _check_output(options.out)
+    check_output(options.out)
     kernels.choose()  # complains of a wrong FFFCPU_BACKEND before anything is printed
     digits = split_digits()
     print(f"fffcpu {fffcpu.__version__}, {_threads()}\n")
@@ -315,17 +313,6 @@ def _format_accuracies(accuracies: list[float]) -> str:
 
 
 # --- The file -----------------------------------------------------------------------------------
-
-
-def _check_output(out: str | None) -> None:
-    """Raise if a file cannot be made there: better told now than after the work."""
-    if out is None:
-        return
-    folder = Path(out).parent
-    if not folder.is_dir():
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-    if Path(out).is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), out)
 
 
 def _save_and_reload(network: FastFeedForward, out: str | None, digits: Digits) -> Path:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from fffcpu.bounds import Bound
 from fffcpu.timing import Timing
 
-__all__ = ["Commands", "add_command", "format_number", "format_rates", "format_table"]
+__all__ = [
+    "Commands",
+    "add_command",
+    "check_output",
+    "format_number",
+    "format_rates",
+    "format_table",
+]
 
 Commands = Any
 """What ``ArgumentParser.add_subparsers`` returns; its type has no public name."""
@@ -26,6 +36,17 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return parser
+
+
+def check_output(out: str | None) -> None:
+    """Raise if a file cannot be made there: better told now than after the work."""
+    if out is None:
+        return
+    folder = Path(out).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+    if Path(out).is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), out)
 
 
 def format_number(value: float) -> str:

@@ -1,38 +1,12 @@
-"""A small table of real data: handwritten digits, 1797 images of 8x8 pixels.
+"""Tables of data, read from files: rows of numbers, and what is to be learned about each row.
 
-The table lies beside this module (``digits.npz``), so nothing is fetched. ``DIGITS-LICENSE.txt``
-says where it comes from and under which licence.
+`read_table` and `read_blocks` read CSV, .npy, .npz and IDX files. `load_digits` is a small table
+that the package carries, so nothing is fetched.
 """
 
 from __future__ import annotations
 
-from importlib.resources import files
+from fffcpu.data.digits import load_digits
+from fffcpu.data.table import Table, check_finite, count_rows, read_blocks, read_table
 
-import numpy as np
-from numpy.typing import NDArray
-
-__all__ = ["load_digits"]
-
-
-def load_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Load the handwritten digits.
-
-    The rows keep the order of their source, in which neighbours seem to come from one hand. So the
-    last rows, taken as a test set, are a harder test than rows drawn at random.
-
-    Returns
-    -------
-    images : array of float32, shape (1797, 64)
-        One image a row, its 8 lines of 8 pixels one after another. 0 is paper, 1 is ink; the steps
-        between are 1/16.
-    labels : array of int64, shape (1797,)
-        The digit on each image, 0 to 9.
-
-    Notes
-    -----
-    The test set of "Optical recognition of handwritten digits" by E. Alpaydin and C. Kaynak. Each
-    pixel counts the inked dots of a 4x4 block of a 32x32 scan.
-    """
-    with (files(__name__) / "digits.npz").open("rb") as file, np.load(file) as table:
-        images, labels = table["images"], table["labels"]
-    return images.astype(np.float32) / np.float32(16), labels.astype(np.int64)
+__all__ = ["Table", "check_finite", "count_rows", "load_digits", "read_blocks", "read_table"]

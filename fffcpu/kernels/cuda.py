@@ -278,20 +278,24 @@ def _path_deltas(
 
 
 @cuda.jit
-def _path_gradients(d_weights: Any, factors: Any, vectors: Any, order: Any, runs: Any) -> None:
-    """Backward, second step: ``d_weights[node]`` = sum over its rows of factor * vector.
+def _path_gradients(
+    d_weights: Any, factors: Any, vectors: Any, order: Any, runs: Any, places: Any
+) -> None:
+    """Backward, second step: ``d_weights[place of node]`` = sum over its rows of factor * vector.
 
     Launched with a block of `COLUMNS` by `LANES` threads for each run and block of columns.
 
     Parameters
     ----------
-    d_weights : array of shape (T * N, width), written
+    d_weights : array of shape (R, width), written
     factors : array of shape (B, T, L)
     vectors : array of shape (B, width)
     order : int64 array of shape (T, B)
         Rows in sorted order.
     runs : int64 array of shape (R, 5)
         Of `_runs`.
+    places : int64 array of shape (T * N,)
+        Row of ``d_weights`` for each node.
     """
     partial = cuda.shared.array((LANES, COLUMNS), d_weights.dtype)
     thread, lane = cuda.threadIdx.x, cuda.threadIdx.y
@@ -300,7 +304,7 @@ def _path_gradients(d_weights: Any, factors: Any, vectors: Any, order: Any, runs
     for task in range(cuda.blockIdx.x, runs.shape[0] * blocks, cuda.gridDim.x):
         run = task // blocks
         column = task % blocks * COLUMNS + thread
-        tree, level, place = runs[run, 0], runs[run, 1], runs[run, 2]
+        tree, level, place = runs[run, 0], runs[run, 1], places[runs[run, 2]]
         total = d_weights.dtype.type(0)
         if column < width:
             for at in range(runs[run, 3] + lane, runs[run, 4], LANES):
@@ -519,6 +523,7 @@ def path_backward(
     x: Array,
     logits: Array,
     nodes: Array,
+    places: Array,
     weights_in: Array,
     weights_out: Array,
     activation: int,
@@ -547,15 +552,15 @@ def path_backward(
     order = np.argsort(last_nodes, axis=1, kind="stable")
     runs = _runs(np.take_along_axis(last_nodes, order, axis=1), levels)
     ones = np.ones((rows, 1), x.dtype)
-    plan = [cuda.to_device(array) for array in (order, runs)]
+    plan = [_on_device(array) for array in (order, runs, places)]
     with _outputs(d_weights_in, d_bias_in, d_weights_out, zeros=True) as outputs:
         for d_weights, factors, vectors in zip(
             outputs, (delta, delta, active), (x, cuda.to_device(ones), dy), strict=True
         ):
             width = vectors.shape[1]
             blocks = _blocks(len(runs) * -(-width // COLUMNS))
-            place_rows = d_weights.reshape(trees * weights_in.shape[1], width)
-            _path_gradients[blocks, (COLUMNS, LANES)](place_rows, factors, vectors, *plan)
+            d_rows = d_weights.reshape(d_weights.shape[0], width)
+            _path_gradients[blocks, (COLUMNS, LANES)](d_rows, factors, vectors, *plan)
 
 
 def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -> None:

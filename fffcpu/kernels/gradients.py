@@ -206,25 +206,28 @@ def _path_gradients(
     vectors: Array,
     offsets: Array,
     last_nodes: Array,
+    places: Array,
     start: int,
     stop: int,
 ) -> None:
-    """Second step: d_weights[node] = sum over its rows of factor * vector.
+    """Second step: d_weights[place of node] = sum over its rows of factor * vector.
 
     Parameters
     ----------
-    d_weights : array of shape (T, N, width), zeros, written
+    d_weights : array of shape (R, width), zeros, written
     factors : array of shape (T, L, B)
         In sorted order of rows, like ``offsets`` and ``last_nodes``.
     vectors : array of shape (B, width)
     offsets : int64 array of shape (T * B,)
         Where the rows of ``vectors`` start.
     last_nodes : int32 array of shape (T, B)
+    places : int64 array of shape (T * N,)
+        Row of ``d_weights`` for each node.
     start, stop : int
         Range of tasks; task number block * T + tree.
     """
     trees, levels, rows = factors.shape
-    _, count, width = d_weights.shape
+    count, width = places.size // trees, d_weights.shape[1]
     flat = factors.reshape(-1)
     for task in range(start, stop):
         tree = task % trees
@@ -244,9 +247,9 @@ def _path_gradients(
                     if together == 3:
                         outer_sums(
                             d_weights,
-                            (tree * count + (node >> 2) - 1) * width,
-                            (tree * count + (node >> 1) - 1) * width,
-                            (tree * count + node - 1) * width,
+                            places[tree * count + (node >> 2) - 1] * width,
+                            places[tree * count + (node >> 1) - 1] * width,
+                            places[tree * count + node - 1] * width,
                             flat,
                             at,
                             at + rows,
@@ -261,7 +264,7 @@ def _path_gradients(
                     else:
                         weighted_sum(
                             d_weights,
-                            (tree * count + node - 1) * width,
+                            places[tree * count + node - 1] * width,
                             flat,
                             at,
                             vectors,
@@ -285,6 +288,7 @@ def path_backward(
     x: Array,
     logits: Array,
     nodes: Array,
+    places: Array,
     weights_in: Array,
     weights_out: Array,
     activation: int,
@@ -319,7 +323,7 @@ def path_backward(
     ones = np.ones((rows, 1), x.dtype)
     for d_weights, factors, vectors in (
         (d_weights_in, delta, x),
-        (d_bias_in[:, :, np.newaxis], delta, ones),
+        (d_bias_in[:, np.newaxis], delta, ones),
         (d_weights_out, active, dy),
     ):
         width = vectors.shape[1]
@@ -333,4 +337,5 @@ def path_backward(
             vectors,
             (order * width).reshape(-1),
             last_nodes,
+            places,
         )

@@ -235,6 +235,7 @@ def path_backward(
     x: Array,
     logits: Array,
     nodes: Array,
+    places: Array,
     weights_in: Array,
     weights_out: Array,
     activation: int,
@@ -244,20 +245,25 @@ def path_backward(
     Parameters
     ----------
     dx : array of shape (B, I), written
-    d_weights_in : array of shape (T, N, I), zeros, written where a node was visited
-    d_bias_in : array of shape (T, N), zeros, written where a node was visited
+    d_weights_in : array of shape (R, I), zeros, written where a node was visited
+        R rows for all nodes, or for those alone that were visited.
+    d_bias_in : array of shape (R,), zeros, written where a node was visited
         Written even where the layer has no bias.
-    d_weights_out : array of shape (T, N, O), zeros, written where a node was visited
+    d_weights_out : array of shape (R, O), zeros, written where a node was visited
     dy : array of shape (B, O)
         Upstream gradient.
     x : array of shape (B, I)
     logits, nodes : arrays of shape (B, T, L)
         From `path_forward`.
+    places : int64 array of shape (T * N,)
+        Row of the gradients for each node, ``places[t * N + n]``: one row belongs to one node. What
+        it holds for nodes without a visit is not read.
     weights_in : array of shape (T, N, I)
     weights_out : array of shape (T, N, O)
     activation : int
     """
     _, trees, levels = nodes.shape
+    count = weights_in.shape[1]
     dx[...] = 0
     for rows in _blocks(len(x), max(x.shape[1], dy.shape[1])):
         active = activate(logits[rows], activation)
@@ -267,9 +273,10 @@ def path_backward(
                 node = nodes[rows, tree, level]
                 delta = slope[:, tree, level] * _dot(weights_out[tree, node], dy[rows])
                 dx[rows] += delta[:, np.newaxis] * weights_in[tree, node]
-                np.add.at(d_weights_in[tree], node, delta[:, np.newaxis] * x[rows])
-                np.add.at(d_bias_in[tree], node, delta)
-                np.add.at(d_weights_out[tree], node, active[:, tree, level, np.newaxis] * dy[rows])
+                place = places[tree * count + node]
+                np.add.at(d_weights_in, place, delta[:, np.newaxis] * x[rows])
+                np.add.at(d_bias_in, place, delta)
+                np.add.at(d_weights_out, place, active[:, tree, level, np.newaxis] * dy[rows])
 
 
 @_quiet

@@ -63,6 +63,8 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
     """
 
     config_type: ClassVar[type[DenseFeedForwardConfig]] = DenseFeedForwardConfig
+    _reading = (("weights_in", "bias_in", -1),)
+    _writing = ("weights_out",)
 
     def __init__(
         self,

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.config import FastFeedForwardConfig, QuantizedFastFeedForwardConfig
+from fffcpu.config import FastFeedForwardConfig, QuantizedFastFeedForwardConfig, check_flag
 from fffcpu.errors import ArgumentError, ShapeError
 from fffcpu.inputs import as_rows
 from fffcpu.layers.layer import Layer, as_parameter, empty_output, parameter_dtype
 from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weights, widen_weights
-from fffcpu.parameters import Parameters, aligned_empty, generator, uniform
+from fffcpu.parameters import Parameters, RowGradient, aligned_empty, generator, uniform
 from fffcpu.tree import depth_of
 
 __all__ = ["FastFeedForward", "PathCache", "QuantizedFastFeedForward", "cmm"]
@@ -124,6 +124,8 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
     """
 
     config_type: ClassVar[type[FastFeedForwardConfig]] = FastFeedForwardConfig
+    _reading = (("weights_in", "bias_in", -1),)
+    _writing = ("weights_out",)
 
     def __init__(
         self,
@@ -210,7 +212,9 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         backend.path_forward(y, logits, nodes, rows, *self._weights, self._activation)
         return y.reshape(*leading, y.shape[1]), PathCache(rows, logits, nodes, leading)
 
-    def backward(self, dy: Any, cache: PathCache) -> tuple[Array, dict[str, Array]]:
+    def backward(
+        self, dy: Any, cache: PathCache, row_sparse: bool = False
+    ) -> tuple[Array, dict[str, Any]]:
         """Return the gradients of a loss, with the routes held constant.
 
         Parameters
@@ -219,14 +223,18 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
             Gradient of the loss with respect to the output.
         cache : PathCache
             From `forward` on the rows in question.
+        row_sparse : bool
+            Whether to return no more of the gradients than the rows of visited nodes.
 
         Returns
         -------
         dx : array of shape (..., I)
             Gradient with respect to the input.
-        grads : dict of str to array
+        grads : dict of str to array, or to RowGradient
             Gradients with respect to the parameters, under their names and of their shapes;
-            exactly 0 for nodes that no row visited.
+            exactly 0 for nodes that no row visited. If ``row_sparse``, a
+            `fffcpu.parameters.RowGradient` of the same bits for each: its cost does not depend on
+            N, and optimizers then change the rows of visited nodes alone.
 
         Notes
         -----
@@ -235,8 +243,9 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         ``d bias_in += ds`` and ``dx += ds weights_in`` (docs/mathematics.md derives them). The
         bits do not depend on the number of threads.
         """
+        check_flag("row_sparse", row_sparse)
         weights_in, _, weights_out = self._weights
-        _, count, width = shape = weights_in.shape
+        trees, count, width = weights_in.shape
         path = _path_shape(weights_in)
         self._check_cache(cache, PathCache, x=(width,), logits=path, nodes=path)
         if cache.nodes.size and not 0 <= cache.nodes.min() <= cache.nodes.max() < count:
@@ -245,11 +254,20 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
             )
         upstream = self._upstream(dy, cache.leading)
         dx = empty_output(len(cache.x), width, self._dtype)
+        nodes = np.ascontiguousarray(cache.nodes)
+        if row_sparse:
+            first = np.arange(trees, dtype=np.int64)[:, np.newaxis] * count
+            visited = np.unique(nodes + first)
+            places = np.empty(trees * count, np.int64)
+            places[visited] = np.arange(len(visited))
+        else:
+            visited = places = np.arange(trees * count, dtype=np.int64)
         # Where rows visit few of the nodes, most pages are never asked for.
-        zeros = _zeros if len(cache.x) * path[1] >= count else np.zeros
-        d_weights_in = zeros(shape, self._dtype)
-        d_bias_in = np.zeros(shape[:2], self._dtype)
-        d_weights_out = zeros(weights_out.shape, self._dtype)
+        filled = row_sparse or len(cache.x) * path[1] >= count
+        zeros = _zeros if filled else np.zeros
+        d_weights_in = zeros((len(visited), width), self._dtype)
+        d_bias_in = np.zeros(len(visited), self._dtype)
+        d_weights_out = zeros((len(visited), weights_out.shape[2]), self._dtype)
         kernels.choose(len(cache.x), self._weights).path_backward(
             dx,
             d_weights_in,
@@ -258,14 +276,27 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
             upstream,
             np.ascontiguousarray(cache.x),
             np.ascontiguousarray(cache.logits),
-            np.ascontiguousarray(cache.nodes),
+            nodes,
+            places,
             weights_in,
             weights_out,
             self._activation,
         )
         grads = {"weights_in": d_weights_in, "bias_in": d_bias_in, "weights_out": d_weights_out}
-        grads = {name: grads[name] for name in self.params}
-        return dx.reshape(*cache.leading, width), grads
+        return dx.reshape(*cache.leading, width), {
+            name: RowGradient(visited, grads[name], param.shape)
+            if row_sparse
+            else grads[name].reshape(param.shape)
+            for name, param in self.params.items()
+        }
+
+    def usage(self, cache: PathCache) -> dict[str, Array]:
+        """Return how many rows visited each node, int64 (T, N), under every parameter's name."""
+        trees, count = self.config.trees, self.config.neurons // self.config.trees
+        self._check_cache(cache, PathCache, nodes=(trees, self.config.depth + 1))
+        first = np.arange(trees, dtype=np.int64)[:, np.newaxis] * count
+        visits = np.bincount((cache.nodes + first).reshape(-1), minlength=trees * count)
+        return dict.fromkeys(self.params, visits.reshape(trees, count))
 
     def quantize(self, weights: str) -> QuantizedFastFeedForward:
         """Return a layer for inference whose weights are of a narrower type.

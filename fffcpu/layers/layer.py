@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.config import Activation, LayerConfig, numpy_dtype
-from fffcpu.errors import ArgumentTypeError, CheckpointError, ShapeError, describe
+from fffcpu.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    CheckpointError,
+    ShapeError,
+    describe,
+)
 from fffcpu.inputs import as_real_array, as_rows, check_out
 from fffcpu.parameters import Parameters, aligned_empty
 
@@ -39,6 +45,11 @@ class Layer(Generic[Config]):
     """Base of the layers."""
 
     config_type: ClassVar[type[LayerConfig]]
+
+    _reading: ClassVar[tuple[tuple[str, str, int], ...]] = ()
+    """Weights that are multiplied with x, their biases, and the axis that x meets."""
+    _writing: ClassVar[tuple[str, ...]] = ()
+    """Parameters to which the output is proportional, taken together."""
 
     @property
     def config(self) -> Config:
@@ -95,7 +106,57 @@ class Layer(Generic[Config]):
         # For pickle and the copy module: plain arrays travel, aligned ones are made on arrival.
         return self._from, (self.config, dict(self.params))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def absorb_input_scaling(self, mean: Any, scale: Any) -> None:
+        """Change the parameters so that the layer does on x what it did on ``(x - mean) / scale``.
+
+        So a layer that was trained on scaled rows takes them as they were measured. Outputs change
+        by rounding.
+
+        Parameters
+        ----------
+        mean, scale : array_like of shape (I,) or ()
+            Of the columns of x; no scale may be 0.
+
+        Raises
+        ------
+        ArgumentError
+            If the layer has no bias to take up a mean that is not 0, or a scale is 0.
+        """
+        width = self.config.input_dim
+        mean, scale = (np.broadcast_to(np.asarray(v, np.float64), width) for v in (mean, scale))
+        if not scale.all():
+            raise ArgumentError("argument 'scale' must have no zeros")
+        if mean.any() and any(bias not in self.params for _, bias, _ in self._reading):
+            raise ArgumentError("argument 'mean' must be 0 for a layer without a bias")
+        for name, bias, axis in self._reading:
+            weights = np.moveaxis(self.params[name], axis, -1)
+            scaled = weights / scale
+            if mean.any():
+                self.params[bias][...] -= scaled @ mean
+            weights[...] = scaled
+
+    def absorb_output_scaling(self, scale: Any) -> None:
+        """Change the parameters so that the layer's output is ``scale`` (O,) times what it was."""
+        for name in self._writing:
+            self.params[name][...] *= np.asarray(scale, np.float64)
+
+    def usage(self, cache: Any) -> dict[str, Array]:
+        """Return how many rows used each node, gate or leaf in a forward, by parameter name.
+
+        Parameters
+        ----------
+        cache : object
+            From `forward`.
+
+        Returns
+        -------
+        dict of str to array
+            For each parameter that only a part of the rows uses, an array of its leading shape;
+            parameters that share it share the array. Empty for a dense layer.
+        """
+        return {}
+
+    def save(self, path: str | os.PathLike[str], notes: Mapping[str, str] | None = None) -> None:
         """Write the layer to a safetensors file.
 
         The file appears under its name complete or not at all. docs/formats.md describes it.
@@ -104,10 +165,12 @@ class Layer(Generic[Config]):
         ----------
         path : path
             Replaced if it exists.
+        notes : mapping of str to str, optional
+            Further metadata to keep in the file, which `load` passes over.
         """
         from fffcpu.checkpoints import native
 
-        native.save(path, self.config, self.params)
+        native.save(path, self.config, self.params, notes)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -148,6 +148,11 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
     """
 
     config_type: ClassVar[type[LeafFeedForwardConfig]] = LeafFeedForwardConfig
+    _reading = (
+        ("gate_weights", "gate_bias", -1),
+        ("leaf_weights_in", "leaf_bias_in", 1),
+    )
+    _writing = ("leaf_weights_out", "leaf_bias_out")
 
     def __init__(
         self,
@@ -391,6 +396,17 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
             "leaf_bias_out": mixture.T @ upstream,
         }
         return dx.reshape(*cache.leading, dx.shape[1]), grads
+
+    def usage(self, cache: LeafCache) -> dict[str, Array]:
+        """Return how many rows reached each gate (G,) and leaf (K,), by parameter name.
+
+        Rows that are sent both ways count with their shares, as training's mixture has them.
+        """
+        self._check_cache(cache, LeafCache)
+        return {
+            name: cache.gate_usage if name.startswith("gate_") else cache.leaf_usage
+            for name in self.params
+        }
 
     def _gate_gradients(self, d_mixture: Array, cache: LeafCache, hardening: float) -> Array:
         """Return the gradient by the gates' logits (B, G)."""

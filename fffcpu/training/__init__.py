@@ -13,6 +13,7 @@ Everything takes and returns plain arrays, so that a loop is written out where i
 
 from __future__ import annotations
 
+from fffcpu.training.local_optimizers import LocalAdam, LocalSGD
 from fffcpu.training.losses import mean_squared_error, softmax_cross_entropy
 from fffcpu.training.optimizers import SGD, Adam, AdamW, clip_gradients
 from fffcpu.training.schedules import constant, cosine, one_cycle_triangle, warmup
@@ -21,6 +22,8 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "LocalAdam",
+    "LocalSGD",
     "clip_gradients",
     "constant",
     "cosine",

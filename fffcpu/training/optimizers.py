@@ -12,6 +12,20 @@ AdamW  ``p *= 1 - lr weight_decay`` where the name is not excluded, then Adam
 Adam is algorithm 1 of arXiv 1412.6980, AdamW algorithm 2 of arXiv 1711.05101; the order of the
 operations and the meaning of every option are PyTorch's, so that recipes carry over.
 
+**Row-sparse gradients.** Where a gradient is a `fffcpu.parameters.RowGradient`, a step changes the
+rows that it holds, and no others. What the others miss is made up for when a row is next touched,
+or by ``bring_up_to_date``:
+
+=====  =========================================================================================
+SGD    exactly what a gradient of 0 does, decay and momentum included (not both together)
+Adam   the moments shrink, ``m *= b1^k`` and ``v *= b2^k`` for k missed steps; the moves that
+       dense Adam makes along a moment that fades away are left out
+AdamW  the same, and the decay that was missed
+=====  =========================================================================================
+
+So where every step touches every row, results have the bits of dense gradients. `missed_steps` says
+how it is kept, docs/mathematics.md why it is right.
+
 Every array is updated a block at a time, so that a parameter, its gradient, its moments and the
 scratch of one block stay in cache through all the operations, and memory is read and written once::
 
@@ -19,6 +33,8 @@ scratch of one block stay in cache through all the operations, and memory is rea
     grad     |  block 0  |  block 1  |  block 2  | ...
     moments  |  block 0  |  block 1  |  block 2  | ...
     scratch  |  one block, used again and again  |
+
+Of a row-sparse gradient, a block is some of its rows, fetched and put back.
 """
 
 from __future__ import annotations
@@ -38,10 +54,13 @@ from fffcpu.errors import (
     ShapeError,
     describe,
 )
+from fffcpu.parameters import RowGradient
+from fffcpu.training.missed_steps import MOST_STEPS, MissedSteps
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_gradients"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "Stateful", "check_betas", "clip_gradients"]
 
 Arrays = Mapping[str, NDArray[Any]]
+Gradients = Mapping[str, NDArray[Any] | RowGradient]
 
 BLOCK = 32768
 """Numbers updated at a time: five float32 arrays of it are 640 KiB. More would leave a common L2
@@ -50,6 +69,10 @@ cache, and fewer would pay more for calling NumPy than for its work."""
 STEP_KEY = "step"
 """Key of the step count in a state; the other keys are ``moment.parameter``."""
 
+RATES_KEY = "rates"
+LAST_STEP = "last_step."
+"""Keys of what rows have missed: learning rates, and by parameter each row's last step."""
+
 _WALK: Final[list[Literal["external_loop", "buffered", "zerosize_ok"]]] = [
     "external_loop",
     "buffered",
@@ -57,11 +80,10 @@ _WALK: Final[list[Literal["external_loop", "buffered", "zerosize_ok"]]] = [
 ]
 
 
-class Optimizer:
-    """What all optimizers share: checks, the walk over blocks, the state.
+class Stateful:
+    """What all optimizers share, local ones included: the arrays they train, checks, the state.
 
-    A subclass names its moments, arrays of the parameters' shapes that start at 0, and says in
-    ``_update`` what happens to one block.
+    A subclass names its moments, arrays of the parameters' shapes that start at 0.
 
     Parameters
     ----------
@@ -98,45 +120,8 @@ class Optimizer:
             for moment in moments
         }
 
-    def step(self, grads: Arrays, lr: float | None = None) -> None:
-        """Make one step: change every parameter in place. The gradients are left as they are.
-
-        Parameters
-        ----------
-        grads : mapping of str to array
-            A gradient for every parameter, of its name and shape.
-        lr : float, optional
-            Learning rate of this step alone.
-
-        Raises
-        ------
-        ArgumentError
-            If a name is missing or unknown, or the learning rate is out of range.
-        ShapeError
-            If a gradient has not the shape of its parameter.
-        ArgumentTypeError
-            If a gradient is not an array of floats.
-
-        Notes
-        -----
-        All is checked before the first number changes. A gradient that is not finite is not an
-        error: it goes where arithmetic takes it.
-        """
-        rate = check_number("lr", self.lr if lr is None else lr, 0.0)
-        self._check_gradients(grads)
-        self.step_count += 1
-        for name, param in self._params.items():
-            moments = [arrays[name] for arrays in self._moments.values()]
-            scratch = np.empty(min(BLOCK, param.size), param.dtype)
-            for block in _blocks(param, grads[name], moments):
-                self._update(name, rate, scratch[: block[0].size], *block)
-
-    def _update(self, name: str, lr: float, scratch: NDArray[Any], *block: NDArray[Any]) -> None:
-        """Update one block, ``(param, grad, *moments)``; all pieces have the length of scratch."""
-        raise NotImplementedError
-
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Copy what the optimizer remembers: the step count and the moments.
+        """Copy what the optimizer remembers: the step count, the moments, and what rows missed.
 
         Returns
         -------
@@ -145,7 +130,7 @@ class Optimizer:
             Together with the parameters and the same options it continues the training bit for bit.
         """
         state: dict[str, NDArray[Any]] = {STEP_KEY: np.array(self.step_count, np.int64)}
-        state.update((key, array.copy()) for key, array in self._flat_moments())
+        state.update((key, array.copy()) for key, array in self._remembered())
         return state
 
     def load_state_dict(self, state: Arrays) -> None:
@@ -167,7 +152,7 @@ class Optimizer:
         if not isinstance(state, Mapping):
             raise ArgumentTypeError(f"argument 'state' must be a mapping, got {describe(state)}")
         expected: dict[str, NDArray[Any]] = {STEP_KEY: np.array(0, np.int64)}
-        expected.update(self._flat_moments())
+        expected.update(self._expected(state))
         wrong = [*_name_differences(expected, state), *_array_differences(expected, state)]
         if not wrong and int(state[STEP_KEY]) < 0:
             wrong = [f"'{STEP_KEY}' must be at least 0, got {int(state[STEP_KEY])}"]
@@ -175,6 +160,18 @@ class Optimizer:
             raise CheckpointError(
                 f"state of the optimizer {type(self).__name__} does not fit: {'; '.join(wrong)}"
             )
+        self._take(state)
+
+    def _remembered(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        """Give all that is remembered beside the step count."""
+        yield from self._flat_moments()
+
+    def _expected(self, state: Arrays) -> dict[str, NDArray[Any]]:
+        """Return arrays of the shapes and dtypes that a state must have beside the step count."""
+        return dict(self._flat_moments())
+
+    def _take(self, state: Arrays) -> None:
+        """Take over a state that fits."""
         self.step_count = int(state[STEP_KEY])
         for key, array in self._flat_moments():
             array[...] = state[key]
@@ -184,8 +181,8 @@ class Optimizer:
             for name, array in arrays.items():
                 yield f"{moment}.{name}", array
 
-    def _check_gradients(self, grads: Arrays) -> None:
-        _check_arrays("grads", grads, writable=False)
+    def _check_gradients(self, grads: Gradients) -> None:
+        _check_arrays("grads", _values_of(grads), writable=False)
         wrong = _name_differences(self._params, grads)
         if wrong:
             raise ArgumentError(
@@ -209,6 +206,208 @@ class Optimizer:
             f"<{type(self).__name__}({options}): {len(self._params)} arrays, {numbers} numbers, "
             f"{self.step_count} steps made>"
         )
+
+
+class Optimizer(Stateful):
+    """What the optimizers share that take every step everywhere, at once or when it is asked for.
+
+    A subclass says in ``_update`` what happens to one block, and in ``_catch_up`` what rows have
+    missed.
+
+    Parameters
+    ----------
+    params, lr, moments
+        See `Stateful`.
+    weight_decay, momentum : float
+        What goes on in rows without a gradient.
+    """
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: float,
+        moments: tuple[str, ...],
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr, moments)
+        self._passive = (weight_decay, momentum)
+        self._missed: MissedSteps | None = None
+        self._last_steps: dict[str, NDArray[np.int64]] = {}
+
+    def step(self, grads: Gradients, lr: float | None = None) -> None:
+        """Make one step: change parameters in place. The gradients are left as they are.
+
+        Parameters
+        ----------
+        grads : mapping of str to array or RowGradient
+            A gradient for every parameter, of its name and shape. Of a RowGradient only the rows it
+            holds are changed; what the others miss is made up for later.
+        lr : float, optional
+            Learning rate of this step alone.
+
+        Raises
+        ------
+        ArgumentError
+            If a name is missing or unknown, the learning rate is out of range, or a gradient is
+            row-sparse where it cannot be: with both momentum and weight decay, for a parameter that
+            is not C-contiguous, or where the rate times weight decay is not below 1.
+        ShapeError
+            If a gradient has not the shape of its parameter.
+        ArgumentTypeError
+            If a gradient is not an array of floats.
+
+        Notes
+        -----
+        All is checked before the first number changes. A gradient that is not finite is not an
+        error: it goes where arithmetic takes it.
+        """
+        rate = check_number("lr", self.lr if lr is None else lr, 0.0)
+        self._check_gradients(grads)
+        sparse = {name: grad for name, grad in grads.items() if isinstance(grad, RowGradient)}
+        self._check_sparse(sparse, rate)
+        self._expect_gaps(sparse)
+        self.step_count += 1
+        for name, grad in grads.items():
+            if isinstance(grad, RowGradient):
+                self._step_rows(name, grad, rate)
+            else:
+                self._step_all(name, grad, rate)
+        if self._missed is not None:
+            self._missed.add(rate)
+            if self._missed.count == MOST_STEPS:
+                self.bring_up_to_date()
+
+    def bring_up_to_date(self) -> None:
+        """Make up for the steps that rows have missed; without row-sparse gradients there are none.
+
+        Parameters and moments are then what they would be if every step had reached every row. Call
+        it before parameters are used or saved; within a run it changes nothing but rounding.
+        """
+        for name in list(self._last_steps):
+            self._finish(name)
+        self._missed = None
+
+    def _check_sparse(self, sparse: Mapping[str, RowGradient], rate: float) -> None:
+        """Raise unless row-sparse gradients can be taken."""
+        if not sparse:
+            return
+        weight_decay, momentum = self._passive
+        if weight_decay and momentum:
+            raise ArgumentError(
+                "argument 'grads' must hold no row-sparse gradients where there are both momentum "
+                f"and weight decay, got {momentum} and {weight_decay}"
+            )
+        if rate * weight_decay >= 1.0:
+            raise ArgumentError(
+                f"argument 'lr' must be below {1.0 / weight_decay} for row-sparse gradients with "
+                f"weight decay, got {rate}"
+            )
+        for name in sparse:
+            if not self._params[name].flags.c_contiguous:
+                raise ArgumentError(
+                    "argument 'grads' must hold no row-sparse gradient for a parameter that is not "
+                    f"C-contiguous, got one for '{name}'"
+                )
+
+    def _expect_gaps(self, sparse: Mapping[str, RowGradient]) -> None:
+        """Remember the last steps of rows of these parameters, and of no others."""
+        for name in [name for name in self._last_steps if name not in sparse]:
+            self._finish(name)
+        if self._missed is None and sparse:
+            self._missed = MissedSteps(self.step_count, *self._passive)
+        for name, grad in sparse.items():
+            if name not in self._last_steps:
+                count = math.prod(grad.leading)
+                self._last_steps[name] = np.full(count, self.step_count, np.int64)
+
+    def _finish(self, name: str) -> None:
+        """Bring a parameter up to date, and forget that it was behind."""
+        assert self._missed is not None
+        last = self._last_steps[name]
+        behind = np.flatnonzero(last < self.step_count)
+        arrays = self._rows_of(name, len(last))
+        for rows in _pieces(behind, arrays[0].shape[1]):
+            block = [array[rows] for array in arrays]
+            self._catch_up(name, self._missed, last[rows], *block)
+            for array, piece in zip(arrays, block, strict=True):
+                array[rows] = piece
+        del self._last_steps[name]
+
+    def _step_all(self, name: str, grad: NDArray[Any], rate: float) -> None:
+        """Make a step in every number of a parameter."""
+        param = self._params[name]
+        moments = [arrays[name] for arrays in self._moments.values()]
+        scratch = np.empty(min(BLOCK, param.size), param.dtype)
+        for block in _blocks(param, grad, moments):
+            self._update(name, rate, scratch[: block[0].size], *block)
+
+    def _step_rows(self, name: str, grad: RowGradient, rate: float) -> None:
+        """Make a step in the rows of a parameter that have a gradient."""
+        assert self._missed is not None
+        last = self._last_steps[name]
+        arrays = self._rows_of(name, len(last))
+        width, dtype = arrays[0].shape[1], arrays[0].dtype
+        values = grad.values.reshape(len(grad.rows), width).astype(dtype, copy=False)
+        done = 0
+        for rows in _pieces(grad.rows, width):
+            block = [array[rows] for array in arrays]
+            if (last[rows] < self.step_count - 1).any():
+                self._catch_up(name, self._missed, last[rows], *block)
+            piece = values[done : done + len(rows)]
+            done += len(rows)
+            flat = [array.reshape(-1) for array in (block[0], piece, *block[1:])]
+            self._update(name, rate, np.empty(flat[0].size, dtype), *flat)
+            for array, changed in zip(arrays, block, strict=True):
+                array[rows] = changed
+        last[grad.rows] = self.step_count
+
+    def _rows_of(self, name: str, count: int) -> list[NDArray[Any]]:
+        """Return a parameter and its moments as rows (count, width); views."""
+        arrays = [self._params[name], *(arrays[name] for arrays in self._moments.values())]
+        return [array.reshape(count, -1) for array in arrays]
+
+    def _update(self, name: str, lr: float, scratch: NDArray[Any], *block: NDArray[Any]) -> None:
+        """Update one block, ``(param, grad, *moments)``; all pieces have the length of scratch."""
+        raise NotImplementedError
+
+    def _catch_up(
+        self, name: str, missed: MissedSteps, last: NDArray[np.int64], *block: NDArray[Any]
+    ) -> None:
+        """Make up for missed steps in some rows of ``(param, *moments)``, by their last steps."""
+        raise NotImplementedError
+
+    def _remembered(self) -> Iterator[tuple[str, NDArray[Any]]]:
+        yield from super()._remembered()
+        if self._missed is not None:
+            yield RATES_KEY, self._missed.rates
+        for name, last in self._last_steps.items():
+            yield LAST_STEP + name, last
+
+    def _expected(self, state: Arrays) -> dict[str, NDArray[Any]]:
+        expected = super()._expected(state)
+        rates = state.get(RATES_KEY)
+        if not isinstance(rates, np.ndarray) or rates.ndim != 1 or len(rates) > MOST_STEPS:
+            return expected
+        expected[RATES_KEY] = np.empty(len(rates))
+        for name, param in self._params.items():
+            last = state.get(LAST_STEP + name)
+            # How many axes the rows of a parameter were counted over is known to the state alone.
+            if isinstance(last, np.ndarray) and last.size and param.size % last.size == 0:
+                expected[LAST_STEP + name] = np.empty(last.size, np.int64)
+        return expected
+
+    def _take(self, state: Arrays) -> None:
+        super()._take(state)
+        self._missed, self._last_steps = None, {}
+        if RATES_KEY in state:
+            start = self.step_count - len(state[RATES_KEY])
+            self._missed = MissedSteps(start, *self._passive)
+            for rate in state[RATES_KEY].tolist():
+                self._missed.add(rate)
+        for name in self._params:
+            if LAST_STEP + name in state:
+                self._last_steps[name] = state[LAST_STEP + name].copy()
 
 
 class SGD(Optimizer):
@@ -242,7 +441,8 @@ class SGD(Optimizer):
     ) -> None:
         self.momentum = check_number("momentum", momentum, 0.0, 1.0)
         self.weight_decay = check_number("weight_decay", weight_decay, 0.0)
-        super().__init__(params, lr, ("velocity",) if self.momentum else ())
+        moments = ("velocity",) if self.momentum else ()
+        super().__init__(params, lr, moments, self.weight_decay, self.momentum)
 
     def _update(self, name: str, lr: float, scratch: NDArray[Any], *block: NDArray[Any]) -> None:
         param, direction, *velocities = block
@@ -256,6 +456,16 @@ class SGD(Optimizer):
             direction = velocity
         np.multiply(direction, lr, out=scratch)
         param -= scratch
+
+    def _catch_up(
+        self, name: str, missed: MissedSteps, last: NDArray[np.int64], *block: NDArray[Any]
+    ) -> None:
+        param, *velocities = block
+        if self.weight_decay:
+            param *= _column(missed.decay(last), param)
+        for velocity in velocities:
+            param -= _column(missed.drift(last), param) * velocity
+            velocity *= _column(self.momentum ** missed.age(last), param)
 
     def _options(self) -> dict[str, Any]:
         return {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
@@ -292,9 +502,9 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
-        self.betas = _check_betas(betas)
+        self.betas = check_betas(betas)
         self.eps = check_number("eps", eps, 0.0)
-        super().__init__(params, lr, ("first_moment", "second_moment"))
+        super().__init__(params, lr, ("first_moment", "second_moment"), self._decay())
         for name, param in params.items():
             # A node that no row visited has gradients of 0, and 0 / (0 + 0) would make it NaN.
             if param.dtype.type(self.eps) == 0.0:
@@ -321,6 +531,16 @@ class Adam(Optimizer):
         np.divide(first, scratch, out=scratch)
         scratch *= lr / correction1
         param -= scratch
+
+    def _catch_up(
+        self, name: str, missed: MissedSteps, last: NDArray[np.int64], *block: NDArray[Any]
+    ) -> None:
+        for moment, beta in zip(block[1:], self.betas, strict=True):
+            moment *= _column(beta ** missed.age(last), moment)
+
+    def _decay(self) -> float:
+        """Weight decay, which goes on where there is no gradient."""
+        return 0.0
 
     def _options(self) -> dict[str, Any]:
         return {"lr": self.lr, "betas": self.betas, "eps": self.eps}
@@ -378,17 +598,28 @@ class AdamW(Adam):
             param *= 1.0 - lr * self.weight_decay
         super()._update(name, lr, scratch, *block)
 
+    def _catch_up(
+        self, name: str, missed: MissedSteps, last: NDArray[np.int64], *block: NDArray[Any]
+    ) -> None:
+        if self.weight_decay and self.decays(name):
+            param = block[0]
+            param *= _column(missed.decay(last), param)
+        super()._catch_up(name, missed, last, *block)
+
+    def _decay(self) -> float:
+        return self.weight_decay
+
     def _options(self) -> dict[str, Any]:
         own = {"weight_decay": self.weight_decay, "no_decay": self.no_decay}
         return super()._options() | own
 
 
-def clip_gradients(grads: Arrays, max_norm: float) -> float:
+def clip_gradients(grads: Gradients, max_norm: float) -> float:
     """Scale all gradients in place by one factor, so that their joint norm is at most max_norm.
 
     Parameters
     ----------
-    grads : mapping of str to array
+    grads : mapping of str to array or RowGradient
         Writable arrays of floats; their norm is that of all their numbers as one vector.
     max_norm : float
         The largest norm left, at least 0.
@@ -415,13 +646,23 @@ def clip_gradients(grads: Arrays, max_norm: float) -> float:
     "On the difficulty of training recurrent neural networks", arXiv 1211.5063, algorithm 1.
     """
     limit = check_number("max_norm", max_norm, 0.0)
-    _check_arrays("grads", grads)
-    norm = math.sqrt(sum(_sum_of_squares(grad) for grad in grads.values()))
+    values = _values_of(grads)
+    _check_arrays("grads", values)
+    norm = math.sqrt(sum(_sum_of_squares(grad) for grad in values.values()))
     factor = limit / (norm + 1e-6)
     if math.isfinite(norm) and factor < 1.0:
-        for grad in grads.values():
+        for grad in values.values():
             grad *= factor
     return norm
+
+
+def _values_of(grads: Any) -> Any:
+    """Return the numbers of gradients, those of the rows they hold where they are row-sparse."""
+    if not isinstance(grads, Mapping):
+        return grads
+    return {
+        name: grad.values if isinstance(grad, RowGradient) else grad for name, grad in grads.items()
+    }
 
 
 def _sum_of_squares(array: NDArray[Any]) -> float:
@@ -452,6 +693,19 @@ def _blocks(
         yield from walk
 
 
+def _pieces(rows: NDArray[Any], width: int) -> Iterator[NDArray[Any]]:
+    """Cut row numbers into pieces of at most BLOCK numbers of a parameter."""
+    size = max(1, BLOCK // max(1, width))
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _column(factors: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
+    """Return a factor for each of some rows, in their dtype."""
+    column: NDArray[Any] = factors.astype(rows.dtype)[:, np.newaxis]
+    return column
+
+
 def _check_arrays(argument: str, arrays: Any, writable: bool = True) -> None:
     """Raise unless the argument is a mapping from names to arrays of floats."""
     if not isinstance(arrays, Mapping):
@@ -474,7 +728,7 @@ def _check_arrays(argument: str, arrays: Any, writable: bool = True) -> None:
             )
 
 
-def _check_betas(betas: tuple[float, float]) -> tuple[float, float]:
+def check_betas(betas: tuple[float, float]) -> tuple[float, float]:
     """Return the two decay rates as floats, or raise."""
     expected = "argument 'betas' must be two numbers of at least 0 and below 1"
     try:
@@ -501,7 +755,7 @@ def _check_strings(argument: str, values: Any) -> tuple[str, ...]:
     return strings
 
 
-def _name_differences(expected: Arrays, given: Arrays) -> list[str]:
+def _name_differences(expected: Arrays, given: Mapping[str, Any]) -> list[str]:
     """Say which names are missing and which unknown."""
     missing = [f"missing '{name}'" for name in expected if name not in given]
     return missing + [f"unknown '{name}'" for name in given if name not in expected]

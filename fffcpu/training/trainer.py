@@ -245,7 +245,9 @@ class Trainer:
         self._identity = json.loads(json.dumps(dict(identity or {})))
         self._unit = unit
         self._progress = progress
-        self._spent = 0.0  # seconds of earlier runs and of this one up to its last look at the clock
+        self._spent = (
+            0.0  # seconds of earlier runs and of this one up to its last look at the clock
+        )
         self._best: dict[str, float] = {}
         self._best_params: dict[str, Array] = {}
         self._since_best = 0
@@ -254,6 +256,7 @@ class Trainer:
         self._norms: list[float] = []
         self._evaluated_at = 0  # the step of the last evaluation
         self._stop_requested = False
+        self._bar_rows, self._bar_started = 0, 0.0
 
     # --- Running ---------------------------------------------------------------------------------
 
@@ -318,15 +321,21 @@ class Trainer:
             )
         if self.settings.max_norm is not None:
             self._norms.append(clip_gradients(result.grads, self.settings.max_norm))
-        self.optimizer.step(result.grads, lr=rate)
+        usage = {"usage": result.usage} if getattr(self.optimizer, "takes_usage", False) else {}
+        self.optimizer.step(result.grads, lr=rate, **usage)
         self.step += 1
         self._losses.append(result.loss)
-        for name, counts in result.usage.items():
-            if name in self._usage:
-                self._usage[name] += counts
-            else:
-                self._usage[name] = counts.astype(np.float64)
+        self._count(result.usage)
         return result, rate
+
+    def _count(self, usage: Mapping[str, Array]) -> None:
+        """Add up usage; of names that share an array, under the first."""
+        seen: set[int] = set()
+        for name, counts in usage.items():
+            if id(counts) not in seen:
+                seen.add(id(counts))
+                total = self._usage.setdefault(name, np.zeros(counts.shape))
+                total += counts
 
     def _fraction(self) -> float:
         """Return which part of the budget is spent."""
@@ -349,6 +358,8 @@ class Trainer:
 
     def _evaluate(self, rate: float) -> None:
         """Evaluate, note it in the history, and keep the parameters if they are the best so far."""
+        if hasattr(self.optimizer, "bring_up_to_date"):
+            self.optimizer.bring_up_to_date()
         figures = self.objective.evaluate()
         self._evaluated_at = self.step
         watched = figures.get(self.settings.watch)
@@ -394,14 +405,14 @@ class Trainer:
             leave=False,
             dynamic_ncols=True,
         ) as bar:
-            bar.rows, bar.started = 0, time.monotonic()
+            self._bar_rows, self._bar_started = 0, time.monotonic()
             yield bar
 
     def _tell(self, bar: Any, result: StepResult, rate: float) -> None:
         if bar.disable:
             return
-        bar.rows += result.rows
-        rows = bar.rows / max(1e-9, time.monotonic() - bar.started)
+        self._bar_rows += result.rows
+        rows = self._bar_rows / max(1e-9, time.monotonic() - self._bar_started)
         recent = self._losses[-100:] or [result.loss]
         words = {"loss": f"{sum(recent) / len(recent):.4f}", "lr": f"{rate:.2e}"}
         if self.settings.watch in self._best:
@@ -457,7 +468,7 @@ class Trainer:
             "losses": self._losses,
             "norms": self._norms,
         }
-        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         path = self.folder / f"checkpoint-{self.step:010d}.safetensors"
         with write_atomically(path) as temporary:
             save_file(arrays, temporary, {"trainer": json.dumps(notes)})
@@ -497,7 +508,12 @@ class Trainer:
         differences = _differences(notes["identity"], self._identity)
         if differences:
             raise CheckpointError(f"checkpoint '{path}' is of another run: {differences}")
-        groups: dict[str, dict[str, Array]] = {"param": {}, "optimizer": {}, "best": {}, "usage": {}}
+        groups: dict[str, dict[str, Array]] = {
+            "param": {},
+            "optimizer": {},
+            "best": {},
+            "usage": {},
+        }
         for key, array in arrays.items():
             prefix, _, name = key.partition(".")
             groups.setdefault(prefix, {})[name] = array

@@ -1,0 +1,186 @@
+"""``fffcpu inspect``: how the trees of a saved layer are used by the rows of a table.
+
+The module is not called like the command, lest it be taken for Python's own ``inspect``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fffcpu
+from fffcpu.checkpoints import native
+from fffcpu.cli.table import Commands, add_command
+from fffcpu.data import read_blocks
+from fffcpu.diagnosis import BLOCK_ROWS, TreeUsage, UsageReport, diagnose, leaf_means
+from fffcpu.errors import ArgumentError
+from fffcpu.plots import check_plot_path, plot_prototypes, plot_regions, plot_tree
+from fffcpu.predictor import NOTE, Meaning, Predictor
+
+__all__ = ["add", "run"]
+
+Array = NDArray[Any]
+
+DESCRIPTION = """\
+Send the rows of a table through a saved FastFeedForward or LeafFeedForward, quantized or not, and
+say how its trees are used: which nodes and leaves rows reach, how evenly, and how firmly rows are
+sent to one side. Rows are read a block at a time.
+
+examples:
+  fffcpu inspect digits.safetensors images.npy
+  fffcpu inspect digits.safetensors images.npy --tree 2 --plot tree.png
+  fffcpu inspect digits.safetensors images.npy --plot means.png --draw prototypes
+  fffcpu inspect plane.safetensors points.csv --plot regions.svg --draw map
+
+how to read the output:
+  balance           entropy of the leaves' shares of rows over the largest possible: 1 where all
+                    leaves get as many rows, 0 where one leaf gets all.
+  effective leaves  as many equally used leaves would have the same entropy.
+  dead subtrees     largest subtrees that no row enters. Their weights do nothing for this table,
+                    and a tree of less depth might do as well.
+  balance of splits the same for the two sides of a node; their mean over the levels is the tree's
+                    balance.
+  choice entropy    LeafFeedForward: entropy of sigmoid(logit), from 0 to 0.693. Near 0 the choices
+                    of training are as hard as those of inference.
+  near ties         decisions that small changes of weights or input may turn round.
+With --tree, or where there is one tree, its upper levels are drawn: the share of rows in each node
+or, where it is narrow, a mark: x no row, . less than a quarter of an even share, - less than one,
++ less than four, # more.
+
+what --plot draws, with the extra 'plot':
+  tree        the nodes of each level coloured by visits, the leaves' shares, the levels' measures.
+  map         for two features: the region of each leaf, and of each class if the model has classes.
+  prototypes  for images: the mean of the rows that reach each of the most visited leaves.
+"""
+
+DRAWINGS = ("tree", "map", "prototypes")
+
+MAP_ROWS = 2000
+"""Rows that are drawn on a map, the first of the table."""
+
+PROTOTYPES = 24
+"""Leaves whose mean row is drawn."""
+
+
+def add(commands: Commands) -> argparse.ArgumentParser:
+    """Register the command."""
+    parser = add_command(commands, "inspect", "say how a layer's trees are used", DESCRIPTION)
+    parser.add_argument("model", metavar="MODEL", help="a file that a layer's save wrote")
+    parser.add_argument("data", metavar="DATA", help="the table: .npy, .npz, .csv or IDX")
+    parser.add_argument("--tree", type=int, metavar="T", help="this tree only, counted from 0")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--plot", metavar="FILE", help="draw to this file: .png, .svg, .pdf")
+    parser.add_argument(
+        "--draw", choices=DRAWINGS, help="what --plot draws (tree), of --tree or of tree 0"
+    )
+    parser.add_argument(
+        "--image-shape",
+        metavar="HxW",
+        help="height and width of the images of --draw prototypes; by default they are square",
+    )
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Count, report and draw."""
+    layer, meaning = _load(options.model)
+    shape = _check_drawing(options, layer.config.input_dim)
+    report = diagnose(layer, _blocks(options.data, layer, meaning))
+    if options.tree is not None:
+        report = report.of_tree(options.tree)
+    if options.plot is not None:
+        _draw(options, layer, meaning, report, shape)
+    if options.json:
+        source = {"model": options.model, "data": options.data}
+        print(json.dumps(source | report.to_dict(), indent=2))
+    else:
+        print(report)
+        if options.plot is not None:
+            print(f"\ndrawn to {options.plot}")
+
+
+def _load(path: str) -> tuple[Any, Meaning | None]:
+    """Return the layer in a file, and what it means if the file says so."""
+    if native.read_note(path, NOTE) is None:
+        return fffcpu.load(path), None
+    predictor = Predictor.load(path)
+    return predictor.layer, predictor.meaning
+
+
+def _blocks(
+    path: str, layer: Any, meaning: Meaning | None, rows: int = BLOCK_ROWS
+) -> Iterable[Array]:
+    """Return the table in blocks of rows; of a .csv the columns that the model names."""
+    features = None if meaning is None else meaning.features
+    return read_blocks(path, rows, features, dtype=layer.config.dtype)
+
+
+def _check_drawing(options: argparse.Namespace, width: int) -> tuple[int, int]:
+    """Raise unless what is to be drawn can be; return the images' shape, if there are any."""
+    if options.plot is None and options.draw is not None:
+        raise ArgumentError(f"argument '--draw' must come with --plot, got '{options.draw}' alone")
+    if options.image_shape is not None and options.draw != "prototypes":
+        raise ArgumentError(
+            f"argument '--image-shape' must come with --draw prototypes, got {options.image_shape}"
+        )
+    if options.plot is not None:
+        check_plot_path(options.plot)
+    if options.draw == "map" and width != 2:
+        raise ArgumentError(
+            f"argument '--draw' must be 'tree' or 'prototypes' unless the layer reads two "
+            f"features, got 'map' for {width}"
+        )
+    return _image_shape(options.image_shape, width) if options.draw == "prototypes" else (1, width)
+
+
+def _image_shape(text: str | None, width: int) -> tuple[int, int]:
+    """Return height and width of images that have so many pixels."""
+    if text is None:
+        side = math.isqrt(width)
+        if side * side == width:
+            return side, side
+    else:
+        height, _, breadth = text.partition("x")
+        if height.isdecimal() and breadth.isdecimal() and int(height) * int(breadth) == width:
+            return int(height), int(breadth)
+    raise ArgumentError(
+        f"argument '--image-shape' must be HEIGHTxWIDTH of {width} pixels, as the layer reads, "
+        f"got {'none' if text is None else repr(text)}"
+    )
+
+
+def _draw(
+    options: argparse.Namespace,
+    layer: Any,
+    meaning: Meaning | None,
+    report: UsageReport,
+    shape: tuple[int, int],
+) -> None:
+    """Draw what was asked for."""
+    usage = report.trees[0]
+    title = (
+        f"{options.model}: {report.kind}, tree {usage.tree}\n{usage.rows:,} rows: {options.data}"
+    )
+    if options.draw == "map":
+        first = next(iter(_blocks(options.data, layer, meaning, MAP_ROWS)))
+        classes = () if meaning is None else meaning.classes
+        plot_regions(layer, first, options.plot, title, tree=usage.tree, classes=classes)
+    elif options.draw == "prototypes":
+        leaves = _most_visited(usage)
+        means = leaf_means(layer, _blocks(options.data, layer, meaning), leaves, usage.tree)
+        captions = [f"leaf {leaf}\n{usage.leaf_visits[leaf]:,} rows" for leaf in leaves]
+        plot_prototypes(means.reshape(-1, *shape), captions, options.plot, title)
+    else:
+        plot_tree(usage, options.plot, title)
+
+
+def _most_visited(usage: TreeUsage) -> list[int]:
+    """Return the leaves that most rows reach, the most visited first."""
+    order = np.argsort(-usage.leaf_visits, kind="stable")[:PROTOTYPES]
+    return [leaf for leaf in order.tolist() if usage.leaf_visits[leaf]]

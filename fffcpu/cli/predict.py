@@ -1,0 +1,168 @@
+"""``fffcpu predict``: a model and a table in, predictions out, a block of rows at a time."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fffcpu
+from fffcpu.checkpoints.native import write_atomically
+from fffcpu.cli.table import Commands, add_command, check_output, format_number
+from fffcpu.data import count_rows, read_blocks
+from fffcpu.errors import ArgumentError, CheckpointError
+from fffcpu.predictor import Predictor
+
+__all__ = ["add", "run"]
+
+Array = NDArray[Any]
+
+DESCRIPTION = """\
+Predict every row of a table with a model of 'fffcpu train', or run any saved layer on it. Rows are
+read, computed and written a block at a time, so neither table need fit into memory. The output
+appears under its name when it is complete, or not at all.
+
+examples:
+  fffcpu predict houses.safetensors new.csv --out prices.csv
+  fffcpu predict mnist.safetensors t10k-images-idx3-ubyte.gz --out digits.npy
+  fffcpu predict mnist.safetensors x.npy --out probabilities.npy --what probabilities
+
+data: as 'fffcpu train' reads it. Of a .csv the model's columns are taken by name, and others are
+passed over.
+
+output, by the ending of --out:
+  .npy  one array: labels as strings or integers, numbers, probabilities or scores
+  .csv  the same with a header
+"""
+
+ENDINGS = (".npy", ".csv")
+
+OUTPUTS = ("predictions", "probabilities", "scores")
+
+
+def add(commands: Commands) -> argparse.ArgumentParser:
+    """Register the command."""
+    parser = add_command(commands, "predict", "predict the rows of a table", DESCRIPTION)
+    parser.add_argument("model", metavar="MODEL", help="a file of 'fffcpu train', or any layer's")
+    parser.add_argument("data", metavar="DATA", help="the table")
+    parser.add_argument("--out", required=True, metavar="Y", help="the file to write: .npy or .csv")
+    parser.add_argument(
+        "--what",
+        choices=OUTPUTS,
+        help="labels or numbers (the default for a model), probabilities of the classes, or the "
+        "layer's outputs (the default for a layer alone)",
+    )
+    parser.add_argument(
+        "--rows", type=int, default=8192, metavar="N", help="rows of a block (8192)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Predict."""
+    if Path(options.out).suffix.lower() not in ENDINGS:
+        raise ArgumentError(
+            f"argument '--out' must end in {' or '.join(ENDINGS)}, got '{options.out}'"
+        )
+    if options.threads is not None:
+        fffcpu.set_num_threads(options.threads)
+    check_output(options.out)
+    compute, names, features = _computation(options.model, options.what)
+    blocks = read_blocks(options.data, options.rows, features)
+    start, total = time.perf_counter(), count_rows(options.data)
+    with write_atomically(options.out) as temporary:
+        results = _with_progress((compute(block) for block in blocks), total)
+        write = _write_csv if Path(options.out).suffix.lower() == ".csv" else _write_npy
+        shape = write(temporary, results, names)
+    seconds = time.perf_counter() - start
+    report = {"out": options.out, "shape": list(shape), "seconds": seconds}
+    if options.json:
+        print(json.dumps(report, indent=2))
+    else:
+        rate = format_number(shape[0] / seconds)
+        print(f"{options.out}: {shape[0]:,} rows in {format_number(seconds)} s, {rate} rows/s")
+
+
+def _computation(
+    path: str, what: str | None
+) -> tuple[Callable[[Array], Array], list[str], tuple[str, ...] | None]:
+    """Return how to compute a block's output, its columns' names, and the model's features."""
+    try:
+        predictor = Predictor.load(path)
+    except CheckpointError:
+        layer = fffcpu.load(path)  # complains itself if it is no layer at all
+        if what not in (None, "scores"):
+            raise
+        return layer, [f"y{k}" for k in range(layer.config.output_dim)], None
+    meaning = predictor.meaning
+    outputs = predictor.layer.config.output_dim
+    targets = list(meaning.target or ("prediction",))
+    columns = list(map(str, meaning.classes)) or targets
+    columns = columns if len(columns) == outputs else [f"y{k}" for k in range(outputs)]
+    if what == "scores":
+        return predictor.scores, columns, meaning.features
+    if what == "probabilities":
+        return predictor.probabilities, columns, meaning.features
+    return predictor.predict, targets if meaning.classes else columns, meaning.features
+
+
+def _with_progress(results: Iterator[Array], total: int | None) -> Iterator[Array]:
+    """Pass results on, with a progress bar on a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total, unit="rows", unit_scale=True, file=sys.stderr, disable=None, leave=False
+    ) as bar:
+        for result in results:
+            yield result
+            bar.update(len(result))
+
+
+def _write_npy(path: Path, results: Iterator[Array], names: list[str]) -> tuple[int, ...]:
+    """Write results as one array; its header is written again when the rows are counted."""
+    with open(path, "wb") as file:
+        rows, first = 0, None
+        for result in results:
+            if first is None:
+                first = result
+                _write_header(file, result, 0)
+            file.write(np.ascontiguousarray(result, first.dtype).tobytes())
+            rows += len(result)
+        if first is None:
+            first = np.empty((0, len(names)), np.float32)
+        file.seek(0)
+        _write_header(file, first, rows)
+    return (rows, *first.shape[1:])
+
+
+def _write_header(file: BinaryIO, first: Array, rows: int) -> None:
+    """Write an array's header; NumPy leaves room in it for any number of rows."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(first.dtype),
+        "fortran_order": False,
+        "shape": (rows, *first.shape[1:]),
+    }
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _write_csv(path: Path, results: Iterator[Array], names: list[str]) -> tuple[int, ...]:
+    """Write results as lines under a header."""
+    rows, columns = 0, len(names)
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        for result in results:
+            # As text first: NumPy has the shortest digits of a float32, Python those of a float64.
+            writer.writerows(result.reshape(len(result), -1).astype(str).tolist())
+            rows += len(result)
+    return (rows, columns) if columns > 1 else (rows,)

@@ -1,0 +1,243 @@
+"""``fffcpu train``: a table in, a trained model out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import fffcpu
+from fffcpu.cli.table import Commands, add_command, check_output, format_number, format_table
+from fffcpu.data import Table, read_table
+from fffcpu.errors import CheckpointError
+from fffcpu.fitting import LAYERS, OPTIMIZERS, SCHEDULES, FitSettings, Fitted, evaluate, fit
+from fffcpu.training.trainer import HISTORY, Interrupted, checkpoints
+
+__all__ = ["add", "run", "work_folder"]
+
+DEFAULTS = FitSettings()
+
+DESCRIPTION = """\
+Train a layer on a table of numbers and save it, with the names of its columns and classes, as one
+file that 'fffcpu predict', 'fffcpu info' and fffcpu.load read.
+
+examples:
+  fffcpu train houses.csv --target price --out houses.safetensors
+  fffcpu train x.npy --target y.npy --out model.safetensors --layer leaf --depth 5 --epochs 30
+  fffcpu train train-images-idx3-ubyte.gz --target train-labels-idx1-ubyte.gz \\
+      --test t10k-images-idx3-ubyte.gz --test-target t10k-labels-idx1-ubyte.gz \\
+      --standardize table --out mnist.safetensors
+
+data:
+  .csv, .csv.gz  a header, then numbers; --target names the column to predict, or several, with
+                 commas between
+  .npz           arrays x and y; --target names another y
+  .npy           rows, read from the disk as they are needed; --target is a file, .npy too
+  IDX            MNIST's format, gzipped or not; --target is the file of labels
+Text or integers to predict are classes, other numbers are a regression; --task overrules that.
+
+which layer:
+  node   FastFeedForward: every node of the tree is a neuron. A row uses trees x (depth + 1).
+  leaf   LeafFeedForward: gates choose one of 2^depth small networks of --leaf-width neurons. It is
+         trained softly, all leaves at once; --hardening makes its gates decide.
+  dense  one hidden layer of --width neurons, to compare with.
+
+while it trains:
+  The state goes to OUT.training every half minute. Ctrl-C saves it and says how to go on; after a
+  crash or kill -9 the same command with --resume goes on as well, to the same bits. history.jsonl
+  there has a line an epoch, and stays. The state is removed when OUT is written.
+"""
+
+
+def add(commands: Commands) -> argparse.ArgumentParser:
+    """Register the command."""
+    parser = add_command(commands, "train", "train a layer on a table", DESCRIPTION)
+    parser.add_argument("data", metavar="DATA", help="the table to train on")
+    parser.add_argument("--target", metavar="T", help="what to predict: a column or a file")
+    parser.add_argument(
+        "--task", choices=("classification", "regression"), help="what kind of target it is"
+    )
+    parser.add_argument("--out", required=True, metavar="MODEL", help="the file to write")
+    parser.add_argument("--test", metavar="DATA", help="a table to test the saved model on")
+    parser.add_argument("--test-target", metavar="T", help="its target (the same column)")
+    parser.add_argument("--resume", action="store_true", help="go on with an unfinished training")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    _add_layer(parser.add_argument_group("layer"))
+    _add_training(parser.add_argument_group("training"))
+    return parser
+
+
+def _add_layer(group: Any) -> None:
+    group.add_argument(
+        "--layer", choices=LAYERS, default=DEFAULTS.layer, help="node (default), ..."
+    )
+    _number(group, "depth", int, "of the trees")
+    _number(group, "trees", int, "node layer: trees that are summed")
+    _number(group, "leaf-width", int, "leaf layer: neurons of a leaf")
+    _number(group, "width", int, "dense layer: neurons")
+    group.add_argument(
+        "--activation", choices=("gelu", "relu", "identity"), help="of neurons (the layer's own)"
+    )
+
+
+def _add_training(group: Any) -> None:
+    _number(group, "epochs", int, "passes over the data")
+    _number(group, "batch-size", int, "rows of a step")
+    group.add_argument(
+        "--optimizer", choices=tuple(OPTIMIZERS), default=DEFAULTS.optimizer, help="(adamw)"
+    )
+    group.add_argument(
+        "--lr",
+        type=float,
+        metavar="X",
+        help=f"peak learning rate ({', '.join(f'{k} {v}' for k, v in OPTIMIZERS.items())})",
+    )
+    group.add_argument(
+        "--schedule", choices=tuple(SCHEDULES), default=DEFAULTS.schedule, help="(cosine)"
+    )
+    _number(group, "weight-decay", float, "of adamw, sgd and local optimizers")
+    _number(group, "momentum", float, "of sgd and local-sgd")
+    group.add_argument(
+        "--local-batch-size",
+        type=int,
+        metavar="N",
+        help="local optimizers: rows that must have used a node before it is updated",
+    )
+    _number(group, "max-norm", float, "gradients are clipped to this norm")
+    group.add_argument(
+        "--standardize",
+        choices=("columns", "table", "none"),
+        default=DEFAULTS.standardize,
+        help="scale each column by itself (default), all alike as suits pixels, or not",
+    )
+    _number(group, "hardening", float, "leaf layer: weight of the hardening loss")
+    group.add_argument(
+        "--hardening-schedule",
+        choices=("constant", "linear"),
+        default=DEFAULTS.hardening_schedule,
+        help="the same throughout (default), or rising from 0",
+    )
+    _number(group, "region-leak", float, "leaf layer: how often a gate's choice is turned round")
+    _number(group, "dropout", float, "leaf layer: share of activations that are dropped")
+    group.add_argument(
+        "--gradients",
+        choices=("auto", "dense", "rows"),
+        default=DEFAULTS.gradients,
+        help="node layer: of all nodes, or of those that a batch visits",
+    )
+    _number(group, "validation", float, "share of the rows held out to watch")
+    group.add_argument(
+        "--patience", type=int, metavar="N", help="stop after N epochs without a better one"
+    )
+    _number(group, "seed", int, "of everything random")
+    _number(group, "checkpoint-seconds", float, "between two checkpoints")
+    _number(group, "keep", int, "checkpoints that are kept")
+
+
+def _number(group: Any, name: str, kind: type, text: str) -> None:
+    default = getattr(DEFAULTS, name.replace("-", "_"))
+    group.add_argument(
+        f"--{name}",
+        type=kind,
+        default=default,
+        metavar="N" if kind is int else "X",
+        help=f"{text} ({default})",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train."""
+    names = [field.name for field in dataclasses.fields(FitSettings)]
+    settings = FitSettings(**{name: getattr(options, name) for name in names})
+    if options.threads is not None:
+        fffcpu.set_num_threads(options.threads)
+    check_output(options.out)
+    folder = work_folder(options.out)
+    if checkpoints(folder) and not options.resume:
+        raise CheckpointError(
+            f"folder '{folder}' holds a training that is not finished; --resume goes on with it, "
+            "and without the folder a new one begins"
+        )
+    table = read_table(options.data, options.target, options.task)
+    test = _read_test(options, table)
+    _tell(f"{len(table.x):,} rows of {table.x.shape[1]:,} columns, {_targets(table)}")
+    try:
+        fitted = fit(table, settings, folder=folder, resume=options.resume)
+    except Interrupted as interrupted:
+        _tell(f"\n{interrupted}; the same command with --resume goes on")
+        raise
+    fitted.predictor.save(options.out)
+    for path in checkpoints(folder):
+        path.unlink()
+    tested = evaluate(fitted.predictor, test) if test else {}
+    report = _report(options.out, table, fitted, tested)
+    print(json.dumps(report, indent=2) if options.json else _format(report))
+
+
+def work_folder(out: str) -> Path:
+    """Return where the state and the history of a training go."""
+    return Path(f"{out}.training")
+
+
+def _read_test(options: argparse.Namespace, table: Table) -> Table | None:
+    """Return the table to test on, checked before any training begins."""
+    if options.test is None:
+        return None
+    target = options.target if options.test_target is None else options.test_target
+    task = "classification" if table.classes else "regression"
+    return read_table(options.test, target, task, classes=table.classes, features=table.features)
+
+
+def _targets(table: Table) -> str:
+    """Say what is to be predicted."""
+    if not table.classes:
+        return "regression"
+    return f"{len(table.classes)} classes"
+
+
+def _report(out: str, table: Table, fitted: Fitted, tested: dict[str, float]) -> dict[str, Any]:
+    """Return what came of it, in plain JSON values."""
+    config, outcome = fitted.predictor.layer.config, fitted.outcome
+    return {
+        "model": out,
+        "history": str(work_folder(out) / HISTORY),
+        "kind": config.kind,
+        "config": config.to_dict(),
+        "neurons": {"held": config.neurons, "used": config.active_neurons},
+        "task": fitted.predictor.meaning.task,
+        "rows": len(table.x),
+        "steps": outcome.steps,
+        "seconds": outcome.seconds,
+        "stopped_early": outcome.stopped_early,
+        "validation": fitted.validation,
+        "test": tested,
+        "unused": {name: int((counts == 0).sum()) for name, counts in outcome.usage.items()},
+    }
+
+
+def _format(report: dict[str, Any]) -> str:
+    """Return the report for people."""
+    neurons = report["neurons"]
+    lines = [
+        report["model"],
+        f"  layer     {report['kind']}, {neurons['used']:,} of {neurons['held']:,} neurons a row",
+        f"  training  {report['steps']:,} steps in {format_number(report['seconds'])} s"
+        + (", stopped early" if report["stopped_early"] else ""),
+    ]
+    figures = {name: report[name] for name in ("validation", "test") if report[name]}
+    if figures:
+        head = ("", *next(iter(figures.values())))
+        rows = [
+            (name, *(f"{value:.4f}" for value in values.values()))
+            for name, values in figures.items()
+        ]
+        lines += ["", format_table(head, rows)]
+    return "\n".join(lines)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

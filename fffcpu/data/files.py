@@ -1,0 +1,88 @@
+"""Files of data: opened, unpacked where they are gzipped, and named in complaints."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gzip
+import io
+import os
+import stat
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from fffcpu.errors import DataError
+
+__all__ = ["OpenFile", "check_regular", "list_names", "locate", "open_file"]
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+_MOST_NAMES = 8
+
+
+class OpenFile(NamedTuple):
+    """A file that is being read."""
+
+    content: io.BufferedReader | gzip.GzipFile
+    """Its bytes, unpacked if it is gzipped."""
+    raw: io.BufferedReader
+    """The file itself; how far it was read says how much is done."""
+    gzipped: bool
+    """Whether the two differ."""
+
+
+def locate(path: str, *parts: str) -> str:
+    """Return the start of a complaint, such as ``"file 'a.csv', line 7"``."""
+    return ", ".join([f"file {path!r}", *parts])
+
+
+def list_names(names: Iterable[object]) -> str:
+    """Return names in quotes, no more than a line of them."""
+    quoted = [repr(name) for name in names]
+    more = len(quoted) - _MOST_NAMES
+    if more > 0:
+        quoted[_MOST_NAMES:] = [f"and {more} more"]
+    return ", ".join(quoted)
+
+
+def check_regular(path: str) -> None:
+    """Raise unless a path is a regular file: a pipe could be read only once.
+
+    Raises
+    ------
+    DataError
+        If it is a pipe, a device or the like.
+    FileNotFoundError, IsADirectoryError
+        If it does not exist or is a folder.
+    """
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{locate(path)}: must be a regular file, got a pipe or a device")
+
+
+@contextlib.contextmanager
+def open_file(path: str) -> Iterator[OpenFile]:
+    """Open a file, gzipped or not, which its first bytes tell.
+
+    Raises
+    ------
+    DataError
+        If it is not a regular file, or gzipped and damaged; also while the block reads it.
+    """
+    check_regular(path)
+    with open(path, "rb") as raw:
+        gzipped = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        raw.seek(0)
+        if not gzipped:
+            yield OpenFile(raw, raw, gzipped)
+            return
+        try:
+            with gzip.GzipFile(fileobj=raw, mode="rb") as content:
+                yield OpenFile(content, raw, gzipped)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(
+                f"{locate(path)}: must be a whole gzip file, got a damaged one ({error})"
+            ) from error

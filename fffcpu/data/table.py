@@ -1,0 +1,493 @@
+"""Tables of rows and targets, whole or in blocks, from files of every kind that can be read.
+
+What a file is, its name's ending says, and IDX files their first two bytes:
+
+=============  =====================================================  =========================
+file           holds                                                  how it is read
+=============  =====================================================  =========================
+.csv, .csv.gz  a header, then a line a row; the target is a column    in blocks of rows
+.npy           an array; the target is another file                   mapped into memory
+.npz           arrays; the target is one of them                      whole
+IDX            an array, gzipped or not; the target is another file   mapped, if not gzipped
+=============  =====================================================  =========================
+
+A mapped array is read from the disk as it is used, so it may be larger than memory. Its numbers are
+not looked at beforehand: `check_finite` is for whoever takes blocks of rows from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.config import check_integer
+from fffcpu.data.csv_file import (
+    choose_columns,
+    csv_blocks,
+    find_column,
+    locate_field,
+    read_header,
+)
+from fffcpu.data.files import check_regular, locate, open_file
+from fffcpu.data.idx import IDX_MAGIC, idx_blocks, read_idx, read_idx_header
+from fffcpu.data.labels import (
+    Classes,
+    TextLabels,
+    array_targets,
+    check_classes,
+    text_targets,
+)
+from fffcpu.data.numpy_files import map_npy, read_npz
+from fffcpu.errors import ArgumentError, ArgumentTypeError, DataError, describe
+
+__all__ = ["Table", "check_finite", "count_rows", "read_blocks", "read_table"]
+
+Array = NDArray[Any]
+Path = str | os.PathLike[str]
+
+BLOCK_ROWS = 4096
+"""Rows that are read at once."""
+
+ENDINGS = {".csv": "csv", ".csv.gz": "csv", ".npy": "npy", ".npz": "npz"}
+"""What a file is, by the ending of its name."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Table:
+    """Rows of numbers, and what is to be learned about each.
+
+    Parameters
+    ----------
+    x : array of shape (rows, features)
+        Real numbers, of the dtype and byte order they are stored in.
+    y : array, optional
+        For classification int64 class numbers, shape (rows,); for regression floats, shape
+        (rows, outputs).
+    features : tuple of str, optional
+        Names of the columns of ``x``.
+    target : tuple of str, optional
+        Names of the columns of ``y``.
+    classes : tuple of str or of int, optional
+        For classification: the label of each class number.
+    image_shape : tuple of int, optional
+        Shape of a row, where the file's array has more than two axes.
+    path : str, optional
+        The file that ``x`` is from, for complaints.
+    """
+
+    x: Array
+    y: Array | None = None
+    _: dataclasses.KW_ONLY
+    features: tuple[str, ...] | None = None
+    target: tuple[str, ...] | None = None
+    classes: Classes | None = None
+    image_shape: tuple[int, ...] | None = None
+    path: str | None = None
+
+    def __repr__(self) -> str:
+        if self.y is None:
+            targets = "no target"
+        elif self.classes is not None:
+            targets = f"{len(self.classes):,} classes"
+        else:
+            targets = f"{self.y.shape[1]:,} numbers to predict"
+        return f"<Table: {len(self.x):,} rows, {self.x.shape[1]:,} features, {targets}>"
+
+
+def read_table(
+    path: Path,
+    target: Path | Sequence[str] | None = None,
+    task: str | None = None,
+    *,
+    features: Sequence[str] | None = None,
+    classes: Sequence[str] | Sequence[int] | None = None,
+    dtype: str = "float32",
+    progress: Callable[[int, int], object] | None = None,
+) -> Table:
+    """Read a table of rows and targets from files.
+
+    Parameters
+    ----------
+    path : path
+        A .csv, .csv.gz, .npy, .npz or IDX file. Arrays of more than two axes, such as images, are
+        flattened to rows.
+    target : str, path or sequence of str, optional
+        What is to be learned. Of a CSV file the name of a column, or for regression several, also
+        with commas between them; of a .npz file the name of an array (default: ``"y"``, if there is
+        one); of others the path of a .npy or IDX file.
+    task : {"classification", "regression"}, optional
+        Default: integers and text are classes, other numbers a regression. Text of which only some
+        is numbers needs the task to be given. Several columns of a CSV file are a regression.
+    features : sequence of str, optional
+        Which columns of a CSV file to read, in this order: those of a model. Default: all but the
+        target. Other files have no names of columns, and are only checked to have as many.
+    classes : sequence of str or of int, optional
+        The known classes, in the order of their numbers: those of a model. Default: the labels that
+        occur, sorted.
+    dtype : {"float32", "float64"}
+        Of numbers that are not stored as floats: those of CSV files, and integers to predict.
+    progress : callable, optional
+        Called with the number of bytes read and the file's size after each block of a CSV file.
+
+    Returns
+    -------
+    Table
+        With ``x`` mapped into memory, read-only, if it is a .npy file or an IDX file that is not
+        gzipped. (A .npy file in Fortran order with more than two axes has to be copied.)
+
+    Raises
+    ------
+    DataError
+        If a file is none that can be read, is damaged, or does not hold what it should: a number,
+        finite, in each field; as many fields in each line, as many labels as rows; known classes.
+        The message names the file and the line or row.
+    ArgumentError, ArgumentTypeError
+        If the other arguments are impossible, or do not go together.
+    OSError
+        If a file cannot be opened: FileNotFoundError, IsADirectoryError and so on.
+
+    Examples
+    --------
+    >>> from importlib.resources import files
+    >>> from fffcpu.data import read_table
+    >>> table = read_table(files("fffcpu.data") / "digits.npz", target="labels")
+    >>> table.x.shape, table.y.shape, table.classes
+    ((1797, 64), (1797,), (0, 1, 2, 3, 4, 5, 6, 7, 8, 9))
+    """
+    name = os.fsdecode(path)
+    wish = _Wish(task, check_classes(classes), dtype)
+    names = _check_names("features", features)
+    kind = _kind(name)
+    if kind == "csv":
+        return _read_csv(name, target, names, wish, progress)
+    labels: Array | None
+    if kind == "npz":
+        if target is not None and not isinstance(target, str):
+            raise _wrong_target("the name of an array", target)
+        x, where, labels, label_where = read_npz(name, target)
+    else:
+        x, where = _read_array(name, kind), locate(name)
+        labels, label_where = _read_labels(target)
+    _check_rows(where, x.dtype, x.shape, names)
+    if not len(x):
+        raise DataError(f"{where}: must have at least one row, got none")
+    y, known = None, None
+    if labels is None:
+        wish.check_unused()
+    else:
+        y, known = array_targets(labels, len(x), label_where, wish.task, wish.classes, dtype)
+    return Table(
+        x.reshape(len(x), -1),
+        y,
+        features=names,
+        classes=known,
+        image_shape=x.shape[1:] if x.ndim > 2 else None,
+        path=name,
+    )
+
+
+def read_blocks(
+    path: Path,
+    rows: int = BLOCK_ROWS,
+    features: Sequence[str] | None = None,
+    *,
+    dtype: str = "float32",
+) -> Iterator[Array]:
+    """Read the rows of a table in blocks, in bounded memory (but a .npz file is read whole).
+
+    Parameters
+    ----------
+    path : path
+        A file as `read_table` takes it.
+    rows : int
+        Most rows of a block.
+    features : sequence of str, optional
+        Which columns of a CSV file to read, in this order: those of a model. Others are passed
+        over. Default: all. Other files are only checked to have as many columns.
+    dtype : {"float32", "float64"}
+        Of the numbers of CSV files.
+
+    Returns
+    -------
+    iterator of array of shape (up to rows, features)
+        The rows in their order, all finite; no block if there is no row. The last block may be
+        smaller. Blocks of mapped files are read-only.
+
+    Raises
+    ------
+    DataError
+        As `read_table`; at once if the file's beginning is wrong, else when it comes to the block.
+    ArgumentError, ArgumentTypeError
+        If another argument is impossible.
+    OSError
+        If the file cannot be opened.
+    """
+    name = os.fsdecode(path)
+    check_integer("rows", rows, 1)
+    _check_dtype(dtype)
+    names = _check_names("features", features)
+    kind = _kind(name)
+    if kind == "csv":
+        columns = choose_columns(name, read_header(name), names)
+        return (block.numbers for block in csv_blocks(name, columns, None, rows, dtype))
+    if kind == "idx":
+        header = read_idx_header(name)
+        _check_rows(locate(name), header.dtype, header.shape, names)
+        if header.gzipped:
+            return _finite_rows(idx_blocks(name, rows), name)
+    if kind == "npz":
+        x, where, _, _ = read_npz(name, None)
+    else:
+        x, where = _read_array(name, kind), locate(name)
+    _check_rows(where, x.dtype, x.shape, names)
+    return _finite_rows((x[start : start + rows] for start in range(0, len(x), rows)), name)
+
+
+def count_rows(path: Path) -> int | None:
+    """Return how many rows `read_blocks` will give, if that can be told without reading them.
+
+    Parameters
+    ----------
+    path : path
+        A file as `read_table` takes it.
+
+    Returns
+    -------
+    int or None
+        None for .csv and .npz files.
+
+    Raises
+    ------
+    DataError, OSError
+        As `read_blocks`.
+    """
+    name = os.fsdecode(path)
+    kind = _kind(name)
+    if kind == "idx":
+        return read_idx_header(name).shape[0]
+    return len(map_npy(name)) if kind == "npy" else None
+
+
+def check_finite(block: Array, rows: Sequence[int] | NDArray[Any], path: str | None = None) -> None:
+    """Raise unless all numbers of some rows of a table are finite.
+
+    Parameters
+    ----------
+    block : array of shape (R, features)
+        The rows.
+    rows : sequence of int, length R
+        Their numbers in the table, such as ``range(first, first + R)``.
+    path : str, optional
+        The file they are from.
+
+    Raises
+    ------
+    DataError
+        If one is NaN or infinite; the message names row and column.
+    """
+    if block.dtype.kind != "f":
+        return
+    finite = np.isfinite(block)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        place = f"row {rows[row]}, column {column} (counted from 0)"
+        place = place if path is None else locate(path, place)
+        raise DataError(f"{place}: must be a finite number, got {block[row, column]}")
+
+
+def _finite_rows(blocks: Iterable[Array], path: str) -> Iterator[Array]:
+    """Yield blocks of an array flattened to rows, once they are known to be finite."""
+    first = 0
+    for block in blocks:
+        flat = block.reshape(len(block), -1)
+        check_finite(flat, range(first, first + len(flat)), path)
+        first += len(flat)
+        yield flat
+
+
+# --- Arguments -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wish:
+    """What the caller wants the targets to be."""
+
+    task: str | None
+    classes: Classes | None
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if self.task not in (None, "classification", "regression"):
+            raise ArgumentError(
+                f"argument 'task' must be classification or regression, got {describe(self.task)}"
+            )
+        if self.task == "regression" and self.classes is not None:
+            raise ArgumentError(
+                f"argument 'classes' must be None for a regression, got {describe(self.classes)}"
+            )
+        _check_dtype(self.dtype)
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether targets have to be classes."""
+        return self.task == "classification" or self.classes is not None
+
+    def check_unused(self) -> None:
+        """Raise if something was wished of targets, and there are none."""
+        if self.task is not None or self.classes is not None:
+            raise ArgumentError(
+                "argument 'target' must be given where 'task' or 'classes' is, got None"
+            )
+
+
+def _wrong_target(wanted: str, target: Any) -> ArgumentTypeError:
+    return ArgumentTypeError(f"argument 'target' must be {wanted}, got {describe(target)}")
+
+
+def _check_dtype(dtype: Any) -> None:
+    if dtype not in ("float32", "float64"):
+        raise ArgumentError(f"argument 'dtype' must be float32 or float64, got {describe(dtype)}")
+
+
+def _check_names(argument: str, names: Any) -> tuple[str, ...] | None:
+    """Return names of columns as a tuple, or raise."""
+    if names is None:
+        return None
+    if (
+        isinstance(names, str)
+        or not isinstance(names, Sequence)
+        or not all(isinstance(name, str) for name in names)
+    ):
+        raise ArgumentTypeError(
+            f"argument '{argument}' must be a sequence of names, got {describe(names)}"
+        )
+    if not names or len(set(names)) < len(names):
+        raise ArgumentError(f"argument '{argument}' must be different names, got {describe(names)}")
+    return tuple(names)
+
+
+# --- Files ---------------------------------------------------------------------------------------
+
+
+def _kind(path: str) -> str:
+    """Return what a file is: csv, npy, npz or idx."""
+    check_regular(path)
+    for ending, kind in ENDINGS.items():
+        if path.lower().endswith(ending):
+            return kind
+    with open_file(path) as file:
+        if file.content.read(len(IDX_MAGIC)) == IDX_MAGIC:
+            return "idx"
+    raise DataError(
+        f"{locate(path)}: must end in {', '.join(ENDINGS)}, or be an IDX file, which starts with "
+        "two bytes of 0"
+    )
+
+
+def _read_array(path: str, kind: str) -> Array:
+    """Return the array of a .npy or IDX file."""
+    return map_npy(path) if kind == "npy" else read_idx(path)
+
+
+def _read_labels(target: Any) -> tuple[Array | None, str]:
+    """Return the array of a file of labels, if there is one, and how complaints name it."""
+    if target is None:
+        return None, ""
+    if not isinstance(target, str | os.PathLike):
+        raise _wrong_target("the path of a file", target)
+    path = os.fsdecode(target)
+    kind = _kind(path)
+    if kind not in ("npy", "idx"):
+        raise DataError(f"{locate(path)}: must be a .npy or IDX file, as labels of such a file are")
+    return _read_array(path, kind), locate(path)
+
+
+def _check_rows(
+    where: str, dtype: np.dtype[Any], shape: tuple[int, ...], features: tuple[str, ...] | None
+) -> None:
+    """Raise unless an array holds rows of real numbers, as many as there are features."""
+    if dtype.kind not in "fiub":
+        raise DataError(f"{where}: must hold real numbers, got dtype {dtype}")
+    if len(shape) < 2 or 0 in shape[1:]:
+        raise DataError(f"{where}: must have shape (rows, features), got shape {shape}")
+    if features is not None and math.prod(shape[1:]) != len(features):
+        raise DataError(
+            f"{where}: must have shape (..., {len(features)}), for so many features are named, "
+            f"got shape {shape}"
+        )
+
+
+def _read_csv(
+    path: str,
+    target: Any,
+    features: tuple[str, ...] | None,
+    wish: _Wish,
+    progress: Callable[[int, int], object] | None,
+) -> Table:
+    """Read a table from a CSV file."""
+    header = read_header(path)
+    targets = _find_targets(path, header, target)
+    if not targets:
+        wish.check_unused()
+    if len(targets) > 1 and wish.is_classification:
+        raise ArgumentError(
+            f"argument 'target' must be one column for a classification, got {describe(target)}"
+        )
+    columns = choose_columns(path, header, features, targets)
+    # Which columns are read as numbers, and which one as text, for its labels to decide.
+    outputs = targets if wish.task == "regression" or len(targets) > 1 else []
+    text = targets[0] if targets and not outputs else None
+    xs, ys, labels = list[Array](), list[Array](), TextLabels()
+    size = os.path.getsize(path)
+    for block in csv_blocks(path, [*columns, *outputs], text, BLOCK_ROWS, wish.dtype):
+        xs.append(block.numbers[:, : len(columns)])
+        ys.append(block.numbers[:, len(columns) :].copy())
+        labels.add(block.texts, block.lines)
+        if progress is not None:
+            progress(block.position, size)
+    if not xs:
+        raise DataError(f"{locate(path)}: must have at least one row, got only the header")
+    y, known = _join(ys) if outputs else None, None
+    if text is not None:
+        place = functools.partial(locate_field, path, text, header[text])
+        y, known = text_targets(labels.labels(), place, wish.task, wish.classes, wish.dtype)
+    return Table(
+        _join(xs),
+        y,
+        features=tuple(header[column] for column in columns),
+        target=tuple(header[column] for column in targets) or None,
+        classes=known,
+        path=path,
+    )
+
+
+def _find_targets(path: str, header: Sequence[str], target: Any) -> list[int]:
+    """Return the numbers of the target's columns."""
+    if target is None:
+        return []
+    if not isinstance(target, str):
+        names = _check_names("target", target)
+    elif target in header:
+        names = (target,)
+    else:
+        names = _check_names("target", [name.strip() for name in target.split(",")])
+    return [find_column(path, header, name) for name in names or ()]
+
+
+def _join(blocks: list[Array]) -> Array:
+    """Return blocks as one array; each is dropped when it is copied, so few are held twice."""
+    whole = np.empty((sum(map(len, blocks)), blocks[0].shape[1]), blocks[0].dtype)
+    blocks.reverse()
+    row = 0
+    while blocks:
+        block = blocks.pop()
+        whole[row : row + len(block)] = block
+        row += len(block)
+    return whole

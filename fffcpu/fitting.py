@@ -1,0 +1,422 @@
+"""From a table to a predictor: one call that makes a layer, trains it and says what it learned.
+
+`fit` puts together what `fffcpu.training` has: scaling, the order of batches, an optimizer and a
+`Trainer`. The command ``fffcpu train`` is this function with files around it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.config import check_integer, check_number
+from fffcpu.data import Table
+from fffcpu.errors import ArgumentError, CheckpointError, describe
+from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
+from fffcpu.predictor import Meaning, Predictor
+from fffcpu.training import SGD, Adam, AdamW, LocalAdam, LocalSGD, constant, cosine
+from fffcpu.training.batches import BatchOrder, split_rows
+from fffcpu.training.schedules import one_cycle_triangle
+from fffcpu.training.table_objective import Scaling, TableObjective, figures_of
+from fffcpu.training.trainer import Moment, Outcome, Trainer, TrainerSettings, checkpoints
+
+__all__ = ["LAYERS", "OPTIMIZERS", "SCHEDULES", "FitSettings", "Fitted", "evaluate", "fit"]
+
+Array = NDArray[Any]
+
+LAYERS = ("node", "leaf", "dense")
+"""FastFeedForward, LeafFeedForward, and DenseFeedForward to compare with."""
+
+OPTIMIZERS = {"adamw": 0.002, "adam": 0.002, "sgd": 0.1, "local-adam": 0.002, "local-sgd": 0.1}
+"""Names of the optimizers, and the peak learning rate of each where none is given."""
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": cosine,
+    "triangle": one_cycle_triangle,
+    "constant": constant,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """What to train, and how.
+
+    Parameters
+    ----------
+    layer : {"node", "leaf", "dense"}
+        FastFeedForward, LeafFeedForward or DenseFeedForward.
+    depth : int
+        Of the trees.
+    trees : int
+        Node layer: how many trees are summed.
+    leaf_width : int
+        Leaf layer: neurons of a leaf.
+    width : int
+        Dense layer: neurons.
+    activation : str, optional
+        Of the neurons: by default the layer's own.
+    epochs : int
+        Passes over the rows to train on.
+    batch_size : int
+        Rows of a step.
+    optimizer : str
+        One of `OPTIMIZERS`.
+    lr : float, optional
+        Peak learning rate; by default the optimizer's.
+    schedule : {"cosine", "triangle", "constant"}
+        How the learning rate goes.
+    weight_decay : float
+        Of AdamW, SGD and the local optimizers; biases are spared by AdamW.
+    momentum : float
+        Of SGD.
+    local_batch_size : int, optional
+        Local optimizers: rows that must have used a node before it is updated; by default the
+        batch size over the number of leaves, at least 1.
+    max_norm : float, optional
+        Largest norm of the gradients; None leaves them as they are.
+    standardize : {"columns", "table", "none"}
+        How inputs are scaled; the scaling becomes part of the layer.
+    hardening : float
+        Leaf layer: weight of the hardening loss.
+    hardening_schedule : {"constant", "linear"}
+        Whether that weight is the same throughout, or rises from 0 to it.
+    region_leak, dropout : float
+        Leaf layer: see `LeafFeedForward.forward`.
+    gradients : {"auto", "dense", "rows"}
+        Node layer: whether gradients hold all nodes, or only those that the batch visited. Auto
+        takes rows where a batch can visit less than half of the nodes.
+    validation : float
+        Which part of the rows is held out to watch.
+    patience : int, optional
+        Stop after so many epochs without a better one, and keep the best.
+    seed : int
+        Of initial values, split, batches and all else that is random.
+    checkpoint_seconds : float
+        Seconds between checkpoints.
+    keep : int
+        How many checkpoints are kept.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If a value is out of range or of the wrong kind.
+    """
+
+    layer: str = "node"
+    depth: int = 4
+    trees: int = 4
+    leaf_width: int = 8
+    width: int = 16
+    activation: str | None = None
+    epochs: int = 20
+    batch_size: int = 64
+    optimizer: str = "adamw"
+    lr: float | None = None
+    schedule: str = "cosine"
+    weight_decay: float = 0.01
+    momentum: float = 0.0
+    local_batch_size: int | None = None
+    max_norm: float | None = 1.0
+    standardize: str = "columns"
+    hardening: float = 0.0
+    hardening_schedule: str = "constant"
+    region_leak: float = 0.0
+    dropout: float = 0.0
+    gradients: str = "auto"
+    validation: float = 0.1
+    patience: int | None = None
+    seed: int = 0
+    checkpoint_seconds: float = 30.0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name, values in (
+            ("layer", LAYERS),
+            ("optimizer", tuple(OPTIMIZERS)),
+            ("schedule", tuple(SCHEDULES)),
+            ("standardize", ("columns", "table", "none")),
+            ("hardening_schedule", ("constant", "linear")),
+            ("gradients", ("auto", "dense", "rows")),
+        ):
+            if getattr(self, name) not in values:
+                raise ArgumentError(
+                    f"argument '{name}' must be one of {', '.join(values)}, "
+                    f"got {describe(getattr(self, name))}"
+                )
+        for name in ("epochs", "batch_size"):
+            check_integer(name, getattr(self, name), 1)
+        check_integer("seed", self.seed, 0)
+        if self.local_batch_size is not None:
+            check_integer("local_batch_size", self.local_batch_size, 1)
+        if not check_number("validation", self.validation, 0.0) < 1.0:
+            raise ArgumentError(
+                f"argument 'validation' must be from 0 to below 1, got {self.validation}"
+            )
+        if self.patience is not None and not self.validation:
+            raise ArgumentError(
+                "argument 'patience' must be None where no rows are held out for validation, "
+                f"got {self.patience}"
+            )
+        if self.layer != "leaf" and (self.hardening or self.region_leak or self.dropout):
+            raise ArgumentError(
+                "arguments 'hardening', 'region_leak' and 'dropout' must be 0 but for the leaf "
+                f"layer, got {self.hardening}, {self.region_leak} and {self.dropout} for "
+                f"{self.layer}"
+            )
+        if self.layer == "dense" and self.optimizer.startswith("local"):
+            raise ArgumentError(
+                f"argument 'optimizer' must not be local for the dense layer, got {self.optimizer}"
+            )
+
+    @property
+    def peak_rate(self) -> float:
+        """The peak learning rate."""
+        return OPTIMIZERS[self.optimizer] if self.lr is None else self.lr
+
+
+class Fitted(NamedTuple):
+    """What `fit` returns."""
+
+    predictor: Predictor
+    """The trained layer, scaling included, and what its outputs mean."""
+    outcome: Outcome
+    """How the run ended."""
+    validation: dict[str, float]
+    """Figures of the predictor on the rows held out: ``loss``, and ``accuracy`` or ``r2``."""
+
+
+def fit(
+    table: Table,
+    settings: FitSettings,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool | None = None,
+) -> Fitted:
+    """Train a layer on a table.
+
+    Parameters
+    ----------
+    table : Table
+        With targets.
+    settings : FitSettings
+        What to train, and how.
+    folder : path, optional
+        For checkpoints and the history.
+    resume : bool
+        Go on from the newest checkpoint in the folder, if there is one.
+    progress : bool, optional
+        Whether to show a progress bar; by default on a terminal.
+
+    Returns
+    -------
+    Fitted
+        The predictor and how it came about.
+
+    Raises
+    ------
+    ArgumentError
+        If the table has no targets, or too few rows.
+    CheckpointError
+        If the folder holds a run that is not this one, or that is not to be resumed.
+    Interrupted
+        If the run was interrupted; see `Trainer.run`.
+    """
+    if table.y is None:
+        raise ArgumentError("argument 'table' must have targets, got none")
+    training, validation = split_rows(len(table.x), settings.validation, settings.seed)
+    if not len(training) or (settings.validation and not len(validation)):
+        raise ArgumentError(
+            f"argument 'table' must have rows to train on and to validate with, "
+            f"got {len(table.x)} rows in all"
+        )
+    targets, offset, unit = _targets(table, training)
+    layer = _layer(settings, table.x.shape[1], _outputs(table))
+    scaling = Scaling.of(table.x, training, settings.standardize)
+    order = BatchOrder(training, settings.batch_size, settings.seed)
+    objective = TableObjective(
+        layer,
+        table.x,
+        targets,
+        order,
+        validation,
+        scaling=scaling,
+        forward_options=_forward_options(settings),
+        backward_options=_backward_options(settings, layer),
+    )
+    watch = "validation_accuracy" if table.classes else "validation_r2"
+    trainer = Trainer(
+        objective,
+        _optimizer(settings, layer),
+        TrainerSettings(
+            steps=settings.epochs * order.steps_per_epoch,
+            lr=settings.peak_rate,
+            schedule=SCHEDULES[settings.schedule],
+            max_norm=settings.max_norm,
+            evaluate_every=order.steps_per_epoch,
+            patience=settings.patience,
+            watch=watch,
+            higher_is_better=True,
+            keep_best=settings.patience is not None,
+            checkpoint_seconds=settings.checkpoint_seconds,
+            keep=settings.keep,
+            seed=settings.seed,
+        ),
+        folder=folder,
+        identity=_identity(table, settings),
+        progress=progress,
+    )
+    if folder is not None:
+        _enter(Path(folder), trainer, resume)
+    outcome = trainer.run()
+    layer.absorb_input_scaling(scaling.mean, scaling.scale)
+    layer.absorb_output_scaling(unit)
+    predictor = Predictor(layer, _meaning(table, offset))
+    figures = evaluate(predictor, table, validation) if len(validation) else {}
+    return Fitted(predictor, outcome, figures)
+
+
+def evaluate(
+    predictor: Predictor, table: Table, rows: NDArray[np.int64] | None = None
+) -> dict[str, float]:
+    """Return how good a predictor is on rows of a table: ``loss``, and ``accuracy`` or ``r2``.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        Whose classes the table's are, if there are any.
+    table : Table
+        With targets.
+    rows : int64 array, optional
+        Which rows; by default all.
+
+    Raises
+    ------
+    ArgumentError
+        If the table has no targets, or other classes.
+    """
+    if table.y is None or (table.classes or ()) != predictor.meaning.classes:
+        raise ArgumentError(
+            f"argument 'table' must have targets of the classes {predictor.meaning.classes}, "
+            f"got {table.classes}"
+        )
+    rows = np.arange(len(table.x)) if rows is None else rows
+    return figures_of(lambda block: predictor.scores(table.x[block]), table.y, rows)
+
+
+def _enter(folder: Path, trainer: Trainer, resume: bool) -> None:
+    """Take up the run in a folder, or see that there is none to be lost."""
+    if resume:
+        trainer.resume()
+    elif checkpoints(folder):
+        raise CheckpointError(
+            f"folder '{folder}' holds a training that is not finished; "
+            "resume it, or remove the folder to begin anew"
+        )
+
+
+def _outputs(table: Table) -> int:
+    """Return how many outputs a layer for this table has."""
+    return len(table.classes) if table.classes else int(table.y.shape[1])  # type: ignore[union-attr]
+
+
+def _targets(table: Table, training: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+    """Return what the layer is trained towards, and offset and unit to undo the scaling of that."""
+    y: Any = table.y
+    if table.classes:
+        return y, np.zeros(0), np.ones(len(table.classes))
+    known = y[training].astype(np.float64)
+    offset, unit = known.mean(axis=0), known.std(axis=0)
+    unit[unit == 0.0] = 1.0
+    return ((y - offset) / unit).astype(np.float32), offset, unit
+
+
+def _layer(settings: FitSettings, inputs: int, outputs: int) -> Any:
+    """Return an untrained layer."""
+    options: dict[str, Any] = {"rng": settings.seed}
+    if settings.activation is not None:
+        options["activation"] = settings.activation
+    if settings.layer == "node":
+        return FastFeedForward(inputs, outputs, settings.depth, settings.trees, **options)
+    if settings.layer == "leaf":
+        return LeafFeedForward(inputs, outputs, settings.depth, settings.leaf_width, **options)
+    return DenseFeedForward(inputs, outputs, settings.width, **options)
+
+
+def _optimizer(settings: FitSettings, layer: Any) -> Any:
+    """Return the optimizer over a layer's parameters."""
+    params, rate, decay = layer.params, settings.peak_rate, settings.weight_decay
+    local = settings.local_batch_size or max(1, settings.batch_size >> settings.depth)
+    if settings.optimizer == "adamw":
+        return AdamW(params, rate, weight_decay=decay)
+    if settings.optimizer == "adam":
+        return Adam(params, rate)
+    if settings.optimizer == "local-adam":
+        return LocalAdam(params, rate, local, weight_decay=decay)
+    if settings.optimizer == "local-sgd":
+        return LocalSGD(params, rate, local, momentum=settings.momentum, weight_decay=decay)
+    return SGD(params, rate, momentum=settings.momentum, weight_decay=decay)
+
+
+def _forward_options(settings: FitSettings) -> Callable[[Moment], dict[str, Any]] | None:
+    if settings.layer != "leaf":
+        return None
+    return lambda moment: {
+        "region_leak": settings.region_leak,
+        "dropout": settings.dropout,
+        "rng": moment.rng,
+    }
+
+
+def _backward_options(
+    settings: FitSettings, layer: Any
+) -> Callable[[Moment], dict[str, Any]] | None:
+    if settings.layer == "leaf":
+        linear = settings.hardening_schedule == "linear"
+        return lambda moment: {
+            "hardening": settings.hardening * (moment.fraction if linear else 1.0)
+        }
+    if settings.layer == "node" and _takes_rows(settings, layer):
+        return lambda moment: {"row_sparse": True}
+    return None
+
+
+def _takes_rows(settings: FitSettings, layer: FastFeedForward) -> bool:
+    """Whether gradients hold only the nodes that a batch visited."""
+    if settings.gradients == "auto" and not settings.optimizer.startswith("local"):
+        visits = settings.batch_size * (settings.depth + 1)
+        return 2 * visits < layer.config.neurons // settings.trees
+    return settings.gradients == "rows"
+
+
+def _meaning(table: Table, offset: Array) -> Meaning:
+    """Return what the outputs of a layer trained on a table mean."""
+    return Meaning(
+        "classification" if table.classes else "regression",
+        table.classes or (),
+        table.features,
+        table.target,
+        tuple(float(value) for value in offset),
+    )
+
+
+def _identity(table: Table, settings: FitSettings) -> dict[str, Any]:
+    """Return what makes this run this run; how often it is saved does not."""
+    values = dataclasses.asdict(settings)
+    for name in ("checkpoint_seconds", "keep"):
+        del values[name]
+    y: Any = table.y
+    return {
+        **values,
+        "rows": len(table.x),
+        "columns": int(table.x.shape[1]),
+        "classes": list(table.classes or ()),
+        "targets": math.fsum(np.asarray(y, np.float64).reshape(-1)[:100_000]),
+    }

@@ -1,0 +1,98 @@
+"""The order of batches: every row once an epoch, a function of the step, local on the disk."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
+from fffcpu.training import batches
+from fffcpu.training.batches import BatchOrder, split_rows
+
+
+@given(
+    rows=st.integers(1, 300),
+    batch_size=st.integers(1, 70),
+    block_rows=st.integers(1, 40),
+    seed=st.integers(0, 5),
+    epoch=st.integers(0, 3),
+)
+def test_an_epoch_has_every_row_once(rows, batch_size, block_rows, seed, epoch):
+    order = BatchOrder(rows, batch_size, seed, block_rows)
+    steps = range(epoch * order.steps_per_epoch, (epoch + 1) * order.steps_per_epoch)
+    found = [order.rows(step) for step in steps]
+    assert sorted(np.concatenate(found).tolist()) == list(range(rows))
+    assert [len(batch) for batch in found[:-1]] == [batch_size] * (len(found) - 1)
+    assert 1 <= len(found[-1]) <= batch_size
+
+
+@given(
+    rows=st.integers(1, 200),
+    batch_size=st.integers(1, 50),
+    block_rows=st.integers(1, 20),
+    steps=st.lists(st.integers(0, 30), min_size=1, max_size=8),
+)
+def test_a_batch_depends_on_the_step_alone(rows, batch_size, block_rows, steps):
+    order = BatchOrder(rows, batch_size, 3, block_rows)
+    for step in steps:
+        fresh = BatchOrder(rows, batch_size, 3, block_rows)
+        assert np.array_equal(order.rows(step), fresh.rows(step))
+
+
+def test_epochs_and_seeds_differ():
+    first = BatchOrder(100, 100, seed=0)
+    assert not np.array_equal(first.rows(0), first.rows(1))
+    assert not np.array_equal(first.rows(0), BatchOrder(100, 100, seed=1).rows(0))
+
+
+def test_a_batch_of_a_long_table_comes_from_few_blocks(monkeypatch):
+    monkeypatch.setattr(batches, "GROUP_BLOCKS", 3)
+    order = BatchOrder(1000, 20, block_rows=10)
+    for step in range(order.steps_per_epoch):
+        # A group has 30 rows in 3 blocks; a batch of 20 touches two groups at most.
+        assert len(set(order.rows(step) // 10)) <= 6
+
+
+def test_rows_of_a_short_table_are_shuffled_as_a_whole():
+    blocks = BatchOrder(64, 16, block_rows=16).rows(0) // 16
+    assert len(set(blocks.tolist())) == 4
+
+
+def test_some_rows_of_a_table():
+    rows = np.array([3, 5, 8, 100])
+    order = BatchOrder(rows, 3)
+    found = np.concatenate([order.rows(0), order.rows(1)])
+    assert sorted(found.tolist()) == rows.tolist()
+    assert len(order) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "named"),
+    [
+        ((0, 4), ArgumentError, "rows"),
+        ((np.empty(0, np.int64), 4), ArgumentError, "rows"),
+        ((np.zeros((2, 2), np.int64), 4), ShapeError, "rows"),
+        ((np.zeros(3), 4), ShapeError, "rows"),
+        ((-1, 4), ArgumentError, "rows"),
+        ((5, 0), ArgumentError, "batch_size"),
+        ((5, 2, -1), ArgumentError, "seed"),
+        ((5, 2, 0, 0), ArgumentError, "block_rows"),
+        ((5, 2.0), ArgumentTypeError, "batch_size"),
+    ],
+)
+def test_refuses(arguments, error, named):
+    with pytest.raises(error, match=f"'{named}'"):
+        BatchOrder(*arguments)
+
+
+@given(rows=st.integers(0, 200), fraction=st.floats(0, 0.99), seed=st.integers(0, 3))
+def test_a_split_takes_every_row_once(rows, fraction, seed):
+    training, validation = split_rows(rows, fraction, seed)
+    assert sorted([*training, *validation]) == list(range(rows))
+    assert len(validation) == round(rows * fraction)
+    assert (np.diff(training) > 0).all()
+    assert (np.diff(validation) > 0).all()
+    again = split_rows(rows, fraction, seed)
+    assert np.array_equal(again[0], training)

@@ -1,0 +1,198 @@
+"""From a table to a predictor: every layer and optimizer, scaling, resuming, what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fffcpu import FastFeedForward
+from fffcpu.data import Table, load_digits
+from fffcpu.errors import ArgumentError, CheckpointError
+from fffcpu.fitting import OPTIMIZERS, FitSettings, evaluate, fit
+from fffcpu.training import trainer
+from fffcpu.training.trainer import checkpoints, read_history
+
+IMAGES, LABELS = load_digits()
+DIGITS = Table(IMAGES, LABELS, classes=tuple(range(10)))
+
+RNG = np.random.default_rng(0)
+INPUTS = RNG.standard_normal((400, 3)) * [1, 1000, 1e-3] + [0, 5000, 0]
+SUMS = (INPUTS - INPUTS.mean(axis=0)) / INPUTS.std(axis=0) @ [[1.0, 2.0], [3.0, 0.0], [-1.0, 1.0]]
+HOUSES = Table(INPUTS, 1000 + 50 * SUMS, features=("a", "b", "c"), target=("u", "v"))
+
+QUICK = {"epochs": 2, "depth": 3, "trees": 2, "batch_size": 32}
+
+
+def few(table, rows=300):
+    return dataclasses.replace(table, x=table.x[:rows], y=table.y[:rows])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", ["node", "leaf", "dense"])
+def test_learns_digits(layer):
+    fitted = fit(DIGITS, FitSettings(layer=layer, epochs=8, width=20, seed=1))
+    assert fitted.validation["accuracy"] > 0.85
+    assert fitted.outcome.figures["validation_accuracy"] == pytest.approx(
+        fitted.validation["accuracy"], abs=0.02
+    )
+    labels = fitted.predictor.predict(IMAGES)
+    assert (labels == LABELS).mean() > 0.85
+
+
+@pytest.mark.parametrize("layer", ["node", "leaf", "dense"])
+def test_learns_numbers_in_their_own_units(layer):
+    settings = FitSettings(layer=layer, epochs=60, depth=2, lr=0.02, batch_size=32)
+    fitted = fit(HOUSES, settings)
+    assert fitted.validation["r2"] > 0.9
+    predicted = fitted.predictor.predict(INPUTS)
+    assert predicted.shape == (400, 2)
+    assert abs(predicted.mean() - HOUSES.y.mean()) < 20
+    assert fitted.predictor.meaning.features == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_brings_the_loss_down(optimizer, tmp_path):
+    settings = FitSettings(**{**QUICK, "epochs": 6}, optimizer=optimizer)
+    fit(few(DIGITS), settings, folder=tmp_path)
+    losses = [line["train_loss"] for line in read_history(tmp_path)]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("gradients", ["dense", "rows"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_gradients_of_rows_or_of_all_nodes(gradients, optimizer, monkeypatch):
+    asked = []
+    backward = FastFeedForward.backward
+
+    def watch(layer, dy, cache, row_sparse=False):
+        asked.append(row_sparse)
+        return backward(layer, dy, cache, row_sparse=row_sparse)
+
+    monkeypatch.setattr(FastFeedForward, "backward", watch)
+    settings = FitSettings(**QUICK, gradients=gradients, optimizer=optimizer)
+    assert np.isfinite(fit(few(DIGITS), settings).validation["loss"])
+    assert set(asked) == {gradients == "rows"}
+
+
+def test_rows_are_taken_where_a_batch_visits_few_nodes(monkeypatch):
+    asked = []
+    backward = FastFeedForward.backward
+    monkeypatch.setattr(
+        FastFeedForward,
+        "backward",
+        lambda layer, dy, cache, row_sparse=False: (
+            asked.append(row_sparse) or backward(layer, dy, cache, row_sparse=row_sparse)
+        ),
+    )
+    fit(few(DIGITS), FitSettings(depth=3, epochs=1))
+    fit(few(DIGITS, 40), FitSettings(depth=9, epochs=1, batch_size=4))
+    assert asked[0] is False
+    assert asked[-1] is True
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"layer": "node", "gradients": "rows"},
+        {"layer": "leaf", "region_leak": 0.1, "dropout": 0.1, "hardening": 0.3},
+        {"layer": "node", "optimizer": "local-adam"},
+        {"layer": "node", "optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.0},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_resumes_to_the_bits_of_an_unbroken_run(options, tmp_path, monkeypatch):
+    settings = FitSettings(**QUICK, **options, checkpoint_seconds=0, keep=100)
+    whole = fit(few(DIGITS), settings, folder=tmp_path)
+    for path in checkpoints(tmp_path)[:-3]:
+        path.unlink()
+    resumed = fit(few(DIGITS), settings, folder=tmp_path, resume=True)
+    for name, array in whole.predictor.layer.params.items():
+        assert array.tobytes() == resumed.predictor.layer.params[name].tobytes(), name
+    assert resumed.validation == whole.validation
+
+
+def test_an_unfinished_run_is_not_overwritten(tmp_path):
+    settings = FitSettings(**QUICK)
+    fit(few(DIGITS), settings, folder=tmp_path)
+    with pytest.raises(CheckpointError, match="not finished"):
+        fit(few(DIGITS), settings, folder=tmp_path)
+    with pytest.raises(CheckpointError, match="'rows' was 300 and is 200"):
+        fit(few(DIGITS, 200), settings, folder=tmp_path, resume=True)
+    other = dataclasses.replace(settings, depth=4)
+    with pytest.raises(CheckpointError, match="'depth' was 3 and is 4"):
+        fit(few(DIGITS), other, folder=tmp_path, resume=True)
+
+
+def test_patience_keeps_the_best_epoch(monkeypatch):
+    accuracies = iter([0.5, 0.9, 0.3, 0.2, 0.1])
+    monkeypatch.setattr(
+        trainer.Trainer,
+        "_evaluate",
+        lambda self, rate, evaluate=trainer.Trainer._evaluate: (
+            setattr(
+                self.objective,
+                "evaluate",
+                lambda: {"validation_accuracy": next(accuracies)},
+            )
+            or evaluate(self, rate)
+        ),
+    )
+    settings = FitSettings(**{**QUICK, "epochs": 9}, patience=2)
+    outcome = fit(few(DIGITS), settings).outcome
+    assert outcome.stopped_early
+    assert outcome.figures == {"validation_accuracy": 0.9}
+
+
+def test_seeds_decide():
+    tables = [fit(few(DIGITS), FitSettings(**QUICK, seed=seed)) for seed in (0, 0, 1)]
+    weights = [fitted.predictor.layer.params["weights_in"].tobytes() for fitted in tables]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_bytes_are_a_table_too():
+    pixels = dataclasses.replace(DIGITS, x=(IMAGES * 16).astype(np.uint8))
+    fitted = fit(few(pixels), FitSettings(**{**QUICK, "epochs": 5}, standardize="table"))
+    assert fitted.validation["accuracy"] > 0.3
+
+
+def test_figures_of_another_table():
+    fitted = fit(few(DIGITS), FitSettings(**QUICK))
+    figures = evaluate(fitted.predictor, DIGITS)
+    assert figures["accuracy"] == (fitted.predictor.predict(IMAGES) == LABELS).mean()
+    with pytest.raises(ArgumentError, match="'table'"):
+        evaluate(fitted.predictor, dataclasses.replace(DIGITS, classes=("a", "b")))
+    with pytest.raises(ArgumentError, match="'table'"):
+        evaluate(fitted.predictor, dataclasses.replace(DIGITS, y=None, classes=None))
+
+
+def test_refuses_a_table():
+    with pytest.raises(ArgumentError, match="targets"):
+        fit(dataclasses.replace(DIGITS, y=None, classes=None), FitSettings())
+    with pytest.raises(ArgumentError, match="1 rows"):
+        fit(few(DIGITS, 1), FitSettings())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"layer": "tree"}, "layer"),
+        ({"optimizer": "lion"}, "optimizer"),
+        ({"schedule": "step"}, "schedule"),
+        ({"standardize": "rows"}, "standardize"),
+        ({"gradients": "some"}, "gradients"),
+        ({"hardening_schedule": "cubic"}, "hardening_schedule"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"seed": -1}, "seed"),
+        ({"validation": 1.0}, "validation"),
+        ({"validation": 0.0, "patience": 3}, "patience"),
+        ({"hardening": 0.3}, "hardening"),
+        ({"layer": "dense", "optimizer": "local-sgd"}, "optimizer"),
+        ({"local_batch_size": 0}, "local_batch_size"),
+    ],
+)
+def test_refuses_settings(options, named):
+    with pytest.raises(ArgumentError, match=f"'{named}'"):
+        FitSettings(**options)

@@ -1,0 +1,307 @@
+"""The training loop: budgets, evaluations, patience, and that nothing is ever lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from fffcpu.errors import ArgumentError, CheckpointError
+from fffcpu.training import AdamW, trainer
+from fffcpu.training.trainer import (
+    HISTORY,
+    Interrupted,
+    StepResult,
+    Trainer,
+    TrainerSettings,
+    checkpoints,
+    read_history,
+)
+
+
+class Line:
+    """Fits a line to noisy points; the batch and the noise of a step depend on the step."""
+
+    def __init__(self, figures=(), fail_at=None, at_step=None):
+        self.params = {"weight": np.zeros(3), "bias": np.zeros(1, np.float32)}
+        self.figures = list(figures)
+        self.fail_at, self.at_step = fail_at, at_step
+
+    def step(self, moment):
+        if self.at_step:
+            self.at_step(moment)
+        x = np.random.default_rng(moment.step).standard_normal((4, 3))
+        noise = moment.rng.standard_normal(4)
+        off = x @ self.params["weight"] + self.params["bias"] - (x.sum(axis=1) + 1 + 0.1 * noise)
+        loss = float(np.square(off).mean())
+        grads = {"weight": 2 * off @ x / 4, "bias": np.array([off.mean() * 2], np.float32)}
+        used = np.array([1.0, moment.step])
+        loss = float("nan") if moment.step == self.fail_at else loss
+        return StepResult(loss, grads, 4, {"weight": used, "bias": used})
+
+    def evaluate(self):
+        if not self.figures:
+            return {"loss": float(np.square(self.params["weight"] - 1).sum())}
+        return {"score": self.figures.pop(0)}
+
+
+def make(objective=None, folder=None, identity=None, **options):
+    objective = objective or Line()
+    options = {"steps": 40, "lr": 0.05, "checkpoint_seconds": 1e9, **options}
+    optimizer = AdamW(objective.params, 0.05)
+    settings = TrainerSettings(**options)
+    return Trainer(objective, optimizer, settings, folder=folder, identity=identity, progress=False)
+
+
+def bits(objective):
+    return [array.tobytes() for array in objective.params.values()]
+
+
+def test_learns():
+    objective = Line()
+    outcome = make(objective, steps=400).run()
+    assert outcome.steps == 400
+    assert np.allclose(objective.params["weight"], 1, atol=0.2)
+    assert outcome.figures["loss"] < 0.1
+    assert not outcome.stopped_early
+
+
+def test_usage_is_added_up_once_for_names_that_share_it():
+    outcome = make(steps=5).run()
+    assert {name: counts.tolist() for name, counts in outcome.usage.items()} == {
+        "weight": [5.0, 10.0]
+    }
+
+
+def test_the_schedule_sees_the_fraction_of_the_budget():
+    seen = []
+    make(steps=4, schedule=lambda fraction: seen.append(fraction) or 1.0).run()
+    assert seen[:4] == [0, 0.25, 0.5, 0.75]
+
+
+def test_a_budget_in_seconds():
+    outcome = make(steps=None, seconds=0.2, evaluate_every=10**9).run()
+    assert outcome.steps > 1
+    assert 0.2 <= outcome.seconds < 5
+
+
+def test_gradients_are_clipped(tmp_path):
+    make(folder=tmp_path, steps=6, max_norm=0.5, evaluate_every=2).run()
+    lines = read_history(tmp_path)
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert all(line["gradient_norm"] > 0 for line in lines)
+
+
+def test_stops_for_want_of_progress_and_keeps_the_best():
+    snapshots = []
+    objective = Line(figures=[0.1, 0.5, 0.5, 0.4, 0.9])
+    evaluate = objective.evaluate
+    objective.evaluate = lambda: snapshots.append(bits(objective)) or evaluate()
+    outcome = make(
+        objective,
+        evaluate_every=2,
+        patience=2,
+        watch="score",
+        higher_is_better=True,
+        keep_best=True,
+    ).run()
+    assert outcome.stopped_early
+    assert outcome.steps == 8
+    assert outcome.figures == {"score": 0.5}
+    assert bits(objective) == snapshots[1]
+
+
+def test_lower_may_be_better():
+    objective = Line(figures=[0.9, 0.5, 0.6])
+    outcome = make(objective, steps=6, evaluate_every=2, watch="score", keep_best=True).run()
+    assert outcome.figures == {"score": 0.5}
+
+
+@pytest.mark.parametrize("stop", [1, 7, 39])
+def test_resumes_to_the_bits_of_an_unbroken_run(tmp_path, stop):
+    unbroken = Line()
+    expected = make(unbroken, evaluate_every=5, folder=tmp_path / "unbroken").run()
+
+    def interrupt(moment):
+        if moment.step == stop:
+            raise RuntimeError("power cut")
+
+    folder = tmp_path / "broken"
+    with pytest.raises(RuntimeError):
+        make(Line(at_step=interrupt), evaluate_every=5, folder=folder, checkpoint_seconds=0).run()
+    resumed = Line()
+    again = make(resumed, evaluate_every=5, folder=folder)
+    assert again.resume()
+    assert again.step == stop
+    found = again.run()
+    assert bits(resumed) == bits(unbroken)
+    assert found.figures == expected.figures
+    assert {name: counts.tolist() for name, counts in found.usage.items()} == {
+        name: counts.tolist() for name, counts in expected.usage.items()
+    }
+    lines, others = (
+        [{**line, "seconds": 0} for line in read_history(where)]
+        for where in (tmp_path / "unbroken", folder)
+    )
+    assert lines == others
+
+
+def test_keeps_the_last_checkpoints(tmp_path):
+    make(folder=tmp_path, checkpoint_seconds=0, keep=3, steps=9).run()
+    assert [path.name for path in checkpoints(tmp_path)] == [
+        f"checkpoint-{step:010d}.safetensors" for step in (9, 8, 7)
+    ]
+
+
+def test_nothing_to_resume_starts_at_the_beginning(tmp_path):
+    again = make(folder=tmp_path / "none")
+    assert not again.resume()
+    assert again.step == 0
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
+    make(folder=tmp_path, checkpoint_seconds=0, steps=9).run()
+    newest, older = checkpoints(tmp_path)
+    newest.write_bytes(newest.read_bytes()[:-5])
+    again = make(folder=tmp_path)
+    with pytest.warns(RuntimeWarning, match="damaged"):
+        assert again.resume()
+    assert again.step == 8
+    older.write_bytes(b"")
+    with (
+        pytest.raises(CheckpointError, match="no checkpoint that is whole"),
+        pytest.warns(RuntimeWarning, match="damaged"),
+    ):
+        make(folder=tmp_path).resume()
+
+
+def test_another_run_is_refused(tmp_path):
+    make(folder=tmp_path, identity={"depth": 3, "seed": 0}).run()
+    assert make(folder=tmp_path, identity={"depth": 3, "seed": 0}).resume()
+    with pytest.raises(CheckpointError, match="'depth' was 3 and is 4"):
+        make(folder=tmp_path, identity={"depth": 4, "seed": 0}).resume()
+
+
+def test_other_parameters_are_refused(tmp_path):
+    make(folder=tmp_path).run()
+    other = Line()
+    other.params["weight"] = np.zeros(4)
+    with pytest.raises(CheckpointError, match="other parameters"):
+        make(other, folder=tmp_path).resume()
+
+
+def test_a_later_version_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "STATE_VERSION", 2)
+    make(folder=tmp_path).run()
+    monkeypatch.setattr(trainer, "STATE_VERSION", 1)
+    with pytest.warns(RuntimeWarning, match="version 2"), pytest.raises(CheckpointError):
+        make(folder=tmp_path).resume()
+
+
+def test_the_history_forgets_what_the_checkpoint_does_not_know(tmp_path):
+    make(folder=tmp_path, steps=4, evaluate_every=2).run()
+    with open(tmp_path / HISTORY, "a") as file:
+        file.write(json.dumps({"step": 6}) + "\nrubbish\n" + '{"step": 3')
+    make(folder=tmp_path, steps=4, evaluate_every=2).resume()
+    assert [line["step"] for line in read_history(tmp_path)] == [2, 4]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_its_step(tmp_path):
+    objective, reference = Line(fail_at=3), Line()
+    with pytest.raises(FloatingPointError, match="nan at step 3"):
+        make(objective).run()
+    make(reference, steps=3, schedule=lambda fraction: 1.0).run()
+    assert bits(objective) == bits(reference)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_waits_for_the_step_and_saves(tmp_path, number):
+    before = signal.getsignal(number)
+    objective = Line(at_step=lambda moment: moment.step == 5 and signal.raise_signal(number))
+    with pytest.raises(Interrupted, match="after 6 steps; its state is saved"):
+        make(objective, folder=tmp_path).run()
+    assert signal.getsignal(number) is before
+    resumed, unbroken = Line(), Line()
+    again = make(resumed, folder=tmp_path)
+    assert again.resume()
+    assert again.step == 6
+    again.run()
+    make(unbroken).run()
+    assert bits(resumed) == bits(unbroken)
+
+
+def test_a_second_interruption_does_not_wait():
+    def twice(moment):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        make(Line(at_step=twice)).run()
+    assert not isinstance(caught.value, Interrupted)
+
+
+def test_runs_on_another_thread():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(make(steps=3).run().steps))
+    thread.start()
+    thread.join()
+    assert found == [3]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"steps": None}, "'steps' or 'seconds'"),
+        ({"seconds": 3.0}, "'steps' or 'seconds'"),
+        ({"steps": 0}, "'steps'"),
+        ({"lr": -1.0}, "'lr'"),
+        ({"patience": 0}, "'patience'"),
+        ({"keep": 0}, "'keep'"),
+        ({"max_norm": -1.0}, "'max_norm'"),
+        ({"checkpoint_seconds": -1.0}, "'checkpoint_seconds'"),
+        ({"seed": -1}, "'seed'"),
+    ],
+)
+def test_refuses_settings(options, named):
+    with pytest.raises(ArgumentError, match=named):
+        make(**options)
+
+
+CHILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_trainer import Line, make
+import time
+objective = Line(at_step=lambda moment: time.sleep(0.002))
+run = make(objective, folder=sys.argv[2], checkpoint_seconds=0.005, steps=150, evaluate_every=10)
+run.resume()
+run.run()
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_costs_nothing_but_time(tmp_path):
+    folder, rng = tmp_path / "run", np.random.default_rng(0)
+    command = [sys.executable, "-c", CHILD, os.path.dirname(__file__), str(folder)]
+    for _ in range(3):
+        child = subprocess.Popen(command)
+        while not checkpoints(folder) and child.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.1))
+        child.kill()
+        child.wait()
+    subprocess.run(command, check=True)
+    killed, unbroken = Line(), Line()
+    last = make(killed, folder=folder, steps=150, evaluate_every=10)
+    assert last.resume()
+    assert last.step == 150
+    make(unbroken, steps=150, evaluate_every=10).run()
+    assert bits(killed) == bits(unbroken)
+    assert [line["step"] for line in read_history(folder)] == list(range(10, 151, 10))
