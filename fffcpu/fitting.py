@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.config import check_integer, check_number
-from fffcpu.data import Table
+from fffcpu.data import Table, check_finite
 from fffcpu.errors import ArgumentError, CheckpointError, describe
 from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
 from fffcpu.predictor import Meaning, Predictor
@@ -36,6 +36,12 @@ LAYERS = ("node", "leaf", "dense")
 
 OPTIMIZERS = {"adamw": 0.002, "adam": 0.002, "sgd": 0.1, "local-adam": 0.002, "local-sgd": 0.1}
 """Names of the optimizers, and the peak learning rate of each where none is given."""
+
+CHECKED_ROWS = 8192
+"""Rows that are looked at together, to see whether all numbers are finite."""
+
+HARDENING = 0.3
+"""Weight of the hardening loss where none is given."""
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": cosine,
@@ -83,8 +89,9 @@ class FitSettings:
         Largest norm of the gradients; None leaves them as they are.
     standardize : {"columns", "table", "none"}
         How inputs are scaled; the scaling becomes part of the layer.
-    hardening : float
-        Leaf layer: weight of the hardening loss.
+    hardening : float, optional
+        Leaf layer: weight of the hardening loss, by default `HARDENING`. Without any, gates of
+        which little depends stay undecided, and inference, which has to decide, is worse.
     hardening_schedule : {"constant", "linear"}
         Whether that weight is the same throughout, or rises from 0 to it.
     region_leak, dropout : float
@@ -125,7 +132,7 @@ class FitSettings:
     local_batch_size: int | None = None
     max_norm: float | None = 1.0
     standardize: str = "columns"
-    hardening: float = 0.0
+    hardening: float | None = None
     hardening_schedule: str = "constant"
     region_leak: float = 0.0
     dropout: float = 0.0
@@ -176,6 +183,11 @@ class FitSettings:
             )
 
     @property
+    def hardening_weight(self) -> float:
+        """The weight of the hardening loss."""
+        return HARDENING if self.hardening is None else self.hardening
+
+    @property
     def peak_rate(self) -> float:
         """The peak learning rate."""
         return OPTIMIZERS[self.optimizer] if self.lr is None else self.lr
@@ -224,6 +236,8 @@ def fit(
     ------
     ArgumentError
         If the table has no targets, or too few rows.
+    DataError
+        If a number in it is not finite.
     CheckpointError
         If the folder holds a run that is not this one, or that is not to be resumed.
     Interrupted
@@ -231,6 +245,9 @@ def fit(
     """
     if table.y is None:
         raise ArgumentError("argument 'table' must have targets, got none")
+    for start in range(0, len(table.x), CHECKED_ROWS):
+        block = table.x[start : start + CHECKED_ROWS]
+        check_finite(block, range(start, start + len(block)), table.path)
     training, validation = split_rows(len(table.x), settings.validation, settings.seed)
     if not len(training) or (settings.validation and not len(validation)):
         raise ArgumentError(
@@ -381,7 +398,7 @@ def _backward_options(
     if settings.layer == "leaf":
         linear = settings.hardening_schedule == "linear"
         return lambda moment: {
-            "hardening": settings.hardening * (moment.fraction if linear else 1.0)
+            "hardening": settings.hardening_weight * (moment.fraction if linear else 1.0)
         }
     if settings.layer == "node" and _takes_rows(settings, layer):
         return lambda moment: {"row_sparse": True}

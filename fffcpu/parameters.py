@@ -153,7 +153,8 @@ class RowGradient:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        rows, values = self.rows, self.values
+        rows: Any = self.rows
+        values: Any = self.values
         if not isinstance(rows, np.ndarray) or rows.dtype != np.int64 or rows.ndim != 1:
             raise ArgumentTypeError(
                 f"argument 'rows' must be an int64 array of one axis, got {describe(rows)}"

@@ -998,3 +998,11 @@ def test_warmup_of_a_layer_without_kernels(command, tmp_path):
     status, out, err = command("warmup", tmp_path / "dense.safetensors")
     assert (status, err) == (0, "")
     assert out.startswith("nothing to compile: ")
+
+
+def test_a_quantized_model_keeps_its_meaning(command, tmp_path):
+    meaning = fffcpu.Meaning("classification", ("a", "b", "c", "d"), target=("letter",))
+    fffcpu.Predictor(LAYERS["FastFeedForward"](), meaning).save(tmp_path / "model")
+    paths = tmp_path / "model", tmp_path / "small"
+    assert command("quantize", *paths, "--weights", "int8")[0] == 0
+    assert fffcpu.Predictor.load(tmp_path / "small").meaning == meaning

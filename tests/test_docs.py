@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from fffcpu.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,6 +38,44 @@ def test_the_code_of_a_page_runs(page, tmp_path):
     accuracies = re.findall(r"^(?:test accuracy )?(0\.\d+)", done.stdout, re.M)
     assert bool(accuracies) == ("accuracy" in code)
     assert all(float(accuracy) > 0.8 for accuracy in accuracies), done.stdout
+
+
+def run_page(page, folder):
+    """Run the blocks of a page, Python and commands, in their order."""
+    for language, block in re.findall(
+        r"^```(python|console)\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S
+    ):
+        lines = block.replace("\\\n", " ").splitlines()
+        commands = [shlex.split(line[2:]) for line in lines if line.startswith("$ ")]
+        for command in [["-c", block]] if language == "python" else commands:
+            if language == "console":
+                assert command[0] == "fffcpu", command
+                command = ["-m", *command]
+            yield command, subprocess.run(
+                [sys.executable, *command],
+                cwd=folder,
+                env={**os.environ, "MPLBACKEND": "agg"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["docs/table_tutorial.md", "docs/commands.md"])
+def test_the_commands_of_a_page_run(page, tmp_path):
+    for command, done in run_page(page, tmp_path):
+        assert done.returncode == 0, (command, done.stderr)
+        assert "Traceback" not in done.stderr
+        accuracies = re.findall(r"^(?:test .*|accuracy )(0\.\d+)$", done.stdout, re.M)
+        assert all(float(accuracy) > 0.8 for accuracy in accuracies), done.stdout
+
+
+def test_every_command_has_its_section_and_every_section_its_command():
+    sections = re.findall(r"^## (.*)$", (ROOT / "docs/commands.md").read_text(), re.M)
+    parsers = argparse.ArgumentParser("fffcpu").add_subparsers()
+    names = [command.add(parsers).prog.split()[-1] for command in COMMANDS]
+    assert sorted(sections) == sorted(names)
 
 
 @pytest.mark.slow

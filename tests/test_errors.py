@@ -12,6 +12,7 @@ from fffcpu.errors import (
     ArgumentError,
     ArgumentTypeError,
     CheckpointError,
+    DataError,
     MissingExtraError,
     ShapeError,
     describe,
@@ -26,6 +27,7 @@ from fffcpu.errors import (
         (ShapeError, ArgumentError),
         (ArgumentTypeError, TypeError),
         (CheckpointError, ValueError),
+        (DataError, ValueError),
         (MissingExtraError, ImportError),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -291,3 +292,15 @@ def test_row_sparse_must_be_a_flag():
     y, cache = layer.forward(np.zeros((2, 5)))
     with pytest.raises(ArgumentTypeError, match="'row_sparse'"):
         layer.backward(y, cache, row_sparse="yes")
+
+
+def test_row_sparse_gradients_take_memory_for_visited_nodes_alone():
+    layer = FastFeedForward(32, 48, 11, rng=0)
+    y, cache = layer.forward(np.ones((3, 32)))
+    layer.backward(y, cache, row_sparse=True)  # what is kept from the first call does not count
+    tracemalloc.start()
+    layer.backward(y, cache, row_sparse=True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    places = 8 * layer.config.neurons
+    assert peak < places + 50_000 < layer.nbytes / 5

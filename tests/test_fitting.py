@@ -9,7 +9,7 @@ import pytest
 
 from fffcpu import FastFeedForward
 from fffcpu.data import Table, load_digits
-from fffcpu.errors import ArgumentError, CheckpointError
+from fffcpu.errors import ArgumentError, CheckpointError, DataError
 from fffcpu.fitting import OPTIMIZERS, FitSettings, evaluate, fit
 from fffcpu.training import trainer
 from fffcpu.training.trainer import checkpoints, read_history
@@ -32,13 +32,14 @@ def few(table, rows=300):
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", ["node", "leaf", "dense"])
 def test_learns_digits(layer):
+    enough = {"node": 0.9, "leaf": 0.75, "dense": 0.9}[layer]
     fitted = fit(DIGITS, FitSettings(layer=layer, epochs=8, width=20, seed=1))
-    assert fitted.validation["accuracy"] > 0.85
+    assert fitted.validation["accuracy"] > enough
     assert fitted.outcome.figures["validation_accuracy"] == pytest.approx(
         fitted.validation["accuracy"], abs=0.02
     )
     labels = fitted.predictor.predict(IMAGES)
-    assert (labels == LABELS).mean() > 0.85
+    assert (labels == LABELS).mean() > enough
 
 
 @pytest.mark.parametrize("layer", ["node", "leaf", "dense"])
@@ -168,6 +169,10 @@ def test_figures_of_another_table():
 
 
 def test_refuses_a_table():
+    x = IMAGES.copy()
+    x[7, 3] = np.nan
+    with pytest.raises(DataError, match="row 7, column 3"):
+        fit(dataclasses.replace(DIGITS, x=x), FitSettings())
     with pytest.raises(ArgumentError, match="targets"):
         fit(dataclasses.replace(DIGITS, y=None, classes=None), FitSettings())
     with pytest.raises(ArgumentError, match="1 rows"):

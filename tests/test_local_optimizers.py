@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fffcpu import FastFeedForward, LeafFeedForward
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, ShapeError
+from fffcpu.parameters import RowGradient
 from fffcpu.training import SGD, Adam, LocalAdam, LocalSGD
 
 MAKERS = {
@@ -144,6 +145,10 @@ def test_layers_tell_the_usage_of_their_parameters():
         ({"unknown": [1]}, ArgumentError),
         ({"w": [1, 2]}, ShapeError),
         ({"w": ["a", "b", "c"]}, ArgumentTypeError),
+        ({"w": [1, -1, 1]}, ArgumentError),
+        ({"w": [1.0, np.nan, 1.0]}, ArgumentError),
+        ({"w": [1.0, np.inf, 1.0]}, ArgumentError),
+        ({"w": 1}, ShapeError),
     ],
 )
 def test_refuses_usage(usage, error):
@@ -169,6 +174,7 @@ def test_usage_keeps_its_axes():
         lambda params: LocalSGD(params, 0.1, 1, momentum=2.0),
         lambda params: LocalAdam(params, 0.1, 1, betas=(0.9, 1.0)),
         lambda params: LocalAdam(params, 0.1, 1, weight_decay=-1.0),
+        lambda params: LocalAdam(params, 0.1, 1, eps=0.0),
     ],
 )
 def test_refuses_options(make):
@@ -179,3 +185,70 @@ def test_refuses_options(make):
 def test_shows_its_options():
     shown = repr(LocalAdam({"w": np.zeros(3)}, 0.1, 7))
     assert "local_batch_size=7" in shown
+
+
+def test_the_first_step_says_which_parameters_have_usage():
+    grads = {"w": np.ones((3, 2))}
+    optimizer = LocalSGD({"w": np.zeros((3, 2))}, 0.1, 4)
+    optimizer.step(grads, {"w": [1, 1, 1]})
+    with pytest.raises(ArgumentError, match=r"'usage' .* \['w'\], got \[\]"):
+        optimizer.step(grads)
+    plain = LocalSGD({"w": np.zeros((3, 2))}, 0.1, 4)
+    plain.step(grads)
+    with pytest.raises(ArgumentError, match=r"'usage' .* \[\], got \['w'\]"):
+        plain.step(grads, {"w": [1, 1, 1]})
+    with pytest.raises(ArgumentError, match="C-contiguous"):
+        LocalSGD({"w": np.zeros((2, 3)).T}, 0.1, 4).step(grads, {"w": [1, 1, 1]})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("make", "make_plain"),
+    [
+        (MAKERS["adam"], lambda params: Adam(params, 0.1)),
+        (MAKERS["momentum"], lambda params: SGD(params, 0.1, 0.9, 0.1)),
+    ],
+)
+def test_where_every_node_is_always_due_bits_are_those_of_the_plain_optimizer(
+    make, make_plain, dtype
+):
+    rng = np.random.default_rng(1)
+    params = {"w": rng.standard_normal((2, 3, 5)).astype(dtype)}
+    ref = {"w": params["w"].copy()}
+    local, plain = make(params), make_plain(ref)
+    for _ in range(6):
+        grads = {"w": rng.standard_normal((2, 3, 5)).astype(dtype)}
+        local.step(grads, {"w": np.full((2, 3), 4)})
+        plain.step(grads)
+    np.testing.assert_array_equal(params["w"], ref["w"])
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@given(seed=st.integers(0, 1000))
+def test_row_sparse_gradients_are_added_up_like_dense_ones(kind, seed):
+    rng = np.random.default_rng(seed)
+    start = {"w": rng.standard_normal((2, 3, 4)), "b": rng.standard_normal((2, 3))}
+    params, ref = ({name: array.copy() for name, array in start.items()} for _ in range(2))
+    sparse, dense = MAKERS[kind](params), MAKERS[kind](ref)
+    for _ in range(8):
+        counts = rng.integers(0, 3, (2, 3))
+        rows = np.flatnonzero(counts)
+        grads = {
+            name: RowGradient(rows, rng.standard_normal((len(rows), *array.shape[2:])), array.shape)
+            for name, array in start.items()
+        }
+        wholes = {name: grad.dense() for name, grad in grads.items()}
+        sparse.step(grads, {"w": counts})
+        dense.step(wholes, {"w": counts})
+    for name, array in ref.items():
+        np.testing.assert_array_equal(params[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("key", ["used.w", "updates.w"])
+def test_a_state_with_impossible_numbers_is_refused(key):
+    optimizer = LocalAdam({"w": np.zeros((3, 2))}, 0.1, 4)
+    optimizer.step({"w": np.ones((3, 2))}, {"w": [1, 2, 5]})
+    state = optimizer.state_dict()
+    state[key][1] = -1
+    with pytest.raises(CheckpointError, match=key):
+        optimizer.load_state_dict(state)

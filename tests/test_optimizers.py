@@ -802,3 +802,96 @@ def test_row_sparse_gradients_are_clipped_like_dense_ones(seed, limit):
     assert np.isclose(norm, expected, rtol=1e-12)
     np.testing.assert_allclose(grads["weights"].dense(), wholes["weights"], rtol=1e-12)
     np.testing.assert_allclose(grads["bias"], wholes["bias"], rtol=1e-12)
+
+
+def test_dense_steps_forget_that_rows_were_behind():
+    (params, _), (optimizer, _) = twins(EXACT["decay"])
+    (rows, whole), *_ = row_sparse_run(5, 1)
+    optimizer.step({"weights": rows})
+    optimizer.step({"weights": whole}, lr=10.0)  # too large for rows that wait
+    assert list(optimizer.state_dict()) == ["step"]
+    assert np.isfinite(params["weights"]).all()
+
+
+def test_rows_may_be_counted_over_other_axes_from_step_to_step():
+    (sparse_params, dense_params), (sparse, dense) = twins(EXACT["momentum"])
+    rng = np.random.default_rng(6)
+    for step, (rows, whole) in enumerate(row_sparse_run(6, 9)):
+        if step % 3 == 1:
+            values = rng.standard_normal((1, 5, 3))
+            rows = RowGradient(np.array([step % 2]), values, (2, 5, 3))
+            whole = rows.dense()
+        sparse.step({"weights": rows})
+        dense.step({"weights": whole})
+    sparse.bring_up_to_date()
+    np.testing.assert_allclose(sparse_params["weights"], dense_params["weights"], rtol=1e-10)
+
+
+@each_optimizer
+def test_parameters_without_rows_have_row_sparse_gradients_too(make):
+    params = {"none": np.empty((0, 5)), "narrow": np.empty((3, 0))}
+    optimizer, other = make(params), make(params)
+    optimizer.weight_decay = 0.0
+    nothing = np.empty(0, np.int64)
+    grads = {
+        "none": RowGradient(nothing, np.empty((0, 5)), (0, 5)),
+        "narrow": RowGradient(np.array([1]), np.empty((1, 0)), (3, 0)),
+    }
+    optimizer.step(grads)
+    other.load_state_dict(optimizer.state_dict())
+    optimizer.step(grads)
+    optimizer.bring_up_to_date()
+    assert optimizer.step_count == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "number"),
+    [
+        ("rates", -0.1),
+        ("rates", math.nan),
+        ("rates", math.inf),
+        ("rates", 4.0),  # times the decay of 0.3: more than all
+        ("last_step.weights", -1),
+        ("last_step.weights", 6),
+    ],
+)
+def test_a_state_with_impossible_numbers_is_refused(key, number):
+    _, (optimizer, other) = twins(EXACT["decay"])
+    for grad, _ in row_sparse_run(4, 5):
+        optimizer.step({"weights": grad})
+    state = optimizer.state_dict()
+    other.load_state_dict(state)
+    state[key][-1] = number
+    with pytest.raises(CheckpointError, match=key):
+        other.load_state_dict(state)
+    state = {**optimizer.state_dict(), "step": np.array(4)}
+    with pytest.raises(CheckpointError, match="'rates' must hold learning rates of the last steps"):
+        other.load_state_dict(state)
+
+
+@pytest.mark.parametrize("make", [EXACT["momentum"], MAKERS["AdamW"]])
+def test_rows_of_memory_mapped_parameters_are_trained_in_their_file(make, tmp_path):
+    mapped = np.memmap(tmp_path / "w", np.float32, "w+", shape=(4, 3))
+    ref = np.zeros((4, 3), np.float32)
+    rows = RowGradient(np.array([0, 2]), np.ones((2, 3), np.float32), (4, 3))
+    make({"w": mapped}).step({"w": rows})
+    make({"w": ref}).step({"w": rows})
+    mapped.flush()
+    assert ref[[0, 2]].all()
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "w", np.float32), ref.ravel())
+
+
+@pytest.mark.parametrize("make", [EXACT["plain"], EXACT["momentum"], MAKERS["AdamW"]])
+def test_row_sparse_gradients_are_read_only_to_a_step_and_of_any_precision(make):
+    params, ref = ({"w": np.ones((4, 3), np.float32)} for _ in range(2))
+    values = np.random.default_rng(7).standard_normal((2, 3))
+    values.flags.writeable = False
+    rows = np.array([1, 3])
+    rows.flags.writeable = False
+    before = values.copy()
+    make(params).step({"w": RowGradient(rows, values, (4, 3))})
+    make(ref).step({"w": RowGradient(rows, values.astype(np.float32), (4, 3))})
+    np.testing.assert_array_equal(params["w"], ref["w"])
+    np.testing.assert_array_equal(values, before)
+    with pytest.raises(ValueError, match=r"'grads' .* read-only one for 'w'"):
+        clip_gradients({"w": RowGradient(rows, values, (4, 3))}, 1.0)

@@ -1,4 +1,4 @@
-"""The command ``fffcpu``: one module a sub-command, each with ``NAME``, ``add`` and ``run``.
+"""The command ``fffcpu``: one module a sub-command, each with ``add`` and ``run``.
 
 ``add`` registers the sub-command and its options, ``run`` does it. What is slow to import is
 imported by ``run``, so that ``fffcpu --help`` answers at once.

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 
 import fffcpu
+from fffcpu.checkpoints import native
 from fffcpu.cli.table import Commands, add_command, format_table
 from fffcpu.errors import CheckpointError
+from fffcpu.predictor import NOTE
 
 __all__ = ["add", "run"]
 
 DESCRIPTION = """\
 Read a float layer from a file, round its weights to bfloat16 or int8, and write the result to
-another file, which fffcpu.load and 'fffcpu info' read. It is for inference only: keep the first
-file if you may train on.
+another file, which fffcpu.load, 'fffcpu info' and 'fffcpu predict' read. It is for inference only:
+keep the first file if you may train on.
 
 examples:
   fffcpu quantize digits.safetensors small.safetensors --weights int8
@@ -50,7 +53,8 @@ def run(options: argparse.Namespace) -> None:
             f"got a {layer.config.kind}"
         )
     small = layer.quantize(options.weights)
-    small.save(options.out)
+    meaning = native.read_note(options.file, NOTE)
+    small.save(options.out, {} if meaning is None else {NOTE: json.dumps(meaning)})
     before, after = os.path.getsize(options.file), os.path.getsize(options.out)
     rows = [
         (options.file, layer.config.dtype, f"{layer.nbytes:,}", f"{before:,}"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,16 @@ import fffcpu
 from fffcpu.cli.table import Commands, add_command, check_output, format_number, format_table
 from fffcpu.data import Table, read_table
 from fffcpu.errors import CheckpointError
-from fffcpu.fitting import LAYERS, OPTIMIZERS, SCHEDULES, FitSettings, Fitted, evaluate, fit
+from fffcpu.fitting import (
+    HARDENING,
+    LAYERS,
+    OPTIMIZERS,
+    SCHEDULES,
+    FitSettings,
+    Fitted,
+    evaluate,
+    fit,
+)
 from fffcpu.training.trainer import HISTORY, Interrupted, checkpoints
 
 __all__ = ["add", "run", "work_folder"]
@@ -114,7 +125,12 @@ def _add_training(group: Any) -> None:
         default=DEFAULTS.standardize,
         help="scale each column by itself (default), all alike as suits pixels, or not",
     )
-    _number(group, "hardening", float, "leaf layer: weight of the hardening loss")
+    group.add_argument(
+        "--hardening",
+        type=float,
+        metavar="X",
+        help=f"leaf layer: weight of the hardening loss ({HARDENING})",
+    )
     group.add_argument(
         "--hardening-schedule",
         choices=("constant", "linear"),
@@ -162,7 +178,8 @@ def run(options: argparse.Namespace) -> None:
             f"folder '{folder}' holds a training that is not finished; --resume goes on with it, "
             "and without the folder a new one begins"
         )
-    table = read_table(options.data, options.target, options.task)
+    with reading(options.data) as progress:
+        table = read_table(options.data, options.target, options.task, progress=progress)
     test = _read_test(options, table)
     _tell(f"{len(table.x):,} rows of {table.x.shape[1]:,} columns, {_targets(table)}")
     try:
@@ -181,6 +198,22 @@ def run(options: argparse.Namespace) -> None:
 def work_folder(out: str) -> Path:
     """Return where the state and the history of a training go."""
     return Path(f"{out}.training")
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on a terminal while a file is read; yields what takes the bytes done and all."""
+    from tqdm import tqdm
+
+    with tqdm(
+        desc=path, unit="B", unit_scale=True, file=sys.stderr, disable=None, leave=False
+    ) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def _read_test(options: argparse.Namespace, table: Table) -> Table | None:

@@ -107,7 +107,7 @@ def choose_columns(
     Raises
     ------
     DataError
-        If a feature is missing or a target, if there are none, or if the names of all columns are
+        If there are no features, one is missing or also a target, or the names of all columns are
         numbers, so that the first line seems to be a row (0, 1, 2, ... may be names).
     """
     if features is None:
@@ -163,8 +163,9 @@ def csv_blocks(
     """
     with _open_records(path) as (records, raw):
         _, header = next(records)
+        plan = _Plan(path, [name.strip() for name in header], columns, text, dtype)
         while True:
-            block = _read_block(path, header, records, columns, text, rows, dtype)
+            block = _read_block(plan, records, rows)
             if not block.lines:
                 return
             yield block._replace(position=raw.tell())
@@ -189,56 +190,62 @@ def locate_field(path: str, column: int, name: str, line: int) -> str:
     return locate(path, f"line {line}", f"column {column + 1} ({name!r})")
 
 
-def _read_block(
-    path: str,
-    header: Sequence[str],
-    records: Records,
-    columns: Sequence[int],
-    text: int | None,
-    rows: int,
-    dtype: str,
-) -> CsvBlock:
+class _Plan(NamedTuple):
+    """What is read from a file: the arguments of `csv_blocks`, and the names of all columns."""
+
+    path: str
+    names: Sequence[str]
+    columns: Sequence[int]
+    text: int | None
+    dtype: str
+
+    def locate(self, column: int, line: int) -> str:
+        """Return the start of a complaint about a field."""
+        return locate_field(self.path, column, self.names[column], line)
+
+
+def _read_block(plan: _Plan, records: Records, rows: int) -> CsvBlock:
     """Read the next rows; a block without rows is the end."""
     numbers, texts, lines = array("d"), list[str](), list[int]()
     for line, record in records:
-        fields = [record[column] for column in columns]
+        fields = [record[column] for column in plan.columns]
         joined = "".join(fields)
         try:
             if "_" in joined or not joined.isascii():
-                raise ValueError  # what float would take
+                raise ValueError  # float would take some of these
             numbers.extend(map(float, fields))
         except ValueError:
-            raise DataError(_explain_text(path, header, line, columns, fields)) from None
-        if text is not None:
-            texts.append(record[text].strip())
+            raise DataError(_explain_text(plan, line, fields)) from None
+        if plan.text is not None:
+            texts.append(record[plan.text].strip())
             if not texts[-1]:
-                place = locate_field(path, text, header[text].strip(), line)
+                place = plan.locate(plan.text, line)
                 raise DataError(f"{place}: must have a label, got an empty field")
         lines.append(line)
         if len(lines) == rows:
             break
-    exact = np.frombuffer(numbers).reshape(len(lines), len(columns))
+    exact = np.asarray(numbers).reshape(len(lines), len(plan.columns))
+    return CsvBlock(_round(plan, exact, lines), texts, lines, 0)
+
+
+def _round(plan: _Plan, exact: NDArray[np.float64], lines: Sequence[int]) -> NDArray[Any]:
+    """Return numbers in the dtype that is asked for, all finite."""
     with np.errstate(over="ignore"):
-        rounded = exact.astype(dtype)
+        rounded: NDArray[Any] = exact.astype(plan.dtype)
     finite = np.isfinite(rounded)
     if not finite.all():
         row, chosen = np.argwhere(~finite)[0]
-        came, column = float(exact[row, chosen]), columns[chosen]
-        place = locate_field(path, column, header[column].strip(), lines[row])
-        raise DataError(f"{place}: must be {finite_kind(came, dtype)}, got {came}")
-    return CsvBlock(rounded, texts, lines, 0)
+        came = float(exact[row, chosen])
+        place = plan.locate(plan.columns[chosen], lines[row])
+        raise DataError(f"{place}: must be {finite_kind(came, plan.dtype)}, got {came}")
+    return rounded
 
 
-def _explain_text(
-    path: str, header: Sequence[str], line: int, columns: Sequence[int], fields: Sequence[str]
-) -> str:
+def _explain_text(plan: _Plan, line: int, fields: Sequence[str]) -> str:
     """Return the complaint about the first field that is no number."""
     chosen = next(i for i, field in enumerate(fields) if not is_number(field))
-    field, column = fields[chosen], columns[chosen]
-    came = describe(field) if field.strip() else "an empty field"
-    return (
-        f"{locate_field(path, column, header[column].strip(), line)}: must be a number, got {came}"
-    )
+    came = describe(fields[chosen]) if fields[chosen].strip() else "an empty field"
+    return f"{plan.locate(plan.columns[chosen], line)}: must be a number, got {came}"
 
 
 @contextlib.contextmanager
@@ -257,7 +264,7 @@ def _records(path: str, file: io.TextIOWrapper) -> Records:
     Empty lines at the end count for nothing. In other places they may be a mistake, or a missing
     value of a file with one column.
     """
-    reader = csv.reader(_lines(path, file), strict=True)
+    reader = csv.reader(_lines(path, file), strict=True, skipinitialspace=True)
     width = empty = 0
     while True:
         line = reader.line_num + 1

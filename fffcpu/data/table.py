@@ -270,9 +270,11 @@ def count_rows(path: Path) -> int | None:
     """
     name = os.fsdecode(path)
     kind = _kind(name)
-    if kind == "idx":
-        return read_idx_header(name).shape[0]
-    return len(map_npy(name)) if kind == "npy" else None
+    if kind not in ("idx", "npy"):
+        return None
+    rows = read_idx_header(name) if kind == "idx" else map_npy(name)
+    _check_rows(locate(name), rows.dtype, rows.shape, None)
+    return rows.shape[0]
 
 
 def check_finite(block: Array, rows: Sequence[int] | NDArray[Any], path: str | None = None) -> None:
@@ -449,7 +451,8 @@ def _read_csv(
     for block in csv_blocks(path, [*columns, *outputs], text, BLOCK_ROWS, wish.dtype):
         xs.append(block.numbers[:, : len(columns)])
         ys.append(block.numbers[:, len(columns) :].copy())
-        labels.add(block.texts, block.lines)
+        if text is not None:
+            labels.add(block.texts, block.lines)
         if progress is not None:
             progress(block.position, size)
     if not xs:

@@ -529,7 +529,7 @@ def path_backward(
     activation: int,
 ) -> None:
     """Gradients of FastFeedForward, routes held constant, over visited nodes only."""
-    rows, trees, levels = logits.shape
+    rows, _, levels = logits.shape
     if not rows:
         return
     dy, x, logits, nodes = map(_on_device, (dy, x, logits, nodes))

@@ -7,8 +7,8 @@ the rows::
     rows                        0                   2                         (R,)
     grad                   |  row 0  |  row 2  |                              (R, width)
 
-The operations, their order and their precision are those of `fffcpu.training.optimizers`, which does
-the same in NumPy, so the bits are the same as well.
+The operations, their order and their precision are those of `fffcpu.training.optimizers`, which
+does the same in NumPy, so the bits are the same as well.
 """
 
 from __future__ import annotations

@@ -23,7 +23,17 @@ from numpy.typing import NDArray
 
 from fffcpu.config import check_integer, check_number
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
-from fffcpu.training.optimizers import Stateful, check_betas
+from fffcpu.parameters import RowGradient
+from fffcpu.training.optimizers import (
+    Gradients,
+    Stateful,
+    adam_rule,
+    blocks,
+    check_betas,
+    check_eps,
+    row_blocks,
+    sgd_rule,
+)
 
 __all__ = ["LocalAdam", "LocalOptimizer", "LocalSGD"]
 
@@ -58,19 +68,21 @@ class LocalOptimizer(Stateful):
     ) -> None:
         self.local_batch_size = check_integer("local_batch_size", local_batch_size, 1)
         super().__init__(params, lr, ("gradient_sum", *moments))
+        # Of each parameter with usage, in the shape of its leading axes.
         self._used: dict[str, NDArray[np.float64]] = {}
         self._updates: dict[str, NDArray[np.int64]] = {}
 
-    def step(self, grads: Arrays, usage: Arrays | None = None, lr: float | None = None) -> None:
+    def step(self, grads: Gradients, usage: Arrays | None = None, lr: float | None = None) -> None:
         """Add up gradients and usage, and update the nodes that are due.
 
         Parameters
         ----------
-        grads : mapping of str to array
+        grads : mapping of str to array or RowGradient
             A gradient for every parameter, of its name and shape.
         usage : mapping of str to array, optional
             For parameters of nodes, how many rows used each: an array of the parameter's leading
-            shape, such as (T, N), (G,) or (K,). A layer's ``usage(cache)`` returns it.
+            shape, such as (T, N), (G,) or (K,). A layer's ``usage(cache)`` returns it. The first
+            step says which parameters have usage, and of what shape.
         lr : float, optional
             Learning rate of this step alone.
 
@@ -83,57 +95,86 @@ class LocalOptimizer(Stateful):
         rate = check_number("lr", self.lr if lr is None else lr, 0.0)
         self._check_gradients(grads)
         used = {name: np.asarray(counts) for name, counts in (usage or {}).items()}
+        self._check_usage(used)
         for name, counts in used.items():
-            self._check_usage(name, counts)
+            if self.step_count == 0:
+                self._used[name] = np.zeros(counts.shape)
+                self._updates[name] = np.zeros(counts.shape, np.int64)
+            self._used[name] += counts
         self.step_count += 1
         for name, grad in grads.items():
-            counts = used.get(name, np.full((), self.local_batch_size))
-            self._step(name, np.asarray(grad), counts, rate)
+            if name in used:
+                self._add(name, grad)
+                self._update_due(name, rate)
+            else:
+                self._update_all(name, grad, rate)
 
-    def _check_usage(self, name: str, counts: Array) -> None:
-        """Raise unless usage fits a parameter."""
-        if name not in self._params:
+    def _check_usage(self, usage: Arrays) -> None:
+        """Raise unless usage fits the parameters, and the steps before."""
+        for name, counts in usage.items():
+            if name not in self._params:
+                raise ArgumentError(
+                    f"argument 'usage' must have names of parameters, got unknown {describe(name)}"
+                )
+            if counts.dtype.kind not in "fiu":
+                raise ArgumentTypeError(
+                    f"argument 'usage' must hold numbers, got {describe(counts)} for '{name}'"
+                )
+            if not ((counts >= 0) & (counts < np.inf)).all():
+                raise ArgumentError(
+                    f"argument 'usage' must hold finite numbers of at least 0, got others for "
+                    f"'{name}'"
+                )
+            shape = self._params[name].shape[: max(1, counts.ndim)]
+            expected = self._used[name].shape if name in self._used else shape
+            if counts.shape != expected:
+                raise ShapeError(
+                    f"argument 'usage' must have the leading shape of the parameter '{name}', "
+                    f"{expected}, got {describe(counts)}"
+                )
+            if not self._params[name].flags.c_contiguous:
+                raise ArgumentError(
+                    "argument 'usage' must be that of parameters that are C-contiguous, "
+                    f"got some for '{name}'"
+                )
+        if self.step_count and set(usage) != set(self._used):
             raise ArgumentError(
-                f"argument 'usage' must have names of parameters, got unknown {describe(name)}"
-            )
-        if counts.dtype.kind not in "fiu":
-            raise ArgumentTypeError(
-                f"argument 'usage' must hold numbers, got {describe(counts)} for '{name}'"
-            )
-        shape = self._params[name].shape
-        expected = self._used[name].shape if name in self._used else shape[: counts.ndim]
-        if counts.shape != expected:
-            raise ShapeError(
-                f"argument 'usage' must have the leading shape of the parameter '{name}', "
-                f"{expected}, got {describe(counts)}"
+                f"argument 'usage' must have the names of the first step, {list(self._used)}, "
+                f"got {list(usage)}"
             )
 
-    def _step(self, name: str, grad: Array, counts: Array, rate: float) -> None:
-        """Make a step in one parameter."""
-        used = self._used.setdefault(name, np.zeros(counts.shape))
-        updates = self._updates.setdefault(name, np.zeros(counts.shape, np.int64))
-        arrays = [self._params[name], *(arrays[name] for arrays in self._moments.values())]
-        arrays[1] += grad
-        used += counts
-        due = used >= self.local_batch_size
-        if not due.any():
-            return
+    def _add(self, name: str, grad: Array | RowGradient) -> None:
+        """Add a gradient to the sum."""
+        total = self._moments["gradient_sum"][name]
+        if isinstance(grad, RowGradient):
+            rows = total.reshape(math.prod(grad.leading), *grad.values.shape[1:])
+            rows[grad.rows] += grad.values.astype(total.dtype, copy=False)
+        else:
+            total += grad
+
+    def _update_due(self, name: str, rate: float) -> None:
+        """Update the nodes that enough rows have used, and begin their sums anew."""
+        used, updates = self._used[name].reshape(-1), self._updates[name].reshape(-1)
+        due = np.flatnonzero(used >= self.local_batch_size)
         updates[due] += 1
-        width = math.prod(grad.shape[counts.ndim :])
-        param, total, *moments = block = [array[due].reshape(-1, width) for array in arrays]
-        share = self.local_batch_size / used[due].reshape(-1, 1)
-        self._update(
-            rate, updates[due].reshape(-1, 1), param, total * share.astype(total.dtype), *moments
-        )
-        total[...] = 0.0
-        for array, changed in zip(arrays, block, strict=True):
-            array[due] = changed.reshape(-1, *array.shape[counts.ndim :])
+        for part, (param, total, *moments) in row_blocks(due, self._rows_of(name, len(used))):
+            share = self.local_batch_size / used[due[part]]
+            grad = total * share.astype(total.dtype)[:, np.newaxis]
+            self._update(rate, updates[due[part], np.newaxis], param, grad, *moments)
+            total[...] = 0.0
         used[due] = 0.0
 
-    def _update(self, lr: float, updates: Array, *block: Array) -> None:
-        """Update rows of nodes that are due, ``(param, grad, *moments)``, in place.
+    def _update_all(self, name: str, grad: Array | RowGradient, rate: float) -> None:
+        """Update a parameter without usage."""
+        grad = grad.dense() if isinstance(grad, RowGradient) else grad
+        arrays = [arrays[name] for arrays in self._moments.values()]
+        for param, gradient, _, *moments in blocks(self._params[name], grad, arrays):
+            self._update(rate, np.array(self.step_count), param, gradient.copy(), *moments)
 
-        ``updates`` (rows, 1) counts those of each node, this one included.
+    def _update(self, lr: float, updates: Array, *block: Array) -> None:
+        """Update a block, ``(param, grad, *moments)``, in place; ``grad`` may be written over.
+
+        ``updates`` counts those of the block (), or of each row (rows, 1), this one included.
         """
         raise NotImplementedError
 
@@ -148,10 +189,19 @@ class LocalOptimizer(Stateful):
         for name, param in self._params.items():
             used = state.get(USED + name)
             # Over how many axes nodes are counted is known to the state alone.
-            if isinstance(used, np.ndarray) and used.shape == param.shape[: used.ndim]:
+            if isinstance(used, np.ndarray) and used.shape == param.shape[: max(1, used.ndim)]:
                 expected[USED + name] = np.empty(used.shape)
                 expected[UPDATES + name] = np.empty(used.shape, np.int64)
         return expected
+
+    def _faults(self, state: Arrays) -> list[str]:
+        faults = super()._faults(state)
+        for name in self._params:
+            for key in (USED + name, UPDATES + name):
+                numbers = state.get(key, np.empty(0))
+                if not ((numbers >= 0) & (numbers < np.inf)).all():
+                    faults.append(f"'{key}' must hold finite numbers of at least 0, got others")
+        return faults
 
     def _take(self, state: Arrays) -> None:
         super()._take(state)
@@ -196,13 +246,7 @@ class LocalSGD(LocalOptimizer):
         super().__init__(params, lr, local_batch_size, moments)
 
     def _update(self, lr: float, updates: Array, *block: Array) -> None:
-        param, direction, *velocities = block
-        direction = direction + self.weight_decay * param
-        for velocity in velocities:  # One, or none without momentum.
-            velocity *= self.momentum
-            velocity += direction
-            direction = velocity
-        param -= lr * direction
+        sgd_rule(np.empty_like(block[0]), lr, self.momentum, self.weight_decay, *block)
 
     def _options(self) -> dict[str, Any]:
         own = {"local_batch_size": self.local_batch_size, "momentum": self.momentum}
@@ -223,7 +267,7 @@ class LocalAdam(LocalOptimizer):
     betas : tuple of two floats
         At least 0 and below 1: how much of the two running means is kept at each update.
     eps : float
-        At least 0; added to the root.
+        Above 0; added to the root, so that a parameter whose gradients were all 0 stays.
     weight_decay : float
         At least 0. This times the parameter is added to the gradient.
 
@@ -243,23 +287,19 @@ class LocalAdam(LocalOptimizer):
         weight_decay: float = 0.0,
     ) -> None:
         self.betas = check_betas(betas)
-        self.eps = check_number("eps", eps, 0.0)
         self.weight_decay = check_number("weight_decay", weight_decay, 0.0)
         super().__init__(params, lr, local_batch_size, ("first_moment", "second_moment"))
+        self.eps = check_eps(eps, self._params)
 
     def _update(self, lr: float, updates: Array, *block: Array) -> None:
-        param, grad, first, second = block
+        param, grad, *_ = block
+        if self.weight_decay:
+            grad += self.weight_decay * param
         beta1, beta2 = self.betas
-        grad = grad + self.weight_decay * param
-        first += (1.0 - beta1) * (grad - first)
-        second *= beta2
-        second += (1.0 - beta2) * np.square(grad)
-        correction1 = (1.0 - beta1**updates).astype(param.dtype)
-        correction2 = (1.0 - beta2**updates).astype(param.dtype)
-        root = np.sqrt(second / correction2) + self.eps
-        # Without eps, what never had a gradient stays.
-        step = np.divide(first, root, out=np.zeros_like(first), where=root > 0.0)
-        param -= lr * step / correction1
+        dtype = param.dtype
+        root = np.sqrt(1.0 - beta2**updates).astype(dtype)
+        scale = (lr / (1.0 - beta1**updates)).astype(dtype)
+        adam_rule(np.empty_like(param), self.betas, self.eps, root, scale, *block)
 
     def _options(self) -> dict[str, Any]:
         own: dict[str, Any] = {"local_batch_size": self.local_batch_size, "betas": self.betas}

@@ -34,13 +34,16 @@ scratch of one block stay in cache through all the operations, and memory is rea
     moments  |  block 0  |  block 1  |  block 2  | ...
     scratch  |  one block, used again and again  |
 
-Of a row-sparse gradient, a block is some of its rows, fetched and put back.
+Of a row-sparse gradient, a block is some of its rows, fetched and put back. Adam's rows go through
+a compiled kernel where there is one, `fffcpu.kernels.row_updates`, which gives the same bits.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -57,7 +60,20 @@ from fffcpu.errors import (
 from fffcpu.parameters import RowGradient
 from fffcpu.training.missed_steps import MOST_STEPS, MissedSteps
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "Stateful", "check_betas", "clip_gradients"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "Stateful",
+    "adam_rule",
+    "blocks",
+    "check_betas",
+    "check_eps",
+    "clip_gradients",
+    "row_blocks",
+    "sgd_rule",
+]
 
 Arrays = Mapping[str, NDArray[Any]]
 Gradients = Mapping[str, NDArray[Any] | RowGradient]
@@ -154,13 +170,19 @@ class Stateful:
         expected: dict[str, NDArray[Any]] = {STEP_KEY: np.array(0, np.int64)}
         expected.update(self._expected(state))
         wrong = [*_name_differences(expected, state), *_array_differences(expected, state)]
-        if not wrong and int(state[STEP_KEY]) < 0:
-            wrong = [f"'{STEP_KEY}' must be at least 0, got {int(state[STEP_KEY])}"]
+        if not wrong:
+            wrong = self._faults(state)
         if wrong:
             raise CheckpointError(
                 f"state of the optimizer {type(self).__name__} does not fit: {'; '.join(wrong)}"
             )
         self._take(state)
+
+    def _faults(self, state: Arrays) -> list[str]:
+        """Say which numbers are impossible in a state whose arrays have the right shapes."""
+        if int(state[STEP_KEY]) < 0:
+            return [f"'{STEP_KEY}' must be at least 0, got {int(state[STEP_KEY])}"]
+        return []
 
     def _remembered(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """Give all that is remembered beside the step count."""
@@ -175,6 +197,11 @@ class Stateful:
         self.step_count = int(state[STEP_KEY])
         for key, array in self._flat_moments():
             array[...] = state[key]
+
+    def _rows_of(self, name: str, count: int) -> list[NDArray[Any]]:
+        """Return a parameter and its moments as rows (count, width); views."""
+        arrays = [self._params[name], *(arrays[name] for arrays in self._moments.values())]
+        return [array.reshape(count, array.size // max(1, count)) for array in arrays]
 
     def _flat_moments(self) -> Iterator[tuple[str, NDArray[Any]]]:
         for moment, arrays in self._moments.items():
@@ -213,25 +240,15 @@ class Optimizer(Stateful):
 
     A subclass says in ``_update`` what happens to one block, and in ``_catch_up`` what rows have
     missed.
-
-    Parameters
-    ----------
-    params, lr, moments
-        See `Stateful`.
-    weight_decay, momentum : float
-        What goes on in rows without a gradient.
     """
 
-    def __init__(
-        self,
-        params: Arrays,
-        lr: float,
-        moments: tuple[str, ...],
-        weight_decay: float = 0.0,
-        momentum: float = 0.0,
-    ) -> None:
+    weight_decay: float = 0.0
+    """Shrinks parameters, those without a gradient too."""
+    momentum: float = 0.0
+    """Moves parameters on, those without a gradient too."""
+
+    def __init__(self, params: Arrays, lr: float, moments: tuple[str, ...]) -> None:
         super().__init__(params, lr, moments)
-        self._passive = (weight_decay, momentum)
         self._missed: MissedSteps | None = None
         self._last_steps: dict[str, NDArray[np.int64]] = {}
 
@@ -292,16 +309,15 @@ class Optimizer(Stateful):
         """Raise unless row-sparse gradients can be taken."""
         if not sparse:
             return
-        weight_decay, momentum = self._passive
-        if weight_decay and momentum:
+        if self.weight_decay and self.momentum:
             raise ArgumentError(
                 "argument 'grads' must hold no row-sparse gradients where there are both momentum "
-                f"and weight decay, got {momentum} and {weight_decay}"
+                f"and weight decay, got {self.momentum} and {self.weight_decay}"
             )
-        if rate * weight_decay >= 1.0:
+        if rate * self.weight_decay >= 1.0:
             raise ArgumentError(
-                f"argument 'lr' must be below {1.0 / weight_decay} for row-sparse gradients with "
-                f"weight decay, got {rate}"
+                f"argument 'lr' must be below {1.0 / self.weight_decay} for row-sparse gradients "
+                f"with weight decay, got {rate}"
             )
         for name in sparse:
             if not self._params[name].flags.c_contiguous:
@@ -312,13 +328,17 @@ class Optimizer(Stateful):
 
     def _expect_gaps(self, sparse: Mapping[str, RowGradient]) -> None:
         """Remember the last steps of rows of these parameters, and of no others."""
-        for name in [name for name in self._last_steps if name not in sparse]:
+        counts = {name: math.prod(grad.leading) for name, grad in sparse.items()}
+        for name in [
+            name for name, last in self._last_steps.items() if counts.get(name) != len(last)
+        ]:
             self._finish(name)
+        if not self._last_steps:
+            self._missed = None
         if self._missed is None and sparse:
-            self._missed = MissedSteps(self.step_count, *self._passive)
-        for name, grad in sparse.items():
+            self._missed = MissedSteps(self.step_count, self.weight_decay, self.momentum)
+        for name, count in counts.items():
             if name not in self._last_steps:
-                count = math.prod(grad.leading)
                 self._last_steps[name] = np.full(count, self.step_count, np.int64)
 
     def _finish(self, name: str) -> None:
@@ -326,12 +346,8 @@ class Optimizer(Stateful):
         assert self._missed is not None
         last = self._last_steps[name]
         behind = np.flatnonzero(last < self.step_count)
-        arrays = self._rows_of(name, len(last))
-        for rows in _pieces(behind, arrays[0].shape[1]):
-            block = [array[rows] for array in arrays]
-            self._catch_up(name, self._missed, last[rows], *block)
-            for array, piece in zip(arrays, block, strict=True):
-                array[rows] = piece
+        for part, block in row_blocks(behind, self._rows_of(name, len(last))):
+            self._catch_up(name, self._missed, last[behind[part]], *block)
         del self._last_steps[name]
 
     def _step_all(self, name: str, grad: NDArray[Any], rate: float) -> None:
@@ -339,36 +355,38 @@ class Optimizer(Stateful):
         param = self._params[name]
         moments = [arrays[name] for arrays in self._moments.values()]
         scratch = np.empty(min(BLOCK, param.size), param.dtype)
-        for block in _blocks(param, grad, moments):
+        for block in blocks(param, grad, moments):
             self._update(name, rate, scratch[: block[0].size], *block)
 
     def _step_rows(self, name: str, grad: RowGradient, rate: float) -> None:
         """Make a step in the rows of a parameter that have a gradient."""
         assert self._missed is not None
-        last = self._last_steps[name]
-        arrays = self._rows_of(name, len(last))
-        width, dtype = arrays[0].shape[1], arrays[0].dtype
-        values = grad.values.reshape(len(grad.rows), width).astype(dtype, copy=False)
-        done = 0
-        for rows in _pieces(grad.rows, width):
-            block = [array[rows] for array in arrays]
-            if (last[rows] < self.step_count - 1).any():
-                self._catch_up(name, self._missed, last[rows], *block)
-            piece = values[done : done + len(rows)]
-            done += len(rows)
-            flat = [array.reshape(-1) for array in (block[0], piece, *block[1:])]
-            self._update(name, rate, np.empty(flat[0].size, dtype), *flat)
-            for array, changed in zip(arrays, block, strict=True):
-                array[rows] = changed
-        last[grad.rows] = self.step_count
+        last_steps = self._last_steps[name]
+        arrays = self._rows_of(name, len(last_steps))
+        values = grad.values.reshape(len(grad.rows), arrays[0].shape[1])
+        values = np.ascontiguousarray(values, arrays[0].dtype)
+        last = last_steps[grad.rows]
+        self._update_rows(name, rate, self._missed, last, grad.rows, values, arrays)
+        last_steps[grad.rows] = self.step_count
 
-    def _rows_of(self, name: str, count: int) -> list[NDArray[Any]]:
-        """Return a parameter and its moments as rows (count, width); views."""
-        arrays = [self._params[name], *(arrays[name] for arrays in self._moments.values())]
-        return [array.reshape(count, -1) for array in arrays]
+    def _update_rows(
+        self,
+        name: str,
+        lr: float,
+        missed: MissedSteps,
+        last: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        values: NDArray[Any],
+        arrays: list[NDArray[Any]],
+    ) -> None:
+        """Bring rows up to date, then update them; ``arrays`` are ``(param, *moments)``."""
+        for part, block in row_blocks(rows, arrays):
+            if missed.age(last[part]).any():
+                self._catch_up(name, missed, last[part], *block)
+            self._update(name, lr, np.empty_like(block[0]), block[0], values[part], *block[1:])
 
     def _update(self, name: str, lr: float, scratch: NDArray[Any], *block: NDArray[Any]) -> None:
-        """Update one block, ``(param, grad, *moments)``; all pieces have the length of scratch."""
+        """Update one block, ``(param, grad, *moments)``; all pieces have the shape of scratch."""
         raise NotImplementedError
 
     def _catch_up(
@@ -393,16 +411,29 @@ class Optimizer(Stateful):
         for name, param in self._params.items():
             last = state.get(LAST_STEP + name)
             # How many axes the rows of a parameter were counted over is known to the state alone.
-            if isinstance(last, np.ndarray) and last.size and param.size % last.size == 0:
+            counts = [math.prod(param.shape[:axes]) for axes in range(1, param.ndim + 1)]
+            if isinstance(last, np.ndarray) and last.size in counts:
                 expected[LAST_STEP + name] = np.empty(last.size, np.int64)
         return expected
+
+    def _faults(self, state: Arrays) -> list[str]:
+        faults = super()._faults(state)
+        rates, step = state.get(RATES_KEY, np.empty(0)), int(state[STEP_KEY])
+        possible = (rates >= 0.0) & (rates < np.inf) & (rates * self.weight_decay < 1.0)
+        if len(rates) > max(0, step) or not possible.all():
+            faults.append(f"'{RATES_KEY}' must hold learning rates of the last steps, got others")
+        for name in self._params:
+            last = state.get(LAST_STEP + name, np.empty(0))
+            if not ((last >= step - len(rates)) & (last <= step)).all():
+                faults.append(f"'{LAST_STEP}{name}' must hold numbers of these steps, got others")
+        return faults
 
     def _take(self, state: Arrays) -> None:
         super()._take(state)
         self._missed, self._last_steps = None, {}
         if RATES_KEY in state:
             start = self.step_count - len(state[RATES_KEY])
-            self._missed = MissedSteps(start, *self._passive)
+            self._missed = MissedSteps(start, self.weight_decay, self.momentum)
             for rate in state[RATES_KEY].tolist():
                 self._missed.add(rate)
         for name in self._params:
@@ -441,21 +472,10 @@ class SGD(Optimizer):
     ) -> None:
         self.momentum = check_number("momentum", momentum, 0.0, 1.0)
         self.weight_decay = check_number("weight_decay", weight_decay, 0.0)
-        moments = ("velocity",) if self.momentum else ()
-        super().__init__(params, lr, moments, self.weight_decay, self.momentum)
+        super().__init__(params, lr, ("velocity",) if self.momentum else ())
 
     def _update(self, name: str, lr: float, scratch: NDArray[Any], *block: NDArray[Any]) -> None:
-        param, direction, *velocities = block
-        if self.weight_decay:
-            np.multiply(param, self.weight_decay, out=scratch)
-            scratch += direction
-            direction = scratch
-        for velocity in velocities:  # One, or none without momentum.
-            velocity *= self.momentum
-            velocity += direction
-            direction = velocity
-        np.multiply(direction, lr, out=scratch)
-        param -= scratch
+        sgd_rule(scratch, lr, self.momentum, self.weight_decay, *block)
 
     def _catch_up(
         self, name: str, missed: MissedSteps, last: NDArray[np.int64], *block: NDArray[Any]
@@ -503,43 +523,57 @@ class Adam(Optimizer):
         eps: float = 1e-8,
     ) -> None:
         self.betas = check_betas(betas)
-        self.eps = check_number("eps", eps, 0.0)
-        super().__init__(params, lr, ("first_moment", "second_moment"), self._decay())
-        for name, param in params.items():
-            # A node that no row visited has gradients of 0, and 0 / (0 + 0) would make it NaN.
-            if param.dtype.type(self.eps) == 0.0:
-                raise ArgumentError(
-                    f"argument 'eps' must be above 0 in the {param.dtype} of '{name}', got {eps!r}"
-                )
+        super().__init__(params, lr, ("first_moment", "second_moment"))
+        self.eps = check_eps(eps, self._params)
 
     def _update(self, name: str, lr: float, scratch: NDArray[Any], *block: NDArray[Any]) -> None:
-        param, grad, first, second = block
-        beta1, beta2 = self.betas
-        np.subtract(grad, first, out=scratch)
-        scratch *= 1.0 - beta1
-        first += scratch
-        np.square(grad, out=scratch)
-        scratch *= 1.0 - beta2
-        second *= beta2
-        second += scratch
-        # The moments start at 0; their expectations fall short by these factors.
-        correction1 = 1.0 - beta1**self.step_count
-        correction2 = 1.0 - beta2**self.step_count
-        np.sqrt(second, out=scratch)
-        scratch /= math.sqrt(correction2)
-        scratch += self.eps
-        np.divide(first, scratch, out=scratch)
-        scratch *= lr / correction1
-        param -= scratch
+        if self._decay_of(name):
+            param = block[0]
+            param *= 1.0 - lr * self._decay_of(name)
+        adam_rule(scratch, self.betas, self.eps, *self._corrections(lr), *block)
 
     def _catch_up(
         self, name: str, missed: MissedSteps, last: NDArray[np.int64], *block: NDArray[Any]
     ) -> None:
-        for moment, beta in zip(block[1:], self.betas, strict=True):
-            moment *= _column(beta ** missed.age(last), moment)
+        for array, factors in zip(block, self._factors(name, missed, last), strict=True):
+            array *= _column(factors, array)
 
-    def _decay(self) -> float:
-        """Weight decay, which goes on where there is no gradient."""
+    def _update_rows(
+        self,
+        name: str,
+        lr: float,
+        missed: MissedSteps,
+        last: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        values: NDArray[Any],
+        arrays: list[NDArray[Any]],
+    ) -> None:
+        kernel = _adam_rows()
+        if kernel is None:
+            super()._update_rows(name, lr, missed, last, rows, values, arrays)
+            return
+        beta1, beta2 = self.betas
+        root, scale = self._corrections(lr)
+        factors = np.array(self._factors(name, missed, last), values.dtype)
+        shrink = 1.0 - lr * self._decay_of(name)
+        numbers = (shrink, 1.0 - beta1, beta2, 1.0 - beta2, root, self.eps, scale)
+        kernel(*arrays, values, rows, factors, numbers)
+
+    def _factors(
+        self, name: str, missed: MissedSteps, last: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], ...]:
+        """By what the parameter and both moments shrink in missed steps, for each row."""
+        ages = missed.age(last)
+        decay = missed.decay(last) if self._decay_of(name) else np.ones(len(last))
+        return decay, self.betas[0] ** ages, self.betas[1] ** ages
+
+    def _corrections(self, lr: float) -> tuple[float, float]:
+        """Root and scale of `adam_rule`: moments start at 0, and their expectations fall short."""
+        beta1, beta2 = self.betas
+        return math.sqrt(1.0 - beta2**self.step_count), lr / (1.0 - beta1**self.step_count)
+
+    def _decay_of(self, name: str) -> float:
+        """Weight decay of one parameter."""
         return 0.0
 
     def _options(self) -> dict[str, Any]:
@@ -592,26 +626,65 @@ class AdamW(Adam):
         """Whether weight decay applies to the parameter of this name."""
         return not any(part in name for part in self.no_decay)
 
-    def _update(self, name: str, lr: float, scratch: NDArray[Any], *block: NDArray[Any]) -> None:
-        if self.weight_decay and self.decays(name):
-            param = block[0]
-            param *= 1.0 - lr * self.weight_decay
-        super()._update(name, lr, scratch, *block)
-
-    def _catch_up(
-        self, name: str, missed: MissedSteps, last: NDArray[np.int64], *block: NDArray[Any]
-    ) -> None:
-        if self.weight_decay and self.decays(name):
-            param = block[0]
-            param *= _column(missed.decay(last), param)
-        super()._catch_up(name, missed, last, *block)
-
-    def _decay(self) -> float:
-        return self.weight_decay
+    def _decay_of(self, name: str) -> float:
+        return self.weight_decay if self.decays(name) else 0.0
 
     def _options(self) -> dict[str, Any]:
         own = {"weight_decay": self.weight_decay, "no_decay": self.no_decay}
         return super()._options() | own
+
+
+def sgd_rule(
+    scratch: NDArray[Any],
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    param: NDArray[Any],
+    direction: NDArray[Any],
+    *velocities: NDArray[Any],
+) -> None:
+    """Update a block by SGD's rule; ``direction`` is the gradient, velocities are one or none."""
+    if weight_decay:
+        np.multiply(param, weight_decay, out=scratch)
+        scratch += direction
+        direction = scratch
+    for velocity in velocities:
+        velocity *= momentum
+        velocity += direction
+        direction = velocity
+    np.multiply(direction, lr, out=scratch)
+    param -= scratch
+
+
+def adam_rule(
+    scratch: NDArray[Any],
+    betas: tuple[float, float],
+    eps: float,
+    root: float | NDArray[Any],
+    scale: float | NDArray[Any],
+    param: NDArray[Any],
+    grad: NDArray[Any],
+    first: NDArray[Any],
+    second: NDArray[Any],
+) -> None:
+    """Update a block by Adam's rule.
+
+    ``root`` is the root of the second moment's bias correction, ``scale`` the learning rate over
+    that of the first: numbers, or columns of the block's dtype with one for each row.
+    """
+    np.subtract(grad, first, out=scratch)
+    scratch *= 1.0 - betas[0]
+    first += scratch
+    np.square(grad, out=scratch)
+    scratch *= 1.0 - betas[1]
+    second *= betas[1]
+    second += scratch
+    np.sqrt(second, out=scratch)
+    scratch /= root
+    scratch += eps
+    np.divide(first, scratch, out=scratch)
+    scratch *= scale
+    param -= scratch
 
 
 def clip_gradients(grads: Gradients, max_norm: float) -> float:
@@ -676,7 +749,7 @@ def _sum_of_squares(array: NDArray[Any]) -> float:
     return total
 
 
-def _blocks(
+def blocks(
     param: NDArray[Any], grad: NDArray[Any], moments: list[NDArray[Any]]
 ) -> Iterator[tuple[NDArray[Any], ...]]:
     """Walk arrays of one shape together, in flat pieces of at most BLOCK numbers.
@@ -693,11 +766,30 @@ def _blocks(
         yield from walk
 
 
-def _pieces(rows: NDArray[Any], width: int) -> Iterator[NDArray[Any]]:
-    """Cut row numbers into pieces of at most BLOCK numbers of a parameter."""
-    size = max(1, BLOCK // max(1, width))
+def row_blocks(
+    rows: NDArray[Any], arrays: list[NDArray[Any]]
+) -> Iterator[tuple[slice, list[NDArray[Any]]]]:
+    """Walk the same rows of arrays (N, width), in blocks of about BLOCK numbers.
+
+    Yields which of the rows come in a block, and copies of them, which go back into the arrays.
+    """
+    size = max(1, BLOCK // max(1, arrays[0].shape[1]))
     for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+        part = slice(start, start + size)
+        block = [array[rows[part]] for array in arrays]
+        yield part, block
+        for array, changed in zip(arrays, block, strict=True):
+            array[rows[part]] = changed
+
+
+@functools.cache
+def _adam_rows() -> Callable[..., None] | None:
+    """Return the kernel for rows of Adam, or None where nothing compiles."""
+    if not importlib.util.find_spec("numba"):
+        return None
+    from fffcpu.kernels import jit, row_updates
+
+    return row_updates.adam_rows if jit.JIT else None
 
 
 def _column(factors: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
@@ -739,6 +831,18 @@ def check_betas(betas: tuple[float, float]) -> tuple[float, float]:
     if max(rates) == 1.0:  # A mean that forgets nothing takes nothing in either.
         raise ArgumentError(f"{expected}, got {describe(betas)}")
     return rates
+
+
+def check_eps(eps: float, params: Arrays) -> float:
+    """Return what is added to the root as a float, or raise unless it is above 0 in every dtype."""
+    number = check_number("eps", eps, 0.0)
+    for name, param in params.items():
+        # A node that no row visited has gradients of 0, and 0 / (0 + 0) would make it NaN.
+        if param.dtype.type(number) == 0.0:
+            raise ArgumentError(
+                f"argument 'eps' must be above 0 in the {param.dtype} of '{name}', got {eps!r}"
+            )
+    return number
 
 
 def _check_strings(argument: str, values: Any) -> tuple[str, ...]:
