@@ -45,11 +45,13 @@ def kill_trainings(folder: Path, kills: int, rng: np.random.Generator) -> int:
     images, labels = load_digits()
     np.save(folder / "x.npy", images)
     np.save(folder / "y.npy", labels)
+    subprocess.run(train(folder, "compiles"), check=True, capture_output=True)
     whole = time.perf_counter()
     subprocess.run(train(folder, "unbroken"), check=True, capture_output=True)
     whole = time.perf_counter() - whole
     expected, lines = result(folder, "unbroken")
     done = failures = number = 0
+    resumed = 0  # kills that found a checkpoint to go on from
     with tqdm(total=kills, desc="kills of trainings", file=sys.stderr) as bar:
         while done < kills:
             number += 1
@@ -59,16 +61,20 @@ def kill_trainings(folder: Path, kills: int, rng: np.random.Generator) -> int:
                     train(folder, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
                 )
                 try:
-                    child.wait(timeout=rng.uniform(0.3 * whole, 0.9 * whole))
+                    child.wait(timeout=rng.uniform(0.2 * whole, 0.9 * whole))
                     break
                 except subprocess.TimeoutExpired:
                     child.kill()
                     child.wait()
                     done += 1
+                    resumed += any((folder / f"{out}.training").glob("checkpoint-*"))
                     bar.update()
             subprocess.run(train(folder, out), check=True, capture_output=True)
             failures += result(folder, out) != (expected, lines)
-    print(f"{done} kills in {number} trainings of {whole:.1f} s, {failures} with other results")
+    print(
+        f"{done} kills in {number} trainings of {whole:.1f} s, {resumed} with a checkpoint to go "
+        f"on from; {failures} trainings with other results"
+    )
     return failures
 
 
@@ -95,6 +101,7 @@ def kill_predictions(folder: Path, kills: int, rows: int, rng: np.random.Generat
     out = folder / "predicted.npy"
     command = [sys.executable, "-m", "fffcpu", "predict", str(folder / "unbroken")]
     command += [str(folder / "many.npy"), "--out", str(out), "--rows", "512"]
+    subprocess.run(command, check=True, capture_output=True)  # compiles
     whole = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     whole = time.perf_counter() - whole

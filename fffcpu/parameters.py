@@ -170,7 +170,7 @@ class RowGradient:
                 f"shape {self.shape}, got shape {values.shape}"
             )
         count = math.prod(self.leading)
-        if len(rows) and not (0 <= rows[0] and rows[-1] < count and (np.diff(rows) > 0).all()):
+        if len(rows) and not (rows[0] >= 0 and rows[-1] < count and (np.diff(rows) > 0).all()):
             raise ArgumentError(
                 f"argument 'rows' must rise from at least 0 to at most {count - 1}, got others"
             )

@@ -32,7 +32,7 @@ def few(table, rows=300):
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", ["node", "leaf", "dense"])
 def test_learns_digits(layer):
-    enough = {"node": 0.9, "leaf": 0.75, "dense": 0.9}[layer]
+    enough = {"node": 0.85, "leaf": 0.75, "dense": 0.85}[layer]
     fitted = fit(DIGITS, FitSettings(layer=layer, epochs=8, width=20, seed=1))
     assert fitted.validation["accuracy"] > enough
     assert fitted.outcome.figures["validation_accuracy"] == pytest.approx(

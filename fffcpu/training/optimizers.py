@@ -250,6 +250,7 @@ class Optimizer(Stateful):
     def __init__(self, params: Arrays, lr: float, moments: tuple[str, ...]) -> None:
         super().__init__(params, lr, moments)
         self._missed: MissedSteps | None = None
+        # Of parameters with row-sparse gradients, the number of each row's last step.
         self._last_steps: dict[str, NDArray[np.int64]] = {}
 
     def step(self, grads: Gradients, lr: float | None = None) -> None:
@@ -298,8 +299,9 @@ class Optimizer(Stateful):
     def bring_up_to_date(self) -> None:
         """Make up for the steps that rows have missed; without row-sparse gradients there are none.
 
-        Parameters and moments are then what they would be if every step had reached every row. Call
-        it before parameters are used or saved; within a run it changes nothing but rounding.
+        Parameters are then what gradients of 0 would have made of them, up to rounding; of Adam,
+        without the moves along moments that fade away. Call it before parameters are evaluated or
+        saved. A state needs it not: it remembers what rows have missed.
         """
         for name in list(self._last_steps):
             self._finish(name)
