@@ -90,6 +90,22 @@ class Parameters(Mapping[str, NDArray[Any]]):
         params._arrays = {name: aligned_empty(shape, dtype) for name, shape in shapes.items()}
         return params
 
+    @classmethod
+    def sharing(cls, arrays: Mapping[str, NDArray[Any]]) -> Parameters:
+        """Make parameters of just these arrays: writable, C-contiguous, and not copied."""
+        params = cls({}, np.float32)
+        params._arrays = dict(arrays)
+        return params
+
+    def part(self, prefix: str) -> Parameters:
+        """Return the parameters whose names start with a prefix, under the rest of their names.
+
+        The arrays are the same: what changes in one mapping changes in the other.
+        """
+        return self.sharing(
+            {n.removeprefix(prefix): array for n, array in self.items() if n.startswith(prefix)}
+        )
+
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._arrays[name]
 

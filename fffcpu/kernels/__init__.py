@@ -27,6 +27,7 @@ __all__ = [
     "EXTRA_BACKENDS",
     "FUNCTIONS",
     "choose",
+    "choose_rows",
     "get_num_threads",
     "get_thread_layer",
     "load_backend",
@@ -121,6 +122,20 @@ def choose(rows: int = 1, weights: Sequence[NDArray[Any]] = (), leaves: int = 0)
     if rows < GROUPED_ROWS:
         return few
     return many if sum(array.nbytes for array in weights) >= GROUPED_BYTES else few
+
+
+@functools.cache
+def choose_rows() -> ModuleType:
+    """Return the module of what encoders do to rows: ``fused_rows``, or ``plain_rows``.
+
+    The latter where nothing compiles, or where ``FFFCPU_BACKEND`` asks for plain NumPy.
+    """
+    if importlib.util.find_spec("numba") and os.environ.get("FFFCPU_BACKEND") != "vectorized":
+        from fffcpu.kernels import jit
+
+        if jit.JIT:
+            return importlib.import_module(f"{__name__}.fused_rows")
+    return importlib.import_module(f"{__name__}.plain_rows")
 
 
 def get_num_threads() -> int:

@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fffcpu.config import IGNORED_LABEL
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 from fffcpu.inputs import as_real_array
 
 __all__ = ["IGNORED_LABEL", "mean_squared_error", "softmax_cross_entropy"]
-
-IGNORED_LABEL = -100
-"""The label of a position that counts neither in the loss nor in its gradient."""
 
 
 def softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> tuple[float, NDArray[Any]]:
