@@ -24,7 +24,15 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 
-__all__ = ["ALIGNMENT", "Parameters", "RowGradient", "aligned_empty", "generator", "uniform"]
+__all__ = [
+    "ALIGNMENT",
+    "Parameters",
+    "RowGradient",
+    "aligned_empty",
+    "generator",
+    "normal",
+    "uniform",
+]
 
 ALIGNMENT = 64
 
@@ -208,3 +216,9 @@ def uniform(array: NDArray[Any], bound: float, rng: np.random.Generator) -> None
     rng.random(out=array, dtype=array.dtype.type)
     array *= 2 * bound
     array -= bound
+
+
+def normal(array: NDArray[Any], std: float, rng: np.random.Generator) -> None:
+    """Fill an array with normal numbers of mean 0, drawn in its own precision."""
+    rng.standard_normal(out=array, dtype=array.dtype.type)
+    array *= std
