@@ -270,23 +270,27 @@ class FastBertConfig(_PartConfig):
         lows |= {"vocabulary": 1, "width": 2, "heads": 1, "positions": 1, "padding_id": 0}
         self._finish("FastBERT", **lows)
 
-    def encoder_parts(self) -> dict[str, ArraysConfig]:
-        """Name and config of every part of the encoder, in the order of the computation."""
+    def parts(self) -> dict[str, ArraysConfig]:
+        """Name and config of every part, in the order of the computation."""
         width, dtype = self.width, self.dtype
         norm = LayerNormConfig(width, self.norm_eps, dtype=dtype)
-        embedding = EmbeddingConfig(
-            self.vocabulary, width, self.positions, self.padding_id, dtype=dtype
-        )
-        layer = {
-            "norm1": norm,
-            "attention": AttentionConfig(width, self.heads, dtype=dtype),
-            "norm2": norm,
-            "feedforward": self._feedforward(),
+        parts: dict[str, ArraysConfig] = {
+            "encoder.embedding": EmbeddingConfig(
+                self.vocabulary, width, self.positions, self.padding_id, dtype=dtype
+            ),
+            "encoder.embedding.norm": norm,
         }
-        parts: dict[str, ArraysConfig] = {"embedding": embedding, "embedding.norm": norm}
+        attention = AttentionConfig(width, self.heads, dtype=dtype)
         for i in range(self.layers):
-            parts |= {f"layers.{i}.{name}": config for name, config in layer.items()}
-        parts["final_norm"] = norm
+            layer = f"encoder.layers.{i}"
+            parts[f"{layer}.norm1"] = norm
+            parts[f"{layer}.attention"] = attention
+            parts[f"{layer}.norm2"] = norm
+            parts[f"{layer}.feedforward"] = self._feedforward()
+        parts["encoder.final_norm"] = norm
+        if self.classes is not None:
+            parts["pooler"] = DenseConfig(width, self.head_width, dtype=dtype)
+            parts["head"] = DenseConfig(self.head_width, self.classes, dtype=dtype)
         return parts
 
     def _feedforward(self) -> ArraysConfig:
@@ -296,21 +300,13 @@ class FastBertConfig(_PartConfig):
             return DenseFeedForwardConfig(width, width, size, bias=False, dtype=self.dtype)
         return FastFeedForwardConfig(width, width, self.depth, size, dtype=self.dtype)
 
-    def parts(self) -> dict[str, ArraysConfig]:
-        """Name and config of every part of the model, the encoder's first."""
-        parts = {f"encoder.{name}": config for name, config in self.encoder_parts().items()}
-        if self.classes is not None:
-            parts["pooler"] = DenseConfig(self.width, self.head_width, dtype=self.dtype)
-            parts["head"] = DenseConfig(self.head_width, self.classes, dtype=self.dtype)
-        return parts
-
-    def encoder_shapes(self) -> Shapes:
-        """Name and shape of every parameter of the encoder."""
-        return _shapes(self.encoder_parts())
-
     def shapes(self) -> Shapes:
-        """Name and shape of every parameter of the model."""
-        return _shapes(self.parts())
+        """Name and shape of every parameter; the decoder has none, being the word embedding."""
+        return {
+            f"{part}.{name}": shape
+            for part, config in self.parts().items()
+            for name, shape in config.shapes().items()
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``config.json``, with all fields that the published code reads."""
@@ -386,12 +382,3 @@ def _look_up(arch: Mapping[str, Any], place: str) -> Any:
             return ()
         table = table[name]
     return table
-
-
-def _shapes(parts: Mapping[str, ArraysConfig]) -> Shapes:
-    """Name and shape of every parameter of some parts."""
-    return {
-        f"{part}.{name}": shape
-        for part, config in parts.items()
-        for name, shape in config.shapes().items()
-    }

@@ -15,7 +15,7 @@ A `RowGradient` holds the rows of a gradient that are not 0, where most are::
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,14 +105,12 @@ class Parameters(Mapping[str, NDArray[Any]]):
         params._arrays = dict(arrays)
         return params
 
-    def part(self, prefix: str) -> Parameters:
-        """Return the parameters whose names start with a prefix, under the rest of their names.
+    def part(self, prefix: str, names: Iterable[str]) -> Parameters:
+        """Return the parameters of one part of a model, ``prefix.name`` under each name.
 
         The arrays are the same: what changes in one mapping changes in the other.
         """
-        return self.sharing(
-            {n.removeprefix(prefix): array for n, array in self.items() if n.startswith(prefix)}
-        )
+        return self.sharing({name: self[f"{prefix}.{name}"] for name in names})
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._arrays[name]

@@ -77,10 +77,10 @@ class Part(Generic[PartConfig]):
         self._params = params
         self._dtype = np.dtype(config.dtype)
 
-    def _start(self, config: PartConfig, rng: Any) -> None:
+    def _start(self, config: PartConfig, rng: Any, std: float = INITIAL_STD) -> None:
         """Set up a part with its initial values: what constructors end with."""
         self._set_up(config, Parameters.empty(config.shapes(), config.dtype))
-        self._initialise(INITIAL_STD, generator(rng))
+        self._initialise(std, generator(rng))
 
     def _initialise(self, std: float, rng: np.random.Generator) -> None:
         """Write the initial values that the class describes."""
