@@ -129,7 +129,7 @@ class Attention(Part[AttentionConfig]):
             p = self._probabilities(None, queries[block], keys[block], penalties[block])
             np.matmul(p, values[block], out=mixed[block])
         y: Array = context @ self.params["weights_out"].T
-        return y.reshape(*leading, -1)
+        return y.reshape(*leading, self.config.width)
 
     def forward(
         self, x: Any, mask: Any = None, dropout: float = 0.0, rng: Any = None
@@ -170,7 +170,7 @@ class Attention(Part[AttentionConfig]):
             dropped.append(drop_cache)
         y = context @ self.params["weights_out"].T
         cache = AttentionCache(rows, qkv, probabilities, context, tuple(dropped), dropout, leading)
-        return y.reshape(*leading, -1), cache
+        return y.reshape(*leading, self.config.width), cache
 
     def backward(self, dy: Any, cache: AttentionCache) -> tuple[Array, dict[str, Array]]:
         """Return ``dx`` of shape (B, S, D) and the gradients by name, from ``dy`` of (B, S, D).
@@ -232,13 +232,14 @@ class Attention(Part[AttentionConfig]):
 
     def _split(self, qkv: Array, leading: tuple[int, int]) -> tuple[Array, Array, Array]:
         """Return views (B, A, S, W) of the queries, keys and values."""
-        split = qkv.reshape(*leading, self.config.heads, 3, -1)
+        split = qkv.reshape(*leading, self.config.heads, 3, self.config.head_width)
         queries, keys, values = split.transpose(3, 0, 2, 1, 4)
         return queries, keys, values
 
     def _by_head(self, rows: Array, leading: tuple[int, int]) -> Array:
         """Return a view (B, A, S, W) of rows (B S, D)."""
-        return rows.reshape(*leading, self.config.heads, -1).transpose(0, 2, 1, 3)
+        split = rows.reshape(*leading, self.config.heads, self.config.head_width)
+        return split.transpose(0, 2, 1, 3)
 
     def _blocks(self, leading: tuple[int, int]) -> Iterator[slice]:
         """Cut the sequences into blocks whose scores fit into `BLOCK_BYTES`."""

@@ -20,7 +20,7 @@ from fffcpu.config import IGNORED_LABEL
 from fffcpu.errors import ArgumentTypeError, describe
 from fffcpu.fastbert_config import FastBertConfig
 from fffcpu.models.encoder import EncoderCache, FastBertEncoder
-from fffcpu.models.labels import class_labels
+from fffcpu.models.targets import class_labels
 from fffcpu.models.model import Model
 from fffcpu.parameters import Parameters
 
@@ -106,7 +106,7 @@ class FastBertForMaskedLM(Model):
         """
         hidden = self.encoder(input_ids, attention_mask)
         logits: Array = hidden.reshape(-1, self.config.width) @ self._words.T
-        return logits.reshape(*hidden.shape[:2], -1)
+        return logits.reshape(*hidden.shape[:2], self.config.vocabulary)
 
     def forward(
         self, input_ids: Any, attention_mask: Any = None, *, labels: Any, rng: Any = None
@@ -162,7 +162,7 @@ class FastBertForMaskedLM(Model):
         d_hidden = np.zeros((batch * length, self.config.width), self._dtype)
         d_hidden[cache.positions] = cache.d_logits @ self._words
         return self.encoder.backward(
-            d_hidden.reshape(batch, length, -1),
+            d_hidden.reshape(batch, length, self.config.width),
             cache.encoder,
             d_words=cache.d_logits.T @ cache.hidden,
             row_sparse=row_sparse,
