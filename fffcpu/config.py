@@ -152,12 +152,12 @@ class ArraysConfig:
         """Name and type of every parameter; `numpy_dtype` says how NumPy holds them."""
         return dict.fromkeys(self.shapes(), self.dtype)
 
-    def _check_sizes(self, kind: str) -> None:
+    def _check_sizes(self, what: str) -> None:
         """Raise if a parameter would not fit into an address space."""
         for name, shape in self.shapes().items():
             if math.prod(shape) > sys.maxsize // 8:
                 raise ArgumentError(
-                    f"the sizes of a {kind} must fit into an address space, "
+                    f"the sizes of {what} must fit into an address space, "
                     f"got ones too large for the parameter '{name}'"
                 )
 
@@ -184,7 +184,7 @@ class LayerConfig(ArraysConfig):
         self._set("activation", Activation.parse(self.activation).name.lower())
         self._set("dtype", check_dtype(self.dtype))
         self._check_own()
-        self._check_sizes(self.kind)
+        self._check_sizes(f"a {self.kind}")
 
     def _check_own(self) -> None:
         """Check the fields of a subclass."""

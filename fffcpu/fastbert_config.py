@@ -97,12 +97,12 @@ _FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 class _PartConfig(ArraysConfig):
     """Checks that the parts of a model share."""
 
-    def _finish(self, kind: str, **lows: int) -> None:
+    def _finish(self, what: str, **lows: int) -> None:
         """Check the integers, of at least some number each, the dtype and the sizes."""
         for name, low in lows.items():
             self._set(name, check_integer(name, getattr(self, name), low))
         self._set("dtype", check_dtype(self.dtype))
-        self._check_sizes(kind)
+        self._check_sizes(what)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,7 @@ class DenseConfig(_PartConfig):
 
     def __post_init__(self) -> None:
         self._set("bias", check_flag("bias", self.bias))
-        self._finish("Dense", input_dim=1, output_dim=1)
+        self._finish("a Dense", input_dim=1, output_dim=1)
 
     def shapes(self) -> Shapes:
         """Name and shape of every parameter."""
@@ -141,7 +141,7 @@ class LayerNormConfig(_PartConfig):
 
     def __post_init__(self) -> None:
         self._set("eps", check_number("eps", self.eps, 0.0))
-        self._finish("LayerNorm", width=1)
+        self._finish("a LayerNorm", width=1)
 
     def shapes(self) -> Shapes:
         """Name and shape of every parameter."""
@@ -163,7 +163,7 @@ class EmbeddingConfig(_PartConfig):
     dtype: Any = dataclasses.field(default="float32", kw_only=True)
 
     def __post_init__(self) -> None:
-        self._finish("Embedding", vocabulary=1, width=2, positions=1, padding_id=0)
+        self._finish("an Embedding", vocabulary=1, width=2, positions=1, padding_id=0)
         if self.width % 2:
             raise ArgumentError(f"argument 'width' must be even, got {self.width}")
         check_integer("padding_id", self.padding_id, 0, self.vocabulary - 1)
@@ -184,7 +184,7 @@ class AttentionConfig(_PartConfig):
     dtype: Any = dataclasses.field(default="float32", kw_only=True)
 
     def __post_init__(self) -> None:
-        self._finish("Attention", width=1, heads=1)
+        self._finish("an Attention", width=1, heads=1)
         if self.width % self.heads:
             raise ArgumentError(
                 f"argument 'heads' must divide the width {self.width}, got {self.heads}"
@@ -268,7 +268,7 @@ class FastBertConfig(_PartConfig):
             self._set("classes", check_integer("classes", self.classes, 1))
         lows = {"layers": 0, "feedforward_size": 1, "head_width": 1}
         lows |= {"vocabulary": 1, "width": 2, "heads": 1, "positions": 1, "padding_id": 0}
-        self._finish("FastBERT", **lows)
+        self._finish("a FastBERT", **lows)
 
     def parts(self) -> dict[str, ArraysConfig]:
         """Name and config of every part, in the order of the computation."""

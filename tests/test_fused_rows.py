@@ -1,4 +1,4 @@
-"""Rows of an encoder, compiled (`fused_rows`) and plain (`plain_rows`), against float64 formulas."""
+"""Rows of an encoder, compiled (`fused_rows`) and plain (`plain_rows`), against formulas."""
 
 from __future__ import annotations
 

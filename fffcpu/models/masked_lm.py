@@ -20,8 +20,8 @@ from fffcpu.config import IGNORED_LABEL
 from fffcpu.errors import ArgumentTypeError, describe
 from fffcpu.fastbert_config import FastBertConfig
 from fffcpu.models.encoder import EncoderCache, FastBertEncoder
-from fffcpu.models.targets import class_labels
 from fffcpu.models.model import Model
+from fffcpu.models.targets import class_labels
 from fffcpu.parameters import Parameters
 
 __all__ = ["FastBertForMaskedLM", "MaskedLMCache"]

@@ -20,9 +20,9 @@ from fffcpu.fastbert_config import FastBertConfig
 from fffcpu.layers import Dense, Dropout, DropoutCache, ProjectionCache
 from fffcpu.models.encoder import EncoderCache, FastBertEncoder
 from fffcpu.models.encoder_layer import flattened
-from fffcpu.models.targets import class_labels, number_labels
 from fffcpu.models.model import Model
 from fffcpu.models.pooling import pool, pool_backward
+from fffcpu.models.targets import class_labels, number_labels
 from fffcpu.parameters import Parameters, generator
 
 __all__ = ["FastBertForSequenceClassification", "SequenceClassificationCache"]
