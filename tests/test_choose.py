@@ -15,6 +15,7 @@ import fffcpu
 from fffcpu import kernels
 from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.kernels import vectorized
+from fffcpu.kernels.jit import JIT
 
 PACKAGE_PARENT = str(Path(fffcpu.__file__).parents[1])
 
@@ -212,6 +213,23 @@ def test_choice_is_made_once(monkeypatch):
     other = "vectorized" if first.__name__.endswith("rowwise") else "rowwise"
     monkeypatch.setenv("FFFCPU_BACKEND", other)
     assert kernels.choose() is first
+
+
+# --- Rows of encoders -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("forced", [None, "rowwise", "vectorized"])
+def test_rows_are_compiled_unless_plain_numpy_is_forced(monkeypatch, forced):
+    monkeypatch.delenv("FFFCPU_BACKEND", raising=False)
+    if forced:
+        monkeypatch.setenv("FFFCPU_BACKEND", forced)
+    compiled = JIT and forced != "vectorized"
+    name = "fused_rows" if compiled else "plain_rows"
+    assert kernels.choose_rows.__wrapped__().__name__ == f"fffcpu.kernels.{name}"
+
+
+def test_rows_are_plain_without_numba(no_numba):
+    assert kernels.choose_rows.__wrapped__().__name__ == "fffcpu.kernels.plain_rows"
 
 
 # --- Threads without Numba ------------------------------------------------------------------------
