@@ -34,8 +34,22 @@ Array = NDArray[Any]
 LAYERS = ("node", "leaf", "dense")
 """FastFeedForward, LeafFeedForward, and DenseFeedForward to compare with."""
 
-OPTIMIZERS = {"adamw": 0.002, "adam": 0.002, "sgd": 0.1, "local-adam": 0.002, "local-sgd": 0.1}
-"""Names of the optimizers, and the peak learning rate of each where none is given."""
+
+class OptimizerDefaults(NamedTuple):
+    """What an optimizer takes where nothing is given."""
+
+    lr: float
+    weight_decay: float
+
+
+OPTIMIZERS = {
+    "adamw": OptimizerDefaults(0.003, 0.1),
+    "adam": OptimizerDefaults(0.003, 0.0),
+    "sgd": OptimizerDefaults(0.1, 0.0),
+    "local-adam": OptimizerDefaults(0.003, 0.0),
+    "local-sgd": OptimizerDefaults(0.1, 0.0),
+}
+"""The optimizers by name."""
 
 CHECKED_ROWS = 8192
 """Rows that are looked at together, to see whether all numbers are finite."""
@@ -78,8 +92,8 @@ class FitSettings:
         Peak learning rate; by default the optimizer's.
     schedule : {"cosine", "triangle", "constant"}
         How the learning rate goes.
-    weight_decay : float
-        Of AdamW, SGD and the local optimizers; biases are spared by AdamW.
+    weight_decay : float, optional
+        Of AdamW, which spares biases, SGD and the local optimizers; by default the optimizer's.
     momentum : float
         Of SGD.
     local_batch_size : int, optional
@@ -127,7 +141,7 @@ class FitSettings:
     optimizer: str = "adamw"
     lr: float | None = None
     schedule: str = "cosine"
-    weight_decay: float = 0.01
+    weight_decay: float | None = None
     momentum: float = 0.0
     local_batch_size: int | None = None
     max_norm: float | None = 1.0
@@ -177,6 +191,10 @@ class FitSettings:
                 f"layer, got {self.hardening}, {self.region_leak} and {self.dropout} for "
                 f"{self.layer}"
             )
+        if self.optimizer == "adam" and self.weight_decay:
+            raise ArgumentError(
+                f"argument 'weight_decay' must be 0 for adam, got {self.weight_decay}; adamw has it"
+            )
         if self.layer == "dense" and self.optimizer.startswith("local"):
             raise ArgumentError(
                 f"argument 'optimizer' must not be local for the dense layer, got {self.optimizer}"
@@ -190,7 +208,13 @@ class FitSettings:
     @property
     def peak_rate(self) -> float:
         """The peak learning rate."""
-        return OPTIMIZERS[self.optimizer] if self.lr is None else self.lr
+        return OPTIMIZERS[self.optimizer].lr if self.lr is None else self.lr
+
+    @property
+    def decay(self) -> float:
+        """The weight decay."""
+        given = self.weight_decay
+        return OPTIMIZERS[self.optimizer].weight_decay if given is None else given
 
 
 class Fitted(NamedTuple):
@@ -369,7 +393,7 @@ def _layer(settings: FitSettings, inputs: int, outputs: int) -> Any:
 
 def _optimizer(settings: FitSettings, layer: Any) -> Any:
     """Return the optimizer over a layer's parameters."""
-    params, rate, decay = layer.params, settings.peak_rate, settings.weight_decay
+    params, rate, decay = layer.params, settings.peak_rate, settings.decay
     local = settings.local_batch_size or max(1, settings.batch_size >> settings.depth)
     if settings.optimizer == "adamw":
         return AdamW(params, rate, weight_decay=decay)

@@ -194,6 +194,7 @@ def test_refuses_a_table():
         ({"validation": 1.0}, "validation"),
         ({"validation": 0.0, "patience": 3}, "patience"),
         ({"hardening": 0.3}, "hardening"),
+        ({"optimizer": "adam", "weight_decay": 0.1}, "weight_decay"),
         ({"layer": "dense", "optimizer": "local-sgd"}, "optimizer"),
         ({"local_batch_size": 0}, "local_batch_size"),
     ],

@@ -105,12 +105,17 @@ def _add_training(group: Any) -> None:
         "--lr",
         type=float,
         metavar="X",
-        help=f"peak learning rate ({', '.join(f'{k} {v}' for k, v in OPTIMIZERS.items())})",
+        help=f"peak learning rate ({_by_optimizer('lr')})",
     )
     group.add_argument(
         "--schedule", choices=tuple(SCHEDULES), default=DEFAULTS.schedule, help="(cosine)"
     )
-    _number(group, "weight-decay", float, "of adamw, sgd and local optimizers")
+    group.add_argument(
+        "--weight-decay",
+        type=float,
+        metavar="X",
+        help=f"of all optimizers but adam ({_by_optimizer('weight_decay')})",
+    )
     _number(group, "momentum", float, "of sgd and local-sgd")
     group.add_argument(
         "--local-batch-size",
@@ -152,6 +157,11 @@ def _add_training(group: Any) -> None:
     _number(group, "seed", int, "of everything random")
     _number(group, "checkpoint-seconds", float, "between two checkpoints")
     _number(group, "keep", int, "checkpoints that are kept")
+
+
+def _by_optimizer(name: str) -> str:
+    """Say what each optimizer takes where nothing is given."""
+    return ", ".join(f"{key} {getattr(value, name)}" for key, value in OPTIMIZERS.items())
 
 
 def _number(group: Any, name: str, kind: type, text: str) -> None:
