@@ -337,7 +337,8 @@ class Trainer:
         """Make one step; return what came of its batch, and the learning rate."""
         fraction, rate = self._fraction(), self._rate()
         rng = np.random.default_rng((self.settings.seed, self.step))
-        result = self.objective.step(Moment(self.step, fraction, rng))
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told below
+            result = self.objective.step(Moment(self.step, fraction, rng))
         if not math.isfinite(result.loss):
             raise FloatingPointError(
                 f"the loss is {result.loss} at step {self.step}; "
