@@ -51,13 +51,16 @@ def run_page(page, folder):
             if language == "console":
                 assert command[0] == "fffcpu", command
                 command = ["-m", *command]
-            yield command, subprocess.run(
-                [sys.executable, *command],
-                cwd=folder,
-                env={**os.environ, "MPLBACKEND": "agg"},
-                capture_output=True,
-                text=True,
-                check=False,
+            yield (
+                command,
+                subprocess.run(
+                    [sys.executable, *command],
+                    cwd=folder,
+                    env={**os.environ, "MPLBACKEND": "agg"},
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                ),
             )
 
 

@@ -44,6 +44,7 @@ __all__ = [
     "KINDS",
     "METADATA_KEY",
     "READ_VERSIONS",
+    "TEMPORARY",
     "VERSION",
     "load",
     "open_file",
@@ -57,6 +58,9 @@ __all__ = [
 
 METADATA_KEY = "fffcpu"
 """The metadata key that makes a safetensors file one of ours."""
+
+TEMPORARY = ".fffcpu-*.tmp"
+"""Pattern of the names that files have until they are whole. One stays if the process is killed."""
 
 VERSION = 1
 """The version of the format that ``save`` writes."""
@@ -243,7 +247,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(os.fsdecode(path)))
     _check_target(target)
-    temporary = target.with_name(f".fffcpu-{os.urandom(8).hex()}.tmp")
+    temporary = target.with_name(TEMPORARY.replace("*", os.urandom(8).hex()))
     mode = _create(temporary, target)
     try:
         yield temporary
