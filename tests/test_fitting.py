@@ -43,6 +43,7 @@ def test_learns_digits(layer):
     assert (labels == LABELS).mean() > enough
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["node", "leaf", "dense"])
 def test_learns_numbers_in_their_own_units(layer):
     settings = FitSettings(layer=layer, epochs=60, depth=2, lr=0.02, batch_size=32)
@@ -115,6 +116,7 @@ def test_resumes_to_the_bits_of_an_unbroken_run(options, tmp_path, monkeypatch):
     assert resumed.validation == whole.validation
 
 
+@pytest.mark.slow
 def test_a_constant_column_does_no_harm():
     x = np.column_stack([np.full(400, 0.3), INPUTS])
     table = dataclasses.replace(HOUSES, x=x, y=HOUSES.y[:, :1], features=None)

@@ -67,6 +67,7 @@ def digits(tmp_path):
     return tmp_path / "x.npy", tmp_path / "y.npy"
 
 
+@pytest.mark.slow
 def test_a_regression_from_a_csv(command, houses, tmp_path):
     out = tmp_path / "price.safetensors"
     data = without(houses, "street")
@@ -82,6 +83,7 @@ def test_a_regression_from_a_csv(command, houses, tmp_path):
     assert 90_000 < predicted[0] < 150_000
 
 
+@pytest.mark.slow
 def test_classes_from_a_csv(command, houses, tmp_path):
     out = tmp_path / "street.safetensors"
     data = without(houses, "price")
