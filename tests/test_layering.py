@@ -34,6 +34,8 @@ ORDER = (
     "models",
     "training",
     "fitting",
+    "pretraining",
+    "finetuning",
     "diagnosis",
     "onnx_dense",
     "timing",

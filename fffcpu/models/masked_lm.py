@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fffcpu import kernels
 from fffcpu.config import IGNORED_LABEL
-from fffcpu.errors import ArgumentTypeError, describe
+from fffcpu.errors import ArgumentTypeError, ShapeError, describe
 from fffcpu.fastbert_config import FastBertConfig
 from fffcpu.models.encoder import EncoderCache, FastBertEncoder
 from fffcpu.models.model import Model
@@ -107,6 +107,36 @@ class FastBertForMaskedLM(Model):
         hidden = self.encoder(input_ids, attention_mask)
         logits: Array = hidden.reshape(-1, self.config.width) @ self._words.T
         return logits.reshape(*hidden.shape[:2], self.config.vocabulary)
+
+    def logits_at(self, input_ids: Any, wanted: Any, attention_mask: Any = None) -> Array:
+        """Run the model, and the decoder at some positions only.
+
+        Parameters
+        ----------
+        input_ids, attention_mask : array_like
+            As for a call.
+        wanted : array_like of bool of shape (B, S)
+            Which positions, M in all.
+
+        Returns
+        -------
+        array of shape (M, V)
+            Their logits, in the order of the sequences.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not such an array.
+        """
+        hidden = self.encoder(input_ids, attention_mask)
+        chosen = np.asarray(wanted)
+        if chosen.dtype != bool or chosen.shape != hidden.shape[:2]:
+            raise ShapeError(
+                f"argument 'wanted' must be of bool and of shape {hidden.shape[:2]}, "
+                f"got {describe(chosen)}"
+            )
+        logits: Array = hidden[chosen] @ self._words.T
+        return logits
 
     def forward(
         self, input_ids: Any, attention_mask: Any = None, *, labels: Any, rng: Any = None

@@ -54,7 +54,7 @@ __all__ = [
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 """Of a checkpoint's format."""
 
 _NAME = re.compile(r"checkpoint-(\d{10})\.safetensors")
@@ -90,6 +90,8 @@ class Moment(NamedTuple):
     """Fraction of the budget that is spent before it, from 0 to below 1."""
     rng: np.random.Generator
     """For the random numbers of this step."""
+    rows: int = 0
+    """Rows (or tokens) that the steps before it took."""
 
 
 class StepResult(NamedTuple):
@@ -113,7 +115,7 @@ class Objective(Protocol):
         ...
 
     def step(self, moment: Moment) -> StepResult:
-        """Return the loss and the gradients of a step's batch, which depends on the moment only."""
+        """Return the loss and the gradients of a batch, which depends on nothing but the moment."""
         ...
 
     def evaluate(self) -> dict[str, float]:
@@ -141,6 +143,8 @@ class TrainerSettings:
         Largest joint norm of the gradients; larger ones are clipped.
     evaluate_every : int, optional
         Steps between evaluations; there is always one at the end. Default: only that.
+    note_every : int, optional
+        Steps between lines of the history that say how the training goes, without an evaluation.
     patience : int, optional
         Stop after so many evaluations in a row without a better one.
     watch : str
@@ -163,6 +167,7 @@ class TrainerSettings:
     schedule: Callable[[float], float] = constant
     max_norm: float | None = None
     evaluate_every: int | None = None
+    note_every: int | None = None
     patience: int | None = None
     watch: str = "loss"
     higher_is_better: bool = False
@@ -177,7 +182,7 @@ class TrainerSettings:
                 "argument 'steps' or 'seconds' must be given, and only one of them, "
                 f"got {self.steps} and {self.seconds}"
             )
-        for name in ("steps", "evaluate_every", "patience"):
+        for name in ("steps", "evaluate_every", "note_every", "patience"):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), 1)
         if self.seconds is not None:
@@ -197,6 +202,8 @@ class Outcome(NamedTuple):
 
     steps: int
     """Steps made."""
+    rows: int
+    """Rows (or tokens) they took."""
     seconds: float
     """Time spent, that before interruptions included."""
     figures: dict[str, float]
@@ -235,7 +242,7 @@ class Trainer:
         JSON values that say what run this is (data, layer, options). A checkpoint of another
         identity is refused.
     unit : str
-        What ``StepResult.rows`` counts, for the progress bar.
+        What ``StepResult.rows`` counts, for the progress bar and the history.
     progress : bool, optional
         Whether to show a progress bar on standard error; by default if that is a terminal.
 
@@ -243,6 +250,8 @@ class Trainer:
     ----------
     step : int
         Steps made so far.
+    rows : int
+        Rows (or tokens) they took.
     """
 
     def __init__(
@@ -260,7 +269,7 @@ class Trainer:
         self.optimizer = optimizer
         self.settings = settings
         self.folder = Path(folder) if folder is not None else None
-        self.step = 0
+        self.step = self.rows = 0
         self._identity = json.loads(json.dumps(dict(identity or {})))
         self._unit = unit
         self._progress = progress
@@ -274,6 +283,7 @@ class Trainer:
         self._losses, self._norms = _Mean(), _Mean()  # since the last line of the history
         self._recent: collections.deque[float] = collections.deque(maxlen=100)  # for the bar
         self._evaluated_at = 0  # the step of the last evaluation
+        self._noted_at = 0  # the step of the history's last line
         self._figures: dict[str, float] = {}
         self._stop_requested = False
         self._bar_rows, self._bar_started = 0, 0.0
@@ -314,6 +324,8 @@ class Trainer:
                 if self._budget_left() and every and self.step % every == 0:
                     self._evaluate(rate)
                     self._spent = time.monotonic() - started
+                elif self.settings.note_every and self.step % self.settings.note_every == 0:
+                    self._note(rate, {})
                 now = time.monotonic()
                 if self._stop_requested:
                     self.save()
@@ -329,16 +341,15 @@ class Trainer:
             for name, array in self.objective.params.items():
                 array[...] = self._best_params[name]
         figures = self._best if self.settings.keep_best else self._figures
-        return Outcome(
-            self.step, self._spent, dict(figures), self._has_stopped_early(), self._usage
-        )
+        stopped_early = self._has_stopped_early()
+        return Outcome(self.step, self.rows, self._spent, dict(figures), stopped_early, self._usage)
 
     def _make_step(self) -> tuple[StepResult, float]:
         """Make one step; return what came of its batch, and the learning rate."""
         fraction, rate = self._fraction(), self._rate()
         rng = np.random.default_rng((self.settings.seed, self.step))
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told below
-            result = self.objective.step(Moment(self.step, fraction, rng))
+            result = self.objective.step(Moment(self.step, fraction, rng, self.rows))
         if not math.isfinite(result.loss):
             raise FloatingPointError(
                 f"the loss is {result.loss} at step {self.step}; "
@@ -349,6 +360,7 @@ class Trainer:
         usage = {"usage": result.usage} if getattr(self.optimizer, "takes_usage", False) else {}
         self.optimizer.step(result.grads, lr=rate, **usage)
         self.step += 1
+        self.rows += result.rows
         self._losses.add(result.loss)
         self._recent.append(result.loss)
         self._count(result.usage)
@@ -405,7 +417,8 @@ class Trainer:
 
     def _note(self, rate: float, figures: Mapping[str, float]) -> None:
         """Add a line to the history."""
-        line: dict[str, Any] = {"step": self.step, "seconds": round(self._spent, 3), "lr": rate}
+        line: dict[str, Any] = {"step": self.step, self._unit: self.rows}
+        line |= {"seconds": round(self._spent, 3), "lr": rate}
         if self._losses.count:
             line["train_loss"] = self._losses.value
         if self._norms.count:
@@ -416,6 +429,7 @@ class Trainer:
             for name, value in line.items()
         }
         self._losses, self._norms = _Mean(), _Mean()
+        self._noted_at = self.step
         if self.folder is not None:
             with open(self.folder / HISTORY, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -447,6 +461,8 @@ class Trainer:
         if self.settings.watch in self._best:
             words[f"best {self.settings.watch}"] = f"{self._best[self.settings.watch]:.4f}"
         words[f"{self._unit}/s"] = f"{rows:,.0f}"
+        if self.settings.seconds:
+            words["left"] = f"{max(0.0, self.settings.seconds - self._spent):,.0f} s"
         bar.set_postfix(words, refresh=False)
         bar.update(1)
 
@@ -491,10 +507,12 @@ class Trainer:
             "version": STATE_VERSION,
             "identity": self._identity,
             "step": self.step,
+            "rows": self.rows,
             "seconds": self._spent,
             "best": self._best,
             "since_best": self._since_best,
             "evaluated_at": self._evaluated_at,
+            "noted_at": self._noted_at,
             "figures": self._figures,
             "losses": dataclasses.astuple(self._losses),
             "norms": dataclasses.astuple(self._norms),
@@ -555,9 +573,11 @@ class Trainer:
         for name, array in params.items():
             array[...] = groups["param"][name]
         self._best_params, self._usage = groups["best"], groups["usage"]
-        self.step, self._spent = int(notes["step"]), float(notes["seconds"])
+        self.step, self.rows = int(notes["step"]), int(notes["rows"])
+        self._spent = float(notes["seconds"])
         self._best, self._since_best = notes["best"], int(notes["since_best"])
         self._evaluated_at, self._figures = int(notes["evaluated_at"]), notes["figures"]
+        self._noted_at = int(notes["noted_at"])
         self._losses, self._norms = _Mean(*notes["losses"]), _Mean(*notes["norms"])
 
     def _cut_history(self) -> None:
@@ -567,7 +587,7 @@ class Trainer:
             return
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n")]
-        kept = [line for line in kept if _step_of(line) <= self._evaluated_at]
+        kept = [line for line in kept if _step_of(line) <= self._noted_at]
         if kept != lines:
             with write_atomically(path) as temporary:
                 temporary.write_text("".join(kept), encoding="utf-8")
