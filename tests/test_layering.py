@@ -32,6 +32,7 @@ ORDER = (
     "models",
     "training",
     "fitting",
+    "sklearn",
     "diagnosis",
     "onnx_dense",
     "timing",

@@ -113,7 +113,8 @@ def _computation(
         return predictor.scores, columns, meaning.features
     if what == "probabilities":
         return predictor.probabilities, columns, meaning.features
-    return predictor.predict, targets if meaning.classes else columns, meaning.features
+    one_label = meaning.task == "classification"
+    return predictor.predict, targets if one_label else columns, meaning.features
 
 
 def _with_progress(results: Iterator[Array], total: int | None) -> Iterator[Array]:

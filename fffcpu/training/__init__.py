@@ -14,7 +14,11 @@ Everything takes and returns plain arrays, so that a loop is written out where i
 from __future__ import annotations
 
 from fffcpu.training.local_optimizers import LocalAdam, LocalSGD
-from fffcpu.training.losses import mean_squared_error, softmax_cross_entropy
+from fffcpu.training.losses import (
+    mean_squared_error,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+)
 from fffcpu.training.optimizers import SGD, Adam, AdamW, clip_gradients
 from fffcpu.training.schedules import constant, cosine, one_cycle_triangle, warmup
 
@@ -29,6 +33,7 @@ __all__ = [
     "cosine",
     "mean_squared_error",
     "one_cycle_triangle",
+    "sigmoid_cross_entropy",
     "softmax_cross_entropy",
     "warmup",
 ]

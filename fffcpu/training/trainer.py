@@ -224,6 +224,9 @@ class Trainer:
     ----------
     step : int
         Steps made so far.
+    history : list of dict
+        A line for each evaluation so far: step, seconds, lr, the mean loss of the steps since the
+        line before, and the figures. The folder holds the same lines.
     """
 
     def __init__(
@@ -242,6 +245,7 @@ class Trainer:
         self.settings = settings
         self.folder = Path(folder) if folder is not None else None
         self.step = 0
+        self.history: list[dict[str, Any]] = []
         self._identity = json.loads(json.dumps(dict(identity or {})))
         self._unit = unit
         self._progress = progress
@@ -386,6 +390,7 @@ class Trainer:
             line["gradient_norm"] = math.fsum(self._norms) / len(self._norms)
         line.update(figures)
         self._losses, self._norms = [], []
+        self.history.append(line)
         if self.folder is not None:
             with open(self.folder / HISTORY, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -538,6 +543,7 @@ class Trainer:
             return
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= self.step]
+        self.history = [json.loads(line) for line in kept]
         if kept != lines:
             with write_atomically(path) as temporary:
                 temporary.write_text("".join(kept), encoding="utf-8")
