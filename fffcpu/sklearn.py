@@ -294,7 +294,7 @@ class _Estimator(BaseEstimator):
 
     def _outputs(self, x: Any) -> Array:
         """Return the layer's outputs (B, O), with the offset added."""
-        check_is_fitted(self)
+        check_is_fitted(self, "layer_")
         x = validate_data(self, x, reset=False, accept_sparse="csr", dtype=DTYPES)
         step = block_rows(x.shape[1]) if hasattr(x, "toarray") else x.shape[0]
         outputs: Array = np.concatenate(
@@ -322,7 +322,7 @@ class _Estimator(BaseEstimator):
         ArgumentError
             If a class is neither a string nor an integer.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "layer_")
         task, classes = self._labels()
         names = getattr(self, "feature_names_in_", None)
         features = None if names is None else tuple(map(str, names))
@@ -838,6 +838,11 @@ class FFFRegressor(RegressorMixin, _Estimator):
 
     def _labels(self) -> tuple[str, tuple[Any, ...]]:
         return "regression", ()
+
+    def _take(self, layer: Any, meaning: Meaning) -> None:
+        super()._take(layer, meaning)
+        if not meaning.offset:
+            self._offset = np.zeros(len(self._unit))
 
 
 def _weights(sample_weight: Any, rows: int) -> Array | None:
