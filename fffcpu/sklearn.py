@@ -60,6 +60,10 @@ BATCH_ROWS = 128
 TREES = 8
 """Trees of the node layer where none are given."""
 
+HARDENING = 1.0
+"""Weight of the leaf layer's hardening loss where none is given. It is more than in
+`fffcpu.fitting`, since few rows make few steps, in which gates must have decided."""
+
 
 class _Estimator(BaseEstimator):
     """What the two estimators share: parameters, training, outputs, the way to a layer and back.
@@ -230,6 +234,7 @@ class _Estimator(BaseEstimator):
                 f"argument 'layer' must be node or leaf, got {describe(self.layer)}"
             )
         most = 1 if self.layer == "leaf" else None
+        hardening = HARDENING if self.layer == "leaf" and self.hardening is None else self.hardening
         trees = (most or TREES) if self.trees is None else self.trees
         check_integer("trees", trees, 1, most)
         patience = check_integer("n_iter_no_change", self.n_iter_no_change, 1)
@@ -243,7 +248,7 @@ class _Estimator(BaseEstimator):
             lr=check_number("learning_rate_init", self.learning_rate_init, 0.0),
             weight_decay=check_number("alpha", self.alpha, 0.0),
             standardize=self.standardize,
-            hardening=self.hardening,
+            hardening=hardening,
             region_leak=self.region_leak,
             patience=patience if self.early_stopping else None,
             seed=seed,
@@ -404,7 +409,7 @@ class FFFClassifier(ClassifierMixin, _Estimator):
     leaf_width : int
         Leaf layer: neurons of a leaf.
     hardening : float, optional
-        Leaf layer: weight of the hardening loss, 0.3 by default.
+        Leaf layer: weight of the hardening loss, 1 by default.
     region_leak : float
         Leaf layer: with which probability a gate's choice is turned round in training. 0.1 often
         helps on small data.

