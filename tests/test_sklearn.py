@@ -21,9 +21,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fffcpu
-from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward, Meaning, Predictor
+from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward, Meaning, Predictor, kernels
 from fffcpu.data import load_digits
 from fffcpu.errors import ArgumentError, ArgumentTypeError, MissingExtraError, ShapeError
+from fffcpu.kernels import jit, vectorized
 from fffcpu.sklearn import FFFClassifier, FFFRegressor
 
 IMAGES, DIGITS = load_digits()
@@ -38,6 +39,13 @@ QUICK = {"max_iter": 40, "depth": 2, "trees": 4, "random_state": 0}
 LEAF = {"layer": "leaf", "max_iter": 40, "depth": 2, "random_state": 0}
 LONG = {"max_iter": 200}
 SHAPES = pytest.mark.parametrize("shape", [QUICK, LEAF], ids=["node", "leaf"])
+
+
+@pytest.fixture(autouse=True)
+def whole_batches(monkeypatch):
+    """Without the compiler, matrix products: row by row in plain Python trainings take minutes."""
+    if not jit.JIT:
+        monkeypatch.setattr(kernels, "_modules", lambda: (vectorized, vectorized))
 
 
 def classifier(**parameters):
