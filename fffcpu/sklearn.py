@@ -733,14 +733,60 @@ class FFFRegressor(RegressorMixin, _Estimator):
 
     Parameters
     ----------
-    **parameters : object
-        Those of `FFFClassifier`, ``class_weight`` aside, with the same meanings and defaults.
+    layer : {"node", "leaf"}
+        FastFeedForward or LeafFeedForward.
+    depth : int
+        Of the trees.
+    trees : int, optional
+        Node layer: how many trees are summed; 8 by default. The leaf layer has 1.
+    leaf_width : int
+        Leaf layer: neurons of a leaf.
+    hardening : float, optional
+        Leaf layer: weight of the hardening loss, 1 by default.
+    region_leak : float
+        Leaf layer: with which probability a gate's choice is turned round in training. 0.1 often
+        helps on small data.
+    standardize : {"columns", "table", "none"}
+        Whether each column is shifted and scaled by its own mean and deviation, or by the deviation
+        of the whole table, or all is taken as it is. The scaling becomes part of the layer.
+    alpha : float
+        Weight decay of AdamW, which spares biases. A step shrinks weights by the learning rate
+        times this, however many rows there are.
+    batch_size : int or "auto"
+        Rows of a step. Auto takes all rows together up to 1000 of them, and 128 where there are
+        more. Where a step takes all rows, training is in float64, else in float32.
+    learning_rate_init : float
+        Learning rate, from which `fit` falls to 0 along a cosine.
+    max_iter : int
+        Passes over the rows.
+    early_stopping : bool
+        Whether a part of the rows is held out, training stops when they are predicted no better,
+        and the best layer is kept.
+    validation_fraction : float
+        Which part is held out.
+    n_iter_no_change : int
+        Stop after so many passes without a better one.
+    warm_start : bool
+        Whether `fit` goes on from the layer there is, of the shape and the scaling that it has.
+    random_state : None, int or numpy.random.RandomState
+        For initial values, batches, rows held out and the region leak.
+    verbose : bool
+        Whether to show a progress bar on standard error.
 
     Attributes
     ----------
-    **attributes : object
-        Those of `FFFClassifier`, ``classes_`` aside. ``loss_`` and ``loss_curve_`` are of the
-        scaled targets, and ``validation_scores_`` hold the share of the variance explained.
+    layer_ : FastFeedForward or LeafFeedForward
+        What was learned; it takes rows as they are, and its outputs lack the targets' means.
+    n_features_in_ : int
+        Input width I.
+    feature_names_in_ : array of str of shape (I,)
+        Of a data frame's columns.
+    n_iter_ : int
+        Passes made.
+    loss_, loss_curve_ : float, list of float
+        Mean squared error of the scaled targets in the last pass, and in each.
+    validation_scores_ : list of float
+        With early stopping: share of the variance explained on the rows held out, after each pass.
 
     Examples
     --------

@@ -23,7 +23,9 @@ def blocks(page, language="python"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/index.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/tutorial.md", "docs/index.md", "docs/sklearn.md"]
+)
 def test_the_code_of_a_page_runs(page, tmp_path):
     code = "\n".join(blocks(page))
     assert code
@@ -51,13 +53,16 @@ def run_page(page, folder):
             if language == "console":
                 assert command[0] == "fffcpu", command
                 command = ["-m", *command]
-            yield command, subprocess.run(
-                [sys.executable, *command],
-                cwd=folder,
-                env={**os.environ, "MPLBACKEND": "agg"},
-                capture_output=True,
-                text=True,
-                check=False,
+            yield (
+                command,
+                subprocess.run(
+                    [sys.executable, *command],
+                    cwd=folder,
+                    env={**os.environ, "MPLBACKEND": "agg"},
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                ),
             )
 
 
