@@ -19,13 +19,16 @@ from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, des
 from fffcpu.tree import MAX_DEPTH, gate_count, leaf_count, node_count
 
 __all__ = [
+    "IGNORED_LABEL",
     "Activation",
+    "ArraysConfig",
     "DenseFeedForwardConfig",
     "FastFeedForwardConfig",
     "LayerConfig",
     "LeafFeedForwardConfig",
     "QuantizedFastFeedForwardConfig",
     "QuantizedLeafFeedForwardConfig",
+    "check_dtype",
     "check_flag",
     "check_integer",
     "check_number",
@@ -33,6 +36,9 @@ __all__ = [
 ]
 
 Shapes = dict[str, tuple[int, ...]]
+
+IGNORED_LABEL = -100
+"""The label of a position that counts neither in a loss nor in its gradient."""
 
 
 class Activation(IntEnum):
@@ -111,7 +117,7 @@ def check_flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def _check_dtype(value: Any) -> str:
+def check_dtype(value: Any) -> str:
     """Return ``"float32"`` or ``"float64"``, or raise ArgumentError."""
     try:
         # None would mean float64.
@@ -128,8 +134,36 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype("uint16" if name == "bfloat16" else name)
 
 
+class ArraysConfig:
+    """What every config knows of the arrays that belong to it."""
+
+    dtype: Any
+    """``"float32"`` or ``"float64"`` (any spelling when made), of parameters and outputs."""
+
+    def _set(self, name: str, value: Any) -> None:
+        # A frozen dataclass may normalise its own fields while it is made, in this way only.
+        object.__setattr__(self, name, value)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter, in the order of the mathematics."""
+        raise NotImplementedError
+
+    def dtypes(self) -> dict[str, str]:
+        """Name and type of every parameter; `numpy_dtype` says how NumPy holds them."""
+        return dict.fromkeys(self.shapes(), self.dtype)
+
+    def _check_sizes(self, what: str) -> None:
+        """Raise if a parameter would not fit into an address space."""
+        for name, shape in self.shapes().items():
+            if math.prod(shape) > sys.maxsize // 8:
+                raise ArgumentError(
+                    f"the sizes of {what} must fit into an address space, "
+                    f"got ones too large for the parameter '{name}'"
+                )
+
+
 @dataclasses.dataclass(frozen=True)
-class LayerConfig:
+class LayerConfig(ArraysConfig):
     """What every layer's config has; see the subclasses."""
 
     kind: ClassVar[str]
@@ -148,30 +182,13 @@ class LayerConfig:
         self._set("input_dim", check_integer("input_dim", self.input_dim, 1))
         self._set("output_dim", check_integer("output_dim", self.output_dim, 1))
         self._set("activation", Activation.parse(self.activation).name.lower())
-        self._set("dtype", _check_dtype(self.dtype))
+        self._set("dtype", check_dtype(self.dtype))
         self._check_own()
-        for name, shape in self.shapes().items():
-            if math.prod(shape) > sys.maxsize // 8:
-                raise ArgumentError(
-                    f"the sizes of a {self.kind} must fit into an address space, "
-                    f"got ones too large for the parameter '{name}'"
-                )
+        self._check_sizes(f"a {self.kind}")
 
     def _check_own(self) -> None:
         """Check the fields of a subclass."""
         raise NotImplementedError
-
-    def _set(self, name: str, value: Any) -> None:
-        # A frozen dataclass may normalise its own fields while it is made, in this way only.
-        object.__setattr__(self, name, value)
-
-    def shapes(self) -> Shapes:
-        """Name and shape of every parameter, in the order of the mathematics."""
-        raise NotImplementedError
-
-    def dtypes(self) -> dict[str, str]:
-        """Name and type of every parameter; `numpy_dtype` says how NumPy holds them."""
-        return dict.fromkeys(self.shapes(), self.dtype)
 
     @property
     def neurons(self) -> int:

@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
+import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fffcpu.config import check_integer, check_number
+from fffcpu.config import (
+    DenseFeedForwardConfig,
+    FastFeedForwardConfig,
+    LeafFeedForwardConfig,
+    check_integer,
+    check_number,
+)
 from fffcpu.data import Table, check_finite
 from fffcpu.errors import ArgumentError, CheckpointError, describe
 from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
@@ -24,16 +31,23 @@ from fffcpu.predictor import Meaning, Predictor
 from fffcpu.training import SGD, Adam, AdamW, LocalAdam, LocalSGD, constant, cosine
 from fffcpu.training.batches import BatchOrder, split_rows
 from fffcpu.training.schedules import one_cycle_triangle
-from fffcpu.training.table_objective import Scaling, TableObjective, figures_of
+from fffcpu.training.table_objective import (
+    Scaling,
+    TableObjective,
+    deviations,
+    figures_of,
+)
 from fffcpu.training.trainer import Moment, Outcome, Trainer, TrainerSettings, checkpoints
 
 __all__ = [
+    "HARDENING",
     "LAYERS",
     "OPTIMIZERS",
     "SCHEDULES",
     "FitSettings",
     "Fitted",
     "backward_options",
+    "check_rows",
     "evaluate",
     "fit",
     "forward_options",
@@ -46,11 +60,28 @@ Array = NDArray[Any]
 LAYERS = ("node", "leaf", "dense")
 """FastFeedForward, LeafFeedForward, and DenseFeedForward to compare with."""
 
-OPTIMIZERS = {"adamw": 0.002, "adam": 0.002, "sgd": 0.1, "local-adam": 0.002, "local-sgd": 0.1}
-"""Names of the optimizers, and the peak learning rate of each where none is given."""
+
+class OptimizerDefaults(NamedTuple):
+    """What an optimizer takes where nothing is given."""
+
+    lr: float
+    weight_decay: float
+
+
+OPTIMIZERS = {
+    "adamw": OptimizerDefaults(0.003, 0.1),
+    "adam": OptimizerDefaults(0.003, 0.0),
+    "sgd": OptimizerDefaults(0.1, 0.0),
+    "local-adam": OptimizerDefaults(0.003, 0.0),
+    "local-sgd": OptimizerDefaults(0.1, 0.0),
+}
+"""The optimizers by name."""
 
 CHECKED_ROWS = 8192
 """Rows that are looked at together, to see whether all numbers are finite."""
+
+SAMPLED_ROWS = 1000
+"""About how many rows of x tell whether a run that is resumed has the data it had."""
 
 HARDENING = 0.3
 """Weight of the hardening loss where none is given."""
@@ -90,8 +121,8 @@ class FitSettings:
         Peak learning rate; by default the optimizer's.
     schedule : {"cosine", "triangle", "constant"}
         How the learning rate goes.
-    weight_decay : float
-        Of AdamW, SGD and the local optimizers; biases are spared by AdamW.
+    weight_decay : float, optional
+        Of AdamW, which spares biases, SGD and the local optimizers; by default the optimizer's.
     momentum : float
         Of SGD.
     local_batch_size : int, optional
@@ -139,7 +170,7 @@ class FitSettings:
     optimizer: str = "adamw"
     lr: float | None = None
     schedule: str = "cosine"
-    weight_decay: float = 0.01
+    weight_decay: float | None = None
     momentum: float = 0.0
     local_batch_size: int | None = None
     max_norm: float | None = 1.0
@@ -156,6 +187,12 @@ class FitSettings:
     keep: int = 2
 
     def __post_init__(self) -> None:
+        self._check_choices()
+        self._check_numbers()
+        self._check_together()
+
+    def _check_choices(self) -> None:
+        """Raise unless names are known ones."""
         for name, values in (
             ("layer", LAYERS),
             ("optimizer", tuple(OPTIMIZERS)),
@@ -169,8 +206,26 @@ class FitSettings:
                     f"argument '{name}' must be one of {', '.join(values)}, "
                     f"got {describe(getattr(self, name))}"
                 )
-        for name in ("epochs", "batch_size"):
+
+    def _check_numbers(self) -> None:
+        """Raise unless numbers are in their ranges."""
+        # What the layers' configs and the optimizers complain of is told before any data is read.
+        if self.layer == "node":
+            FastFeedForwardConfig(1, 1, self.depth, self.trees)
+        elif self.layer == "leaf":
+            LeafFeedForwardConfig(1, 1, self.depth, self.leaf_width)
+        else:
+            DenseFeedForwardConfig(1, 1, self.width)
+        for name in ("lr", "weight_decay", "hardening", "max_norm"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), 0.0)
+        for name in ("momentum", "region_leak", "dropout"):
+            check_number(name, getattr(self, name), 0.0, 1.0)
+        check_number("checkpoint_seconds", self.checkpoint_seconds, 0.0)
+        for name in ("epochs", "batch_size", "keep"):
             check_integer(name, getattr(self, name), 1)
+        if self.patience is not None:
+            check_integer("patience", self.patience, 1)
         check_integer("seed", self.seed, 0)
         if self.local_batch_size is not None:
             check_integer("local_batch_size", self.local_batch_size, 1)
@@ -178,6 +233,9 @@ class FitSettings:
             raise ArgumentError(
                 f"argument 'validation' must be from 0 to below 1, got {self.validation}"
             )
+
+    def _check_together(self) -> None:
+        """Raise unless options go together."""
         if self.patience is not None and not self.validation:
             raise ArgumentError(
                 "argument 'patience' must be None where no rows are held out for validation, "
@@ -189,10 +247,24 @@ class FitSettings:
                 f"layer, got {self.hardening}, {self.region_leak} and {self.dropout} for "
                 f"{self.layer}"
             )
+        if self.optimizer == "adam" and self.weight_decay:
+            raise ArgumentError(
+                f"argument 'weight_decay' must be 0 for adam, got {self.weight_decay}; adamw has it"
+            )
+        if self.gradients == "rows" and self.mixes_momentum_and_decay:
+            raise ArgumentError(
+                "argument 'gradients' must not be rows where sgd has both momentum and weight "
+                f"decay, got {self.momentum} and {self.decay}"
+            )
         if self.layer == "dense" and self.optimizer.startswith("local"):
             raise ArgumentError(
                 f"argument 'optimizer' must not be local for the dense layer, got {self.optimizer}"
             )
+
+    @property
+    def mixes_momentum_and_decay(self) -> bool:
+        """Whether the optimizer is one that cannot put off steps of rows."""
+        return self.optimizer == "sgd" and self.momentum > 0.0 and self.decay > 0.0
 
     @property
     def hardening_weight(self) -> float:
@@ -202,7 +274,13 @@ class FitSettings:
     @property
     def peak_rate(self) -> float:
         """The peak learning rate."""
-        return OPTIMIZERS[self.optimizer] if self.lr is None else self.lr
+        return OPTIMIZERS[self.optimizer].lr if self.lr is None else self.lr
+
+    @property
+    def decay(self) -> float:
+        """The weight decay."""
+        given = self.weight_decay
+        return OPTIMIZERS[self.optimizer].weight_decay if given is None else given
 
 
 class Fitted(NamedTuple):
@@ -257,14 +335,13 @@ def fit(
     """
     if table.y is None:
         raise ArgumentError("argument 'table' must have targets, got none")
-    for start in range(0, len(table.x), CHECKED_ROWS):
-        block = table.x[start : start + CHECKED_ROWS]
-        check_finite(block, range(start, start + len(block)), table.path)
+    _check_classes(table)
+    check_rows(table, progress)
     training, validation = split_rows(len(table.x), settings.validation, settings.seed)
     if not len(training) or (settings.validation and not len(validation)):
         raise ArgumentError(
             f"argument 'table' must have rows to train on and to validate with, "
-            f"got {len(table.x)} rows in all"
+            f"got {len(table.x)} rows in all; with a validation of 0 none are held out"
         )
     targets, offset, unit = _targets(table, training)
     layer = new_layer(settings, table.x.shape[1], _outputs(table))
@@ -280,7 +357,8 @@ def fit(
         forward_options=forward_options(settings),
         backward_options=backward_options(settings, layer),
     )
-    watch = "validation_accuracy" if table.classes else "validation_r2"
+    # Of a regression the loss: there may be no R2, where targets never change.
+    watch = "validation_accuracy" if table.classes else "validation_loss"
     trainer = Trainer(
         objective,
         new_optimizer(settings, layer),
@@ -292,14 +370,14 @@ def fit(
             evaluate_every=order.steps_per_epoch,
             patience=settings.patience,
             watch=watch,
-            higher_is_better=True,
+            higher_is_better=bool(table.classes),
             keep_best=settings.patience is not None,
             checkpoint_seconds=settings.checkpoint_seconds,
             keep=settings.keep,
             seed=settings.seed,
         ),
         folder=folder,
-        identity=_identity(table, settings),
+        identity=_identity(table, settings, scaling),
         progress=progress,
     )
     if folder is not None:
@@ -342,11 +420,54 @@ def evaluate(
     )
 
 
+def check_rows(table: Table, progress: bool | None = None) -> None:
+    """Raise unless all numbers of a table's rows are finite in float32, in which layers compute.
+
+    Parameters
+    ----------
+    table : Table
+        Read a block at a time.
+    progress : bool, optional
+        Whether to show a progress bar; by default on a terminal.
+
+    Raises
+    ------
+    DataError
+        If one is not; the message names row and column.
+    """
+    from tqdm import tqdm
+
+    if table.x.dtype.kind != "f":
+        return
+    hidden = None if progress is None else not progress
+    starts = range(0, len(table.x), CHECKED_ROWS)
+    for start in tqdm(starts, "looking at rows", leave=False, file=sys.stderr, disable=hidden):
+        block = table.x[start : start + CHECKED_ROWS]
+        with np.errstate(over="ignore"):
+            numbers = block.astype(np.float32, copy=False)
+        check_finite(numbers, range(start, start + len(block)), table.path)
+
+
+def _check_classes(table: Table) -> None:
+    """Raise unless there are classes to tell apart, and rows of each to learn from."""
+    if table.classes is None:
+        return
+    if len(table.classes) < 2:
+        raise ArgumentError(
+            f"argument 'table' must have at least two classes, got only {table.classes[0]!r}"
+        )
+    if 2 * len(table.classes) > len(table.x):
+        raise ArgumentError(
+            f"argument 'table' must have two rows a class or more, got {len(table.classes)} "
+            f"classes in {len(table.x)} rows; numbers to predict are a regression"
+        )
+
+
 def _enter(folder: Path, trainer: Trainer, resume: bool) -> None:
     """Take up the run in a folder, or see that there is none to be lost."""
     if resume:
         trainer.resume()
-    elif checkpoints(folder):
+    elif checkpoints(folder):  # else an old history makes way for the new one
         raise CheckpointError(
             f"folder '{folder}' holds a training that is not finished; "
             "resume it, or remove the folder to begin anew"
@@ -364,8 +485,8 @@ def _targets(table: Table, training: NDArray[np.int64]) -> tuple[Array, Array, A
     if table.classes:
         return y, np.zeros(0), np.ones(len(table.classes))
     known = y[training].astype(np.float64)
-    offset, unit = known.mean(axis=0), known.std(axis=0)
-    unit[unit == 0.0] = 1.0
+    offset = known.mean(axis=0)
+    unit = deviations(offset, known.var(axis=0))
     return ((y - offset) / unit).astype(np.float32), offset, unit
 
 
@@ -385,7 +506,7 @@ def new_layer(
 
 def new_optimizer(settings: FitSettings, layer: Any) -> Any:
     """Return an optimizer over a layer's parameters."""
-    params, rate, decay = layer.params, settings.peak_rate, settings.weight_decay
+    params, rate, decay = layer.params, settings.peak_rate, settings.decay
     local = settings.local_batch_size or max(1, settings.batch_size >> settings.depth)
     if settings.optimizer == "adamw":
         return AdamW(params, rate, weight_decay=decay)
@@ -427,7 +548,8 @@ def _takes_rows(settings: FitSettings, layer: FastFeedForward) -> bool:
     """Whether gradients hold only the nodes that a batch visited."""
     if settings.gradients == "auto" and not settings.optimizer.startswith("local"):
         visits = settings.batch_size * (settings.depth + 1)
-        return 2 * visits < layer.config.neurons // settings.trees
+        few = 2 * visits < layer.config.neurons // settings.trees
+        return few and not settings.mixes_momentum_and_decay
     return settings.gradients == "rows"
 
 
@@ -442,16 +564,28 @@ def _meaning(table: Table, offset: Array) -> Meaning:
     )
 
 
-def _identity(table: Table, settings: FitSettings) -> dict[str, Any]:
+def _identity(table: Table, settings: FitSettings, scaling: Scaling) -> dict[str, Any]:
     """Return what makes this run this run; how often it is saved does not."""
     values = dataclasses.asdict(settings)
     for name in ("checkpoint_seconds", "keep"):
         del values[name]
-    y: Any = table.y
+    values |= {
+        "lr": settings.peak_rate,
+        "weight_decay": settings.decay,
+        "hardening": settings.hardening_weight,
+    }
+    some = table.x[:: max(1, len(table.x) // SAMPLED_ROWS)]
     return {
         **values,
         "rows": len(table.x),
         "columns": int(table.x.shape[1]),
         "classes": list(table.classes or ()),
-        "targets": math.fsum(np.asarray(y, np.float64).reshape(-1)[:100_000]),
+        "features": list(table.features or ()),
+        "contents of x": [_digest(some), _digest(scaling.mean), _digest(scaling.scale)],
+        "contents of y": _digest(table.y),
     }
+
+
+def _digest(array: Any) -> int:
+    """Return a checksum of an array's numbers."""
+    return zlib.crc32(np.ascontiguousarray(array).tobytes())

@@ -15,7 +15,7 @@ A `RowGradient` holds the rows of a gradient that are not 0, where most are::
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,15 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 
-__all__ = ["ALIGNMENT", "Parameters", "RowGradient", "aligned_empty", "generator", "uniform"]
+__all__ = [
+    "ALIGNMENT",
+    "Parameters",
+    "RowGradient",
+    "aligned_empty",
+    "generator",
+    "normal",
+    "uniform",
+]
 
 ALIGNMENT = 64
 
@@ -89,6 +97,20 @@ class Parameters(Mapping[str, NDArray[Any]]):
         params = cls({}, dtype)
         params._arrays = {name: aligned_empty(shape, dtype) for name, shape in shapes.items()}
         return params
+
+    @classmethod
+    def sharing(cls, arrays: Mapping[str, NDArray[Any]]) -> Parameters:
+        """Make parameters of just these arrays: writable, C-contiguous, and not copied."""
+        params = cls({}, np.float32)
+        params._arrays = dict(arrays)
+        return params
+
+    def part(self, prefix: str, names: Iterable[str]) -> Parameters:
+        """Return the parameters of one part of a model, ``prefix.name`` under each name.
+
+        The arrays are the same: what changes in one mapping changes in the other.
+        """
+        return self.sharing({name: self[f"{prefix}.{name}"] for name in names})
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._arrays[name]
@@ -192,3 +214,9 @@ def uniform(array: NDArray[Any], bound: float, rng: np.random.Generator) -> None
     rng.random(out=array, dtype=array.dtype.type)
     array *= 2 * bound
     array -= bound
+
+
+def normal(array: NDArray[Any], std: float, rng: np.random.Generator) -> None:
+    """Fill an array with normal numbers of mean 0, drawn in its own precision."""
+    rng.standard_normal(out=array, dtype=array.dtype.type)
+    array *= std

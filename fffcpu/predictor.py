@@ -19,7 +19,7 @@ from fffcpu.checkpoints import native
 from fffcpu.errors import ArgumentError, CheckpointError, ShapeError, describe
 from fffcpu.layers import load as load_layer
 
-__all__ = ["NOTE", "Meaning", "Predictor"]
+__all__ = ["NOTE", "Meaning", "Predictor", "load_model"]
 
 Array = NDArray[Any]
 
@@ -91,11 +91,13 @@ class Meaning:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
-        texts = (tuples["features"] or ()) + (tuples["target"] or ())
-        if not all(isinstance(text, str) for text in texts) or not all(
-            type(label) in (str, int) for label in tuples["classes"]
-        ):
-            raise CheckpointError(f"must name features and classes, got {describe(values)}")
+        kinds = {"features": (str,), "target": (str,), "classes": (str, int), "offset": (float,)}
+        for name, allowed in kinds.items():
+            value = tuples[name]
+            if value is None and name in ("features", "target"):
+                continue
+            if not isinstance(value, tuple) or not all(type(item) in allowed for item in value):
+                raise CheckpointError(f"must have a list of '{name}', got {describe(value)}")
         return cls(**tuples)
 
 
@@ -232,6 +234,30 @@ class Predictor:
             else _names(self.meaning.target or (), "targets")
         )
         return f"<Predictor of {what}: {self.layer!r}>"
+
+
+def load_model(path: str | os.PathLike[str]) -> tuple[Any, Meaning | None]:
+    """Read the layer in a file, and what it means if the file says so.
+
+    Parameters
+    ----------
+    path : path
+        A file that the ``save`` of a layer or of a predictor wrote.
+
+    Returns
+    -------
+    layer : layer
+    meaning : Meaning or None
+
+    Raises
+    ------
+    CheckpointError, OSError
+        As `Predictor.load`.
+    """
+    if native.read_note(path, NOTE) is None:
+        return load_layer(path), None
+    predictor = Predictor.load(path)
+    return predictor.layer, predictor.meaning
 
 
 def _names(values: Sequence[Any], what: str) -> str:

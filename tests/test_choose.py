@@ -15,6 +15,7 @@ import fffcpu
 from fffcpu import kernels
 from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.kernels import vectorized
+from fffcpu.kernels.jit import JIT
 
 PACKAGE_PARENT = str(Path(fffcpu.__file__).parents[1])
 
@@ -165,12 +166,19 @@ def test_backend_with_an_error_of_its_own_shows_it(tmp_path, monkeypatch):
 
 
 def test_few_rows_take_the_row_kernels_and_many_the_grouped(choose):
-    small, large = [np.empty(1)], [np.empty(kernels.GROUPED_BYTES // 8)]
+    small, large = [np.empty((1, 1, 1))], [np.empty((1, kernels.GROUPED_BYTES // 8, 1))]
+    wide, narrow = (
+        [np.empty((1, 1, width))] for width in (kernels.GROUPED_WIDTH, kernels.GROUPED_WIDTH - 1)
+    )
     for rows, weights, name in (
         (1, large, "rowwise"),
         (kernels.GROUPED_ROWS - 1, large, "rowwise"),
         (kernels.GROUPED_ROWS, large, "grouped"),
         (kernels.GROUPED_ROWS, small, "rowwise"),
+        (kernels.GROUPED_ROWS, wide, "grouped"),
+        (kernels.GROUPED_ROWS, narrow, "rowwise"),
+        (kernels.GROUPED_ROWS - 1, wide, "rowwise"),
+        (kernels.GROUPED_ROWS, [], "rowwise"),
     ):
         assert choose(rows, weights).__name__ == f"fffcpu.kernels.{name}"
     assert choose().__name__ == "fffcpu.kernels.rowwise"
@@ -212,6 +220,23 @@ def test_choice_is_made_once(monkeypatch):
     other = "vectorized" if first.__name__.endswith("rowwise") else "rowwise"
     monkeypatch.setenv("FFFCPU_BACKEND", other)
     assert kernels.choose() is first
+
+
+# --- Rows of encoders -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("forced", [None, "rowwise", "vectorized"])
+def test_rows_are_compiled_unless_plain_numpy_is_forced(monkeypatch, forced):
+    monkeypatch.delenv("FFFCPU_BACKEND", raising=False)
+    if forced:
+        monkeypatch.setenv("FFFCPU_BACKEND", forced)
+    compiled = JIT and forced != "vectorized"
+    name = "fused_rows" if compiled else "plain_rows"
+    assert kernels.choose_rows.__wrapped__().__name__ == f"fffcpu.kernels.{name}"
+
+
+def test_rows_are_plain_without_numba(no_numba):
+    assert kernels.choose_rows.__wrapped__().__name__ == "fffcpu.kernels.plain_rows"
 
 
 # --- Threads without Numba ------------------------------------------------------------------------

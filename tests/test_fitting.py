@@ -12,6 +12,7 @@ from fffcpu.data import Table, load_digits
 from fffcpu.errors import ArgumentError, CheckpointError, DataError
 from fffcpu.fitting import OPTIMIZERS, FitSettings, evaluate, fit
 from fffcpu.training import trainer
+from fffcpu.training.table_objective import TableObjective
 from fffcpu.training.trainer import checkpoints, read_history
 
 IMAGES, LABELS = load_digits()
@@ -42,6 +43,7 @@ def test_learns_digits(layer):
     assert (labels == LABELS).mean() > enough
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["node", "leaf", "dense"])
 def test_learns_numbers_in_their_own_units(layer):
     settings = FitSettings(layer=layer, epochs=60, depth=2, lr=0.02, batch_size=32)
@@ -114,6 +116,36 @@ def test_resumes_to_the_bits_of_an_unbroken_run(options, tmp_path, monkeypatch):
     assert resumed.validation == whole.validation
 
 
+@pytest.mark.slow
+def test_a_constant_column_does_no_harm():
+    x = np.column_stack([np.full(400, 0.3), INPUTS])
+    table = dataclasses.replace(HOUSES, x=x, y=HOUSES.y[:, :1], features=None)
+    fitted = fit(table, FitSettings(epochs=30, depth=2, lr=0.02, batch_size=32))
+    assert fitted.validation["r2"] > 0.8
+    assert np.abs(fitted.predictor.layer.params["weights_in"][..., 0]).max() < 10
+
+
+def test_targets_that_never_change_are_learned():
+    table = dataclasses.replace(HOUSES, y=np.full((400, 1), 0.1), target=("t",))
+    fitted = fit(table, FitSettings(**QUICK, patience=1))
+    assert np.abs(fitted.predictor.predict(INPUTS) - 0.1).mean() < 0.1
+
+
+def test_other_data_are_another_run(tmp_path):
+    settings = FitSettings(**QUICK)
+    fit(few(DIGITS), settings, folder=tmp_path)
+    shuffled = dataclasses.replace(few(DIGITS), y=LABELS[:300][::-1])
+    with pytest.raises(CheckpointError, match="'contents of y'"):
+        fit(shuffled, settings, folder=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="'contents of x'"):
+        fit(
+            dataclasses.replace(few(DIGITS), x=IMAGES[:300][::-1]),
+            settings,
+            folder=tmp_path,
+            resume=True,
+        )
+
+
 def test_an_unfinished_run_is_not_overwritten(tmp_path):
     settings = FitSettings(**QUICK)
     fit(few(DIGITS), settings, folder=tmp_path)
@@ -126,24 +158,30 @@ def test_an_unfinished_run_is_not_overwritten(tmp_path):
         fit(few(DIGITS), other, folder=tmp_path, resume=True)
 
 
+def test_momentum_with_decay_takes_dense_gradients():
+    options = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01}
+    fit(few(DIGITS, 60), FitSettings(depth=9, epochs=1, batch_size=4, **options))
+
+
 def test_patience_keeps_the_best_epoch(monkeypatch):
     accuracies = iter([0.5, 0.9, 0.3, 0.2, 0.1])
+    kept = {}
+    plain = trainer.Trainer._evaluate
+
+    def note(self, rate):
+        kept[self.step] = self.objective.params["weights_in"].copy()
+        plain(self, rate)
+
+    monkeypatch.setattr(trainer.Trainer, "_evaluate", note)
     monkeypatch.setattr(
-        trainer.Trainer,
-        "_evaluate",
-        lambda self, rate, evaluate=trainer.Trainer._evaluate: (
-            setattr(
-                self.objective,
-                "evaluate",
-                lambda: {"validation_accuracy": next(accuracies)},
-            )
-            or evaluate(self, rate)
-        ),
+        TableObjective, "evaluate", lambda self: {"validation_accuracy": next(accuracies)}
     )
-    settings = FitSettings(**{**QUICK, "epochs": 9}, patience=2)
-    outcome = fit(few(DIGITS), settings).outcome
-    assert outcome.stopped_early
-    assert outcome.figures == {"validation_accuracy": 0.9}
+    settings = FitSettings(**{**QUICK, "epochs": 9}, patience=2, standardize="none")
+    fitted = fit(few(DIGITS), settings)
+    assert fitted.outcome.stopped_early
+    assert fitted.outcome.figures == {"validation_accuracy": 0.9}
+    best = kept[sorted(kept)[1]]
+    np.testing.assert_array_equal(fitted.predictor.layer.params["weights_in"], best)
 
 
 def test_seeds_decide():
@@ -175,8 +213,14 @@ def test_refuses_a_table():
         fit(dataclasses.replace(DIGITS, x=x), FitSettings())
     with pytest.raises(ArgumentError, match="targets"):
         fit(dataclasses.replace(DIGITS, y=None, classes=None), FitSettings())
+    with pytest.raises(ArgumentError, match="two rows a class"):
+        fit(few(DIGITS, 15), FitSettings())
+    with pytest.raises(ArgumentError, match="at least two classes"):
+        fit(dataclasses.replace(DIGITS, y=0 * LABELS, classes=(7,)), FitSettings())
     with pytest.raises(ArgumentError, match="1 rows"):
-        fit(few(DIGITS, 1), FitSettings())
+        fit(few(HOUSES, 1), FitSettings())
+    with pytest.raises(DataError, match="row 0, column 0"):
+        fit(dataclasses.replace(HOUSES, x=INPUTS + 1e300), FitSettings())
 
 
 @pytest.mark.parametrize(
@@ -194,8 +238,19 @@ def test_refuses_a_table():
         ({"validation": 1.0}, "validation"),
         ({"validation": 0.0, "patience": 3}, "patience"),
         ({"hardening": 0.3}, "hardening"),
+        ({"optimizer": "adam", "weight_decay": 0.1}, "weight_decay"),
         ({"layer": "dense", "optimizer": "local-sgd"}, "optimizer"),
         ({"local_batch_size": 0}, "local_batch_size"),
+        ({"depth": 99}, "depth"),
+        ({"layer": "leaf", "leaf_width": 0}, "leaf_width"),
+        ({"layer": "dense", "width": 0}, "width"),
+        ({"lr": -1.0}, "lr"),
+        ({"momentum": 2.0}, "momentum"),
+        ({"patience": 0}, "patience"),
+        (
+            {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.1, "gradients": "rows"},
+            "gradients",
+        ),
     ],
 )
 def test_refuses_settings(options, named):

@@ -18,6 +18,7 @@ from fffcpu.parameters import (
     RowGradient,
     aligned_empty,
     generator,
+    normal,
     uniform,
 )
 
@@ -237,6 +238,33 @@ def test_uniform_of_no_numbers_draws_none():
     rng = np.random.default_rng(7)
     uniform(aligned_empty((0, 5), np.float32), 1.0, rng)
     assert rng.random() == np.random.default_rng(7).random()
+
+
+@DTYPES
+def test_normal_draws_in_the_precision_of_the_array(dtype):
+    array = aligned_empty((10_000,), dtype)
+    normal(array, 0.5, np.random.default_rng(7))
+    expected = np.random.default_rng(7).standard_normal(10_000, dtype=dtype) * dtype(0.5)
+    np.testing.assert_array_equal(array, expected)
+    assert abs(array.std() - 0.5) < 0.02
+
+
+def test_sharing_copies_nothing():
+    arrays = {"a": np.zeros(3), "b": np.ones((2, 2), np.float32)}
+    params = Parameters.sharing(arrays)
+    assert list(params) == ["a", "b"]
+    assert all(params[name] is array for name, array in arrays.items())
+    del arrays["a"]
+    assert "a" in params
+
+
+def test_a_part_has_the_same_arrays_under_shorter_names():
+    whole = Parameters({"x.a": np.zeros(3), "x.y.a": np.ones(3), "a": np.ones(1)}, np.float32)
+    part = whole.part("x", ["a"])
+    assert list(part) == ["a"]
+    assert part["a"] is whole["x.a"]
+    with pytest.raises(KeyError):
+        whole.part("x", ["b"])
 
 
 def test_a_row_gradient_is_the_rows_that_are_not_zero():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import types
 
 import numpy as np
 import pytest
 
 from fffcpu import FastFeedForward, Meaning, Predictor
 from fffcpu.cli import main
+from fffcpu.predictor import NOTE
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((50, 3)).astype(np.float32)
@@ -96,10 +99,14 @@ def test_csv_has_a_header_and_every_digit(predict, model, options, head):
         assert np.array_equal(found, REGRESSION.predict(X))
 
 
-def test_a_layer_alone_gives_its_outputs(predict):
+def test_a_layer_alone_gives_its_outputs(predict, tmp_path):
     status, _, path = predict(LAYER)
     assert status == 0
     assert np.array_equal(np.load(path), LAYER(X))
+    np.save(tmp_path / "wide.npy", np.zeros((3, 4)))
+    status, printed, _ = predict(LAYER, data="wide.npy")
+    assert status == 1
+    assert "wide.npy': must have 3 columns" in printed
     status, printed, _ = predict(LAYER, "--what", "predictions")
     assert status == 1
     assert "does not say what its outputs mean" in printed
@@ -110,6 +117,19 @@ def test_no_rows(predict, tmp_path):
     status, _, path = predict(CLASSIFIER, "--what", "scores", data="none.npy")
     assert status == 0
     assert np.load(path).shape == (0, 2)
+    (tmp_path / "head.csv").write_text("a,b,c\n")
+    status, _, path = predict(CLASSIFIER, data="head.csv")
+    assert status == 0
+    assert np.load(path).shape == (0,)
+    assert np.load(path).dtype == CLASSIFIER.predict(X).dtype
+
+
+def test_a_note_of_a_later_version_is_not_passed_over(predict, tmp_path):
+    note = {**dataclasses.asdict(CLASSIFIER.meaning), "more": 1}
+    model = types.SimpleNamespace(save=lambda path: LAYER.save(path, {NOTE: json.dumps(note)}))
+    status, printed, _ = predict(model)
+    assert status == 1
+    assert "fffcpu.predictor" in printed
 
 
 @pytest.mark.parametrize(
@@ -117,7 +137,8 @@ def test_no_rows(predict, tmp_path):
     [
         ("y.txt", "x.npy", ".npy or .csv"),
         ("missing/y.npy", "x.npy", "missing"),
-        ("y.npy", "wide.npy", "(..., 3)"),
+        ("y.npy", "wide.npy", "wide.npy': must have shape (..., 3)"),
+        ("x.npy", "x.npy", "--out"),
         ("y.npy", "other.csv", "'c'"),
         ("y.npy", "none.npy", "none.npy"),
     ],
@@ -129,7 +150,7 @@ def test_says_in_one_line_what_is_wrong(predict, tmp_path, out, data, named):
     assert status == 1
     assert named in printed
     assert printed.count("\n") == 1
-    assert not path.exists()
+    assert path == tmp_path / data or not path.exists()
     assert not list(tmp_path.glob("*.tmp"))
 
 

@@ -71,6 +71,10 @@ def test_kernels_of_given_layers_are_warmed_and_no_others(threads):
         ("LeafFeedForward", "float64", "inference", "_leaves"),
         ("LeafFeedForward", "float64", "route", "_leaf_route"),
         ("LeafFeedForward", "float64", "route", "_leaves"),
+        ("DenseFeedForward", "float32", "inference", "_activate"),
+        ("DenseFeedForward", "float32", "forward", "_activate"),
+        ("DenseFeedForward", "float32", "backward", "_activate"),
+        ("DenseFeedForward", "float32", "backward", "_backpropagate"),
     }
     for name, array in layer.params.items():
         np.testing.assert_array_equal(array, before[name])

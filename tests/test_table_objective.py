@@ -17,7 +17,13 @@ from fffcpu.training import (
     table_objective,
 )
 from fffcpu.training.batches import BatchOrder
-from fffcpu.training.table_objective import Scaling, TableObjective, block_rows, figures_of
+from fffcpu.training.table_objective import (
+    Scaling,
+    TableObjective,
+    block_rows,
+    deviations,
+    figures_of,
+)
 from fffcpu.training.trainer import Moment
 
 RNG = np.random.default_rng(0)
@@ -53,6 +59,13 @@ def test_scaling_looks_at_the_given_rows_only():
     assert Scaling.of(x, np.array([0, 1]), "columns").mean.tolist() == [2.0]
     untouched = Scaling.of(x, np.array([0]), "none")
     assert (untouched.mean.tolist(), untouched.scale.tolist()) == ([0.0], [1.0])
+
+
+@pytest.mark.parametrize("value", [0.3, 0.1, 1e9, -7.77])
+def test_a_column_of_one_number_stays_as_it_is(value):
+    x = np.full((6000, 1), value)
+    assert Scaling.of(x, np.arange(6000), "columns").scale.tolist() == [1.0]
+    assert deviations(np.array([1.0, 0.0]), np.array([1e-20, 1e-20])).tolist() == [1.0, 1e-10]
 
 
 def test_scaling_refuses():

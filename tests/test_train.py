@@ -67,6 +67,7 @@ def digits(tmp_path):
     return tmp_path / "x.npy", tmp_path / "y.npy"
 
 
+@pytest.mark.slow
 def test_a_regression_from_a_csv(command, houses, tmp_path):
     out = tmp_path / "price.safetensors"
     data = without(houses, "street")
@@ -82,6 +83,7 @@ def test_a_regression_from_a_csv(command, houses, tmp_path):
     assert 90_000 < predicted[0] < 150_000
 
 
+@pytest.mark.slow
 def test_classes_from_a_csv(command, houses, tmp_path):
     out = tmp_path / "street.safetensors"
     data = without(houses, "price")
@@ -171,6 +173,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(digits, tmp_path):
         (["--out", "missing/model"], "missing"),
         (["--threads", 0], "threads"),
         (["--test", "none.csv"], "none.csv"),
+        (["--test", "x.npy"], "--test-target"),
+        (["--depth", 99], "depth"),
     ],
     ids=lambda value: str(value[0]) if isinstance(value, list) else "",
 )
@@ -183,6 +187,68 @@ def test_says_in_one_line_what_is_wrong(command, houses, tmp_path, change, named
     assert named in told
     assert told.count("\n") == 1
     assert not (tmp_path / "model").exists()
+
+
+def test_what_is_wrong_with_a_table_is_told_with_its_place(command, houses, tmp_path):
+    houses = without(houses, "street")
+    lines = houses.read_text().splitlines()
+    lines[6] = lines[6].replace(",", ",,", 1)
+    houses.write_text("\n".join(lines))
+    status, _, told = command("train", houses, "--target", "price", "--out", tmp_path / "m")
+    assert status == 1
+    assert "line 7" in told
+
+
+def test_numbers_to_predict_are_not_taken_for_classes(command, tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.standard_normal((100, 2)))
+    np.save(tmp_path / "y.npy", rng.permutation(100))
+    arguments = ["train", tmp_path / "x.npy", "--target", tmp_path / "y.npy"]
+    arguments += ["--out", tmp_path / "m", *QUICK]
+    status, _, told = command(*arguments)
+    assert status == 1
+    assert "regression" in told
+    assert command(*arguments, "--task", "regression")[0] == 0
+
+
+def test_an_input_is_never_overwritten(command, digits):
+    x, y = digits
+    before = x.read_bytes()
+    for out in (x, y):
+        status, _, told = command("train", x, "--target", y, "--out", out)
+        assert status == 1
+        assert "--out" in told
+    assert x.read_bytes() == before
+
+
+def test_a_loss_without_bounds_is_told_in_one_line(command, digits, tmp_path):
+    x, y = digits
+    wild = ["--optimizer", "sgd", "--lr", "1e30", "--max-norm", "none", "--epochs", "9"]
+    status, _, told = command("train", x, "--target", y, "--out", tmp_path / "m", *wild)
+    assert status == 1
+    assert "smaller learning rate" in told.splitlines()[-1]
+
+
+def test_something_must_be_predicted(command, digits, tmp_path):
+    status, _, told = command("train", digits[0], "--out", tmp_path / "m")
+    assert status == 1
+    assert "--target" in told
+
+
+def test_resuming_says_where_it_goes_on(command, digits, tmp_path):
+    x, y = digits
+    arguments = ["train", x, "--target", y, "--out", tmp_path / "m", "--resume", *QUICK]
+    assert "begins anew" in command(*arguments)[2]
+
+
+def test_a_test_table_of_another_width_is_told_before_training(command, digits, tmp_path):
+    x, y = digits
+    np.save(tmp_path / "narrow.npy", np.zeros((300, 3)))
+    test = ["--test", tmp_path / "narrow.npy", "--test-target", y]
+    status, _, told = command("train", x, "--target", y, "--out", tmp_path / "m", *test)
+    assert status == 1
+    assert "64 columns" in told
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_test_table_must_have_the_same_classes(command, houses, tmp_path):

@@ -209,7 +209,9 @@ def test_the_history_forgets_what_the_checkpoint_does_not_know(tmp_path):
     make(folder=tmp_path, steps=4, evaluate_every=2).run()
     with open(tmp_path / HISTORY, "a") as file:
         file.write(json.dumps({"step": 6}) + "\nrubbish\n" + '{"step": 3')
-    make(folder=tmp_path, steps=4, evaluate_every=2).resume()
+    again = make(folder=tmp_path, steps=4, evaluate_every=2)
+    again.resume()
+    again.run()
     assert [line["step"] for line in read_history(tmp_path)] == [2, 4]
 
 
@@ -220,7 +222,6 @@ def test_the_trainer_holds_the_history_that_the_folder_does(tmp_path):
     make(folder=tmp_path, steps=4, evaluate_every=2).run()
     resumed = make(folder=tmp_path, steps=8, evaluate_every=2)
     resumed.resume()
-    assert resumed.history == read_history(tmp_path)
     resumed.run()
     assert resumed.history == read_history(tmp_path)
     assert [line["step"] for line in resumed.history] == [2, 4, 6, 8]
@@ -318,3 +319,137 @@ def test_kill_9_at_any_moment_costs_nothing_but_time(tmp_path):
     make(unbroken, steps=150, evaluate_every=10).run()
     assert bits(killed) == bits(unbroken)
     assert [line["step"] for line in read_history(folder)] == list(range(10, 151, 10))
+
+
+STOPPING = {
+    "steps": 60,
+    "evaluate_every": 5,
+    "patience": 3,
+    "watch": "score",
+    "higher_is_better": True,
+    "keep_best": True,
+    "max_norm": 0.5,
+}
+SCORES = [0.1, 0.6, 0.9, 0.3, 0.5, 0.2]
+
+
+@pytest.mark.parametrize("stop", [4, 12, 18, 23, 29])
+def test_resuming_remembers_the_best_and_how_long_ago_it_was(tmp_path, stop):
+    unbroken = Line(figures=list(SCORES))
+    expected = make(unbroken, folder=tmp_path / "unbroken", **STOPPING).run()
+    assert expected.stopped_early
+    assert expected.figures == {"score": 0.9}
+    assert expected.steps == 30
+
+    def interrupt(moment):
+        if moment.step == stop:
+            raise RuntimeError("power cut")
+
+    folder = tmp_path / "broken"
+    broken = Line(figures=list(SCORES), at_step=interrupt)
+    with pytest.raises(RuntimeError):
+        make(broken, folder=folder, checkpoint_seconds=0, **STOPPING).run()
+    resumed = Line(figures=broken.figures)
+    again = make(resumed, folder=folder, **STOPPING)
+    again.resume()
+    found = again.run()
+    assert bits(resumed) == bits(unbroken)
+    assert found.stopped_early
+    assert (found.steps, found.figures) == (expected.steps, expected.figures)
+    assert history(folder) == history(tmp_path / "unbroken")
+
+
+def history(folder):
+    return [{**line, "seconds": 0} for line in read_history(folder)]
+
+
+def test_time_before_an_interruption_counts(tmp_path):
+    slow = Line(at_step=lambda moment: time.sleep(0.01))
+    make(slow, folder=tmp_path, steps=5).run()
+    again = make(folder=tmp_path, steps=5)
+    again.resume()
+    assert again.run().seconds >= 0.05
+
+
+def test_a_kill_between_the_last_evaluation_and_its_checkpoint_leaves_one_line(tmp_path):
+    class Killed(Trainer):
+        def save(self):
+            if self._evaluated_at == 6:
+                raise RuntimeError("power cut")
+            super().save()
+
+    objective = Line()
+    settings = TrainerSettings(steps=6, lr=0.05, evaluate_every=2, checkpoint_seconds=0)
+    optimizer = AdamW(objective.params, 0.05)
+    with pytest.raises(RuntimeError):
+        Killed(objective, optimizer, settings, folder=tmp_path, progress=False).run()
+    again = make(folder=tmp_path, steps=6, evaluate_every=2)
+    assert again.resume()
+    again.run()
+    assert [line["step"] for line in read_history(tmp_path)] == [2, 4, 6]
+
+
+def test_a_new_run_has_a_history_of_its_own(tmp_path):
+    for _ in range(2):
+        make(folder=tmp_path, steps=4, evaluate_every=2).run()
+        assert [line["step"] for line in read_history(tmp_path)] == [2, 4]
+
+
+def test_without_keeping_the_best_the_figures_are_the_last(tmp_path):
+    objective = Line(figures=[0.9, 0.1, 0.7])
+    outcome = make(objective, steps=6, evaluate_every=2, watch="score", higher_is_better=True).run()
+    assert outcome.figures == {"score": 0.7}
+
+
+def test_a_figure_that_is_not_defined_is_never_the_best(tmp_path):
+    objective = Line(figures=[float("nan"), 0.2, float("nan"), 0.1])
+    outcome = make(
+        objective,
+        folder=tmp_path,
+        steps=8,
+        evaluate_every=2,
+        watch="score",
+        higher_is_better=True,
+        keep_best=True,
+    ).run()
+    assert outcome.figures == {"score": 0.2}
+    assert [line["score"] for line in read_history(tmp_path)] == [None, 0.2, None, 0.1]
+
+
+def test_half_written_checkpoints_are_removed(tmp_path):
+    rest = tmp_path / ".fffcpu-0123456789abcdef.tmp"
+    rest.write_bytes(b"half")
+    make(folder=tmp_path, steps=2).run()
+    assert not rest.exists()
+
+
+def test_a_checkpoint_does_not_grow_with_the_steps_since_an_evaluation(tmp_path):
+    sizes = []
+    for steps in (10, 1000):
+        make(folder=tmp_path / str(steps), steps=steps, max_norm=1.0).save()
+        run = make(folder=tmp_path / str(steps), steps=steps, max_norm=1.0)
+        run._make_step()
+        for _ in range(steps):
+            run._losses.add(0.123456789)
+            run._norms.add(0.123456789)
+        run.save()
+        sizes.append(checkpoints(tmp_path / str(steps))[0].stat().st_size)
+    assert abs(sizes[0] - sizes[1]) < 100
+
+
+def test_rows_are_up_to_date_when_they_are_evaluated():
+    class Watched(AdamW):
+        calls = 0
+
+        def bring_up_to_date(self):
+            self.calls += 1
+            super().bring_up_to_date()
+
+    objective = Line()
+    optimizer = Watched(objective.params, 0.05)
+    seen = []
+    evaluate = objective.evaluate
+    objective.evaluate = lambda: seen.append(optimizer.calls) or evaluate()
+    settings = TrainerSettings(steps=4, lr=0.05, evaluate_every=2)
+    Trainer(objective, optimizer, settings, progress=False).run()
+    assert seen == [1, 2]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import LayerConfig, numpy_dtype
+from fffcpu.config import ArraysConfig, numpy_dtype
 from fffcpu.errors import CheckpointError
 
 __all__ = ["check_arrays", "list_differences"]
@@ -44,15 +44,15 @@ def list_differences(expected: Mapping[str, str], came: Mapping[str, str]) -> st
     return "; ".join(lines)
 
 
-def check_arrays(config: LayerConfig, arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Return a layer's arrays in the config's order, once names, shapes and dtypes are right.
+def check_arrays(config: ArraysConfig, arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return arrays in the config's order, once names, shapes and dtypes are right.
 
     Parameters
     ----------
-    config : LayerConfig
-        What the arrays should be.
+    config : ArraysConfig
+        What the arrays should be: a layer's or a model's.
     arrays : mapping of str to array
-        The arrays of a layer, not copied.
+        The arrays, not copied.
 
     Raises
     ------

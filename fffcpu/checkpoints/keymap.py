@@ -25,7 +25,7 @@ from fffcpu.checkpoints.differences import check_arrays, list_differences
 from fffcpu.config import LayerConfig
 from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
 
-__all__ = ["Entry", "KeyMap"]
+__all__ = ["Entry", "KeyMap", "as_array", "check_mapping", "shape_text"]
 
 
 class Entry(NamedTuple):
@@ -112,14 +112,14 @@ class KeyMap:
             If the state dict is not of this config's layer; all differences are listed.
         """
         self.check_config(config)
-        _check_mapping(state)
+        check_mapping(state)
         shapes = self._shapes(config)
-        arrays = {name: _array(name, state[name]) for name in shapes if name in state}
-        scalars = {name: _array(name, state[name]) for name in self.scalars if name in state}
+        arrays = {name: as_array(name, state[name]) for name in shapes if name in state}
+        scalars = {name: as_array(name, state[name]) for name in self.scalars if name in state}
         expected = {n: str(s) for n, s in shapes.items() if n in state or math.prod(s) > 0}
         expected |= {name: str(getattr(config, name)) for name in scalars}
         came = {name: "" for name in state if name not in self.ignored}
-        came |= {name: _shape_text(array) for name, array in arrays.items()}
+        came |= {name: shape_text(array) for name, array in arrays.items()}
         came |= {name: _scalar_text(array) for name, array in scalars.items()}
         differences = list_differences(expected, came)
         if differences:
@@ -176,13 +176,13 @@ class KeyMap:
         CheckpointError
             If no array shows a wanted axis, with a length of at least one.
         """
-        _check_mapping(state)
+        check_mapping(state)
         expected = {entry.theirs: f"({', '.join(entry.axes)})" for entry in self.entries}
         came = {name: "" for name in state if name not in (*self.ignored, *self.scalars)}
         lengths: dict[str, int] = {}
         for name, axes, *_ in reversed([entry for entry in self.entries if entry.theirs in state]):
-            array = _array(name, state[name])
-            came[name] = _shape_text(array)
+            array = as_array(name, state[name])
+            came[name] = shape_text(array)
             found = dict(zip(axes, array.shape, strict=False))
             if array.ndim == len(axes) and all(found.get(axis, 1) > 0 for axis in wanted):
                 came[name] = expected[name]
@@ -197,7 +197,7 @@ class KeyMap:
         if dtype is not None:
             return dtype
         first = next(entry.theirs for entry in self.entries if entry.theirs in state)
-        return "float64" if _array(first, state[first]).dtype.name == "float64" else "float32"
+        return "float64" if as_array(first, state[first]).dtype.name == "float64" else "float32"
 
     def _entries(self, config: LayerConfig) -> list[Entry]:
         """Return the entries of the arrays that a layer of this config has."""
@@ -212,7 +212,7 @@ class KeyMap:
         }
 
 
-def _check_mapping(state: Any) -> None:
+def check_mapping(state: Any) -> None:
     """Raise unless a state dict is a mapping."""
     if not isinstance(state, Mapping):
         raise ArgumentTypeError(
@@ -220,7 +220,7 @@ def _check_mapping(state: Any) -> None:
         )
 
 
-def _array(name: str, value: Any) -> NDArray[Any]:
+def as_array(name: str, value: Any) -> NDArray[Any]:
     """Return a value of a state dict as an array, not copied where it is one."""
     try:
         return np.asarray(value)
@@ -228,7 +228,7 @@ def _array(name: str, value: Any) -> NDArray[Any]:
         raise CheckpointError(f"{name!r} of the state dict is not an array: {error}") from error
 
 
-def _shape_text(array: NDArray[Any]) -> str:
+def shape_text(array: NDArray[Any]) -> str:
     """Describe an array of real numbers by its shape, anything else by its dtype too."""
     real = array.dtype.kind in "biuf"
     return str(array.shape) if real else f"{array.shape} of dtype {array.dtype}"

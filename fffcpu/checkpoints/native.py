@@ -44,15 +44,23 @@ __all__ = [
     "KINDS",
     "METADATA_KEY",
     "READ_VERSIONS",
+    "TEMPORARY",
     "VERSION",
     "load",
+    "open_file",
+    "parse_json",
+    "read_header",
     "read_note",
     "save",
     "write_atomically",
+    "write_tensors",
 ]
 
 METADATA_KEY = "fffcpu"
 """The metadata key that makes a safetensors file one of ours."""
+
+TEMPORARY = ".fffcpu-*.tmp"
+"""Pattern of the names that files have until they are whole. One stays if the process is killed."""
 
 VERSION = 1
 """The version of the format that ``save`` writes."""
@@ -198,11 +206,11 @@ def read_note(path: str | os.PathLike[str], key: str) -> Any:
     """
     name = os.fsdecode(path)
     try:
-        with _open(name) as file:
-            header = _parse(_read_header(file), "its header")
+        with open_file(name) as file:
+            header = parse_json(read_header(file), "its header")
         metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
         text = metadata.get(key) if isinstance(metadata, dict) else None
-        return _parse(text, f"metadata '{key}'") if isinstance(text, str) else None
+        return parse_json(text, f"metadata '{key}'") if isinstance(text, str) else None
     except CheckpointError as error:
         raise CheckpointError(f"file {name!r} {error}") from error.__cause__
 
@@ -239,7 +247,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(os.fsdecode(path)))
     _check_target(target)
-    temporary = target.with_name(f".fffcpu-{os.urandom(8).hex()}.tmp")
+    temporary = target.with_name(TEMPORARY.replace("*", os.urandom(8).hex()))
     mode = _create(temporary, target)
     try:
         yield temporary
@@ -270,25 +278,38 @@ def _write(
     """
     dtypes, widths = config.dtypes(), list(_ABBREVIATIONS)
     names = sorted(arrays, key=lambda name: (widths.index(dtypes[name]), name))
-    metadata = {METADATA_KEY: _describe_layer(config), **notes}
-    header: dict[str, Any] = {"__metadata__": metadata}
+    tensors = {name: (_ABBREVIATIONS[dtypes[name]], arrays[name]) for name in names}
+    write_tensors(path, tensors, {METADATA_KEY: _describe_layer(config), **notes})
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, tuple[str, NDArray[Any]]], metadata: Mapping[str, str]
+) -> None:
+    """Write a safetensors file, one array after the other.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    tensors : mapping of str to (str, array)
+        What the format calls each array's type, and the array. One that is not contiguous is copied
+        when its turn comes.
+    metadata : mapping of str to str
+        For the header.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
     start = 0
-    for name in names:
-        end = start + arrays[name].nbytes
-        header[name] = {
-            "dtype": _ABBREVIATIONS[dtypes[name]],
-            "shape": arrays[name].shape,
-            "data_offsets": (start, end),
-        }
-        start = end
+    for name, (dtype, array) in tensors.items():
+        offsets = (start, start + array.nbytes)
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": offsets}
+        start += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
-        for name in names:
-            little = numpy_dtype(dtypes[name]).newbyteorder("<")
-            file.write(_bytes(np.ascontiguousarray(arrays[name], little)))
+        for _, array in tensors.values():
+            file.write(_bytes(np.ascontiguousarray(array, array.dtype.newbyteorder("<"))))
 
 
 def _bytes(array: NDArray[Any]) -> memoryview:
@@ -298,8 +319,8 @@ def _bytes(array: NDArray[Any]) -> memoryview:
 
 def _load(name: str) -> tuple[LayerConfig, dict[str, NDArray[Any]]]:
     """Read a file; complaints are worded to follow its name."""
-    with _open(name) as file:
-        header = _parse(_read_header(file), "its header")
+    with open_file(name) as file:
+        header = parse_json(read_header(file), "its header")
         if not isinstance(header, dict):
             raise CheckpointError(f"is damaged: its header must be an object, {_got(header)}")
         config = _parse_layer(header.pop("__metadata__", {}))
@@ -314,7 +335,7 @@ def _load(name: str) -> tuple[LayerConfig, dict[str, NDArray[Any]]]:
         }
 
 
-def _open(name: str) -> io.BufferedReader:
+def open_file(name: str) -> io.BufferedReader:
     """Open a regular file; a folder is an error, and a pipe is not waited for."""
     status = os.stat(name)
     if stat.S_ISDIR(status.st_mode):
@@ -324,7 +345,7 @@ def _open(name: str) -> io.BufferedReader:
     return open(name, "rb")
 
 
-def _read_header(file: io.BufferedReader) -> bytes:
+def read_header(file: io.BufferedReader) -> bytes:
     """Return the JSON text at the start of a file, having checked its length."""
     start = file.read(8)
     length = int.from_bytes(start, "little")
@@ -365,7 +386,7 @@ def _explain_start(start: bytes) -> str:
     )
 
 
-def _parse(text: bytes | str, what: str) -> Any:
+def parse_json(text: bytes | str, what: str) -> Any:
     """Return the value of a JSON text in which no object has the same key twice.
 
     With a key given twice it would depend on the reader which of the two counts.
@@ -399,7 +420,7 @@ def _parse_layer(metadata: Any) -> LayerConfig:
             f"If it holds a published layer, {_IMPORTERS}"
         )
     what = f"metadata '{METADATA_KEY}'"
-    values = _parse(metadata[METADATA_KEY], what)
+    values = parse_json(metadata[METADATA_KEY], what)
     if not isinstance(values, dict):
         raise CheckpointError(f"is damaged: {what} must be an object, got {describe(values)}")
     _check_version(values.get("version"))

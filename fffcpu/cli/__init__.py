@@ -20,7 +20,10 @@ __all__ = ["main"]
 
 COMMANDS = (demo, train, predict, info, inspection, quantize, convert, bench, warmup)
 
-ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError, WrongOutputError)
+ERRORS = (
+    *(ValueError, TypeError, OSError, ImportError, MemoryError),
+    *(FloatingPointError, WrongOutputError),
+)
 """What is told in one line: complaints about what the user asked for, or what the system lacks."""
 
 DESCRIPTION = """\

@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import fffcpu
-from fffcpu.checkpoints import native
 from fffcpu.cli.table import Commands, add_command
 from fffcpu.data import read_blocks
 from fffcpu.diagnosis import BLOCK_ROWS, TreeUsage, UsageReport, diagnose, leaf_means
 from fffcpu.errors import ArgumentError
 from fffcpu.plots import check_plot_path, plot_prototypes, plot_regions, plot_tree
-from fffcpu.predictor import NOTE, Meaning, Predictor
+from fffcpu.predictor import Meaning, load_model
 
 __all__ = ["add", "run"]
 
@@ -89,7 +87,7 @@ def add(commands: Commands) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     """Count, report and draw."""
-    layer, meaning = _load(options.model)
+    layer, meaning = load_model(options.model)
     shape = _check_drawing(options, layer.config.input_dim)
     report = diagnose(layer, _blocks(options.data, layer, meaning))
     if options.tree is not None:
@@ -103,14 +101,6 @@ def run(options: argparse.Namespace) -> None:
         print(report)
         if options.plot is not None:
             print(f"\ndrawn to {options.plot}")
-
-
-def _load(path: str) -> tuple[Any, Meaning | None]:
-    """Return the layer in a file, and what it means if the file says so."""
-    if native.read_note(path, NOTE) is None:
-        return fffcpu.load(path), None
-    predictor = Predictor.load(path)
-    return predictor.layer, predictor.meaning
 
 
 def _blocks(

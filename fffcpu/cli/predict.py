@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,8 +19,8 @@ import fffcpu
 from fffcpu.checkpoints.native import write_atomically
 from fffcpu.cli.table import Commands, add_command, check_output, format_number
 from fffcpu.data import count_rows, read_blocks
-from fffcpu.errors import ArgumentError, CheckpointError
-from fffcpu.predictor import Predictor
+from fffcpu.errors import ArgumentError, DataError
+from fffcpu.predictor import Meaning, Predictor, load_model
 
 __all__ = ["add", "run"]
 
@@ -76,12 +77,15 @@ def run(options: argparse.Namespace) -> None:
         )
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)
-    check_output(options.out)
-    compute, names, features = _computation(options.model, options.what)
-    blocks = read_blocks(options.data, options.rows, features)
+    check_output(options.out, options.model, options.data)
+    layer, meaning = load_model(options.model)
+    compute, names = _computation(layer, meaning, options)
+    features = None if meaning is None else meaning.features
+    blocks = read_blocks(options.data, options.rows, features, dtype=layer.config.dtype)
     start, total = time.perf_counter(), count_rows(options.data)
     with write_atomically(options.out) as temporary:
-        results = _with_progress((compute(block) for block in blocks), total)
+        results = _results(compute, blocks, layer.config.input_dim, options.data)
+        results = _with_progress(results, total)
         write = _write_csv if Path(options.out).suffix.lower() == ".csv" else _write_npy
         shape = write(temporary, results, names)
     seconds = time.perf_counter() - start
@@ -94,27 +98,44 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _computation(
-    path: str, what: str | None
-) -> tuple[Callable[[Array], Array], list[str], tuple[str, ...] | None]:
-    """Return how to compute a block's output, its columns' names, and the model's features."""
-    try:
-        predictor = Predictor.load(path)
-    except CheckpointError:
-        layer = fffcpu.load(path)  # complains itself if it is no layer at all
-        if what not in (None, "scores"):
-            raise
-        return layer, [f"y{k}" for k in range(layer.config.output_dim)], None
-    meaning = predictor.meaning
-    outputs = predictor.layer.config.output_dim
+    layer: Any, meaning: Meaning | None, options: argparse.Namespace
+) -> tuple[Callable[[Array], Array], list[str]]:
+    """Return how to compute a block's output, and the names of its columns."""
+    outputs = layer.config.output_dim
+    plain = [f"y{k}" for k in range(outputs)]
+    if meaning is None:
+        if options.what not in (None, "scores"):
+            raise ArgumentError(
+                f"argument '--what' must be scores for a layer alone, got '{options.what}': file "
+                f"'{options.model}' does not say what its outputs mean"
+            )
+        return layer, plain
+    predictor = Predictor(layer, meaning)
     targets = list(meaning.target or ("prediction",))
     columns = list(map(str, meaning.classes)) or targets
-    columns = columns if len(columns) == outputs else [f"y{k}" for k in range(outputs)]
-    if what == "scores":
-        return predictor.scores, columns, meaning.features
-    if what == "probabilities":
-        return predictor.probabilities, columns, meaning.features
+    columns = columns if len(columns) == outputs else plain
+    if options.what == "scores":
+        return predictor.scores, columns
+    if options.what == "probabilities":
+        return predictor.probabilities, columns
     one_label = meaning.task == "classification"
-    return predictor.predict, targets if one_label else columns, meaning.features
+    return predictor.predict, targets if one_label else columns
+
+
+def _results(
+    compute: Callable[[Array], Array], blocks: Iterable[Array], width: int, path: str
+) -> Iterator[Array]:
+    """Compute block by block; one result at least, so that its dtype is known without any row."""
+    none = True
+    for block in blocks:
+        if block.shape[1] != width:
+            raise DataError(
+                f"file '{path}': must have {width} columns, as the model, got {block.shape[1]}"
+            )
+        none = False
+        yield compute(block)
+    if none:
+        yield compute(np.empty((0, width)))
 
 
 def _with_progress(results: Iterator[Array], total: int | None) -> Iterator[Array]:
@@ -132,15 +153,12 @@ def _with_progress(results: Iterator[Array], total: int | None) -> Iterator[Arra
 def _write_npy(path: Path, results: Iterator[Array], names: list[str]) -> tuple[int, ...]:
     """Write results as one array; its header is written again when the rows are counted."""
     with open(path, "wb") as file:
-        rows, first = 0, None
-        for result in results:
-            if first is None:
-                first = result
-                _write_header(file, result, 0)
+        first = next(results)
+        rows = 0
+        _write_header(file, first, rows)
+        for result in itertools.chain([first], results):
             file.write(np.ascontiguousarray(result, first.dtype).tobytes())
             rows += len(result)
-        if first is None:
-            first = np.empty((0, len(names)), np.float32)
         file.seek(0)
         _write_header(file, first, rows)
     return (rows, *first.shape[1:])

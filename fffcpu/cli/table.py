@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fffcpu.bounds import Bound
+from fffcpu.errors import ArgumentError
 from fffcpu.timing import Timing
 
 __all__ = [
@@ -38,10 +39,13 @@ def add_command(
     return parser
 
 
-def check_output(out: str | None) -> None:
-    """Raise if a file cannot be made there: better told now than after the work."""
+def check_output(out: str | None, *inputs: str | None) -> None:
+    """Raise if a file cannot be made there, or is an input: better told now than after the work."""
     if out is None:
         return
+    present = [path for path in inputs if path is not None and os.path.exists(path)]
+    if os.path.exists(out) and any(os.path.samefile(path, out) for path in present):
+        raise ArgumentError(f"argument '--out' must not be one of the inputs, got '{out}'")
     folder = Path(out).parent
     if not folder.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import fffcpu
 from fffcpu.cli.table import Commands, add_command, check_output, format_number, format_table
 from fffcpu.data import Table, read_table
-from fffcpu.errors import CheckpointError
+from fffcpu.errors import ArgumentError, CheckpointError, DataError
 from fffcpu.fitting import (
     HARDENING,
     LAYERS,
@@ -22,6 +23,7 @@ from fffcpu.fitting import (
     SCHEDULES,
     FitSettings,
     Fitted,
+    check_rows,
     evaluate,
     fit,
 )
@@ -60,6 +62,11 @@ while it trains:
   The state goes to OUT.training every half minute. Ctrl-C saves it and says how to go on; after a
   crash or kill -9 the same command with --resume goes on as well, to the same bits. history.jsonl
   there has a line an epoch, and stays. The state is removed when OUT is written.
+
+report:
+  Figures are those of the model as it was saved, in the units of the data; in history.jsonl the
+  losses of a regression are of targets scaled to a standard deviation of 1. With --json, 'unused'
+  counts the nodes, or gates and leaves, that no row of the training reached.
 """
 
 
@@ -84,7 +91,7 @@ def add(commands: Commands) -> argparse.ArgumentParser:
 
 def _add_layer(group: Any) -> None:
     group.add_argument(
-        "--layer", choices=LAYERS, default=DEFAULTS.layer, help="node (default), ..."
+        "--layer", choices=LAYERS, default=DEFAULTS.layer, help=f"which layer ({DEFAULTS.layer})"
     )
     _number(group, "depth", int, "of the trees")
     _number(group, "trees", int, "node layer: trees that are summed")
@@ -99,18 +106,29 @@ def _add_training(group: Any) -> None:
     _number(group, "epochs", int, "passes over the data")
     _number(group, "batch-size", int, "rows of a step")
     group.add_argument(
-        "--optimizer", choices=tuple(OPTIMIZERS), default=DEFAULTS.optimizer, help="(adamw)"
+        "--optimizer",
+        choices=tuple(OPTIMIZERS),
+        default=DEFAULTS.optimizer,
+        help=f"how parameters move ({DEFAULTS.optimizer})",
     )
     group.add_argument(
         "--lr",
         type=float,
         metavar="X",
-        help=f"peak learning rate ({', '.join(f'{k} {v}' for k, v in OPTIMIZERS.items())})",
+        help=f"peak learning rate ({_by_optimizer('lr')})",
     )
     group.add_argument(
-        "--schedule", choices=tuple(SCHEDULES), default=DEFAULTS.schedule, help="(cosine)"
+        "--schedule",
+        choices=tuple(SCHEDULES),
+        default=DEFAULTS.schedule,
+        help=f"how the learning rate goes ({DEFAULTS.schedule})",
     )
-    _number(group, "weight-decay", float, "of adamw, sgd and local optimizers")
+    group.add_argument(
+        "--weight-decay",
+        type=float,
+        metavar="X",
+        help=f"of all optimizers but adam ({_by_optimizer('weight_decay')})",
+    )
     _number(group, "momentum", float, "of sgd and local-sgd")
     group.add_argument(
         "--local-batch-size",
@@ -118,7 +136,13 @@ def _add_training(group: Any) -> None:
         metavar="N",
         help="local optimizers: rows that must have used a node before it is updated",
     )
-    _number(group, "max-norm", float, "gradients are clipped to this norm")
+    group.add_argument(
+        "--max-norm",
+        type=lambda text: None if text == "none" else float(text),
+        default=DEFAULTS.max_norm,
+        metavar="X",
+        help=f"gradients are clipped to this norm, or not: none ({DEFAULTS.max_norm})",
+    )
     group.add_argument(
         "--standardize",
         choices=("columns", "table", "none"),
@@ -154,6 +178,11 @@ def _add_training(group: Any) -> None:
     _number(group, "keep", int, "checkpoints that are kept")
 
 
+def _by_optimizer(name: str) -> str:
+    """Say what each optimizer takes where nothing is given."""
+    return ", ".join(f"{key} {getattr(value, name)}" for key, value in OPTIMIZERS.items())
+
+
 def _number(group: Any, name: str, kind: type, text: str) -> None:
     default = getattr(DEFAULTS, name.replace("-", "_"))
     group.add_argument(
@@ -171,7 +200,8 @@ def run(options: argparse.Namespace) -> None:
     settings = FitSettings(**{name: getattr(options, name) for name in names})
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)
-    check_output(options.out)
+    _check_targets(options)
+    check_output(*(options.out, options.data, options.target, options.test, options.test_target))
     folder = work_folder(options.out)
     if checkpoints(folder) and not options.resume:
         raise CheckpointError(
@@ -182,6 +212,9 @@ def run(options: argparse.Namespace) -> None:
         table = read_table(options.data, options.target, options.task, progress=progress)
     test = _read_test(options, table)
     _tell(f"{len(table.x):,} rows of {table.x.shape[1]:,} columns, {_targets(table)}")
+    if options.resume:
+        found = checkpoints(folder)
+        _tell(f"goes on from {found[0].name}" if found else "nothing to resume: begins anew")
     try:
         fitted = fit(table, settings, folder=folder, resume=options.resume)
     except Interrupted as interrupted:
@@ -222,7 +255,26 @@ def _read_test(options: argparse.Namespace, table: Table) -> Table | None:
         return None
     target = options.target if options.test_target is None else options.test_target
     task = "classification" if table.classes else "regression"
-    return read_table(options.test, target, task, classes=table.classes, features=table.features)
+    test = read_table(options.test, target, task, classes=table.classes, features=table.features)
+    if test.x.shape[1] != table.x.shape[1]:
+        raise DataError(
+            f"file '{options.test}': must have {table.x.shape[1]} columns, as '{options.data}', "
+            f"got {test.x.shape[1]}"
+        )
+    check_rows(test)
+    return test
+
+
+def _check_targets(options: argparse.Namespace) -> None:
+    """Raise unless it is said what to predict, for all tables that do not say it themselves."""
+    tables = [("--target", options.data, options.target)]
+    if options.test is not None:
+        named = options.test.lower().endswith((".csv", ".csv.gz"))
+        target = options.target if named and options.test_target is None else options.test_target
+        tables.append(("--test-target", options.test, target))
+    for name, path, target in tables:
+        if target is None and not path.lower().endswith(".npz"):
+            raise ArgumentError(f"argument '{name}' must say what to predict of '{path}', got none")
 
 
 def _targets(table: Table) -> str:
@@ -252,6 +304,11 @@ def _report(out: str, table: Table, fitted: Fitted, tested: dict[str, float]) ->
     }
 
 
+def _finite(figures: dict[str, float]) -> dict[str, float | None]:
+    """Return figures as JSON has them: None where one is not defined."""
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
+
+
 def _format(report: dict[str, Any]) -> str:
     """Return the report for people."""
     neurons = report["neurons"]
@@ -265,7 +322,7 @@ def _format(report: dict[str, Any]) -> str:
     if figures:
         head = ("", *next(iter(figures.values())))
         rows = [
-            (name, *(f"{value:.4f}" for value in values.values()))
+            (name, *("-" if value is None else f"{value:.4f}" for value in values.values()))
             for name, values in figures.items()
         ]
         lines += ["", format_table(head, rows)]

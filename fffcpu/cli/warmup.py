@@ -85,7 +85,7 @@ def _progress(chosen: Sequence[Rehearsal]) -> Iterator[Warmed]:
 def _format(warmed: Sequence[Warmed], folder: str | None) -> str:
     """Return the table for people."""
     if not warmed:
-        return "nothing to compile: no layer here has kernels, or Numba is absent or its JIT off"
+        return "nothing to compile: Numba is absent or its JIT off"
     head = ("layer", "dtype", "call", "kernel", "on", "seconds", "from")
     cells = [
         (

@@ -59,16 +59,17 @@ def read_header(path: str) -> list[str]:
     with _open_records(path) as (records, _):
         _, header = next(records)
     names = [name.strip() for name in header]
+    first: dict[str, int] = {}
     for column, name in enumerate(names):
         if not name:
             raise DataError(
                 f"{locate(path, 'line 1', f'column {column + 1}')}: must have a name, "
                 "got an empty field"
             )
-        if name in names[:column]:
+        if first.setdefault(name, column) != column:
             raise DataError(
                 f"{locate_field(path, column, name, 1)}: must have a name of its own, "
-                f"got that of column {names.index(name) + 1}"
+                f"got that of column {first[name] + 1}"
             )
     return names
 
@@ -118,7 +119,10 @@ def choose_columns(
             )
         chosen = [column for column in range(len(names)) if column not in targets]
     else:
-        chosen = [find_column(path, names, name) for name in features]
+        places = {name: column for column, name in enumerate(names)}
+        chosen = [
+            places[name] if name in places else find_column(path, names, name) for name in features
+        ]
         for column in chosen:
             if column in targets:
                 raise DataError(

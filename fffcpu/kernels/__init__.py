@@ -27,6 +27,7 @@ __all__ = [
     "EXTRA_BACKENDS",
     "FUNCTIONS",
     "choose",
+    "choose_rows",
     "get_num_threads",
     "get_thread_layer",
     "load_backend",
@@ -38,8 +39,9 @@ BACKENDS = ("grouped", "rowwise", "vectorized")
 
 GROUPED_ROWS = 1024
 GROUPED_BYTES = 8 << 20
-"""FastFeedForward: from so many rows on, and with so many bytes of weights, sorting rows pays.
-Smaller trees stay in the caches anyway."""
+GROUPED_WIDTH = 512
+"""FastFeedForward: from so many rows on sorting them pays, if the weights take so many bytes that
+they leave the caches, or the rows are so wide that sharing their loads is worth the sorting."""
 
 GROUPED_LEAF_ROWS = 64
 ROWS_A_LEAF = 2
@@ -111,7 +113,7 @@ def choose(rows: int = 1, weights: Sequence[NDArray[Any]] = (), leaves: int = 0)
     rows : int
         Rows of the batch.
     weights : sequence of arrays
-        What the rows meet in FastFeedForward.
+        What the rows meet in FastFeedForward, ``weights_in`` (T, N, I) first.
     leaves : int
         Number of leaves K of LeafFeedForward; 0 for FastFeedForward.
     """
@@ -120,7 +122,22 @@ def choose(rows: int = 1, weights: Sequence[NDArray[Any]] = (), leaves: int = 0)
         return many if rows >= max(GROUPED_LEAF_ROWS, ROWS_A_LEAF * leaves) else few
     if rows < GROUPED_ROWS:
         return few
-    return many if sum(array.nbytes for array in weights) >= GROUPED_BYTES else few
+    wide = bool(weights) and weights[0].shape[-1] >= GROUPED_WIDTH
+    return many if wide or sum(array.nbytes for array in weights) >= GROUPED_BYTES else few
+
+
+@functools.cache
+def choose_rows() -> ModuleType:
+    """Return the module of what encoders do to rows: ``fused_rows``, or ``plain_rows``.
+
+    The latter where nothing compiles, or where ``FFFCPU_BACKEND`` asks for plain NumPy.
+    """
+    if importlib.util.find_spec("numba") and os.environ.get("FFFCPU_BACKEND") != "vectorized":
+        from fffcpu.kernels import jit
+
+        if jit.JIT:
+            return importlib.import_module(f"{__name__}.fused_rows")
+    return importlib.import_module(f"{__name__}.plain_rows")
 
 
 def get_num_threads() -> int:

@@ -1,4 +1,4 @@
-"""Activations of vectors, and their derivatives, for compiled kernels.
+"""Activations of vectors, their derivatives, and exponentials, for compiled kernels.
 
 GELU is the exact one (arXiv 1606.08415, section 2): ``gelu(s) = s Phi(s)``, with Phi the normal
 distribution function and phi its density. With a = |s|, one exponential and one fraction give it
@@ -50,6 +50,7 @@ __all__ = [
     "activate_gradient",
     "activate_run",
     "backpropagate_run",
+    "exponential",
     "finished_logit",
     "scaled",
 ]
@@ -106,6 +107,15 @@ _POWER_SLOPE = (
     ),
 )
 """(2**x - 1) / x for x in [-1/2, 1/2]."""
+
+_TINY = (2.0**-64, 2.0**-512)
+
+_VANISHES = (-104.0, -746.0)
+"""exp(s) is below half of the smallest number here and rounds to 0."""
+
+_LOG2E_HIGH = (2 * _RATE_HIGH[0], 2 * _RATE_HIGH[1])
+_LOG2E_LOW = (2 * _RATE_LOW[0], 2 * _RATE_LOW[1])
+"""1 / ln 2 as the sum of two numbers."""
 
 _ROOT = _numbers("0x1.40d932p+65", "0x1.40d931ff62706p+513")
 """sqrt(2 pi) / TINY."""
@@ -184,6 +194,24 @@ def _bell(a: Array) -> tuple[Array, Array]:
     minus_integer = subtract(shifter, shifted)
     fraction = fma(a, minus_error, fma(minus_a, product, minus_integer))
     return multiply(fraction, polynomial(fraction, _POWER_SLOPE)), low_bits_to_exponent(shifted)
+
+
+@part
+def exponential(s: Array) -> Any:
+    """exp(s) of a vector without positive elements; 0 for minus infinity, NaN for NaN.
+
+    It is off by less than 2 units in its last place where it is a normal number.
+    """
+    vanishes = constant(s, _VANISHES)
+    s = where_greater(vanishes, s, vanishes, s)
+    shifter = constant(s, _SHIFTER)
+    shifted = fma(s, constant(s, _LOG2E_HIGH), shifter)
+    minus_integer = subtract(shifter, shifted)
+    fraction = fma(s, constant(s, _LOG2E_HIGH), minus_integer)
+    fraction = fma(s, constant(s, _LOG2E_LOW), fraction)
+    change = multiply(fraction, polynomial(fraction, _POWER_SLOPE))
+    scale = low_bits_to_exponent(shifted)
+    return multiply(fma(change, scale, scale), constant(s, _TINY))
 
 
 @part

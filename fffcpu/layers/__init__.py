@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from fffcpu.layers.attention import Attention, AttentionCache
+from fffcpu.layers.dense import Dense, ProjectionCache
 from fffcpu.layers.dense_feed_forward import DenseCache, DenseFeedForward
+from fffcpu.layers.dropout import Dropout, DropoutCache
+from fffcpu.layers.embedding import Embedding, EmbeddingCache
 from fffcpu.layers.fast_feed_forward import (
     FastFeedForward,
     PathCache,
@@ -13,17 +17,28 @@ from fffcpu.layers.fast_feed_forward import (
     cmm,
 )
 from fffcpu.layers.layer import Layer
+from fffcpu.layers.layer_norm import LayerNorm, LayerNormCache
 from fffcpu.layers.leaf_feed_forward import LeafCache, LeafFeedForward, QuantizedLeafFeedForward
 
 __all__ = [
     "LAYERS",
+    "Attention",
+    "AttentionCache",
+    "Dense",
     "DenseCache",
     "DenseFeedForward",
+    "Dropout",
+    "DropoutCache",
+    "Embedding",
+    "EmbeddingCache",
     "FastFeedForward",
     "Layer",
+    "LayerNorm",
+    "LayerNormCache",
     "LeafCache",
     "LeafFeedForward",
     "PathCache",
+    "ProjectionCache",
     "QuantizedFastFeedForward",
     "QuantizedLeafFeedForward",
     "cmm",

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fffcpu import kernels
 from fffcpu.config import DenseFeedForwardConfig
-from fffcpu.kernels.vectorized import activate, activate_gradient
 from fffcpu.layers.layer import Layer
 from fffcpu.parameters import Parameters, generator, uniform
 
@@ -83,7 +83,8 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
         self._set_up(config, _initial(config, generator(rng)))
 
     def _compute(self, y: Array, rows: Array) -> None:
-        np.matmul(activate(self._logits(rows), self._activation), self.params["weights_out"], out=y)
+        active = kernels.choose_rows().activate(self._logits(rows), self._activation)
+        np.matmul(active, self.params["weights_out"], out=y)
 
     def _logits(self, rows: Array) -> Array:
         logits: Array = rows @ self.params["weights_in"].T
@@ -95,7 +96,8 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
         """Run the layer and keep what `backward` needs."""
         rows, leading = self._rows(x)
         logits = self._logits(rows)
-        y = activate(logits, self._activation) @ self.params["weights_out"]
+        active = kernels.choose_rows().activate(logits, self._activation)
+        y = active @ self.params["weights_out"]
         return y.reshape(*leading, y.shape[1]), DenseCache(rows, logits, leading)
 
     def backward(self, dy: Any, cache: DenseCache) -> tuple[Array, dict[str, Array]]:
@@ -103,12 +105,13 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
         widths = {"x": (self.config.input_dim,), "logits": (self.config.width,)}
         self._check_cache(cache, DenseCache, **widths)
         upstream = self._upstream(dy, cache.leading)
+        row_kernels = kernels.choose_rows()
         d_logits = upstream @ self.params["weights_out"].T
-        d_logits *= activate_gradient(cache.logits, self._activation)
+        row_kernels.backpropagate(d_logits, cache.logits, self._activation)
         grads = {"weights_in": d_logits.T @ cache.x}
         if self.config.bias:
             grads["bias_in"] = d_logits.sum(axis=0)
-        grads["weights_out"] = activate(cache.logits, self._activation).T @ upstream
+        grads["weights_out"] = row_kernels.activate(cache.logits, self._activation).T @ upstream
         dx = d_logits @ self.params["weights_in"]
         return dx.reshape(*cache.leading, dx.shape[1]), grads
 

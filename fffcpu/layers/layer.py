@@ -1,4 +1,4 @@
-"""What all layers share: a config, parameters, one way to run rows, copies and files."""
+"""What layers share: a config, parameters and copies; one way to run rows, and files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import Activation, LayerConfig, numpy_dtype
+from fffcpu.config import Activation, ArraysConfig, LayerConfig, numpy_dtype
 from fffcpu.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -19,9 +19,9 @@ from fffcpu.errors import (
     describe,
 )
 from fffcpu.inputs import as_real_array, as_rows, check_out
-from fffcpu.parameters import Parameters, aligned_empty
+from fffcpu.parameters import Parameters, aligned_empty, generator
 
-__all__ = ["Layer", "empty_output", "parameter_dtype"]
+__all__ = ["INITIAL_STD", "Layer", "Part", "empty_output", "parameter_dtype"]
 
 ALIGNED_ROWS = 256
 """Rows from which on an output is aligned to cache lines, so that kernels may write whole ones.
@@ -29,7 +29,11 @@ ALIGNED_ROWS = 256
 To align it takes about 4 microseconds, a hundredth of what so many rows take at BERT's size."""
 
 Array = NDArray[Any]
+PartConfig = TypeVar("PartConfig", bound=ArraysConfig)
 Config = TypeVar("Config", bound=LayerConfig)
+
+INITIAL_STD = 0.02
+"""Standard deviation of a part's initial weights, as BERT has them."""
 
 
 def parameter_dtype(*arrays: Array | None) -> str:
@@ -41,18 +45,11 @@ def parameter_dtype(*arrays: Array | None) -> str:
     return "float32" if np.result_type(np.float32, *kinds) == np.float32 else "float64"
 
 
-class Layer(Generic[Config]):
-    """Base of the layers."""
-
-    config_type: ClassVar[type[LayerConfig]]
-
-    _reading: ClassVar[tuple[tuple[str, str, int], ...]] = ()
-    """Weights that are multiplied with x, their biases, and the axis that x meets."""
-    _writing: ClassVar[tuple[str, ...]] = ()
-    """Parameters to which the output is proportional, taken together."""
+class Part(Generic[PartConfig]):
+    """Base of whatever has parameters: the layers, and the parts that models are built of."""
 
     @property
-    def config(self) -> Config:
+    def config(self) -> PartConfig:
         """What the layer is."""
         return self._config
 
@@ -62,36 +59,35 @@ class Layer(Generic[Config]):
         return self._params
 
     @classmethod
-    def _from(cls, config: LayerConfig, arrays: Mapping[str, Array]) -> Self:
+    def _from(cls, config: Any, arrays: Mapping[str, Array]) -> Self:
         """Make a layer from arrays of ``config.shapes()``, which are copied."""
-        layer = cls.__new__(cls)
         ordered = {name: arrays[name] for name in config.shapes()}
         dtypes = {name: numpy_dtype(dtype) for name, dtype in config.dtypes().items()}
-        layer._set_up(config, Parameters(ordered, dtypes))
-        return layer
+        return cls._sharing(config, Parameters(ordered, dtypes))
 
     @classmethod
-    def _from_checked(cls, config: LayerConfig, arrays: Mapping[str, Any]) -> Self:
-        """Like `_from`, for arrays whose shapes a user may have got wrong."""
-        for name, shape in config.shapes().items():
-            if arrays[name].shape != shape:
-                raise ShapeError(
-                    f"argument '{name}' must have shape {shape} beside the other arrays, "
-                    f"got shape {arrays[name].shape}"
-                )
-        return cls._from(config, arrays)
+    def _sharing(cls, config: Any, params: Parameters) -> Self:
+        """Make a layer whose parameters are these, so that a model's are its layers' as well."""
+        layer = cls.__new__(cls)
+        layer._set_up(config, params)
+        return layer
 
-    def _set_up(self, config: Any, params: Parameters) -> None:
-        self._config: Config = config
+    def _set_up(self, config: PartConfig, params: Parameters) -> None:
+        self._config = config
         self._params = params
         self._dtype = np.dtype(config.dtype)
-        self._activation = int(Activation.parse(config.activation))
+
+    def _start(self, config: PartConfig, rng: Any, std: float = INITIAL_STD) -> None:
+        """Set up a part with its initial values: what constructors end with."""
+        self._set_up(config, Parameters.empty(config.shapes(), config.dtype))
+        self._initialise(std, generator(rng))
+
+    def _initialise(self, std: float, rng: np.random.Generator) -> None:
+        """Write the initial values that the class describes."""
+        raise NotImplementedError
 
     def __repr__(self) -> str:
-        config, name = self.config, type(self).__name__
-        fields = ", ".join(f"{field}={value!r}" for field, value in config.to_dict().items())
-        used = f"{config.active_neurons} of {config.neurons} neurons a row"
-        return f"<{name}({fields}): {used}, {self.params.nbytes / 1e6:.3g} MB>"
+        return f"<{type(self).__name__} of {self.config}: {self.params.nbytes / 1e6:.3g} MB>"
 
     @property
     def nbytes(self) -> int:
@@ -105,6 +101,75 @@ class Layer(Generic[Config]):
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
         # For pickle and the copy module: plain arrays travel, aligned ones are made on arrival.
         return self._from, (self.config, dict(self.params))
+
+    def _upstream_rows(self, dy: Any, leading: tuple[int, ...], width: int) -> Array:
+        """Return the upstream gradient as rows, checked against the forward's leading shape."""
+        rows, shape = as_rows(dy, "dy", width, self._dtype)
+        if shape != leading:
+            raise ShapeError(
+                f"argument 'dy' must have the shape of the output, {(*leading, width)}, "
+                f"got shape {(*shape, width)}"
+            )
+        return rows
+
+    def _check_cache(self, cache: Any, kind: type, **shapes: tuple[int, ...]) -> None:
+        """Raise unless ``cache`` is what forward of this layer returns.
+
+        Kernels trust these arrays, so a wrong one could make them read memory that is not theirs.
+
+        Parameters
+        ----------
+        cache : object
+            What came.
+        kind : type
+            The NamedTuple it must be.
+        **shapes : tuple of int
+            Shapes of a row of its arrays, by their names.
+        """
+        whence = f"the {kind.__name__} that forward of this layer returned"
+        if not isinstance(cache, kind):
+            raise ArgumentTypeError(f"argument 'cache' must be {whence}, got {describe(cache)}")
+        rows = math.prod(cache.leading)  # type: ignore[attr-defined]
+        for name, shape in shapes.items():
+            array = getattr(cache, name)
+            dtype = np.int32 if name == "nodes" else self._dtype
+            if array.shape != (rows, *shape) or array.dtype != dtype:
+                raise ShapeError(
+                    f"argument 'cache' must be {whence}, with '{name}' of shape {(rows, *shape)} "
+                    f"and dtype {np.dtype(dtype)}, got {describe(array)}"
+                )
+
+
+class Layer(Part[Config]):
+    """Base of the layers that stand for themselves: rows in, rows out, and files."""
+
+    config_type: ClassVar[type[LayerConfig]]
+
+    _reading: ClassVar[tuple[tuple[str, str, int], ...]] = ()
+    """Weights that are multiplied with x, their biases, and the axis that x meets."""
+    _writing: ClassVar[tuple[str, ...]] = ()
+    """Parameters to which the output is proportional, taken together."""
+
+    @classmethod
+    def _from_checked(cls, config: LayerConfig, arrays: Mapping[str, Any]) -> Self:
+        """Like `_from`, for arrays whose shapes a user may have got wrong."""
+        for name, shape in config.shapes().items():
+            if arrays[name].shape != shape:
+                raise ShapeError(
+                    f"argument '{name}' must have shape {shape} beside the other arrays, "
+                    f"got shape {arrays[name].shape}"
+                )
+        return cls._from(config, arrays)
+
+    def _set_up(self, config: Config, params: Parameters) -> None:
+        super()._set_up(config, params)
+        self._activation = int(Activation.parse(config.activation))
+
+    def __repr__(self) -> str:
+        config, name = self.config, type(self).__name__
+        fields = ", ".join(f"{field}={value!r}" for field, value in config.to_dict().items())
+        used = f"{config.active_neurons} of {config.neurons} neurons a row"
+        return f"<{name}({fields}): {used}, {self.params.nbytes / 1e6:.3g} MB>"
 
     def absorb_input_scaling(self, mean: Any, scale: Any) -> None:
         """Change the parameters so that the layer does on x what it did on ``(x - mean) / scale``.
@@ -248,41 +313,7 @@ class Layer(Generic[Config]):
 
     def _upstream(self, dy: Any, leading: tuple[int, ...]) -> Array:
         """Return the upstream gradient as rows, checked against the forward's leading shape."""
-        rows, shape = as_rows(dy, "dy", self.config.output_dim, self._dtype)
-        if shape != leading:
-            expected = (*leading, self.config.output_dim)
-            raise ShapeError(
-                f"argument 'dy' must have the shape of the output, {expected}, "
-                f"got shape {(*shape, self.config.output_dim)}"
-            )
-        return rows
-
-    def _check_cache(self, cache: Any, kind: type, **shapes: tuple[int, ...]) -> None:
-        """Raise unless ``cache`` is what forward of this layer returns.
-
-        Kernels trust these arrays, so a wrong one could make them read memory that is not theirs.
-
-        Parameters
-        ----------
-        cache : object
-            What came.
-        kind : type
-            The NamedTuple it must be.
-        **shapes : tuple of int
-            Shapes of a row of its arrays, by their names.
-        """
-        whence = f"the {kind.__name__} that forward of this layer returned"
-        if not isinstance(cache, kind):
-            raise ArgumentTypeError(f"argument 'cache' must be {whence}, got {describe(cache)}")
-        rows = math.prod(cache.leading)  # type: ignore[attr-defined]
-        for name, shape in shapes.items():
-            array = getattr(cache, name)
-            dtype = np.int32 if name == "nodes" else self._dtype
-            if array.shape != (rows, *shape) or array.dtype != dtype:
-                raise ShapeError(
-                    f"argument 'cache' must be {whence}, with '{name}' of shape {(rows, *shape)} "
-                    f"and dtype {np.dtype(dtype)}, got {describe(array)}"
-                )
+        return self._upstream_rows(dy, leading, self.config.output_dim)
 
 
 def _is_ready(array: Any, dtype: np.dtype[Any]) -> bool:

@@ -1,6 +1,7 @@
-"""What a training loop needs beside a layer: losses, optimizers, clipping, schedules.
+"""What a training loop needs beside a layer, and a loop that resumes after anything.
 
-Everything takes and returns plain arrays, so that a loop is written out where it is used::
+Losses, optimizers, clipping and schedules take and return plain arrays, so that a loop can be
+written out where it is used; `Trainer` is one with checkpoints and a history::
 
     optimizer = AdamW(layer.params, lr=1e-3)
     for step in range(steps):
@@ -21,6 +22,7 @@ from fffcpu.training.losses import (
 )
 from fffcpu.training.optimizers import SGD, Adam, AdamW, clip_gradients
 from fffcpu.training.schedules import constant, cosine, one_cycle_triangle, warmup
+from fffcpu.training.trainer import Trainer, TrainerSettings
 
 __all__ = [
     "SGD",
@@ -28,6 +30,8 @@ __all__ = [
     "AdamW",
     "LocalAdam",
     "LocalSGD",
+    "Trainer",
+    "TrainerSettings",
     "clip_gradients",
     "constant",
     "cosine",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fffcpu.config import IGNORED_LABEL
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 from fffcpu.inputs import as_real_array
 
@@ -24,9 +25,6 @@ __all__ = [
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
 ]
-
-IGNORED_LABEL = -100
-"""The label of a position that counts neither in the loss nor in its gradient."""
 
 
 def softmax_cross_entropy(

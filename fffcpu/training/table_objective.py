@@ -22,7 +22,14 @@ from fffcpu.training.losses import (
 )
 from fffcpu.training.trainer import Moment, StepResult
 
-__all__ = ["Scaling", "TableObjective", "block_rows", "dense_rows", "figures_of"]
+__all__ = [
+    "Scaling",
+    "TableObjective",
+    "block_rows",
+    "dense_rows",
+    "deviations",
+    "figures_of",
+]
 
 Array = NDArray[Any]
 
@@ -114,9 +121,7 @@ class Scaling(NamedTuple):
         variance = squares / (seen or 1.0)
         if by == "table":
             variance = np.full(width, variance.mean())
-        scale = np.sqrt(variance)
-        scale[scale == 0.0] = 1.0  # of a column that never changes
-        return cls(mean, scale)
+        return cls(mean, deviations(mean, variance))
 
     def apply(self, rows: Array, dtype: DTypeLike) -> Array:
         """Return scaled rows, of a layer's dtype."""
@@ -124,6 +129,17 @@ class Scaling(NamedTuple):
         scaled = scaled - self.mean.astype(dtype)
         scaled *= (1.0 / self.scale).astype(dtype)
         return scaled
+
+
+def deviations(mean: Array, variance: Array) -> Array:
+    """Return standard deviations to divide by: 1 where numbers never change.
+
+    A column of one number may have a variance of a few roundings of its mean; so has one whose
+    changes float32, in which layers compute, cannot tell apart.
+    """
+    scale: Array = np.sqrt(variance)
+    scale[scale <= np.finfo(np.float32).eps * np.abs(mean)] = 1.0
+    return scale
 
 
 class TableObjective:

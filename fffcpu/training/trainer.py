@@ -16,6 +16,7 @@ promised.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import json
@@ -34,7 +35,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.checkpoints.native import write_atomically
+from fffcpu.checkpoints.native import TEMPORARY, write_atomically
 from fffcpu.config import check_flag, check_integer, check_number
 from fffcpu.errors import ArgumentError, CheckpointError
 from fffcpu.training.optimizers import clip_gradients
@@ -60,6 +61,24 @@ _NAME = re.compile(r"checkpoint-(\d{10})\.safetensors")
 
 HISTORY = "history.jsonl"
 """Name of the history in the folder of a run."""
+
+
+@dataclasses.dataclass
+class _Mean:
+    """A mean of numbers that come one by one."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, number: float) -> None:
+        """Take a number in."""
+        self.total += number
+        self.count += 1
+
+    @property
+    def value(self) -> float:
+        """The mean of at least one number."""
+        return self.total / self.count
 
 
 class Moment(NamedTuple):
@@ -225,8 +244,9 @@ class Trainer:
     step : int
         Steps made so far.
     history : list of dict
-        A line for each evaluation so far: step, seconds, lr, the mean loss of the steps since the
-        line before, and the figures. The folder holds the same lines.
+        A line for each evaluation of a `run`, those before it was resumed included: step, seconds,
+        lr, the mean loss of the steps since the line before, and the figures, None for what is not
+        finite. The folder holds the same lines.
     """
 
     def __init__(
@@ -256,9 +276,10 @@ class Trainer:
         self._best_params: dict[str, Array] = {}
         self._since_best = 0
         self._usage: dict[str, Array] = {}
-        self._losses: list[float] = []  # since the last line of the history
-        self._norms: list[float] = []
+        self._losses, self._norms = _Mean(), _Mean()  # since the last line of the history
+        self._recent: collections.deque[float] = collections.deque(maxlen=100)  # for the bar
         self._evaluated_at = 0  # the step of the last evaluation
+        self._figures: dict[str, float] = {}
         self._stop_requested = False
         self._bar_rows, self._bar_started = 0, 0.0
 
@@ -284,6 +305,9 @@ class Trainer:
         """
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._cut_history()
+            for half_written in self.folder.glob(TEMPORARY):
+                half_written.unlink()
         started = time.monotonic() - self._spent
         saved_at = time.monotonic()
         with self._signals(), self._bar() as bar:
@@ -309,26 +333,29 @@ class Trainer:
         if self.settings.keep_best and self._best_params:
             for name, array in self.objective.params.items():
                 array[...] = self._best_params[name]
+        figures = self._best if self.settings.keep_best else self._figures
         return Outcome(
-            self.step, self._spent, dict(self._best), self._has_stopped_early(), self._usage
+            self.step, self._spent, dict(figures), self._has_stopped_early(), self._usage
         )
 
     def _make_step(self) -> tuple[StepResult, float]:
         """Make one step; return what came of its batch, and the learning rate."""
         fraction, rate = self._fraction(), self._rate()
         rng = np.random.default_rng((self.settings.seed, self.step))
-        result = self.objective.step(Moment(self.step, fraction, rng))
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told below
+            result = self.objective.step(Moment(self.step, fraction, rng))
         if not math.isfinite(result.loss):
             raise FloatingPointError(
                 f"the loss is {result.loss} at step {self.step}; "
                 "a smaller learning rate or clipped gradients may help"
             )
         if self.settings.max_norm is not None:
-            self._norms.append(clip_gradients(result.grads, self.settings.max_norm))
+            self._norms.add(clip_gradients(result.grads, self.settings.max_norm))
         usage = {"usage": result.usage} if getattr(self.optimizer, "takes_usage", False) else {}
         self.optimizer.step(result.grads, lr=rate, **usage)
         self.step += 1
-        self._losses.append(result.loss)
+        self._losses.add(result.loss)
+        self._recent.append(result.loss)
         self._count(result.usage)
         return result, rate
 
@@ -365,11 +392,11 @@ class Trainer:
         if hasattr(self.optimizer, "bring_up_to_date"):
             self.optimizer.bring_up_to_date()
         figures = self.objective.evaluate()
-        self._evaluated_at = self.step
+        self._evaluated_at, self._figures = self.step, dict(figures)
         watched = figures.get(self.settings.watch)
         best = self._best.get(self.settings.watch)
         sign = 1.0 if self.settings.higher_is_better else -1.0
-        if watched is None or best is None or sign * (watched - best) > 0:
+        if watched is None or best is None or math.isnan(best) or sign * (watched - best) > 0:
             self._best, self._since_best = dict(figures), 0
             if self.settings.keep_best:
                 self._best_params = {
@@ -384,12 +411,16 @@ class Trainer:
     def _note(self, rate: float, figures: Mapping[str, float]) -> None:
         """Add a line to the history."""
         line: dict[str, Any] = {"step": self.step, "seconds": round(self._spent, 3), "lr": rate}
-        if self._losses:
-            line["train_loss"] = math.fsum(self._losses) / len(self._losses)
-        if self._norms:
-            line["gradient_norm"] = math.fsum(self._norms) / len(self._norms)
+        if self._losses.count:
+            line["train_loss"] = self._losses.value
+        if self._norms.count:
+            line["gradient_norm"] = self._norms.value
         line.update(figures)
-        self._losses, self._norms = [], []
+        line = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in line.items()
+        }
+        self._losses, self._norms = _Mean(), _Mean()
         self.history.append(line)
         if self.folder is not None:
             with open(self.folder / HISTORY, "a", encoding="utf-8") as file:
@@ -418,8 +449,7 @@ class Trainer:
             return
         self._bar_rows += result.rows
         rows = self._bar_rows / max(1e-9, time.monotonic() - self._bar_started)
-        recent = self._losses[-100:] or [result.loss]
-        words = {"loss": f"{sum(recent) / len(recent):.4f}", "lr": f"{rate:.2e}"}
+        words = {"loss": f"{sum(self._recent) / len(self._recent):.4f}", "lr": f"{rate:.2e}"}
         if self.settings.watch in self._best:
             words[f"best {self.settings.watch}"] = f"{self._best[self.settings.watch]:.4f}"
         words[f"{self._unit}/s"] = f"{rows:,.0f}"
@@ -455,6 +485,7 @@ class Trainer:
             return
         from safetensors.numpy import save_file
 
+        self.folder.mkdir(parents=True, exist_ok=True)
         arrays = {f"param.{name}": array for name, array in self.objective.params.items()}
         for prefix, group in (
             ("optimizer", self.optimizer.state_dict()),
@@ -470,8 +501,9 @@ class Trainer:
             "best": self._best,
             "since_best": self._since_best,
             "evaluated_at": self._evaluated_at,
-            "losses": self._losses,
-            "norms": self._norms,
+            "figures": self._figures,
+            "losses": dataclasses.astuple(self._losses),
+            "norms": dataclasses.astuple(self._norms),
         }
         arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         path = self.folder / f"checkpoint-{self.step:010d}.safetensors"
@@ -501,11 +533,9 @@ class Trainer:
                 warnings.warn(f"{error}; an older one is tried", RuntimeWarning, stacklevel=2)
                 continue
             self._take(path, notes, arrays)
-            self._cut_history()
             return True
         if found:
             raise CheckpointError(f"folder '{self.folder}' holds no checkpoint that is whole")
-        self._cut_history()
         return False
 
     def _take(self, path: Path, notes: dict[str, Any], arrays: dict[str, Array]) -> None:
@@ -533,8 +563,8 @@ class Trainer:
         self._best_params, self._usage = groups["best"], groups["usage"]
         self.step, self._spent = int(notes["step"]), float(notes["seconds"])
         self._best, self._since_best = notes["best"], int(notes["since_best"])
-        self._evaluated_at = int(notes["evaluated_at"])
-        self._losses, self._norms = list(notes["losses"]), list(notes["norms"])
+        self._evaluated_at, self._figures = int(notes["evaluated_at"]), notes["figures"]
+        self._losses, self._norms = _Mean(*notes["losses"]), _Mean(*notes["norms"])
 
     def _cut_history(self) -> None:
         """Drop the lines of the history that the checkpoint does not know of, and half a line."""
@@ -542,7 +572,8 @@ class Trainer:
         if path is None or not path.exists():
             return
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= self.step]
+        kept = [line for line in lines if line.endswith("\n")]
+        kept = [line for line in kept if _step_of(line) <= self._evaluated_at]
         self.history = [json.loads(line) for line in kept]
         if kept != lines:
             with write_atomically(path) as temporary:

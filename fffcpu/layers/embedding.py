@@ -1,0 +1,175 @@
+"""Embedding: a vector for each token, plus its position as scaled sines and cosines.
+
+``y[b, s] = words[id] + position_scale * table[s]``, where column 2c of the table is
+``sin(s / 10000**(2c / D))`` and column 2c + 1 the cosine of the same (arXiv 1706.03762, section
+3.5; the scale is of arXiv 2202.10447).
+
+The published table is computed in float32, position times frequency included, and so is this one,
+in float64 models too: the products lose digits as positions grow, and a better table would be
+another one.
+
+Shapes: B sequences of S positions, V tokens, D width.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fffcpu import kernels
+from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
+from fffcpu.fastbert_config import EmbeddingConfig
+from fffcpu.inputs import as_real_array
+from fffcpu.layers.layer import Part
+from fffcpu.parameters import normal
+
+__all__ = ["Embedding", "EmbeddingCache"]
+
+Array = NDArray[Any]
+
+
+class EmbeddingCache(NamedTuple):
+    """What `Embedding.forward` keeps for `Embedding.backward`."""
+
+    ids: NDArray[np.int64]
+    """The tokens (B, S)."""
+
+
+class Embedding(Part[EmbeddingConfig]):
+    """Token vectors and positions.
+
+    Parameters
+    ----------
+    vocabulary : int
+        Number of tokens V.
+    width : int
+        Width D, an even number.
+    positions : int
+        The longest sequence.
+    padding_id : int
+        The token that fills up sequences. Being looked up gives its vector no gradient.
+    dtype : {numpy.float32, numpy.float64}
+        Of parameters and outputs.
+    rng : None, int or numpy.random.Generator
+        For the initial values: ``words`` (V, D) are normal with standard deviation 0.02, that of
+        the padding 0; ``position_scale`` (1,) is 1/sqrt(D).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range or of the wrong kind.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        width: int,
+        positions: int,
+        padding_id: int = 0,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: Any = None,
+    ) -> None:
+        self._start(EmbeddingConfig(vocabulary, width, positions, padding_id, dtype=dtype), rng)
+
+    def __call__(self, ids: Any) -> Array:
+        """Return the vectors (B, S, D) of tokens, an array_like of integers of shape (B, S)."""
+        return self.forward(ids)[0]
+
+    def forward(self, ids: Any) -> tuple[Array, EmbeddingCache]:
+        """Run the layer and keep what `backward` needs, which is the tokens.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If ``ids`` are not integers from 0 to V - 1 of shape (B, S), with S from 1 to the
+            number of positions.
+        """
+        tokens = self._tokens(ids)
+        y: Array = self.params["words"][tokens]
+        y += self.params["position_scale"] * self._positions(tokens.shape[1])
+        return y, EmbeddingCache(tokens)
+
+    def backward(
+        self, dy: Any, cache: EmbeddingCache, d_words: Array | None = None
+    ) -> dict[str, Array]:
+        """Return the gradients by name.
+
+        Parameters
+        ----------
+        dy : array_like of shape (B, S, D)
+            Gradient of the loss with respect to the output.
+        cache : EmbeddingCache
+            From `forward`.
+        d_words : array of shape (V, D), optional
+            What the gradient of the words is added to, in place: that of a decoder with the same
+            weights. Without it, zeros.
+        """
+        config = self.config
+        if not isinstance(cache, EmbeddingCache):
+            raise ArgumentTypeError(
+                "argument 'cache' must be the EmbeddingCache that forward of this layer returned, "
+                f"got {describe(cache)}"
+            )
+        upstream = self._upstream_rows(dy, cache.ids.shape, config.width)
+        if d_words is None:
+            d_words = np.zeros_like(self.params["words"])
+        ids = self._tokens(cache.ids).reshape(-1)
+        looked_up = ids != config.padding_id
+        if looked_up.all():
+            kernels.choose_rows().add_rows(d_words, ids, upstream)
+        else:
+            kernels.choose_rows().add_rows(d_words, ids[looked_up], upstream[looked_up])
+        length = cache.ids.shape[1]
+        d_positions = upstream.reshape(-1, length, config.width).sum(axis=0)
+        d_scale = np.vdot(d_positions, self._positions(length)).astype(self._dtype)
+        return {"words": d_words, "position_scale": d_scale.reshape(1)}
+
+    def _tokens(self, ids: Any) -> NDArray[np.int64]:
+        """Return tokens as an array, once they are known to exist."""
+        array = as_real_array(ids, "input_ids")
+        longest, largest = self.config.positions, self.config.vocabulary - 1
+        if array.ndim != 2 or not 1 <= array.shape[1] <= longest:
+            raise ShapeError(
+                "argument 'input_ids' must have shape (batch, sequence), with a sequence of 1 to "
+                f"{longest} positions, got shape {array.shape}"
+            )
+        if array.dtype.kind not in "iu" and array.size:
+            raise ArgumentTypeError(
+                f"argument 'input_ids' must hold integers, got {describe(array)}"
+            )
+        wrong = (array < 0) | (array > largest)
+        if wrong.any():
+            place = tuple(int(index) for index in np.argwhere(wrong)[0])
+            raise ArgumentError(
+                f"argument 'input_ids' must hold integers from 0 to {largest}, "
+                f"got {array[place]} at index {place}"
+            )
+        return np.ascontiguousarray(array, np.int64)
+
+    def _positions(self, length: int) -> Array:
+        """Return the first rows of the table, in the dtype of the layer."""
+        table = _sinusoids(self.config.positions, self.config.width)
+        return table[:length].astype(self._dtype, copy=False)
+
+    def _initialise(self, std: float, rng: np.random.Generator) -> None:
+        normal(self.params["words"], std, rng)
+        self.params["words"][self.config.padding_id] = 0
+        self.params["position_scale"][...] = 1 / math.sqrt(self.config.width)
+
+
+@functools.lru_cache(maxsize=8)
+def _sinusoids(positions: int, width: int) -> NDArray[np.float32]:
+    """Return the table (positions, D), read-only; each function is rounded to float32."""
+    exponents = np.arange(0, width, 2, dtype=np.float32) * np.float32(-math.log(10000.0) / width)
+    frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
+    angles = np.arange(positions, dtype=np.float32)[:, np.newaxis] * frequencies
+    table = np.empty((positions, width), np.float32)
+    table[:, 0::2] = np.sin(angles.astype(np.float64))
+    table[:, 1::2] = np.cos(angles.astype(np.float64))
+    table.flags.writeable = False
+    return table

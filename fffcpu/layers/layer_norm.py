@@ -1,0 +1,92 @@
+"""LayerNorm: every row brought to mean 0 and variance 1, then scaled and shifted.
+
+``y = (x - mean) / sqrt(variance + eps) * scale + bias``, with mean and variance of each row
+(arXiv 1607.06450).
+
+Shapes: B rows, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fffcpu import kernels
+from fffcpu.fastbert_config import LayerNormConfig
+from fffcpu.inputs import as_rows
+from fffcpu.layers.layer import Part, empty_output
+
+__all__ = ["LayerNorm", "LayerNormCache"]
+
+Array = NDArray[Any]
+
+
+class LayerNormCache(NamedTuple):
+    """What `LayerNorm.forward` keeps for `LayerNorm.backward`."""
+
+    x: Array
+    """Input rows (B, D); the caller's own memory where no conversion was needed."""
+    moments: Array
+    """Mean and 1 / sqrt(variance + eps) of each row (B, 2)."""
+    leading: tuple[int, ...]
+    """Leading shape of the input, whose product is B."""
+
+
+class LayerNorm(Part[LayerNormConfig]):
+    """Layer norm.
+
+    Parameters
+    ----------
+    width : int
+        Width D of a row.
+    eps : float
+        What is added to the variance.
+    dtype : {numpy.float32, numpy.float64}
+        Of parameters and outputs. ``scale`` (D,) starts as 1, ``bias`` (D,) as 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range or of the wrong kind.
+    """
+
+    def __init__(self, width: int, eps: float = 1e-12, *, dtype: DTypeLike = np.float32) -> None:
+        self._start(LayerNormConfig(width, eps, dtype=dtype), None)
+
+    def __call__(self, x: Any) -> Array:
+        """Return the output (..., D) of an array_like of shape (..., D)."""
+        return self.forward(x)[0]
+
+    def forward(self, x: Any) -> tuple[Array, LayerNormCache]:
+        """Run the layer and keep what `backward` needs: x itself and two numbers a row."""
+        width = self.config.width
+        rows, leading = as_rows(x, "x", width, self._dtype)
+        y = empty_output(len(rows), width, self._dtype)
+        moments = np.empty((len(rows), 2), self._dtype)
+        scale, bias = self.params["scale"], self.params["bias"]
+        kernels.choose_rows().layer_norm(y, moments, rows, scale, bias, self.config.eps)
+        return y.reshape(*leading, width), LayerNormCache(rows, moments, leading)
+
+    def backward(self, dy: Any, cache: LayerNormCache) -> tuple[Array, dict[str, Array]]:
+        """Return ``dx`` of shape (..., D) and the gradients by name, from ``dy`` of (..., D).
+
+        Notes
+        -----
+        With ``n`` the normalised row and ``g = dy scale``:
+        ``dx = (g - mean(g) - n mean(g n)) / sqrt(variance + eps)``, ``d scale = sum of dy n``,
+        ``d bias = sum of dy`` (docs/mathematics.md derives them).
+        """
+        width = self.config.width
+        self._check_cache(cache, LayerNormCache, x=(width,), moments=(2,))
+        upstream = self._upstream_rows(dy, cache.leading, width)
+        dx = empty_output(len(upstream), width, self._dtype)
+        d_scale, d_bias = kernels.choose_rows().layer_norm_backward(
+            dx, upstream, cache.moments, cache.x, self.params["scale"]
+        )
+        return dx.reshape(*cache.leading, width), {"scale": d_scale, "bias": d_bias}
+
+    def _initialise(self, std: float, rng: np.random.Generator) -> None:
+        self.params["scale"][...] = 1
+        self.params["bias"][...] = 0

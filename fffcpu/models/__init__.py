@@ -1,0 +1,21 @@
+"""Whole networks of layers: FastBERT, the encoder with conditional feedforwards, and its heads."""
+
+from __future__ import annotations
+
+from fffcpu.fastbert_config import FastBertConfig
+from fffcpu.models.encoder import EncoderCache, FastBertEncoder
+from fffcpu.models.masked_lm import FastBertForMaskedLM, MaskedLMCache
+from fffcpu.models.sequence_classification import (
+    FastBertForSequenceClassification,
+    SequenceClassificationCache,
+)
+
+__all__ = [
+    "EncoderCache",
+    "FastBertConfig",
+    "FastBertEncoder",
+    "FastBertForMaskedLM",
+    "FastBertForSequenceClassification",
+    "MaskedLMCache",
+    "SequenceClassificationCache",
+]

@@ -1,0 +1,207 @@
+"""FastBertEncoder: the crammedBERT encoder, whose feedforwards are FastFeedForward layers.
+
+The encoder of "Exponentially Faster Language Modelling" (arXiv 2311.10770), after "Cramming"
+(arXiv 2212.14034)::
+
+    h = norm(embedding(input_ids))
+    for each layer:  h = h + attention(norm1(h));  h = h + feedforward(norm2(h))
+    hidden = final_norm(h)
+
+Shapes: B sequences of S positions, D width, A heads, V tokens; in the feedforward T trees of L
+levels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.config import check_flag
+from fffcpu.errors import ArgumentTypeError, describe
+from fffcpu.fastbert_config import FastBertConfig
+from fffcpu.layers import (
+    Dropout,
+    DropoutCache,
+    Embedding,
+    EmbeddingCache,
+    LayerNorm,
+    LayerNormCache,
+)
+from fffcpu.layers.layer import Part
+from fffcpu.models.encoder_layer import EncoderLayer, EncoderLayerCache, flattened
+from fffcpu.models.model import Model
+from fffcpu.parameters import Parameters, generator, normal
+
+__all__ = ["EncoderCache", "FastBertEncoder"]
+
+Array = NDArray[Any]
+
+
+class EncoderCache(NamedTuple):
+    """What `FastBertEncoder.forward` keeps for `FastBertEncoder.backward`."""
+
+    embedding: EmbeddingCache
+    norm: LayerNormCache
+    dropped: DropoutCache
+    layers: tuple[EncoderLayerCache, ...]
+    final_norm: LayerNormCache
+
+
+class FastBertEncoder(Model):
+    """Encoder of a FastBERT.
+
+    Parameters
+    ----------
+    config : FastBertConfig
+        What the encoder is; ``classes`` does not matter.
+    rng : None, int or numpy.random.Generator
+        For the initial values: weights and token vectors are normal with standard deviation
+        ``config.initial_std``, those of the feedforwards included; biases and the vector of the
+        padding are 0, scales of norms 1, that of the positions 1/sqrt(D).
+
+    Notes
+    -----
+    Inference holds a few arrays (B, S, D). A training step keeps, for each position, ``2 D``
+    numbers and in every layer ``8 D + A S + 2 T L``, with dropout a byte more for each that may be
+    dropped. The gradients take as much as the parameters.
+    """
+
+    def _set_up(self, config: FastBertConfig, params: Parameters) -> None:
+        super()._set_up(config, params)
+        parts = config.parts()
+
+        def own(name: str) -> tuple[Any, Parameters]:
+            return parts[name], params.part(name, parts[name].shapes())
+
+        self.embedding = Embedding._sharing(*own("encoder.embedding"))
+        self.norm = LayerNorm._sharing(*own("encoder.embedding.norm"))
+        self.layers = [EncoderLayer(config, i, params) for i in range(config.layers)]
+        self.final_norm = LayerNorm._sharing(*own("encoder.final_norm"))
+        self._drop = Dropout(config.embedding_dropout)
+
+    _encoder_only = True
+
+    @classmethod
+    def _own(cls, config: FastBertConfig) -> FastBertConfig:
+        return dataclasses.replace(config, classes=None)
+
+    def __call__(self, input_ids: Any, attention_mask: Any = None) -> Array:
+        """Run the encoder.
+
+        Parameters
+        ----------
+        input_ids : array_like of integers of shape (B, S)
+            The tokens, S at most ``config.positions``.
+        attention_mask : array_like of shape (B, S), optional
+            1 for tokens, 0 for padding; without it, all are tokens.
+
+        Returns
+        -------
+        array of shape (B, S, D)
+            The hidden states; those of padding have no meaning.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not such an array.
+        """
+        h = self.norm(self.embedding(input_ids))
+        for layer in self.layers:
+            h = layer(h, attention_mask)
+        return self.final_norm(h)
+
+    def forward(
+        self, input_ids: Any, attention_mask: Any = None, rng: Any = None
+    ) -> tuple[Array, EncoderCache]:
+        """Run the encoder and keep what `backward` needs.
+
+        Parameters
+        ----------
+        input_ids, attention_mask : array_like
+            As for a call.
+        rng : int or numpy.random.Generator, optional
+            For dropout with the rates of the config, as in fine-tuning; None drops nothing, as in
+            pretraining.
+
+        Returns
+        -------
+        hidden : array of shape (B, S, D)
+        cache : EncoderCache
+            For `backward`.
+        """
+        rng = None if rng is None else generator(rng)
+        h, embedding = self.embedding.forward(input_ids)
+        h, norm = self.norm.forward(h)
+        h, dropped = self._drop.forward(h, rng)
+        caches = []
+        for layer in self.layers:
+            h, cache = layer.forward(h, attention_mask, rng)
+            caches.append(cache)
+        hidden, final_norm = self.final_norm.forward(h)
+        return hidden, EncoderCache(embedding, norm, dropped, tuple(caches), final_norm)
+
+    def backward(
+        self,
+        d_hidden: Any,
+        cache: EncoderCache,
+        *,
+        d_words: Array | None = None,
+        row_sparse: bool = False,
+    ) -> dict[str, Any]:
+        """Return the gradients of a loss, with the routes held constant.
+
+        Parameters
+        ----------
+        d_hidden : array_like of shape (B, S, D)
+            Gradient of the loss with respect to the hidden states.
+        cache : EncoderCache
+            From `forward`.
+        d_words : array of shape (V, D), optional
+            What the gradient of the word embedding is added to, in place; see `Embedding`.
+        row_sparse : bool
+            Whether gradients of FastFeedForward layers hold only the rows of visited nodes, as
+            `fffcpu.parameters.RowGradient`.
+
+        Returns
+        -------
+        dict of str to array, or to RowGradient
+            By the names of ``params``, in their order and of their shapes.
+        """
+        check_flag("row_sparse", row_sparse)
+        if not isinstance(cache, EncoderCache):
+            raise ArgumentTypeError(
+                "argument 'cache' must be the EncoderCache that forward of this encoder returned, "
+                f"got {describe(cache)}"
+            )
+        grads: dict[str, Any] = {}
+        dh, own = self.final_norm.backward(d_hidden, cache.final_norm)
+        grads |= flattened({"encoder.final_norm": own})
+        for i in reversed(range(len(self.layers))):
+            dh, own = self.layers[i].backward(dh, cache.layers[i], row_sparse)
+            grads |= flattened({f"encoder.layers.{i}": own})
+        dh = self._drop.backward(dh, cache.dropped)
+        dh, own = self.norm.backward(dh, cache.norm)
+        grads |= flattened({"encoder.embedding.norm": own})
+        own = self.embedding.backward(dh, cache.embedding, d_words)
+        grads |= flattened({"encoder.embedding": own})
+        return {name: grads[name] for name in self.params}
+
+    def _initialise(self, std: float, rng: np.random.Generator) -> None:
+        for part in self._parts():
+            part._initialise(std, rng)
+        for layer in self.layers:
+            for name, array in layer.feedforward.params.items():
+                if name == "bias_in":
+                    array[...] = 0
+                else:
+                    normal(array, std, rng)
+
+    def _parts(self) -> Iterator[Part[Any]]:
+        """Yield all parts but the feedforwards."""
+        yield from (self.embedding, self.norm, self.final_norm)
+        for layer in self.layers:
+            yield from (layer.norm1, layer.attention, layer.norm2)

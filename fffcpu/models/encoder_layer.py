@@ -1,0 +1,124 @@
+"""EncoderLayer: attention, then a feedforward, each on normalised rows and added to what came in.
+
+``h = h + attention(norm1(h))``, then ``h = h + feedforward(norm2(h))``: "pre-norm"
+(arXiv 2002.04745).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.fastbert_config import FastBertConfig
+from fffcpu.layers import (
+    Attention,
+    AttentionCache,
+    DenseCache,
+    DenseFeedForward,
+    Dropout,
+    DropoutCache,
+    FastFeedForward,
+    LayerNorm,
+    LayerNormCache,
+    PathCache,
+)
+from fffcpu.parameters import Parameters
+
+__all__ = ["EncoderLayer", "EncoderLayerCache"]
+
+Array = NDArray[Any]
+
+
+class EncoderLayerCache(NamedTuple):
+    """What `EncoderLayer.forward` keeps for `EncoderLayer.backward`.
+
+    For each position that is ``8 D + A S`` numbers and what the feedforward keeps beside its input:
+    ``2 T L`` in a FastFeedForward, its neurons in a dense one.
+    """
+
+    norm1: LayerNormCache
+    attention: AttentionCache
+    dropped1: DropoutCache
+    norm2: LayerNormCache
+    feedforward: PathCache | DenseCache
+    dropped2: DropoutCache
+
+
+class EncoderLayer:
+    """A layer of the encoder.
+
+    Parameters
+    ----------
+    config : FastBertConfig
+        Of the model.
+    number : int
+        Which layer it is, from 0.
+    params : Parameters
+        Of the model; the layer works on the same arrays.
+    """
+
+    def __init__(self, config: FastBertConfig, number: int, params: Parameters) -> None:
+        prefix, parts = f"encoder.layers.{number}", config.parts()
+        names = ("norm1", "attention", "norm2", "feedforward")
+        configs: dict[str, Any] = {name: parts[f"{prefix}.{name}"] for name in names}
+        own = {n: params.part(f"{prefix}.{n}", configs[n].shapes()) for n in names}
+        dense = config.feedforward == "ff"
+        self.norm1 = LayerNorm._sharing(configs["norm1"], own["norm1"])
+        self.attention = Attention._sharing(configs["attention"], own["attention"])
+        self.norm2 = LayerNorm._sharing(configs["norm2"], own["norm2"])
+        self.feedforward: FastFeedForward | DenseFeedForward = (
+            DenseFeedForward if dense else FastFeedForward
+        )._sharing(configs["feedforward"], own["feedforward"])
+        self._attention_dropout = config.attention_dropout
+        self._drop = Dropout(config.dropout)
+
+    def __call__(self, h: Array, mask: Any) -> Array:
+        """Return the output (B, S, D), written over ``h``."""
+        h += self.attention(self.norm1(h), mask)
+        h += self.feedforward(self.norm2(h))
+        return h
+
+    def forward(
+        self, h: Array, mask: Any, rng: np.random.Generator | None
+    ) -> tuple[Array, EncoderLayerCache]:
+        """Run the layer, with dropout if there is an ``rng``; ``h`` stays as it is."""
+        x, norm1 = self.norm1.forward(h)
+        dropout = self._attention_dropout if rng is not None else 0.0
+        y, attention = self.attention.forward(x, mask, dropout, rng)
+        y, dropped1 = self._drop.forward(y, rng)
+        y += h
+        x, norm2 = self.norm2.forward(y)
+        z, feedforward = self.feedforward.forward(x)
+        z, dropped2 = self._drop.forward(z, rng)
+        z += y
+        return z, EncoderLayerCache(norm1, attention, dropped1, norm2, feedforward, dropped2)
+
+    def backward(
+        self, dh: Array, cache: EncoderLayerCache, row_sparse: bool
+    ) -> tuple[Array, dict[str, Any]]:
+        """Return the gradient of the input and those of the parameters, by the layer's names."""
+        dy = self._drop.backward(dh, cache.dropped2)
+        dx, feedforward = self._feedforward_backward(dy, cache.feedforward, row_sparse)
+        dx, norm2 = self.norm2.backward(dx, cache.norm2)
+        dx += dh
+        dy = self._drop.backward(dx, cache.dropped1)
+        dz, attention = self.attention.backward(dy, cache.attention)
+        dz, norm1 = self.norm1.backward(dz, cache.norm1)
+        dz += dx
+        grads = {"norm1": norm1, "attention": attention, "norm2": norm2}
+        return dz, flattened({**grads, "feedforward": feedforward})
+
+    def _feedforward_backward(
+        self, dy: Array, cache: Any, row_sparse: bool
+    ) -> tuple[Array, dict[str, Any]]:
+        if isinstance(self.feedforward, FastFeedForward):
+            return self.feedforward.backward(dy, cache, row_sparse)
+        return self.feedforward.backward(dy, cache)
+
+
+def flattened(grads: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return gradients of parts, by ``part.name``."""
+    return {f"{part}.{name}": g for part, own in grads.items() for name, g in own.items()}

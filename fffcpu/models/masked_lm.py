@@ -1,0 +1,177 @@
+"""FastBertForMaskedLM: the encoder, and a decoder that says which token a position held.
+
+``logits = hidden words^T``, with the words of the embedding ("tied", arXiv 1608.05859) and no bias.
+The loss is the mean cross-entropy over the labelled positions, and only for those is the decoder
+computed.
+
+Shapes: B sequences of S positions, M labelled ones in all, D width, V tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu import kernels
+from fffcpu.config import IGNORED_LABEL
+from fffcpu.errors import ArgumentTypeError, describe
+from fffcpu.fastbert_config import FastBertConfig
+from fffcpu.models.encoder import EncoderCache, FastBertEncoder
+from fffcpu.models.model import Model
+from fffcpu.models.targets import class_labels
+from fffcpu.parameters import Parameters
+
+__all__ = ["FastBertForMaskedLM", "MaskedLMCache"]
+
+Array = NDArray[Any]
+
+
+class MaskedLMCache(NamedTuple):
+    """What `FastBertForMaskedLM.forward` keeps for `FastBertForMaskedLM.backward`."""
+
+    encoder: EncoderCache
+    """What the encoder keeps."""
+    positions: NDArray[np.intp]
+    """Which of the B S positions are labelled (M,)."""
+    hidden: Array
+    """Their hidden states (M, D)."""
+    d_logits: Array
+    """The gradient of their logits (M, V), which takes the place of the logits."""
+
+
+class FastBertForMaskedLM(Model):
+    """FastBERT with a masked language model's head.
+
+    Parameters
+    ----------
+    config : FastBertConfig
+        What the model is; ``classes`` does not matter.
+    rng : None, int or numpy.random.Generator
+        For the initial values; see `FastBertEncoder`.
+
+    Attributes
+    ----------
+    encoder : FastBertEncoder
+        The encoder, with the same arrays.
+
+    Notes
+    -----
+    A training step keeps ``M V`` numbers beside those of the encoder, and takes ``V D`` for the
+    gradient of the words. A call makes logits for all positions, ``B S V`` numbers.
+
+    Examples
+    --------
+    >>> from fffcpu.models import FastBertConfig, FastBertForMaskedLM
+    >>> config = FastBertConfig(100, 16, 2, 2, feedforward_size=1, depth=3, positions=8)
+    >>> model = FastBertForMaskedLM(config, rng=0)
+    >>> model([[5, 7, 9]]).shape
+    (1, 3, 100)
+    >>> loss, cache = model.forward([[5, 3, 9]], labels=[[-100, 7, -100]])
+    >>> sorted(model.backward(cache)) == sorted(model.params)
+    True
+    """
+
+    encoder: FastBertEncoder
+
+    def _set_up(self, config: FastBertConfig, params: Parameters) -> None:
+        super()._set_up(config, params)
+        self.encoder = FastBertEncoder._sharing(config, params)
+
+    @classmethod
+    def _own(cls, config: FastBertConfig) -> FastBertConfig:
+        return dataclasses.replace(config, classes=None)
+
+    def __call__(self, input_ids: Any, attention_mask: Any = None) -> Array:
+        """Run the model.
+
+        Parameters
+        ----------
+        input_ids : array_like of integers of shape (B, S)
+            The tokens, S at most ``config.positions``.
+        attention_mask : array_like of shape (B, S), optional
+            1 for tokens, 0 for padding; without it, all are tokens.
+
+        Returns
+        -------
+        array of shape (B, S, V)
+            Logits of the tokens at all positions.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not such an array.
+        """
+        hidden = self.encoder(input_ids, attention_mask)
+        logits: Array = hidden.reshape(-1, self.config.width) @ self._words.T
+        return logits.reshape(*hidden.shape[:2], self.config.vocabulary)
+
+    def forward(
+        self, input_ids: Any, attention_mask: Any = None, *, labels: Any, rng: Any = None
+    ) -> tuple[float, MaskedLMCache]:
+        """Return the loss, and what `backward` needs.
+
+        Parameters
+        ----------
+        input_ids, attention_mask : array_like
+            As for a call.
+        labels : array_like of integers of shape (B, S)
+            The tokens that were there, or -100 where there is nothing to guess.
+        rng : int or numpy.random.Generator, optional
+            For dropout with the rates of the config; None drops nothing, as in pretraining.
+
+        Returns
+        -------
+        loss : float
+            Mean cross-entropy over the labelled positions; 0 if there are none.
+        cache : MaskedLMCache
+            For `backward`.
+        """
+        hidden, encoder = self.encoder.forward(input_ids, attention_mask, rng)
+        wanted = class_labels(labels, hidden.shape[:2], self.config.vocabulary).reshape(-1)
+        positions = np.flatnonzero(wanted != IGNORED_LABEL)
+        rows = hidden.reshape(-1, self.config.width)[positions]
+        logits = rows @ self._words.T
+        loss = kernels.choose_rows().cross_entropy(logits, wanted[positions])
+        return loss, MaskedLMCache(encoder, positions, rows, logits)
+
+    def backward(self, cache: MaskedLMCache, *, row_sparse: bool = False) -> dict[str, Any]:
+        """Return the gradients of the loss, with the routes held constant.
+
+        Parameters
+        ----------
+        cache : MaskedLMCache
+            From `forward`.
+        row_sparse : bool
+            Whether gradients of FastFeedForward layers hold only the rows of visited nodes, as
+            `fffcpu.parameters.RowGradient`.
+
+        Returns
+        -------
+        dict of str to array, or to RowGradient
+            By the names of ``params``, in their order and of their shapes.
+        """
+        if not isinstance(cache, MaskedLMCache):
+            raise ArgumentTypeError(
+                "argument 'cache' must be the MaskedLMCache that forward of this model returned, "
+                f"got {describe(cache)}"
+            )
+        batch, length = cache.encoder.embedding.ids.shape
+        d_hidden = np.zeros((batch * length, self.config.width), self._dtype)
+        d_hidden[cache.positions] = cache.d_logits @ self._words
+        return self.encoder.backward(
+            d_hidden.reshape(batch, length, self.config.width),
+            cache.encoder,
+            d_words=cache.d_logits.T @ cache.hidden,
+            row_sparse=row_sparse,
+        )
+
+    @property
+    def _words(self) -> Array:
+        """The decoder's weights (V, D)."""
+        return self.params["encoder.embedding.words"]
+
+    def _initialise(self, std: float, rng: np.random.Generator) -> None:
+        self.encoder._initialise(std, rng)
