@@ -66,7 +66,8 @@ class Meaning:
             )
         if bool(self.classes) == (self.task == "regression"):
             raise ArgumentError(
-                "argument 'classes' must be given, but for regression, "
+                "argument 'classes' must be given for classification and multilabel, and not for "
+                "regression, "
                 f"got {describe(self.classes)} for {self.task}"
             )
 
@@ -183,9 +184,10 @@ class Predictor:
             raise ArgumentError("only a classifier has probabilities, and this is a regression")
         scores = self.scores(x)
         if self.meaning.task == "multilabel":
-            odds = np.exp(-np.abs(scores))
-            truth: Array = np.where(scores >= 0, 1, odds) / (1 + odds)
-            return truth
+            from scipy.special import expit
+
+            chances: Array = expit(scores)
+            return chances
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(axis=-1, keepdims=True)

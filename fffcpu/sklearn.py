@@ -10,13 +10,14 @@ weight 2 does what two rows do, up to rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_flag, check_integer, check_number
+from fffcpu.config import FastFeedForwardConfig, check_flag, check_integer, check_number
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe, require_extra
 from fffcpu.fitting import (
     FitSettings,
@@ -30,7 +31,13 @@ from fffcpu.layers import FastFeedForward, LeafFeedForward
 from fffcpu.predictor import Meaning, Predictor
 from fffcpu.training import constant, cosine
 from fffcpu.training.batches import BatchOrder, split_rows
-from fffcpu.training.table_objective import Scaling, TableObjective, block_rows, dense_rows
+from fffcpu.training.table_objective import (
+    Scaling,
+    TableObjective,
+    block_rows,
+    dense_rows,
+    deviations,
+)
 from fffcpu.training.trainer import Moment, Trainer, TrainerSettings
 
 require_extra("sklearn", "sklearn")
@@ -169,6 +176,8 @@ class _Estimator(BaseEstimator):
         settings = self._settings(len(rows), x.shape[1], seed)
         if new:
             self._begin(settings, x, y, weights, rows)
+        else:
+            self._check_shape(settings)
         order = BatchOrder(rows, settings.batch_size, seed)
         objective = TableObjective(
             self._layer,
@@ -273,6 +282,18 @@ class _Estimator(BaseEstimator):
         self._layer = new_layer(settings, x.shape[1], len(self._unit), dtype)
         self._moments = None
         self._forget()
+        self.__dict__.pop(
+            "layer_", None
+        )  # an old one does not go with what is new, if training fails
+
+    def _check_shape(self, settings: FitSettings) -> None:
+        """Raise unless the parameters are those of the layer that training goes on from."""
+        for name, value in _shape_of(self._layer).items():
+            if getattr(settings, name) != value:
+                raise ArgumentError(
+                    f"argument '{name}' must be {value!r}, as of the layer to go on from, "
+                    f"got {getattr(settings, name)!r}"
+                )
 
     def _output_scaling(self, y: Array, weights: Array | None) -> tuple[Array, Array]:
         """Return what is added to outputs, empty if nothing is, and their unit (O,)."""
@@ -293,7 +314,8 @@ class _Estimator(BaseEstimator):
         self.n_iter_ += len(history)
         self.loss_curve_ += [line["train_loss"] for line in history]
         self.loss_ = self.loss_curve_[-1]
-        self.validation_scores_ += [line[self._score] for line in history if self._score in line]
+        scores = [line[self._score] for line in history if self._score in line]
+        self.validation_scores_ += [math.nan if score is None else score for score in scores]
 
     # --- Outputs ---------------------------------------------------------------------------------
 
@@ -368,17 +390,12 @@ class _Estimator(BaseEstimator):
                 f"argument 'predictor' must be for {' or '.join(cls._tasks)}, "
                 f"got one for {meaning.task}"
             )
-        shape: dict[str, Any]
-        if isinstance(layer, FastFeedForward):
-            shape = {"layer": "node", "trees": layer.config.trees}
-        elif isinstance(layer, LeafFeedForward):
-            shape = {"layer": "leaf", "leaf_width": layer.config.leaf_width}
-        else:
+        if not isinstance(layer, FastFeedForward | LeafFeedForward):
             raise ArgumentTypeError(
                 "argument 'predictor' must be of a FastFeedForward or a LeafFeedForward, "
                 f"got {describe(layer)}"
             )
-        estimator = cls(depth=layer.config.depth, **shape, **parameters)
+        estimator = cls(**_shape_of(layer), **parameters)
         estimator._take(layer, meaning)
         return estimator
 
@@ -437,7 +454,8 @@ class FFFClassifier(ClassifierMixin, _Estimator):
         From classes to factors of the weights of their rows, those of other classes being 1; or
         every class has the same weight in all. Not for several labels a row.
     warm_start : bool
-        Whether `fit` goes on from the layer there is, of the shape and the scaling that it has.
+        Whether `fit` goes on from the layer there is, whose shape the parameters must have, and
+        with its scaling.
     random_state : None, int or numpy.random.RandomState
         For initial values, batches, rows held out and the region leak.
     verbose : bool
@@ -652,6 +670,11 @@ class FFFClassifier(ClassifierMixin, _Estimator):
             by_class = compute_class_weight(
                 self.class_weight, classes=self.classes_, y=self.classes_
             )
+            if not (np.isfinite(by_class) & (by_class >= 0)).all():
+                raise ArgumentError(
+                    "argument 'class_weight' must hold finite numbers of at least 0, "
+                    f"got {describe(self.class_weight)}"
+                )
             return np.asarray(weights * by_class[numbers], np.float64)
         if self.class_weight != "balanced" or incremental:
             raise ArgumentError(
@@ -659,6 +682,7 @@ class FFFClassifier(ClassifierMixin, _Estimator):
                 f"got {describe(self.class_weight)}"
             )
         totals = np.bincount(numbers, weights, len(self.classes_))
+        totals[totals == 0] = 1.0  # of a class whose rows have no weight
         return np.asarray(weights / totals[numbers], np.float64)
 
     def _output_scaling(self, y: Array, weights: Array | None) -> tuple[Array, Array]:
@@ -767,7 +791,8 @@ class FFFRegressor(RegressorMixin, _Estimator):
     n_iter_no_change : int
         Stop after so many passes without a better one.
     warm_start : bool
-        Whether `fit` goes on from the layer there is, of the shape and the scaling that it has.
+        Whether `fit` goes on from the layer there is, whose shape the parameters must have, and
+        with its scaling.
     random_state : None, int or numpy.random.RandomState
         For initial values, batches, rows held out and the region leak.
     verbose : bool
@@ -869,9 +894,8 @@ class FFFRegressor(RegressorMixin, _Estimator):
 
     def _output_scaling(self, y: Array, weights: Array | None) -> tuple[Array, Array]:
         offset = np.average(y, axis=0, weights=weights)
-        unit = np.sqrt(np.average(np.square(y - offset), axis=0, weights=weights))
-        unit[unit == 0.0] = 1.0  # of a target that never changes
-        return offset, unit
+        variance = np.average(np.square(y - offset), axis=0, weights=weights)
+        return offset, deviations(offset, variance)
 
     def _scaled(self, y: Array) -> Array:
         return (y - self._offset) / self._unit
@@ -894,6 +918,14 @@ class FFFRegressor(RegressorMixin, _Estimator):
         super()._take(layer, meaning)
         if not meaning.offset:
             self._offset = np.zeros(len(self._unit))
+
+
+def _shape_of(layer: FastFeedForward | LeafFeedForward) -> dict[str, Any]:
+    """Return the parameters of an estimator that say what layer it is."""
+    config = layer.config
+    if isinstance(config, FastFeedForwardConfig):
+        return {"layer": "node", "depth": config.depth, "trees": config.trees}
+    return {"layer": "leaf", "depth": config.depth, "leaf_width": config.leaf_width}
 
 
 def _weights(sample_weight: Any, rows: int) -> Array | None:

@@ -179,6 +179,33 @@ def test_warm_start_goes_on():
         numbers.fit(X, NUMBERS[:, 0])
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (QUICK, {"depth": 3}, "'depth' must be 2, as of the layer to go on from, got 3"),
+        (QUICK, {"trees": 5}, "'trees' must be 4"),
+        (QUICK, LEAF | {"trees": None}, "'layer' must be 'node', .*got 'leaf'"),
+        (LEAF, {"layer": "node"}, "'layer' must be 'leaf', .*got 'node'"),
+        (LEAF, {"leaf_width": 3}, "'leaf_width' must be 8"),
+    ],
+)
+def test_training_goes_on_from_a_layer_of_the_same_shape(before, after, message):
+    learned = FFFClassifier(**before | {"max_iter": 1, "warm_start": True}).fit(X, LABELS)
+    learned.set_params(**after)
+    with pytest.raises(ArgumentError, match=message):
+        learned.fit(X, LABELS)
+    with pytest.raises(ArgumentError, match=message):
+        learned.partial_fit(X, LABELS)
+
+
+def test_what_fails_to_learn_anew_does_not_mix_old_and_new():
+    learned = regressor(max_iter=1, standardize="none").fit(SCALED, NUMBERS)
+    with pytest.raises(FloatingPointError):
+        learned.fit(SCALED * 1e200, NUMBERS + 5)
+    with pytest.raises(NotFittedError):
+        learned.predict(SCALED)
+
+
 @pytest.mark.parametrize("estimator", [classifier(), regressor(layer="leaf", trees=1)])
 def test_a_seed_gives_the_same_again_and_another_gives_another(estimator):
     y = TRUTH[:, 0]
@@ -298,6 +325,15 @@ def test_balanced_classes_count_what_their_rows_weigh():
     assert np.allclose(balanced.layer_(X), by_hand.layer_(X), rtol=1e-9)
 
 
+def test_classes_without_weight_are_passed_over():
+    weights = np.where(LABELS == "cat", 0.0, 1.0)
+    learned = classifier(class_weight="balanced").fit(X, LABELS, sample_weight=weights)
+    factors = {label: 1 / (label == LABELS).sum() for label in ("dog", "owl")}
+    by_hand = classifier(class_weight={"cat": 0.0} | factors).fit(X, LABELS)
+    assert np.allclose(learned.layer_(X), by_hand.layer_(X), rtol=1e-9)
+    assert "cat" not in learned.predict(X)
+
+
 # Inputs
 
 
@@ -369,6 +405,8 @@ def test_one_class_and_one_number():
     assert classifier(max_iter=2).fit(X, ["only"] * 120).predict(X).tolist() == ["only"] * 120
     same = regressor(max_iter=60).fit(X, np.full(120, 7.0))
     assert np.allclose(same.predict(X), 7.0, atol=0.2)
+    nothing = regressor(max_iter=2, early_stopping=True).fit(X, np.full(120, 7.0))
+    assert np.isnan(nothing.validation_scores_).tolist() == [True, True]
 
 
 # Company
@@ -567,6 +605,8 @@ def test_refuses_a_table(x, y, weights, message):
     [
         ("even", LABELS, "'class_weight' must be a mapping, None, or for fit 'balanced'"),
         (3, LABELS, "class_weight"),
+        ({"cat": -1.0}, LABELS, "'class_weight' must hold finite numbers of at least 0"),
+        ({"cat": np.inf}, LABELS, "'class_weight' must hold finite numbers of at least 0"),
         ({0: 1.0}, TRUTH, "'class_weight' must be None where a row may have several labels"),
     ],
 )
