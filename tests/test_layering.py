@@ -26,6 +26,7 @@ ORDER = (
     "lowbit",
     "data",
     "checkpoints",
+    "text",
     "kernels",
     "layers",
     "startup",

@@ -1,0 +1,9 @@
+"""Text for FastBERT: tokenizers, and files of text made into memory-mapped tokens (extra: text)."""
+
+from __future__ import annotations
+
+from fffcpu.text.corpus import Corpus, build_corpus
+from fffcpu.text.documents import find_files, read_documents
+from fffcpu.text.tokenizer import Tokenizer
+
+__all__ = ["Corpus", "Tokenizer", "build_corpus", "find_files", "read_documents"]

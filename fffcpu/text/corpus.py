@@ -1,0 +1,307 @@
+"""Corpus: documents as numbers of tokens, in files that are mapped into memory.
+
+`build_corpus` tokenises once. A folder holds the tokens of the documents to train on and of those
+held out, one after the other, each document between its start and end token::
+
+    corpus.json       what is in here, and how far a building has come
+    tokenizer.json    the tokenizer
+    training.bin      [CLS] a rose is a rose [SEP] [CLS] the second document ...
+    validation.bin    the same of the documents held out
+
+Training packs them: sequences of S tokens are cut off one after the other, whatever begins or ends
+within them, so nothing is padded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.checkpoints.native import parse_json, write_atomically
+from fffcpu.config import check_integer, check_number
+from fffcpu.errors import CheckpointError, DataError
+from fffcpu.text.documents import Piece, find_files, read_documents
+from fffcpu.text.tokenizer import TOKENIZER_FILE, Tokenizer
+
+__all__ = ["Corpus", "build_corpus"]
+
+CORPUS_FILE = "corpus.json"
+CORPUS_VERSION = 1
+PARTS = ("training", "validation")
+
+BATCH_CHARACTERS = 1 << 20
+"""About how many characters are tokenised together."""
+
+NOTED_SECONDS = 2.0
+"""Seconds between two notes of how far a building has come."""
+
+
+class Corpus(NamedTuple):
+    """Tokens of documents, memory-mapped.
+
+    Examples
+    --------
+    >>> from fffcpu.text import Corpus
+    >>> corpus = Corpus.open("corpus")                      # doctest: +SKIP
+    >>> corpus.sequences("training", 128).shape             # doctest: +SKIP
+    (31250, 128)
+    """
+
+    training: NDArray[Any]
+    """The tokens to train on, uint16 or uint32 of one axis."""
+    validation: NDArray[Any]
+    """The tokens of documents held out."""
+    tokenizer: Tokenizer
+    """What made them."""
+    documents: int
+    """How many documents there are in all."""
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Corpus:
+        """Open the folder that `build_corpus` made.
+
+        Raises
+        ------
+        CheckpointError
+            If it is no such folder, or its building has not come to an end.
+        OSError
+            If a file cannot be read.
+        """
+        place = Path(os.fsdecode(folder))
+        notes = _read_notes(place)
+        if not notes.get("complete"):
+            raise CheckpointError(
+                f"corpus '{place}' is not complete; building it again from the same files goes on "
+                "where it stopped"
+            )
+        dtype = np.dtype(notes["dtype"])
+        parts = [_mapped(place / f"{part}.bin", dtype, notes[part]) for part in PARTS]
+        return cls(parts[0], parts[1], Tokenizer.load(place), notes["documents"])
+
+    def sequences(self, part: str, length: int) -> NDArray[Any]:
+        """Return a part as packed sequences (N, S); tokens beyond the last whole one are dropped.
+
+        Parameters
+        ----------
+        part : {"training", "validation"}
+            Which documents.
+        length : int
+            Tokens of a sequence S.
+
+        Raises
+        ------
+        DataError
+            If there are not enough tokens for one.
+        """
+        tokens: NDArray[Any] = getattr(self, part)
+        count = len(tokens) // check_integer("length", length, 1)
+        if count == 0:
+            raise DataError(
+                f"the {part} part of the corpus must have at least {length} tokens, one sequence, "
+                f"got {len(tokens)}"
+            )
+        return tokens[: count * length].reshape(count, length)
+
+
+def build_corpus(
+    paths: Sequence[str | os.PathLike[str]],
+    tokenizer: Tokenizer,
+    folder: str | os.PathLike[str],
+    *,
+    validation: float = 0.02,
+    field: str = "text",
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Corpus:
+    """Tokenise documents into a folder, or go on with that where it was broken off.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Files and folders, see `fffcpu.text.find_files`.
+    tokenizer : Tokenizer
+        What to do it with.
+    folder : path
+        Made if missing. If it holds the same corpus already, that is opened.
+    validation : float
+        Which share of the documents is held out, from 0 to below 1, chosen at random.
+    field : str
+        The field of JSON lines that holds the text.
+    seed : int
+        Of that choice.
+    progress : callable, optional
+        Called with the bytes of the files that are done, and of all files.
+
+    Returns
+    -------
+    Corpus
+
+    Raises
+    ------
+    CheckpointError
+        If the folder holds another corpus.
+    DataError
+        If a file is not as it should be, or there is no text at all.
+    OSError
+        If a file cannot be read or written.
+
+    Notes
+    -----
+    Memory is bounded: a few megabytes of text are held at a time. The state is written down every
+    few seconds; after ``kill -9`` the same call goes on from there and comes to the same bytes.
+    """
+    place = Path(os.fsdecode(folder))
+    check_number("validation", validation, 0.0, 1.0)
+    check_integer("seed", seed, 0)
+    files = find_files(paths)
+    identity = {
+        "version": CORPUS_VERSION,
+        "files": [[file, os.path.getsize(file)] for file in files],
+        "tokenizer": tokenizer.fingerprint,
+        "validation": validation,
+        "field": field,
+        "seed": seed,
+    }
+    place.mkdir(parents=True, exist_ok=True)
+    notes = _start(place, identity, tokenizer)
+    if not notes["complete"]:
+        sizes = [os.path.getsize(file) for file in files]
+        with _Writer(place, notes) as writer:
+            pieces = read_documents(files, field, start=tuple(notes["next"]))
+            for batch in _batches(pieces):
+                writer.write(batch, tokenizer, validation, seed)
+                if progress:
+                    progress(sum(sizes[: batch[-1].file]), sum(sizes))
+            writer.finish()
+        if progress:
+            progress(sum(sizes), sum(sizes))
+    return Corpus.open(place)
+
+
+def _start(place: Path, identity: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the notes of a building, begun or broken off."""
+    if (place / CORPUS_FILE).exists():
+        notes = _read_notes(place)
+        for name, value in identity.items():
+            if notes.get(name) != value:
+                raise CheckpointError(
+                    f"folder '{place}' holds another corpus: '{name}' differs; take another folder"
+                )
+        return notes
+    dtype = "uint16" if tokenizer.vocabulary <= 1 << 16 else "uint32"
+    notes = {**identity, "dtype": dtype, "next": [0, 0], "documents": 0, "complete": False}
+    notes |= dict.fromkeys(PARTS, 0)
+    tokenizer.save(place / TOKENIZER_FILE)
+    _write_notes(place, notes)
+    return notes
+
+
+class _Writer:
+    """Appends documents to the files of a corpus, and notes how far it has come."""
+
+    def __init__(self, place: Path, notes: dict[str, Any]) -> None:
+        self._place, self._notes = place, notes
+        self._dtype = np.dtype(notes["dtype"])
+        self._inside = bool(notes.get("inside", False))  # a document of which a piece is written
+        self._noted_at = time.monotonic()
+        self._files: dict[str, IO[bytes]] = {}
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> _Writer:
+        for part in PARTS:
+            file = self._stack.enter_context(open(self._place / f"{part}.bin", "ab"))
+            file.truncate(self._notes[part] * self._dtype.itemsize)  # what was written since
+            self._files[part] = file
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def write(
+        self, batch: Sequence[Piece], tokenizer: Tokenizer, validation: float, seed: int
+    ) -> None:
+        """Write pieces of documents."""
+        rows = tokenizer.encode([piece.text for piece in batch], markers=False)
+        tokens: dict[str, list[int]] = {part: [] for part in PARTS}
+        for piece, row in zip(batch, rows, strict=True):
+            document = self._notes["documents"]
+            held_out = np.random.default_rng((seed, document)).random() < validation
+            into = tokens[PARTS[held_out]]
+            if row and not self._inside:
+                into.append(tokenizer.start_id)
+                self._inside = True
+            into.extend(row)
+            if piece.ends_document and self._inside:
+                into.append(tokenizer.end_id)
+                self._inside = False
+                self._notes["documents"] += 1
+        for part, numbers in tokens.items():
+            self._files[part].write(np.array(numbers, self._dtype).tobytes())
+            self._notes[part] += len(numbers)
+        self._notes["next"] = [batch[-1].file, batch[-1].number + 1]
+        self._notes["inside"] = self._inside
+        if time.monotonic() - self._noted_at > NOTED_SECONDS:
+            self._note()
+
+    def finish(self) -> None:
+        """Note that all is done."""
+        if not self._notes["documents"]:
+            raise DataError("the files must hold some text, got none")
+        self._notes["complete"] = True
+        self._note()
+
+    def _note(self) -> None:
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        _write_notes(self._place, self._notes)
+        self._noted_at = time.monotonic()
+
+
+def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
+    """Yield pieces, some megabyte of them together."""
+    batch: list[Piece] = []
+    characters = 0
+    for piece in pieces:
+        batch.append(piece)
+        characters += len(piece.text) + 64  # so that empty ones count too
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _mapped(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    """Return a file's tokens, mapped into memory."""
+    size = path.stat().st_size
+    if size != count * dtype.itemsize:
+        raise CheckpointError(
+            f"file '{path}' is damaged: must have {count * dtype.itemsize} bytes, got {size}"
+        )
+    if count == 0:  # an empty file cannot be mapped
+        return np.empty(0, dtype)
+    return np.memmap(path, dtype, "r", shape=(count,))
+
+
+def _read_notes(place: Path) -> dict[str, Any]:
+    path = place / CORPUS_FILE
+    if not path.exists():
+        raise CheckpointError(f"folder '{place}' must hold a corpus, got no '{CORPUS_FILE}'")
+    notes = parse_json(path.read_text(encoding="utf-8"), f"file '{path}'")
+    if not isinstance(notes, dict) or notes.get("version") != CORPUS_VERSION:
+        raise CheckpointError(f"file '{path}' is no corpus of this version of fffcpu")
+    return notes
+
+
+def _write_notes(place: Path, notes: dict[str, Any]) -> None:
+    with write_atomically(place / CORPUS_FILE) as temporary:
+        temporary.write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")

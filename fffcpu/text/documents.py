@@ -1,0 +1,153 @@
+"""Documents of text from files and folders, a piece at a time.
+
+A ``.txt`` file is one document. In a file of JSON lines (``.jsonl``) each line is one: an object
+with a field of text. Both may be gzipped (``.gz``). Long documents come in pieces, so that no file
+has to fit into memory.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from fffcpu.data.files import locate, open_file
+from fffcpu.errors import DataError
+
+__all__ = ["Piece", "find_files", "read_documents"]
+
+KINDS = (".txt", ".jsonl")
+"""Endings of files of text; each may be followed by ``.gz``."""
+
+PIECE = 1 << 16
+"""About how many characters of a document come at a time."""
+
+
+class Piece(NamedTuple):
+    """A piece of a document."""
+
+    file: int
+    """The number of its file."""
+    number: int
+    """Its own number in that file, from 0."""
+    text: str
+    """What it holds."""
+    ends_document: bool
+    """Whether the document ends with it."""
+
+
+def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Return the files of text among paths and in folders, those of a folder sorted by name.
+
+    Raises
+    ------
+    DataError
+        If a file is of another kind, or there is none in a folder.
+    FileNotFoundError
+        If a path does not exist.
+    """
+    files: list[str] = []
+    for path in paths:
+        place = Path(os.fsdecode(path))
+        if not place.is_dir():
+            place.stat()
+            if not _is_text(place):
+                raise DataError(f"{locate(str(place))}: must end with {_endings()}")
+            files.append(str(place))
+            continue
+        found = sorted(str(file) for file in place.rglob("*") if file.is_file() and _is_text(file))
+        if not found:
+            raise DataError(f"folder '{place}' must hold files ending with {_endings()}, got none")
+        files.extend(found)
+    return files
+
+
+def read_documents(
+    files: Sequence[str], field: str = "text", *, start: tuple[int, int] = (0, 0)
+) -> Iterator[Piece]:
+    """Read the documents of files in pieces.
+
+    Parameters
+    ----------
+    files : sequence of str
+        From `find_files`.
+    field : str
+        The field of a JSON line that holds the text.
+    start : (int, int)
+        The file and the number of the piece to begin with, to go on where a reading was broken off.
+
+    Yields
+    ------
+    Piece
+        Each file ends with a piece that ends a document.
+
+    Raises
+    ------
+    DataError
+        If a line is no JSON object, or has no such field.
+    OSError
+        If a file cannot be read.
+
+    Warns
+    -----
+    UserWarning
+        If a file is not UTF-8 everywhere. What is not becomes U+FFFD, which tokenizers drop.
+    """
+    for number in range(start[0], len(files)):
+        skipped = start[1] if number == start[0] else 0
+        with open_file(files[number]) as opened:
+            stream = io.TextIOWrapper(opened.content, encoding="utf-8-sig", errors="replace")
+            lines = ".jsonl" in Path(files[number]).suffixes
+            pieces = _lines(stream, files[number], field) if lines else _pieces(stream)
+            told = False
+            for index, (text, ends) in enumerate(pieces):
+                if not told and "\ufffd" in text:
+                    warnings.warn(
+                        f"{locate(files[number])}: is not UTF-8 everywhere; some characters are "
+                        "left out",
+                        stacklevel=2,
+                    )
+                    told = True
+                if index >= skipped:
+                    yield Piece(number, index, text, ends)
+
+
+def _pieces(stream: IO[str]) -> Iterator[tuple[str, bool]]:
+    """Yield a document's pieces, each of whole lines unless a line is long."""
+    held = ""
+    while line := stream.readline(PIECE):
+        if held and len(held) + len(line) > PIECE:
+            yield held, False
+            held = ""
+        held += line
+    yield held, True
+
+
+def _lines(stream: IO[str], path: str, field: str) -> Iterator[tuple[str, bool]]:
+    """Yield the documents of JSON lines."""
+    for number, line in enumerate(stream, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{locate(path, f'line {number}')}: must be JSON ({error})") from error
+        text = value.get(field) if isinstance(value, dict) else None
+        if not isinstance(text, str):
+            raise DataError(
+                f"{locate(path, f'line {number}')}: must be an object with text in '{field}'"
+            )
+        yield text, True
+
+
+def _is_text(path: Path) -> bool:
+    name = path.name.lower().removesuffix(".gz")
+    return name.endswith(KINDS)
+
+
+def _endings() -> str:
+    return ", ".join(KINDS) + f" (or these with .gz, such as {KINDS[0]}.gz)"

@@ -1,0 +1,257 @@
+"""Tokenizer: Hugging Face's ``tokenizers`` with the special tokens that FastBERT needs.
+
+Whatever a ``tokenizer.json`` says of templates, truncation and padding is left aside, so that all
+tokenizers are used in one way::
+
+    encode(["a rose"])                  [CLS] a rose [SEP]
+    encode(["a rose"], markers=False)   a rose
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from fffcpu.checkpoints.native import write_atomically
+from fffcpu.config import check_integer
+from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe, require_extra
+
+__all__ = ["TOKENIZER_FILE", "Tokenizer"]
+
+TOKENIZER_FILE = "tokenizer.json"
+"""Its name in the folder of a model."""
+
+SPECIAL_TOKENS = MappingProxyType(
+    {
+        "padding": ("[PAD]", "<pad>"),
+        "unknown": ("[UNK]", "<unk>"),
+        "start": ("[CLS]", "<cls>", "<s>"),
+        "end": ("[SEP]", "<sep>", "</s>"),
+        "mask": ("[MASK]", "<mask>"),
+    }
+)
+"""The special tokens, and the names under which vocabularies have them; new ones get the first."""
+
+
+class Tokenizer:
+    """Turns text into numbers of tokens and back.
+
+    Parameters
+    ----------
+    definition : str
+        The content of a ``tokenizer.json``.
+
+    Attributes
+    ----------
+    padding_id, unknown_id, start_id, end_id, mask_id : int
+        Numbers of the special tokens.
+    fingerprint : str
+        Tells tokenizers apart.
+
+    Raises
+    ------
+    CheckpointError
+        If it is no definition of a tokenizer, or lacks a special token.
+    MissingExtraError
+        If the package ``tokenizers`` is missing.
+
+    Examples
+    --------
+    >>> from fffcpu.text import Tokenizer
+    >>> tokenizer = Tokenizer.train(["a rose is a rose"] * 2, vocabulary=40)
+    >>> ids = tokenizer.encode(["A rose"])[0]
+    >>> [tokenizer.token(number) for number in ids]
+    ['[CLS]', 'a', 'rose', '[SEP]']
+    >>> tokenizer.decode(ids)
+    'a rose'
+    """
+
+    padding_id: int
+    unknown_id: int
+    start_id: int
+    end_id: int
+    mask_id: int
+
+    def __init__(self, definition: str) -> None:
+        backend = require_extra("tokenizers", "text").Tokenizer
+        try:
+            self._backend, self._plain = (backend.from_str(definition) for _ in range(2))
+        except Exception as error:  # the package raises no narrower kind
+            raise CheckpointError(f"must define a tokenizer, but is damaged: {error}") from error
+        for part in (self._backend, self._plain):
+            part.no_truncation()
+            part.no_padding()
+        # Text that happens to hold "[MASK]" must not become the special token.
+        self._plain.encode_special_tokens = True
+        for meaning, names in SPECIAL_TOKENS.items():
+            found = [self._backend.token_to_id(name) for name in names]
+            numbers = [number for number in found if number is not None]
+            if not numbers:
+                wanted = " or ".join(repr(name) for name in names)
+                raise CheckpointError(f"must have a token {wanted} for {meaning}, got none")
+            setattr(self, f"{meaning}_id", numbers[0])
+        self._definition = definition
+        self.fingerprint = hashlib.sha256(definition.encode()).hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        return f"<Tokenizer: {self.vocabulary:,} tokens, {self.fingerprint}>"
+
+    def __reduce__(self) -> tuple[type[Tokenizer], tuple[str]]:
+        return type(self), (self._definition,)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are."""
+        return int(self._backend.get_vocab_size())
+
+    # --- Making, loading, saving -----------------------------------------------------------------
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocabulary: int = 32768,
+        *,
+        lowercase: bool = True,
+        progress: bool = False,
+    ) -> Tokenizer:
+        """Train a WordPiece tokenizer, as BERT has it.
+
+        Parameters
+        ----------
+        texts : iterable of str
+            Read once; what is kept of them is how often each word occurs.
+        vocabulary : int
+            The most tokens it may have, special ones included.
+        lowercase : bool
+            Whether capitals and accents are dropped.
+        progress : bool
+            Whether to show the progress of the training.
+
+        Raises
+        ------
+        ArgumentError
+            If there is no text, or the vocabulary has no room for special tokens and letters.
+
+        References
+        ----------
+        "Japanese and Korean voice search", Schuster and Nakajima, 2012.
+        """
+        library: Any = require_extra("tokenizers", "text")
+        check_integer("vocabulary", vocabulary, 16)
+        specials = [names[0] for names in SPECIAL_TOKENS.values()]
+        backend = library.Tokenizer(library.models.WordPiece(unk_token="[UNK]"))
+        backend.normalizer = library.normalizers.BertNormalizer(lowercase=lowercase)
+        backend.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+        backend.decoder = library.decoders.WordPiece()
+        trainer = library.trainers.WordPieceTrainer(
+            vocab_size=vocabulary,
+            special_tokens=specials,
+            limit_alphabet=max(8, vocabulary // 8),
+            show_progress=progress,
+        )
+        backend.train_from_iterator(_strings(texts), trainer)
+        if backend.get_vocab_size() <= len(specials):
+            raise ArgumentError("argument 'texts' must hold some text, got none")
+        return cls(backend.to_str())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
+        """Load a ``tokenizer.json``, or that in a folder.
+
+        Raises
+        ------
+        CheckpointError
+            If it is no such file.
+        OSError
+            If it cannot be read.
+        """
+        place = Path(os.fsdecode(path))
+        place = place / TOKENIZER_FILE if place.is_dir() else place
+        try:
+            return cls(place.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"file '{place}' is damaged: it is not UTF-8") from error
+        except CheckpointError as error:
+            raise CheckpointError(f"file '{place}' {error}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the tokenizer to a file, or as ``tokenizer.json`` to a folder.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        place = Path(os.fsdecode(path))
+        place = place / TOKENIZER_FILE if place.is_dir() else place
+        with write_atomically(place) as temporary:
+            temporary.write_text(self._definition, encoding="utf-8")
+
+    # --- Using -----------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        length: int | None = None,
+        *,
+        markers: bool = True,
+        special: bool = False,
+    ) -> list[list[int]]:
+        """Turn texts into numbers of tokens.
+
+        Parameters
+        ----------
+        texts : sequence of str
+        length : int, optional
+            The most tokens of a text, markers included; what is beyond is dropped.
+        markers : bool
+            Whether a start and an end token are put around each text.
+        special : bool
+            Whether the names of special tokens in the texts, such as ``"[MASK]"``, mean them.
+
+        Returns
+        -------
+        list of list of int
+
+        Raises
+        ------
+        ArgumentTypeError, ArgumentError
+            If something is not text, or the length leaves no room for a token.
+        """
+        around = 2 if markers else 0
+        room = None if length is None else check_integer("length", length, around + 1) - around
+        backend = self._backend if special else self._plain
+        # What the batch call returns beside the numbers is not wanted, and takes most of its time.
+        found = backend.encode_batch_fast(list(_strings(texts)), add_special_tokens=False)
+        rows = [encoding.ids[:room] for encoding in found]
+        return [[self.start_id, *row, self.end_id] for row in rows] if markers else rows
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text that tokens stand for, without the special ones."""
+        return str(self._backend.decode([int(number) for number in ids]))
+
+    def token(self, number: int) -> str:
+        """Return a token's name.
+
+        Raises
+        ------
+        ArgumentError
+            If there is no such token.
+        """
+        check_integer("number", number, 0, self.vocabulary - 1)
+        return str(self._backend.id_to_token(int(number)))
+
+
+def _strings(texts: Iterable[Any]) -> Iterator[str]:
+    """Yield texts, checked."""
+    if isinstance(texts, str):
+        raise ArgumentTypeError(f"argument 'texts' must hold texts, got one: {describe(texts)}")
+    for text in texts:
+        if not isinstance(text, str):
+            raise ArgumentTypeError(f"argument 'texts' must hold texts, got {describe(text)}")
+        yield text
