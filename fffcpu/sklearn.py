@@ -274,6 +274,8 @@ class _Estimator(BaseEstimator):
         self, settings: FitSettings, x: Any, y: Array, weights: Array | None, rows: Rows
     ) -> None:
         """Make a new layer, and find the scaling of its inputs and outputs."""
+        # If training fails, an old layer is not left beside the new scaling.
+        self.__dict__.pop("layer_", None)
         self._scaling = Scaling.of(x, rows, settings.standardize, weights)
         self._offset, self._unit = self._output_scaling(
             y[rows], None if weights is None else weights[rows]
@@ -282,9 +284,6 @@ class _Estimator(BaseEstimator):
         self._layer = new_layer(settings, x.shape[1], len(self._unit), dtype)
         self._moments = None
         self._forget()
-        self.__dict__.pop(
-            "layer_", None
-        )  # an old one does not go with what is new, if training fails
 
     def _check_shape(self, settings: FitSettings) -> None:
         """Raise unless the parameters are those of the layer that training goes on from."""
