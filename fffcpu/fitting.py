@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.config import (
     DenseFeedForwardConfig,
@@ -46,9 +46,13 @@ __all__ = [
     "SCHEDULES",
     "FitSettings",
     "Fitted",
+    "backward_options",
     "check_rows",
     "evaluate",
     "fit",
+    "forward_options",
+    "new_layer",
+    "new_optimizer",
 ]
 
 Array = NDArray[Any]
@@ -340,7 +344,7 @@ def fit(
             f"got {len(table.x)} rows in all; with a validation of 0 none are held out"
         )
     targets, offset, unit = _targets(table, training)
-    layer = _layer(settings, table.x.shape[1], _outputs(table))
+    layer = new_layer(settings, table.x.shape[1], _outputs(table))
     scaling = Scaling.of(table.x, training, settings.standardize)
     order = BatchOrder(training, settings.batch_size, settings.seed)
     objective = TableObjective(
@@ -350,14 +354,14 @@ def fit(
         order,
         validation,
         scaling=scaling,
-        forward_options=_forward_options(settings),
-        backward_options=_backward_options(settings, layer),
+        forward_options=forward_options(settings),
+        backward_options=backward_options(settings, layer),
     )
     # Of a regression the loss: there may be no R2, where targets never change.
     watch = "validation_accuracy" if table.classes else "validation_loss"
     trainer = Trainer(
         objective,
-        _optimizer(settings, layer),
+        new_optimizer(settings, layer),
         TrainerSettings(
             steps=settings.epochs * order.steps_per_epoch,
             lr=settings.peak_rate,
@@ -411,7 +415,9 @@ def evaluate(
             f"got {table.classes}"
         )
     rows = np.arange(len(table.x)) if rows is None else rows
-    return figures_of(lambda block: predictor.scores(table.x[block]), table.y, rows)
+    return figures_of(
+        lambda block: predictor.scores(table.x[block]), table.y, rows, width=table.x.shape[1]
+    )
 
 
 def check_rows(table: Table, progress: bool | None = None) -> None:
@@ -484,9 +490,11 @@ def _targets(table: Table, training: NDArray[np.int64]) -> tuple[Array, Array, A
     return ((y - offset) / unit).astype(np.float32), offset, unit
 
 
-def _layer(settings: FitSettings, inputs: int, outputs: int) -> Any:
+def new_layer(
+    settings: FitSettings, inputs: int, outputs: int, dtype: DTypeLike = np.float32
+) -> Any:
     """Return an untrained layer."""
-    options: dict[str, Any] = {"rng": settings.seed}
+    options: dict[str, Any] = {"rng": settings.seed, "dtype": dtype}
     if settings.activation is not None:
         options["activation"] = settings.activation
     if settings.layer == "node":
@@ -496,8 +504,8 @@ def _layer(settings: FitSettings, inputs: int, outputs: int) -> Any:
     return DenseFeedForward(inputs, outputs, settings.width, **options)
 
 
-def _optimizer(settings: FitSettings, layer: Any) -> Any:
-    """Return the optimizer over a layer's parameters."""
+def new_optimizer(settings: FitSettings, layer: Any) -> Any:
+    """Return an optimizer over a layer's parameters."""
     params, rate, decay = layer.params, settings.peak_rate, settings.decay
     local = settings.local_batch_size or max(1, settings.batch_size >> settings.depth)
     if settings.optimizer == "adamw":
@@ -511,7 +519,8 @@ def _optimizer(settings: FitSettings, layer: Any) -> Any:
     return SGD(params, rate, momentum=settings.momentum, weight_decay=decay)
 
 
-def _forward_options(settings: FitSettings) -> Callable[[Moment], dict[str, Any]] | None:
+def forward_options(settings: FitSettings) -> Callable[[Moment], dict[str, Any]] | None:
+    """Return what a step's forward takes beside the rows."""
     if settings.layer != "leaf":
         return None
     return lambda moment: {
@@ -521,9 +530,10 @@ def _forward_options(settings: FitSettings) -> Callable[[Moment], dict[str, Any]
     }
 
 
-def _backward_options(
+def backward_options(
     settings: FitSettings, layer: Any
 ) -> Callable[[Moment], dict[str, Any]] | None:
+    """Return what a step's backward takes beside the gradient."""
     if settings.layer == "leaf":
         linear = settings.hardening_schedule == "linear"
         return lambda moment: {

@@ -33,10 +33,11 @@ class Meaning:
 
     Parameters
     ----------
-    task : {"classification", "regression"}
-        Whether outputs are scores of classes, or numbers.
+    task : {"classification", "multilabel", "regression"}
+        Whether outputs are scores of classes, of which a row has one; of labels, of which it may
+        have several or none; or numbers.
     classes : tuple of str or of int
-        The class of each output, for classification.
+        The class or label of each output, but for regression.
     features : tuple of str, optional
         Names of the input columns.
     target : tuple of str, optional
@@ -58,13 +59,15 @@ class Meaning:
     offset: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.task not in ("classification", "regression"):
+        if self.task not in ("classification", "multilabel", "regression"):
             raise ArgumentError(
-                f"argument 'task' must be classification or regression, got {describe(self.task)}"
+                "argument 'task' must be classification, multilabel or regression, "
+                f"got {describe(self.task)}"
             )
-        if bool(self.classes) != (self.task == "classification"):
+        if bool(self.classes) == (self.task == "regression"):
             raise ArgumentError(
-                "argument 'classes' must be given for classification, and not for regression, "
+                "argument 'classes' must be given for classification and multilabel, and not for "
+                "regression, "
                 f"got {describe(self.classes)} for {self.task}"
             )
 
@@ -140,7 +143,7 @@ class Predictor:
         self.meaning = meaning
 
     def predict(self, x: Any) -> Array:
-        """Return the class of each row, or the numbers that are predicted.
+        """Return the class of each row, which labels it has, or the numbers that are predicted.
 
         Parameters
         ----------
@@ -151,12 +154,15 @@ class Predictor:
         -------
         array of shape (...,) or (..., O)
             For classification labels, strings or integers; of two equal scores the first class
-            wins. For regression numbers, with the last axis dropped if there is one target.
+            wins. For several labels a row 1 where a score is above 0, else 0. For regression
+            numbers, with the last axis dropped if there is one target.
         """
         scores = self.scores(x)
         if self.meaning.task == "classification":
             labels: Array = np.asarray(self.meaning.classes)[scores.argmax(axis=-1)]
             return labels
+        if self.meaning.task == "multilabel":
+            return (scores > 0).astype(np.int64)
         return scores[..., 0] if scores.shape[-1] == 1 else scores
 
     def scores(self, x: Any) -> Array:
@@ -167,16 +173,21 @@ class Predictor:
         return scores
 
     def probabilities(self, x: Any) -> Array:
-        """Return softmax of the scores (..., O): each class's probability.
+        """Return each class's probability (..., O): softmax of the scores, or for labels sigmoid.
 
         Raises
         ------
         ArgumentError
             If this is not a classifier.
         """
-        if self.meaning.task != "classification":
+        if self.meaning.task == "regression":
             raise ArgumentError("only a classifier has probabilities, and this is a regression")
         scores = self.scores(x)
+        if self.meaning.task == "multilabel":
+            from scipy.special import expit
+
+            chances: Array = expit(scores)
+            return chances
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(axis=-1, keepdims=True)

@@ -23,7 +23,9 @@ def blocks(page, language="python"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/index.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/tutorial.md", "docs/index.md", "docs/sklearn.md"]
+)
 def test_the_code_of_a_page_runs(page, tmp_path):
     code = "\n".join(blocks(page))
     assert code

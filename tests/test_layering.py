@@ -36,6 +36,7 @@ ORDER = (
     "fitting",
     "pretraining",
     "finetuning",
+    "sklearn",
     "diagnosis",
     "onnx_dense",
     "timing",

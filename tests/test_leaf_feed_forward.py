@@ -161,6 +161,24 @@ def test_hardening_lowers_entropy():
     assert after.entropies.sum() < 0.8 * before.entropies.sum()
 
 
+def test_each_row_may_have_its_own_part_in_the_hardening_loss():
+    layer = LeafFeedForward(6, 3, 3, 4, rng=0, dtype=np.float64)
+    rng = np.random.default_rng(0)
+    x, dy, parts = rng.standard_normal((2, 5, 6)), np.zeros((2, 5, 3)), rng.random((2, 5))
+    parts[0, 2] = 0
+    _, cache = layer.forward(x)
+    _, found = layer.backward(dy, cache, hardening=parts)
+    expected = {name: np.zeros_like(grad) for name, grad in found.items()}
+    for place, part in np.ndenumerate(parts):
+        _, alone = layer.forward(x[place][np.newaxis])
+        _, grads = layer.backward(np.zeros((1, 3)), alone, hardening=float(part))
+        for name, grad in grads.items():
+            expected[name] += grad / 10
+    for name, grad in found.items():
+        np.testing.assert_allclose(grad, expected[name], rtol=1e-10, atol=1e-14)
+    assert found["gate_weights"].any()
+
+
 def test_saturated_gates_have_no_entropy_gradient():
     layer = LeafFeedForward(2, 1, 1, 1, rng=0)
     layer.params["gate_weights"][...] = 100
@@ -310,6 +328,10 @@ def test_a_wrong_hardening_is_an_error():
     y, cache = layer.forward(rng_rows(2))
     with pytest.raises(ArgumentError, match="'hardening' must be a number of at least 0, got -1"):
         layer.backward(y, cache, hardening=-1)
+    with pytest.raises(ShapeError, match=r"'hardening' must be .* \(2,\), one for each row"):
+        layer.backward(y, cache, hardening=[1.0, 1.0, 1.0])
+    with pytest.raises(ArgumentError, match="'hardening' must hold finite numbers"):
+        layer.backward(y, cache, hardening=[1.0, -1.0])
 
 
 @pytest.mark.parametrize(

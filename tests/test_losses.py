@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fffcpu.training import mean_squared_error, softmax_cross_entropy
+from fffcpu.training import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 
 SEEDS = st.integers(0, 2**32 - 1)
 LEADING = st.lists(st.integers(1, 3), max_size=2).map(tuple)
@@ -240,3 +240,143 @@ def test_squared_error_of_an_empty_batch(shape):
 def test_squared_error_says_what_is_wrong(predictions, targets, error, message):
     with pytest.raises(error, match=message):
         mean_squared_error(predictions, targets)
+
+
+# Sigmoid cross-entropy
+
+
+@st.composite
+def logits_and_truth(draw):
+    """Float64 logits (..., O) and targets of the same shape from 0 to 1."""
+    rng = np.random.default_rng(draw(SEEDS))
+    shape = (*draw(LEADING), draw(st.integers(1, 4)))
+    return rng.normal(scale=3.0, size=shape), rng.choice([0.0, 0.3, 1.0], shape)
+
+
+@settings(deadline=None, max_examples=50)
+@given(logits_and_truth())
+def test_sigmoid_cross_entropy_is_its_definition_and_the_gradient_its_difference(case):
+    logits, truth = case
+    loss, comp = sigmoid_cross_entropy(logits, truth)
+    p = 1 / (1 + np.exp(-logits))
+    assert loss == pytest.approx(-(truth * np.log(p) + (1 - truth) * np.log1p(-p)).mean())
+    ref = finite_differences(lambda z: sigmoid_cross_entropy(z, truth)[0], logits)
+    np.testing.assert_allclose(comp, ref, rtol=0, atol=1e-9)
+
+
+def test_two_classes_are_one_label():
+    z = np.random.default_rng(0).normal(size=7)
+    truth = np.arange(7) % 2
+    loss, dlogits = sigmoid_cross_entropy(z[:, np.newaxis], truth[:, np.newaxis] == 1)
+    ref_loss, ref = softmax_cross_entropy(np.column_stack([np.zeros(7), z]), truth)
+    assert loss == pytest.approx(ref_loss, rel=1e-12)
+    np.testing.assert_allclose(dlogits[:, 0], ref[:, 1], rtol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_sigmoid_cross_entropy_is_stable_and_keeps_the_dtype(dtype):
+    logits = np.array([[3e4, -3e4], [-3e4, 3e4]], dtype)
+    logits.flags.writeable = False
+    loss, dlogits = sigmoid_cross_entropy(logits, [[True, False], [True, False]])
+    assert loss == pytest.approx(1.5e4, rel=1e-3)
+    assert dlogits.dtype == dtype
+    np.testing.assert_array_equal(dlogits, [[0, 0], [-0.25, 0.25]])
+
+
+def test_sigmoid_cross_entropy_of_an_empty_batch():
+    loss, dlogits = sigmoid_cross_entropy(np.empty((0, 3), np.float32), np.empty((0, 3)))
+    assert loss == 0.0
+    assert (dlogits.shape, dlogits.dtype) == ((0, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets", "error", "message"),
+    [
+        (np.ones((2, 3)), np.ones((3, 2)), ValueError, r"'targets' must be .* as logits"),
+        (np.ones((2, 3)), np.full((2, 3), 1.5), ValueError, "'targets' must hold numbers from 0"),
+        (np.ones((2, 3)), np.full((2, 3), np.nan), ValueError, "'targets' must hold numbers from"),
+        (np.ones((1, 1)), [["yes"]], TypeError, "'targets' must hold real numbers"),
+    ],
+)
+def test_sigmoid_cross_entropy_says_what_is_wrong(logits, targets, error, message):
+    with pytest.raises(error, match=message):
+        sigmoid_cross_entropy(logits, targets)
+
+
+# Weights
+
+LOSSES = {
+    softmax_cross_entropy: lambda rng: rng.integers(0, 3, 6),
+    sigmoid_cross_entropy: lambda rng: rng.random((6, 3)),
+    mean_squared_error: lambda rng: rng.normal(size=(6, 3)),
+}
+
+
+@settings(deadline=None, max_examples=20)
+@pytest.mark.parametrize("loss_of", LOSSES)
+@given(seed=SEEDS)
+def test_a_weight_is_a_repetition(loss_of, seed):
+    rng = np.random.default_rng(seed)
+    outputs, targets, weights = rng.normal(size=(6, 3)), LOSSES[loss_of](rng), rng.integers(0, 4, 6)
+    weights[rng.integers(6)] = 2
+    rows = np.repeat(np.arange(6), weights)
+    loss, gradient = loss_of(outputs, targets, weights)
+    assert loss == pytest.approx(loss_of(outputs[rows], targets[rows])[0], rel=1e-12)
+    assert loss == pytest.approx(loss_of(outputs, targets, weights * 7.5)[0], rel=1e-12)
+    ref = finite_differences(lambda z: loss_of(z, targets, weights)[0], outputs)
+    np.testing.assert_allclose(gradient, ref, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("loss_of", LOSSES)
+def test_a_row_without_weight_is_not_read(loss_of):
+    rng = np.random.default_rng(0)
+    outputs, targets = rng.normal(size=(6, 3)), LOSSES[loss_of](rng)
+    outputs[4] = [np.nan, np.inf, 0.0]
+    with np.errstate(invalid="ignore"):
+        loss, gradient = loss_of(outputs, targets, [1, 1, 1, 1, 0, 1])
+    rest = np.array([0, 1, 2, 3, 5])
+    ref_loss, ref = loss_of(outputs[rest], targets[rest])
+    assert loss == pytest.approx(ref_loss, rel=1e-12)
+    np.testing.assert_allclose(gradient[rest], ref, rtol=1e-12)
+    assert not gradient[4].any()
+
+
+@pytest.mark.parametrize("loss_of", LOSSES)
+def test_no_weight_at_all_gives_no_loss_and_no_gradient(loss_of):
+    rng = np.random.default_rng(0)
+    outputs, targets = rng.normal(size=(6, 3)).astype(np.float32), LOSSES[loss_of](rng)
+    loss, gradient = loss_of(outputs, targets, np.zeros(6))
+    assert loss == 0.0
+    assert gradient.dtype == np.float32
+    np.testing.assert_array_equal(gradient, np.zeros((6, 3)))
+
+
+def test_rows_ignored_have_no_part_in_the_whole():
+    loss, dlogits = softmax_cross_entropy(LOGITS, LABELS, [1.0, 100.0, 3.0])
+    ref_loss, ref = softmax_cross_entropy([LOGITS[0]] + [LOGITS[2]] * 3, [2, 1, 1, 1])
+    assert loss == pytest.approx(ref_loss, rel=1e-12)
+    np.testing.assert_allclose(dlogits[0], ref[0], rtol=1e-12)
+    assert not dlogits[1].any()
+
+
+@pytest.mark.parametrize("loss_of", LOSSES)
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        (np.ones(5), ValueError, r"'weights' must be an array of shape \(6,\), one weight for"),
+        (np.ones((6, 1)), ValueError, r"got an array of shape \(6, 1\)"),
+        (-np.ones(6), ValueError, "'weights' must hold finite numbers of at least 0"),
+        (np.full(6, np.inf), ValueError, "'weights' must hold finite numbers of at least 0"),
+        (["a"] * 6, TypeError, "'weights' must hold real numbers"),
+    ],
+)
+def test_losses_say_what_is_wrong_with_weights(loss_of, weights, error, message):
+    rng = np.random.default_rng(0)
+    with pytest.raises(error, match=message):
+        loss_of(rng.normal(size=(6, 3)), LOSSES[loss_of](rng), weights)
+
+
+@pytest.mark.parametrize("loss_of", [sigmoid_cross_entropy, mean_squared_error])
+def test_a_single_number_has_no_row_to_weigh(loss_of):
+    with pytest.raises(ValueError, match="'weights' must be None for a single number"):
+        loss_of(1.0, 1.0, 1.0)

@@ -25,6 +25,8 @@ REGRESSION = Predictor(
     Meaning("regression", features=FEATURES, target=("price",), offset=(10.0,)),
 )
 
+LABELS = Predictor(LAYER, Meaning("multilabel", ("red", "big"), target=("what",)))
+
 
 @pytest.fixture
 def predict(tmp_path, capsys):
@@ -80,6 +82,8 @@ def test_numbers_keep_their_shape_and_their_offset(predict):
     [
         (CLASSIFIER, (), "answer"),
         (CLASSIFIER, ("--what", "probabilities"), "no,yes"),
+        (LABELS, (), "red,big"),
+        (LABELS, ("--what", "probabilities"), "red,big"),
         (REGRESSION, (), "price"),
         (LAYER, (), "y0,y1"),
     ],

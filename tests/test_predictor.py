@@ -48,9 +48,25 @@ def test_a_regression_adds_its_offset_and_drops_a_single_axis():
         predictor.probabilities(X)
 
 
+def test_labels_of_which_a_row_may_have_several():
+    layer = FastFeedForward(4, 3, depth=2, rng=0)
+    predictor = Predictor(layer, Meaning("multilabel", ("red", "big", "old")))
+    found = predictor.predict(X)
+    assert found.dtype == np.int64
+    assert np.array_equal(found, layer(X) > 0)
+    assert {0, 1} == set(found.ravel().tolist())
+    expected = 1 / (1 + np.exp(-layer(X).astype(np.float64)))
+    assert np.allclose(predictor.probabilities(X), expected, rtol=1e-5)
+    layer.params["weights_out"][...] *= 1e6
+    sure = predictor.probabilities(X)
+    assert np.isfinite(sure).all()
+    assert (sure.min(), sure.max()) == (0.0, 1.0)
+
+
 @pytest.mark.parametrize(
     "predictor",
     [
+        Predictor(FastFeedForward(4, 2, depth=2, rng=0), Meaning("multilabel", ("red", "big"))),
         classifier(features=("a", "b", "ç", 'd"'), target=("animal",)),
         classifier((3, 5, 11)),
         classifier().__class__(
@@ -62,7 +78,7 @@ def test_a_regression_adds_its_offset_and_drops_a_single_axis():
             Meaning("classification", ("x", "y", "z")),
         ),
     ],
-    ids=["names", "numbers", "regression", "quantized"],
+    ids=["labels", "names", "numbers", "regression", "quantized"],
 )
 def test_files_remember_everything(predictor, tmp_path):
     path = tmp_path / "model.safetensors"
@@ -130,6 +146,7 @@ def test_the_note_is_ordinary_metadata_of_an_ordinary_file(tmp_path):
     [
         (("ranking", ("a",)), ArgumentError),
         (("classification",), ArgumentError),
+        (("multilabel",), ArgumentError),
         (("regression", ("a",)), ArgumentError),
     ],
 )

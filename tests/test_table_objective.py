@@ -6,14 +6,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 
 from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward
 from fffcpu.errors import ArgumentError, ShapeError
-from fffcpu.training import mean_squared_error, softmax_cross_entropy, table_objective
+from fffcpu.training import (
+    mean_squared_error,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+    table_objective,
+)
 from fffcpu.training.batches import BatchOrder
 from fffcpu.training.table_objective import (
     Scaling,
     TableObjective,
+    block_rows,
     deviations,
     figures_of,
 )
@@ -147,6 +154,85 @@ def test_figures_do_not_depend_on_the_blocks(block, rows):
         assert np.isclose(numbers["r2"], 1 - residual / total)
     else:
         assert np.isnan(numbers["r2"])
+
+
+WEIGHTS = np.random.default_rng(5).integers(1, 4, 30).astype(float)
+REPEATED = np.repeat(ALL, WEIGHTS.astype(int))
+TARGETS = {
+    "classes": LABELS,
+    "labels": np.random.default_rng(6).random((30, 3)) < 0.5,
+    "numbers": np.random.default_rng(7).standard_normal((30, 3)),
+}
+
+
+@given(by=st.sampled_from(["columns", "table"]), block=st.integers(1, 50))
+def test_scaling_with_weights_is_that_of_repeated_rows(by, block):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table_objective, "EVALUATED_ROWS", block)
+        found = Scaling.of(X, ALL[:20], by, WEIGHTS)
+    expected = Scaling.of(X, REPEATED[REPEATED < 20], by)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_a_step_with_weights_is_one_of_repeated_rows(kind):
+    layer = FastFeedForward(5, 3, depth=2, trees=2, dtype=np.float64, rng=0)
+    y, moment = TARGETS[kind], Moment(0, 0.0, np.random.default_rng(0))
+    found = TableObjective(layer, X, y, BatchOrder(30, 30), weights=WEIGHTS).step(moment)
+    expected = TableObjective(layer, X, y, BatchOrder(REPEATED, len(REPEATED))).step(moment)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-12)
+    for name, grad in found.grads.items():
+        np.testing.assert_allclose(grad, expected.grads[name], rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@given(block=st.integers(1, 40))
+def test_figures_with_weights_are_those_of_repeated_rows(kind, block):
+    outputs = np.random.default_rng(1).standard_normal((30, 3))
+    y = TARGETS[kind]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table_objective, "EVALUATED_ROWS", block)
+        found = figures_of(lambda rows: outputs[rows], y, ALL, WEIGHTS)
+    assert found == pytest.approx(figures_of(lambda rows: outputs[rows], y, REPEATED), rel=1e-10)
+    if kind == "labels":
+        loss, _ = sigmoid_cross_entropy(outputs[REPEATED], y[REPEATED])
+        right = ((outputs > 0) == y).all(axis=1)[REPEATED].mean()
+        assert found == pytest.approx({"loss": loss, "accuracy": right}, rel=1e-10)
+
+
+def test_an_evaluation_weighs_its_rows():
+    layer = DenseFeedForward(5, 3, 4, rng=0)
+    objective = TableObjective(layer, X, LABELS, BatchOrder(30, 8), ALL, weights=WEIGHTS)
+    right = (layer(X).argmax(axis=1) == LABELS)[REPEATED].mean()
+    assert objective.evaluate()["validation_accuracy"] == pytest.approx(right)
+
+
+def test_sparse_tables_give_the_bits_of_dense_ones():
+    dense = np.where(X > 0.5, X, 0)
+    layer = FastFeedForward(5, 3, depth=2, trees=2, rng=0)
+    moment = Moment(1, 0.0, np.random.default_rng(0))
+    results = []
+    for table in (dense, sparse.csr_matrix(dense), sparse.csr_array(dense)):
+        scaling = Scaling.of(table, ALL, "columns")
+        objective = TableObjective(layer, table, LABELS, BatchOrder(30, 8), ALL, scaling=scaling)
+        step = objective.step(moment)
+        grads = [grad.tobytes() for grad in step.grads.values()]
+        results.append((step.loss, grads, objective.evaluate()))
+    assert results[0] == results[1] == results[2]
+
+
+def test_wide_rows_are_evaluated_fewer_at_a_time(monkeypatch):
+    assert block_rows(1) == block_rows(100) == 8192
+    monkeypatch.setattr(table_objective, "EVALUATED_NUMBERS", 20)
+    assert (block_rows(5), block_rows(7), block_rows(21)) == (4, 2, 1)
+    sizes = []
+
+    def outputs(rows):
+        sizes.append(len(rows))
+        return np.zeros((len(rows), 3))
+
+    figures_of(outputs, LABELS, ALL, width=3)
+    assert sizes == [6] * 5
 
 
 def test_x_and_y_have_one_length():

@@ -215,6 +215,18 @@ def test_the_history_forgets_what_the_checkpoint_does_not_know(tmp_path):
     assert [line["step"] for line in read_history(tmp_path)] == [2, 4]
 
 
+def test_the_trainer_holds_the_history_that_the_folder_does(tmp_path):
+    alone = make(steps=6, evaluate_every=2)
+    alone.run()
+    assert [line["step"] for line in alone.history] == [2, 4, 6]
+    make(folder=tmp_path, steps=4, evaluate_every=2).run()
+    resumed = make(folder=tmp_path, steps=8, evaluate_every=2)
+    resumed.resume()
+    resumed.run()
+    assert resumed.history == read_history(tmp_path)
+    assert [line["step"] for line in resumed.history] == [2, 4, 6, 8]
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_before_its_step(tmp_path):
     objective, reference = Line(fail_at=3), Line()
     with pytest.raises(FloatingPointError, match="nan at step 3"):

@@ -118,7 +118,8 @@ def _computation(
         return predictor.scores, columns
     if options.what == "probabilities":
         return predictor.probabilities, columns
-    return predictor.predict, targets if meaning.classes else columns
+    one_label = meaning.task == "classification"
+    return predictor.predict, targets if one_label else columns
 
 
 def _results(

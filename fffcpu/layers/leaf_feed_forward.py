@@ -24,7 +24,8 @@ from fffcpu.config import (
     check_flag,
     check_number,
 )
-from fffcpu.errors import ShapeError
+from fffcpu.errors import ArgumentError, ShapeError, describe
+from fffcpu.inputs import as_real_array
 from fffcpu.kernels.vectorized import activate, activate_gradient
 from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
 from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weights, widen_weights
@@ -337,7 +338,7 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
         return self.params["leaf_weights_in"].swapaxes(0, 1).reshape(self.config.input_dim, -1)
 
     def backward(
-        self, dy: Any, cache: LeafCache, hardening: float = 0.0
+        self, dy: Any, cache: LeafCache, hardening: Any = 0.0
     ) -> tuple[Array, dict[str, Array]]:
         """Return the gradients of a loss plus the hardening loss.
 
@@ -347,8 +348,9 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
             Gradient of the loss with respect to the output.
         cache : LeafCache
             From `forward` on the rows in question.
-        hardening : float
-            Weight h of the hardening loss ``h * cache.entropies.sum()`` (section 2.3).
+        hardening : float or array_like of shape (...)
+            Weight h of the hardening loss ``h * cache.entropies.sum()`` (section 2.3), or of each
+            row's part in it, where rows have weights.
 
         Returns
         -------
@@ -368,7 +370,7 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
             logits=neurons,
             active=neurons,
         )
-        hardening = check_number("hardening", hardening, 0)
+        shares = _hardening(hardening, cache)
         upstream = self._upstream(dy, cache.leading)
         params = self.params
         mixture = cache.reach[:, cache.right.shape[1] :]
@@ -384,7 +386,7 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
         weighted = _weighted(cache.active, mixture)
         d_flat = d_logits.reshape(weighted.shape)
 
-        d_gates = self._gate_gradients(d_mixture, cache, hardening)
+        d_gates = self._gate_gradients(d_mixture, cache, shares)
         dx = d_flat @ self._side_by_side().T + d_gates @ params["gate_weights"]
         d_side_by_side = (cache.x.T @ d_flat).reshape(cache.x.shape[1], *cache.logits.shape[1:])
         grads = {
@@ -408,10 +410,12 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
             for name in self.params
         }
 
-    def _gate_gradients(self, d_mixture: Array, cache: LeafCache, hardening: float) -> Array:
-        """Return the gradient by the gates' logits (B, G)."""
+    def _gate_gradients(
+        self, d_mixture: Array, cache: LeafCache, hardening: float | Array
+    ) -> Array:
+        """Return the gradient by the gates' logits (B, G); hardening is a number or (B, 1)."""
         d_p = np.zeros_like(cache.p) if cache.hardened else _reach_gradient(d_mixture, cache)
-        if hardening:
+        if np.any(hardening):
             d_p += hardening / max(1, len(cache.p)) * _entropy_gradient(cache.p)
         if cache.flips is not None:
             d_p = np.where(cache.flips, -d_p, d_p)
@@ -489,6 +493,23 @@ class QuantizedLeafFeedForward(InferenceOnly, LeafLayer[QuantizedLeafFeedForward
             params["leaf_bias_out"],
             activation=self.config.activation,
         )
+
+
+def _hardening(hardening: Any, cache: LeafCache) -> float | Array:
+    """Return the weight of the hardening loss: a number, or one for each row (B, 1)."""
+    if np.ndim(hardening) == 0:
+        return check_number("hardening", hardening, 0)
+    weights = as_real_array(hardening, "hardening")
+    if weights.shape != cache.leading:
+        raise ShapeError(
+            f"argument 'hardening' must be a number or an array of shape {cache.leading}, one for "
+            f"each row, got {describe(weights)}"
+        )
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise ArgumentError(
+            "argument 'hardening' must hold finite numbers of at least 0, got others"
+        )
+    return weights.reshape(-1, 1).astype(cache.p.dtype)
 
 
 def _weighted(active: Array, mixture: Array) -> Array:

@@ -15,7 +15,11 @@ written out where it is used; `Trainer` is one with checkpoints and a history::
 from __future__ import annotations
 
 from fffcpu.training.local_optimizers import LocalAdam, LocalSGD
-from fffcpu.training.losses import mean_squared_error, softmax_cross_entropy
+from fffcpu.training.losses import (
+    mean_squared_error,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+)
 from fffcpu.training.optimizers import SGD, Adam, AdamW, clip_gradients
 from fffcpu.training.schedules import constant, cosine, one_cycle_triangle, warmup
 from fffcpu.training.trainer import Trainer, TrainerSettings
@@ -33,6 +37,7 @@ __all__ = [
     "cosine",
     "mean_squared_error",
     "one_cycle_triangle",
+    "sigmoid_cross_entropy",
     "softmax_cross_entropy",
     "warmup",
 ]

@@ -3,6 +3,9 @@
 Shapes: ``(..., C)`` logits of C classes with labels ``(...)``, or predictions and targets of one
 shape. Sums are taken in float64, so that the loss of a long batch of float32 rows keeps its
 digits; the gradient has the dtype of what it is the gradient of.
+
+Every loss is a mean over rows, and with ``weights`` a weighted mean: a row of weight 2 counts as
+two rows, and one of weight 0 as none.
 """
 
 from __future__ import annotations
@@ -16,14 +19,23 @@ from fffcpu.config import IGNORED_LABEL
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 from fffcpu.inputs import as_real_array
 
-__all__ = ["IGNORED_LABEL", "mean_squared_error", "softmax_cross_entropy"]
+__all__ = [
+    "IGNORED_LABEL",
+    "mean_squared_error",
+    "sigmoid_cross_entropy",
+    "softmax_cross_entropy",
+]
 
 
-def softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> tuple[float, NDArray[Any]]:
+def softmax_cross_entropy(
+    logits: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
+) -> tuple[float, NDArray[Any]]:
     """Mean cross-entropy between softmax(logits) and integer labels, and its gradient.
 
     With ``p = softmax(z)`` of one row, its label ``c`` and M labelled rows, the loss is the mean of
-    ``-log p_c`` and its gradient ``(p - onehot(c)) / M``.
+    ``-log p_c`` and its gradient ``(p - onehot(c)) / M``. With weights ``w`` that add up to W over
+    the labelled rows, the loss is the sum of ``-w log p_c / W`` and its gradient
+    ``w (p - onehot(c)) / W``.
 
     Parameters
     ----------
@@ -31,11 +43,13 @@ def softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> tuple[float, 
         Scores of C classes, of any real dtype.
     labels : array of integers of shape (...)
         From 0 to C - 1, or -100: such rows are not read, and their gradient is 0.
+    weights : array of shape (...), optional
+        Of the rows, at least 0.
 
     Returns
     -------
     loss : float
-        Mean over the labelled rows; 0 if there is none.
+        Mean over the labelled rows; 0 if there is none, or none of weight.
     dlogits : array of shape (..., C)
         Gradient of the loss, in the dtype of the logits (float64 for integers and lists).
 
@@ -44,9 +58,9 @@ def softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> tuple[float, 
     ShapeError
         If the shapes do not fit.
     ArgumentError
-        If a label is out of range.
+        If a label or a weight is out of range.
     ArgumentTypeError
-        If the logits are not real numbers or the labels not integers.
+        If logits or weights are not real numbers or the labels not integers.
 
     Notes
     -----
@@ -62,17 +76,23 @@ def softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> tuple[float, 
     labels = _label_array(labels, logits.shape)
     classes = logits.shape[-1]
     labelled = labels != IGNORED_LABEL
+    shares = None
+    if weights is not None:
+        shares = _shares(weights, labelled)
+        labelled, shares = shares > 0, shares[shares > 0]
     dlogits = np.zeros(logits.shape, logits.dtype)
     if not labelled.any():
         return 0.0, dlogits
     loss, gradient = _cross_entropy_rows(
-        logits.reshape(-1, classes)[labelled.reshape(-1)], labels[labelled].astype(np.intp)
+        logits.reshape(-1, classes)[labelled.reshape(-1)], labels[labelled].astype(np.intp), shares
     )
     dlogits[labelled] = gradient
     return loss, dlogits
 
 
-def _cross_entropy_rows(rows: NDArray[Any], labels: NDArray[np.intp]) -> tuple[float, NDArray[Any]]:
+def _cross_entropy_rows(
+    rows: NDArray[Any], labels: NDArray[np.intp], shares: NDArray[np.float64] | None
+) -> tuple[float, NDArray[Any]]:
     """Loss and gradient of labelled rows of shape (M, C); may work in the rows' memory."""
     # float16 could hold the result, but its exponentials would lose half of their few digits.
     rows = rows.astype(np.result_type(rows.dtype, np.float32), copy=False)
@@ -81,14 +101,72 @@ def _cross_entropy_rows(rows: NDArray[Any], labels: NDArray[np.intp]) -> tuple[f
     of_labels = rows[picked].astype(np.float64)
     np.exp(rows, out=rows)
     totals = rows.sum(axis=1, dtype=np.float64)
-    loss = float(np.mean(np.log(totals) - of_labels))
+    losses = np.log(totals) - of_labels
     rows /= totals[:, np.newaxis].astype(rows.dtype)
     rows[picked] -= 1.0
-    rows /= len(rows)
-    return loss, rows
+    if shares is None:
+        rows /= len(rows)
+        return float(np.mean(losses)), rows
+    rows *= shares[:, np.newaxis].astype(rows.dtype)
+    return float((losses * shares).sum()), rows
 
 
-def mean_squared_error(predictions: ArrayLike, targets: ArrayLike) -> tuple[float, NDArray[Any]]:
+def sigmoid_cross_entropy(
+    logits: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None
+) -> tuple[float, NDArray[Any]]:
+    """Mean cross-entropy between sigmoid(logits) and the truth of each label, and its gradient.
+
+    The loss of several labels a row, of which any number are true. With ``p = sigmoid(z)`` of one
+    element, its target ``t`` and n elements, the loss is the mean of
+    ``-t log p - (1 - t) log(1 - p)`` and its gradient ``(p - t) / n``.
+
+    Parameters
+    ----------
+    logits : array of shape (..., O)
+        Scores of O labels, of any real dtype.
+    targets : array of the same shape
+        True or False, or numbers from 0 to 1.
+    weights : array of shape (...), optional
+        Of the rows, at least 0; a mean over elements is then the weighted mean over rows of their
+        own means.
+
+    Returns
+    -------
+    loss : float
+        The mean; 0 if there are no elements, or none of weight.
+    dlogits : array of shape (..., O)
+        Gradient of the loss, in the dtype of the logits (float64 for integers and lists).
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not fit.
+    ArgumentError
+        If a target or a weight is out of range.
+    ArgumentTypeError
+        If an argument does not hold real numbers.
+
+    Notes
+    -----
+    The loss of an element is ``max(z, 0) - t z + log(1 + exp(-|z|))``, whose exponential is in
+    [0, 1].
+    """
+    logits = _float_array("logits", logits)
+    truth = _targets_like(targets, logits, "logits")
+    if not ((truth >= 0) & (truth <= 1)).all():
+        raise ArgumentError("argument 'targets' must hold numbers from 0 to 1, got others")
+    shares = _row_shares(weights, logits)
+    # float16 could hold the result, but its exponentials would lose half of their few digits.
+    scores = logits.astype(np.result_type(logits.dtype, np.float32), copy=False)
+    small = np.exp(-np.abs(scores))
+    losses = np.maximum(scores, 0) - scores * truth + np.log1p(small)
+    gradient = np.where(scores >= 0, 1, small) / (1 + small) - truth
+    return _mean_over_rows(losses, gradient.astype(logits.dtype, copy=False), shares)
+
+
+def mean_squared_error(
+    predictions: ArrayLike, targets: ArrayLike, weights: ArrayLike | None = None
+) -> tuple[float, NDArray[Any]]:
     """Mean over all n elements of ``(predictions - targets)**2``, and its gradient.
 
     The gradient with respect to the predictions is ``2 (predictions - targets) / n``.
@@ -100,34 +178,99 @@ def mean_squared_error(predictions: ArrayLike, targets: ArrayLike) -> tuple[floa
     targets : array of the same shape
         Of any real dtype. There is no broadcasting, since ``(B,)`` against ``(B, 1)`` would give
         B * B differences without a word.
+    weights : array of shape (...), optional
+        Of the rows of predictions (..., O), at least 0; a mean over elements is then the weighted
+        mean over rows of their own means.
 
     Returns
     -------
     loss : float
-        The mean; 0 if there are no elements.
+        The mean; 0 if there are no elements, or none of weight.
     dpredictions : array of the same shape
         Gradient of the loss, in the dtype of the predictions (float64 for integers and lists).
 
     Raises
     ------
     ShapeError
-        If the shapes differ.
+        If the shapes do not fit.
+    ArgumentError
+        If a weight is out of range.
     ArgumentTypeError
         If an argument does not hold real numbers.
     """
     predictions = _float_array("predictions", predictions)
-    targets = _float_array("targets", targets)
-    if targets.shape != predictions.shape:
+    numbers = _targets_like(targets, predictions, "predictions")
+    shares = _row_shares(weights, predictions)
+    differences = np.asarray(predictions - numbers)
+    squares = np.square(differences, dtype=np.float64)
+    return _mean_over_rows(squares, differences, shares, 2.0)
+
+
+def _mean_over_rows(
+    losses: NDArray[Any],
+    gradient: NDArray[Any],
+    shares: NDArray[np.float64] | None,
+    factor: float = 1.0,
+) -> tuple[float, NDArray[Any]]:
+    """Return the mean of elements' losses (..., O), and its gradient.
+
+    Parameters
+    ----------
+    losses : array of shape (..., O)
+        Of the elements.
+    gradient : array of shape (..., O)
+        Of each element's own loss, over ``factor``; overwritten.
+    shares : float64 array of shape (...), optional
+        Which part of the whole each row is; by default all are alike.
+    factor : float
+        Of the gradient.
+    """
+    if losses.size == 0:
+        return 0.0, gradient
+    if shares is None:
+        gradient *= factor / losses.size
+        return float(losses.mean(dtype=np.float64)), gradient
+    gradient *= (shares * (factor / losses.shape[-1]))[..., np.newaxis].astype(gradient.dtype)
+    gradient[shares == 0] = 0  # what is not finite there would be NaN
+    means = losses.mean(axis=-1, dtype=np.float64)
+    return float(np.sum(means * shares, where=shares > 0)), gradient
+
+
+def _row_shares(weights: ArrayLike | None, outputs: NDArray[Any]) -> NDArray[np.float64] | None:
+    """Return `_shares` of the rows of outputs (..., O), if there are weights."""
+    if weights is None:
+        return None
+    if outputs.ndim == 0:
+        raise ShapeError("argument 'weights' must be None for a single number, got weights")
+    return _shares(weights, np.ones(outputs.shape[:-1], bool))
+
+
+def _shares(weights: ArrayLike, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return which part of the whole each row's weight is; rows that do not count have none.
+
+    If no row has weight, all shares are 0.
+    """
+    array = as_real_array(weights, "weights")
+    if array.shape != counted.shape:
         raise ShapeError(
-            f"argument 'targets' must be an array of shape {predictions.shape}, as predictions, "
-            f"got {describe(targets)}"
+            f"argument 'weights' must be an array of shape {counted.shape}, one weight for each "
+            f"row, got {describe(array)}"
         )
-    if predictions.size == 0:
-        return 0.0, np.zeros(predictions.shape, predictions.dtype)
-    differences = np.asarray(predictions - targets.astype(predictions.dtype, copy=False))
-    loss = float(np.square(differences, dtype=np.float64).mean())
-    differences *= 2.0 / differences.size
-    return loss, differences
+    if not (np.isfinite(array) & (array >= 0)).all():
+        raise ArgumentError("argument 'weights' must hold finite numbers of at least 0, got others")
+    shares: NDArray[np.float64] = np.where(counted, array, 0).astype(np.float64)
+    return shares / (shares.sum() or 1.0)
+
+
+def _targets_like(targets: ArrayLike, outputs: NDArray[Any], name: str) -> NDArray[Any]:
+    """Return targets as an array of the outputs' shape and dtype."""
+    array = as_real_array(targets, "targets")
+    if array.shape != outputs.shape:
+        raise ShapeError(
+            f"argument 'targets' must be an array of shape {outputs.shape}, as {name}, "
+            f"got {describe(array)}"
+        )
+    return array.astype(outputs.dtype, copy=False)
 
 
 def _float_array(name: str, values: ArrayLike) -> NDArray[Any]:

@@ -252,6 +252,10 @@ class Trainer:
         Steps made so far.
     rows : int
         Rows (or tokens) they took.
+    history : list of dict
+        A line for each evaluation of a `run` and each ``settings.note_every`` steps, those before it
+        was resumed included: step, rows, seconds, lr, the mean loss of the steps since the line before, and the figures, None for what is not
+        finite. The folder holds the same lines.
     """
 
     def __init__(
@@ -270,6 +274,7 @@ class Trainer:
         self.settings = settings
         self.folder = Path(folder) if folder is not None else None
         self.step = self.rows = 0
+        self.history: list[dict[str, Any]] = []
         self._identity = json.loads(json.dumps(dict(identity or {})))
         self._unit = unit
         self._progress = progress
@@ -430,6 +435,7 @@ class Trainer:
         }
         self._losses, self._norms = _Mean(), _Mean()
         self._noted_at = self.step
+        self.history.append(line)
         if self.folder is not None:
             with open(self.folder / HISTORY, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -588,6 +594,7 @@ class Trainer:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n")]
         kept = [line for line in kept if _step_of(line) <= self._noted_at]
+        self.history = [json.loads(line) for line in kept]
         if kept != lines:
             with write_atomically(path) as temporary:
                 temporary.write_text("".join(kept), encoding="utf-8")
