@@ -21,10 +21,10 @@ from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
 from fffcpu.text import LabelledTexts, Tokenizer
 from fffcpu.training import AdamW, cosine
 from fffcpu.training.batches import BatchOrder, split_rows
-from fffcpu.training.text_objective import TextObjective
+from fffcpu.training.text_objective import TextObjective, text_figures
 from fffcpu.training.trainer import Outcome, Trainer, TrainerSettings, checkpoints
 
-__all__ = ["FinetuneSettings", "Finetuned", "finetune"]
+__all__ = ["FinetuneSettings", "Finetuned", "evaluate", "finetune"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ def finetune(
     Returns
     -------
     Finetuned
-        The model and how it came about. A regression's ``labels`` are scaled as they were given.
+        The model and how it came about.
 
     Raises
     ------
@@ -202,6 +202,24 @@ def finetune(
                 "resume it, or remove the folder to begin anew"
             )
     return Finetuned(model, trainer.run())
+
+
+def evaluate(
+    model: FastBertForSequenceClassification, tokenizer: Tokenizer, data: LabelledTexts
+) -> dict[str, float]:
+    """Return how good a model is on texts: ``loss``, and of a classifier ``accuracy``.
+
+    Raises
+    ------
+    DataError
+        If the texts have other classes than the model.
+    """
+    if data.classes != model.config.labels:
+        raise DataError(
+            f"the texts must have the model's classes {model.config.labels}, got {data.classes}"
+        )
+    tokens = tokenizer.encode(data.texts, model.config.positions)
+    return text_figures(model, tokens, data.labels, tokenizer.padding_id)
 
 
 def _identity(

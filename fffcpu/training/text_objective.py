@@ -5,7 +5,7 @@ A batch is padded to its longest text. Evaluations take texts of about one lengt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,11 +16,11 @@ from fffcpu.training.batches import BatchOrder
 from fffcpu.training.losses import softmax_cross_entropy
 from fffcpu.training.trainer import Moment, StepResult
 
-__all__ = ["TextObjective", "padded"]
+__all__ = ["TextObjective", "padded", "text_figures"]
 
 Array = NDArray[Any]
 
-EVALUATED_TEXTS = 64
+TOGETHER = 64
 """Texts that an evaluation takes at a time."""
 
 
@@ -79,8 +79,7 @@ class TextObjective:
         self._tokens, self._labels = tokens, labels
         self._order = order
         self._padding = padding_id
-        lengths = np.array([len(tokens[row]) for row in validation], np.int64)
-        self._validation = validation[np.argsort(lengths, kind="stable")]
+        self._validation = validation
 
     @property
     def params(self) -> Mapping[str, Array]:
@@ -100,22 +99,41 @@ class TextObjective:
         """Return ``validation_loss``, and of a classifier ``validation_accuracy``."""
         if not len(self._validation):
             return {}
-        outputs = np.concatenate(
-            [
-                self.model(*self._batch(self._validation[start : start + EVALUATED_TEXTS]))
-                for start in range(0, len(self._validation), EVALUATED_TEXTS)
-            ]
-        )
-        wanted = self._labels[self._validation]
-        if wanted.dtype.kind == "f":
-            return {"validation_loss": float(np.square(outputs[:, 0] - wanted).mean())}
-        return {
-            "validation_loss": softmax_cross_entropy(outputs, wanted)[0],
-            "validation_accuracy": float((outputs.argmax(axis=1) == wanted).mean()),
-        }
+        tokens = [self._tokens[row] for row in self._validation]
+        figures = text_figures(self.model, tokens, self._labels[self._validation], self._padding)
+        return {f"validation_{name}": value for name, value in figures.items()}
 
     def _batch(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return padded([self._tokens[row] for row in rows], self._padding)
+
+
+def text_figures(
+    model: Callable[[Any, Any], Array],
+    tokens: Sequence[Sequence[int]],
+    labels: Array,
+    padding_id: int,
+) -> dict[str, float]:
+    """Return how good a model is on texts: ``loss``, and of a classifier ``accuracy``.
+
+    Parameters
+    ----------
+    model : callable
+        From tokens and mask (B, S) to logits (B, C), or numbers (B, 1).
+    tokens, labels, padding_id
+        As of a `TextObjective`; at least one text.
+    """
+    order = np.argsort([len(row) for row in tokens], kind="stable")
+    outputs = np.concatenate(
+        [
+            model(*padded([tokens[row] for row in order[start : start + TOGETHER]], padding_id))
+            for start in range(0, len(order), TOGETHER)
+        ]
+    )
+    wanted = labels[order]
+    if wanted.dtype.kind == "f":
+        return {"loss": float(np.square(outputs[:, 0] - wanted).mean())}
+    right = float((outputs.argmax(axis=1) == wanted).mean())
+    return {"loss": softmax_cross_entropy(outputs, wanted)[0], "accuracy": right}
 
 
 def padded(
