@@ -54,7 +54,7 @@ def bits(model):
 @pytest.mark.slow
 def test_learns_what_neighbours_tell(corpus):
     wide = {"width": 64, "heads": 4}  # initial weights are small, and few of them hardly move
-    settings = PretrainSettings(**TINY | wide, epochs=10, lr=5e-3)
+    settings = PretrainSettings(**TINY | wide, epochs=12, lr=3e-3)
     done = pretrain(corpus, settings, progress=False)
     assert done.outcome.figures["validation_accuracy"] > 0.7
     assert done.outcome.rows >= 8 * (len(corpus.training) // 64) * 64
