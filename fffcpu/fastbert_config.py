@@ -233,6 +233,8 @@ class FastBertConfig(_PartConfig):
     """The token that fills up sequences."""
     classes: int | None = dataclasses.field(default=None, kw_only=True)
     """Outputs of a sequence classifier, 1 for a regression; None for a masked language model."""
+    labels: tuple[str, ...] | None = dataclasses.field(default=None, kw_only=True)
+    """Names of the classes, if they have any."""
     pooler: str = dataclasses.field(default="zero_index", kw_only=True)
     """How a classifier makes one vector of a sequence, one of `POOLERS`."""
     head_width: int = dataclasses.field(default=1024, kw_only=True)
@@ -266,6 +268,7 @@ class FastBertConfig(_PartConfig):
         self._set("depth", check_integer("depth", self.depth, 0, MAX_DEPTH))
         if self.classes is not None:
             self._set("classes", check_integer("classes", self.classes, 1))
+        self._set("labels", _check_labels(self.labels, self.classes))
         lows = {"layers": 0, "feedforward_size": 1, "head_width": 1}
         lows |= {"vocabulary": 1, "width": 2, "heads": 1, "positions": 1, "padding_id": 0}
         self._finish("a FastBERT", **lows)
@@ -326,7 +329,11 @@ class FastBertConfig(_PartConfig):
             for name in tables:
                 table = table.setdefault(name, {})
             table[field] = value
-        return {"model_type": "crammedBERT", "architectures": [f"Scriptable{head}"], "arch": arch}
+        values = {"model_type": "crammedBERT", "architectures": [f"Scriptable{head}"], "arch": arch}
+        if self.labels is not None:
+            values["id2label"] = {str(number): name for number, name in enumerate(self.labels)}
+            values["label2id"] = {name: number for number, name in enumerate(self.labels)}
+        return values
 
     @classmethod
     def from_dict(cls, values: Any, *, dtype: Any = "float32") -> FastBertConfig:
@@ -362,8 +369,13 @@ class FastBertConfig(_PartConfig):
         # As in the published code, no type means a dense feedforward, which has no depth.
         if fields.setdefault("feedforward", "ff") == "ff" and fields.get("depth") is None:
             fields["depth"] = 0
-        if fields.get("classes") is None and isinstance(values.get("id2label"), Mapping):
-            fields["classes"] = len(values["id2label"])
+        names = values.get("id2label")
+        if isinstance(names, Mapping):
+            if fields.get("classes") is None:
+                fields["classes"] = len(names)
+            labels = tuple(names.get(str(number)) for number in range(len(names)))
+            if len(labels) == fields["classes"] and None not in labels:
+                fields["labels"] = labels
         required = {"vocabulary", "width", "layers", "heads", "feedforward_size", "depth"}
         missing = [_FIELDS[name][0] for name in _FIELDS if name in required - fields.keys()]
         if missing:
@@ -372,6 +384,18 @@ class FastBertConfig(_PartConfig):
             return cls(**fields, dtype=dtype)
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"has an impossible field: {error}") from error
+
+
+def _check_labels(labels: Any, classes: int | None) -> tuple[str, ...] | None:
+    """Return the names of the classes of a model that has as many."""
+    if labels is None or classes is None:
+        return None
+    names = tuple(labels) if isinstance(labels, (list, tuple)) else ()
+    if len(set(names)) != classes or not all(isinstance(name, str) for name in names):
+        raise ArgumentError(
+            f"argument 'labels' must hold {classes} different names, got {describe(labels)}"
+        )
+    return names
 
 
 def _look_up(arch: Mapping[str, Any], place: str) -> Any:

@@ -173,3 +173,18 @@ def test_what_is_absent_has_its_published_meaning():
     assert FastBertConfig.from_dict(changed("num_labels", ...)).classes is None
     values = changed("num_labels", None) | {"id2label": {"0": "bad", "1": "so", "2": "good"}}
     assert FastBertConfig.from_dict(values).classes == 3
+    assert FastBertConfig.from_dict(values).labels == ("bad", "so", "good")
+
+
+def test_labels_travel_and_are_checked():
+    config = FastBertConfig(
+        10, 4, 1, 1, feedforward_size=1, classes=2, labels=["no", "yes"], positions=4
+    )
+    values = config.to_dict()
+    assert values["id2label"] == {"0": "no", "1": "yes"}
+    assert values["label2id"] == {"no": 0, "yes": 1}
+    assert FastBertConfig.from_dict(values) == config
+    assert dataclasses.replace(config, classes=None).labels is None
+    for wrong in (["no"], ["no", "no"], ["no", 1], "no"):
+        with pytest.raises(ValueError, match="argument 'labels' must hold 2 different names"):
+            dataclasses.replace(config, labels=wrong)
