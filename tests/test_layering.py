@@ -32,6 +32,7 @@ ORDER = (
     "startup",
     "predictor",
     "models",
+    "pipelines",
     "training",
     "fitting",
     "pretraining",
