@@ -369,13 +369,7 @@ class FastBertConfig(_PartConfig):
         # As in the published code, no type means a dense feedforward, which has no depth.
         if fields.setdefault("feedforward", "ff") == "ff" and fields.get("depth") is None:
             fields["depth"] = 0
-        names = values.get("id2label")
-        if isinstance(names, Mapping):
-            if fields.get("classes") is None:
-                fields["classes"] = len(names)
-            labels = tuple(names.get(str(number)) for number in range(len(names)))
-            if len(labels) == fields["classes"] and None not in labels:
-                fields["labels"] = labels
+        _read_labels(values.get("id2label"), fields)
         required = {"vocabulary", "width", "layers", "heads", "feedforward_size", "depth"}
         missing = [_FIELDS[name][0] for name in _FIELDS if name in required - fields.keys()]
         if missing:
@@ -396,6 +390,17 @@ def _check_labels(labels: Any, classes: int | None) -> tuple[str, ...] | None:
             f"argument 'labels' must hold {classes} different names, got {describe(labels)}"
         )
     return names
+
+
+def _read_labels(names: Any, fields: dict[str, Any]) -> None:
+    """Take the names of the classes, and how many there are where nothing else says so."""
+    if not isinstance(names, Mapping):
+        return
+    if fields.get("classes") is None:
+        fields["classes"] = len(names)
+    labels = tuple(names.get(str(number)) for number in range(len(names)))
+    if len(labels) == fields["classes"] and None not in labels:
+        fields["labels"] = labels
 
 
 def _look_up(arch: Mapping[str, Any], place: str) -> Any:

@@ -15,7 +15,7 @@ faster or more, and lines differ in markers as well.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from fffcpu.tree import level_start
 __all__ = [
     "SpeedUp",
     "check_plot_path",
+    "plot_history",
     "plot_prototypes",
     "plot_regions",
     "plot_speedups",
@@ -265,6 +266,57 @@ def plot_prototypes(
         axes.set_axis_off()
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def plot_history(
+    history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], title: str
+) -> None:
+    """Draw how a training went into a file: losses, learning rate and norms of gradients by step.
+
+    Parameters
+    ----------
+    history : sequence of mapping
+        Lines of a history, as `fffcpu.training.Trainer` keeps them.
+    path : path
+        Its ending gives the format.
+    title : str
+        One line over the picture.
+
+    Raises
+    ------
+    MissingExtraError
+        If the extra ``plot`` is not installed.
+    ArgumentError
+        If there is no line.
+    """
+    if not history:
+        raise ArgumentError("argument 'history' must have at least one line, got none")
+    figure = _new_figure(height=7)
+    grid = figure.add_gridspec(2, 1, height_ratios=(2.5, 1))
+    losses = figure.add_subplot(grid[0])
+    for name, style in (("train_loss", "-"), ("validation_loss", "o-")):
+        _draw_figure(losses, history, name, style, name.replace("_", " "))
+    losses.set_ylabel("loss")
+    rates = figure.add_subplot(grid[1], sharex=losses)
+    norms = rates.twinx()
+    _draw_figure(rates, history, "lr", "-", "learning rate")
+    _draw_figure(norms, history, "gradient_norm", ":", "norm of gradients", color="tab:gray")
+    rates.set_ylabel("learning rate")
+    norms.set_ylabel("norm of gradients, dotted")
+    rates.set_xlabel("step")
+    losses.grid(alpha=0.3)
+    losses.legend()
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def _draw_figure(
+    axes: Any, history: Sequence[Mapping[str, Any]], name: str, style: str, label: str, **more: Any
+) -> None:
+    """Draw one figure of a history where its lines have it."""
+    points = [(line["step"], line[name]) for line in history if line.get(name) is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), style, label=label, markersize=3, **more)
 
 
 def _new_figure(width: float = 13, height: float = 11) -> Any:

@@ -13,12 +13,28 @@ import sys
 from collections.abc import Sequence
 
 from fffcpu import __version__
-from fffcpu.cli import bench, convert, demo, info, inspection, predict, quantize, train, warmup
+from fffcpu.cli import (
+    bench,
+    convert,
+    demo,
+    finetune,
+    info,
+    inspection,
+    predict,
+    pretrain,
+    quantize,
+    train,
+    warmup,
+)
 from fffcpu.timing import WrongOutputError
 
 __all__ = ["main"]
 
-COMMANDS = (demo, train, predict, info, inspection, quantize, convert, bench, warmup)
+COMMANDS = (
+    *(demo, train, predict, info, inspection, quantize, convert),
+    *(pretrain, finetune),
+    *(bench, warmup),
+)
 
 ERRORS = (
     *(ValueError, TypeError, OSError, ImportError, MemoryError),

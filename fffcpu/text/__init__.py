@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from fffcpu.text.corpus import Corpus, build_corpus
 from fffcpu.text.documents import find_files, read_documents
+from fffcpu.text.labelled import LabelledTexts, read_labelled
 from fffcpu.text.tokenizer import Tokenizer
 
-__all__ = ["Corpus", "Tokenizer", "build_corpus", "find_files", "read_documents"]
+__all__ = [
+    "Corpus",
+    "LabelledTexts",
+    "Tokenizer",
+    "build_corpus",
+    "find_files",
+    "read_documents",
+    "read_labelled",
+]

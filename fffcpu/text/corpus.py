@@ -166,7 +166,7 @@ def build_corpus(
         "version": CORPUS_VERSION,
         "files": [[file, os.path.getsize(file)] for file in files],
         "tokenizer": tokenizer.fingerprint,
-        "validation": validation,
+        "held_out": validation,
         "field": field,
         "seed": seed,
     }

@@ -253,9 +253,10 @@ class Trainer:
     rows : int
         Rows (or tokens) they took.
     history : list of dict
-        A line for each evaluation of a `run` and each ``settings.note_every`` steps, those before it
-        was resumed included: step, rows, seconds, lr, the mean loss of the steps since the line before, and the figures, None for what is not
-        finite. The folder holds the same lines.
+        A line for each evaluation of a `run`, and for each ``settings.note_every`` steps, those
+        before it was resumed included: step, rows, seconds, lr, the mean loss of the steps since
+        the line before, and the figures, None for what is not finite. The
+        folder holds the same lines.
     """
 
     def __init__(

@@ -1,0 +1,157 @@
+"""``fffcpu finetune``: a pretrained FastBERT and labelled texts in, a classifier out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from typing import Any
+
+import fffcpu
+from fffcpu.cli.pretrain import check_folder, tell
+from fffcpu.cli.table import Commands, add_command, format_number, format_table
+from fffcpu.cli.train import work_folder
+from fffcpu.errors import CheckpointError, require_extra
+from fffcpu.fastbert_config import POOLERS
+from fffcpu.finetuning import FinetuneSettings, evaluate, finetune
+from fffcpu.training.trainer import HISTORY, Interrupted, checkpoints, read_history
+
+__all__ = ["add", "run"]
+
+DEFAULTS = FinetuneSettings()
+
+DESCRIPTION = """\
+Make a classifier of texts, or a regression, from a FastBERT that 'fffcpu pretrain' made or that was
+published, and from texts with labels.
+
+examples:
+  fffcpu finetune bert reviews.csv --out judge
+  fffcpu finetune bert reviews.jsonl --out judge --test more.jsonl --lr 5e-4
+  fffcpu finetune bert films.csv --label rating --regression --out rater
+
+data:
+  .csv     with a header; --text and --label name the columns
+  .jsonl   an object a line; --text and --label name the fields
+  Either may be gzipped (.gz). Labels are names of classes, or with --regression numbers.
+
+what comes out:
+  OUT is a folder like MODEL, with a head for the classes. 'fffcpu classify' reads it.
+
+while it trains:
+  The state goes to OUT.training every minute. Ctrl-C saves it; the same command with --resume goes
+  on, also after a crash or kill -9, to the same bits. history.jsonl there stays.
+
+The recipe is the published one for models of BERT's size. Small models learn with a larger --lr.
+"""
+
+
+def add(commands: Commands) -> argparse.ArgumentParser:
+    """Register the command."""
+    parser = add_command(commands, "finetune", "make a classifier of texts", DESCRIPTION)
+    parser.add_argument("model", metavar="MODEL", help="the folder of a pretrained model")
+    parser.add_argument("data", metavar="DATA", help="texts with labels")
+    parser.add_argument("--out", required=True, metavar="OUT", help="the folder to write")
+    parser.add_argument("--test", metavar="DATA", help="texts to test the saved model on")
+    parser.add_argument("--text", default="text", metavar="F", help="where the text is (text)")
+    parser.add_argument("--label", default="label", metavar="F", help="where the label is (label)")
+    parser.add_argument("--regression", action="store_true", help="labels are numbers to predict")
+    parser.add_argument("--resume", action="store_true", help="go on with an unfinished training")
+    parser.add_argument("--plot", metavar="FILE", help="draw the history (.png, .svg, .pdf)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--pooler",
+        choices=POOLERS,
+        default=DEFAULTS.pooler,
+        help=f"how one vector is made of a text ({DEFAULTS.pooler})",
+    )
+    numbers: tuple[tuple[str, type, str], ...] = (
+        ("epochs", int, "passes over the texts"),
+        ("batch-size", int, "texts of a step"),
+        ("lr", float, "peak learning rate"),
+        ("eps", float, "of AdamW"),
+        ("weight-decay", float, "of AdamW"),
+        ("dropout", float, "of everything that may be dropped"),
+        ("validation", float, "share of the texts held out to watch"),
+        ("seed", int, "of everything random"),
+        ("checkpoint-seconds", float, "between two checkpoints"),
+        ("keep", int, "checkpoints that are kept"),
+    )
+    for name, kind, text in numbers:
+        default = getattr(DEFAULTS, name.replace("-", "_"))
+        metavar = "N" if kind is int else "X"
+        group.add_argument(
+            f"--{name}", type=kind, default=default, metavar=metavar, help=f"{text} ({default})"
+        )
+    group.add_argument("--length", type=int, metavar="N", help="tokens of a text (the model's)")
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Fine-tune."""
+    require_extra("tokenizers", "text")
+    from fffcpu.models import FastBertForMaskedLM
+    from fffcpu.plots import check_plot_path, plot_history
+    from fffcpu.text import Tokenizer, read_labelled
+
+    names = [field.name for field in dataclasses.fields(FinetuneSettings)]
+    settings = FinetuneSettings(**{name: getattr(options, name) for name in names})
+    if options.threads is not None:
+        fffcpu.set_num_threads(options.threads)
+    if options.plot is not None:
+        check_plot_path(options.plot)
+    out, folder = check_folder(options.out), work_folder(options.out)
+    if checkpoints(folder) and not options.resume:
+        raise CheckpointError(
+            f"folder '{folder}' holds a training that is not finished; --resume goes on with it, "
+            "and without the folder a new one begins"
+        )
+    pretrained = FastBertForMaskedLM.from_pretrained(options.model)
+    tokenizer = Tokenizer.load(options.model)
+    fields = {"text": options.text, "label": options.label, "regression": options.regression}
+    data = read_labelled(options.data, **fields)
+    test = read_labelled(options.test, classes=data.classes, **fields) if options.test else None
+    kind = "numbers" if data.classes is None else f"{len(data.classes)} classes"
+    tell(f"{len(data.texts):,} texts, {kind}")
+    if options.resume:
+        found = checkpoints(folder)
+        tell(f"goes on from {found[0].name}" if found else "nothing to resume: begins anew")
+    try:
+        done = finetune(pretrained, tokenizer, data, settings, folder=folder, resume=options.resume)
+    except Interrupted as interrupted:
+        tell(f"\n{interrupted}; the same command with --resume goes on")
+        raise
+    done.model.save_pretrained(out)
+    tokenizer.save(out)
+    for path in checkpoints(folder):
+        path.unlink()
+    if options.plot is not None:
+        plot_history(read_history(folder), options.plot, f"Fine-tuning of {out.name}")
+    validation = {
+        name.removeprefix("validation_"): value for name, value in done.outcome.figures.items()
+    }
+    report = {
+        "model": str(out),
+        "history": str(folder / HISTORY),
+        "texts": len(data.texts),
+        "steps": done.outcome.steps,
+        "seconds": done.outcome.seconds,
+        "validation": validation,
+        "test": evaluate(done.model, tokenizer, test) if test else {},
+    }
+    print(json.dumps(report, indent=2) if options.json else f"{done.model!r}\n{_format(report)}")
+
+
+def _format(report: dict[str, Any]) -> str:
+    """Return the report for people."""
+    lines = [f"{report['steps']:,} steps in {format_number(report['seconds'])} s"]
+    figures = {name: report[name] for name in ("validation", "test") if report[name]}
+    if figures:
+        head = ("", *next(iter(figures.values())))
+        rows = [
+            (name, *(f"{value:.4f}" for value in values.values()))
+            for name, values in figures.items()
+        ]
+        lines.append(format_table(head, rows))
+    return "\n".join(lines)

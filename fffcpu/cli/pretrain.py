@@ -1,0 +1,225 @@
+"""``fffcpu pretrain``: text in, a FastBERT out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import fffcpu
+from fffcpu.cli.table import Commands, add_command, format_number, format_table
+from fffcpu.cli.train import reading, work_folder
+from fffcpu.errors import ArgumentError, CheckpointError, require_extra
+from fffcpu.pretraining import PretrainSettings, pretrain
+from fffcpu.training.trainer import HISTORY, Interrupted, checkpoints, read_history
+
+__all__ = ["add", "run"]
+
+DEFAULTS = PretrainSettings()
+
+DESCRIPTION = """\
+Pretrain a FastBERT on text: a transformer encoder whose feedforwards are trees of neurons, of which
+each token uses a few. It learns to guess tokens that are hidden from it, by the recipe of
+"Cramming" (arXiv 2212.14034).
+
+examples:
+  fffcpu pretrain books/ --out bert                       one pass over a folder of .txt files
+  fffcpu pretrain wiki.jsonl.gz --out bert --hours 12     as much as fits into twelve hours
+  fffcpu pretrain books/ --out dense --feedforward ff --feedforward-size 252
+                                                          the same with dense feedforwards
+  fffcpu pretrain books/ --out bert --plot losses.svg     and draw how the losses went
+
+text:
+  .txt     one document a file
+  .jsonl   one a line: an object with its text in --field
+  Both may be gzipped (.gz); a folder stands for all such files in it. Documents are tokenised once,
+  into OUT.training/corpus, and packed to sequences of --length tokens. A tokenizer is trained on
+  them unless --tokenizer names one. Some documents are held out to watch (--validation).
+
+what comes out:
+  OUT is a folder in the form that Hugging Face's models have: config.json, model.safetensors,
+  tokenizer.json. 'fffcpu fill-mask', 'finetune' and 'embed' read it.
+
+while it trains:
+  The state goes to OUT.training every minute. Ctrl-C saves it; the same command with --resume goes
+  on, also after a crash or kill -9, and with --epochs or --steps to the same bits. history.jsonl
+  there says how losses, norms of gradients and learning rate went, and stays.
+
+how big:
+  Memory beside the parameters (four times their size): about --small-batch-size x --length x layers
+  x (8 width + heads x length) x 4 bytes, and a quarter of the tokens x vocabulary x 4 bytes.
+"""
+
+
+def add(commands: Commands) -> argparse.ArgumentParser:
+    """Register the command."""
+    parser = add_command(commands, "pretrain", "pretrain a FastBERT on text", DESCRIPTION)
+    parser.add_argument("text", nargs="+", metavar="TEXT", help="files and folders of text")
+    parser.add_argument("--out", required=True, metavar="MODEL", help="the folder to write")
+    parser.add_argument("--resume", action="store_true", help="go on with an unfinished training")
+    parser.add_argument("--plot", metavar="FILE", help="draw the history (.png, .svg, .pdf)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    text = parser.add_argument_group("text")
+    text.add_argument("--tokenizer", metavar="FILE", help="a tokenizer.json (default: train one)")
+    text.add_argument(
+        "--vocabulary", type=int, default=8192, metavar="N", help="tokens of a new one (8192)"
+    )
+    text.add_argument("--field", default="text", metavar="F", help="of JSON lines (text)")
+    text.add_argument(
+        "--validation", type=float, default=0.02, metavar="X", help="share held out (0.02)"
+    )
+    _number(text, "length", int, "tokens of a sequence")
+    model = parser.add_argument_group("model")
+    _number(model, "width", int, "of the encoder")
+    _number(model, "layers", int, "how many")
+    _number(model, "heads", int, "of the attention")
+    model.add_argument(
+        "--feedforward", choices=("fff", "ff"), default="fff", help="trees (fff), or dense (ff)"
+    )
+    _number(model, "feedforward-size", int, "trees, or neurons of a dense one")
+    _number(model, "depth", int, "of the trees")
+    _add_training(parser.add_argument_group("training"))
+    return parser
+
+
+def _add_training(group: Any) -> None:
+    group.add_argument("--epochs", type=float, metavar="X", help="budget: passes (1)")
+    group.add_argument("--steps", type=int, metavar="N", help="or steps")
+    group.add_argument("--hours", type=float, metavar="X", help="or wall-clock time")
+    _number(group, "batch-size", int, "sequences of a step")
+    _number(group, "small-batch-size", int, "sequences computed together")
+    _number(group, "lr", float, "peak learning rate")
+    _number(group, "weight-decay", float, "of all but biases and norms")
+    _number(group, "max-norm", float, "gradients are clipped to it")
+    _number(group, "mask-share", float, "share of the tokens to guess")
+    _number(group, "ramp", float, "fraction of the budget at which batches are full")
+    group.add_argument("--evaluate-every", type=int, metavar="N", help="steps (a tenth of all)")
+    _number(group, "validation-sequences", int, "the most an evaluation looks at")
+    _number(group, "seed", int, "of everything random")
+    _number(group, "checkpoint-seconds", float, "between two checkpoints")
+    _number(group, "keep", int, "checkpoints that are kept")
+
+
+def _number(group: Any, name: str, kind: type, text: str) -> None:
+    default = getattr(DEFAULTS, name.replace("-", "_"))
+    group.add_argument(
+        f"--{name}",
+        type=kind,
+        default=default,
+        metavar="N" if kind is int else "X",
+        help=f"{text} ({default})",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Pretrain."""
+    require_extra("tokenizers", "text")
+    from fffcpu.plots import check_plot_path, plot_history
+    from fffcpu.text import build_corpus
+
+    names = {field.name for field in dataclasses.fields(PretrainSettings)} - {"seconds"}
+    seconds = None if options.hours is None else 3600.0 * options.hours
+    settings = PretrainSettings(**{name: getattr(options, name) for name in names}, seconds=seconds)
+    settings.config(options.vocabulary, 0)  # so that what is wrong is told before any work
+    if options.threads is not None:
+        fffcpu.set_num_threads(options.threads)
+    if options.plot is not None:
+        check_plot_path(options.plot)
+    out, folder = check_folder(options.out), work_folder(options.out)
+    if checkpoints(folder) and not options.resume:
+        raise CheckpointError(
+            f"folder '{folder}' holds a training that is not finished; --resume goes on with it, "
+            "and without the folder a new one begins"
+        )
+    folder.mkdir(exist_ok=True)
+    tokenizer = _tokenizer(options, folder)
+    with reading("tokenising") as progress:
+        corpus = build_corpus(
+            options.text,
+            tokenizer,
+            folder / "corpus",
+            validation=options.validation,
+            field=options.field,
+            progress=progress,
+        )
+    tell(
+        f"{corpus.documents:,} documents, {len(corpus.training):,} tokens to train on, "
+        f"{len(corpus.validation):,} held out"
+    )
+    if options.resume:
+        found = checkpoints(folder)
+        tell(f"goes on from {found[0].name}" if found else "nothing to resume: begins anew")
+    try:
+        done = pretrain(corpus, settings, folder=folder, resume=options.resume)
+    except Interrupted as interrupted:
+        tell(f"\n{interrupted}; the same command with --resume goes on")
+        raise
+    done.model.save_pretrained(out)
+    tokenizer.save(out)
+    for path in checkpoints(folder):
+        path.unlink()
+    shutil.rmtree(folder / "corpus")
+    if options.plot is not None:
+        plot_history(read_history(folder), options.plot, f"Pretraining of {out.name}")
+    outcome = done.outcome
+    report = {
+        "model": str(out),
+        "history": str(folder / HISTORY),
+        "parameters": done.model.params.count,
+        "steps": outcome.steps,
+        "tokens": outcome.rows,
+        "seconds": outcome.seconds,
+        **outcome.figures,
+    }
+    print(json.dumps(report, indent=2) if options.json else f"{done.model!r}\n{_format(report)}")
+
+
+def check_folder(out: str) -> Path:
+    """Return a folder to write to, if it can be made, or holds nothing but a model."""
+    path = Path(out)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"'{out}' must be a folder, or not exist yet, got a file")
+    if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists():
+        raise ArgumentError(f"argument '--out' must be a new folder or one of a model, got '{out}'")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"folder '{path.parent}' does not exist")
+    return path
+
+
+def _tokenizer(options: argparse.Namespace, folder: Path) -> Any:
+    """Return the tokenizer: one that is named, that of a broken-off run, or a new one."""
+    from fffcpu.text import Tokenizer, find_files, read_documents
+    from fffcpu.text.tokenizer import TOKENIZER_FILE
+
+    if options.tokenizer is not None:
+        return Tokenizer.load(options.tokenizer)
+    path = folder / TOKENIZER_FILE
+    if not (options.resume and path.exists()):
+        files = find_files(options.text)
+        tell("training a tokenizer")
+        pieces = (piece.text for piece in read_documents(files, options.field))
+        Tokenizer.train(pieces, options.vocabulary).save(path)
+    return Tokenizer.load(path)
+
+
+def _format(report: dict[str, Any]) -> str:
+    """Return the report for people."""
+    head = ("tokens", "steps", "seconds", "tokens/s", "validation loss", "top-1")
+    rate = report["tokens"] / max(1e-9, report["seconds"])
+    figures = [report.get(f"validation_{name}") for name in ("loss", "accuracy")]
+    row = (
+        *(f"{report[name]:,}" for name in ("tokens", "steps")),
+        *(format_number(number) for number in (report["seconds"], rate)),
+        *("-" if figure is None else f"{figure:.4f}" for figure in figures),
+    )
+    return format_table(head, [row])
+
+
+def tell(text: str) -> None:
+    """Print a line on standard error."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,126 @@
+"""Texts with labels, from CSV files and JSON lines: what a classifier is fine-tuned on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.data.files import locate, open_file
+from fffcpu.errors import ArgumentError, DataError
+
+__all__ = ["LabelledTexts", "read_labelled"]
+
+_KINDS = (".csv", ".jsonl")
+
+
+class LabelledTexts(NamedTuple):
+    """Texts, and what is to be said of each."""
+
+    texts: list[str]
+    """R texts."""
+    labels: NDArray[Any]
+    """Numbers of classes, int64 (R,), or float64 numbers (R,) of a regression."""
+    classes: tuple[str, ...] | None
+    """Names of the classes; None of a regression."""
+
+
+def read_labelled(
+    path: str,
+    text: str = "text",
+    label: str = "label",
+    *,
+    regression: bool = False,
+    classes: tuple[str, ...] | None = None,
+) -> LabelledTexts:
+    """Read texts and their labels.
+
+    Parameters
+    ----------
+    path : str
+        A CSV file with a header (``.csv``), or JSON lines (``.jsonl``); either gzipped (``.gz``)
+        or not.
+    text, label : str
+        The names of the columns, or of the fields.
+    regression : bool
+        Whether labels are numbers to predict rather than names of classes.
+    classes : tuple of str, optional
+        The names of the classes, if they are known already; else they are sorted.
+
+    Raises
+    ------
+    DataError
+        If the file is not as it should be; the message names the line.
+    ArgumentError
+        If it is of another kind.
+    OSError
+        If it cannot be read.
+    """
+    name = Path(path).name.lower().removesuffix(".gz")
+    if not name.endswith(_KINDS):
+        raise ArgumentError(f"argument 'path' must end in .csv or .jsonl (or .gz), got '{path}'")
+    texts: list[str] = []
+    labels: list[Any] = []
+    with open_file(path) as opened:
+        stream = io.TextIOWrapper(opened.content, encoding="utf-8-sig", newline="")
+        rows = _csv_rows if name.endswith(".csv") else _json_rows
+        try:
+            for number, row in rows(stream, path):
+                if not isinstance(row.get(text), str) or row.get(label) is None:
+                    raise DataError(
+                        f"{locate(path, f'line {number}')}: must have a '{text}' and a '{label}', "
+                        f"got {', '.join(repr(key) for key in row) or 'nothing'}"
+                    )
+                texts.append(row[text])
+                labels.append(_label(row[label], regression, path, number))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{locate(path)}: must be UTF-8, got {error}") from error
+    if not texts:
+        raise DataError(f"{locate(path)}: must hold texts, got none")
+    if regression:
+        return LabelledTexts(texts, np.array(labels, np.float64), None)
+    known = tuple(sorted(set(labels))) if classes is None else classes
+    numbers = {name: number for number, name in enumerate(known)}
+    strange = sorted(set(labels) - set(known))
+    if strange:
+        raise DataError(f"{locate(path)}: label {strange[0]!r} is none of the classes")
+    return LabelledTexts(texts, np.array([numbers[name] for name in labels], np.int64), known)
+
+
+def _label(value: Any, regression: bool, path: str, number: int) -> Any:
+    """Return a label: a finite number, or the name of a class."""
+    if not regression:
+        return str(value)
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = float("nan")
+    if not np.isfinite(found):
+        raise DataError(f"{locate(path, f'line {number}')}: must be a number, got {value!r}")
+    return found
+
+
+def _csv_rows(stream: Any, path: str) -> Iterator[tuple[int, dict[Any, Any]]]:
+    reader = csv.DictReader(stream, strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise DataError(f"{locate(path, f'line {reader.line_num}')}: {error}") from error
+
+
+def _json_rows(stream: Any, path: str) -> Iterator[tuple[int, dict[Any, Any]]]:
+    for number, line in enumerate(stream, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                where = locate(path, f"line {number}")
+                raise DataError(f"{where}: must be JSON ({error})") from error
+            yield number, row if isinstance(row, dict) else {}
