@@ -1,13 +1,14 @@
 """Kernels compiled, or read from the cache on disk, before the first request needs them.
 
-`warmup` calls layers as users do, a few rows at a time, once with every kernel on the caller's
-thread and once with every kernel on the pool. So it needs no list of kernels, and compiles each for
-just the types that its layer passes. A new kernel is warmed as soon as a layer calls it; one that
-only batches of another size reach needs that size in `ROWS`.
+`warmup` calls layers and models as users do, a few rows at a time, once with every kernel on the
+caller's thread and once with every kernel on the pool. So it needs no list of kernels, and compiles
+each for just the types that its layer passes. A new kernel is warmed as soon as a layer calls it;
+one that only batches of another size reach needs that size in `ROWS`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -38,9 +39,9 @@ class Warmed(NamedTuple):
     """A kernel that a warm-up called."""
 
     layer: str
-    """Kind of the layer that called it."""
+    """Kind of the layer or model that called it."""
     dtype: str
-    """The layer's dtype."""
+    """Its dtype."""
     call: str
     """What was called: ``inference``, ``route``, ``forward`` or ``backward``."""
     kernel: str
@@ -55,31 +56,36 @@ class Warmed(NamedTuple):
 
 
 class Rehearsal(NamedTuple):
-    """Every call of one layer, all serial or all parallel, of one number of rows."""
+    """Every call of one layer or model, all serial or all parallel, of one number of rows."""
 
     layer: Any
-    """The layer."""
+    """The layer, or the model."""
     training: bool
     """Whether forward and backward are called too."""
     rows: int
-    """Rows of a call."""
+    """Rows of a call; of a model, positions."""
     parallel: bool
     """Whether kernels run on the pool."""
+
+    @property
+    def kind(self) -> str:
+        """What kind of layer or model it is."""
+        return type(self.layer).__name__
 
     def run(self) -> list[Warmed]:
         """Make the calls."""
         from fffcpu.kernels.jit import rehearsal
 
-        config = self.layer.config
+        dtype = self.layer.config.dtype
         warmed = []
         with rehearsal(parallel=self.parallel) as launches:
-            for call in self._calls():
-                warmed += [Warmed(config.kind, config.dtype, call, *one) for one in launches]
+            for call in self._calls() if isinstance(self.layer, Layer) else self._model_calls():
+                warmed += [Warmed(self.kind, dtype, call, *one) for one in launches]
                 launches.clear()
         return warmed
 
     def _calls(self) -> Iterator[str]:
-        """Make the calls, and yield the name of each when it is done."""
+        """Make the calls of a layer, and yield the name of each when it is done."""
         layer = self.layer
         x = np.zeros((self.rows, layer.config.input_dim), layer.config.dtype)
         layer(x)
@@ -93,15 +99,41 @@ class Rehearsal(NamedTuple):
             layer.backward(y, cache)
             yield "backward"
 
+    def _model_calls(self) -> Iterator[str]:
+        """Make the calls of a model, and yield the name of each when it is done."""
+        from fffcpu.models import FastBertForMaskedLM
 
-def standard_layers(dtype: DTypeLike = np.float32) -> tuple[FastFeedForward, LeafFeedForward]:
-    """Return a layer of each kind that has kernels, no larger than large batches need to be sorted.
+        model = self.layer
+        length = min(self.rows, model.config.positions)
+        ids = np.zeros((self.rows // length, length), np.intp)
+        model(ids)
+        yield "inference"
+        if self.training and hasattr(model, "encoder"):
+            labels = ids if isinstance(model, FastBertForMaskedLM) else ids[:, 0]
+            _, cache = model.forward(ids, labels=labels)
+            yield "forward"
+            model.backward(cache)
+            yield "backward"
+        elif self.training:
+            hidden, cache = model.forward(ids)
+            yield "forward"
+            model.backward(hidden, cache)
+            yield "backward"
 
-    Kernels depend on types, not on sizes.
+
+def standard_layers(dtype: DTypeLike = np.float32) -> tuple[Any, ...]:
+    """Return a layer of each kind that has kernels, and a model.
+
+    Kernels depend on types, not on sizes; so they are no larger than large batches need to be
+    sorted.
     """
+    from fffcpu.models import FastBertConfig, FastBertForMaskedLM
+
+    config = FastBertConfig(2, 16, 1, 1, feedforward_size=1, depth=1, dtype=dtype)
     return (
         FastFeedForward(512, 512, 11, dtype=dtype, rng=0),
         LeafFeedForward(2, 2, 4, 2, dtype=dtype, rng=0),
+        FastBertForMaskedLM(config, rng=0),
     )
 
 
@@ -111,23 +143,34 @@ def rehearsals(layers: Sequence[Any], training: bool = False) -> list[Rehearsal]
     Raises
     ------
     ArgumentTypeError
-        If one of the layers is none.
+        If one of the layers is none, and no model.
     """
-    for layer in layers:
-        if not isinstance(layer, Layer):
-            raise ArgumentTypeError(
-                f"argument 'layers' must be layers of fffcpu, got {describe(layer)}"
-            )
+    actors = [layer if isinstance(layer, Layer) else _twin(layer) for layer in layers]
     check_flag("training", training)
     if not _compiles():
         return []
     variants = (False, True) if get_num_threads() > 1 else (False,)
     return [
-        Rehearsal(layer, training, rows, parallel)
-        for layer in layers
+        Rehearsal(actor, training, rows, parallel)
+        for actor in actors
         for rows in ROWS
         for parallel in variants
     ]
+
+
+def _twin(model: Any) -> Any:
+    """Return a model that calls the same kernels, with one layer and few tokens."""
+    from fffcpu.models.model import Model
+
+    if not isinstance(model, Model):
+        raise ArgumentTypeError(
+            f"argument 'layers' must be layers or models of fffcpu, got {describe(model)}"
+        )
+    config = model.config
+    small = dataclasses.replace(
+        config, layers=min(config.layers, 1), vocabulary=config.padding_id + 1
+    )
+    return type(model)(small, rng=0)
 
 
 def _compiles() -> bool:
@@ -152,20 +195,20 @@ def cache_folder() -> str | None:
 def warmup(
     *layers: Any, dtype: DTypeLike = np.float32, training: bool = False
 ) -> tuple[Warmed, ...]:
-    """Compile the kernels that layers need, or read them from the cache on disk.
+    """Compile the kernels that layers and models need, or read them from the cache on disk.
 
     For a server to call before its first request, and for an image to be built with. All later
-    calls of these layers, or of others of the same kind and dtype, of any size, then compile
-    nothing. With several threads this starts the pool, so a server that forks its workers
-    calls it in each of them.
+    calls of these, or of others of the same kind and dtype, of any size, then compile nothing. With
+    several threads this starts the pool, so a server that forks its workers calls it in each of
+    them.
 
     Parameters
     ----------
-    *layers : FastFeedForward, LeafFeedForward or DenseFeedForward
-        What to warm up for; their numbers do not change. Without any: `FastFeedForward` and
-        `LeafFeedForward`.
+    *layers : layer or model of fffcpu
+        What to warm up for; their numbers do not change. Without any: `FastFeedForward`,
+        `LeafFeedForward` and a FastBERT.
     dtype : {numpy.float32, numpy.float64}
-        Of those two; layers that are given have their own.
+        Of those; layers that are given have their own.
     training : bool
         Whether to warm up ``forward`` and ``backward`` too.
 

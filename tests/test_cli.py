@@ -665,7 +665,8 @@ def test_a_header_that_starts_like_a_pickle_is_none(tmp_path):
         (["linear", "out.safetensors"], "argument 'depth' or 'trees' must be given"),
         (["linear", "out.safetensors", "--depth", "5"], "file 'linear': "),
         (["bfloat16", "out.safetensors"], "got BF16 in 'w1s'; turn them into float32 first"),
-        ([".", "out.safetensors"], "Is a directory: '.'"),
+        (["native", "out.safetensors", "--to", "crammed_bert"], "of a layer where IN is a file"),
+        ([".", "out.safetensors"], "argument 'OUT' must be a folder, as IN is"),
     ],
 )
 def test_convert_refuses(argv, message, command, tmp_path, monkeypatch):

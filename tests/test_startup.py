@@ -17,10 +17,18 @@ from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward, startup
 from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.kernels import jit
 from fffcpu.kernels.pool import POOL
+from fffcpu.models import (
+    FastBertConfig,
+    FastBertEncoder,
+    FastBertForMaskedLM,
+    FastBertForSequenceClassification,
+)
 
 INFERENCE = {"_path_infer", "_path_logits", "_leaf_infer", "_leaf_route"}
 INFERENCE |= {"_paths", "_leaves"}  # of the grouped kernels
+INFERENCE |= {"_layer_norm", "_softmax"}  # of an encoder's rows
 TRAINING = {"_path_forward", "_path_deltas", "_path_gradients"}
+TRAINING |= {"_layer_norm_backward", "_softmax_backward", "_cross_entropy", "_add_rows"}
 
 
 def on_caller_and_pool(kernels):
@@ -80,6 +88,26 @@ def test_kernels_of_given_layers_are_warmed_and_no_others(threads):
         np.testing.assert_array_equal(array, before[name])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind", [FastBertEncoder, FastBertForMaskedLM, FastBertForSequenceClassification]
+)
+def test_kernels_of_a_model_are_warmed(threads, kind):
+    threads(1)
+    config = FastBertConfig(
+        *(30, 8, 3, 2), feedforward="ff", feedforward_size=4, positions=4, padding_id=7, classes=2
+    )
+    warmed = fffcpu.warmup(kind(config, rng=0), training=True)
+    assert {one.layer for one in warmed} == {kind.__name__}
+    forward = {"_layer_norm", "_softmax", "_activate"}
+    backward = {"_layer_norm_backward", "_softmax_backward", "_backpropagate", "_activate"}
+    backward |= {"_add_rows"}
+    losses = set() if kind is FastBertEncoder else {"_cross_entropy"}
+    expected = {"inference": forward, "forward": forward | losses, "backward": backward}
+    for call, kernels in expected.items():
+        assert {one.kernel for one in warmed if one.call == call} == kernels
+
+
 def test_without_the_jit_there_is_nothing_to_warm(monkeypatch):
     monkeypatch.setattr(jit, "JIT", False)
     assert fffcpu.warmup() == ()
@@ -95,8 +123,8 @@ def test_without_numba_there_is_nothing_to_warm(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        (("layer.safetensors",), {}, ArgumentTypeError, "argument 'layers' must be layers of"),
-        ((FastFeedForward,), {}, ArgumentTypeError, "argument 'layers' must be layers of"),
+        (("layer.safetensors",), {}, ArgumentTypeError, "argument 'layers' must be layers or"),
+        ((FastFeedForward,), {}, ArgumentTypeError, "argument 'layers' must be layers or"),
         ((), {"dtype": "float16"}, ArgumentError, "argument 'dtype' must be float32 or float64"),
         ((), {"training": 1}, ArgumentTypeError, "argument 'training' must be True or False"),
     ],
@@ -113,17 +141,18 @@ import warnings
 import numpy as np
 import fffcpu
 from fffcpu import FastFeedForward, LeafFeedForward, cmm
+from fffcpu.models import FastBertConfig, FastBertForMaskedLM
 
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     fffcpu.warmup(training=True)
 print(*(f"{w.category.__name__}: {w.message}" for w in caught), sep="\\n")
 
-from fffcpu.kernels import elementwise, gradients, grouped, jit, rowwise, simd
+from fffcpu.kernels import elementwise, fused_rows, gradients, grouped, jit, rowwise, simd
 
 dispatchers = {
     value
-    for module in (elementwise, gradients, grouped, jit, rowwise, simd)
+    for module in (elementwise, fused_rows, gradients, grouped, jit, rowwise, simd)
     for value in vars(module).values()
     if hasattr(value, "py_func")
 }
@@ -147,6 +176,14 @@ for bias in (False, True):
             y, cache = layer.forward(x)
             layer.backward(y, cache)
         cmm(x, fast.params["weights_in"], fast.params.get("bias_in"))
+config = FastBertConfig(50, 24, 2, 3, feedforward_size=2, depth=3, positions=20)
+model = FastBertForMaskedLM(config, rng=0)
+for rows in (1, 40):
+    ids = rng.integers(1, 50, (rows, 20))
+    mask = np.arange(20) < rng.integers(1, 21, (rows, 1))
+    model(ids, mask)
+    loss, cache = model.forward(ids, mask, labels=ids, rng=rng)
+    model.backward(cache)
 assert versions() == before, "a call after the warm-up compiled"
 print("done")
 """

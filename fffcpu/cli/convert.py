@@ -1,4 +1,4 @@
-"""``fffcpu convert``: published layer formats to files of fffcpu, and back."""
+"""``fffcpu convert``: published formats to files of fffcpu, and back; folders of models."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints import fastfeedforward, native, ultrafastbert, ultrafastbert_bmm
+from fffcpu.cli.folders import FORMATS, convert_folder
 from fffcpu.cli.table import Commands, add_command, check_output
 from fffcpu.config import FastFeedForwardConfig, LayerConfig, LeafFeedForwardConfig
 from fffcpu.errors import ArgumentError, CheckpointError, describe
@@ -35,17 +36,25 @@ DESCRIPTION = """\
 Turn one layer of a published format into a file of fffcpu, or a file of fffcpu into a published
 format. All are safetensors files: a published one holds a state dict, with the published names, of
 one layer. IN is read whole before OUT is written, and OUT appears complete or not at all.
+Where IN is a folder, a whole model is written to the folder OUT.
 
-formats:
+formats of layers:
   native             files of fffcpu: what a layer's save writes
   ultrafastbert      UltraFastBERT's training layer: linear_in, linear_out (FastFeedForward)
   ultrafastbert_bmm  UltraFastBERT's inference benchmark layer: w1s, w2s (FastFeedForward)
   fastfeedforward    the fastfeedforward package's layer: node_weights, w1s, b1s (LeafFeedForward)
 
+formats of folders (config.json and model.safetensors, in one file or in several with an index):
+  crammed_bert          the decoder, whose weights are the word embedding's, is not stored (default)
+  crammed_bert_decoder  it is, for programs that look for every name
+OUT's numbers are float32, or float64 if any of IN's are. tokenizer.json goes along.
+
 examples:
   fffcpu convert published.safetensors layer.safetensors --depth 11
   fffcpu convert leaves.safetensors layer.safetensors --activation gelu
   fffcpu convert layer.safetensors published.safetensors --to ultrafastbert
+  fffcpu convert published-folder/ model/
+  fffcpu convert model/ for-pytorch/ --to crammed_bert_decoder
 
 IN's format is told from its names. A state dict of a whole model must be cut to one layer first,
 without a prefix to the names; docs/formats.md shows how. PyTorch's own files (.pt, .pth, .bin) are
@@ -53,6 +62,10 @@ pickles, which can run any code when they are opened, so none is. Turn them into
 PyTorch is installed:
   python -c "import torch, safetensors.torch as s; s.save_file(
       torch.load('layer.pt', weights_only=True), 'layer.safetensors')"
+and of a model, in its folder, without the decoder, whose memory is the word embedding's:
+  python -c "import torch, safetensors.torch as s; d = torch.load(
+      'pytorch_model.bin', weights_only=True); d.pop('decoder.weight', None); s.save_file(
+      d, 'model.safetensors')"
 
 how to read the output: where the two formats differ in more than names, a line says in what.
 Numbers in float32 or float64 are not changed: converted back, a layer has the same bits.
@@ -62,14 +75,22 @@ Numbers in float32 or float64 are not changed: converted back, a layer has the s
 def add(commands: Commands) -> argparse.ArgumentParser:
     """Register the command."""
     parser = add_command(commands, "convert", "read and write published formats", DESCRIPTION)
-    parser.add_argument("file", metavar="IN", help="a safetensors file with one layer")
-    parser.add_argument("out", metavar="OUT", help="the .safetensors file to write or replace")
-    names = (NATIVE, *PUBLISHED)
+    parser.add_argument("file", metavar="IN", help="a safetensors file with one layer, or a folder")
+    parser.add_argument("out", metavar="OUT", help="the .safetensors file or folder to write")
+    names = (NATIVE, *PUBLISHED, *FORMATS)
     parser.add_argument(
-        "--from", dest="source", choices=names, help="format of IN; by default told from its names"
+        "--from",
+        dest="source",
+        choices=names,
+        metavar="FORMAT",
+        help="of IN; by default told from its names",
     )
     parser.add_argument(
-        "--to", dest="target", choices=names, default=NATIVE, help="format of OUT (native)"
+        "--to",
+        dest="target",
+        choices=names,
+        metavar="FORMAT",
+        help="of OUT (native, or crammed_bert for a folder)",
     )
     parser.add_argument(
         "--depth", type=int, metavar="D", help="of IN's trees, which ultrafastbert leaves open"
@@ -87,11 +108,19 @@ def add(commands: Commands) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     """Convert."""
+    if os.path.isdir(options.file):
+        convert_folder(options)
+        return
     if not options.out.endswith(".safetensors"):
         raise ArgumentError(f"argument 'OUT' must end in .safetensors, got '{options.out}'")
     check_output(options.out)
     _check_no_pickle(options.file)
-    source, target = options.source or _recognise(options.file), options.target
+    for name, value in (("--to", options.target), ("--from", options.source)):
+        if value in FORMATS:
+            raise ArgumentError(
+                f"argument '{name}' must be the format of a layer where IN is a file, got {value}"
+            )
+    source, target = options.source or _recognise(options.file), options.target or NATIVE
     if source == target:
         raise ArgumentError(
             f"argument '--to' must be another format than IN's, got {target} for both"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import fffcpu
 from fffcpu.cli.table import Commands, add_command, format_table
@@ -21,9 +24,10 @@ with the NUMBA_CACHE_DIR that the server will have. Kernels are compiled for the
 on another model they compile anew. What is on disk already is only read.
 
 examples:
-  fffcpu warmup                             inference, float32, both kinds of trees
+  fffcpu warmup                             inference, float32, both kinds of trees and FastBERT
   fffcpu warmup --training --dtype float32 float64
   fffcpu warmup model.safetensors           just what the layer in this file needs
+  fffcpu warmup model/                      or the model in this folder
   fffcpu warmup --json                      which kernels, what each took, whether it was on disk
 
 how to read the table:
@@ -40,7 +44,7 @@ how to read the table:
 def add(commands: Commands) -> argparse.ArgumentParser:
     """Register the command."""
     parser = add_command(commands, "warmup", "compile kernels before a server starts", DESCRIPTION)
-    parser.add_argument("files", metavar="FILE", nargs="*", help="saved layers to warm up for")
+    parser.add_argument("files", metavar="FILE", nargs="*", help="saved layers, folders of models")
     parser.add_argument(
         "--dtype",
         nargs="+",
@@ -55,7 +59,7 @@ def add(commands: Commands) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace) -> None:
     """Warm up and print what each kernel took."""
-    layers = [fffcpu.load(path) for path in options.files] or [
+    layers = [_load(path) for path in options.files] or [
         layer for dtype in options.dtype for layer in standard_layers(dtype)
     ]
     warmed = list(_progress(rehearsals(layers, options.training)))
@@ -67,6 +71,18 @@ def run(options: argparse.Namespace) -> None:
         print(_format(warmed, folder))
 
 
+def _load(path: str) -> Any:
+    """Return the layer in a file, or the model in a folder."""
+    if not os.path.isdir(path):
+        return fffcpu.load(path)
+    from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
+    from fffcpu.models.model import open_config
+
+    classes = open_config(Path(path)).classes
+    kind = FastBertForMaskedLM if classes is None else FastBertForSequenceClassification
+    return kind.from_pretrained(path)
+
+
 def _progress(chosen: Sequence[Rehearsal]) -> Iterator[Warmed]:
     """Yield each kernel's first call, with a bar on stderr if that is a terminal."""
     from tqdm import tqdm
@@ -74,7 +90,7 @@ def _progress(chosen: Sequence[Rehearsal]) -> Iterator[Warmed]:
     seen = set()
     with tqdm(chosen, file=sys.stderr, disable=None, leave=False, unit="step") as bar:
         for rehearsal in bar:
-            bar.set_description(rehearsal.layer.config.kind)
+            bar.set_description(rehearsal.kind)
             for one in rehearsal.run():
                 key = one.kernel, one.dtype, one.parallel
                 if key not in seen:

@@ -10,24 +10,29 @@ from __future__ import annotations
 
 import json
 import os
+from collections import ChainMap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.checkpoints import crammed_bert
 from fffcpu.checkpoints.native import parse_json, write_atomically, write_tensors
 from fffcpu.checkpoints.safetensors_file import SafetensorsFile
-from fffcpu.errors import CheckpointError
+from fffcpu.config import check_flag
+from fffcpu.errors import ArgumentError, CheckpointError
 from fffcpu.fastbert_config import FastBertConfig
 from fffcpu.layers.layer import Part
 from fffcpu.parameters import Parameters
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Model"]
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Model", "open_config", "open_weights"]
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+"""Where a large model's weights lie in several files: which name is in which."""
 
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 """Files of PyTorch, which are Python pickles."""
@@ -74,8 +79,9 @@ class Model(Part[FastBertConfig]):
         Parameters
         ----------
         folder : path
-            With ``config.json`` and ``model.safetensors``; other files are ignored. The numbers may
-            be of any float type.
+            With ``config.json`` and ``model.safetensors``, or the several files that
+            ``model.safetensors.index.json`` names; other files are ignored. The numbers may be of
+            any float type.
         dtype : {numpy.float32, numpy.float64}
             Of parameters and outputs.
 
@@ -92,8 +98,8 @@ class Model(Part[FastBertConfig]):
         Weights are copied from the file to where they belong, one array after the other.
         """
         place = Path(os.fsdecode(folder))
-        config = cls._own_of(place, _read_config(place, dtype))
-        state = SafetensorsFile(_weights(place))
+        config = cls._own_of(place, open_config(place, dtype))
+        state = open_weights(place)
         try:
             arrays = crammed_bert.from_state_dict(config, state, encoder_only=cls._encoder_only)
         except CheckpointError as error:
@@ -110,22 +116,37 @@ class Model(Part[FastBertConfig]):
         except ValueError as error:
             raise CheckpointError(f"folder '{place}' holds another model: {error}") from error
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, store_decoder: bool = False
+    ) -> None:
         """Write the model to a folder in the published form, which is made if need be.
 
         Each of the two files, ``config.json`` and ``model.safetensors``, appears complete or not
-        at all. The decoder of a masked language model is stored once, as the word embedding; an
-        encoder is stored as a masked language model.
+        at all. An encoder is stored as a masked language model.
+
+        Parameters
+        ----------
+        folder : path
+            Where to.
+        store_decoder : bool
+            Whether the decoder of a masked language model, whose weights are the word embedding's,
+            is stored under its own name too, as programs want that look for every name.
 
         Raises
         ------
+        ArgumentError
+            If a classifier's decoder is wanted, which has none.
         OSError
             If a file cannot be written.
         """
+        if check_flag("store_decoder", store_decoder) and self.config.classes is not None:
+            raise ArgumentError("argument 'store_decoder' must be False for a classifier, got True")
         place = Path(os.fsdecode(folder))
         place.mkdir(parents=True, exist_ok=True)
         dtype = _ABBREVIATIONS[self.config.dtype]
         state = crammed_bert.views(self.config, self.params)
+        if store_decoder:
+            state["decoder.weight"] = self.params["encoder.embedding.words"]
         with write_atomically(place / WEIGHTS_FILE) as temporary:
             tensors = {name: (dtype, array) for name, array in state.items()}
             write_tensors(temporary, tensors, {"format": "pt"})
@@ -134,30 +155,68 @@ class Model(Part[FastBertConfig]):
             temporary.write_text(text, encoding="utf-8")
 
 
-def _read_config(place: Path, dtype: DTypeLike) -> FastBertConfig:
-    """Return the config in a folder."""
+def open_config(place: Path, dtype: DTypeLike = np.float32) -> FastBertConfig:
+    """Return the config of the model in a folder.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    OSError
+        If the file cannot be read.
+    """
     if place.is_file():
         raise CheckpointError(
             f"'{place}' must be a folder with '{CONFIG_FILE}' and '{WEIGHTS_FILE}', got a file"
         )
     path = place / CONFIG_FILE
+    values = _read_json(path)
     try:
-        values = parse_json(path.read_text(encoding="utf-8"), "it")
         return FastBertConfig.from_dict(values, dtype=dtype)
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"file '{path}' is damaged: it is not UTF-8") from error
     except CheckpointError as error:
         raise CheckpointError(f"file '{path}' {error}") from error
 
 
-def _weights(place: Path) -> Path:
-    """Return where a folder's weights are."""
-    path = place / WEIGHTS_FILE
+def open_weights(place: Path) -> Mapping[str, NDArray[Any]]:
+    """Return the arrays of the model in a folder by their published names; they stay on the disk.
+
+    Raises
+    ------
+    CheckpointError
+        If there are none, or a file is damaged.
+    OSError
+        If a file cannot be read.
+    """
+    path, index = place / WEIGHTS_FILE, place / INDEX_FILE
+    if path.exists():
+        return SafetensorsFile(path)
+    if index.exists():
+        return ChainMap(*(SafetensorsFile(place / name) for name in _shards(index)))  # type: ignore[arg-type]
     pickles = sorted(found.name for pattern in _PICKLES for found in place.glob(pattern))
-    if pickles and not path.exists():
+    if pickles:
         raise CheckpointError(
             f"folder '{place}' has no '{WEIGHTS_FILE}', but '{pickles[0]}', which is a Python "
             "pickle, as PyTorch writes it, and pickles are never opened here; convert it to "
             "safetensors first, as docs/formats.md shows"
         )
-    return path
+    return SafetensorsFile(path)  # which says that it is missing
+
+
+def _shards(index: Path) -> list[str]:
+    """Return the names of the files that an index lists, all in its own folder."""
+    values = _read_json(index)
+    table = values.get("weight_map") if isinstance(values, dict) else None
+    names = list(table.values()) if isinstance(table, dict) else []
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise CheckpointError(f"file '{index}' must name files beside it in 'weight_map'")
+    return sorted(set(names))
+
+
+def _read_json(path: Path) -> Any:
+    """Return what a file of JSON holds."""
+    try:
+        return parse_json(path.read_text(encoding="utf-8"), "it")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"file '{path}' is damaged: it is not UTF-8") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"file '{path}' {error}") from error
