@@ -54,6 +54,8 @@ start here:
   fffcpu inspect FILE DATA         how the rows of a table use the layer's trees
   fffcpu quantize IN OUT           a saved layer with bfloat16 or int8 weights
   fffcpu convert IN OUT            published layer formats to files of fffcpu, and back
+  fffcpu pretrain TEXT --out MODEL a FastBERT, an encoder of text, from raw text
+  fffcpu finetune MODEL DATA --out a classifier of texts from a pretrained model
   fffcpu bench                     microseconds a row, beside a dense layer
   fffcpu warmup                    compile kernels before a server starts
   fffcpu COMMAND --help            options, examples, how to read the output
