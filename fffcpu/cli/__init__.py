@@ -15,8 +15,11 @@ from collections.abc import Sequence
 from fffcpu import __version__
 from fffcpu.cli import (
     bench,
+    classify,
     convert,
     demo,
+    embed,
+    fill_mask,
     finetune,
     info,
     inspection,
@@ -32,7 +35,7 @@ __all__ = ["main"]
 
 COMMANDS = (
     *(demo, train, predict, info, inspection, quantize, convert),
-    *(pretrain, finetune),
+    *(pretrain, finetune, fill_mask, classify, embed),
     *(bench, warmup),
 )
 
@@ -53,9 +56,12 @@ start here:
   fffcpu info FILE                 what a saved layer is, and what it costs
   fffcpu inspect FILE DATA         how the rows of a table use the layer's trees
   fffcpu quantize IN OUT           a saved layer with bfloat16 or int8 weights
-  fffcpu convert IN OUT            published layer formats to files of fffcpu, and back
-  fffcpu pretrain TEXT --out MODEL a FastBERT, an encoder of text, from raw text
-  fffcpu finetune MODEL DATA --out a classifier of texts from a pretrained model
+  fffcpu convert IN OUT            published formats of layers and models to ours, and back
+  fffcpu pretrain TEXT --out BERT  from text to a FastBERT
+  fffcpu finetune BERT DATA        from a FastBERT and labelled texts to a classifier
+  fffcpu fill-mask "a [MASK]"      which words may stand there
+  fffcpu classify MODEL TEXTS      of which class texts are
+  fffcpu embed MODEL TEXTS         a vector of each text
   fffcpu bench                     microseconds a row, beside a dense layer
   fffcpu warmup                    compile kernels before a server starts
   fffcpu COMMAND --help            options, examples, how to read the output

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 import csv
-import itertools
 import json
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fffcpu
 from fffcpu.checkpoints.native import write_atomically
+from fffcpu.cli.results import with_progress, write_npy
 from fffcpu.cli.table import Commands, add_command, check_output, format_number
 from fffcpu.data import count_rows, read_blocks
 from fffcpu.errors import ArgumentError, DataError
@@ -85,9 +84,11 @@ def run(options: argparse.Namespace) -> None:
     start, total = time.perf_counter(), count_rows(options.data)
     with write_atomically(options.out) as temporary:
         results = _results(compute, blocks, layer.config.input_dim, options.data)
-        results = _with_progress(results, total)
-        write = _write_csv if Path(options.out).suffix.lower() == ".csv" else _write_npy
-        shape = write(temporary, results, names)
+        results = with_progress(results, total, "rows")
+        if Path(options.out).suffix.lower() == ".csv":
+            shape = _write_csv(temporary, results, names)
+        else:
+            shape = write_npy(temporary, results)
     seconds = time.perf_counter() - start
     report = {"out": options.out, "shape": list(shape), "seconds": seconds}
     if options.json:
@@ -136,42 +137,6 @@ def _results(
         yield compute(block)
     if none:
         yield compute(np.empty((0, width)))
-
-
-def _with_progress(results: Iterator[Array], total: int | None) -> Iterator[Array]:
-    """Pass results on, with a progress bar on a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(
-        total=total, unit="rows", unit_scale=True, file=sys.stderr, disable=None, leave=False
-    ) as bar:
-        for result in results:
-            yield result
-            bar.update(len(result))
-
-
-def _write_npy(path: Path, results: Iterator[Array], names: list[str]) -> tuple[int, ...]:
-    """Write results as one array; its header is written again when the rows are counted."""
-    with open(path, "wb") as file:
-        first = next(results)
-        rows = 0
-        _write_header(file, first, rows)
-        for result in itertools.chain([first], results):
-            file.write(np.ascontiguousarray(result, first.dtype).tobytes())
-            rows += len(result)
-        file.seek(0)
-        _write_header(file, first, rows)
-    return (rows, *first.shape[1:])
-
-
-def _write_header(file: BinaryIO, first: Array, rows: int) -> None:
-    """Write an array's header; NumPy leaves room in it for any number of rows."""
-    header = {
-        "descr": np.lib.format.dtype_to_descr(first.dtype),
-        "fortran_order": False,
-        "shape": (rows, *first.shape[1:]),
-    }
-    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _write_csv(path: Path, results: Iterator[Array], names: list[str]) -> tuple[int, ...]:

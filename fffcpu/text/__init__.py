@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fffcpu.text.corpus import Corpus, build_corpus
-from fffcpu.text.documents import find_files, read_documents
+from fffcpu.text.documents import find_files, read_documents, read_texts
 from fffcpu.text.labelled import LabelledTexts, read_labelled
 from fffcpu.text.tokenizer import Tokenizer
 
@@ -15,4 +15,5 @@ __all__ = [
     "find_files",
     "read_documents",
     "read_labelled",
+    "read_texts",
 ]

@@ -3,22 +3,25 @@
 A ``.txt`` file is one document. In a file of JSON lines (``.jsonl``) each line is one: an object
 with a field of text. Both may be gzipped (``.gz``). Long documents come in pieces, so that no file
 has to fit into memory.
+
+`read_texts` reads what is short: there a line of a ``.txt`` file is a text.
 """
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from fffcpu.data.files import locate, open_file
+from fffcpu.data.files import list_names, locate, open_file
 from fffcpu.errors import DataError
 
-__all__ = ["Piece", "find_files", "read_documents"]
+__all__ = ["Piece", "find_files", "read_documents", "read_texts"]
 
 KINDS = (".txt", ".jsonl")
 """Endings of files of text; each may be followed by ``.gz``."""
@@ -100,20 +103,91 @@ def read_documents(
     for number in range(start[0], len(files)):
         skipped = start[1] if number == start[0] else 0
         with open_file(files[number]) as opened:
-            stream = io.TextIOWrapper(opened.content, encoding="utf-8-sig", errors="replace")
+            stream = _decoded(opened.content)
             lines = ".jsonl" in Path(files[number]).suffixes
             pieces = _lines(stream, files[number], field) if lines else _pieces(stream)
             told = False
             for index, (text, ends) in enumerate(pieces):
                 if not told and "\ufffd" in text:
-                    warnings.warn(
-                        f"{locate(files[number])}: is not UTF-8 everywhere; some characters are "
-                        "left out",
-                        stacklevel=2,
-                    )
+                    _warn(files[number])
                     told = True
                 if index >= skipped:
                     yield Piece(number, index, text, ends)
+
+
+def read_texts(path: str, field: str = "text") -> Iterator[str]:
+    """Read the texts of a file one after the other: sentences, messages, whatever is judged alone.
+
+    Parameters
+    ----------
+    path : str
+        A ``.txt`` file, of which each line is a text, empty ones too; JSON lines (``.jsonl``); or
+        a CSV file with a header (``.csv``). Each may be gzipped (``.gz``).
+    field : str
+        The field of a JSON line, or the column of the CSV file, that holds the text.
+
+    Yields
+    ------
+    str
+
+    Raises
+    ------
+    DataError
+        If the file is of another kind or damaged, or has a line without such a field.
+    OSError
+        If it cannot be read.
+
+    Warns
+    -----
+    UserWarning
+        If the file is not UTF-8 everywhere. What is not becomes U+FFFD, which tokenizers drop.
+    """
+    name = Path(path).name.lower().removesuffix(".gz")
+    if not name.endswith((*KINDS, ".csv")):
+        raise DataError(f"{locate(path)}: must end with .txt, .jsonl or .csv, or these with .gz")
+    with open_file(path) as opened:
+        stream = _decoded(opened.content, newline="" if name.endswith(".csv") else None)
+        texts: Iterable[str]
+        if name.endswith(".csv"):
+            texts = _column(stream, path, field)
+        elif name.endswith(".jsonl"):
+            texts = (text for text, _ in _lines(stream, path, field))
+        else:
+            texts = (line.removesuffix("\n") for line in stream)
+        told = False
+        for text in texts:
+            if not told and "\ufffd" in text:
+                _warn(path)
+                told = True
+            yield text
+
+
+def _decoded(content: Any, newline: str | None = None) -> IO[str]:
+    """Return a file's text; a mark of the byte order is no part of it."""
+    return io.TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline=newline)
+
+
+def _warn(path: str) -> None:
+    """Warn of a file that is not UTF-8 everywhere."""
+    warnings.warn(
+        f"{locate(path)}: is not UTF-8 everywhere; some characters are left out", stacklevel=3
+    )
+
+
+def _column(stream: IO[str], path: str, column: str) -> Iterator[str]:
+    """Yield a column of a CSV file."""
+    reader = csv.DictReader(stream, strict=True)
+    try:
+        for row in reader:
+            text = row.get(column)
+            if not isinstance(text, str):
+                raise DataError(
+                    f"{locate(path, f'line {reader.line_num}')}: must have text in column "
+                    f"'{column}', got {list_names(reader.fieldnames or ())}"
+                )
+            yield text
+    except csv.Error as error:
+        raise DataError(f"{locate(path, f'line {reader.line_num}')}: {error}") from error
 
 
 def _pieces(stream: IO[str]) -> Iterator[tuple[str, bool]]:

@@ -1,0 +1,150 @@
+"""``fffcpu classify``: of which class texts are, judged by a fine-tuned FastBERT."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fffcpu
+from fffcpu.checkpoints.native import write_atomically
+from fffcpu.cli.results import with_progress
+from fffcpu.cli.table import Commands, add_command, check_output, format_number
+from fffcpu.cli.texts import add_texts, count_texts, open_texts
+from fffcpu.errors import ArgumentError, require_extra
+
+__all__ = ["add", "run"]
+
+Answer = dict[str, Any]
+
+DESCRIPTION = """\
+Say of which class texts are, with a classifier that 'fffcpu finetune' made or that was published.
+Texts are read, judged and written some thousands at a time, in their order. The output appears
+under its name when it is complete, or not at all.
+
+examples:
+  fffcpu classify judge --text "a film to remember" --text "two hours too long"
+  fffcpu classify judge reviews.txt --out judged.csv
+  fffcpu classify judge reviews.jsonl.gz --field body --out judged.jsonl
+  cat reviews.txt | fffcpu classify judge - > labels.tsv
+
+texts:
+  .txt    a text a line
+  .jsonl  an object a line, with its text in --field
+  .csv    with a header; --field names the column
+  All may be gzipped (.gz). What is beyond the model's longest text is not read.
+
+output, for each text:
+  without --out  the label, a tab, and the model's probability of it
+  .csv           the same, under a header
+  .jsonl         an object with 'label', 'probability', and the 'probabilities' of all classes
+  Of a regression there is one number instead, called 'prediction'.
+"""
+
+ENDINGS = (".csv", ".jsonl")
+
+
+def add(commands: Commands) -> argparse.ArgumentParser:
+    """Register the command."""
+    parser = add_command(commands, "classify", "say of which class texts are", DESCRIPTION)
+    parser.add_argument("model", metavar="MODEL", help="the folder of a classifier")
+    add_texts(parser, nargs="?")
+    parser.add_argument(
+        "--text", action="append", metavar="TEXT", help="a text itself, instead of a file of them"
+    )
+    parser.add_argument("--out", metavar="Y", help="the file to write: .csv or .jsonl")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Classify."""
+    require_extra("tokenizers", "text")
+    _check(options)
+    from fffcpu.pipelines import TextClassifier
+
+    if options.threads is not None:
+        fffcpu.set_num_threads(options.threads)
+    classifier = TextClassifier.from_pretrained(options.model)
+    texts, total = _texts(options)
+    rows = (row[np.newaxis] for row in classifier.stream(texts))
+    found = (_answer(row[0], classifier.labels) for row in with_progress(rows, total, "texts"))
+    if options.out is not None:
+        _write(options, found, ["label", "probability"] if classifier.labels else ["prediction"])
+    elif options.json:
+        print(json.dumps({"model": options.model, "texts": list(found)}, indent=2))
+    else:
+        for answer in found:
+            print(*_cells(answer), sep="\t")
+
+
+def _texts(options: argparse.Namespace) -> tuple[Iterable[str], int | None]:
+    """Return the texts, and how many there are, if that is known."""
+    if options.text is not None:
+        return options.text, len(options.text)
+    total = count_texts(options.texts, options.field)
+    return open_texts(options.texts, options.field), total
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise unless there is one source of texts, and a file that can be written."""
+    if (options.texts is None) == (options.text is None):
+        raise ArgumentError("argument 'TEXTS' or '--text' must be given, and not both")
+    if options.out is not None and Path(options.out).suffix.lower() not in ENDINGS:
+        raise ArgumentError(
+            f"argument '--out' must end in {' or '.join(ENDINGS)}, got '{options.out}'"
+        )
+    check_output(options.out, options.texts)
+
+
+def _answer(row: NDArray[Any], labels: tuple[str, ...]) -> Answer:
+    """Return what is said of a text."""
+    # As text first: NumPy has the shortest digits of a float32, Python those of a float64.
+    numbers = [float(text) for text in row.astype(str)]
+    if not labels:
+        return {"prediction": numbers[0]}
+    best = int(row.argmax())
+    probabilities = dict(zip(labels, numbers, strict=True))
+    return {
+        "label": labels[best],
+        "probability": numbers[best],
+        "probabilities": probabilities,
+    }
+
+
+def _cells(answer: Answer) -> list[Any]:
+    """Return what a line has of an answer."""
+    return [value for name, value in answer.items() if name != "probabilities"]
+
+
+def _write(options: argparse.Namespace, found: Iterator[Answer], names: list[str]) -> None:
+    """Write the answers to a file, and say so."""
+    start, count = time.perf_counter(), 0
+    table = Path(options.out).suffix.lower() == ".csv"
+    with (
+        write_atomically(options.out) as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        if table:
+            writer.writerow(names)
+        for answer in found:
+            if table:
+                writer.writerow(_cells(answer))
+            else:
+                file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+            count += 1
+    seconds = time.perf_counter() - start
+    if options.json:
+        print(json.dumps({"out": options.out, "texts": count, "seconds": seconds}, indent=2))
+    else:
+        rate = format_number(count / seconds)
+        print(f"{options.out}: {count:,} texts in {format_number(seconds)} s, {rate} texts/s")

@@ -1,0 +1,90 @@
+"""``fffcpu embed``: texts in, a vector of each out."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fffcpu
+from fffcpu.checkpoints.native import write_atomically
+from fffcpu.cli.results import with_progress, write_npy
+from fffcpu.cli.table import Commands, add_command, check_output, format_number
+from fffcpu.cli.texts import add_texts, count_texts, open_texts
+from fffcpu.errors import ArgumentError, require_extra
+
+__all__ = ["add", "run"]
+
+DESCRIPTION = """\
+Make a vector of each text with the encoder of any FastBERT. Texts are read, computed and written
+some thousands at a time, in their order, so neither they nor the vectors need fit into memory. The
+output appears under its name when it is complete, or not at all.
+
+examples:
+  fffcpu embed bert sentences.txt --out vectors.npy
+  fffcpu embed bert papers.jsonl.gz --field abstract --out vectors.npy --normalize
+  cat sentences.txt | fffcpu embed bert - --out vectors.npy --pooling start
+
+texts:
+  .txt    a text a line
+  .jsonl  an object a line, with its text in --field
+  .csv    with a header; --field names the column
+  All may be gzipped (.gz). What is beyond the model's longest text is not read.
+
+output: one array (texts, width). With --normalize the products of vectors are the cosines of the
+angles between them.
+"""
+
+
+def add(commands: Commands) -> argparse.ArgumentParser:
+    """Register the command."""
+    parser = add_command(commands, "embed", "make vectors of texts", DESCRIPTION)
+    parser.add_argument("model", metavar="MODEL", help="the folder of a model")
+    add_texts(parser)
+    parser.add_argument("--out", required=True, metavar="X", help="the .npy file to write")
+    parser.add_argument(
+        "--pooling",
+        choices=("mean", "start"),
+        default="mean",
+        help="the mean over the tokens (default), or the start token's vector",
+    )
+    parser.add_argument("--normalize", action="store_true", help="scale vectors to length 1")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Embed."""
+    require_extra("tokenizers", "text")
+    if Path(options.out).suffix.lower() != ".npy":
+        raise ArgumentError(f"argument '--out' must end in .npy, got '{options.out}'")
+    check_output(options.out, options.texts)
+    from fffcpu.pipelines import TextEmbedder
+
+    if options.threads is not None:
+        fffcpu.set_num_threads(options.threads)
+    embedder = TextEmbedder.from_pretrained(options.model)
+    total = count_texts(options.texts, options.field)
+    start = time.perf_counter()
+    vectors = embedder.stream(
+        open_texts(options.texts, options.field), options.pooling, normalize=options.normalize
+    )
+    none = embedder.embed([])  # so that the array's type is known without any text
+    blocks: Iterator[NDArray[Any]] = (vector[np.newaxis] for vector in vectors)
+    with write_atomically(options.out) as temporary:
+        shape = write_npy(temporary, itertools.chain([none], with_progress(blocks, total, "texts")))
+    seconds = time.perf_counter() - start
+    if options.json:
+        report = {"out": options.out, "shape": list(shape), "seconds": seconds}
+        print(json.dumps(report, indent=2))
+    else:
+        rate = format_number(shape[0] / seconds)
+        print(f"{options.out}: {shape[0]:,} texts in {format_number(seconds)} s, {rate} texts/s")

@@ -1,0 +1,85 @@
+"""``fffcpu fill-mask``: which words may stand where a text has a mask."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from fffcpu.cli.table import Commands, add_command
+from fffcpu.cli.texts import standard_input
+from fffcpu.errors import ArgumentError, require_extra
+
+__all__ = ["add", "run"]
+
+DESCRIPTION = """\
+Say which tokens may stand where a text has [MASK], and how likely a FastBERT holds each.
+
+examples:
+  fffcpu fill-mask "the [MASK] of a tree"
+  fffcpu fill-mask "a [MASK] that [MASK] at night" --top 3 --model bert
+  fffcpu fill-mask --json < sentences.txt              a text a line, from standard input
+
+Without --model, the small model that the package carries is asked. Tokens that begin with ## go on
+the word before them.
+
+how to read the output: for each mask of a text the likeliest tokens, with their probabilities,
+which are the model's and sum to 1 over all tokens.
+"""
+
+
+def add(commands: Commands) -> argparse.ArgumentParser:
+    """Register the command."""
+    parser = add_command(commands, "fill-mask", "guess the masked words of texts", DESCRIPTION)
+    parser.add_argument(
+        "texts", metavar="TEXT", nargs="*", help="texts with [MASK]; lines of standard input"
+    )
+    parser.add_argument("--model", metavar="FOLDER", help="of a masked language model (our own)")
+    parser.add_argument(
+        "--top", type=int, default=5, metavar="N", help="how many tokens for each mask (5)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Fill masks."""
+    require_extra("tokenizers", "text")
+    from fffcpu.pipelines import FillMask, default_model_folder
+
+    folder = default_model_folder() if options.model is None else options.model
+    pipeline = FillMask.from_pretrained(folder)
+    given: list[str] = []
+    answers = pipeline.stream(_kept(options.texts or standard_input(), given), options.top)
+    report, any_mask = [], False
+    for masks in answers:
+        text = given.pop(0)
+        any_mask = any_mask or bool(masks)
+        if options.json:
+            guesses = [[guess._asdict() for guess in guesses] for guesses in masks]
+            report.append({"text": text, "masks": guesses})
+        else:
+            print(_format(text, masks))
+    if not any_mask:
+        mask = pipeline.tokenizer.token(pipeline.tokenizer.mask_id)
+        raise ArgumentError(f"argument 'TEXT' must hold {mask} where a token is to be guessed")
+    if options.json:
+        print(json.dumps({"model": str(folder), "texts": report}, indent=2, ensure_ascii=False))
+
+
+def _kept(texts: Any, given: list[str]) -> Iterator[str]:
+    """Pass texts on, and keep each until its answer has come."""
+    for text in texts:
+        given.append(text)
+        yield text
+
+
+def _format(text: str, masks: Sequence[Sequence[Any]]) -> str:
+    """Return the answer to a text for people."""
+    lines = [text]
+    for number, guesses in enumerate(masks, 1):
+        if len(masks) > 1:
+            lines.append(f"  mask {number}")
+        lines += [f"  {guess.probability:.3f}  {guess.token}" for guess in guesses]
+    return "\n".join(lines)
