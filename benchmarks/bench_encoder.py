@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import shlex
 import statistics
 import sys
@@ -436,6 +437,7 @@ def header(run: Run) -> dict[str, Any]:
         "fffcpu": fffcpu.__version__,
         **describe_machine(),
         **{name: package_version(name) for name in ("onnxruntime", "torch")},
+        "OPENBLAS_THREAD_TIMEOUT": os.environ.get("OPENBLAS_THREAD_TIMEOUT", "not set"),
         "threads": options.threads,
         "rounds": options.rounds,
         "seconds": options.seconds,
