@@ -22,7 +22,7 @@ import numpy as np
 from fffcpu.onnx_dense import onnx_dense
 from fffcpu.timing import TOLERANCES
 
-__all__ = ["PEERS", "Peer", "absent", "expected_dense"]
+__all__ = ["PEERS", "Peer", "absent", "expected_dense", "path_mask"]
 
 Array = np.ndarray
 Params = Mapping[str, Array]
@@ -225,24 +225,13 @@ class TorchMasked(Peer):
             leaf.grad = None
         rows = torch.from_numpy(x).detach().requires_grad_()
         logits = torch.nn.functional.linear(rows, self.leaves["weights_in"], self.leaves["bias_in"])
-        y = (self.activate(logits) * self._mask(logits)) @ self.leaves["weights_out"]
+        mask = path_mask(torch, logits, *self.shape)
+        y = (self.activate(logits) * mask) @ self.leaves["weights_out"]
         y.backward(torch.ones_like(y) if dy is None else torch.from_numpy(dy))
         grads = {
             name: leaf.grad.unflatten(0, self.shape).numpy() for name, leaf in self.leaves.items()
         }
         return rows.grad.numpy(), grads
-
-    def _mask(self, logits: Any) -> Any:
-        """1 for the nodes on each row's paths, (B, T * N)."""
-        torch, (trees, count) = self.torch, self.shape
-        with torch.no_grad():
-            by_tree = logits.view(-1, trees, count)
-            mask = torch.zeros_like(by_tree)
-            nodes = torch.zeros(len(by_tree), trees, 1, dtype=torch.int64)
-            for _ in range(count.bit_length()):
-                mask.scatter_(2, nodes, 1.0)
-                nodes = 2 * nodes + 1 + (by_tree.gather(2, nodes) > 0)
-            return mask.view_as(logits)
 
 
 class SklearnMlp(Peer):
@@ -278,6 +267,18 @@ PEERS: tuple[type[Peer], ...] = (
     TorchMasked,
 )
 """All of them."""
+
+
+def path_mask(torch: Any, logits: Any, trees: int, count: int) -> Any:
+    """1 for the nodes on each row's paths, 0 for the others, (B, T * N); torch is the module."""
+    with torch.no_grad():
+        by_tree = logits.view(-1, trees, count)
+        mask = torch.zeros_like(by_tree)
+        nodes = torch.zeros(len(by_tree), trees, 1, dtype=torch.int64)
+        for _ in range(count.bit_length()):
+            mask.scatter_(2, nodes, 1.0)
+            nodes = 2 * nodes + 1 + (by_tree.gather(2, nodes) > 0)
+        return mask.view_as(logits)
 
 
 def _torch(threads: int) -> Any:

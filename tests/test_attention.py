@@ -1,4 +1,4 @@
-"""Attention against the formula written out head by head, masks, dropout, gradients, blocks."""
+"""Attention against the formula written out head by head, masks, dropout, gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
-from fffcpu.layers import Attention, attention
+from fffcpu.layers import Attention
 
 
 def exact(layer, x, mask=None):
@@ -88,33 +88,38 @@ def test_what_is_masked_does_not_count():
     np.testing.assert_array_equal(layer(x, np.ones((2, 6))), layer(x))
 
 
-def test_blocks_of_sequences_change_nothing(monkeypatch):
-    layer, x, rng = problem(2, 3, (5, 4), 0)
-    mask = (rng.random((5, 4)) < 0.7).astype(int)
-    dy = rng.standard_normal(x.shape)
-    results = []
-    for size in (attention.BLOCK_BYTES, 2 * 2 * 4 * 4 * 8, 1):
-        monkeypatch.setattr(attention, "BLOCK_BYTES", size)
-        y, cache = layer.forward(x, mask, 0.2, 1)
-        assert len(cache.dropped) == {2 * 2 * 4 * 4 * 8: 3, 1: 5}.get(size, 1)
-        dx, grads = layer.backward(dy, cache)
-        results.append((layer(x, mask), y, dx, *grads.values()))
-    for other in results[1:]:
-        for one, two in zip(results[0], other, strict=True):
-            np.testing.assert_allclose(one, two, atol=1e-12)
+def test_dropout_of_all_or_nothing():
+    layer, x, _ = problem(2, 3, (2, 4), 0)
+    y, cache = layer.forward(x, None, 1.0, 0)
+    assert not y.any()
+    assert not cache.kept.any()
+    assert cache.probabilities.all()
+    np.testing.assert_array_equal(layer.forward(x, None, 0.0, 0)[0], layer(x))
+    with pytest.raises(ArgumentError, match="'dropout' must be"):
+        layer.forward(x, None, 1.5)
+
+
+def test_no_positions():
+    layer = Attention(6, 2)
+    for shape in ((0, 3, 6), (2, 0, 6)):
+        x = np.empty(shape, np.float32)
+        y, cache = layer.forward(x)
+        dx, grads = layer.backward(y, cache)
+        assert y.shape == dx.shape == layer(x).shape == shape
+        assert not any(grad.any() for grad in grads.values())
 
 
 @pytest.mark.slow
 def test_inference_keeps_no_probabilities():
     layer = Attention(16, 4, rng=0)
     x = np.zeros((64, 128, 16), np.float32)
-    layer(x[:1])
+    layer(x)  # compiles
     tracemalloc.start()
     layer(x)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    probabilities = 64 * 4 * 128 * 128 * 4
-    assert peak < 3 * attention.BLOCK_BYTES + 6 * x.nbytes < probabilities
+    sequence = 4 * 128 * 128 * 4
+    assert peak < 3 * sequence + 6 * x.nbytes < 64 * sequence
 
 
 def test_initial_values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -111,3 +112,16 @@ def test_scripts_explain_themselves(script):
     done = run_script(script, "--help")
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_encoder_benchmark_checks_and_times_all_parts():
+    arguments = ("--quick", "--rounds", "1", "--seconds", "0", "--count", "5", "--json")
+    done = run_script(FOLDER / "bench_encoder.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found["races"]) == 4
+    assert found["alone"]["masked positions"] >= 5
+    assert found["alone"]["movement of a position's logits, largest"] < 1e-5
+    if not peers.absent(peers.TorchMasked):
+        assert any("4 of 4 sequences agree" in note for note in found["notes"])

@@ -92,49 +92,84 @@ def test_layer_norm_backward(module, rows, width, dtype, seed):
     np.testing.assert_array_equal(dy, dx)
 
 
+def attention_problem(batch, heads, length, width, dtype, seed, masked, dropped):
+    """Arguments of attention but for the outputs, and the gradient of the context."""
+    qkv = 2 * normal(seed, batch * length, 3 * heads * width, dtype=dtype)
+    upstream = normal(seed + 1, batch * length, heads * width, dtype=dtype)
+    rng = np.random.default_rng(seed)
+    penalties = np.zeros((batch if masked else 0, length), dtype)
+    penalties[:, 1:][rng.random((len(penalties), length - 1)) < 0.5] = -10000
+    kept = rng.random((batch if dropped else 0, heads, length, length)) < 0.6
+    return qkv, penalties, kept, 1 / 0.6 if dropped else 1.0, upstream
+
+
+def exact_attention(qkv, penalties, kept, share, upstream, heads):
+    """Context, probabilities and the gradient of qkv in float64, head by head."""
+    total = upstream.shape[1]
+    length, width = kept.shape[2], total // heads
+    batch = len(qkv) // length
+    context, d_qkv = np.empty(upstream.shape), np.empty(qkv.shape)
+    probabilities = np.empty((batch, heads, length, length))
+    for b in range(batch):
+        rows = slice(b * length, (b + 1) * length)
+        for head in range(heads):
+            columns = [slice((3 * head + k) * width, (3 * head + k + 1) * width) for k in range(3)]
+            q, k, v = (qkv[rows, own].astype(np.float64) for own in columns)
+            mixed = slice(head * width, (head + 1) * width)
+            d_mixed = upstream[rows, mixed].astype(np.float64)
+            penalty = penalties[b] if len(penalties) else 0
+            p = exact_softmax(q @ k.T / math.sqrt(width) + penalty)
+            factors = kept[b, head] * share if len(kept) else 1
+            dp = d_mixed @ v.T * factors
+            ds = p * (dp - (p * dp).sum(axis=1, keepdims=True)) / math.sqrt(width)
+            probabilities[b, head], context[rows, mixed] = p, p * factors @ v
+            gradients = ds @ k, ds.T @ q, (p * factors).T @ d_mixed
+            for own, gradient in zip(columns, gradients, strict=True):
+                d_qkv[rows, own] = gradient
+    return context, probabilities, d_qkv
+
+
 @MODULES
 @given(
-    groups=st.integers(0, 4),
-    rows_each=st.integers(1, 4),
-    width=WIDTHS,
+    batch=st.integers(0, 2),
+    heads=st.integers(1, 2),
+    length=st.integers(1, 18) | st.integers(31, 35),
+    width=st.sampled_from([1, 3, 8, 16, 17, 33]),
     dtype=DTYPES,
     seed=SEEDS,
-    scale=st.floats(0.05, 2),
     masked=st.booleans(),
+    dropped=st.booleans(),
 )
-def test_softmax(module, groups, rows_each, width, dtype, seed, scale, masked):
-    scores = 3 * normal(seed, groups * rows_each, width, dtype=dtype)
-    penalties = np.zeros((groups if masked else 0, width), dtype)
-    if masked:
-        drawn = np.random.default_rng(seed).random(penalties.shape) < 0.5
-        penalties[drawn] = -10000
-    each = np.repeat(penalties, rows_each, axis=0) if masked else 0
-    expected = exact_softmax(scores.astype(np.float64) * scale + each)
-    module.softmax(scores, penalties, scale, rows_each)
-    # A row of penalties only loses the digits of its scores to them.
-    lost = masked and groups and penalties.max(axis=1).min() < 0
-    assert_close(scores, expected, 500 if lost else 1)
-    if masked and not lost:
-        assert not scores[each < 0].any()
+def test_attention(module, batch, heads, length, width, dtype, seed, masked, dropped):
+    sizes = (batch, heads, length, width)
+    *given, upstream = attention_problem(*sizes, dtype, seed, masked, dropped)
+    context, p, d_qkv = exact_attention(*given, upstream, heads)
+    found, found_p = np.empty_like(upstream), np.empty(p.shape, dtype)
+    module.attention(found, found_p, *given)
+    assert_close(found, context, 10)
+    assert_close(found_p, p, 10)
+    assert not found_p[p == 0].any()
+    nowhere, again = np.empty((0, *p.shape[1:]), dtype), np.empty_like(upstream)
+    module.attention(again, nowhere, *given)
+    assert again.tobytes() == found.tobytes()
+    qkv, _, kept, share = given
+    gradient = np.empty_like(qkv)
+    module.attention_backward(gradient, upstream, found_p, qkv, kept, share)
+    assert_close(gradient, d_qkv, 40)
 
 
 @MODULES
-def test_softmax_of_numbers_far_apart(module):
-    scores = np.array([[1e4, 0, -1e4], [-np.inf, 5, 5], [np.nan, 0, 0]])
-    module.softmax(scores, np.empty((0, 3)), 1.0, 1)
-    np.testing.assert_array_equal(scores[:2], [[1, 0, 0], [0, 0.5, 0.5]])
-    assert np.isnan(scores[2]).all()
-
-
-@MODULES
-@given(rows=ROWS, width=WIDTHS, dtype=DTYPES, seed=SEEDS)
-def test_softmax_backward(module, rows, width, dtype, seed):
-    d, p = normal(seed, 2, rows, width, dtype=dtype)
-    p = exact_softmax(p).astype(dtype) if rows else p
-    mean = (d.astype(np.float64) * p).sum(axis=1, keepdims=True)
-    expected = p * (d - mean) * 0.3
-    module.softmax_backward(d, p, 0.3)
-    assert_close(d, expected)
+def test_attention_of_numbers_far_apart(module):
+    qkv = np.zeros((6, 3))
+    qkv[:3] = [[1, 1e4, 1], [0, 0, 2], [-1, -1e4, 4]]  # queries, keys and values of one column
+    qkv[3, 0] = np.nan
+    context, p = np.empty((6, 1)), np.empty((2, 1, 3, 3))
+    none = np.empty((0, 1, 3, 3), bool)
+    module.attention(context, p, qkv, np.empty((0, 3)), none, 1.0)
+    np.testing.assert_array_equal(p[0, 0], [[1, 0, 0], [1 / 3] * 3, [0, 0, 1]])
+    np.testing.assert_allclose(context[:3, 0], [1, 7 / 3, 4], rtol=1e-15)
+    assert np.isnan(p[1, 0, 0]).all()
+    assert np.isfinite(p[1, 0, 1:]).all()  # what is NaN stays in its row
 
 
 @MODULES
@@ -186,10 +221,14 @@ def test_threads_do_not_change_a_bit(monkeypatch):
         out, moments, dx = np.empty_like(x), np.empty((3000, 2), np.float32), np.empty_like(x)
         fused_rows.layer_norm(out, moments, x, scale, scale, 1e-12)
         sums = fused_rows.layer_norm_backward(dx, dy, moments, x, scale)
-        scores, table = x.copy(), np.zeros((50, 200), np.float32)
-        fused_rows.softmax(scores, np.empty((0, 200), np.float32), 0.5, 1)
+        table = np.zeros((50, 200), np.float32)
         fused_rows.add_rows(table, ids, dy)
-        results.append((out, moments, dx, *sums, scores, table))
+        *given, upstream = attention_problem(3, 5, 40, 24, np.float32, 0, True, True)
+        context, d_qkv = np.empty_like(upstream), np.empty_like(given[0])
+        p = np.empty(given[2].shape, np.float32)
+        fused_rows.attention(context, p, *given)
+        fused_rows.attention_backward(d_qkv, upstream, p, given[0], *given[2:])
+        results.append((out, moments, dx, *sums, table, context, p, d_qkv))
     for one, many in zip(*results, strict=True):
         assert one.tobytes() == many.tobytes()
 
@@ -201,6 +240,10 @@ def test_read_only_rows_are_taken(module):
     out, moments = np.empty_like(x), np.empty((5, 2), np.float32)
     module.layer_norm(out, moments, x, np.ones(20, np.float32), np.zeros(20, np.float32), 1e-12)
     module.layer_norm_backward(out, x, moments, x, np.ones(20, np.float32))
-    module.softmax_backward(out, x, 1.0)
+    p, none = np.empty((1, 4, 5, 5), np.float32), np.empty((0, 4, 5, 5), bool)
+    qkv = np.concatenate([x] * 3, axis=1)
+    module.attention(out, p, qkv, np.empty((0, 5), np.float32), none, 1.0)
+    p.flags.writeable = qkv.flags.writeable = False
+    module.attention_backward(np.empty((5, 60), np.float32), x, p, qkv, none, 1.0)
     module.add_rows(np.zeros((3, 20), np.float32), np.array([0, 2, 2, 1, 0]), x)
     assert module.activate(x, int(Activation.RELU)).min() == 0

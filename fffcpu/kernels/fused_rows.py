@@ -27,9 +27,13 @@ from fffcpu.kernels.simd import (
     lanes,
     load,
     load_partial,
+    load_register,
     multiply,
     ordered_sum,
+    register_lanes,
+    register_zeros,
     repeat,
+    repeat_register,
     store,
     store_partial,
     subtract,
@@ -40,12 +44,12 @@ from fffcpu.kernels.simd import (
 __all__ = [
     "activate",
     "add_rows",
+    "attention",
+    "attention_backward",
     "backpropagate",
     "cross_entropy",
     "layer_norm",
     "layer_norm_backward",
-    "softmax",
-    "softmax_backward",
 ]
 
 Array = NDArray[Any]
@@ -230,7 +234,7 @@ def layer_norm_backward(
     return d_scale.sum(axis=0), d_bias.sum(axis=0)
 
 
-# --- Softmax --------------------------------------------------------------------------------------
+# --- Softmax and cross-entropy --------------------------------------------------------------------
 
 
 @part
@@ -276,56 +280,6 @@ def _multiply_run(x: Array, at: int, width: int, factor: Any) -> None:
 
 
 @kernel
-def _softmax(
-    scores: Array, penalties: Array, numbers: Array, rows_each: int, start: int, stop: int
-) -> None:
-    width = scores.shape[1]
-    scratch = np.empty(lanes(scores), scores.dtype)
-    for row in range(start, stop):
-        at = row * width
-        _multiply_run(scores, at, width, numbers[1])
-        if penalties.shape[0] > 0:
-            first = row // rows_each * width
-            for k in range(0, width, lanes(scores)):
-                left = width - k
-                penalty = _take(penalties, first + k, left)
-                _put(scores, at + k, add(_take(scores, at + k, left), penalty), left)
-        largest = _largest(scores, at, width, scratch)
-        scratch[0] = _exponentials(scores, at, width, largest)
-        _multiply_run(scores, at, width, numbers[0] / scratch[0])
-
-
-def softmax(scores: Array, penalties: Array, scale: float, rows_each: int) -> None:
-    """Softmax of rows, in their place."""
-    width = scores.shape[1]
-    numbers = np.array([1.0, scale], scores.dtype)
-    work = (3 * PASS + EXPONENTIAL) * width
-    launch(_softmax, len(scores), work, scores, penalties, numbers, rows_each)
-
-
-@kernel
-def _softmax_backward(
-    d_scores: Array, probabilities: Array, numbers: Array, start: int, stop: int
-) -> None:
-    width = d_scores.shape[1]
-    for row in range(start, stop):
-        at = row * width
-        mean = broadcast(dot(d_scores, at, probabilities, at, width))
-        for k in range(0, width, lanes(d_scores)):
-            left = width - k
-            share = multiply(_take(probabilities, at + k, left), broadcast(numbers[0]))
-            centred = subtract(_take(d_scores, at + k, left), mean)
-            _put(d_scores, at + k, multiply(centred, share), left)
-
-
-def softmax_backward(d_scores: Array, probabilities: Array, scale: float) -> None:
-    """Turn gradients by probabilities into gradients by scores, in their place."""
-    numbers = np.array([scale], d_scores.dtype)
-    work = 2 * PASS * d_scores.shape[1]
-    launch(_softmax_backward, len(d_scores), work, d_scores, writable(probabilities), numbers)
-
-
-@kernel
 def _cross_entropy(
     losses: Array, logits: Array, labels: Array, numbers: Array, start: int, stop: int
 ) -> None:
@@ -349,6 +303,274 @@ def cross_entropy(logits: Array, labels: Array) -> float:
     numbers = np.array([1.0 / max(rows, 1)], logits.dtype)
     launch(_cross_entropy, rows, (3 * PASS + EXPONENTIAL) * width, losses, logits, labels, numbers)
     return float(losses.mean()) if rows else 0.0
+
+
+# --- Attention ------------------------------------------------------------------------------------
+#
+# An item is a head of a sequence. Its matrices are copied to scratch memory, with rows filled up
+# with zeros to whole steps of columns, and its products taken four rows at a time::
+#
+#     four rows of a   (4, depth)       a number at a time, for whole registers of columns
+#     b                (depth, step)    in the nearest caches
+#     out              (4, step)        eight registers at a time: four rows, two registers each
+#
+# So scores, probabilities and their gradients never leave the caches, unless the caller keeps them.
+
+
+@part
+def _step(array: Array, width: int) -> int:
+    """Width of a row of scratch memory."""
+    size: int = 2 * register_lanes(array)
+    return (width + size - 1) // size * size
+
+
+@part
+def _copy(
+    out: Array, out_at: int, out_step: int, x: Array, at: int, step: int, rows: int, width: int
+) -> None:
+    """Copy rows that start so many places apart."""
+    for row in range(rows):
+        for k in range(0, width, lanes(x)):
+            vector = _take(x, at + row * step + k, width - k)
+            _put(out, out_at + row * out_step + k, vector, width - k)
+
+
+@part
+def _copy_transposed(
+    out: Array, out_step: int, x: Array, at: int, step: int, rows: int, width: int
+) -> None:
+    """Copy rows to columns of scratch memory."""
+    columns = out.reshape(-1)
+    for row in range(rows):
+        for k in range(width):
+            columns[k * out_step + row] = element(x, at + row * step + k)
+
+
+@part
+def _four_products(
+    out: Array,
+    out_step: int,
+    a: Array,
+    a0: int,
+    a1: int,
+    a2: int,
+    a3: int,
+    a_step: int,
+    b: Array,
+    b_step: int,
+    depth: int,
+) -> None:
+    """Four rows times a matrix; numbers of row i of ``a`` start at ``ai``, ``a_step`` apart."""
+    size = register_lanes(out)
+    for column in range(0, out_step, 2 * size):
+        c0 = c1 = d0 = d1 = e0 = e1 = f0 = f1 = register_zeros(out)
+        for k in range(depth):
+            at, place = k * b_step + column, k * a_step
+            left, right = load_register(b, at), load_register(b, at + size)
+            factor = repeat_register(a, a0 + place)
+            c0, c1 = fma(factor, left, c0), fma(factor, right, c1)
+            factor = repeat_register(a, a1 + place)
+            d0, d1 = fma(factor, left, d0), fma(factor, right, d1)
+            factor = repeat_register(a, a2 + place)
+            e0, e1 = fma(factor, left, e0), fma(factor, right, e1)
+            factor = repeat_register(a, a3 + place)
+            f0, f1 = fma(factor, left, f0), fma(factor, right, f1)
+        store(out, column, c0)
+        store(out, column + size, c1)
+        store(out, out_step + column, d0)
+        store(out, out_step + column + size, d1)
+        store(out, 2 * out_step + column, e0)
+        store(out, 2 * out_step + column + size, e1)
+        store(out, 3 * out_step + column, f0)
+        store(out, 3 * out_step + column + size, f1)
+
+
+@part
+def _rows_by_matrix(
+    out: Array,
+    out_step: int,
+    a: Array,
+    at: int,
+    a_row: int,
+    a_step: int,
+    first: int,
+    rows: int,
+    b: Array,
+    b_step: int,
+    depth: int,
+) -> None:
+    """Rows ``first`` to ``first + 3`` of ``a``, which start ``a_row`` places apart, times a matrix.
+
+    Behind the last of the ``rows``, the last is taken again.
+    """
+    last = at + (rows - 1) * a_row
+    a0 = at + first * a_row
+    a1, a2, a3 = min(a0 + a_row, last), min(a0 + 2 * a_row, last), min(a0 + 3 * a_row, last)
+    _four_products(out, out_step, a, a0, a1, a2, a3, a_step, b, b_step, depth)
+
+
+@part
+def _softmax(
+    x: Array, at: int, width: int, penalties: Array, first: int, numbers: Array, scratch: Array
+) -> None:
+    """Softmax of a run of numbers, scaled and with penalties added, in their place."""
+    _multiply_run(x, at, width, numbers[1])
+    if penalties.shape[0] > 0:
+        for k in range(0, width, lanes(x)):
+            left = width - k
+            _put(x, at + k, add(_take(x, at + k, left), _take(penalties, first + k, left)), left)
+    largest = _largest(x, at, width, scratch)
+    scratch[0] = _exponentials(x, at, width, largest)
+    _multiply_run(x, at, width, numbers[0] / scratch[0])
+
+
+@part
+def _drop(x: Array, at: int, width: int, kept: Array, first: int, share: Any) -> None:
+    """Drop numbers of a run, and multiply the others."""
+    if kept.shape[0] > 0:
+        run = x.reshape(-1)
+        flags = kept.reshape(-1)
+        for k in range(width):
+            if flags[first + k]:
+                run[at + k] *= share
+            else:
+                run[at + k] = 0
+
+
+@kernel
+def _attention(
+    context: Array,
+    probabilities: Array,
+    qkv: Array,
+    penalties: Array,
+    kept: Array,
+    numbers: Array,
+    start: int,
+    stop: int,
+) -> None:
+    heads, length = probabilities.shape[1:3]
+    width = context.shape[1] // heads
+    row, step, wide = qkv.shape[1], _step(qkv, length), _step(qkv, width)
+    keys = np.zeros((width, step), qkv.dtype)  # a column a key
+    values = np.zeros((length, wide), qkv.dtype)
+    p, out = np.empty((4, step), qkv.dtype), np.empty((4, wide), qkv.dtype)
+    scratch = np.empty(lanes(qkv), qkv.dtype)
+    for item in range(start, stop):
+        sequence, head = item // heads, item % heads
+        queries = sequence * length * row + 3 * width * head
+        mixed = sequence * length * context.shape[1] + width * head
+        _copy_transposed(keys, step, qkv, queries + width, row, length, width)
+        _copy(values, 0, wide, qkv, queries + 2 * width, row, length, width)
+        for first in range(0, length, 4):
+            count = min(4, length - first)
+            _rows_by_matrix(p, step, qkv, queries, row, 1, first, length, keys, step, width)
+            place = (item * length + first) * length
+            for i in range(count):
+                _softmax(p, i * step, length, penalties, sequence * length, numbers, scratch)
+            if probabilities.shape[0] > 0:
+                _copy(probabilities, place, length, p, 0, step, count, length)
+            for i in range(count):
+                _drop(p, i * step, length, kept, place + i * length, numbers[2])
+            _rows_by_matrix(out, wide, p, 0, step, 1, 0, count, values, wide, length)
+            at = mixed + first * context.shape[1]
+            _copy(context, at, context.shape[1], out, 0, wide, count, width)
+
+
+def attention(
+    context: Array,
+    probabilities: Array,
+    qkv: Array,
+    penalties: Array,
+    kept: NDArray[np.bool_],
+    share: float,
+) -> None:
+    """Context of every position, from queries, keys and values."""
+    rows, total = context.shape
+    heads, length = probabilities.shape[1:3]
+    numbers = np.array([1.0, math.sqrt(heads / total), share], qkv.dtype)
+    work = length * (2 * length * total // heads + (3 * PASS + EXPONENTIAL) * length)
+    items = rows // length * heads
+    launch(_attention, items, work, context, probabilities, writable(qkv), penalties, kept, numbers)
+
+
+@kernel
+def _attention_backward(
+    d_qkv: Array,
+    d_context: Array,
+    probabilities: Array,
+    qkv: Array,
+    kept: Array,
+    numbers: Array,
+    start: int,
+    stop: int,
+) -> None:
+    heads, length = probabilities.shape[1:3]
+    total = d_context.shape[1]
+    width, row = total // heads, qkv.shape[1]
+    step, wide = _step(qkv, length), _step(qkv, width)
+    values = np.zeros((width, step), qkv.dtype)  # a column a key
+    queries, keys = np.zeros((length, wide), qkv.dtype), np.zeros((length, wide), qkv.dtype)
+    d_mixed, out = np.zeros((length, wide), qkv.dtype), np.empty((4, wide), qkv.dtype)
+    # The probabilities after dropout, and the gradients of the scores: a row a query.
+    weights, d_scores = np.empty((length, step), qkv.dtype), np.empty((length, step), qkv.dtype)
+    d_rows = np.empty((4, step), qkv.dtype)
+    for item in range(start, stop):
+        sequence, head = item // heads, item % heads
+        at = sequence * length * row + 3 * width * head
+        upstream = sequence * length * total + width * head
+        _copy(queries, 0, wide, qkv, at, row, length, width)
+        _copy(keys, 0, wide, qkv, at + width, row, length, width)
+        _copy_transposed(values, step, qkv, at + 2 * width, row, length, width)
+        _copy(d_mixed, 0, wide, d_context, upstream, total, length, width)
+        for first in range(0, length, 4):
+            count = min(4, length - first)
+            _rows_by_matrix(d_rows, step, d_mixed, 0, wide, 1, first, length, values, step, width)
+            for i in range(count):
+                query = first + i
+                place, run = (item * length + query) * length, query * step
+                _copy(weights, run, step, probabilities, place, length, 1, length)
+                _drop(weights, run, length, kept, place, numbers[1])
+                _drop(d_rows, i * step, length, kept, place, numbers[1])
+                mean = broadcast(dot(d_rows, i * step, probabilities, place, length))
+                for k in range(0, length, lanes(qkv)):
+                    left = length - k
+                    share = multiply(_take(probabilities, place + k, left), broadcast(numbers[0]))
+                    centred = subtract(_take(d_rows, i * step + k, left), mean)
+                    _put(d_scores, run + k, multiply(centred, share), left)
+        for first in range(0, length, 4):
+            count, to = min(4, length - first), at + first * row
+            _rows_by_matrix(out, wide, d_scores, 0, step, 1, first, length, keys, wide, length)
+            _copy(d_qkv, to, row, out, 0, wide, count, width)
+            _rows_by_matrix(out, wide, d_scores, 0, 1, step, first, length, queries, wide, length)
+            _copy(d_qkv, to + width, row, out, 0, wide, count, width)
+            _rows_by_matrix(out, wide, weights, 0, 1, step, first, length, d_mixed, wide, length)
+            _copy(d_qkv, to + 2 * width, row, out, 0, wide, count, width)
+
+
+def attention_backward(
+    d_qkv: Array,
+    d_context: Array,
+    probabilities: Array,
+    qkv: Array,
+    kept: NDArray[np.bool_],
+    share: float,
+) -> None:
+    """Gradients of `attention` by queries, keys and values."""
+    rows, total = d_context.shape
+    heads, length = probabilities.shape[1:3]
+    numbers = np.array([math.sqrt(heads / total), share], qkv.dtype)
+    work = length * (4 * length * total // heads + 4 * PASS * length)
+    launch(
+        _attention_backward,
+        rows // length * heads,
+        work,
+        d_qkv,
+        writable(d_context),
+        writable(probabilities),
+        writable(qkv),
+        kept,
+        numbers,
+    )
 
 
 # --- Tables ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ All arrays are C-contiguous and of one dtype, float32 or float64, save where a t
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,12 @@ from fffcpu.kernels import vectorized
 __all__ = [
     "activate",
     "add_rows",
+    "attention",
+    "attention_backward",
     "backpropagate",
     "cross_entropy",
     "layer_norm",
     "layer_norm_backward",
-    "softmax",
-    "softmax_backward",
 ]
 
 Array = NDArray[Any]
@@ -112,46 +113,106 @@ def layer_norm_backward(
     return d_scale, d_bias
 
 
-def softmax(scores: Array, penalties: Array, scale: float, rows_each: int) -> None:
-    """Softmax of rows, in their place.
+def attention(
+    context: Array,
+    probabilities: Array,
+    qkv: Array,
+    penalties: Array,
+    kept: NDArray[np.bool_],
+    share: float,
+) -> None:
+    """Context of every position, from queries, keys and values.
+
+    For B sequences of S positions and A heads of width W, D = A W in all.
 
     Parameters
     ----------
-    scores : array of shape (B, S), changed
-        Multiplied by ``scale`` first.
-    penalties : array of shape (B / rows_each, S), or (0, S)
-        Added next, each row of them to so many rows of the scores; none if there is none.
-    scale : float
-    rows_each : int
+    context : array of shape (B S, D), written
+        ``p v`` of each head, with ``p = softmax(q k^T / sqrt(W) + penalty)``.
+    probabilities : array of shape (B, A, S, S), written
+        The probabilities p of the keys for each query. Of shape (0, A, S, S) if nobody wants them.
+    qkv : array of shape (B S, 3 D)
+        Queries, keys and values of one head after the other, W columns each.
+    penalties : array of shape (B, S)
+        What is added to the scores of each key; of shape (0, S) for nothing.
+    kept : bool array of shape (B, A, S, S)
+        Which probabilities v is multiplied by; the others count as 0. Of shape (0, A, S, S) for
+        all.
+    share : float
+        What those that are kept are multiplied by before.
     """
-    scores *= scores.dtype.type(scale)
-    if len(penalties):
-        scores.reshape(len(penalties), rows_each, -1)[...] += penalties[:, np.newaxis]
-    _exponentials(scores)
-    scores /= scores.sum(axis=1, keepdims=True)
+    heads, length = probabilities.shape[1:3]
+    queries, keys, values = _split(qkv, heads, length)
+    mixed = _by_head(context, heads, length)
+    for b in range(len(queries)):  # scores of one sequence at a time
+        p = queries[b] @ keys[b].swapaxes(1, 2)
+        p *= p.dtype.type(1 / math.sqrt(values.shape[3]))
+        if len(penalties):
+            p += penalties[b]
+        _exponentials(p)
+        p /= p.sum(axis=-1, keepdims=True)
+        if len(probabilities):
+            probabilities[b] = p
+        np.matmul(_dropped(p, kept, b, share), values[b], out=mixed[b])
+
+
+def attention_backward(
+    d_qkv: Array,
+    d_context: Array,
+    probabilities: Array,
+    qkv: Array,
+    kept: NDArray[np.bool_],
+    share: float,
+) -> None:
+    """Gradients of `attention` by queries, keys and values.
+
+    Parameters
+    ----------
+    d_qkv : array of shape (B S, 3 D), written
+    d_context : array of shape (B S, D)
+        Gradient by the context.
+    probabilities : array of shape (B, A, S, S)
+        From `attention`.
+    qkv, kept, share
+        As `attention` took them.
+    """
+    heads, length = probabilities.shape[1:3]
+    d_queries, d_keys, d_values = _split(d_qkv, heads, length)
+    queries, keys, values = _split(qkv, heads, length)
+    d_mixed = _by_head(d_context, heads, length)
+    for b, p in enumerate(probabilities):
+        weights = _dropped(p, kept, b, share)
+        np.matmul(weights.swapaxes(1, 2), d_mixed[b], out=d_values[b])
+        d_scores = _dropped(d_mixed[b] @ values[b].swapaxes(1, 2), kept, b, share)
+        d_scores -= (d_scores * p).sum(axis=2, keepdims=True)
+        d_scores *= p
+        d_scores *= d_scores.dtype.type(1 / math.sqrt(values.shape[3]))
+        np.matmul(d_scores, keys[b], out=d_queries[b])
+        np.matmul(d_scores.swapaxes(1, 2), queries[b], out=d_keys[b])
+
+
+def _split(qkv: Array, heads: int, length: int) -> tuple[Array, Array, Array]:
+    """Return views (B, A, S, W) of queries, keys and values."""
+    split = qkv.reshape(-1, length, heads, 3, qkv.shape[1] // (3 * heads))
+    queries, keys, values = split.transpose(3, 0, 2, 1, 4)
+    return queries, keys, values
+
+
+def _by_head(rows: Array, heads: int, length: int) -> Array:
+    """Return a view (B, A, S, W) of rows (B S, D)."""
+    return rows.reshape(-1, length, heads, rows.shape[1] // heads).transpose(0, 2, 1, 3)
+
+
+def _dropped(x: Array, kept: NDArray[np.bool_], b: int, share: float) -> Array:
+    """Return numbers of a sequence with those dropped that are not kept."""
+    return x * kept[b] * x.dtype.type(share) if len(kept) else x
 
 
 def _exponentials(x: Array) -> None:
     """Write the exponentials of rows less their largest numbers in their place."""
     with np.errstate(invalid="ignore", under="ignore"):
-        x -= x.max(axis=1, keepdims=True, initial=-np.inf)
+        x -= x.max(axis=-1, keepdims=True, initial=-np.inf)
         np.exp(x, out=x)
-
-
-def softmax_backward(d_scores: Array, probabilities: Array, scale: float) -> None:
-    """Turn gradients by probabilities into gradients by scores, in their place.
-
-    Parameters
-    ----------
-    d_scores : array of shape (B, S), changed
-        ``p (d - sum of p d) scale``, with probabilities p and gradients d of one row.
-    probabilities : array of shape (B, S)
-        From `softmax`.
-    scale : float
-    """
-    d_scores -= np.einsum("bs,bs->b", d_scores, probabilities)[:, np.newaxis]
-    d_scores *= probabilities
-    d_scores *= d_scores.dtype.type(scale)
 
 
 def cross_entropy(logits: Array, labels: Array) -> float:

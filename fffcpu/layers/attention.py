@@ -17,28 +17,22 @@ Shapes: B sequences of S positions, D width, A heads of width W = D / A.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
+from fffcpu.config import check_number
 from fffcpu.errors import ArgumentError, ShapeError
 from fffcpu.fastbert_config import AttentionConfig
 from fffcpu.inputs import as_real_array, as_rows
-from fffcpu.layers.dropout import Dropout, DropoutCache
 from fffcpu.layers.layer import Part
 from fffcpu.parameters import generator, normal
 
 __all__ = ["Attention", "AttentionCache"]
 
 Array = NDArray[Any]
-
-BLOCK_BYTES = 1 << 22
-"""Sequences are taken through scores and softmax together as long as their scores fit into so many
-bytes: a share of the caches."""
 
 PENALTY = -10000.0
 """What is added to the scores of a key that is padding."""
@@ -59,8 +53,8 @@ class AttentionCache(NamedTuple):
     """Probabilities of the keys for each query (B, A, S, S), before dropout."""
     context: Array
     """What the output projection takes (B S, D)."""
-    dropped: tuple[DropoutCache, ...]
-    """Dropout of the probabilities, for each block of sequences."""
+    kept: NDArray[np.bool_]
+    """Which probabilities dropout kept (B, A, S, S); (0, A, S, S) if there was none."""
     dropout: float
     """Its rate."""
     leading: tuple[int, int]
@@ -89,10 +83,9 @@ class Attention(Part[AttentionConfig]):
 
     Notes
     -----
-    Inference holds qkv, and scores of a few sequences at a time: at most 4 MiB, or one sequence.
-    `forward` keeps the probabilities of all, ``B A S S`` numbers, in its cache, and as many bytes
-    if there is dropout; `backward` takes another 4 MiB, or one sequence, and ``3 D`` numbers a
-    position.
+    Inference holds qkv, and the scores of few positions at a time (without compiled kernels, of a
+    sequence). `forward` keeps the probabilities of all, ``B A S S`` numbers, in its cache, and as
+    many bytes if there is dropout; `backward` takes ``3 D`` numbers a position.
     """
 
     def __init__(
@@ -121,13 +114,10 @@ class Attention(Part[AttentionConfig]):
             If an argument is not such an array.
         """
         rows, leading = self._sequences(x)
-        penalties = self._penalties(mask, leading)
-        queries, keys, values = self._split(rows @ self.params["weights_qkv"].T, leading)
-        context = np.empty_like(rows)
-        mixed = self._by_head(context, leading)
-        for block in self._blocks(leading):
-            p = self._probabilities(None, queries[block], keys[block], penalties[block])
-            np.matmul(p, values[block], out=mixed[block])
+        _, *shape = self._shape(leading)
+        nowhere, kept = np.empty((0, *shape), self._dtype), np.empty((0, *shape), np.bool_)
+        qkv, context = rows @ self.params["weights_qkv"].T, np.empty_like(rows)
+        self._attend(context, nowhere, qkv, mask, kept, 0.0, leading)
         y: Array = context @ self.params["weights_out"].T
         return y.reshape(*leading, self.config.width)
 
@@ -154,22 +144,13 @@ class Attention(Part[AttentionConfig]):
             For `backward`.
         """
         rows, leading = self._sequences(x)
-        penalties = self._penalties(mask, leading)
-        drop, rng = Dropout(dropout), generator(rng) if dropout else None
         qkv = rows @ self.params["weights_qkv"].T
-        queries, keys, values = self._split(qkv, leading)
-        batch, length = leading
-        probabilities = np.empty((batch, self.config.heads, length, length), self._dtype)
+        kept = self._kept(leading, dropout, rng)
+        probabilities = np.empty(self._shape(leading), self._dtype)
         context = np.empty_like(rows)
-        mixed, dropped = self._by_head(context, leading), []
-        for block in self._blocks(leading):
-            p = probabilities[block]
-            self._probabilities(p, queries[block], keys[block], penalties[block])
-            weights, drop_cache = drop.forward(p, rng)
-            np.matmul(weights, values[block], out=mixed[block])
-            dropped.append(drop_cache)
+        self._attend(context, probabilities, qkv, mask, kept, dropout, leading)
         y = context @ self.params["weights_out"].T
-        cache = AttentionCache(rows, qkv, probabilities, context, tuple(dropped), dropout, leading)
+        cache = AttentionCache(rows, qkv, probabilities, context, kept, dropout, leading)
         return y.reshape(*leading, self.config.width), cache
 
     def backward(self, dy: Any, cache: AttentionCache) -> tuple[Array, dict[str, Array]]:
@@ -181,31 +162,39 @@ class Attention(Part[AttentionConfig]):
         ``dp = dc v^T``, ``ds = p (dp - sum of p dp) / sqrt(W)`` for each query, ``dq = ds k`` and
         ``dk = ds^T q`` (docs/mathematics.md derives them).
         """
-        width, heads = self.config.width, self.config.heads
+        width = self.config.width
         rows = {"x": (width,), "qkv": (3 * width,), "context": (width,)}
         self._check_cache(cache, AttentionCache, **rows)
-        batch, length = cache.leading
-        if cache.probabilities.shape != (batch, heads, length, length):
+        shape = self._shape(cache.leading)
+        if cache.probabilities.shape != shape or cache.kept.shape not in (shape, (0, *shape[1:])):
             raise ShapeError("argument 'cache' must be one that forward of this layer returned")
         upstream = self._upstream_rows(dy, cache.leading, width)
         d_context = upstream @ self.params["weights_out"]
         d_qkv = np.empty_like(cache.qkv)
-        d_mixed = self._by_head(d_context, cache.leading)
-        gradients = self._split(d_qkv, cache.leading)
-        parts = self._split(cache.qkv, cache.leading)
-        drop = Dropout(cache.dropout)
-        for block, dropped in zip(self._blocks(cache.leading), cache.dropped, strict=True):
-            _backpropagate(
-                [gradient[block] for gradient in gradients],
-                d_mixed[block],
-                cache.probabilities[block],
-                [part[block] for part in parts],
-                drop,
-                dropped,
+        if len(d_qkv):
+            kernels.choose_rows().attention_backward(
+                d_qkv, d_context, cache.probabilities, cache.qkv, cache.kept, _share(cache.dropout)
             )
         grads = {"weights_qkv": d_qkv.T @ cache.x, "weights_out": upstream.T @ cache.context}
         dx: Array = d_qkv @ self.params["weights_qkv"]
         return dx.reshape(*cache.leading, width), grads
+
+    def _attend(
+        self,
+        context: Array,
+        probabilities: Array,
+        qkv: Array,
+        mask: Any,
+        kept: NDArray[np.bool_],
+        dropout: float,
+        leading: tuple[int, int],
+    ) -> None:
+        """Write the context, and the probabilities if there is room for them."""
+        penalties = self._penalties(mask, leading)
+        if len(context):
+            kernels.choose_rows().attention(
+                context, probabilities, qkv, penalties, kept, _share(dropout)
+            )
 
     def _sequences(self, x: Any) -> tuple[Array, tuple[int, int]]:
         """Return input as rows (B S, D), and (B, S)."""
@@ -230,56 +219,26 @@ class Attention(Part[AttentionConfig]):
             raise ArgumentError("argument 'attention_mask' must hold only 0 and 1, got others")
         return np.where(array == 1, 0, PENALTY).astype(self._dtype)
 
-    def _split(self, qkv: Array, leading: tuple[int, int]) -> tuple[Array, Array, Array]:
-        """Return views (B, A, S, W) of the queries, keys and values."""
-        split = qkv.reshape(*leading, self.config.heads, 3, self.config.head_width)
-        queries, keys, values = split.transpose(3, 0, 2, 1, 4)
-        return queries, keys, values
-
-    def _by_head(self, rows: Array, leading: tuple[int, int]) -> Array:
-        """Return a view (B, A, S, W) of rows (B S, D)."""
-        split = rows.reshape(*leading, self.config.heads, self.config.head_width)
-        return split.transpose(0, 2, 1, 3)
-
-    def _blocks(self, leading: tuple[int, int]) -> Iterator[slice]:
-        """Cut the sequences into blocks whose scores fit into `BLOCK_BYTES`."""
+    def _shape(self, leading: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Return (B, A, S, S)."""
         batch, length = leading
-        step = BLOCK_BYTES // max(1, self.config.heads * length**2 * self._dtype.itemsize)
-        for start in range(0, batch, max(1, step)):
-            yield slice(start, min(start + max(1, step), batch))
+        return batch, self.config.heads, length, length
 
-    def _probabilities(
-        self, out: Array | None, queries: Array, keys: Array, penalties: Array
-    ) -> Array:
-        """Return the probabilities (b, A, S, S) of a block of sequences, in ``out`` if given."""
-        scores = np.matmul(queries, keys.swapaxes(2, 3), out=out)
-        heads, length = scores.shape[1:3]
-        rows, scale = scores.reshape(-1, length), 1 / math.sqrt(queries.shape[3])
-        kernels.choose_rows().softmax(rows, penalties, scale, heads * length)
-        return scores
+    def _kept(self, leading: tuple[int, int], dropout: float, rng: Any) -> NDArray[np.bool_]:
+        """Draw which probabilities dropout keeps; (0, A, S, S) without dropout."""
+        shape = self._shape(leading)
+        if not check_number("dropout", dropout, 0.0, 1.0):
+            return np.empty((0, *shape[1:]), np.bool_)
+        rng, kept = generator(rng), np.empty(shape, np.bool_)
+        for own in kept:  # a sequence at a time, since random numbers take four times as much
+            np.greater_equal(rng.random(own.shape, np.float32), dropout, out=own)
+        return kept
 
     def _initialise(self, std: float, rng: np.random.Generator) -> None:
         for array in self.params.values():
             normal(array, std, rng)
 
 
-def _backpropagate(
-    gradients: Sequence[Array],
-    d_mixed: Array,
-    probabilities: Array,
-    parts: Sequence[Array],
-    drop: Dropout,
-    dropped: DropoutCache,
-) -> None:
-    """Write the gradients of queries, keys and values of some sequences, each (b, A, S, W)."""
-    d_queries, d_keys, d_values = gradients
-    queries, keys, values = parts
-    weights = drop.backward(probabilities, dropped)  # drops the same, forwards and backwards
-    np.matmul(weights.swapaxes(2, 3), d_mixed, out=d_values)
-    d_scores = drop.backward(d_mixed @ values.swapaxes(2, 3), dropped)
-    length, scale = d_scores.shape[3], 1 / math.sqrt(queries.shape[3])
-    kernels.choose_rows().softmax_backward(
-        d_scores.reshape(-1, length), probabilities.reshape(-1, length), scale
-    )
-    np.matmul(d_scores, keys, out=d_queries)
-    np.matmul(d_scores.swapaxes(2, 3), queries, out=d_keys)
+def _share(dropout: float) -> float:
+    """Return what the probabilities that dropout keeps are multiplied by."""
+    return 1 / (1 - dropout) if dropout < 1.0 else 0.0
