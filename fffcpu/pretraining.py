@@ -9,6 +9,7 @@ batch that grows.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import zlib
 from pathlib import Path
@@ -55,6 +56,10 @@ class PretrainSettings:
         Trees of a FastFeedForward, or neurons of a dense feedforward.
     depth : int
         Of the trees.
+    initial_std : float, optional
+        Standard deviation of initial weights. By default the published 0.02 at width 768, and in
+        proportion to ``1 / sqrt(width)`` at others: the positions' vectors are, and would drown
+        narrower words.
     length : int
         Tokens of a sequence.
     batch_size : int
@@ -92,6 +97,7 @@ class PretrainSettings:
     feedforward: str = "fff"
     feedforward_size: int = 4
     depth: int = 5
+    initial_std: float | None = None
     length: int = 128
     batch_size: int = 64
     small_batch_size: int = 32
@@ -126,6 +132,7 @@ class PretrainSettings:
 
     def config(self, vocabulary: int, padding_id: int) -> FastBertConfig:
         """Return the model's config for a vocabulary."""
+        std = self.initial_std
         return FastBertConfig(
             vocabulary,
             self.width,
@@ -136,6 +143,7 @@ class PretrainSettings:
             depth=self.depth if self.feedforward == "fff" else 0,
             positions=self.length,
             padding_id=padding_id,
+            initial_std=0.02 * math.sqrt(768 / self.width) if std is None else std,
         )
 
 

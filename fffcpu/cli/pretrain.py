@@ -83,6 +83,9 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     )
     _number(model, "feedforward-size", int, "trees, or neurons of a dense one")
     _number(model, "depth", int, "of the trees")
+    model.add_argument(
+        "--initial-std", type=float, metavar="X", help="of weights (0.02 at width 768)"
+    )
     _add_training(parser.add_argument_group("training"))
     return parser
 
