@@ -311,6 +311,14 @@ class FastBertConfig(_PartConfig):
             for name, shape in config.shapes().items()
         }
 
+    def visits_few(self, tokens: int) -> bool:
+        """Whether so many tokens visit less than half of a tree's nodes at most.
+
+        Then gradients that hold only visited nodes are the cheaper ones.
+        """
+        visits = tokens * (self.depth + 1)
+        return self.feedforward == "fff" and 2 * visits < 2 ** (self.depth + 1) - 1
+
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``config.json``, with all fields that the published code reads."""
         head = "LMForPreTraining" if self.classes is None else "LMForSequenceClassification"

@@ -170,6 +170,7 @@ def finetune(
         order,
         validation,
         padding_id=tokenizer.padding_id,
+        row_sparse=model.config.visits_few(settings.batch_size * length),
     )
     steps = settings.epochs * order.steps_per_epoch
     trainer = Trainer(

@@ -126,6 +126,7 @@ class PretrainSettings:
             object.__setattr__(self, "epochs", 1.0)
         if self.epochs is not None:
             check_number("epochs", self.epochs, 0.0)
+        check_integer("width", self.width, 2)
         check_integer("length", self.length, 1)
         check_integer("validation_sequences", self.validation_sequences, 0)
         check_integer("seed", self.seed, 0)
@@ -212,7 +213,7 @@ def pretrain(
         small_batch_size=settings.small_batch_size,
         ramp=settings.ramp,
         share=settings.mask_share,
-        row_sparse=_takes_rows(settings),
+        row_sparse=config.visits_few(settings.small_batch_size * settings.length),
         seed=settings.seed,
     )
     steps = settings.steps
@@ -257,12 +258,6 @@ def _held_out(corpus: Corpus, settings: PretrainSettings) -> NDArray[Any]:
     sequences = corpus.sequences("validation", settings.length)
     count = min(len(sequences), settings.validation_sequences)
     return sequences[np.linspace(0, len(sequences) - 1, count).astype(np.int64)]
-
-
-def _takes_rows(settings: PretrainSettings) -> bool:
-    """Whether a small batch can visit less than half of the nodes of a tree."""
-    visits = settings.small_batch_size * settings.length
-    return settings.feedforward == "fff" and 2 * visits < 2 ** (settings.depth + 1) - 1
 
 
 def _evaluate_every(settings: PretrainSettings, steps: int | None) -> int:

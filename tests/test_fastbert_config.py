@@ -188,3 +188,11 @@ def test_labels_travel_and_are_checked():
     for wrong in (["no"], ["no", "no"], ["no", 1], "no"):
         with pytest.raises(ValueError, match="argument 'labels' must hold 2 different names"):
             dataclasses.replace(config, labels=wrong)
+
+
+def test_few_nodes_are_visited_only_where_tokens_are_few():
+    config = FastBertConfig(10, 4, 1, 1, feedforward_size=3, depth=11, positions=4)
+    assert config.visits_few(170)  # 170 paths of 12 nodes, of 4095
+    assert not config.visits_few(171)
+    dense = FastBertConfig(10, 4, 1, 1, feedforward="ff", feedforward_size=3, positions=4)
+    assert not dense.visits_few(0)

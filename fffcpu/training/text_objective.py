@@ -56,6 +56,8 @@ class TextObjective:
         Which texts an evaluation looks at; may be empty.
     padding_id : int
         The token that fills up sequences.
+    row_sparse : bool
+        Whether gradients hold only the nodes that a batch visited.
 
     Raises
     ------
@@ -72,13 +74,14 @@ class TextObjective:
         validation: NDArray[np.int64],
         *,
         padding_id: int,
+        row_sparse: bool = False,
     ) -> None:
         if len(tokens) != len(labels):
             raise ShapeError(f"argument 'labels' must have {len(tokens)} rows, got {len(labels)}")
         self.model = model
         self._tokens, self._labels = tokens, labels
         self._order = order
-        self._padding = padding_id
+        self._padding, self._row_sparse = padding_id, row_sparse
         self._validation = validation
 
     @property
@@ -91,8 +94,7 @@ class TextObjective:
         rows = self._order.rows(moment.step)
         ids, mask = self._batch(rows)
         loss, cache = self.model.forward(ids, mask, labels=self._labels[rows], rng=moment.rng)
-        # A batch holds few tokens, which visit few nodes of large trees.
-        grads = self.model.backward(cache, row_sparse=True)
+        grads = self.model.backward(cache, row_sparse=self._row_sparse)
         return StepResult(loss, grads, len(rows), {})
 
     def evaluate(self) -> dict[str, float]:
