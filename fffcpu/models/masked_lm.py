@@ -113,10 +113,12 @@ class FastBertForMaskedLM(Model):
 
         Parameters
         ----------
-        input_ids, attention_mask : array_like
-            As for a call.
+        input_ids : array_like of integers of shape (B, S)
+            The tokens, as for a call.
         wanted : array_like of bool of shape (B, S)
             Which positions, M in all.
+        attention_mask : array_like of shape (B, S), optional
+            As for a call.
 
         Returns
         -------
