@@ -67,7 +67,9 @@ def run_page(page, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["docs/table_tutorial.md", "docs/commands.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/table_tutorial.md", "docs/text_tutorial.md", "docs/commands.md"]
+)
 def test_the_commands_of_a_page_run(page, tmp_path):
     for command, done in run_page(page, tmp_path):
         assert done.returncode == 0, (command, done.stderr)

@@ -222,3 +222,18 @@ def test_prototypes_are_drawn_in_the_same_shades(figures, tmp_path):
 def test_prototypes_need_an_image_for_each_caption(shape, captions, tmp_path):
     with pytest.raises(ShapeError, match="argument 'images' must have shape"):
         plot_prototypes(np.ones(shape), captions, tmp_path / "means.png", "a title")
+
+
+def test_a_history(tmp_path):
+    from fffcpu.plots import plot_history
+
+    history = [
+        {"step": 1, "train_loss": 3.0, "lr": 0.1, "gradient_norm": 1.0},
+        {"step": 2, "train_loss": 2.0, "lr": 0.2, "validation_loss": None},
+        {"step": 3, "lr": 0.1, "validation_loss": 2.5},
+    ]
+    path = tmp_path / "history.svg"
+    plot_history(history, path, "A run")
+    assert "<svg" in path.read_text()
+    with pytest.raises(ArgumentError, match="'history' must have at least one line"):
+        plot_history([], path, "A run")

@@ -453,3 +453,35 @@ def test_rows_are_up_to_date_when_they_are_evaluated():
     settings = TrainerSettings(steps=4, lr=0.05, evaluate_every=2)
     Trainer(objective, optimizer, settings, progress=False).run()
     assert seen == [1, 2]
+
+
+def test_the_history_has_lines_between_evaluations_also_after_resuming(tmp_path):
+    options = {"steps": 10, "note_every": 2, "evaluate_every": 4}
+    make(folder=tmp_path / "whole", **options).run()
+    lines = read_history(tmp_path / "whole")
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 10]
+    assert [line["rows"] for line in lines] == [8, 16, 24, 32, 40]
+    assert ["loss" in line for line in lines] == [False, True, False, True, True]
+
+    stop = make(
+        Line(at_step=lambda moment: moment.step == 7 and os.kill(os.getpid(), signal.SIGINT)),
+        folder=tmp_path / "part",
+        **options,
+    )
+    with pytest.raises(Interrupted):
+        stop.run()
+    again = make(folder=tmp_path / "part", **options)
+    assert again.resume()
+    assert (again.step, again.rows) == (8, 32)
+    assert again.run().rows == 40
+    without_time = [
+        [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+        for lines in (lines, read_history(tmp_path / "part"))
+    ]
+    assert without_time[0] == without_time[1]
+
+
+def test_a_step_knows_how_many_rows_came_before():
+    seen = []
+    make(Line(at_step=lambda moment: seen.append(moment.rows)), steps=3).run()
+    assert seen == [0, 4, 8]

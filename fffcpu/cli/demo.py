@@ -1,4 +1,4 @@
-"""``fffcpu demo``: train on real digits, save, reload, run; then the layer at BERT size.
+"""``fffcpu demo``: masked sentences; train on real digits, save, reload, run; BERT's size.
 
 The recipe for both networks: AdamW with weight decay 0.1 and a peak learning rate of 0.02 that
 rises over the first tenth and falls along half a cosine, gradients clipped to norm 1, 30 epochs in
@@ -10,6 +10,7 @@ tried, up to the noise of half a percent; the test rows had no say.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -25,7 +26,10 @@ from fffcpu import DenseFeedForward, FastFeedForward, kernels
 from fffcpu.cli.table import Commands, add_command, check_output, format_number, format_table
 from fffcpu.config import check_integer
 from fffcpu.data import load_digits
+from fffcpu.models import FastBertForMaskedLM
 from fffcpu.parameters import Parameters
+from fffcpu.pipelines import default_model_folder
+from fffcpu.text.tokenizer import TOKENIZER_FILE
 from fffcpu.timing import (
     Contender,
     Timing,
@@ -54,14 +58,20 @@ WEIGHT_DECAY = 0.1
 MAX_NORM = 1.0
 
 BERT_WIDTH, BERT_DEPTH = 768, 11
+MASK = "[MASK]"
+SENTENCES_FILE = "sentences.json"
+GUESSES = 3
+"""Guesses that are shown of a masked sentence."""
+
 INK = " .:-=+*#%@"
 """From paper to ink."""
 
 DESCRIPTION = """\
 Show all of fffcpu on data it carries:
-  1. Train a fast feedforward network on real handwritten digits (8x8 pixels), and a dense network
+  1. Fill masked sentences with a small FastBERT, pretrained on WordNet's glosses.
+  2. Train a fast feedforward network on real handwritten digits (8x8 pixels), and a dense network
      of as many active neurons by the same recipe; test both; save the first, reload it, run it.
-  2. Time the layer at BERT's size (768 -> 768, depth 11: 12 of 4,095 neurons a row) beside the
+  3. Time the layer at BERT's size (768 -> 768, depth 11: 12 of 4,095 neurons a row) beside the
      dense layer of 4,095 neurons in NumPy, outputs checked.
 
 examples:
@@ -144,15 +154,16 @@ def run(options: argparse.Namespace) -> None:
     kernels.choose()  # complains of a wrong FFFCPU_BACKEND before anything is printed
     digits = split_digits()
     print(f"fffcpu {fffcpu.__version__}, {_threads()}\n")
+    print(fill_sentences())
     _compile(digits)
     print(
-        f"\n1. Handwritten digits: {len(digits.images)} images to train on, "
+        f"\n2. Handwritten digits: {len(digits.images)} images to train on, "
         f"{len(digits.test_images)} to test with"
     )
     network = _compare_on_digits(digits, plan, seed)
     path = _save_and_reload(network, options.out, digits)
     print(f"\n{draw_examples(digits, network)}")
-    print(f"\n2. At BERT's size: {BERT_WIDTH} -> {BERT_WIDTH}, depth {BERT_DEPTH}")
+    print(f"\n3. At BERT's size: {BERT_WIDTH} -> {BERT_WIDTH}, depth {BERT_DEPTH}")
     _compare_at_bert_size(plan, seed)
     print(_how_to_go_on(path))
 
@@ -161,6 +172,35 @@ def _threads() -> str:
     """Return how many threads kernels may use, in words."""
     number = fffcpu.get_num_threads()
     return f"{number} thread" if number == 1 else f"{number} threads"
+
+
+# --- Masked sentences ---------------------------------------------------------------------------
+
+
+def fill_sentences() -> str:
+    """Return sentences with what the model that the package carries puts in for their masks.
+
+    Their tokens are stored beside it, so that this needs no tokenizer.
+    """
+    folder = default_model_folder()
+    model = FastBertForMaskedLM.from_pretrained(folder)
+    sentences = json.loads((folder / SENTENCES_FILE).read_text(encoding="utf-8"))
+    vocabulary = json.loads((folder / TOKENIZER_FILE).read_text(encoding="utf-8"))["model"]["vocab"]
+    names = {number: name for name, number in vocabulary.items()}
+    feedforward: Any = model.config.parts()["encoder.layers.0.feedforward"]
+    used, held = feedforward.active_neurons, feedforward.neurons
+    lines = [
+        f"1. Masked sentences: a FastBERT that has read WordNet's glosses, {used} of {held} neurons"
+    ]
+    for sentence in sentences:
+        ids = np.array([sentence["ids"]])
+        logits = model.logits_at(ids, ids == vocabulary[MASK])[0].astype(np.float64)
+        chances = np.exp(logits - logits.max())
+        chances /= chances.sum()
+        best = chances.argsort()[::-1][:GUESSES]
+        guesses = ", ".join(f"{names[int(token)]} {chances[token]:.0%}" for token in best)
+        lines.append(f"  {sentence['text']:<52} {guesses}")
+    return "\n".join([*lines, ""])
 
 
 # --- Digits -------------------------------------------------------------------------------------
@@ -210,7 +250,7 @@ def _compare_on_digits(digits: Digits, plan: Plan, seed: int) -> FastFeedForward
     print(f"\n{format_table(head, rows)}")
     print(
         f"\nWith {ACTIVE} neurons a row there is little arithmetic: the cost of a call decides.\n"
-        "The tree pays where it holds many neurons, as in part 2."
+        "The tree pays where it holds many neurons, as in part 3."
     )
     network: FastFeedForward = fast.networks[0]
     return network
@@ -387,7 +427,7 @@ def _check(fast: FastFeedForward, dense: DenseFeedForward, seed: int) -> int:
 
 def _how_to_go_on(path: Path) -> str:
     return f"""
-3. How to go on
+4. How to go on
   fffcpu info {path}
   fffcpu bench --help       other sizes, threads and backends
   README.md                 the training loop in 15 lines, and when FFF helps and when it does not

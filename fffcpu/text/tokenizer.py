@@ -151,7 +151,7 @@ class Tokenizer:
         trainer = library.trainers.WordPieceTrainer(
             vocab_size=vocabulary,
             special_tokens=specials,
-            limit_alphabet=max(8, vocabulary // 8),
+            limit_alphabet=vocabulary // 2,
             show_progress=progress,
         )
         backend.train_from_iterator(_strings(texts), trainer)

@@ -326,12 +326,8 @@ class Trainer:
                 result, rate = self._make_step()
                 self._spent = time.monotonic() - started
                 self._tell(bar, result, rate)
-                every = self.settings.evaluate_every
-                if self._budget_left() and every and self.step % every == 0:
-                    self._evaluate(rate)
-                    self._spent = time.monotonic() - started
-                elif self.settings.note_every and self.step % self.settings.note_every == 0:
-                    self._note(rate, {})
+                self._look(rate)
+                self._spent = time.monotonic() - started
                 now = time.monotonic()
                 if self._stop_requested:
                     self.save()
@@ -371,6 +367,16 @@ class Trainer:
         self._recent.append(result.loss)
         self._count(result.usage)
         return result, rate
+
+    def _look(self, rate: float) -> None:
+        """Evaluate or note how it goes, if it is time; the last evaluation has its own place."""
+        every, often = self.settings.evaluate_every, self.settings.note_every
+        if not self._budget_left():
+            return
+        if every and self.step % every == 0:
+            self._evaluate(rate)
+        elif often and self.step % often == 0:
+            self._note(rate, {})
 
     def _count(self, usage: Mapping[str, Array]) -> None:
         """Add up usage; of names that share an array, under the first."""
