@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from fffcpu.config import check_flag, check_integer
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.models import FastBertEncoder, FastBertForMaskedLM, FastBertForSequenceClassification
-from fffcpu.models.model import CONFIG_FILE, Model
+from fffcpu.models.model import CONFIG_FILE, Model, open_config
 from fffcpu.text.tokenizer import Tokenizer
 
 __all__ = [
@@ -121,11 +121,14 @@ class _Pipeline(Generic[ModelT]):
             If a file cannot be read.
         """
         tokenizer = Tokenizer.load(folder)  # first, since it is quick to say what it lacks
-        model = cls._kind.from_pretrained(folder)
+        place = Path(os.fsdecode(folder))
+        if cls._kind is FastBertForMaskedLM and open_config(place).classes is not None:
+            raise CheckpointError(f"folder '{place}' holds a classifier, no masked language model")
+        model = cls._kind.from_pretrained(place)
         try:
             return cls(model, tokenizer)
         except ArgumentError as error:
-            raise CheckpointError(f"folder '{os.fsdecode(folder)}': {error}") from error
+            raise CheckpointError(f"folder '{place}': {error}") from error
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         return self.tokenizer.encode(texts, self.model.config.positions)

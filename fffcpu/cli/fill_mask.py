@@ -25,7 +25,8 @@ Without --model, the small model that the package carries is asked. Tokens that 
 the word before them.
 
 how to read the output: for each mask of a text the likeliest tokens, with their probabilities,
-which are the model's and sum to 1 over all tokens.
+which are the model's and sum to 1 over all tokens. A text without a mask is left out, or with
+--json has no 'masks'.
 """
 
 
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
         if options.json:
             guesses = [[guess._asdict() for guess in guesses] for guesses in masks]
             report.append({"text": text, "masks": guesses})
-        else:
+        elif masks:
             print(_format(text, masks))
     if not any_mask:
         mask = pipeline.tokenizer.token(pipeline.tokenizer.mask_id)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from fffcpu.checkpoints.native import parse_json, write_atomically
 from fffcpu.config import check_integer, check_number
-from fffcpu.errors import CheckpointError, DataError
+from fffcpu.errors import ArgumentError, CheckpointError, DataError, describe
 from fffcpu.text.documents import Piece, find_files, read_documents
 from fffcpu.text.tokenizer import TOKENIZER_FILE, Tokenizer
 
@@ -98,9 +98,15 @@ class Corpus(NamedTuple):
 
         Raises
         ------
+        ArgumentError
+            If there is no such part.
         DataError
             If there are not enough tokens for one.
         """
+        if part not in PARTS:
+            raise ArgumentError(
+                f"argument 'part' must be {' or '.join(PARTS)}, got {describe(part)}"
+            )
         tokens: NDArray[Any] = getattr(self, part)
         count = len(tokens) // check_integer("length", length, 1)
         if count == 0:
@@ -146,8 +152,10 @@ def build_corpus(
 
     Raises
     ------
+    ArgumentError
+        If an option is none of its values.
     CheckpointError
-        If the folder holds another corpus.
+        If the folder holds another corpus, or a damaged one.
     DataError
         If a file is not as it should be, or there is no text at all.
     OSError
@@ -159,7 +167,8 @@ def build_corpus(
     few seconds; after ``kill -9`` the same call goes on from there and comes to the same bytes.
     """
     place = Path(os.fsdecode(folder))
-    check_number("validation", validation, 0.0, 1.0)
+    if check_number("validation", validation, 0.0, 1.0) == 1:
+        raise ArgumentError("argument 'validation' must be below 1, got 1")
     check_integer("seed", seed, 0)
     files = find_files(paths)
     identity = {
@@ -216,9 +225,18 @@ class _Writer:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> _Writer:
-        for part in PARTS:
-            file = self._stack.enter_context(open(self._place / f"{part}.bin", "ab"))
-            file.truncate(self._notes[part] * self._dtype.itemsize)  # what was written since
+        sizes = {part: self._notes[part] * self._dtype.itemsize for part in PARTS}
+        paths = {part: self._place / f"{part}.bin" for part in PARTS}
+        for part, path in paths.items():
+            length = path.stat().st_size if path.exists() else 0
+            if length < sizes[part]:
+                raise CheckpointError(
+                    f"file '{path}' is damaged: must have at least {sizes[part]} bytes, "
+                    f"got {length}"
+                )
+        for part, path in paths.items():
+            file = self._stack.enter_context(open(path, "ab"))
+            file.truncate(sizes[part])  # what was written since the notes
             self._files[part] = file
         return self
 

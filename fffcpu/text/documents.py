@@ -104,7 +104,7 @@ def read_documents(
         skipped = start[1] if number == start[0] else 0
         with open_file(files[number]) as opened:
             stream = _decoded(opened.content)
-            lines = ".jsonl" in Path(files[number]).suffixes
+            lines = _name(files[number]).endswith(".jsonl")
             pieces = _lines(stream, files[number], field) if lines else _pieces(stream)
             told = False
             for index, (text, ends) in enumerate(pieces):
@@ -142,7 +142,7 @@ def read_texts(path: str, field: str = "text") -> Iterator[str]:
     UserWarning
         If the file is not UTF-8 everywhere. What is not becomes U+FFFD, which tokenizers drop.
     """
-    name = Path(path).name.lower().removesuffix(".gz")
+    name = _name(path)
     if not name.endswith((*KINDS, ".csv")):
         raise DataError(f"{locate(path)}: must end with .txt, .jsonl or .csv, or these with .gz")
     with open_file(path) as opened:
@@ -218,9 +218,13 @@ def _lines(stream: IO[str], path: str, field: str) -> Iterator[tuple[str, bool]]
         yield text, True
 
 
+def _name(path: str | Path) -> str:
+    """Return a file's name by which its kind is told."""
+    return Path(path).name.lower().removesuffix(".gz")
+
+
 def _is_text(path: Path) -> bool:
-    name = path.name.lower().removesuffix(".gz")
-    return name.endswith(KINDS)
+    return _name(path).endswith(KINDS)
 
 
 def _endings() -> str:

@@ -10,8 +10,10 @@ tokenizers are used in one way::
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +26,12 @@ __all__ = ["TOKENIZER_FILE", "Tokenizer"]
 
 TOKENIZER_FILE = "tokenizer.json"
 """Its name in the folder of a model."""
+
+MOST_TOKENS = 1 << 20
+"""The largest vocabulary that is trained; memory for all of it is taken at once."""
+
+REPEATED = 4096
+"""How many words are handed to the training together."""
 
 SPECIAL_TOKENS = MappingProxyType(
     {
@@ -124,7 +132,8 @@ class Tokenizer:
         Parameters
         ----------
         texts : iterable of str
-            Read once; what is kept of them is how often each word occurs.
+            Read once; what is kept of them is how often each word occurs. The same words give the
+            same tokenizer.
         vocabulary : int
             The most tokens it may have, special ones included.
         lowercase : bool
@@ -142,22 +151,32 @@ class Tokenizer:
         "Japanese and Korean voice search", Schuster and Nakajima, 2012.
         """
         library: Any = require_extra("tokenizers", "text")
-        check_integer("vocabulary", vocabulary, 16)
+        check_integer("vocabulary", vocabulary, 16, MOST_TOKENS)
         specials = [names[0] for names in SPECIAL_TOKENS.values()]
         backend = library.Tokenizer(library.models.WordPiece(unk_token="[UNK]"))
         backend.normalizer = library.normalizers.BertNormalizer(lowercase=lowercase)
         backend.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
         backend.decoder = library.decoders.WordPiece()
+        words = _count_words(backend, texts)
+        if not words:
+            raise ArgumentError("argument 'texts' must hold some text, got none")
+        # A letter may need two tokens: where a word begins with it, and inside of words.
+        alphabet = _alphabet(words, (vocabulary - len(specials)) // 2)
+        inner = {letter for word in words for letter in word[1:]}.intersection(alphabet)
+        # The package numbers letters inside words as it meets them, in an order that changes from
+        # run to run, and decides ties by those numbers. As special tokens they keep this order.
         trainer = library.trainers.WordPieceTrainer(
             vocab_size=vocabulary,
-            special_tokens=specials,
-            limit_alphabet=vocabulary // 2,
+            special_tokens=[*specials, *(f"##{letter}" for letter in sorted(inner))],
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
             show_progress=progress,
         )
-        backend.train_from_iterator(_strings(texts), trainer)
-        if backend.get_vocab_size() <= len(specials):
-            raise ArgumentError("argument 'texts' must hold some text, got none")
-        return cls(backend.to_str())
+        backend.train_from_iterator(_repeated(words), trainer)
+        definition = json.loads(backend.to_str())
+        added = definition["added_tokens"]
+        definition["added_tokens"] = [token for token in added if token["content"] in specials]
+        return cls(json.dumps(definition, ensure_ascii=False, indent=2))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
@@ -247,11 +266,48 @@ class Tokenizer:
         return str(self._backend.id_to_token(int(number)))
 
 
+def _count_words(backend: Any, texts: Iterable[str]) -> Counter[str]:
+    """Return how often each word of texts occurs, as the tokenizer takes texts apart."""
+    found: Counter[str] = Counter()
+    for text in _strings(texts):
+        found.update(text.split())
+    words: Counter[str] = Counter()
+    for part, count in found.items():
+        normal = backend.normalizer.normalize_str(part)
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal):
+            words[word] += count
+    return words
+
+
+def _alphabet(words: Mapping[str, int], most: int) -> list[str]:
+    """Return the most frequent letters of words."""
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for letter in word:
+            counts[letter] += count
+    return sorted(counts, key=lambda letter: (-counts[letter], letter))[:most]
+
+
+def _repeated(words: Mapping[str, int]) -> Iterator[str]:
+    """Yield each word as often as it occurs, some thousands together."""
+    held: list[str] = []
+    for word, count in words.items():
+        for start in range(0, count, REPEATED):
+            held += [word] * min(REPEATED, count - start)
+            if len(held) >= REPEATED:
+                yield " ".join(held)
+                held = []
+    yield " ".join(held)
+
+
 def _strings(texts: Iterable[Any]) -> Iterator[str]:
-    """Yield texts, checked."""
+    """Yield texts, checked.
+
+    Halves of surrogate pairs, which JSON may hold though they are no characters, become "?".
+    """
     if isinstance(texts, str):
         raise ArgumentTypeError(f"argument 'texts' must hold texts, got one: {describe(texts)}")
     for text in texts:
         if not isinstance(text, str):
             raise ArgumentTypeError(f"argument 'texts' must hold texts, got {describe(text)}")
-        yield text
+        yield text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -1,0 +1,259 @@
+"""Pipelines: what they say of a text is what the model says of it alone, whatever comes with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fffcpu import pipelines
+from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
+from fffcpu.models import (
+    FastBertConfig,
+    FastBertEncoder,
+    FastBertForMaskedLM,
+    FastBertForSequenceClassification,
+)
+from fffcpu.pipelines import FillMask, TextClassifier, TextEmbedder, default_model_folder
+from fffcpu.text import Tokenizer
+
+WORDS = ["the", "a", "cat", "dog", "rose", "sat", "ran", "on", "under", "mat", "tree"]
+TOKENIZER = Tokenizer.train([" ".join(WORDS)] * 2, vocabulary=90)
+POSITIONS = 12
+
+RNG = np.random.default_rng(0)
+TEXTS = [" ".join(RNG.choice(WORDS, n)) for n in RNG.integers(0, 16, 60)]
+"""Texts of all lengths, from empty to too long."""
+
+
+def config(**more):
+    # In float64, so that products in batches of other shapes round to the same routes.
+    size = {"feedforward_size": 2, "depth": 3, "positions": POSITIONS, "dtype": "float64"}
+    return FastBertConfig(96, 16, 2, 2, **size, **more, initial_std=0.3, head_width=8)
+
+
+def classifier(**more):
+    return TextClassifier(FastBertForSequenceClassification(config(**more), rng=0), TOKENIZER)
+
+
+FILL_MASK = FillMask(FastBertForMaskedLM(config(), rng=0), TOKENIZER)
+EMBEDDER = TextEmbedder(FastBertEncoder(config(), rng=0), TOKENIZER)
+
+
+# --- Batches --------------------------------------------------------------------------------------
+
+
+@given(lengths=st.lists(st.integers(2, 3000), max_size=200), padding=st.sampled_from([0, 2, 8]))
+def test_batches_hold_every_text_once_and_little_padding(lengths, padding):
+    batches = list(pipelines._batches(lengths, padding))
+    assert sorted(k for batch in batches for k in batch) == list(range(len(lengths)))
+    for batch in batches:
+        own = [lengths[k] for k in batch]
+        size = len(own) * max(own)
+        assert len(own) == 1 or size <= pipelines.TOKENS
+        assert (size - sum(own)) * max(padding, 1) <= (size if padding else 0)
+
+
+def test_batches_are_filled():
+    lengths = [8] * 1000
+    batches = list(pipelines._batches(lengths, pipelines.PADDING))
+    assert [len(batch) for batch in batches] == [256, 256, 256, 232]
+
+
+def test_texts_are_padded_to_the_longest():
+    ids, real = pipelines._padded([[5, 6, 7], [8]], 9)
+    assert ids.tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert real.tolist() == [[True, True, True], [True, False, False]]
+
+
+@pytest.mark.parametrize(
+    ("stream", "method"),
+    [
+        (FILL_MASK.stream, FILL_MASK.fill),
+        (classifier(classes=2).stream, classifier(classes=2).probabilities),
+        (EMBEDDER.stream, EMBEDDER.embed),
+    ],
+)
+def test_a_stream_holds_a_window_of_texts_and_no_more(stream, method, monkeypatch):
+    monkeypatch.setattr(pipelines, "WINDOW", 8)
+    taken = []
+
+    def texts():
+        for number, text in enumerate(TEXTS):
+            taken.append(number)
+            yield text
+
+    results = []
+    for number, result in enumerate(stream(texts())):
+        results.append(result)
+        assert len(taken) <= (number // 8 + 1) * 8
+    whole = method(TEXTS)
+    assert len(results) == len(whole) == len(TEXTS)
+    if isinstance(whole, np.ndarray):
+        np.testing.assert_allclose(results, whole, rtol=1e-9, atol=1e-12)
+
+
+def test_long_texts_close_a_window():
+    texts = ["x" * pipelines.WINDOW_CHARACTERS, "y", "z"]
+    assert [len(window) for window in pipelines._windows(texts)] == [1, 2]
+
+
+# --- Fill-mask ------------------------------------------------------------------------------------
+
+
+def chances(text):
+    """Probabilities (S, tokens) of every position of a text."""
+    (ids,) = TOKENIZER.encode([text], special=True)
+    logits = FILL_MASK.model([ids])[0, :, : TOKENIZER.vocabulary]
+    found = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return ids, found / found.sum(axis=-1, keepdims=True)
+
+
+def test_masks_are_filled_with_the_likeliest_tokens():
+    masked = [
+        "the [MASK] sat on the [MASK]",
+        "[MASK]",
+        "a cat",
+        "[MASK] ran under a tree on the mat",
+    ]
+    found = FILL_MASK.fill(masked, top=4)
+    assert [len(masks) for masks in found] == [2, 1, 0, 1]
+    for text, masks in zip(masked, found, strict=True):
+        ids, expected = chances(text)
+        rows = expected[np.array(ids) == TOKENIZER.mask_id]
+        for guesses, row in zip(masks, rows, strict=True):
+            best = np.argsort(-row)[:4]
+            assert [guess.token for guess in guesses] == [TOKENIZER.token(k) for k in best]
+            np.testing.assert_allclose([guess.probability for guess in guesses], row[best])
+
+
+def test_probabilities_are_of_tokens_that_there_are():
+    guesses = FILL_MASK.fill(["[MASK]"], top=TOKENIZER.vocabulary)[0][0]
+    assert sum(guess.probability for guess in guesses) == pytest.approx(1)
+    with pytest.raises(ArgumentError, match=f"'top' must be .* 1 to {TOKENIZER.vocabulary}"):
+        FILL_MASK.fill(["[MASK]"], top=TOKENIZER.vocabulary + 1)
+
+
+def test_a_mask_that_would_be_cut_off_is_an_error():
+    words = ["cat"] * (POSITIONS - 3)
+    (last,) = FILL_MASK.fill([" ".join([*words, "[MASK]"])])
+    (cut,) = FILL_MASK.fill([" ".join([*words, "[MASK]", "sat", "on"])])
+    assert len(last) == len(cut) == 1
+    assert last == cut
+    with pytest.raises(ArgumentError, match="must have every mask among the first 10 tokens of a"):
+        FILL_MASK.fill([" ".join([*words, "sat", "[MASK]"])])
+
+
+# --- Classes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pooler", ["zero_index", "avg", "max", "lse"])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_text_is_judged_as_it_is_alone(pooler, classes):
+    judge = classifier(classes=classes, pooler=pooler)
+    found = judge.probabilities(TEXTS)
+    assert found.shape == (len(TEXTS), classes)
+    for text, row in zip(TEXTS, found, strict=True):
+        logits = judge.model(TOKENIZER.encode([text], POSITIONS))[0]
+        expected = np.exp(logits) / np.exp(logits).sum() if classes > 1 else logits
+        np.testing.assert_allclose(row, expected, rtol=1e-8)
+    assert len(np.unique(found[:, 0].round(9))) > 30
+
+
+def test_labels_are_names_or_numbers():
+    assert classifier(classes=2, labels=("no", "yes")).labels == ("no", "yes")
+    assert classifier(classes=3).labels == ("0", "1", "2")
+    assert classifier(classes=1).labels == ()
+    assert classifier(classes=2).probabilities([]).shape == (0, 2)
+
+
+# --- Vectors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("pooling", ["mean", "start"])
+def test_vectors_are_of_the_tokens_alone(pooling, normalize):
+    found = EMBEDDER.embed(TEXTS, pooling, normalize=normalize)
+    assert found.shape == (len(TEXTS), 16)
+    for text, vector in zip(TEXTS, found, strict=True):
+        hidden = EMBEDDER.model(TOKENIZER.encode([text], POSITIONS))[0]
+        expected = hidden.mean(axis=0) if pooling == "mean" else hidden[0]
+        length = np.linalg.norm(expected) if normalize else 1
+        np.testing.assert_allclose(vector, expected / length, rtol=1e-8, atol=1e-10)
+
+
+def test_an_empty_text_has_a_vector_and_no_text_has_none():
+    assert np.isfinite(EMBEDDER.embed([""])).all()
+    none = EMBEDDER.embed([])
+    assert none.shape == (0, 16)
+    assert none.dtype == np.float64
+
+
+def test_a_vector_of_length_0_stays():
+    assert pipelines._normalized(np.zeros((1, 3))).tolist() == [[0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"pooling": "max"}, ArgumentError, "'pooling' must be mean or start, got 'max'"),
+        ({"normalize": 1}, ArgumentTypeError, "'normalize' must be True or False"),
+    ],
+)
+def test_wrong_options_are_errors(options, error, message):
+    with pytest.raises(error, match=message):
+        EMBEDDER.stream([], **options)
+
+
+# --- Arguments and folders ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("texts", ["a cat", [b"a cat"], ["a cat", None]])
+def test_what_is_no_text_is_an_error(texts):
+    with pytest.raises(ArgumentTypeError, match="argument 'texts' must hold texts, got"):
+        EMBEDDER.embed(texts)
+
+
+def test_models_and_tokenizers_must_fit():
+    small = FastBertEncoder(FastBertConfig(20, 4, 1, 1, feedforward_size=1), rng=0)
+    with pytest.raises(ArgumentError, match="'tokenizer' must have at most 20 tokens, as the"):
+        TextEmbedder(small, TOKENIZER)
+    with pytest.raises(ArgumentTypeError, match="'model' must be a FastBertForMaskedLM, got"):
+        FillMask(small, TOKENIZER)
+    with pytest.raises(ArgumentTypeError, match="'tokenizer' must be a Tokenizer, got None"):
+        TextEmbedder(small, None)
+
+
+def test_a_folder_holds_all_that_is_needed(tmp_path):
+    judge = FastBertForSequenceClassification(config(classes=2, labels=("no", "yes")), rng=0)
+    judge.save_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
+        TextClassifier.from_pretrained(tmp_path)
+    TOKENIZER.save(tmp_path)
+    opened = TextClassifier.from_pretrained(tmp_path)
+    assert opened.labels == ("no", "yes")
+    assert "TextClassifier" in repr(opened)
+    expected = TextClassifier(judge, TOKENIZER).probabilities(TEXTS[:9])
+    np.testing.assert_allclose(opened.probabilities(TEXTS[:9]), expected, atol=1e-3)
+    assert TextEmbedder.from_pretrained(tmp_path).embed(["a"]).shape == (1, 16)
+    with pytest.raises(CheckpointError, match="holds a classifier"):
+        FillMask.from_pretrained(tmp_path)
+
+
+def test_a_folder_with_the_tokenizer_of_another_model_is_an_error(tmp_path):
+    small = FastBertConfig(20, 4, 1, 1, feedforward_size=1)
+    FastBertEncoder(small, rng=0).save_pretrained(tmp_path)
+    TOKENIZER.save(tmp_path)
+    with pytest.raises(CheckpointError, match=r"folder '.*': argument 'tokenizer' must have at"):
+        TextEmbedder.from_pretrained(tmp_path)
+
+
+def test_the_packages_own_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipelines, "files", lambda package: tmp_path)
+    with pytest.raises(
+        CheckpointError, match="this installation of fffcpu has no model of its own"
+    ):
+        default_model_folder()
+    FILL_MASK.model.save_pretrained(tmp_path / "fastbert")
+    assert default_model_folder() == tmp_path / "fastbert"
