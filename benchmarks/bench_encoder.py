@@ -417,7 +417,10 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help="run these parts")
-    parser.add_argument("--threads", type=int, default=2, help="of every contender (2)")
+    most = fffcpu.get_num_threads()
+    parser.add_argument(
+        "--threads", type=int, default=min(2, most), help=f"of every contender ({min(2, most)})"
+    )
     parser.add_argument("--rounds", type=int, default=9, help="of each alternation (9)")
     parser.add_argument("--seconds", type=float, default=0.2, help="of each measurement (0.2)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
