@@ -26,9 +26,9 @@ from fffcpu.models import (
 
 INFERENCE = {"_path_infer", "_path_logits", "_leaf_infer", "_leaf_route"}
 INFERENCE |= {"_paths", "_leaves"}  # of the grouped kernels
-INFERENCE |= {"_layer_norm", "_softmax"}  # of an encoder's rows
+INFERENCE |= {"_layer_norm", "_attention"}  # of an encoder's rows
 TRAINING = {"_path_forward", "_path_deltas", "_path_gradients"}
-TRAINING |= {"_layer_norm_backward", "_softmax_backward", "_cross_entropy", "_add_rows"}
+TRAINING |= {"_layer_norm_backward", "_attention_backward", "_cross_entropy", "_add_rows"}
 
 
 def on_caller_and_pool(kernels):
@@ -99,8 +99,8 @@ def test_kernels_of_a_model_are_warmed(threads, kind):
     )
     warmed = fffcpu.warmup(kind(config, rng=0), training=True)
     assert {one.layer for one in warmed} == {kind.__name__}
-    forward = {"_layer_norm", "_softmax", "_activate"}
-    backward = {"_layer_norm_backward", "_softmax_backward", "_backpropagate", "_activate"}
+    forward = {"_layer_norm", "_attention", "_activate"}
+    backward = {"_layer_norm_backward", "_attention_backward", "_backpropagate", "_activate"}
     backward |= {"_add_rows"}
     losses = set() if kind is FastBertEncoder else {"_cross_entropy"}
     expected = {"inference": forward, "forward": forward | losses, "backward": backward}
