@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import zlib
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from fffcpu.text import LabelledTexts, Tokenizer
 from fffcpu.training import AdamW, cosine
 from fffcpu.training.batches import BatchOrder, split_rows
 from fffcpu.training.text_objective import TextObjective, text_figures
-from fffcpu.training.trainer import Outcome, Trainer, TrainerSettings, checkpoints
+from fffcpu.training.trainer import Outcome, Trainer, TrainerSettings, identity_of
 
 __all__ = ["FinetuneSettings", "Finetuned", "evaluate", "finetune"]
 
@@ -194,14 +193,7 @@ def finetune(
         unit="texts",
         progress=progress,
     )
-    if folder is not None:
-        if resume:
-            trainer.resume()
-        elif checkpoints(folder):
-            raise CheckpointError(
-                f"folder '{Path(folder)}' holds a training that is not finished; "
-                "resume it, or remove the folder to begin anew"
-            )
+    trainer.begin(resume)
     return Finetuned(model, trainer.run())
 
 
@@ -230,14 +222,11 @@ def _identity(
     settings: FinetuneSettings,
 ) -> dict[str, object]:
     """Return what makes this run this run; how often it is saved does not."""
-    values = dataclasses.asdict(settings)
-    for name in ("checkpoint_seconds", "keep"):
-        del values[name]
     checksum = 0
     for array in pretrained.params.values():
         checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
     return {
-        **values,
+        **identity_of(settings),
         "pretrained": checksum,
         "tokenizer": tokenizer.fingerprint,
         "texts": zlib.crc32("\0".join(data.texts).encode("utf-8", "replace")),

@@ -11,7 +11,6 @@ import os
 import sys
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from fffcpu.config import (
     check_number,
 )
 from fffcpu.data import Table, check_finite
-from fffcpu.errors import ArgumentError, CheckpointError, describe
+from fffcpu.errors import ArgumentError, describe
 from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
 from fffcpu.predictor import Meaning, Predictor
 from fffcpu.training import SGD, Adam, AdamW, LocalAdam, LocalSGD, constant, cosine
@@ -37,7 +36,7 @@ from fffcpu.training.table_objective import (
     deviations,
     figures_of,
 )
-from fffcpu.training.trainer import Moment, Outcome, Trainer, TrainerSettings, checkpoints
+from fffcpu.training.trainer import Moment, Outcome, Trainer, TrainerSettings, identity_of
 
 __all__ = [
     "HARDENING",
@@ -380,8 +379,7 @@ def fit(
         identity=_identity(table, settings, scaling),
         progress=progress,
     )
-    if folder is not None:
-        _enter(Path(folder), trainer, resume)
+    trainer.begin(resume)
     outcome = trainer.run()
     layer.absorb_input_scaling(scaling.mean, scaling.scale)
     layer.absorb_output_scaling(unit)
@@ -460,17 +458,6 @@ def _check_classes(table: Table) -> None:
         raise ArgumentError(
             f"argument 'table' must have two rows a class or more, got {len(table.classes)} "
             f"classes in {len(table.x)} rows; numbers to predict are a regression"
-        )
-
-
-def _enter(folder: Path, trainer: Trainer, resume: bool) -> None:
-    """Take up the run in a folder, or see that there is none to be lost."""
-    if resume:
-        trainer.resume()
-    elif checkpoints(folder):  # else an old history makes way for the new one
-        raise CheckpointError(
-            f"folder '{folder}' holds a training that is not finished; "
-            "resume it, or remove the folder to begin anew"
         )
 
 
@@ -566,10 +553,7 @@ def _meaning(table: Table, offset: Array) -> Meaning:
 
 def _identity(table: Table, settings: FitSettings, scaling: Scaling) -> dict[str, Any]:
     """Return what makes this run this run; how often it is saved does not."""
-    values = dataclasses.asdict(settings)
-    for name in ("checkpoint_seconds", "keep"):
-        del values[name]
-    values |= {
+    values = identity_of(settings) | {
         "lr": settings.peak_rate,
         "weight_decay": settings.decay,
         "hardening": settings.hardening_weight,

@@ -12,20 +12,19 @@ import dataclasses
 import math
 import os
 import zlib
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.config import check_integer, check_number
-from fffcpu.errors import ArgumentError, CheckpointError
+from fffcpu.errors import ArgumentError
 from fffcpu.fastbert_config import FastBertConfig
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.text import Corpus
 from fffcpu.training import AdamW, one_cycle_triangle
 from fffcpu.training.masked_lm_objective import MaskedLMObjective
-from fffcpu.training.trainer import Outcome, Trainer, TrainerSettings, checkpoints
+from fffcpu.training.trainer import Outcome, Trainer, TrainerSettings, identity_of
 
 __all__ = ["PretrainSettings", "Pretrained", "pretrain"]
 
@@ -240,14 +239,7 @@ def pretrain(
         unit="tokens",
         progress=progress,
     )
-    if folder is not None:
-        if resume:
-            trainer.resume()
-        elif checkpoints(folder):
-            raise CheckpointError(
-                f"folder '{Path(folder)}' holds a training that is not finished; "
-                "resume it, or remove the folder to begin anew"
-            )
+    trainer.begin(resume)
     return Pretrained(model, trainer.run())
 
 
@@ -270,12 +262,9 @@ def _identity(
     corpus: Corpus, settings: PretrainSettings, sequences: NDArray[Any]
 ) -> dict[str, Any]:
     """Return what makes this run this run; how often it is saved does not."""
-    values = dataclasses.asdict(settings)
-    for name in ("checkpoint_seconds", "keep"):
-        del values[name]
     some = sequences[:: max(1, len(sequences) // 1000)]
     return {
-        **values,
+        **identity_of(settings),
         "tokenizer": corpus.tokenizer.fingerprint,
         "sequences": len(sequences),
         "contents": zlib.crc32(np.ascontiguousarray(some).tobytes()),

@@ -537,6 +537,29 @@ class Trainer:
         for old in checkpoints(self.folder)[self.settings.keep :]:
             old.unlink()
 
+    def begin(self, resume: bool) -> None:
+        """Take up the run in the folder, if there is one, or see that none is lost by a new one.
+
+        Parameters
+        ----------
+        resume : bool
+            Whether to go on from the newest checkpoint, if the folder holds one.
+
+        Raises
+        ------
+        CheckpointError
+            If the checkpoint is of another run, or there is one that is not to be resumed.
+        """
+        if self.folder is None:
+            return
+        if resume:
+            self.resume()
+        elif checkpoints(self.folder):  # else an old history makes way for the new one
+            raise CheckpointError(
+                f"folder '{self.folder}' holds a training that is not finished; "
+                "resume it, or remove the folder to begin anew"
+            )
+
     def resume(self) -> bool:
         """Take over the state of the newest whole checkpoint in the folder.
 
@@ -605,6 +628,17 @@ class Trainer:
         if kept != lines:
             with write_atomically(path) as temporary:
                 temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def identity_of(settings: Any) -> dict[str, Any]:
+    """Return what the settings of a run, a dataclass, say of its result.
+
+    How often and how many times it is saved does not belong to that.
+    """
+    values = dataclasses.asdict(settings)
+    for name in ("checkpoint_seconds", "keep"):
+        del values[name]
+    return values
 
 
 def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
