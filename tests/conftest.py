@@ -28,6 +28,19 @@ if simulator.SIMULATED:
     simulator.install()
 
 
+@pytest.fixture
+def command(capsys):
+    """Run ``fffcpu`` in this process; returns the exit status and what it printed."""
+    from fffcpu.cli import main
+
+    def run(*argv):
+        status = main([str(argument) for argument in argv])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--kernel",

@@ -48,18 +48,6 @@ def without_rests(monkeypatch):
     monkeypatch.setattr("fffcpu.timing.time", types.SimpleNamespace(sleep=lambda seconds: None))
 
 
-@pytest.fixture
-def command(capsys):
-    """Run the command in this process; returns the exit status and what it printed."""
-
-    def run(*argv: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in argv])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
 def start_python(*arguments: str) -> subprocess.Popen[str]:
     """Start `python -m fffcpu` with the package under test."""
     environment = {**os.environ, "PYTHONPATH": str(Path(fffcpu.__file__).parent.parent)}

@@ -59,18 +59,6 @@ def files(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def command(capsys):
-    """Run the command in this process; returns the exit status and what it printed."""
-
-    def run(*argv):
-        status = main([str(argument) for argument in argv])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
 def assert_one_line(result, message):
     status, out, err = result
     assert (status, out) == (1, "")

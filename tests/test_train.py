@@ -15,23 +15,10 @@ import pytest
 
 import fffcpu
 from fffcpu import Predictor
-from fffcpu.cli import main
 from fffcpu.data import load_digits
 from fffcpu.training.trainer import checkpoints, read_history
 
 QUICK = ["--epochs", "2", "--depth", "2", "--trees", "1", "--seed", "3"]
-
-
-@pytest.fixture
-def command(capsys):
-    """Run the command in this process; returns the exit status and what it printed."""
-
-    def run(*argv):
-        status = main([str(argument) for argument in argv])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

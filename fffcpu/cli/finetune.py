@@ -8,13 +8,20 @@ import json
 from typing import Any
 
 import fffcpu
-from fffcpu.cli.pretrain import check_folder, tell
+from fffcpu.cli.pretrain import check_folder
+from fffcpu.cli.runs import (
+    add_number,
+    check_unfinished,
+    remove_checkpoints,
+    running,
+    tell,
+    work_folder,
+)
 from fffcpu.cli.table import Commands, add_command, format_number, format_table
-from fffcpu.cli.train import work_folder
-from fffcpu.errors import CheckpointError, require_extra
+from fffcpu.errors import require_extra
 from fffcpu.fastbert_config import POOLERS
 from fffcpu.finetuning import FinetuneSettings, evaluate, finetune
-from fffcpu.training.trainer import HISTORY, Interrupted, checkpoints, read_history
+from fffcpu.training.trainer import HISTORY, read_history
 
 __all__ = ["add", "run"]
 
@@ -79,11 +86,7 @@ def add(commands: Commands) -> argparse.ArgumentParser:
         ("keep", int, "checkpoints that are kept"),
     )
     for name, kind, text in numbers:
-        default = getattr(DEFAULTS, name.replace("-", "_"))
-        metavar = "N" if kind is int else "X"
-        group.add_argument(
-            f"--{name}", type=kind, default=default, metavar=metavar, help=f"{text} ({default})"
-        )
+        add_number(group, DEFAULTS, name, kind, text)
     group.add_argument("--length", type=int, metavar="N", help="tokens of a text (the model's)")
     return parser
 
@@ -102,11 +105,7 @@ def run(options: argparse.Namespace) -> None:
     if options.plot is not None:
         check_plot_path(options.plot)
     out, folder = check_folder(options.out), work_folder(options.out)
-    if checkpoints(folder) and not options.resume:
-        raise CheckpointError(
-            f"folder '{folder}' holds a training that is not finished; --resume goes on with it, "
-            "and without the folder a new one begins"
-        )
+    check_unfinished(folder, options.resume)
     pretrained = FastBertForMaskedLM.from_pretrained(options.model)
     tokenizer = Tokenizer.load(options.model)
     fields = {"text": options.text, "label": options.label, "regression": options.regression}
@@ -114,18 +113,11 @@ def run(options: argparse.Namespace) -> None:
     test = read_labelled(options.test, classes=data.classes, **fields) if options.test else None
     kind = "numbers" if data.classes is None else f"{len(data.classes)} classes"
     tell(f"{len(data.texts):,} texts, {kind}")
-    if options.resume:
-        found = checkpoints(folder)
-        tell(f"goes on from {found[0].name}" if found else "nothing to resume: begins anew")
-    try:
+    with running(folder, options.resume):
         done = finetune(pretrained, tokenizer, data, settings, folder=folder, resume=options.resume)
-    except Interrupted as interrupted:
-        tell(f"\n{interrupted}; the same command with --resume goes on")
-        raise
     done.model.save_pretrained(out)
     tokenizer.save(out)
-    for path in checkpoints(folder):
-        path.unlink()
+    remove_checkpoints(folder)
     if options.plot is not None:
         plot_history(read_history(folder), options.plot, f"Fine-tuning of {out.name}")
     validation = {

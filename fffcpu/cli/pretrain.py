@@ -6,16 +6,23 @@ import argparse
 import dataclasses
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import fffcpu
+from fffcpu.cli.runs import (
+    add_number,
+    check_unfinished,
+    reading,
+    remove_checkpoints,
+    running,
+    tell,
+    work_folder,
+)
 from fffcpu.cli.table import Commands, add_command, format_number, format_table
-from fffcpu.cli.train import reading, work_folder
-from fffcpu.errors import ArgumentError, CheckpointError, require_extra
+from fffcpu.errors import ArgumentError, require_extra
 from fffcpu.pretraining import PretrainSettings, pretrain
-from fffcpu.training.trainer import HISTORY, Interrupted, checkpoints, read_history
+from fffcpu.training.trainer import HISTORY, read_history
 
 __all__ = ["add", "run"]
 
@@ -73,16 +80,16 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     text.add_argument(
         "--validation", type=float, default=0.02, metavar="X", help="share held out (0.02)"
     )
-    _number(text, "length", int, "tokens of a sequence")
+    add_number(text, DEFAULTS, "length", int, "tokens of a sequence")
     model = parser.add_argument_group("model")
-    _number(model, "width", int, "of the encoder")
-    _number(model, "layers", int, "how many")
-    _number(model, "heads", int, "of the attention")
+    add_number(model, DEFAULTS, "width", int, "of the encoder")
+    add_number(model, DEFAULTS, "layers", int, "how many")
+    add_number(model, DEFAULTS, "heads", int, "of the attention")
     model.add_argument(
         "--feedforward", choices=("fff", "ff"), default="fff", help="trees (fff), or dense (ff)"
     )
-    _number(model, "feedforward-size", int, "trees, or neurons of a dense one")
-    _number(model, "depth", int, "of the trees")
+    add_number(model, DEFAULTS, "feedforward-size", int, "trees, or neurons of a dense one")
+    add_number(model, DEFAULTS, "depth", int, "of the trees")
     model.add_argument(
         "--initial-std", type=float, metavar="X", help="of weights (0.02 at width 768)"
     )
@@ -94,29 +101,18 @@ def _add_training(group: Any) -> None:
     group.add_argument("--epochs", type=float, metavar="X", help="budget: passes (1)")
     group.add_argument("--steps", type=int, metavar="N", help="or steps")
     group.add_argument("--hours", type=float, metavar="X", help="or wall-clock time")
-    _number(group, "batch-size", int, "sequences of a step")
-    _number(group, "small-batch-size", int, "sequences computed together")
-    _number(group, "lr", float, "peak learning rate")
-    _number(group, "weight-decay", float, "of all but biases and norms")
-    _number(group, "max-norm", float, "gradients are clipped to it")
-    _number(group, "mask-share", float, "share of the tokens to guess")
-    _number(group, "ramp", float, "fraction of the budget at which batches are full")
+    add_number(group, DEFAULTS, "batch-size", int, "sequences of a step")
+    add_number(group, DEFAULTS, "small-batch-size", int, "sequences computed together")
+    add_number(group, DEFAULTS, "lr", float, "peak learning rate")
+    add_number(group, DEFAULTS, "weight-decay", float, "of all but biases and norms")
+    add_number(group, DEFAULTS, "max-norm", float, "gradients are clipped to it")
+    add_number(group, DEFAULTS, "mask-share", float, "share of the tokens to guess")
+    add_number(group, DEFAULTS, "ramp", float, "fraction of the budget at which batches are full")
     group.add_argument("--evaluate-every", type=int, metavar="N", help="steps (a tenth of all)")
-    _number(group, "validation-sequences", int, "the most an evaluation looks at")
-    _number(group, "seed", int, "of everything random")
-    _number(group, "checkpoint-seconds", float, "between two checkpoints")
-    _number(group, "keep", int, "checkpoints that are kept")
-
-
-def _number(group: Any, name: str, kind: type, text: str) -> None:
-    default = getattr(DEFAULTS, name.replace("-", "_"))
-    group.add_argument(
-        f"--{name}",
-        type=kind,
-        default=default,
-        metavar="N" if kind is int else "X",
-        help=f"{text} ({default})",
-    )
+    add_number(group, DEFAULTS, "validation-sequences", int, "the most an evaluation looks at")
+    add_number(group, DEFAULTS, "seed", int, "of everything random")
+    add_number(group, DEFAULTS, "checkpoint-seconds", float, "between two checkpoints")
+    add_number(group, DEFAULTS, "keep", int, "checkpoints that are kept")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -134,11 +130,7 @@ def run(options: argparse.Namespace) -> None:
     if options.plot is not None:
         check_plot_path(options.plot)
     out, folder = check_folder(options.out), work_folder(options.out)
-    if checkpoints(folder) and not options.resume:
-        raise CheckpointError(
-            f"folder '{folder}' holds a training that is not finished; --resume goes on with it, "
-            "and without the folder a new one begins"
-        )
+    check_unfinished(folder, options.resume)
     folder.mkdir(exist_ok=True)
     tokenizer = _tokenizer(options, folder)
     with reading("tokenising") as progress:
@@ -154,18 +146,11 @@ def run(options: argparse.Namespace) -> None:
         f"{corpus.documents:,} documents, {len(corpus.training):,} tokens to train on, "
         f"{len(corpus.validation):,} held out"
     )
-    if options.resume:
-        found = checkpoints(folder)
-        tell(f"goes on from {found[0].name}" if found else "nothing to resume: begins anew")
-    try:
+    with running(folder, options.resume):
         done = pretrain(corpus, settings, folder=folder, resume=options.resume)
-    except Interrupted as interrupted:
-        tell(f"\n{interrupted}; the same command with --resume goes on")
-        raise
     done.model.save_pretrained(out)
     tokenizer.save(out)
-    for path in checkpoints(folder):
-        path.unlink()
+    remove_checkpoints(folder)
     shutil.rmtree(folder / "corpus")
     if options.plot is not None:
         plot_history(read_history(folder), options.plot, f"Pretraining of {out.name}")
@@ -221,8 +206,3 @@ def _format(report: dict[str, Any]) -> str:
         *("-" if figure is None else f"{figure:.4f}" for figure in figures),
     )
     return format_table(head, [row])
-
-
-def tell(text: str) -> None:
-    """Print a line on standard error."""
-    print(text, file=sys.stderr, flush=True)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import math
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import fffcpu
+from fffcpu.cli.runs import (
+    add_number,
+    check_unfinished,
+    reading,
+    remove_checkpoints,
+    running,
+    tell,
+    work_folder,
+)
 from fffcpu.cli.table import Commands, add_command, check_output, format_number, format_table
 from fffcpu.data import Table, read_table
-from fffcpu.errors import ArgumentError, CheckpointError, DataError
+from fffcpu.errors import ArgumentError, DataError
 from fffcpu.fitting import (
     HARDENING,
     LAYERS,
@@ -27,9 +32,9 @@ from fffcpu.fitting import (
     evaluate,
     fit,
 )
-from fffcpu.training.trainer import HISTORY, Interrupted, checkpoints
+from fffcpu.training.trainer import HISTORY
 
-__all__ = ["add", "run", "work_folder"]
+__all__ = ["add", "run"]
 
 DEFAULTS = FitSettings()
 
@@ -93,18 +98,18 @@ def _add_layer(group: Any) -> None:
     group.add_argument(
         "--layer", choices=LAYERS, default=DEFAULTS.layer, help=f"which layer ({DEFAULTS.layer})"
     )
-    _number(group, "depth", int, "of the trees")
-    _number(group, "trees", int, "node layer: trees that are summed")
-    _number(group, "leaf-width", int, "leaf layer: neurons of a leaf")
-    _number(group, "width", int, "dense layer: neurons")
+    add_number(group, DEFAULTS, "depth", int, "of the trees")
+    add_number(group, DEFAULTS, "trees", int, "node layer: trees that are summed")
+    add_number(group, DEFAULTS, "leaf-width", int, "leaf layer: neurons of a leaf")
+    add_number(group, DEFAULTS, "width", int, "dense layer: neurons")
     group.add_argument(
         "--activation", choices=("gelu", "relu", "identity"), help="of neurons (the layer's own)"
     )
 
 
 def _add_training(group: Any) -> None:
-    _number(group, "epochs", int, "passes over the data")
-    _number(group, "batch-size", int, "rows of a step")
+    add_number(group, DEFAULTS, "epochs", int, "passes over the data")
+    add_number(group, DEFAULTS, "batch-size", int, "rows of a step")
     group.add_argument(
         "--optimizer",
         choices=tuple(OPTIMIZERS),
@@ -129,7 +134,7 @@ def _add_training(group: Any) -> None:
         metavar="X",
         help=f"of all optimizers but adam ({_by_optimizer('weight_decay')})",
     )
-    _number(group, "momentum", float, "of sgd and local-sgd")
+    add_number(group, DEFAULTS, "momentum", float, "of sgd and local-sgd")
     group.add_argument(
         "--local-batch-size",
         type=int,
@@ -161,37 +166,34 @@ def _add_training(group: Any) -> None:
         default=DEFAULTS.hardening_schedule,
         help="the same throughout (default), or rising from 0",
     )
-    _number(group, "region-leak", float, "leaf layer: how often a gate's choice is turned round")
-    _number(group, "dropout", float, "leaf layer: share of activations that are dropped")
+    add_number(
+        group,
+        DEFAULTS,
+        "region-leak",
+        float,
+        "leaf layer: how often a gate's choice is turned round",
+    )
+    add_number(
+        group, DEFAULTS, "dropout", float, "leaf layer: share of activations that are dropped"
+    )
     group.add_argument(
         "--gradients",
         choices=("auto", "dense", "rows"),
         default=DEFAULTS.gradients,
         help="node layer: of all nodes, or of those that a batch visits",
     )
-    _number(group, "validation", float, "share of the rows held out to watch")
+    add_number(group, DEFAULTS, "validation", float, "share of the rows held out to watch")
     group.add_argument(
         "--patience", type=int, metavar="N", help="stop after N epochs without a better one"
     )
-    _number(group, "seed", int, "of everything random")
-    _number(group, "checkpoint-seconds", float, "between two checkpoints")
-    _number(group, "keep", int, "checkpoints that are kept")
+    add_number(group, DEFAULTS, "seed", int, "of everything random")
+    add_number(group, DEFAULTS, "checkpoint-seconds", float, "between two checkpoints")
+    add_number(group, DEFAULTS, "keep", int, "checkpoints that are kept")
 
 
 def _by_optimizer(name: str) -> str:
     """Say what each optimizer takes where nothing is given."""
     return ", ".join(f"{key} {getattr(value, name)}" for key, value in OPTIMIZERS.items())
-
-
-def _number(group: Any, name: str, kind: type, text: str) -> None:
-    default = getattr(DEFAULTS, name.replace("-", "_"))
-    group.add_argument(
-        f"--{name}",
-        type=kind,
-        default=default,
-        metavar="N" if kind is int else "X",
-        help=f"{text} ({default})",
-    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -203,50 +205,18 @@ def run(options: argparse.Namespace) -> None:
     _check_targets(options)
     check_output(*(options.out, options.data, options.target, options.test, options.test_target))
     folder = work_folder(options.out)
-    if checkpoints(folder) and not options.resume:
-        raise CheckpointError(
-            f"folder '{folder}' holds a training that is not finished; --resume goes on with it, "
-            "and without the folder a new one begins"
-        )
+    check_unfinished(folder, options.resume)
     with reading(options.data) as progress:
         table = read_table(options.data, options.target, options.task, progress=progress)
     test = _read_test(options, table)
-    _tell(f"{len(table.x):,} rows of {table.x.shape[1]:,} columns, {_targets(table)}")
-    if options.resume:
-        found = checkpoints(folder)
-        _tell(f"goes on from {found[0].name}" if found else "nothing to resume: begins anew")
-    try:
+    tell(f"{len(table.x):,} rows of {table.x.shape[1]:,} columns, {_targets(table)}")
+    with running(folder, options.resume):
         fitted = fit(table, settings, folder=folder, resume=options.resume)
-    except Interrupted as interrupted:
-        _tell(f"\n{interrupted}; the same command with --resume goes on")
-        raise
     fitted.predictor.save(options.out)
-    for path in checkpoints(folder):
-        path.unlink()
+    remove_checkpoints(folder)
     tested = evaluate(fitted.predictor, test) if test else {}
     report = _report(options.out, table, fitted, tested)
     print(json.dumps(report, indent=2) if options.json else _format(report))
-
-
-def work_folder(out: str) -> Path:
-    """Return where the state and the history of a training go."""
-    return Path(f"{out}.training")
-
-
-@contextlib.contextmanager
-def reading(path: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal while a file is read; yields what takes the bytes done and all."""
-    from tqdm import tqdm
-
-    with tqdm(
-        desc=path, unit="B", unit_scale=True, file=sys.stderr, disable=None, leave=False
-    ) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show
 
 
 def _read_test(options: argparse.Namespace, table: Table) -> Table | None:
@@ -327,7 +297,3 @@ def _format(report: dict[str, Any]) -> str:
         ]
         lines += ["", format_table(head, rows)]
     return "\n".join(lines)
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
