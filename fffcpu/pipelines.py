@@ -30,6 +30,7 @@ from fffcpu.config import check_flag, check_integer
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.models import FastBertEncoder, FastBertForMaskedLM, FastBertForSequenceClassification
 from fffcpu.models.model import CONFIG_FILE, Model, open_config
+from fffcpu.text.padding import padded
 from fffcpu.text.tokenizer import Tokenizer
 
 __all__ = [
@@ -144,7 +145,7 @@ class _Pipeline(Generic[ModelT]):
             rows = self._encode(window)
             results: list[Any] = [None] * len(rows)
             for batch in _batches([len(row) for row in rows], padding):
-                ids, real = _padded([rows[k] for k in batch], self.model.config.padding_id)
+                ids, real = padded([rows[k] for k in batch], self.model.config.padding_id)
                 for k, result in zip(batch, compute(ids, real), strict=True):
                     results[k] = result
             yield from results
@@ -411,17 +412,6 @@ def _batches(lengths: Sequence[int], padding: int) -> Iterator[list[int]]:
         batch.append(k)
     if batch:
         yield batch
-
-
-def _padded(
-    rows: Sequence[Sequence[int]], padding_id: int
-) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Return tokens (B, S), and which are no padding."""
-    lengths = np.array([len(row) for row in rows])
-    real = np.arange(lengths.max()) < lengths[:, np.newaxis]
-    ids = np.full(real.shape, padding_id, np.intp)
-    ids[real] = np.concatenate(rows)
-    return ids, real
 
 
 def _means(hidden: Array, real: NDArray[np.bool_]) -> Array:

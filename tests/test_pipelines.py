@@ -17,6 +17,7 @@ from fffcpu.models import (
 )
 from fffcpu.pipelines import FillMask, TextClassifier, TextEmbedder, default_model_folder
 from fffcpu.text import Tokenizer
+from fffcpu.text.padding import padded
 
 WORDS = ["the", "a", "cat", "dog", "rose", "sat", "ran", "on", "under", "mat", "tree"]
 TOKENIZER = Tokenizer.train([" ".join(WORDS)] * 2, vocabulary=90)
@@ -62,7 +63,7 @@ def test_batches_are_filled():
 
 
 def test_texts_are_padded_to_the_longest():
-    ids, real = pipelines._padded([[5, 6, 7], [8]], 9)
+    ids, real = padded([[5, 6, 7], [8]], 9)
     assert ids.tolist() == [[5, 6, 7], [8, 9, 9]]
     assert real.tolist() == [[True, True, True], [True, False, False]]
 

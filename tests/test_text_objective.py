@@ -7,8 +7,9 @@ import pytest
 
 from fffcpu.errors import ShapeError
 from fffcpu.models import FastBertConfig, FastBertForSequenceClassification
+from fffcpu.text.padding import padded
 from fffcpu.training.batches import BatchOrder
-from fffcpu.training.text_objective import TextObjective, padded, text_figures
+from fffcpu.training.text_objective import TextObjective, text_figures
 from fffcpu.training.trainer import Moment
 
 TOKENS = [[2, 5, 3], [2, 3], [2, 6, 7, 8, 3], [2, 9, 3]]

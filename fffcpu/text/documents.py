@@ -9,9 +9,7 @@ has to fit into memory.
 
 from __future__ import annotations
 
-import csv
 import io
-import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +18,7 @@ from typing import IO, Any, NamedTuple
 
 from fffcpu.data.files import list_names, locate, open_file
 from fffcpu.errors import DataError
+from fffcpu.text.rows import csv_rows, json_rows
 
 __all__ = ["Piece", "find_files", "read_documents", "read_texts"]
 
@@ -176,18 +175,15 @@ def _warn(path: str) -> None:
 
 def _column(stream: IO[str], path: str, column: str) -> Iterator[str]:
     """Yield a column of a CSV file."""
-    reader = csv.DictReader(stream, strict=True)
-    try:
-        for row in reader:
-            text = row.get(column)
-            if not isinstance(text, str):
-                raise DataError(
-                    f"{locate(path, f'line {reader.line_num}')}: must have text in column "
-                    f"'{column}', got {list_names(reader.fieldnames or ())}"
-                )
-            yield text
-    except csv.Error as error:
-        raise DataError(f"{locate(path, f'line {reader.line_num}')}: {error}") from error
+    for number, row in csv_rows(stream, path):
+        text = row.get(column)
+        if not isinstance(text, str):
+            names = list_names(name for name in row if name is not None)
+            raise DataError(
+                f"{locate(path, f'line {number}')}: must have text in column '{column}', "
+                f"got {names}"
+            )
+        yield text
 
 
 def _pieces(stream: IO[str]) -> Iterator[tuple[str, bool]]:
@@ -203,14 +199,8 @@ def _pieces(stream: IO[str]) -> Iterator[tuple[str, bool]]:
 
 def _lines(stream: IO[str], path: str, field: str) -> Iterator[tuple[str, bool]]:
     """Yield the documents of JSON lines."""
-    for number, line in enumerate(stream, 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{locate(path, f'line {number}')}: must be JSON ({error})") from error
-        text = value.get(field) if isinstance(value, dict) else None
+    for number, row in json_rows(stream, path):
+        text = row.get(field)
         if not isinstance(text, str):
             raise DataError(
                 f"{locate(path, f'line {number}')}: must be an object with text in '{field}'"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import io
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +11,7 @@ from numpy.typing import NDArray
 
 from fffcpu.data.files import locate, open_file
 from fffcpu.errors import ArgumentError, DataError
+from fffcpu.text.rows import csv_rows, json_rows
 
 __all__ = ["LabelledTexts", "read_labelled"]
 
@@ -69,7 +67,7 @@ def read_labelled(
     labels: list[Any] = []
     with open_file(path) as opened:
         stream = io.TextIOWrapper(opened.content, encoding="utf-8-sig", newline="")
-        rows = _csv_rows if name.endswith(".csv") else _json_rows
+        rows = csv_rows if name.endswith(".csv") else json_rows
         try:
             for number, row in rows(stream, path):
                 if not isinstance(row.get(text), str) or row.get(label) is None:
@@ -104,23 +102,3 @@ def _label(value: Any, regression: bool, path: str, number: int) -> Any:
     if not np.isfinite(found):
         raise DataError(f"{locate(path, f'line {number}')}: must be a number, got {value!r}")
     return found
-
-
-def _csv_rows(stream: Any, path: str) -> Iterator[tuple[int, dict[Any, Any]]]:
-    reader = csv.DictReader(stream, strict=True)
-    try:
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise DataError(f"{locate(path, f'line {reader.line_num}')}: {error}") from error
-
-
-def _json_rows(stream: Any, path: str) -> Iterator[tuple[int, dict[Any, Any]]]:
-    for number, line in enumerate(stream, 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                where = locate(path, f"line {number}")
-                raise DataError(f"{where}: must be JSON ({error})") from error
-            yield number, row if isinstance(row, dict) else {}

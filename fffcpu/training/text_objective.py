@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.errors import ShapeError
+from fffcpu.text.padding import padded
 from fffcpu.training.batches import BatchOrder
 from fffcpu.training.losses import softmax_cross_entropy
 from fffcpu.training.trainer import Moment, StepResult
 
-__all__ = ["TextObjective", "padded", "text_figures"]
+__all__ = ["TextObjective", "text_figures"]
 
 Array = NDArray[Any]
 
@@ -105,7 +106,7 @@ class TextObjective:
         figures = text_figures(self.model, tokens, self._labels[self._validation], self._padding)
         return {f"validation_{name}": value for name, value in figures.items()}
 
-    def _batch(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _batch(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         return padded([self._tokens[row] for row in rows], self._padding)
 
 
@@ -136,16 +137,3 @@ def text_figures(
         return {"loss": float(np.square(outputs[:, 0] - wanted).mean())}
     right = float((outputs.argmax(axis=1) == wanted).mean())
     return {"loss": softmax_cross_entropy(outputs, wanted)[0], "accuracy": right}
-
-
-def padded(
-    rows: Sequence[Sequence[int]], padding_id: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return tokens (B, S) filled up to the longest row, and a mask of what is not padding."""
-    longest = max(len(row) for row in rows)
-    ids = np.full((len(rows), longest), padding_id)
-    mask = np.zeros((len(rows), longest), np.int64)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)] = row
-        mask[number, : len(row)] = 1
-    return ids, mask
