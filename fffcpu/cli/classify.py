@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 import fffcpu
 from fffcpu.checkpoints.native import write_atomically
-from fffcpu.cli.results import with_progress
-from fffcpu.cli.table import Commands, add_command, check_output, format_number
+from fffcpu.cli.results import tell_written, with_progress
+from fffcpu.cli.table import Commands, add_command, check_output
 from fffcpu.cli.texts import add_texts, count_texts, open_texts
 from fffcpu.errors import ArgumentError, require_extra
 
@@ -143,8 +143,5 @@ def _write(options: argparse.Namespace, found: Iterator[Answer], names: list[str
                 file.write(json.dumps(answer, ensure_ascii=False) + "\n")
             count += 1
     seconds = time.perf_counter() - start
-    if options.json:
-        print(json.dumps({"out": options.out, "texts": count, "seconds": seconds}, indent=2))
-    else:
-        rate = format_number(count / seconds)
-        print(f"{options.out}: {count:,} texts in {format_number(seconds)} s, {rate} texts/s")
+    report = {"out": options.out, "texts": count, "seconds": seconds}
+    tell_written(report, count, "texts", options.json)

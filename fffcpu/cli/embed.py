@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 
 import fffcpu
 from fffcpu.checkpoints.native import write_atomically
-from fffcpu.cli.results import with_progress, write_npy
-from fffcpu.cli.table import Commands, add_command, check_output, format_number
+from fffcpu.cli.results import tell_written, with_progress, write_npy
+from fffcpu.cli.table import Commands, add_command, check_output
 from fffcpu.cli.texts import add_texts, count_texts, open_texts
 from fffcpu.errors import ArgumentError, require_extra
 
@@ -82,9 +81,5 @@ def run(options: argparse.Namespace) -> None:
     with write_atomically(options.out) as temporary:
         shape = write_npy(temporary, itertools.chain([none], with_progress(blocks, total, "texts")))
     seconds = time.perf_counter() - start
-    if options.json:
-        report = {"out": options.out, "shape": list(shape), "seconds": seconds}
-        print(json.dumps(report, indent=2))
-    else:
-        rate = format_number(shape[0] / seconds)
-        print(f"{options.out}: {shape[0]:,} texts in {format_number(seconds)} s, {rate} texts/s")
+    report = {"out": options.out, "shape": list(shape), "seconds": seconds}
+    tell_written(report, shape[0], "texts", options.json)

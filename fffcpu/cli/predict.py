@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 
 import fffcpu
 from fffcpu.checkpoints.native import write_atomically
-from fffcpu.cli.results import with_progress, write_npy
-from fffcpu.cli.table import Commands, add_command, check_output, format_number
+from fffcpu.cli.results import tell_written, with_progress, write_npy
+from fffcpu.cli.table import Commands, add_command, check_output
 from fffcpu.data import count_rows, read_blocks
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.predictor import Meaning, Predictor, load_model
@@ -91,11 +90,7 @@ def run(options: argparse.Namespace) -> None:
             shape = write_npy(temporary, results)
     seconds = time.perf_counter() - start
     report = {"out": options.out, "shape": list(shape), "seconds": seconds}
-    if options.json:
-        print(json.dumps(report, indent=2))
-    else:
-        rate = format_number(shape[0] / seconds)
-        print(f"{options.out}: {shape[0]:,} rows in {format_number(seconds)} s, {rate} rows/s")
+    tell_written(report, shape[0], "rows", options.json)
 
 
 def _computation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["with_progress", "write_npy"]
+from fffcpu.cli.table import format_number
+
+__all__ = ["tell_written", "with_progress", "write_npy"]
 
 Array = NDArray[Any]
 
@@ -26,6 +29,16 @@ def with_progress(results: Iterator[Array], total: int | None, unit: str) -> Ite
         for result in results:
             yield result
             bar.update(len(result))
+
+
+def tell_written(report: dict[str, Any], count: int, unit: str, as_json: bool) -> None:
+    """Say what was written: a report with ``out`` and ``seconds``, as JSON or in a line."""
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    seconds = report["seconds"]
+    rate = format_number(count / seconds)
+    print(f"{report['out']}: {count:,} {unit} in {format_number(seconds)} s, {rate} {unit}/s")
 
 
 def write_npy(path: Path, results: Iterator[Array]) -> tuple[int, ...]:
