@@ -14,13 +14,12 @@ import os
 import shlex
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import peers
-from bench_peers import Figure, blas_threads, format_figure, tell
+from bench_peers import Figure, format_figure, run_parts, tell
 from encoder_peers import OnnxEncoder, TorchEncoder, TorchTraining
 from tqdm import tqdm
 
@@ -340,10 +339,10 @@ def alone(run: Run) -> None:
         for start in range(0, options.count, options.batch):
             size = min(options.batch, options.count - start)
             ids, mask, places = masked_sequences(config, size, options.mask_id, rng)
-            together = predict(model, ids, mask, places)
+            together = model.logits_at(ids, places, mask)
             by_itself = np.concatenate(
                 [
-                    predict(model, ids[[k], :length], None, places[[k], :length])
+                    model.logits_at(ids[[k], :length], places[[k], :length])
                     for k, length in enumerate(mask.sum(axis=1))
                 ]
             )
@@ -382,11 +381,6 @@ def masked_sequences(
     return np.where(masked, mask_id, ids), mask.astype(np.int64), masked
 
 
-def predict(model: FastBertForMaskedLM, ids: Array, mask: Array | None, places: Array) -> Array:
-    """Logits at some places of sequences, (M, V)."""
-    return model.encoder(ids, mask)[places] @ model.params["encoder.embedding.words"].T
-
-
 PARTS: dict[str, Callable[[Run], None]] = {
     "inference": inference,
     "training": training,
@@ -400,13 +394,7 @@ PARTS: dict[str, Callable[[Run], None]] = {
 def main() -> None:
     options = parse()
     run = Run(options)
-    fffcpu.set_num_threads(options.threads)
-    start = time.monotonic()
-    with blas_threads(run, options.threads):
-        for name in options.only or PARTS:
-            tell(f"--- {name} ({time.monotonic() - start:.0f} s)")
-            PARTS[name](run)
-    tell(f"--- done ({time.monotonic() - start:.0f} s)")
+    run_parts(run, PARTS)
     print(json.dumps(report(run), indent=2) if options.json else format_report(run))
 
 

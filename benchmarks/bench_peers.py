@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -540,13 +540,7 @@ PARTS: dict[str, Callable[[Run], None]] = {
 def main() -> None:
     options = parse()
     run = Run(options)
-    fffcpu.set_num_threads(options.threads)
-    start = time.monotonic()
-    with blas_threads(run, options.threads):
-        for name in options.only or PARTS:
-            tell(f"--- {name} ({time.monotonic() - start:.0f} s)")
-            PARTS[name](run)
-    tell(f"--- done ({time.monotonic() - start:.0f} s)")
+    run_parts(run, PARTS)
     print(json.dumps(report(run), indent=2) if options.json else format_report(run))
 
 
@@ -572,7 +566,19 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def blas_threads(run: Run, threads: int) -> contextlib.AbstractContextManager[Any]:
+def run_parts(run: Any, parts: Mapping[str, Callable[[Any], None]]) -> None:
+    """Run the parts that were asked for, or all, every library on the same number of threads."""
+    options = run.options
+    fffcpu.set_num_threads(options.threads)
+    start = time.monotonic()
+    with blas_threads(run, options.threads):
+        for name in options.only or parts:
+            tell(f"--- {name} ({time.monotonic() - start:.0f} s)")
+            parts[name](run)
+    tell(f"--- done ({time.monotonic() - start:.0f} s)")
+
+
+def blas_threads(run: Any, threads: int) -> contextlib.AbstractContextManager[Any]:
     """Limit NumPy's BLAS to so many threads, where threadpoolctl can."""
     try:
         import threadpoolctl
