@@ -154,10 +154,10 @@ def run(options: argparse.Namespace) -> None:
     kernels.choose()  # complains of a wrong FFFCPU_BACKEND before anything is printed
     digits = split_digits()
     print(f"fffcpu {fffcpu.__version__}, {_threads()}\n")
-    print(fill_sentences())
     _compile(digits)
+    print(f"\n{fill_sentences()}")
     print(
-        f"\n2. Handwritten digits: {len(digits.images)} images to train on, "
+        f"2. Handwritten digits: {len(digits.images)} images to train on, "
         f"{len(digits.test_images)} to test with"
     )
     network = _compare_on_digits(digits, plan, seed)
@@ -218,6 +218,7 @@ def _compile(digits: Digits) -> None:
     """Call all that will be called, so that no figure holds the time of compiling it."""
     print("compiling kernels (once; later runs find them on disk) ...", end=" ", flush=True)
     start = time.perf_counter()
+    fill_sentences()
     layer = FastFeedForward(PIXELS, CLASSES, DEPTH, TREES, rng=0)
     y, cache = layer.forward(digits.images[:BATCH])
     layer.backward(y, cache)
