@@ -30,6 +30,7 @@ from fffcpu.config import check_flag, check_integer
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.models import FastBertEncoder, FastBertForMaskedLM, FastBertForSequenceClassification
 from fffcpu.models.model import CONFIG_FILE, Model, open_config
+from fffcpu.predictor import softmax
 from fffcpu.text.padding import padded
 from fffcpu.text.tokenizer import Tokenizer
 
@@ -223,7 +224,7 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
             return
         # The model may have more rows than there are tokens, to round their number up.
         logits = self.model.logits_at(ids, masked, real)[:, : self.tokenizer.vocabulary]
-        chances = _softmax(logits)
+        chances = softmax(logits)
         best = np.argsort(-chances, axis=1, kind="stable")[:, :top]
         guesses = [
             [Guess(self.tokenizer.token(int(k)), float(row[k])) for k in chosen]
@@ -289,7 +290,7 @@ class TextClassifier(_Pipeline[FastBertForSequenceClassification]):
 
     def _judge(self, ids: NDArray[np.intp], real: NDArray[np.bool_]) -> Array:
         outputs = self.model(ids, real)
-        return _softmax(outputs) if self.labels else outputs
+        return softmax(outputs) if self.labels else outputs
 
 
 class TextEmbedder(_Pipeline[FastBertEncoder]):
@@ -426,14 +427,6 @@ def _normalized(vectors: Array) -> Array:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     scaled: Array = vectors / np.where(lengths == 0, 1, lengths)
     return scaled
-
-
-def _softmax(logits: Array) -> Array:
-    """Return probabilities; the logits' memory becomes theirs."""
-    logits -= logits.max(axis=-1, keepdims=True)
-    np.exp(logits, out=logits)
-    logits /= logits.sum(axis=-1, keepdims=True)
-    return logits
 
 
 def _stacked(vectors: Iterator[Array], width: int, model: Model) -> Array:

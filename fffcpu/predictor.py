@@ -19,7 +19,7 @@ from fffcpu.checkpoints import native
 from fffcpu.errors import ArgumentError, CheckpointError, ShapeError, describe
 from fffcpu.layers import load as load_layer
 
-__all__ = ["NOTE", "Meaning", "Predictor", "load_model"]
+__all__ = ["NOTE", "Meaning", "Predictor", "load_model", "softmax"]
 
 Array = NDArray[Any]
 
@@ -188,10 +188,7 @@ class Predictor:
 
             chances: Array = expit(scores)
             return chances
-        scores -= scores.max(axis=-1, keepdims=True)
-        np.exp(scores, out=scores)
-        scores /= scores.sum(axis=-1, keepdims=True)
-        return scores
+        return softmax(scores)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write layer and meaning to a file, which `fffcpu.load` reads as the layer alone.
@@ -236,6 +233,14 @@ class Predictor:
             else _names(self.meaning.target or (), "targets")
         )
         return f"<Predictor of {what}: {self.layer!r}>"
+
+
+def softmax(scores: Array) -> Array:
+    """Return the probabilities of scores (..., C), in the memory of the scores."""
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return scores
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[Any, Meaning | None]:

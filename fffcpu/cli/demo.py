@@ -29,6 +29,7 @@ from fffcpu.data import load_digits
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.parameters import Parameters
 from fffcpu.pipelines import default_model_folder
+from fffcpu.predictor import softmax
 from fffcpu.text.tokenizer import TOKENIZER_FILE
 from fffcpu.timing import (
     Contender,
@@ -194,9 +195,7 @@ def fill_sentences() -> str:
     ]
     for sentence in sentences:
         ids = np.array([sentence["ids"]])
-        logits = model.logits_at(ids, ids == vocabulary[MASK])[0].astype(np.float64)
-        chances = np.exp(logits - logits.max())
-        chances /= chances.sum()
+        chances = softmax(model.logits_at(ids, ids == vocabulary[MASK])[0])
         best = chances.argsort()[::-1][:GUESSES]
         guesses = ", ".join(f"{names[int(token)]} {chances[token]:.0%}" for token in best)
         lines.append(f"  {sentence['text']:<52} {guesses}")
