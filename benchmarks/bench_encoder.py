@@ -7,6 +7,9 @@ figures are medians of the ratios within rounds. Models are random unless said.
 
 from __future__ import annotations
 
+# First, as in a program whose imports are in order: what it says about BLAS holds from here on.
+from fffcpu import blas_threads  # isort: split
+
 import argparse
 import dataclasses
 import json
@@ -151,7 +154,7 @@ def inference(run: Run) -> None:
         check_sequences(run, others[TorchEncoder.name].run(batches[0]), encoder(batches[0]))
     calls: dict[str, Callable[[Array], Array]] = {
         OURS: encoder,
-        BARE: lambda ids: without_feedforwards(encoder, ids),
+        BARE: BareEncoder._sharing(config, encoder.params),
         DENSE: dense,
         **{name: other.run for name, other in others.items()},
     }
@@ -217,12 +220,14 @@ def by_length(lengths: Array, most: int) -> Iterator[Array]:
         stop = max(0, stop - count)
 
 
-def without_feedforwards(encoder: FastBertEncoder, ids: Array) -> Array:
-    """The encoder as if its layers were attention alone."""
-    h = encoder.norm(encoder.embedding(ids))
-    for layer in encoder.layers:
-        h += layer.attention(layer.norm1(h))
-    return encoder.final_norm(h)
+class BareEncoder(FastBertEncoder):
+    """An encoder as if its layers were attention alone."""
+
+    def _hidden(self, input_ids: Array, attention_mask: Array | None) -> Array:
+        h = self.norm(self.embedding(input_ids))
+        for layer in self.layers:
+            h += layer.attention(layer.norm1(h), attention_mask)
+        return self.final_norm(h)
 
 
 def random_tokens(config: FastBertConfig, batch: int, seed: int) -> Array:
@@ -428,11 +433,18 @@ def header(run: Run) -> dict[str, Any]:
         "fffcpu": fffcpu.__version__,
         **describe_machine(),
         **{name: package_version(name) for name in ("onnxruntime", "torch")},
-        "OPENBLAS_THREAD_TIMEOUT": os.environ.get("OPENBLAS_THREAD_TIMEOUT", "not set"),
+        blas_threads.VARIABLE: spin(),
         "threads": options.threads,
         "rounds": options.rounds,
         "seconds": options.seconds,
     }
+
+
+def spin() -> str:
+    """What NumPy's BLAS was loaded with."""
+    if blas_threads.APPLIED:
+        return f"{blas_threads.SPIN}, by fffcpu"
+    return os.environ.get(blas_threads.VARIABLE, "not set")
 
 
 def format_report(run: Run) -> str:

@@ -35,6 +35,10 @@ TEXTS = ("gcide.jsonl", "anarchism.jsonl", "brown.jsonl")
 
 VOCABULARY = 8192
 
+LENGTH = 32
+"""Tokens of a sequence. With the recipe's 128, models of this size still guess by the frequency of
+tokens alone (loss 5.6) after 12 million tokens; with 32, they do not after 0.6 million."""
+
 
 def corpus_of(texts: Path, runs: Path) -> Corpus:
     """Return the corpus, tokenised at the first call."""
@@ -53,7 +57,7 @@ def run(name: str, seed: int, corpus: Corpus, runs: Path, tokens: int) -> dict[s
     if result.exists():
         return json.loads(result.read_text(encoding="utf-8"))
     settings = PretrainSettings(
-        epochs=tokens / len(corpus.training), seed=seed, **FEEDFORWARDS[name]
+        length=LENGTH, epochs=tokens / len(corpus.training), seed=seed, **FEEDFORWARDS[name]
     )
     done = pretrain(corpus, settings, folder=Path(f"{folder}.training"), resume=True)
     done.model.save_pretrained(folder)

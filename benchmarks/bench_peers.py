@@ -9,7 +9,6 @@ within rounds. FastFeedForward is called as ``layer(x)``, from 256 rows on as ``
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import itertools
 import json
@@ -24,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import peers
+import threadpoolctl
 from shapes import BERT_BASE, LeafShape, PathShape
 
 import fffcpu
@@ -571,21 +571,11 @@ def run_parts(run: Any, parts: Mapping[str, Callable[[Any], None]]) -> None:
     options = run.options
     fffcpu.set_num_threads(options.threads)
     start = time.monotonic()
-    with blas_threads(run, options.threads):
+    with threadpoolctl.threadpool_limits(options.threads, "blas"):
         for name in options.only or parts:
             tell(f"--- {name} ({time.monotonic() - start:.0f} s)")
             parts[name](run)
     tell(f"--- done ({time.monotonic() - start:.0f} s)")
-
-
-def blas_threads(run: Any, threads: int) -> contextlib.AbstractContextManager[Any]:
-    """Limit NumPy's BLAS to so many threads, where threadpoolctl can."""
-    try:
-        import threadpoolctl
-    except ModuleNotFoundError:
-        run.note("threadpoolctl not installed: NumPy's BLAS chooses its threads itself")
-        return contextlib.nullcontext()
-    return threadpoolctl.threadpool_limits(threads, "blas")
 
 
 def tell(text: str) -> None:

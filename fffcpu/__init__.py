@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import fffcpu.blas_threads  # noqa: F401  # before NumPy is imported
 from fffcpu.kernels import get_num_threads, set_num_threads
 from fffcpu.layers import (
     DenseFeedForward,

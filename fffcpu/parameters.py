@@ -208,6 +208,14 @@ class RowGradient:
         whole[np.unravel_index(self.rows, self.leading)] = self.values
         return whole
 
+    def plus(self, other: RowGradient) -> RowGradient:
+        """Return the sum of two gradients of one parameter."""
+        rows = np.union1d(self.rows, other.rows)
+        values = np.zeros((len(rows), *self.values.shape[1:]), self.values.dtype)
+        for grad in (self, other):
+            values[np.searchsorted(rows, grad.rows)] += grad.values
+        return RowGradient(rows, values, self.shape)
+
 
 def uniform(array: NDArray[Any], bound: float, rng: np.random.Generator) -> None:
     """Fill an array with numbers uniform in ±bound, drawn in its own precision."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 ORDER = (
+    "blas_threads",
     "errors",
     "tree",
     "config",

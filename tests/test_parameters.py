@@ -278,6 +278,18 @@ def test_a_row_gradient_is_the_rows_that_are_not_zero():
     assert RowGradient(np.empty(0, np.int64), np.ones((0, 2)), (4, 2)).dense().shape == (4, 2)
 
 
+@pytest.mark.parametrize("rows", [([0, 3], [3, 5]), ([], [1]), ([2, 4], [2, 4]), ([], [])])
+def test_row_gradients_add(rows):
+    rng = np.random.default_rng(0)
+    first, second = (
+        RowGradient(np.array(own, np.int64), rng.normal(size=(len(own), 2)), (2, 3, 2))
+        for own in rows
+    )
+    whole = first.plus(second)
+    np.testing.assert_array_equal(whole.dense(), first.dense() + second.dense())
+    assert whole.rows.tolist() == sorted({*rows[0], *rows[1]})
+
+
 @pytest.mark.parametrize(
     ("rows", "values", "error", "named"),
     [

@@ -152,8 +152,9 @@ def get_num_threads() -> int:
 def set_num_threads(threads: int) -> None:
     """Set how many threads a kernel may use, in this process, from now on.
 
-    Results do not depend on it, to the bit. The default, and the most there can be, is Numba's:
-    ``NUMBA_NUM_THREADS``, or the CPUs this process may run on.
+    Results of layers do not depend on it, to the bit; those of models may, in the last digits,
+    since their matrix products are cut otherwise. The default, and the most there can be, is
+    Numba's: ``NUMBA_NUM_THREADS``, or the CPUs this process may run on.
 
     Raises
     ------

@@ -37,6 +37,7 @@ __all__ = [
     "launch",
     "part",
     "rehearsal",
+    "rehearsing",
     "writable",
 ]
 
@@ -254,6 +255,11 @@ def rehearsal(*, parallel: bool) -> Iterator[list[Launch]]:
         yield rehearsed.launches
     finally:
         _rehearsal.reset(token)
+
+
+def rehearsing() -> bool:
+    """Whether this thread's launches are in a `rehearsal`."""
+    return _rehearsal.get() is not None
 
 
 class _Alias:

@@ -256,8 +256,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         dx = empty_output(len(cache.x), width, self._dtype)
         nodes = np.ascontiguousarray(cache.nodes)
         if row_sparse:
-            first = np.arange(trees, dtype=np.int64)[:, np.newaxis] * count
-            visited = np.unique(nodes + first)
+            visited = _visited(nodes, count)
             places = np.empty(trees * count, np.int64)
             places[visited] = np.arange(len(visited))
         else:
@@ -415,6 +414,22 @@ def cmm(x: Any, weights_in: Any, bias_in: Any = None) -> tuple[Array, Array]:
     rows, leading = as_rows(x, "x", weights.shape[2], dtype)
     logits, nodes = _paths(rows, weights, bias)
     return logits.reshape(*leading, *logits.shape[1:]), nodes.reshape(*leading, *nodes.shape[1:])
+
+
+def _visited(nodes: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    """Return which nodes the paths (B, T, L) go through: tree * N + node, in rising order.
+
+    What paths end in tells: they go through all nodes above it, and through no others.
+    """
+    trees, levels = nodes.shape[1:]
+    found = []
+    for tree in range(trees):
+        level = np.unique(nodes[:, tree, -1]).astype(np.int64)
+        for _ in range(levels):
+            found.append(level + tree * count)
+            level = (level - 1) >> 1
+            level = level[np.append(True, level[1:] != level[:-1])] if len(level) else level
+    return np.sort(np.concatenate(found))
 
 
 def _depth(name: str, count: int) -> int:

@@ -19,6 +19,12 @@ from fffcpu import kernels
 from fffcpu.config import IGNORED_LABEL
 from fffcpu.errors import ArgumentTypeError, ShapeError, describe
 from fffcpu.fastbert_config import FastBertConfig
+from fffcpu.models.data_parallel import (
+    PartCaches,
+    backward_in_parts,
+    forward_in_parts,
+    share_out,
+)
 from fffcpu.models.encoder import EncoderCache, FastBertEncoder
 from fffcpu.models.model import Model
 from fffcpu.models.targets import class_labels
@@ -142,7 +148,7 @@ class FastBertForMaskedLM(Model):
 
     def forward(
         self, input_ids: Any, attention_mask: Any = None, *, labels: Any, rng: Any = None
-    ) -> tuple[float, MaskedLMCache]:
+    ) -> tuple[float, MaskedLMCache | PartCaches]:
         """Return the loss, and what `backward` needs.
 
         Parameters
@@ -158,9 +164,21 @@ class FastBertForMaskedLM(Model):
         -------
         loss : float
             Mean cross-entropy over the labelled positions; 0 if there are none.
-        cache : MaskedLMCache
+        cache : MaskedLMCache, or PartCaches of several
             For `backward`.
         """
+        arrays = (input_ids, attention_mask, labels)
+        slices = share_out(self.config, *arrays, gradients=self.params.count)
+        if slices:
+            return forward_in_parts(
+                self._forward, slices, arrays, rng, lambda cache: len(cache.positions)
+            )
+        return self._forward(*arrays, rng)
+
+    def _forward(
+        self, input_ids: Any, attention_mask: Any, labels: Any, rng: Any
+    ) -> tuple[float, MaskedLMCache]:
+        """Run sequences that stay together."""
         hidden, encoder = self.encoder.forward(input_ids, attention_mask, rng)
         wanted = class_labels(labels, hidden.shape[:2], self.config.vocabulary).reshape(-1)
         positions = np.flatnonzero(wanted != IGNORED_LABEL)
@@ -169,12 +187,14 @@ class FastBertForMaskedLM(Model):
         loss = kernels.choose_rows().cross_entropy(logits, wanted[positions])
         return loss, MaskedLMCache(encoder, positions, rows, logits)
 
-    def backward(self, cache: MaskedLMCache, *, row_sparse: bool = False) -> dict[str, Any]:
+    def backward(
+        self, cache: MaskedLMCache | PartCaches, *, row_sparse: bool = False
+    ) -> dict[str, Any]:
         """Return the gradients of the loss, with the routes held constant.
 
         Parameters
         ----------
-        cache : MaskedLMCache
+        cache : MaskedLMCache or PartCaches
             From `forward`.
         row_sparse : bool
             Whether gradients of FastFeedForward layers hold only the rows of visited nodes, as
@@ -185,6 +205,12 @@ class FastBertForMaskedLM(Model):
         dict of str to array, or to RowGradient
             By the names of ``params``, in their order and of their shapes.
         """
+        if isinstance(cache, PartCaches):
+            return backward_in_parts(self._backward, cache, row_sparse)
+        return self._backward(cache, row_sparse)
+
+    def _backward(self, cache: MaskedLMCache, row_sparse: bool) -> dict[str, Any]:
+        """Return the gradients of sequences that stayed together."""
         if not isinstance(cache, MaskedLMCache):
             raise ArgumentTypeError(
                 "argument 'cache' must be the MaskedLMCache that forward of this model returned, "

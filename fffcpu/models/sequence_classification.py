@@ -18,6 +18,12 @@ from fffcpu import kernels
 from fffcpu.errors import ArgumentError, ArgumentTypeError, describe
 from fffcpu.fastbert_config import FastBertConfig
 from fffcpu.layers import Dense, Dropout, DropoutCache, ProjectionCache
+from fffcpu.models.data_parallel import (
+    PartCaches,
+    backward_in_parts,
+    forward_in_parts,
+    share_out,
+)
 from fffcpu.models.encoder import EncoderCache, FastBertEncoder
 from fffcpu.models.encoder_layer import flattened
 from fffcpu.models.model import Model
@@ -130,7 +136,7 @@ class FastBertForSequenceClassification(Model):
 
     def forward(
         self, input_ids: Any, attention_mask: Any = None, *, labels: Any, rng: Any = None
-    ) -> tuple[float, SequenceClassificationCache]:
+    ) -> tuple[float, SequenceClassificationCache | PartCaches]:
         """Return the loss, and what `backward` needs.
 
         Parameters
@@ -146,9 +152,21 @@ class FastBertForSequenceClassification(Model):
         -------
         loss : float
             Mean cross-entropy, or mean squared error; 0 for an empty batch.
-        cache : SequenceClassificationCache
+        cache : SequenceClassificationCache, or PartCaches of several
             For `backward`.
         """
+        arrays = (input_ids, attention_mask, labels)
+        slices = share_out(self.config, *arrays, gradients=self.params.count)
+        if slices:
+            return forward_in_parts(
+                self._forward, slices, arrays, rng, lambda cache: len(cache.d_logits)
+            )
+        return self._forward(*arrays, rng)
+
+    def _forward(
+        self, input_ids: Any, attention_mask: Any, labels: Any, rng: Any
+    ) -> tuple[float, SequenceClassificationCache]:
+        """Run sequences that stay together."""
         rng = None if rng is None else generator(rng)
         hidden, encoder = self.encoder.forward(input_ids, attention_mask, rng)
         projected, pooler = self.pooler.forward(pool(hidden, self.config.pooler))
@@ -161,13 +179,13 @@ class FastBertForSequenceClassification(Model):
         )
 
     def backward(
-        self, cache: SequenceClassificationCache, *, row_sparse: bool = False
+        self, cache: SequenceClassificationCache | PartCaches, *, row_sparse: bool = False
     ) -> dict[str, Any]:
         """Return the gradients of the loss, with the routes held constant.
 
         Parameters
         ----------
-        cache : SequenceClassificationCache
+        cache : SequenceClassificationCache or PartCaches
             From `forward`.
         row_sparse : bool
             Whether gradients of FastFeedForward layers hold only the rows of visited nodes, as
@@ -178,6 +196,12 @@ class FastBertForSequenceClassification(Model):
         dict of str to array, or to RowGradient
             By the names of ``params``, in their order and of their shapes.
         """
+        if isinstance(cache, PartCaches):
+            return backward_in_parts(self._backward, cache, row_sparse)
+        return self._backward(cache, row_sparse)
+
+    def _backward(self, cache: SequenceClassificationCache, row_sparse: bool) -> dict[str, Any]:
+        """Return the gradients of sequences that stayed together."""
         if not isinstance(cache, SequenceClassificationCache):
             raise ArgumentTypeError(
                 "argument 'cache' must be the SequenceClassificationCache that forward of this "

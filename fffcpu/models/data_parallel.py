@@ -1,0 +1,206 @@
+"""Data parallelism: each thread takes some of a batch's sequences through the whole model.
+
+::
+
+    thread 0   | embedding | layer 0 | layer 1 | ... | head |    the first half of the sequences
+    thread 1   | embedding | layer 0 | layer 1 | ... | head |    the others
+
+Within a thread everything is serial, kernels and matrix products alike. So threads wait for each
+other once a call, not several times a layer; and no thread of OpenBLAS idles, which it does by
+spinning for up to a tenth of a second after a product, on the core that the next kernel wants.
+
+A call runs so where it has work enough, its sequences divide well among the threads, and NumPy's
+BLAS lets the number of its threads be set. One such call runs at a time; others wait for it, as
+it has all the cores. The bits of a result may depend on the number of threads, and on nothing else
+here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+from fffcpu.fastbert_config import FastBertConfig
+from fffcpu.kernels import get_num_threads
+from fffcpu.parameters import RowGradient, generator
+
+__all__ = ["PartCaches", "backward_in_parts", "forward_in_parts", "run_parts", "share_out"]
+
+Array = NDArray[Any]
+
+MIN_WORK = 1 << 26
+"""Multiply-adds of a batch below which starting threads costs more than they save."""
+
+MIN_BALANCE = 0.8
+"""Least share of the threads' time that must be work: 5 sequences on 2 threads do, 3 do not."""
+
+_inside: contextvars.ContextVar[bool] = contextvars.ContextVar("inside", default=False)
+
+
+class PartCaches(NamedTuple):
+    """What a forward that ran in parts keeps for its backward."""
+
+    parts: tuple[Any, ...]
+    """What the model keeps, for each part of the sequences."""
+    weights: tuple[float, ...]
+    """Share that each part's loss has in the loss, a mean over something that parts have more or
+    less of."""
+
+
+def share_out(
+    config: FastBertConfig, input_ids: Any, *others: Any, gradients: int = 0
+) -> list[slice]:
+    """Return which sequences each thread is to take; nothing if the batch had better stay whole.
+
+    Parameters
+    ----------
+    config : FastBertConfig
+        The model's.
+    input_ids : array_like of integers of shape (B, S)
+        The tokens.
+    *others : array_like of shape (B, ...), or None
+        What else is to be shared out. Lists stay whole.
+    gradients : int
+        How many numbers the gradients have, of which each part makes its own. They must not take
+        more memory than what the forward keeps.
+    """
+    threads = get_num_threads()
+    if threads == 1 or _inside.get() or _rehearsing():
+        return []
+    arrays = [array for array in (input_ids, *others) if array is not None]
+    if not all(isinstance(array, np.ndarray) for array in arrays) or input_ids.ndim != 2:
+        return []
+    batch, length = input_ids.shape
+    if batch < threads or any(array.shape[:1] != (batch,) for array in arrays):
+        return []  # the latter is wrong, and what runs the whole says so
+    if not _pays(config, batch, length, gradients, threads) or not _blas().lib_controllers:
+        return []
+    cuts = [batch * k // threads for k in range(threads + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
+
+
+def run_parts(function: Callable[..., Any], parts: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Return what a function gives for the arguments of each part, a thread for each."""
+    with _alone(), ThreadPoolExecutor(len(parts) - 1) as executor:
+        contexts = [contextvars.copy_context() for _ in parts[1:]]
+        others = [
+            executor.submit(context.run, function, *arguments)
+            for context, arguments in zip(contexts, parts[1:], strict=True)
+        ]
+        return [function(*parts[0]), *(other.result() for other in others)]
+
+
+def forward_in_parts(
+    forward: Callable[..., tuple[float, Any]],
+    slices: Sequence[slice],
+    arrays: Sequence[Any],
+    rng: Any,
+    weigh: Callable[[Any], int],
+) -> tuple[float, PartCaches]:
+    """Return the loss of a batch, and what `backward_in_parts` needs.
+
+    Parameters
+    ----------
+    forward : callable
+        ``forward(*arrays, rng)`` gives the mean loss of some sequences and a cache.
+    slices : sequence of slice
+        From `share_out`.
+    arrays : sequence of (array of shape (B, ...), or None)
+        Of the whole batch.
+    rng : None, int or numpy.random.Generator
+        For dropout; each part has a generator of its own, seeded from it.
+    weigh : callable
+        Gives from a cache how many things its loss is the mean of.
+    """
+    rngs: list[Any] = [None] * len(slices)
+    if rng is not None:
+        seeds = generator(rng).integers(1 << 62, size=len(slices))
+        rngs = [generator(seed) for seed in seeds]
+    parts = [
+        (*(None if array is None else array[own] for array in arrays), rng)
+        for own, rng in zip(slices, rngs, strict=True)
+    ]
+    losses, caches = zip(*run_parts(forward, parts), strict=True)
+    counts = [weigh(cache) for cache in caches]
+    weights = tuple(count / max(1, sum(counts)) for count in counts)
+    loss = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
+    return loss, PartCaches(caches, weights)
+
+
+def backward_in_parts(
+    backward: Callable[..., dict[str, Any]], cache: PartCaches, row_sparse: bool
+) -> dict[str, Any]:
+    """Return the gradients of a batch's loss.
+
+    Parameters
+    ----------
+    backward : callable
+        ``backward(cache, row_sparse)`` gives the gradients of some sequences' loss, each in memory
+        of its own.
+    cache : PartCaches
+        From `forward_in_parts`.
+    row_sparse : bool
+        Passed on.
+    """
+
+    def weighted(part: Any, weight: float) -> dict[str, Any]:
+        grads = backward(part, row_sparse)
+        for grad in grads.values():
+            values = grad.values if isinstance(grad, RowGradient) else grad
+            values *= weight
+        return grads
+
+    first: dict[str, Any]
+    first, *others = run_parts(weighted, list(zip(cache.parts, cache.weights, strict=True)))
+    for other in others:
+        for name, grad in other.items():
+            if isinstance(grad, RowGradient):
+                first[name] = first[name].plus(grad)
+            else:
+                first[name] += grad
+    return first
+
+
+def _pays(config: FastBertConfig, batch: int, length: int, gradients: int, threads: int) -> bool:
+    """Whether a batch has work enough, divides well, and has not too many gradients."""
+    width, layers, tokens = config.width, config.layers, batch * length
+    kept = tokens * layers * (8 * width + config.heads * length)
+    return (
+        tokens * layers * 4 * width * width >= MIN_WORK
+        and batch >= MIN_BALANCE * threads * -(-batch // threads)
+        and gradients * (threads - 1) <= kept
+    )
+
+
+def _rehearsing() -> bool:
+    from fffcpu.kernels.jit import rehearsing
+
+    return rehearsing()
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """Return what sets the number of threads of the BLAS that NumPy has loaded."""
+    return ThreadpoolController().select(user_api="blas")
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Context in which kernels and matrix products keep to the thread that they are called from."""
+    from fffcpu.kernels.pool import POOL
+
+    token = _inside.set(True)
+    try:
+        with POOL.lock, _blas().limit(limits=1):
+            yield
+    finally:
+        _inside.reset(token)
