@@ -66,7 +66,8 @@ class FastBertForMaskedLM(Model):
     Notes
     -----
     A training step keeps ``M V`` numbers beside those of the encoder, and takes ``V D`` for the
-    gradient of the words. A call makes logits for all positions, ``B S V`` numbers.
+    gradient of the words. A call makes logits for all positions, ``B S V`` numbers. Where threads
+    share a batch, each makes gradients of its own; see `fffcpu.models.data_parallel`.
 
     Examples
     --------
