@@ -212,10 +212,15 @@ def mixed_lengths(run: Run, encoder: FastBertEncoder, full: list[Array]) -> None
 
 
 def by_length(lengths: Array, most: int) -> Iterator[Array]:
-    """Cut ascending lengths into batches that padding fills up to at most so many positions."""
-    stop = len(lengths)
+    """Cut ascending lengths into batches that padding fills up to at most so many positions.
+
+    Threads share a batch by sequences, so a batch has as many for each, if it can.
+    """
+    threads, stop = fffcpu.get_num_threads(), len(lengths)
     while stop:
         count = max(1, most // int(lengths[stop - 1]))
+        if count > threads:
+            count -= count % threads
         yield lengths[max(0, stop - count) : stop]
         stop = max(0, stop - count)
 
