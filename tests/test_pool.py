@@ -321,7 +321,7 @@ from fffcpu import FastFeedForward, LeafFeedForward, cmm, kernels
 from fffcpu.kernels import jit
 
 
-jit.MIN_PARALLEL_WORK = 1 << 18  # each kernel, both steps of the backward included, is above
+jit.MIN_PARALLEL_WORK = 1 << 16  # each kernel, both steps of the backward included, is above
 default = kernels.choose
 
 

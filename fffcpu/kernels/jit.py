@@ -47,7 +47,7 @@ JIT = not numba.config.DISABLE_JIT
 """False where ``NUMBA_DISABLE_JIT=1`` turns kernels into plain Python, for debugging."""
 
 MIN_PARALLEL_WORK = 1 << 22
-"""Multiply-adds below which a kernel runs on the caller's thread: waking the pool costs more."""
+"""Multiply-adds below which a kernel runs on the caller's thread: waking TBB's pool costs more."""
 
 
 @functools.cache
@@ -175,13 +175,13 @@ def launch(kernel: Callable[..., Any], items: int, work: int, *arguments: Any) -
     items : int
         How many items there are.
     work : int
-        Multiply-adds of an item, roughly.
+        Multiply-adds of an item, roughly, on numbers that are at hand.
     """
     rehearsed = _rehearsal.get()
     if rehearsed is not None:
         rehearsed.launch(kernel, items, arguments)
     elif (
-        items * work < MIN_PARALLEL_WORK
+        items * work < MIN_PARALLEL_WORK * POOL.waking
         or POOL.threads == 1
         or not _run_on_pool(kernel, arguments, items)
     ):

@@ -41,6 +41,9 @@ Array = NDArray[Any]
 TOGETHER = 16
 """Rows that take each level in turn."""
 
+FAR = 4
+"""What a multiply-add on a path takes, in terms of those on numbers at hand, which its are not."""
+
 # --- A few rows of FastFeedForward --------------------------------------------------------------
 
 
@@ -256,7 +259,7 @@ def _leaf_infer(
 def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array) -> None:
     """Conditional matrix multiplication: the logits of the nodes each row visits."""
     rows, trees, levels = logits.shape
-    work = trees * levels * x.shape[1]
+    work = FAR * trees * levels * x.shape[1]
     arguments = (logits, nodes, writable(x), weights_in, bias_in)
     launch(_path_logits, rows, work, *arguments)
 
@@ -273,7 +276,7 @@ def path_infer(
     launch(
         _path_infer,
         len(x),
-        trees * count.bit_length() * (width + y.shape[1]),
+        FAR * trees * count.bit_length() * (width + y.shape[1]),
         y,
         writable(x),
         weights_in,
@@ -295,7 +298,7 @@ def path_forward(
 ) -> None:
     """Like `path_infer`, and keep what `path_backward` needs."""
     rows, trees, levels = logits.shape
-    work = trees * levels * (x.shape[1] + y.shape[1])
+    work = FAR * trees * levels * (x.shape[1] + y.shape[1])
     arguments = (y, logits, nodes, writable(x), weights_in, bias_in, weights_out, activation)
     launch(_path_forward, rows, work, *arguments)
 
