@@ -14,8 +14,9 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery"]  # of gallery, what Sphinx reads is in gallery_built
 
 html_theme = "furo"
 html_title = f"fffcpu {release}"
@@ -32,3 +33,12 @@ autodoc_preserve_defaults = True
 numpydoc_show_class_members = False  # autodoc lists them once, in the order of the source
 # A docstring must name the parameters that exist, in their order, with a space before the colon.
 numpydoc_validation_checks = {"PR02", "PR03", "PR10"}
+
+# The scripts in gallery/ run when the pages are built; what they print and draw becomes pages.
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "gallery_built",
+    "within_subsection_order": "FileNameSortKey",
+    "write_computation_times": False,  # pages of one tree are the same wherever they were built
+    "show_signature": False,
+}

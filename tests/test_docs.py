@@ -15,6 +15,7 @@ import pytest
 from fffcpu.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
+GALLERY = sorted((ROOT / "docs/gallery").glob("plot_*.py"))
 
 
 def blocks(page, language="python"):
@@ -76,6 +77,35 @@ def test_the_commands_of_a_page_run(page, tmp_path):
         assert "Traceback" not in done.stderr
         accuracies = re.findall(r"^(?:test .*|accuracy )(0\.\d+)$", done.stdout, re.M)
         assert all(float(accuracy) > 0.8 for accuracy in accuracies), done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", GALLERY, ids=lambda script: script.stem)
+def test_the_scripts_of_the_gallery_run(script, tmp_path):
+    # Without a window to show figures in, Matplotlib says so where a display could be there.
+    warnings = ["-W", "error", "-W", "ignore:FigureCanvasAgg is non-interactive:UserWarning"]
+    done = subprocess.run(
+        [sys.executable, *warnings, str(script)],
+        cwd=tmp_path,
+        env={**os.environ, "MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    accuracies = re.findall(r"accuracy (0\.\d+)", done.stdout)
+    assert all(float(accuracy) > 0.6 for accuracy in accuracies), done.stdout
+
+
+def test_every_script_of_the_gallery_is_a_lesson():
+    # Sphinx-gallery runs what is named plot_*, and only copies the rest.
+    assert sorted((ROOT / "docs/gallery").glob("*.py")) == GALLERY
+    for script in GALLERY:
+        text = script.read_text()
+        title, line = text.splitlines()[1:3]
+        assert text.startswith('"""\n')
+        assert line == "=" * len(title)
+        assert "plt.show()" in text
 
 
 def test_every_command_has_its_section_and_every_section_its_command():
