@@ -10,25 +10,31 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import reference
 
 import fffcpu
 from fffcpu import DenseFeedForward, FastFeedForward
+from fffcpu.data import Table, read_table
+from fffcpu.fitting import FitSettings
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = sorted(FOLDER.glob("bench_*.py"))
+SCRIPTS = [*sorted(FOLDER.glob("bench_*.py")), FOLDER / "paper_tables.py", FOLDER / "tables.py"]
 
 
 def load(name: str):
     """Import a module of benchmarks/, which is not on the path."""
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look their annotations up
     spec.loader.exec_module(module)
     return module
 
 
 peers = load("peers")
+paper_tables = load("paper_tables")
+tables = load("tables")
 
 
 def prepared(peer, params, activation):
@@ -125,3 +131,154 @@ def test_the_encoder_benchmark_checks_and_times_all_parts():
     assert found["alone"]["movement of a position's logits, largest"] < 1e-5
     if not peers.absent(peers.TorchMasked):
         assert any("4 of 4 sequences agree" in note for note in found["notes"])
+
+
+@pytest.fixture
+def letters(tmp_path, monkeypatch):
+    """The folders of data and results: few letters, of which 40 are to test on, and few layers."""
+    x = rows(200, 4).round(3)
+    names = np.where(x[:, 0] > 0, "A", "B")
+    frame = pandas.DataFrame(x, columns=list("abcd")).assign(**{"class": names})
+    frame.to_csv(tmp_path / "letters.csv", index=False)
+    monkeypatch.setattr(paper_tables, "TEST_ROWS", {"letters": 40, "satellite": 30})
+    monkeypatch.setattr(paper_tables, "WIDTHS", (16,))
+    return str(tmp_path), str(tmp_path / "out")
+
+
+def lines(folder: str, table: str) -> list[dict]:
+    text = (Path(folder) / f"{table}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_paper_table_is_made_seed_by_seed(letters, capsys):
+    paper_tables.main(["table1", *letters, "--data", "letters", "--seeds", "2", "--epochs", "1"])
+    found = lines(letters[1], "table1")
+    assert [run["seed"] for run in found] == [0] * 5 + [1] * 5
+    assert [run["layer"] for run in found] == ["dense", "leaf", "leaf", "leaf", "leaf"] * 2
+    assert [run["neurons"]["used"] for run in found[:5]] == [16, 8, 4, 2, 1]
+    assert {run["neurons"]["held"] for run in found} == {16}
+    for run in found:
+        assert run["settings"]["epochs"] == 1
+        for part, count in (("train", 144), ("validation", 16), ("test", 40)):
+            right = run[part] * count
+            assert right == pytest.approx(round(right), abs=1e-6)
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 2 + 5
+    assert shown[2].startswith("| letters | 16 | dense | 2 | ")
+
+
+def test_a_paper_table_goes_on_where_it_was_killed(letters, capsys):
+    command = ["trees", *letters, "--data", "letters", "--seeds", "1", "--epochs", "1"]
+    command += ["--active", "4"]
+    paper_tables.main(command)
+    path = Path(letters[1]) / "trees.jsonl"
+    whole, done = path.read_bytes(), lines(letters[1], "trees")
+    assert [run["sizes"] for run in done] == [
+        {"trees": 1, "depth": 3},
+        {"trees": 2, "depth": 1},
+        {"trees": 4, "depth": 0},
+        {"width": 4},
+    ]
+    table = capsys.readouterr().out
+    assert [line.split(" | ")[2] for line in table.splitlines()[2:]] == [
+        *("4 of 15", "4 of 6", "4 of 4", "4 of 4"),
+    ]
+
+    path.write_bytes(whole[:-40])  # killed while it wrote the last line
+    paper_tables.main([*command, "--show"])
+    assert path.read_bytes() == whole[:-40]
+    assert (
+        capsys.readouterr().out.splitlines()[-1] == "| letters | dense 4 | 4 of 4 | 0 | - | - | - |"
+    )
+
+    paper_tables.main(command)
+    resumed = lines(letters[1], "trees")
+    assert resumed[:3] == done[:3]  # the seconds too: these were not done again
+    assert {**resumed[3], "seconds": 0} == {**done[3], "seconds": 0}
+    assert capsys.readouterr().out == table
+
+    paper_tables.main(command)
+    assert lines(letters[1], "trees") == resumed
+
+
+def test_generalization_is_of_the_run_that_validates_best():
+    figures = ((0.9, 0.7, 0.75), (0.8, 0.8, 0.5), (0.95, 0.75, 0.6))
+    names = ("train", "validation", "test")
+    found = paper_tables.Summary([dict(zip(names, run, strict=True)) for run in figures])
+    assert found.memorization() == "95.0"
+    assert found.generalization() == "50.0"
+    assert found.mean("test") == "61.7 (50.0 to 75.0)"
+    nothing = paper_tables.Summary([])
+    assert (nothing.memorization(), nothing.generalization(), nothing.mean("test")) == ("-",) * 3
+
+
+@pytest.mark.parametrize(
+    ("active", "expected"),
+    [
+        (16, [(1, 15), (2, 7), (4, 3), (8, 1), (16, 0)]),
+        (28, [(2, 13), (4, 6), (7, 3), (14, 1), (28, 0)]),
+    ],
+)
+def test_forests_use_equally_many_neurons(active, expected):
+    sizes = paper_tables.tree_sizes(active)
+    assert [(size["trees"], size["depth"]) for size in sizes] == expected
+
+
+@pytest.mark.parametrize("data", paper_tables.DATA)
+def test_all_runs_of_the_paper_tables_have_possible_settings(data):
+    cells = [
+        *paper_tables.table1_cells([data]),
+        *paper_tables.trees_cells([data], 16),
+        *paper_tables.methods_cells([data]),
+        *paper_tables.choose_cells([data]),
+    ]
+    for cell in cells:
+        FitSettings(layer=cell.layer, seed=0, **cell.sizes, **cell.settings)
+    for part in (paper_tables.methods_cells([data]), paper_tables.choose_cells([data])):
+        keys = [cell.key(0) for cell in part]
+        assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("name", ["letters", "satellite"])
+def test_rows_to_test_on_are_always_the_same(name, monkeypatch):
+    monkeypatch.setattr(paper_tables, "TEST_ROWS", {name: 30})
+    numbers = np.arange(100)
+    table = Table(numbers[:, np.newaxis], numbers % 3, classes=(0, 1, 2))
+    training, test = paper_tables.split_test(table, name)
+    assert len(test.x) == 30
+    assert sorted([*training.x[:, 0], *test.x[:, 0]]) == list(numbers)
+    for part in (training, test):
+        np.testing.assert_array_equal(part.y, part.x[:, 0] % 3)
+    last = list(test.x[:, 0]) == list(range(70, 100))
+    assert last == (name == "letters")
+    np.testing.assert_array_equal(paper_tables.split_test(table, name)[1].x, test.x)
+
+
+@pytest.mark.slow
+def test_the_speed_of_the_paper_table_goes_into_it(letters, monkeypatch, capsys):
+    monkeypatch.setattr(paper_tables, "BATCH", 8)
+    monkeypatch.setattr(paper_tables, "REPEATS", 1)
+    paper_tables.main(["speed", letters[1], "--data", "letters"])
+    found = lines(letters[1], "speed")
+    assert [record["leaf_width"] for record in found] == [8, 4, 2, 1]
+    capsys.readouterr()
+    paper_tables.main(["table1", *letters, "--data", "letters", "--show"])
+    shown = [line.split(" | ")[-1] for line in capsys.readouterr().out.splitlines()[3:]]
+    assert shown == [f"{record['times_faster']:.1f} |" for record in found]
+
+
+def test_tables_of_packages_are_made_readable(tmp_path, monkeypatch):
+    names = [*tables.IMAGES, *(f"{name}.gz" for name in tables.IMAGES)]
+    (tmp_path / "package").mkdir()
+    for name in names:
+        (tmp_path / "package" / name).write_text(name)
+    monkeypatch.setattr(sys, "argv", ["tables.py", str(tmp_path), str(tmp_path / "out")])
+    tables.main()
+    for name in names:
+        folder = "fashion-mnist" if name.endswith(".gz") else "mnist"
+        assert (tmp_path / "out" / folder / name).read_text() == name
+    frame = pandas.DataFrame({"kind": pandas.Categorical(["b", "a", "b"]), "x": [2.0, 0.5, 1.0]})
+    tables.write_table(tmp_path / "letters.csv", frame, "kind")
+    table = read_table(tmp_path / "letters.csv", "class")
+    assert (table.classes, table.features) == (("a", "b"), ("x",))
+    assert (list(table.y), list(table.x[:, 0])) == ([1, 0, 1], [2.0, 0.5, 1.0])

