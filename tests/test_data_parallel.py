@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 from golden_models import GOLDEN, check_gradients, check_outputs, expected_of
+from processes import FORKS, run
 
 import fffcpu
 from fffcpu.errors import ArgumentError, ShapeError
@@ -178,14 +179,83 @@ def test_errors_of_any_part_reach_the_caller(failing):
     assert run_parts(abs, [(-1,), (-2,)]) == [1, 2]  # the pool is free again
 
 
+def test_parts_run_one_by_one_where_no_thread_starts(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert run_parts(abs, [(-1,), (-2,), (-3,)]) == [1, 2, 3]
+
+
+def test_warnings_are_as_the_caller_has_them():
+    with np.errstate(over="ignore"):
+        run_parts(lambda number: np.float32(1e38) * np.float32(number), [(9,), (9,)])
+
+
+LATE = """
+import threading, time
+import numpy as np
+from fffcpu.models import FastBertConfig, FastBertEncoder, data_parallel
+
+data_parallel._pays = lambda *_: True
+encoder = FastBertEncoder(FastBertConfig(31, 8, 1, 2, feedforward_size=1, depth=1), rng=0)
+
+def late():
+    time.sleep(0.3)
+    print(encoder(np.ones((4, 6), int)).shape)
+
+threading.Thread(target=late).start()
+"""
+
+FORKED = """
+import os, threading
+from fffcpu.models.data_parallel import _blas, run_parts
+
+def threads():
+    return [found["num_threads"] for found in _blas().info()]
+
+before, inside, forked = threads(), threading.Event(), threading.Event()
+
+def part(number):
+    inside.set()
+    assert forked.wait(60)
+
+caller = threading.Thread(target=run_parts, args=(part, [(0,), (1,)]))
+caller.start()
+assert inside.wait(60)
+child = os.fork()
+if not child:
+    answer = threads() == before and run_parts(abs, [(-1,), (-2,)]) == [1, 2]
+    os._exit(0 if answer else 1)
+forked.set()
+caller.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_thread_that_outlives_the_main_one(program):
+    assert run(program(LATE), NUMBA_NUM_THREADS="2") == ["(4, 6, 8)"]
+
+
+@FORKS
+def test_a_child_of_a_fork_in_the_midst_has_its_threads(program):
+    assert run(program(FORKED), NUMBA_NUM_THREADS="2") == ["0"]
+
+
 def test_wrong_arguments_are_told_as_ever(in_parts):
     model, (ids, mask, _) = FastBertForMaskedLM(CONFIG, rng=0), batch_of()
     with pytest.raises(ShapeError, match=r"'labels' must have shape \(7, 6\)"):
         model.forward(ids, labels=ids[:5])
     with pytest.raises(ShapeError, match=r"'attention_mask' must have shape \(7, 6\)"):
         model(ids, mask[:5])
-    with pytest.raises(ArgumentError, match="'input_ids'"):
-        model(ids + 31)
+    with pytest.raises(ShapeError, match=r"'attention_mask' must have shape \(7, 6\)"):
+        model(ids, mask[:, 0])
+    ids[5, 2] = 31
+    with pytest.raises(ArgumentError, match=r"'input_ids' .* got 31 at index \(5, 2\)"):
+        model(ids)
+    labels, ids[5, 2] = ids.copy(), 1
+    with pytest.raises(ArgumentError, match=r"'labels' .* got 31 at index \(5, 2\)"):
+        model.forward(ids, labels=labels)
 
 
 def test_several_threads_at_once(in_parts):

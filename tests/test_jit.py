@@ -30,6 +30,8 @@ def note_ranges(ends, ranges, value, start, stop):
 def threads(monkeypatch):
     number = 1 if numba.config.NUMBA_NUM_THREADS == 1 else 2
     monkeypatch.setattr(POOL, "threads", number)
+    POOL.layer()  # which says what waking takes
+    monkeypatch.setattr(POOL, "waking", 1)
     return number
 
 
@@ -51,6 +53,20 @@ def test_small_work_stays_on_the_thread_of_the_caller(threads):
 
 def test_large_work_goes_to_the_pool(threads):
     assert launch(ENOUGH // 4) == ({0: 2, 2: 4} if threads > 1 else WHOLE)
+
+
+def test_threads_that_are_slow_to_wake_are_woken_later(threads, monkeypatch):
+    monkeypatch.setattr(POOL, "waking", 4)
+    assert launch(ENOUGH) == ({0: 2, 2: 4} if threads > 1 else WHOLE)
+    assert launch(ENOUGH - 1) == WHOLE
+
+
+def test_serial_context(threads):
+    assert jit.takes_pool()
+    with jit.serial():
+        assert launch(ENOUGH) == WHOLE
+        assert not jit.takes_pool()
+    assert jit.takes_pool()
 
 
 def test_one_thread_needs_no_pool(threads, monkeypatch):

@@ -37,7 +37,8 @@ __all__ = [
     "launch",
     "part",
     "rehearsal",
-    "rehearsing",
+    "serial",
+    "takes_pool",
     "writable",
 ]
 
@@ -177,9 +178,9 @@ def launch(kernel: Callable[..., Any], items: int, work: int, *arguments: Any) -
     work : int
         Multiply-adds of an item, roughly, on numbers that are at hand.
     """
-    rehearsed = _rehearsal.get()
-    if rehearsed is not None:
-        rehearsed.launch(kernel, items, arguments)
+    instead = _instead.get()
+    if instead is not None:
+        instead.launch(kernel, items, arguments)
     elif (
         items * work < MIN_PARALLEL_WORK * POOL.waking
         or POOL.threads == 1
@@ -237,7 +238,15 @@ def _loads(kernel: Any) -> _Loads:
     )
 
 
-_rehearsal: ContextVar[_Rehearsal | None] = ContextVar("rehearsal", default=None)
+class _Serial:
+    """Runs every launch on the caller's thread."""
+
+    def launch(self, kernel: Callable[..., Any], items: int, arguments: tuple[Any, ...]) -> None:
+        kernel(*arguments, 0, items)
+
+
+_instead: ContextVar[_Rehearsal | _Serial | None] = ContextVar("instead", default=None)
+"""What launches go to, instead of where it pays."""
 
 
 @contextlib.contextmanager
@@ -250,16 +259,26 @@ def rehearsal(*, parallel: bool) -> Iterator[list[Launch]]:
         Grows with each launch.
     """
     rehearsed = _Rehearsal(parallel)
-    token = _rehearsal.set(rehearsed)
+    token = _instead.set(rehearsed)
     try:
         yield rehearsed.launches
     finally:
-        _rehearsal.reset(token)
+        _instead.reset(token)
 
 
-def rehearsing() -> bool:
-    """Whether this thread's launches are in a `rehearsal`."""
-    return _rehearsal.get() is not None
+@contextlib.contextmanager
+def serial() -> Iterator[None]:
+    """Context in which this thread's launches all run on it, however large."""
+    token = _instead.set(_Serial())
+    try:
+        yield
+    finally:
+        _instead.reset(token)
+
+
+def takes_pool() -> bool:
+    """Whether this thread's launches go to the pool where it pays: not in the contexts above."""
+    return _instead.get() is None
 
 
 class _Alias:

@@ -21,19 +21,28 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
 from fffcpu.fastbert_config import FastBertConfig
 from fffcpu.kernels import get_num_threads
 from fffcpu.parameters import RowGradient, generator
 
-__all__ = ["PartCaches", "backward_in_parts", "forward_in_parts", "run_parts", "share_out"]
+__all__ = [
+    "PartCaches",
+    "backward_in_parts",
+    "call_in_parts",
+    "forward_in_parts",
+    "run_parts",
+    "share_out",
+]
 
 Array = NDArray[Any]
 
@@ -42,8 +51,6 @@ MIN_WORK = 1 << 26
 
 MIN_BALANCE = 0.8
 """Least share of the threads' time that must be work: 5 sequences on 2 threads do, 3 do not."""
-
-_inside: contextvars.ContextVar[bool] = contextvars.ContextVar("inside", default=False)
 
 
 class PartCaches(NamedTuple):
@@ -74,7 +81,7 @@ def share_out(
         more memory than what the forward keeps.
     """
     threads = get_num_threads()
-    if threads == 1 or _inside.get() or _rehearsing():
+    if threads == 1 or not _takes_pool():
         return []
     arrays = [array for array in (input_ids, *others) if array is not None]
     if not all(isinstance(array, np.ndarray) for array in arrays) or input_ids.ndim != 2:
@@ -89,14 +96,70 @@ def share_out(
 
 
 def run_parts(function: Callable[..., Any], parts: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Return what a function gives for the arguments of each part, a thread for each."""
-    with _alone(), ThreadPoolExecutor(len(parts) - 1) as executor:
-        contexts = [contextvars.copy_context() for _ in parts[1:]]
-        others = [
-            executor.submit(context.run, function, *arguments)
-            for context, arguments in zip(contexts, parts[1:], strict=True)
-        ]
-        return [function(*parts[0]), *(other.result() for other in others)]
+    """Return what a function gives for the arguments of each part, a thread for each.
+
+    The first part runs on the caller's thread. What a part raises is raised here.
+    """
+    results: list[Any] = [None] * len(parts)
+    failures: dict[int, Exception] = {}
+    errors = np.geterr()
+
+    def run(k: int) -> None:
+        try:
+            with np.errstate(**errors):  # which NumPy keeps by thread before version 2
+                results[k] = function(*parts[k])
+        except Exception as failure:  # noqa: BLE001  # whatever it is, it is the caller's
+            failures[k] = failure
+
+    started: list[threading.Thread] = []
+    with _TURN.taken():
+        try:
+            for k in range(1, len(parts)):
+                thread = threading.Thread(target=contextvars.copy_context().run, args=(run, k))
+                try:
+                    thread.start()
+                except RuntimeError:  # there can be no more threads
+                    run(k)
+                else:
+                    started.append(thread)
+            run(0)
+        finally:
+            for thread in started:
+                thread.join()
+    if failures:
+        raise failures[min(failures)]
+    return results
+
+
+def call_in_parts(
+    function: Callable[..., Any],
+    slices: Sequence[slice],
+    arrays: Sequence[Any],
+    rngs: Sequence[Any] = (),
+) -> list[Any]:
+    """Return what a function gives for the sequences of each slice.
+
+    Parameters
+    ----------
+    function : callable
+        Called as ``function(*arrays)``, or ``function(*arrays, rng)`` if there are ``rngs``.
+    slices : sequence of slice
+        From `share_out`.
+    arrays : sequence of (array of shape (B, ...), or None)
+        Of the whole batch.
+    rngs : sequence
+        One for each part, or none at all.
+    """
+    parts: list[tuple[Any, ...]] = [
+        tuple(None if array is None else array[own] for array in arrays) for own in slices
+    ]
+    if rngs:
+        parts = [(*part, rng) for part, rng in zip(parts, rngs, strict=True)]
+    try:
+        return run_parts(function, parts)
+    except (ArgumentError, ArgumentTypeError, ShapeError):
+        # The whole is as wrong as its part, and its error names the place in the whole.
+        return [function(*arrays, *rngs[:1])]
 
 
 def forward_in_parts(
@@ -125,11 +188,7 @@ def forward_in_parts(
     if rng is not None:
         seeds = generator(rng).integers(1 << 62, size=len(slices))
         rngs = [generator(seed) for seed in seeds]
-    parts = [
-        (*(None if array is None else array[own] for array in arrays), rng)
-        for own, rng in zip(slices, rngs, strict=True)
-    ]
-    losses, caches = zip(*run_parts(forward, parts), strict=True)
+    losses, caches = zip(*call_in_parts(forward, slices, arrays, rngs), strict=True)
     counts = [weigh(cache) for cache in caches]
     weights = tuple(count / max(1, sum(counts)) for count in counts)
     loss = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
@@ -181,26 +240,51 @@ def _pays(config: FastBertConfig, batch: int, length: int, gradients: int, threa
     )
 
 
-def _rehearsing() -> bool:
-    from fffcpu.kernels.jit import rehearsing
+def _takes_pool() -> bool:
+    from fffcpu.kernels.jit import takes_pool
 
-    return rehearsing()
+    return takes_pool()
 
 
 @functools.cache
 def _blas() -> ThreadpoolController:
-    """Return what sets the number of threads of the BLAS that NumPy has loaded."""
-    return ThreadpoolController().select(user_api="blas")
+    """Return what sets the number of threads of NumPy's BLAS; none of it can, if it is Apple's."""
+    built: Any = np.show_config(mode="dicts")
+    name = built["Build Dependencies"]["blas"].get("name", "")
+    apis = [] if name == "accelerate" else ["blas"]
+    return ThreadpoolController().select(user_api=apis)
 
 
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Context in which kernels and matrix products keep to the thread that they are called from."""
-    from fffcpu.kernels.pool import POOL
+class _Turn:
+    """The one call at a time that runs in parts; others wait. NumPy's BLAS is serial meanwhile.
 
-    token = _inside.set(True)
-    try:
-        with POOL.lock, _blas().limit(limits=1):
-            yield
-    finally:
-        _inside.reset(token)
+    A forked child has the thread alone that forked, and so nobody else's turn.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._limit: Any = None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    @contextlib.contextmanager
+    def taken(self) -> Iterator[None]:
+        """Context of a call: its kernels and products keep to the thread they are called from."""
+        from fffcpu.kernels.jit import serial
+
+        with self._lock, serial():
+            self._limit = _blas().limit(limits=1)
+            try:
+                yield
+            finally:
+                self._limit.restore_original_limits()
+                self._limit = None
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+        if self._limit is not None:
+            self._limit.restore_original_limits()
+            self._limit = None
+
+
+_TURN = _Turn()

@@ -32,7 +32,7 @@ from fffcpu.layers import (
     LayerNormCache,
 )
 from fffcpu.layers.layer import Part
-from fffcpu.models.data_parallel import run_parts, share_out
+from fffcpu.models.data_parallel import call_in_parts, share_out
 from fffcpu.models.encoder_layer import EncoderLayer, EncoderLayerCache, flattened
 from fffcpu.models.model import Model
 from fffcpu.parameters import Parameters, generator, normal
@@ -110,12 +110,11 @@ class FastBertEncoder(Model):
         ValueError, TypeError
             If an argument is not such an array.
         """
-        slices = share_out(self.config, input_ids, attention_mask)
-        if not slices:
-            return self._hidden(input_ids, attention_mask)
-        masks = [None if attention_mask is None else attention_mask[own] for own in slices]
-        ids = [input_ids[own] for own in slices]
-        return np.concatenate(run_parts(self._hidden, list(zip(ids, masks, strict=True))))
+        arrays = (input_ids, attention_mask)
+        slices = share_out(self.config, *arrays)
+        if slices:
+            return np.concatenate(call_in_parts(self._hidden, slices, arrays))
+        return self._hidden(*arrays)
 
     def _hidden(self, input_ids: Any, attention_mask: Any) -> Array:
         """Run the encoder on sequences that stay together."""
