@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import json
 import statistics
 import sys
@@ -35,10 +34,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+from tables import TEST_ROWS, read_data
 
 import fffcpu
-from fffcpu.data import Table, read_table
 from fffcpu.fitting import FitSettings, evaluate, fit
 from fffcpu.timing import (
     Contender,
@@ -70,9 +68,6 @@ DATA = {
     "letters": Data(16, 26, "columns"),
     "satellite": Data(36, 6, "columns"),
 }
-
-TEST_ROWS = {"letters": 4000, "satellite": 2000}
-"""Rows to test on, of data sets that come in one table."""
 
 WIDTHS = (16, 32, 64, 128)
 """Training widths of table 1."""
@@ -292,45 +287,6 @@ def choose_cells(data: Iterable[str]) -> list[Cell]:
 
 
 # Runs and where they are kept.
-
-
-@functools.cache
-def read_data(folder: Path, name: str) -> tuple[Table, Table]:
-    """Return the rows to train with and those to test on."""
-    if name in TEST_ROWS:
-        return split_test(read_table(folder / f"{name}.csv", "class"), name)
-    training = read_table(
-        _idx(folder / name / "train-images-idx3-ubyte"),
-        _idx(folder / name / "train-labels-idx1-ubyte"),
-    )
-    test = read_table(
-        _idx(folder / name / "t10k-images-idx3-ubyte"),
-        _idx(folder / name / "t10k-labels-idx1-ubyte"),
-        classes=training.classes,
-    )
-    return training, test
-
-
-def _idx(path: Path) -> Path:
-    """Return the file, or the gzipped one."""
-    return path if path.exists() else path.with_name(f"{path.name}.gz")
-
-
-def split_test(table: Table, name: str) -> tuple[Table, Table]:
-    """Split a table: the last rows to test on, of satellite as many at random.
-
-    Neighbours in satellite's file are neighbours on the ground and share most of their numbers.
-    """
-    assert table.y is not None
-    rows = np.arange(len(table.x))
-    if name == "satellite":
-        rows = np.random.default_rng(0).permutation(rows)
-    parts = rows[: -TEST_ROWS[name]], rows[-TEST_ROWS[name] :]
-    learn, test = map(np.sort, parts)
-    return (
-        dataclasses.replace(table, x=table.x[learn], y=table.y[learn]),
-        dataclasses.replace(table, x=table.x[test], y=table.y[test]),
-    )
 
 
 def train(cell: Cell, seed: int, folder: Path) -> Record:

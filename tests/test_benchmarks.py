@@ -15,7 +15,7 @@ import pytest
 import reference
 
 import fffcpu
-from fffcpu import DenseFeedForward, FastFeedForward
+from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward
 from fffcpu.data import Table, read_table
 from fffcpu.fitting import FitSettings
 
@@ -33,8 +33,9 @@ def load(name: str):
 
 
 peers = load("peers")
-paper_tables = load("paper_tables")
 tables = load("tables")
+crossover = load("crossover")
+paper_tables = load("paper_tables")
 
 
 def prepared(peer, params, activation):
@@ -140,7 +141,7 @@ def letters(tmp_path, monkeypatch):
     names = np.where(x[:, 0] > 0, "A", "B")
     frame = pandas.DataFrame(x, columns=list("abcd")).assign(**{"class": names})
     frame.to_csv(tmp_path / "letters.csv", index=False)
-    monkeypatch.setattr(paper_tables, "TEST_ROWS", {"letters": 40, "satellite": 30})
+    monkeypatch.setattr(tables, "TEST_ROWS", {"letters": 40, "satellite": 30})
     monkeypatch.setattr(paper_tables, "WIDTHS", (16,))
     return str(tmp_path), str(tmp_path / "out")
 
@@ -241,17 +242,17 @@ def test_all_runs_of_the_paper_tables_have_possible_settings(data):
 
 @pytest.mark.parametrize("name", ["letters", "satellite"])
 def test_rows_to_test_on_are_always_the_same(name, monkeypatch):
-    monkeypatch.setattr(paper_tables, "TEST_ROWS", {name: 30})
+    monkeypatch.setattr(tables, "TEST_ROWS", {name: 30})
     numbers = np.arange(100)
     table = Table(numbers[:, np.newaxis], numbers % 3, classes=(0, 1, 2))
-    training, test = paper_tables.split_test(table, name)
+    training, test = tables.split_test(table, name)
     assert len(test.x) == 30
     assert sorted([*training.x[:, 0], *test.x[:, 0]]) == list(numbers)
     for part in (training, test):
         np.testing.assert_array_equal(part.y, part.x[:, 0] % 3)
     last = list(test.x[:, 0]) == list(range(70, 100))
     assert last == (name == "letters")
-    np.testing.assert_array_equal(paper_tables.split_test(table, name)[1].x, test.x)
+    np.testing.assert_array_equal(tables.split_test(table, name)[1].x, test.x)
 
 
 @pytest.mark.slow
@@ -282,3 +283,84 @@ def test_tables_of_packages_are_made_readable(tmp_path, monkeypatch):
     table = read_table(tmp_path / "letters.csv", "class")
     assert (table.classes, table.features) == (("a", "b"), ("x",))
     assert (list(table.y), list(table.x[:, 0])) == ([1, 0, 1], [2.0, 0.5, 1.0])
+
+
+def point(model: str, cost: float, accuracy: float):
+    return crossover.Point(model, crossover.MODELS[model].family, cost, accuracy)
+
+
+DENSE = [point("dense-4", 1.0, 0.80), point("dense-16", 4.0, 0.90), point("dense-64", 9.0, 0.89)]
+
+
+def test_the_front_is_what_nothing_cheaper_reaches():
+    points = [*DENSE, point("fff-1x3", 4.0, 0.85), point("mlp-64", 20.0, 0.90)]
+    assert [point.model for point in crossover.front(points)] == ["dense-4", "dense-16"]
+
+
+@pytest.mark.parametrize(
+    ("cost", "accuracy", "rival"),
+    [
+        (2.0, 0.85, "dense-4"),
+        (3.7, 0.85, "dense-4"),
+        (3.9, 0.85, "no stretch"),  # dense-16 is as fast, but for noise
+        (2.0, 0.803, "no stretch"),  # of 1,000 rows the standard error is 0.0126
+        (5.0, 0.93, "dense-16"),
+        (0.5, 0.3, None),
+        (4.0, 0.90, "no stretch"),
+    ],
+)
+@pytest.mark.parametrize("model", ["fff-4x3", "leaf-4x8"])
+def test_a_stretch_is_more_accurate_than_all_that_is_as_fast(model, cost, accuracy, rival):
+    points = [*DENSE, point(model, cost, accuracy)]
+    found = crossover.stretch(points, 1000)
+    assert [(own.model, other and other.model) for own, other in found] == (
+        [] if rival == "no stretch" else [(model, rival)]
+    )
+    assert crossover.verdict(points, 1000).startswith("no FFF" if not found else "has an FFF")
+
+
+def test_dense_models_have_no_fff_stretch():
+    assert crossover.stretch(DENSE, 1000) == []
+
+
+def test_multiply_adds_are_those_of_the_neurons_and_gates_of_a_row():
+    count = crossover.multiply_adds
+    assert count(tree(trees=2).config) == 2 * 4 * (9 + 5)
+    assert count(LeafFeedForward(9, 5, 3, 6, rng=0).config) == 3 * 9 + 6 * (9 + 5)
+    assert count(DenseFeedForward(9, 5, 21, rng=0).config) == 21 * (9 + 5)
+
+
+def test_visits_of_a_tree_are_the_nodes_that_a_mean_row_compares_at():
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    x = np.random.default_rng(0).standard_normal((300, 4))
+    model = HistGradientBoostingClassifier(max_iter=3, max_leaf_nodes=5, early_stopping=False)
+    model.fit(x, x[:, 0] + x[:, 1] > 0)
+    for (grown,) in model._predictors:
+        leaves = grown.nodes[grown.nodes["is_leaf"] == 1]
+        expected = (leaves["depth"].astype(float) * leaves["count"]).sum() / 300
+        assert crossover.visits(grown.nodes) == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_the_crossover_trains_times_and_shows(tmp_path):
+    script, out = FOLDER / "crossover.py", tmp_path / "out"
+    names = ("fff-1x3", "leaf-2x8", "dense-4", "mlp-16", "boosting-20x8")
+    train = ("train", str(tmp_path), str(out), "--quick", "--data", "digits", "letters")
+    for _ in range(2):  # the second finds nothing left to do
+        done = run_script(script, *train, "--models", *names)
+        assert done.returncode == 0, done.stderr
+        assert f"letters left out: no {tmp_path / 'letters.csv'}" in done.stderr
+    lines = crossover.read_lines(out / "quick" / "models.jsonl")
+    assert [line["model"] for line in lines] == [name for name in names for _ in range(4)]
+    timing = ("time", str(out), "--quick", "--repeats", "1", "--seconds", "0")
+    done = run_script(script, *timing)
+    assert done.returncode == 0, done.stderr
+    (times,) = crossover.read_lines(out / "quick" / "times.jsonl")
+    assert set(times["batch"]) == set(times["alone"]) == set(names)
+    done = run_script(script, "show", str(out), "--quick")
+    assert done.returncode == 0, done.stderr
+    assert all(f"| {name} | 1 |" in done.stdout for name in names)
+    assert all(f"- **digits, {kind}**: " in done.stdout for kind in ("batch", "alone"))
+    pictures = sorted(path.name for path in (out / "quick").glob("*.svg"))
+    assert pictures == ["pareto-alone.svg", "pareto-multiply-adds.svg", "pareto.svg"]
