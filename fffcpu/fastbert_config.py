@@ -311,6 +311,11 @@ class FastBertConfig(_PartConfig):
             for name, shape in config.shapes().items()
         }
 
+    @property
+    def pools_padding(self) -> bool:
+        """Whether a classifier's pooler takes padded positions too, as all but one published do."""
+        return self.pooler != "zero_index"
+
     def visits_few(self, tokens: int) -> bool:
         """Whether so many tokens visit less than half of a tree's nodes at most.
 

@@ -46,7 +46,9 @@ class FinetuneSettings:
     dropout : float
         Of embedding, attention, what attention and feedforward put out, and the classifier.
     pooler : str
-        How one vector is made of a text: see `fffcpu.models.FastBertConfig`.
+        How one vector is made of a text: see `fffcpu.models.FastBertConfig`. All but
+        ``"zero_index"`` take a training batch's padding for a part of its texts, as published;
+        figures are of texts without padding.
     length : int, optional
         The most tokens of a text; what is beyond is dropped. By default what the model takes.
     validation : float

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fffcpu import pipelines
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
@@ -17,7 +15,6 @@ from fffcpu.models import (
 )
 from fffcpu.pipelines import FillMask, TextClassifier, TextEmbedder, default_model_folder
 from fffcpu.text import Tokenizer
-from fffcpu.text.padding import padded
 
 WORDS = ["the", "a", "cat", "dog", "rose", "sat", "ran", "on", "under", "mat", "tree"]
 TOKENIZER = Tokenizer.train([" ".join(WORDS)] * 2, vocabulary=90)
@@ -42,30 +39,7 @@ FILL_MASK = FillMask(FastBertForMaskedLM(config(), rng=0), TOKENIZER)
 EMBEDDER = TextEmbedder(FastBertEncoder(config(), rng=0), TOKENIZER)
 
 
-# --- Batches --------------------------------------------------------------------------------------
-
-
-@given(lengths=st.lists(st.integers(2, 3000), max_size=200), padding=st.sampled_from([0, 2, 8]))
-def test_batches_hold_every_text_once_and_little_padding(lengths, padding):
-    batches = list(pipelines._batches(lengths, padding))
-    assert sorted(k for batch in batches for k in batch) == list(range(len(lengths)))
-    for batch in batches:
-        own = [lengths[k] for k in batch]
-        size = len(own) * max(own)
-        assert len(own) == 1 or size <= pipelines.TOKENS
-        assert (size - sum(own)) * max(padding, 1) <= (size if padding else 0)
-
-
-def test_batches_are_filled():
-    lengths = [8] * 1000
-    batches = list(pipelines._batches(lengths, pipelines.PADDING))
-    assert [len(batch) for batch in batches] == [256, 256, 256, 232]
-
-
-def test_texts_are_padded_to_the_longest():
-    ids, real = padded([[5, 6, 7], [8]], 9)
-    assert ids.tolist() == [[5, 6, 7], [8, 9, 9]]
-    assert real.tolist() == [[True, True, True], [True, False, False]]
+# --- Windows --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
