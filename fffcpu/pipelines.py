@@ -4,9 +4,9 @@ A pipeline is a model and a tokenizer, which a folder holds together: ``config.j
 ``model.safetensors`` and ``tokenizer.json``. Each has ``stream``, which takes texts one after the
 other and holds no more than `WINDOW` of them, and a method for texts that fit into memory.
 
-The texts of a window are computed in batches of about one length, as `fffcpu.text.padding` has them;
-the results come in the order of the texts. A text's result depends on what shares its batch only as
-far as the rounding of matrix products does.
+The texts of a window are computed in batches of about one length, see `fffcpu.text.padding`; the
+results come in the order of the texts. A text's result depends on what shares its batch only as far
+as the rounding of matrix products does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Texts of several lengths in arrays: each once, with little padding, in batches that are filled."""
+"""Texts of several lengths in arrays: each once, with little padding, in filled batches."""
 
 from __future__ import annotations
 
