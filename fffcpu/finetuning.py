@@ -180,8 +180,8 @@ def finetune(
         TrainerSettings(
             steps=steps,
             lr=settings.lr,
-            # One step ahead, so that the first step of the warm-up is not in vain.
-            schedule=lambda fraction: cosine(fraction + 1 / steps),
+            # Half a step ahead, so that neither the first step nor the last is in vain.
+            schedule=lambda fraction: cosine(fraction + 0.5 / steps),
             evaluate_every=order.steps_per_epoch,
             note_every=max(1, order.steps_per_epoch // 20),
             watch="validation_loss" if data.classes is None else "validation_accuracy",
