@@ -174,6 +174,32 @@ def test_other_names_of_special_tokens_are_known():
     ]
 
 
+def numbered(number):
+    """A tokenizer whose token "cat" has another number."""
+    values = json.loads(TOKENIZER._definition)
+    values["model"]["vocab"]["cat"] = number
+    return Tokenizer(json.dumps(values))
+
+
+@pytest.mark.parametrize("number", [500, 70_000])
+def test_numbers_may_have_gaps(number, tmp_path):
+    tokenizer = numbered(number)
+    assert tokenizer.vocabulary == number + 1
+    assert tokenizer.encode(["cat"], markers=False) == [[number]]
+    assert tokenizer.token(number) == "cat"
+    for unused in (number - 1, *TOKENIZER.encode(["cat"], markers=False)[0]):
+        with pytest.raises(ArgumentError, match=f"must be that of a token, got {unused}"):
+            tokenizer.token(unused)
+    (tmp_path / "a.txt").write_text("a cat")
+    corpus = build_corpus([tmp_path / "a.txt"], tokenizer, tmp_path / "out", validation=0)
+    assert corpus.training.tolist() == tokenizer.encode(["a cat"])[0]
+
+
+def test_numbers_beyond_any_vocabulary_are_an_error():
+    with pytest.raises(CheckpointError, match="must number tokens from 0 to 1048575, got 4000000"):
+        numbered(4_000_000)
+
+
 def test_templates_truncation_and_padding_of_a_definition_are_left_aside():
     values = json.loads(TOKENIZER._definition)
     values["truncation"] = {

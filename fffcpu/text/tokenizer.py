@@ -28,7 +28,7 @@ TOKENIZER_FILE = "tokenizer.json"
 """Its name in the folder of a model."""
 
 MOST_TOKENS = 1 << 20
-"""The largest vocabulary that is trained; memory for all of it is taken at once."""
+"""The largest vocabulary; memory for all of it is taken at once."""
 
 REPEATED = 4096
 """How many words are handed to the training together."""
@@ -102,6 +102,11 @@ class Tokenizer:
                 wanted = " or ".join(repr(name) for name in names)
                 raise CheckpointError(f"must have a token {wanted} for {meaning}, got none")
             setattr(self, f"{meaning}_id", numbers[0])
+        self._vocabulary = 1 + int(max(self._backend.get_vocab().values()))
+        if self._vocabulary > MOST_TOKENS:
+            raise CheckpointError(
+                f"must number tokens from 0 to {MOST_TOKENS - 1}, got {self._vocabulary - 1}"
+            )
         self._definition = definition
         self.fingerprint = hashlib.sha256(definition.encode()).hexdigest()[:16]
 
@@ -113,8 +118,8 @@ class Tokenizer:
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens there are."""
-        return int(self._backend.get_vocab_size())
+        """One more than the largest number of a token; some below it may stand for none."""
+        return self._vocabulary
 
     # --- Making, loading, saving -----------------------------------------------------------------
 
@@ -263,7 +268,10 @@ class Tokenizer:
             If there is no such token.
         """
         check_integer("number", number, 0, self.vocabulary - 1)
-        return str(self._backend.id_to_token(int(number)))
+        name: str | None = self._backend.id_to_token(int(number))
+        if name is None:
+            raise ArgumentError(f"argument 'number' must be that of a token, got {number}")
+        return name
 
 
 def _count_words(backend: Any, texts: Iterable[str]) -> Counter[str]:
