@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import os
@@ -22,6 +23,7 @@ from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, Dat
 from fffcpu.text import Corpus, Tokenizer, build_corpus, find_files, read_documents, read_texts
 from fffcpu.text import corpus as corpus_module
 from fffcpu.text import documents as documents_module
+from fffcpu.text import tokenizer as tokenizer_module
 from fffcpu.text.tokenizer import SPECIAL_TOKENS
 
 WORDS = ["the", "a", "cat", "dog", "rose", "sat", "ran", "on", "under", "mat", "tree"]
@@ -234,6 +236,46 @@ def test_damaged_files_are_errors_that_name_them(content, message, tmp_path):
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"file '.*tokenizer\.json' {message}"):
         Tokenizer.load(tmp_path)
+
+
+def defined(part, **fields):
+    """The definition of a tokenizer with another part, or with other fields in it."""
+    values = json.loads(TOKENIZER._definition)
+    values[part] |= fields
+    return json.dumps(values)
+
+
+def precompiled(content):
+    """A definition with a map of characters of that content."""
+    text = base64.b64encode(content).decode()
+    return defined("normalizer", type="Precompiled", precompiled_charsmap=text)
+
+
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        (defined("model", unk_token="nothing"), "Missing .* token from the vocabulary"),
+        (precompiled(b""), "Cannot parse precompiled_charsmap"),
+        (precompiled(b"\x08\0\0\0" + b"\xff" * 8), "index out of bounds"),
+    ],
+)
+def test_damage_that_shows_late_is_an_error_when_a_file_is_opened(definition, message, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(definition)
+    with pytest.raises(CheckpointError, match=rf"tokenizer\.json' must define .*: .*{message}"):
+        Tokenizer.load(tmp_path)
+
+
+def test_damage_that_a_text_shows_is_an_error(monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "PROBE", "a")
+    tokenizer = Tokenizer(defined("model", unk_token="nothing"))
+    assert tokenizer.encode(["a cat"]) == TOKENIZER.encode(["a cat"])
+    with pytest.raises(CheckpointError, match=r"the tokenizer's definition is damaged: .*Missing"):
+        tokenizer.encode(["a \u4e2d"])
+
+
+def test_an_interruption_is_not_reported():
+    with pytest.raises(KeyboardInterrupt), tokenizer_module._reporting(""):
+        raise KeyboardInterrupt
 
 
 def test_a_missing_file_is_an_error(tmp_path):

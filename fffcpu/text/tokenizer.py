@@ -9,6 +9,7 @@ tokenizers are used in one way::
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -29,6 +30,9 @@ TOKENIZER_FILE = "tokenizer.json"
 
 MOST_TOKENS = 1 << 20
 """The largest vocabulary; memory for all of it is taken at once."""
+
+PROBE = "\U00013000"
+"""A hieroglyph, a letter that tokenizers hardly know."""
 
 REPEATED = 4096
 """How many words are handed to the training together."""
@@ -86,13 +90,13 @@ class Tokenizer:
 
     def __init__(self, definition: str) -> None:
         backend = require_extra("tokenizers", "text").Tokenizer
-        try:
+        with _reporting("must define a tokenizer, but is damaged"):
             self._backend, self._plain = (backend.from_str(definition) for _ in range(2))
-        except Exception as error:  # the package raises no narrower kind
-            raise CheckpointError(f"must define a tokenizer, but is damaged: {error}") from error
-        for part in (self._backend, self._plain):
-            part.no_truncation()
-            part.no_padding()
+            for part in (self._backend, self._plain):
+                part.no_truncation()
+                part.no_padding()
+            # Some damage shows only where a text is encoded, some where a letter is unknown.
+            self._backend.encode_batch_fast([PROBE])
         # Text that happens to hold "[MASK]" must not become the special token.
         self._plain.encode_special_tokens = True
         for meaning, names in SPECIAL_TOKENS.items():
@@ -246,12 +250,16 @@ class Tokenizer:
         ------
         ArgumentTypeError, ArgumentError
             If something is not text, or the length leaves no room for a token.
+        CheckpointError
+            If the definition turns out to be damaged.
         """
         around = 2 if markers else 0
         room = None if length is None else check_integer("length", length, around + 1) - around
         backend = self._backend if special else self._plain
+        strings = list(_strings(texts))
         # What the batch call returns beside the numbers is not wanted, and takes most of its time.
-        found = backend.encode_batch_fast(list(_strings(texts)), add_special_tokens=False)
+        with _reporting("the tokenizer's definition is damaged"):
+            found = backend.encode_batch_fast(strings, add_special_tokens=False)
         rows = [encoding.ids[:room] for encoding in found]
         return [[self.start_id, *row, self.end_id] for row in rows] if markers else rows
 
@@ -272,6 +280,18 @@ class Tokenizer:
         if name is None:
             raise ArgumentError(f"argument 'number' must be that of a token, got {number}")
         return name
+
+
+@contextlib.contextmanager
+def _reporting(message: str) -> Iterator[None]:
+    """Turn what the package raises, which is of no narrow kind, into a CheckpointError."""
+    try:
+        yield
+    except BaseException as error:
+        # A panic, as its Rust has it, is no Exception, and its class has no name to import.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CheckpointError(f"{message}: {error}") from error
 
 
 def _count_words(backend: Any, texts: Iterable[str]) -> Counter[str]:
