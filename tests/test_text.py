@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,29 @@ def test_training_does_not_depend_on_the_order_in_which_it_is_told(tmp_path):
     second = Tokenizer.train(reversed(words), vocabulary=200)
     assert first.fingerprint == second.fingerprint
     assert first.vocabulary == 200
+
+
+def test_training_holds_little_text_where_no_spaces_are(monkeypatch):
+    rng = np.random.default_rng(0)
+    letters = [chr(number) for number in range(0x4E00, 0x4E80)]
+
+    def texts():
+        return ("".join(letters[k] for k in rng.integers(0, 128, 1000)) for _ in range(300))
+
+    tracemalloc.start()
+    monkeypatch.setattr(tokenizer_module, "HELD_CHARACTERS", 1 << 14)
+    tokenizer = Tokenizer.train(texts(), vocabulary=280)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500_000  # and the text takes 600,000 bytes
+    assert tokens(tokenizer.encode([letters[5]], markers=False)[0], tokenizer) == [letters[5]]
+
+
+def test_words_are_counted_alike_however_much_is_held(monkeypatch):
+    texts = [" ".join(RNG.choice(WORDS, n)) + "." for n in range(60)]
+    whole = Tokenizer.train(texts, vocabulary=60)
+    monkeypatch.setattr(tokenizer_module, "HELD_CHARACTERS", 10)
+    assert Tokenizer.train(texts, vocabulary=60).fingerprint == whole.fingerprint
 
 
 def test_letters_that_have_no_room_are_unknown():

@@ -34,6 +34,9 @@ MOST_TOKENS = 1 << 20
 PROBE = "\U00013000"
 """A hieroglyph, a letter that tokenizers hardly know."""
 
+HELD_CHARACTERS = 1 << 22
+"""About how many characters of different parts of texts are held, before they are made words."""
+
 REPEATED = 4096
 """How many words are handed to the training together."""
 
@@ -295,16 +298,31 @@ def _reporting(message: str) -> Iterator[None]:
 
 
 def _count_words(backend: Any, texts: Iterable[str]) -> Counter[str]:
-    """Return how often each word of texts occurs, as the tokenizer takes texts apart."""
-    found: Counter[str] = Counter()
-    for text in _strings(texts):
-        found.update(text.split())
+    """Return how often each word of texts occurs, as the tokenizer takes texts apart.
+
+    What stands between spaces is counted first, so that the tokenizer sees most of it only once.
+    """
     words: Counter[str] = Counter()
-    for part, count in found.items():
+    parts: Counter[str] = Counter()
+    held = 0
+    for text in _strings(texts):
+        found = text.split()
+        held += sum(len(part) for part in set(found) if part not in parts)
+        parts.update(found)
+        if held > HELD_CHARACTERS:  # as it soon is where words are not between spaces
+            _add_words(words, backend, parts)
+            parts.clear()
+            held = 0
+    _add_words(words, backend, parts)
+    return words
+
+
+def _add_words(words: Counter[str], backend: Any, parts: Mapping[str, int]) -> None:
+    """Add the words of parts of texts, each as often as it occurs."""
+    for part, count in parts.items():
         normal = backend.normalizer.normalize_str(part)
         for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal):
             words[word] += count
-    return words
 
 
 def _alphabet(words: Mapping[str, int], most: int) -> list[str]:
