@@ -453,7 +453,7 @@ def test_texts_are_lines_objects_or_rows(name, content, expected, ending, write)
         ("a.md", "x", r"must end with \.txt, \.jsonl or \.csv"),
         ("a.csv", "id,body\n1,x\n", "line 2: must have text in column 'text', got 'id', 'body'"),
         ("a.csv", "id,text\n1\n", "line 2: must have text in column 'text'"),
-        ("a.csv", 'id,text\n1,"x\n', "a.csv', line 1: unexpected end of data"),
+        ("a.csv", 'id,text\n1,"x\n', "a.csv', line 2: unexpected end of data"),
     ],
 )
 def test_files_that_hold_no_texts_are_errors(name, content, message, write):
