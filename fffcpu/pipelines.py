@@ -57,7 +57,7 @@ class Guess(NamedTuple):
     token: str
     """The token."""
     probability: float
-    """The model's probability of it."""
+    """The model's probability of it, among all tokens."""
 
 
 class _Pipeline(Generic[ModelT]):
@@ -166,7 +166,7 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
         texts : sequence of str
             With ``[MASK]``, or what else the tokenizer calls it, where a token is to be guessed.
         top : int
-            How many tokens, the likeliest first.
+            How many tokens, the likeliest first; special ones are left out.
 
         Returns
         -------
@@ -182,7 +182,7 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
 
     def stream(self, texts: Iterable[str], top: int = 5) -> Iterator[list[list[Guess]]]:
         """Yield what `fill` returns, text by text."""
-        check_integer("top", top, 1, self.tokenizer.vocabulary)
+        check_integer("top", top, 1, len(self.tokenizer.word_ids))
         return self._stream(texts, lambda ids, real: self._fill(ids, real, top))
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -207,8 +207,8 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
             return
         # The model may have more rows than there are tokens, to round their number up.
         logits = self.model.logits_at(ids, masked, real)[:, : self.tokenizer.vocabulary]
-        chances = softmax(logits)
-        best = np.argsort(-chances, axis=1, kind="stable")[:, :top]
+        chances, words = softmax(logits), self.tokenizer.word_ids
+        best = words[np.argsort(-chances[:, words], axis=1, kind="stable")[:, :top]]
         guesses = [
             [Guess(self.tokenizer.token(int(k)), float(row[k])) for k in chosen]
             for row, chosen in zip(chances, best, strict=True)

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from fffcpu.checkpoints.native import write_atomically
 from fffcpu.config import check_integer
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe, require_extra
@@ -64,6 +66,8 @@ class Tokenizer:
     ----------
     padding_id, unknown_id, start_id, end_id, mask_id : int
         Numbers of the special tokens.
+    word_ids : int array of shape (W,)
+        Numbers of all tokens but the special ones, rising.
     fingerprint : str
         Tells tokenizers apart.
 
@@ -109,7 +113,12 @@ class Tokenizer:
                 wanted = " or ".join(repr(name) for name in names)
                 raise CheckpointError(f"must have a token {wanted} for {meaning}, got none")
             setattr(self, f"{meaning}_id", numbers[0])
-        self._vocabulary = 1 + int(max(self._backend.get_vocab().values()))
+        taken = set(self._backend.get_vocab().values())
+        added = self._backend.get_added_tokens_decoder()
+        special = {number for number, token in added.items() if token.special}
+        special |= {getattr(self, f"{meaning}_id") for meaning in SPECIAL_TOKENS}
+        self.word_ids = np.array(sorted(taken - special), np.intp)
+        self._vocabulary = 1 + int(max(taken))
         if self._vocabulary > MOST_TOKENS:
             raise CheckpointError(
                 f"must number tokens from 0 to {MOST_TOKENS - 1}, got {self._vocabulary - 1}"
