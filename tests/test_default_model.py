@@ -58,6 +58,7 @@ def test_the_demo_shows_no_special_tokens(tmp_path, monkeypatch):
         (guesses,) = pipeline.fill([sentence["text"]], top=demo.GUESSES)[0]
         shown = line.removeprefix(f"  {sentence['text']}").split(", ")
         assert [guess.split()[0] for guess in shown] == [guess.token for guess in guesses]
+        assert "[PAD]" not in line
 
 
 def test_it_learned_what_definitions_look_like():
