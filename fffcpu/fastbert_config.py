@@ -42,6 +42,9 @@ POOLERS = ("zero_index", "avg", "max", "lse")
 """How a classifier makes one vector of a sequence: its first position's, or over all positions the
 mean, the largest of each column, or the logarithm of the sum of exponentials."""
 
+MOST_LAYERS = 10_000
+"""The most layers of a model, so that a damaged config is told before its parts are listed."""
+
 _CONVENTIONS: Mapping[str, Any] = MappingProxyType(
     {
         "attention.type": "self-attention",
@@ -68,6 +71,9 @@ _CONVENTIONS: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Fields of ``arch`` of which one value only is known here; one that is absent has that value."""
+
+_MASKED_HEADS = ("ForPreTraining", "ForMaskedLM")
+"""How the names in ``architectures`` end that are of masked language models."""
 
 _FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -266,10 +272,11 @@ class FastBertConfig(_PartConfig):
         self._set("norm_eps", check_number("norm_eps", self.norm_eps, 0.0))
         self._set("initial_std", check_number("initial_std", self.initial_std, 0.0))
         self._set("depth", check_integer("depth", self.depth, 0, MAX_DEPTH))
+        self._set("layers", check_integer("layers", self.layers, 0, MOST_LAYERS))
         if self.classes is not None:
             self._set("classes", check_integer("classes", self.classes, 1))
         self._set("labels", _check_labels(self.labels, self.classes))
-        lows = {"layers": 0, "feedforward_size": 1, "head_width": 1}
+        lows = {"feedforward_size": 1, "head_width": 1}
         lows |= {"vocabulary": 1, "width": 2, "heads": 1, "positions": 1, "padding_id": 0}
         self._finish("a FastBERT", **lows)
 
@@ -284,12 +291,13 @@ class FastBertConfig(_PartConfig):
             "encoder.embedding.norm": norm,
         }
         attention = AttentionConfig(width, self.heads, dtype=dtype)
+        feedforward = self._feedforward()
         for i in range(self.layers):
             layer = f"encoder.layers.{i}"
             parts[f"{layer}.norm1"] = norm
             parts[f"{layer}.attention"] = attention
             parts[f"{layer}.norm2"] = norm
-            parts[f"{layer}.feedforward"] = self._feedforward()
+            parts[f"{layer}.feedforward"] = feedforward
         parts["encoder.final_norm"] = norm
         if self.classes is not None:
             parts["pooler"] = DenseConfig(width, self.head_width, dtype=dtype)
@@ -310,6 +318,11 @@ class FastBertConfig(_PartConfig):
             for part, config in self.parts().items()
             for name, shape in config.shapes().items()
         }
+
+    @property
+    def pools_padding(self) -> bool:
+        """Whether a classifier's pooler takes padded positions too, as all but one published do."""
+        return self.pooler != "zero_index"
 
     def visits_few(self, tokens: int) -> bool:
         """Whether so many tokens visit less than half of a tree's nodes at most.
@@ -377,7 +390,7 @@ class FastBertConfig(_PartConfig):
         # As in the published code, no type means a dense feedforward, which has no depth.
         if fields.setdefault("feedforward", "ff") == "ff" and fields.get("depth") is None:
             fields["depth"] = 0
-        _read_labels(values.get("id2label"), fields)
+        _read_labels(values, fields)
         required = {"vocabulary", "width", "layers", "heads", "feedforward_size", "depth"}
         missing = [_FIELDS[name][0] for name in _FIELDS if name in required - fields.keys()]
         if missing:
@@ -400,11 +413,16 @@ def _check_labels(labels: Any, classes: int | None) -> tuple[str, ...] | None:
     return names
 
 
-def _read_labels(names: Any, fields: dict[str, Any]) -> None:
+def _read_labels(values: Mapping[str, Any], fields: dict[str, Any]) -> None:
     """Take the names of the classes, and how many there are where nothing else says so."""
+    names, architectures = values.get("id2label"), values.get("architectures")
     if not isinstance(names, Mapping):
         return
     if fields.get("classes") is None:
+        # Of a masked language model they mean nothing: other programs may write two all the same.
+        heads = architectures if isinstance(architectures, list) else []
+        if any(str(head).endswith(_MASKED_HEADS) for head in heads):
+            return
         fields["classes"] = len(names)
     labels = tuple(names.get(str(number)) for number in range(len(names)))
     if len(labels) == fields["classes"] and None not in labels:

@@ -46,7 +46,9 @@ class FinetuneSettings:
     dropout : float
         Of embedding, attention, what attention and feedforward put out, and the classifier.
     pooler : str
-        How one vector is made of a text: see `fffcpu.models.FastBertConfig`.
+        How one vector is made of a text: see `fffcpu.models.FastBertConfig`. All but
+        ``"zero_index"`` take a training batch's padding for a part of its texts, as published;
+        figures are of texts without padding.
     length : int, optional
         The most tokens of a text; what is beyond is dropped. By default what the model takes.
     validation : float
@@ -178,8 +180,8 @@ def finetune(
         TrainerSettings(
             steps=steps,
             lr=settings.lr,
-            # One step ahead, so that the first step of the warm-up is not in vain.
-            schedule=lambda fraction: cosine(fraction + 1 / steps),
+            # Half a step ahead, so that neither the first step nor the last is in vain.
+            schedule=lambda fraction: cosine(fraction + 0.5 / steps),
             evaluate_every=order.steps_per_epoch,
             note_every=max(1, order.steps_per_epoch // 20),
             watch="validation_loss" if data.classes is None else "validation_accuracy",

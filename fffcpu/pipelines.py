@@ -4,15 +4,9 @@ A pipeline is a model and a tokenizer, which a folder holds together: ``config.j
 ``model.safetensors`` and ``tokenizer.json``. Each has ``stream``, which takes texts one after the
 other and holds no more than `WINDOW` of them, and a method for texts that fit into memory.
 
-The texts of a window are sorted by length and computed in batches of about `TOKENS` tokens; the
-results come in the order of the texts. No text is shorter than its batch's longest by more than one
-part in `PADDING`, so no more than that part of a batch is padding::
-
-    window  7 3 8 3 4        lengths of texts
-    batches [8 7] [4] [3 3]  where PADDING is 8
-
-A text's result depends on what shares its batch only as far as the rounding of matrix products
-does.
+The texts of a window are computed in batches of about one length, see `fffcpu.text.padding`; the
+results come in the order of the texts. A text's result depends on what shares its batch only as far
+as the rounding of matrix products does.
 """
 
 from __future__ import annotations
@@ -31,7 +25,7 @@ from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, des
 from fffcpu.models import FastBertEncoder, FastBertForMaskedLM, FastBertForSequenceClassification
 from fffcpu.models.model import CONFIG_FILE, Model, open_config
 from fffcpu.predictor import softmax
-from fffcpu.text.padding import padded
+from fffcpu.text.padding import PADDING, compute_by_length
 from fffcpu.text.tokenizer import Tokenizer
 
 __all__ = [
@@ -52,12 +46,6 @@ WINDOW = 4096
 WINDOW_CHARACTERS = 1 << 22
 """About how many characters of text are held at a time."""
 
-TOKENS = 2048
-"""The most tokens of a batch, padding included, unless one text alone has more."""
-
-PADDING = 8
-"""One part in so many of a batch may be padding."""
-
 POOLINGS = ("mean", "start")
 """How one vector is made of a text: the mean of its tokens' hidden states, or that of the start
 token."""
@@ -69,7 +57,7 @@ class Guess(NamedTuple):
     token: str
     """The token."""
     probability: float
-    """The model's probability of it."""
+    """The model's probability of it, among all tokens."""
 
 
 class _Pipeline(Generic[ModelT]):
@@ -144,12 +132,7 @@ class _Pipeline(Generic[ModelT]):
         """Yield a result for each text; ``compute`` gets tokens (B, S) and which are no padding."""
         for window in _windows(texts):
             rows = self._encode(window)
-            results: list[Any] = [None] * len(rows)
-            for batch in _batches([len(row) for row in rows], padding):
-                ids, real = padded([rows[k] for k in batch], self.model.config.padding_id)
-                for k, result in zip(batch, compute(ids, real), strict=True):
-                    results[k] = result
-            yield from results
+            yield from compute_by_length(rows, self.model.config.padding_id, compute, padding)
 
 
 class FillMask(_Pipeline[FastBertForMaskedLM]):
@@ -183,7 +166,7 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
         texts : sequence of str
             With ``[MASK]``, or what else the tokenizer calls it, where a token is to be guessed.
         top : int
-            How many tokens, the likeliest first.
+            How many tokens, the likeliest first; special ones are left out.
 
         Returns
         -------
@@ -199,7 +182,7 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
 
     def stream(self, texts: Iterable[str], top: int = 5) -> Iterator[list[list[Guess]]]:
         """Yield what `fill` returns, text by text."""
-        check_integer("top", top, 1, self.tokenizer.vocabulary)
+        check_integer("top", top, 1, len(self.tokenizer.word_ids))
         return self._stream(texts, lambda ids, real: self._fill(ids, real, top))
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -224,8 +207,8 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
             return
         # The model may have more rows than there are tokens, to round their number up.
         logits = self.model.logits_at(ids, masked, real)[:, : self.tokenizer.vocabulary]
-        chances = softmax(logits)
-        best = np.argsort(-chances, axis=1, kind="stable")[:, :top]
+        chances, words = softmax(logits), self.tokenizer.word_ids
+        best = words[np.argsort(-chances[:, words], axis=1, kind="stable")[:, :top]]
         guesses = [
             [Guess(self.tokenizer.token(int(k)), float(row[k])) for k in chosen]
             for row, chosen in zip(chances, best, strict=True)
@@ -284,9 +267,7 @@ class TextClassifier(_Pipeline[FastBertForSequenceClassification]):
 
     def stream(self, texts: Iterable[str]) -> Iterator[Array]:
         """Yield what `probabilities` returns, text by text: arrays (C,)."""
-        # As published, all poolers but one take padded positions too.
-        alone = self.model.config.pooler != "zero_index"
-        return self._stream(texts, self._judge, 0 if alone else PADDING)
+        return self._stream(texts, self._judge, 0 if self.model.config.pools_padding else PADDING)
 
     def _judge(self, ids: NDArray[np.intp], real: NDArray[np.bool_]) -> Array:
         outputs = self.model(ids, real)
@@ -394,25 +375,6 @@ def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
             window, characters = [], 0
     if window:
         yield window
-
-
-def _batches(lengths: Sequence[int], padding: int) -> Iterator[list[int]]:
-    """Yield the numbers of the texts of each batch, the longest texts first.
-
-    At most one part in ``padding`` of a batch is padding, and nothing if it is 0.
-    """
-    batch: list[int] = []
-    longest = 0
-    for k in sorted(range(len(lengths)), key=lambda k: -lengths[k]):
-        allowed = longest // padding if padding else 0
-        if batch and ((len(batch) + 1) * longest > TOKENS or longest - lengths[k] > allowed):
-            yield batch
-            batch = []
-        if not batch:
-            longest = lengths[k]
-        batch.append(k)
-    if batch:
-        yield batch
 
 
 def _means(hidden: Array, real: NDArray[np.bool_]) -> Array:

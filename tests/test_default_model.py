@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
+from fffcpu.cli import demo
 from fffcpu.cli.demo import MASK, SENTENCES_FILE, fill_sentences
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.pipelines import FillMask, default_model_folder
@@ -39,6 +41,24 @@ def test_the_demo_says_what_the_pipeline_says():
         (guesses,) = pipeline.fill([sentence["text"]], top=1)[0]
         (line,) = (line for line in lines if sentence["text"] in line)
         assert f"{guesses[0].token} {guesses[0].probability:.0%}" in line
+
+
+def test_the_demo_shows_no_special_tokens(tmp_path, monkeypatch):
+    model = FastBertForMaskedLM.from_pretrained(FOLDER)
+    words = model.params["encoder.embedding.words"]
+    model.params["encoder.final_norm.bias"][...] = 2 * words[:5].sum(axis=0)
+    model.save_pretrained(tmp_path)
+    for name in (SENTENCES_FILE, "tokenizer.json"):
+        shutil.copy(FOLDER / name, tmp_path)
+    monkeypatch.setattr(demo, "default_model_folder", lambda: tmp_path)
+    pipeline = FillMask.from_pretrained(tmp_path)
+    for sentence, line in zip(SENTENCES, fill_sentences().splitlines()[1:], strict=False):
+        logits = model.logits_at([sentence["ids"]], np.array([sentence["ids"]]) == 4)
+        assert logits.argmax() < 5
+        (guesses,) = pipeline.fill([sentence["text"]], top=demo.GUESSES)[0]
+        shown = line.removeprefix(f"  {sentence['text']}").split(", ")
+        assert [guess.split()[0] for guess in shown] == [guess.token for guess in guesses]
+        assert "[PAD]" not in line
 
 
 def test_it_learned_what_definitions_look_like():

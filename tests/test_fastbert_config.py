@@ -101,7 +101,8 @@ def test_shapes_are_those_of_the_parts():
     [
         ("feedforward", "moe", "'feedforward' must be one of 'fff', 'ff', got 'moe'"),
         ("pooler", "last", "'pooler' must be one of 'zero_index', 'avg', 'max', 'lse', got 'last'"),
-        ("layers", -1, "'layers' must be an integer of at least 0, got -1"),
+        ("layers", -1, "'layers' must be an integer from 0 to 10000, got -1"),
+        ("layers", 10_001, "'layers' must be an integer from 0 to 10000, got 10001"),
         ("depth", 99, "'depth' must be an integer from 0 to"),
         ("heads", 3, "'heads' must divide the width 4, got 3"),
         ("width", 5, "'width' must be even, got 5"),
@@ -148,6 +149,7 @@ def changed(place, value):
         ("num_transformer_layers", ..., "has no 'num_transformer_layers' in 'arch'"),
         ("hidden_size", 50, "must have the same value for hidden_size and embedding.embedding_dim"),
         ("intermed_type", "moe", "has an impossible field: argument 'feedforward' must be one of"),
+        ("num_transformer_layers", 2_000_000, "has an impossible field: argument 'layers' must be"),
         ("hidden_dropout_prob", "much", "has an impossible field: argument 'dropout' must be"),
     ],
 )
@@ -172,8 +174,11 @@ def test_what_is_absent_has_its_published_meaning():
     assert (config.feedforward, config.depth) == ("ff", 0)
     assert FastBertConfig.from_dict(changed("num_labels", ...)).classes is None
     values = changed("num_labels", None) | {"id2label": {"0": "bad", "1": "so", "2": "good"}}
-    assert FastBertConfig.from_dict(values).classes == 3
-    assert FastBertConfig.from_dict(values).labels == ("bad", "so", "good")
+    assert FastBertConfig.from_dict(values).classes is None  # its architecture says ForPreTraining
+    for heads in (["ScriptableLMForSequenceClassification"], None):
+        values["architectures"] = heads
+        assert FastBertConfig.from_dict(values).classes == 3
+        assert FastBertConfig.from_dict(values).labels == ("bad", "so", "good")
 
 
 def test_labels_travel_and_are_checked():

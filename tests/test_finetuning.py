@@ -68,6 +68,15 @@ def test_a_regression_learns():
     assert evaluate(done.model, TOKENIZER, data)["loss"] < 0.1
 
 
+def test_a_single_step_learns():
+    start = pretrained()
+    settings = FinetuneSettings(epochs=1, batch_size=len(DATA.texts), validation=0.0)
+    done = finetune(start, TOKENIZER, DATA, settings, progress=False)
+    assert done.outcome.steps == 1
+    words = "encoder.embedding.words"
+    assert bits(done.model)[words] != bits(start)[words]
+
+
 def test_a_broken_off_run_goes_on_to_the_same_bits(tmp_path):
     settings = FinetuneSettings(epochs=1, checkpoint_seconds=0)
     whole = finetune(pretrained(), TOKENIZER, DATA, settings, folder=tmp_path, progress=False)

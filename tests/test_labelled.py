@@ -47,7 +47,15 @@ def test_names_of_columns_numbers_and_known_classes(tmp_path):
     [
         ("a.csv", "text\nx\n", "line 2: must have a 'text' and a 'label', got 'text'"),
         ("a.csv", "text,label\n", "must hold texts, got none"),
-        ("a.csv", 'text,label\n"x,y\n', "unexpected end of data"),
+        ("a.csv", 'text,label\nx,y\n"x,y\nx,y\n', "line 3: unexpected end of data"),
+        ("a.csv", 'text,"label\nx,y\n', "line 1: unexpected end of data"),
+        ("a.csv", "text,label\nx,y\nx,\n", "line 3: must have text or an integer as label, got ''"),
+        ("a.csv", "text,label\nx, \n", "line 2: must have text or an integer as label, got ' '"),
+        ("a.jsonl", '{"text": "x", "label": "y"}\n' + "[" * 100_000, "line 2: must be JSON"),
+        ("a.jsonl", '{"text": "x", "label": NaN}', "line 1: must have text or an integer .* nan"),
+        ("a.jsonl", '{"text": "x", "label": 1.0}', "line 1: must have text or an integer .* 1.0"),
+        ("a.jsonl", '{"text": "x", "label": ["y"]}', "line 1: must have text or an integer as"),
+        ("a.jsonl", '{"text": "x", "label": {}}', "line 1: must have text or an integer as label"),
         ("a.jsonl", "{", "line 1: must be JSON"),
         ("a.jsonl", "[1]", "line 1: must have a 'text'"),
         ("a.jsonl", '{"text": 3, "label": "x"}', "line 1: must have a 'text'"),
@@ -56,6 +64,13 @@ def test_names_of_columns_numbers_and_known_classes(tmp_path):
 def test_what_is_wrong_is_told_with_its_line(name, text, message, tmp_path):
     with pytest.raises(DataError, match=message):
         read_labelled(write(tmp_path / name, text))
+
+
+def test_labels_of_json_are_texts_integers_and_truth_values(tmp_path):
+    rows = [json.dumps({"text": "x", "label": label}) for label in ("1", 1, -2, True, "no")]
+    data = read_labelled(write(tmp_path / "a.jsonl", "\n".join(rows)))
+    assert data.classes == ("-2", "1", "True", "no")
+    assert data.labels.tolist() == [1, 1, 0, 2, 3]
 
 
 def test_files_that_are_no_text(tmp_path):
@@ -68,3 +83,6 @@ def test_files_that_are_no_text(tmp_path):
     path.write_text("text,label\nx,inf\n")
     with pytest.raises(DataError, match="line 2: must be a number, got 'inf'"):
         read_labelled(str(path), regression=True)
+    huge = write(tmp_path / "a.jsonl", '{"text": "x", "label": 1' + "0" * 400 + "}")
+    with pytest.raises(DataError, match="line 1: must be a number, got 10000"):
+        read_labelled(huge, regression=True)

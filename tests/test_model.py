@@ -14,7 +14,7 @@ from hypothesis import given
 from safetensors.numpy import load_file, save_file
 from test_fastbert_config import CONFIGS
 
-from fffcpu.errors import CheckpointError
+from fffcpu.errors import ArgumentTypeError, CheckpointError
 from fffcpu.models import (
     FastBertConfig,
     FastBertEncoder,
@@ -141,6 +141,14 @@ def test_pickles_are_refused_with_the_way_to_convert_them(folder, name):
 def test_a_pickle_beside_the_weights_does_not_matter(folder):
     (folder / "training_args.bin").write_bytes(b"\x80\x04")
     FastBertForMaskedLM.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "kind", [FastBertEncoder, FastBertForMaskedLM, FastBertForSequenceClassification]
+)
+def test_what_is_no_config_is_an_error(kind):
+    with pytest.raises(ArgumentTypeError, match=r"'config' must be a FastBertConfig, got \{\}"):
+        kind({})
 
 
 def test_the_wrong_model_is_an_error():

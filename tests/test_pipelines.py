@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fffcpu import pipelines
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
@@ -17,7 +18,6 @@ from fffcpu.models import (
 )
 from fffcpu.pipelines import FillMask, TextClassifier, TextEmbedder, default_model_folder
 from fffcpu.text import Tokenizer
-from fffcpu.text.padding import padded
 
 WORDS = ["the", "a", "cat", "dog", "rose", "sat", "ran", "on", "under", "mat", "tree"]
 TOKENIZER = Tokenizer.train([" ".join(WORDS)] * 2, vocabulary=90)
@@ -42,30 +42,7 @@ FILL_MASK = FillMask(FastBertForMaskedLM(config(), rng=0), TOKENIZER)
 EMBEDDER = TextEmbedder(FastBertEncoder(config(), rng=0), TOKENIZER)
 
 
-# --- Batches --------------------------------------------------------------------------------------
-
-
-@given(lengths=st.lists(st.integers(2, 3000), max_size=200), padding=st.sampled_from([0, 2, 8]))
-def test_batches_hold_every_text_once_and_little_padding(lengths, padding):
-    batches = list(pipelines._batches(lengths, padding))
-    assert sorted(k for batch in batches for k in batch) == list(range(len(lengths)))
-    for batch in batches:
-        own = [lengths[k] for k in batch]
-        size = len(own) * max(own)
-        assert len(own) == 1 or size <= pipelines.TOKENS
-        assert (size - sum(own)) * max(padding, 1) <= (size if padding else 0)
-
-
-def test_batches_are_filled():
-    lengths = [8] * 1000
-    batches = list(pipelines._batches(lengths, pipelines.PADDING))
-    assert [len(batch) for batch in batches] == [256, 256, 256, 232]
-
-
-def test_texts_are_padded_to_the_longest():
-    ids, real = padded([[5, 6, 7], [8]], 9)
-    assert ids.tolist() == [[5, 6, 7], [8, 9, 9]]
-    assert real.tolist() == [[True, True, True], [True, False, False]]
+# --- Windows --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -124,16 +101,35 @@ def test_masks_are_filled_with_the_likeliest_tokens():
         ids, expected = chances(text)
         rows = expected[np.array(ids) == TOKENIZER.mask_id]
         for guesses, row in zip(masks, rows, strict=True):
-            best = np.argsort(-row)[:4]
+            best = [k for k in np.argsort(-row) if k in TOKENIZER.word_ids][:4]
             assert [guess.token for guess in guesses] == [TOKENIZER.token(k) for k in best]
             np.testing.assert_allclose([guess.probability for guess in guesses], row[best])
 
 
 def test_probabilities_are_of_tokens_that_there_are():
-    guesses = FILL_MASK.fill(["[MASK]"], top=TOKENIZER.vocabulary)[0][0]
-    assert sum(guess.probability for guess in guesses) == pytest.approx(1)
-    with pytest.raises(ArgumentError, match=f"'top' must be .* 1 to {TOKENIZER.vocabulary}"):
-        FILL_MASK.fill(["[MASK]"], top=TOKENIZER.vocabulary + 1)
+    words = len(TOKENIZER.word_ids)
+    guesses = FILL_MASK.fill(["[MASK]"], top=words)[0][0]
+    _, (_, row, _) = chances("[MASK]")
+    special = sum(row[k] for k in range(TOKENIZER.vocabulary) if k not in TOKENIZER.word_ids)
+    assert sum(guess.probability for guess in guesses) == pytest.approx(1 - special)
+    with pytest.raises(ArgumentError, match=f"'top' must be .* 1 to {words}, got"):
+        FILL_MASK.fill(["[MASK]"], top=words + 1)
+
+
+def test_special_tokens_and_unused_numbers_are_no_guesses():
+    definition = json.loads(TOKENIZER._definition)
+    unused = definition["model"]["vocab"].pop("cat")
+    definition["model"]["vocab"]["last"] = TOKENIZER.vocabulary + 10
+    tokenizer = Tokenizer(json.dumps(definition))
+    model = FastBertForMaskedLM(dataclasses.replace(config(), vocabulary=200), rng=0)
+    words = model.params["encoder.embedding.words"]
+    model.params["encoder.final_norm.bias"][...] = 9 * words[[*range(5), unused]].sum(axis=0)
+    likeliest = model(tokenizer.encode(["[MASK]"], special=True))[0, 1].argmax()
+    assert likeliest in (*range(5), unused)
+    guesses = FillMask(model, tokenizer).fill(["[MASK]"], top=len(tokenizer.word_ids))[0][0]
+    assert {guess.token for guess in guesses} == set(definition["model"]["vocab"]) - {
+        *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    }
 
 
 def test_a_mask_that_would_be_cut_off_is_an_error():

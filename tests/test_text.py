@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, Dat
 from fffcpu.text import Corpus, Tokenizer, build_corpus, find_files, read_documents, read_texts
 from fffcpu.text import corpus as corpus_module
 from fffcpu.text import documents as documents_module
+from fffcpu.text import tokenizer as tokenizer_module
 from fffcpu.text.tokenizer import SPECIAL_TOKENS
 
 WORDS = ["the", "a", "cat", "dog", "rose", "sat", "ran", "on", "under", "mat", "tree"]
@@ -61,6 +64,29 @@ def test_training_does_not_depend_on_the_order_in_which_it_is_told(tmp_path):
     second = Tokenizer.train(reversed(words), vocabulary=200)
     assert first.fingerprint == second.fingerprint
     assert first.vocabulary == 200
+
+
+def test_training_holds_little_text_where_no_spaces_are(monkeypatch):
+    rng = np.random.default_rng(0)
+    letters = [chr(number) for number in range(0x4E00, 0x4E80)]
+
+    def texts():
+        return ("".join(letters[k] for k in rng.integers(0, 128, 1000)) for _ in range(300))
+
+    tracemalloc.start()
+    monkeypatch.setattr(tokenizer_module, "HELD_CHARACTERS", 1 << 14)
+    tokenizer = Tokenizer.train(texts(), vocabulary=280)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500_000  # and the text takes 600,000 bytes
+    assert tokens(tokenizer.encode([letters[5]], markers=False)[0], tokenizer) == [letters[5]]
+
+
+def test_words_are_counted_alike_however_much_is_held(monkeypatch):
+    texts = [" ".join(RNG.choice(WORDS, n)) + "." for n in range(60)]
+    whole = Tokenizer.train(texts, vocabulary=60)
+    monkeypatch.setattr(tokenizer_module, "HELD_CHARACTERS", 10)
+    assert Tokenizer.train(texts, vocabulary=60).fingerprint == whole.fingerprint
 
 
 def test_letters_that_have_no_room_are_unknown():
@@ -174,6 +200,32 @@ def test_other_names_of_special_tokens_are_known():
     ]
 
 
+def numbered(number):
+    """A tokenizer whose token "cat" has another number."""
+    values = json.loads(TOKENIZER._definition)
+    values["model"]["vocab"]["cat"] = number
+    return Tokenizer(json.dumps(values))
+
+
+@pytest.mark.parametrize("number", [500, 70_000])
+def test_numbers_may_have_gaps(number, tmp_path):
+    tokenizer = numbered(number)
+    assert tokenizer.vocabulary == number + 1
+    assert tokenizer.encode(["cat"], markers=False) == [[number]]
+    assert tokenizer.token(number) == "cat"
+    for unused in (number - 1, *TOKENIZER.encode(["cat"], markers=False)[0]):
+        with pytest.raises(ArgumentError, match=f"must be that of a token, got {unused}"):
+            tokenizer.token(unused)
+    (tmp_path / "a.txt").write_text("a cat")
+    corpus = build_corpus([tmp_path / "a.txt"], tokenizer, tmp_path / "out", validation=0)
+    assert corpus.training.tolist() == tokenizer.encode(["a cat"])[0]
+
+
+def test_numbers_beyond_any_vocabulary_are_an_error():
+    with pytest.raises(CheckpointError, match="must number tokens from 0 to 1048575, got 4000000"):
+        numbered(4_000_000)
+
+
 def test_templates_truncation_and_padding_of_a_definition_are_left_aside():
     values = json.loads(TOKENIZER._definition)
     values["truncation"] = {
@@ -208,6 +260,46 @@ def test_damaged_files_are_errors_that_name_them(content, message, tmp_path):
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"file '.*tokenizer\.json' {message}"):
         Tokenizer.load(tmp_path)
+
+
+def defined(part, **fields):
+    """The definition of a tokenizer with another part, or with other fields in it."""
+    values = json.loads(TOKENIZER._definition)
+    values[part] |= fields
+    return json.dumps(values)
+
+
+def precompiled(content):
+    """A definition with a map of characters of that content."""
+    text = base64.b64encode(content).decode()
+    return defined("normalizer", type="Precompiled", precompiled_charsmap=text)
+
+
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        (defined("model", unk_token="nothing"), "Missing .* token from the vocabulary"),
+        (precompiled(b""), "Cannot parse precompiled_charsmap"),
+        (precompiled(b"\x08\0\0\0" + b"\xff" * 8), "index out of bounds"),
+    ],
+)
+def test_damage_that_shows_late_is_an_error_when_a_file_is_opened(definition, message, tmp_path):
+    (tmp_path / "tokenizer.json").write_text(definition)
+    with pytest.raises(CheckpointError, match=rf"tokenizer\.json' must define .*: .*{message}"):
+        Tokenizer.load(tmp_path)
+
+
+def test_damage_that_a_text_shows_is_an_error(monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "PROBE", "a")
+    tokenizer = Tokenizer(defined("model", unk_token="nothing"))
+    assert tokenizer.encode(["a cat"]) == TOKENIZER.encode(["a cat"])
+    with pytest.raises(CheckpointError, match=r"the tokenizer's definition is damaged: .*Missing"):
+        tokenizer.encode(["a \u4e2d"])
+
+
+def test_an_interruption_is_not_reported():
+    with pytest.raises(KeyboardInterrupt), tokenizer_module._reporting(""):
+        raise KeyboardInterrupt
 
 
 def test_a_missing_file_is_an_error(tmp_path):
@@ -361,7 +453,7 @@ def test_texts_are_lines_objects_or_rows(name, content, expected, ending, write)
         ("a.md", "x", r"must end with \.txt, \.jsonl or \.csv"),
         ("a.csv", "id,body\n1,x\n", "line 2: must have text in column 'text', got 'id', 'body'"),
         ("a.csv", "id,text\n1\n", "line 2: must have text in column 'text'"),
-        ("a.csv", 'id,text\n1,"x\n', "a.csv', line 1: unexpected end of data"),
+        ("a.csv", 'id,text\n1,"x\n', "a.csv', line 2: unexpected end of data"),
     ],
 )
 def test_files_that_hold_no_texts_are_errors(name, content, message, write):

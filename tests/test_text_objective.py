@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from fffcpu.errors import ShapeError
+from fffcpu.fastbert_config import POOLERS
 from fffcpu.models import FastBertConfig, FastBertForSequenceClassification
-from fffcpu.text.padding import padded
 from fffcpu.training.batches import BatchOrder
 from fffcpu.training.text_objective import TextObjective, text_figures
 from fffcpu.training.trainer import Moment
@@ -15,12 +17,6 @@ from fffcpu.training.trainer import Moment
 TOKENS = [[2, 5, 3], [2, 3], [2, 6, 7, 8, 3], [2, 9, 3]]
 LABELS = np.array([0, 1, 2, 0])
 CONFIG = FastBertConfig(30, 8, 1, 2, feedforward_size=2, depth=2, positions=8, classes=3)
-
-
-def test_padding():
-    ids, mask = padded(TOKENS[:2], 0)
-    assert ids.tolist() == [[2, 5, 3], [2, 3, 0]]
-    assert mask.tolist() == [[1, 1, 1], [1, 1, 0]]
 
 
 def test_a_step_and_its_dropout_depend_on_the_moment_only():
@@ -32,8 +28,10 @@ def test_a_step_and_its_dropout_depend_on_the_moment_only():
     assert sorted(results[0].grads) == sorted(model.params)
 
 
-def test_figures_are_those_of_texts_one_by_one():
-    model = FastBertForSequenceClassification(CONFIG, rng=0)
+@pytest.mark.parametrize("pooler", POOLERS)
+def test_figures_are_those_of_texts_one_by_one(pooler):
+    config = dataclasses.replace(CONFIG, pooler=pooler, initial_std=0.3)
+    model = FastBertForSequenceClassification(config, rng=0)
     logits = np.concatenate([model([row]) for row in TOKENS]).astype(np.float64)
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     figures = text_figures(model, TOKENS, LABELS, 0)

@@ -186,7 +186,9 @@ def fill_sentences() -> str:
     folder = default_model_folder()
     model = FastBertForMaskedLM.from_pretrained(folder)
     sentences = json.loads((folder / SENTENCES_FILE).read_text(encoding="utf-8"))
-    vocabulary = json.loads((folder / TOKENIZER_FILE).read_text(encoding="utf-8"))["model"]["vocab"]
+    tokenizer = json.loads((folder / TOKENIZER_FILE).read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"]["vocab"]
+    special = [token["id"] for token in tokenizer["added_tokens"]]
     names = {number: name for name, number in vocabulary.items()}
     feedforward: Any = model.config.parts()["encoder.layers.0.feedforward"]
     used, held = feedforward.active_neurons, feedforward.neurons
@@ -196,6 +198,7 @@ def fill_sentences() -> str:
     for sentence in sentences:
         ids = np.array([sentence["ids"]])
         chances = softmax(model.logits_at(ids, ids == vocabulary[MASK])[0])
+        chances[special] = -1
         best = chances.argsort()[::-1][:GUESSES]
         guesses = ", ".join(f"{names[int(token)]} {chances[token]:.0%}" for token in best)
         lines.append(f"  {sentence['text']:<52} {guesses}")

@@ -22,7 +22,7 @@ from fffcpu.checkpoints import crammed_bert
 from fffcpu.checkpoints.native import parse_json, write_atomically, write_tensors
 from fffcpu.checkpoints.safetensors_file import SafetensorsFile
 from fffcpu.config import check_flag
-from fffcpu.errors import ArgumentError, CheckpointError
+from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.fastbert_config import FastBertConfig
 from fffcpu.layers.layer import Part
 from fffcpu.parameters import Parameters
@@ -54,6 +54,10 @@ class Model(Part[FastBertConfig]):
     """
 
     def __init__(self, config: FastBertConfig, rng: Any = None) -> None:
+        if not isinstance(config, FastBertConfig):
+            raise ArgumentTypeError(
+                f"argument 'config' must be a FastBertConfig, got {describe(config)}"
+            )
         self._start(self._own(config), rng, config.initial_std)
 
     @classmethod

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.data.files import locate, open_file
-from fffcpu.errors import ArgumentError, DataError
+from fffcpu.errors import ArgumentError, DataError, describe
 from fffcpu.text.rows import csv_rows, json_rows
 
 __all__ = ["LabelledTexts", "read_labelled"]
@@ -54,7 +54,8 @@ def read_labelled(
     Raises
     ------
     DataError
-        If the file is not as it should be; the message names the line.
+        If the file is not as it should be, such as a label that is empty or a fraction where names
+        of classes are wanted; the message names the line.
     ArgumentError
         If it is of another kind.
     OSError
@@ -70,13 +71,16 @@ def read_labelled(
         rows = csv_rows if name.endswith(".csv") else json_rows
         try:
             for number, row in rows(stream, path):
+                where = locate(path, f"line {number}")
                 if not isinstance(row.get(text), str) or row.get(label) is None:
                     raise DataError(
-                        f"{locate(path, f'line {number}')}: must have a '{text}' and a '{label}', "
+                        f"{where}: must have a '{text}' and a '{label}', "
                         f"got {', '.join(repr(key) for key in row) or 'nothing'}"
                     )
                 texts.append(row[text])
-                labels.append(_label(row[label], regression, path, number))
+                labels.append(
+                    _number(row[label], where) if regression else _name(row[label], where)
+                )
         except UnicodeDecodeError as error:
             raise DataError(f"{locate(path)}: must be UTF-8, got {error}") from error
     if not texts:
@@ -91,14 +95,20 @@ def read_labelled(
     return LabelledTexts(texts, np.array([numbers[name] for name in labels], np.int64), known)
 
 
-def _label(value: Any, regression: bool, path: str, number: int) -> Any:
-    """Return a label: a finite number, or the name of a class."""
-    if not regression:
-        return str(value)
+def _name(value: Any, where: str) -> str:
+    """Return the name of a class."""
+    # Of floats and tables the same may be written in several ways, and NaN is no class.
+    if not isinstance(value, (str, int)) or not str(value).strip():
+        raise DataError(f"{where}: must have text or an integer as label, got {describe(value)}")
+    return str(value)
+
+
+def _number(value: Any, where: str) -> float:
+    """Return a finite number."""
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = float("nan")
     if not np.isfinite(found):
-        raise DataError(f"{locate(path, f'line {number}')}: must be a number, got {value!r}")
+        raise DataError(f"{where}: must be a number, got {describe(value)}")
     return found

@@ -1,13 +1,28 @@
-"""Texts of several lengths in one array."""
+"""Texts of several lengths in arrays: padded, and put together with others of about their length.
+
+Texts are sorted by length and computed in batches of about `TOKENS` tokens. No text is shorter than
+its batch's longest by more than one part in `PADDING`, so no more than that part of a batch is
+padding::
+
+    texts   7 3 8 3 4        their lengths
+    batches [8 7] [4] [3 3]  where PADDING is 8
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["padded"]
+__all__ = ["PADDING", "compute_by_length", "padded"]
+
+TOKENS = 2048
+"""The most tokens of a batch, padding included, unless one text alone has more."""
+
+PADDING = 8
+"""One part in so many of a batch may be padding."""
 
 
 def padded(
@@ -33,3 +48,44 @@ def padded(
     ids = np.full(real.shape, padding_id, np.intp)
     ids[real] = np.concatenate(rows)
     return ids, real
+
+
+def compute_by_length(
+    rows: Sequence[Sequence[int]],
+    padding_id: int,
+    compute: Callable[[NDArray[np.intp], NDArray[np.bool_]], Iterable[Any]],
+    padding: int = PADDING,
+) -> list[Any]:
+    """Return a result for each row of tokens, computed in batches of about one length.
+
+    Parameters
+    ----------
+    rows, padding_id
+        As of `padded`, but there may be none.
+    compute : callable
+        Gets what `padded` returns, and returns a result for each row.
+    padding : int
+        One part in so many of a batch may be padding; nothing if it is 0.
+    """
+    results: list[Any] = [None] * len(rows)
+    for batch in _batches([len(row) for row in rows], padding):
+        ids, real = padded([rows[k] for k in batch], padding_id)
+        for k, result in zip(batch, compute(ids, real), strict=True):
+            results[k] = result
+    return results
+
+
+def _batches(lengths: Sequence[int], padding: int) -> Iterator[list[int]]:
+    """Yield the numbers of the rows of each batch, the longest rows first."""
+    batch: list[int] = []
+    longest = 0
+    for k in sorted(range(len(lengths)), key=lambda k: -lengths[k]):
+        allowed = longest // padding if padding else 0
+        if batch and ((len(batch) + 1) * longest > TOKENS or longest - lengths[k] > allowed):
+            yield batch
+            batch = []
+        if not batch:
+            longest = lengths[k]
+        batch.append(k)
+    if batch:
+        yield batch

@@ -22,7 +22,9 @@ def csv_rows(stream: Iterable[str], path: str) -> Iterator[Row]:
         for row in reader:
             yield reader.line_num, row
     except csv.Error as error:
-        raise DataError(f"{locate(path, f'line {reader.line_num}')}: {error}") from error
+        # The broken row begins after the last whole one, and may have taken all that follows.
+        where = locate(path, f"line {reader.line_num + 1}")
+        raise DataError(f"{where}: {error}") from error
 
 
 def json_rows(stream: Iterable[str], path: str) -> Iterator[Row]:
@@ -31,7 +33,7 @@ def json_rows(stream: Iterable[str], path: str) -> Iterator[Row]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 where = locate(path, f"line {number}")
                 raise DataError(f"{where}: must be JSON ({error})") from error
             yield number, row if isinstance(row, dict) else {}

@@ -9,6 +9,7 @@ tokenizers are used in one way::
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from fffcpu.checkpoints.native import write_atomically
 from fffcpu.config import check_integer
@@ -28,7 +31,13 @@ TOKENIZER_FILE = "tokenizer.json"
 """Its name in the folder of a model."""
 
 MOST_TOKENS = 1 << 20
-"""The largest vocabulary that is trained; memory for all of it is taken at once."""
+"""The largest vocabulary; memory for all of it is taken at once."""
+
+PROBE = "\U00013000"
+"""A hieroglyph, a letter that tokenizers hardly know."""
+
+HELD_CHARACTERS = 1 << 22
+"""About how many characters of different parts of texts are held, before they are made words."""
 
 REPEATED = 4096
 """How many words are handed to the training together."""
@@ -57,6 +66,8 @@ class Tokenizer:
     ----------
     padding_id, unknown_id, start_id, end_id, mask_id : int
         Numbers of the special tokens.
+    word_ids : int array of shape (W,)
+        Numbers of all tokens but the special ones, rising.
     fingerprint : str
         Tells tokenizers apart.
 
@@ -86,13 +97,13 @@ class Tokenizer:
 
     def __init__(self, definition: str) -> None:
         backend = require_extra("tokenizers", "text").Tokenizer
-        try:
+        with _reporting("must define a tokenizer, but is damaged"):
             self._backend, self._plain = (backend.from_str(definition) for _ in range(2))
-        except Exception as error:  # the package raises no narrower kind
-            raise CheckpointError(f"must define a tokenizer, but is damaged: {error}") from error
-        for part in (self._backend, self._plain):
-            part.no_truncation()
-            part.no_padding()
+            for part in (self._backend, self._plain):
+                part.no_truncation()
+                part.no_padding()
+            # Some damage shows only where a text is encoded, some where a letter is unknown.
+            self._backend.encode_batch_fast([PROBE])
         # Text that happens to hold "[MASK]" must not become the special token.
         self._plain.encode_special_tokens = True
         for meaning, names in SPECIAL_TOKENS.items():
@@ -102,6 +113,16 @@ class Tokenizer:
                 wanted = " or ".join(repr(name) for name in names)
                 raise CheckpointError(f"must have a token {wanted} for {meaning}, got none")
             setattr(self, f"{meaning}_id", numbers[0])
+        taken = set(self._backend.get_vocab().values())
+        added = self._backend.get_added_tokens_decoder()
+        special = {number for number, token in added.items() if token.special}
+        special |= {getattr(self, f"{meaning}_id") for meaning in SPECIAL_TOKENS}
+        self.word_ids = np.array(sorted(taken - special), np.intp)
+        self._vocabulary = 1 + int(max(taken))
+        if self._vocabulary > MOST_TOKENS:
+            raise CheckpointError(
+                f"must number tokens from 0 to {MOST_TOKENS - 1}, got {self._vocabulary - 1}"
+            )
         self._definition = definition
         self.fingerprint = hashlib.sha256(definition.encode()).hexdigest()[:16]
 
@@ -113,8 +134,8 @@ class Tokenizer:
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens there are."""
-        return int(self._backend.get_vocab_size())
+        """One more than the largest number of a token; some below it may stand for none."""
+        return self._vocabulary
 
     # --- Making, loading, saving -----------------------------------------------------------------
 
@@ -241,12 +262,16 @@ class Tokenizer:
         ------
         ArgumentTypeError, ArgumentError
             If something is not text, or the length leaves no room for a token.
+        CheckpointError
+            If the definition turns out to be damaged.
         """
         around = 2 if markers else 0
         room = None if length is None else check_integer("length", length, around + 1) - around
         backend = self._backend if special else self._plain
+        strings = list(_strings(texts))
         # What the batch call returns beside the numbers is not wanted, and takes most of its time.
-        found = backend.encode_batch_fast(list(_strings(texts)), add_special_tokens=False)
+        with _reporting("the tokenizer's definition is damaged"):
+            found = backend.encode_batch_fast(strings, add_special_tokens=False)
         rows = [encoding.ids[:room] for encoding in found]
         return [[self.start_id, *row, self.end_id] for row in rows] if markers else rows
 
@@ -263,20 +288,50 @@ class Tokenizer:
             If there is no such token.
         """
         check_integer("number", number, 0, self.vocabulary - 1)
-        return str(self._backend.id_to_token(int(number)))
+        name: str | None = self._backend.id_to_token(int(number))
+        if name is None:
+            raise ArgumentError(f"argument 'number' must be that of a token, got {number}")
+        return name
+
+
+@contextlib.contextmanager
+def _reporting(message: str) -> Iterator[None]:
+    """Turn what the package raises, which is of no narrow kind, into a CheckpointError."""
+    try:
+        yield
+    except BaseException as error:
+        # A panic, as its Rust has it, is no Exception, and its class has no name to import.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CheckpointError(f"{message}: {error}") from error
 
 
 def _count_words(backend: Any, texts: Iterable[str]) -> Counter[str]:
-    """Return how often each word of texts occurs, as the tokenizer takes texts apart."""
-    found: Counter[str] = Counter()
-    for text in _strings(texts):
-        found.update(text.split())
+    """Return how often each word of texts occurs, as the tokenizer takes texts apart.
+
+    What stands between spaces is counted first, so that the tokenizer sees most of it only once.
+    """
     words: Counter[str] = Counter()
-    for part, count in found.items():
+    parts: Counter[str] = Counter()
+    held = 0
+    for text in _strings(texts):
+        found = text.split()
+        held += sum(len(part) for part in set(found) if part not in parts)
+        parts.update(found)
+        if held > HELD_CHARACTERS:  # as it soon is where words are not between spaces
+            _add_words(words, backend, parts)
+            parts.clear()
+            held = 0
+    _add_words(words, backend, parts)
+    return words
+
+
+def _add_words(words: Counter[str], backend: Any, parts: Mapping[str, int]) -> None:
+    """Add the words of parts of texts, each as often as it occurs."""
+    for part, count in parts.items():
         normal = backend.normalizer.normalize_str(part)
         for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal):
             words[word] += count
-    return words
 
 
 def _alphabet(words: Mapping[str, int], most: int) -> list[str]:

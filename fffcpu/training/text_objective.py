@@ -1,18 +1,20 @@
 """A classifier of texts: what a `Trainer` asks for, for fine-tuning.
 
-A batch is padded to its longest text. Evaluations take texts of about one length together.
+A batch of a step is padded to its longest text, which poolers other than ``zero_index`` take for a
+part of the text, as in the published recipe. Evaluations take texts of about one length together,
+and of just one length for such poolers: their figures are of what a text gets alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.errors import ShapeError
-from fffcpu.text.padding import padded
+from fffcpu.text.padding import PADDING, compute_by_length, padded
 from fffcpu.training.batches import BatchOrder
 from fffcpu.training.losses import softmax_cross_entropy
 from fffcpu.training.trainer import Moment, StepResult
@@ -21,12 +23,12 @@ __all__ = ["TextObjective", "text_figures"]
 
 Array = NDArray[Any]
 
-TOGETHER = 64
-"""Texts that an evaluation takes at a time."""
-
 
 class _Model(Protocol):
     """What a `TextObjective` asks of a model."""
+
+    @property
+    def config(self) -> Any: ...
 
     @property
     def params(self) -> Mapping[str, Array]: ...
@@ -111,7 +113,7 @@ class TextObjective:
 
 
 def text_figures(
-    model: Callable[[Any, Any], Array],
+    model: _Model,
     tokens: Sequence[Sequence[int]],
     labels: Array,
     padding_id: int,
@@ -120,20 +122,12 @@ def text_figures(
 
     Parameters
     ----------
-    model : callable
-        From tokens and mask (B, S) to logits (B, C), or numbers (B, 1).
-    tokens, labels, padding_id
+    model, tokens, labels, padding_id
         As of a `TextObjective`; at least one text.
     """
-    order = np.argsort([len(row) for row in tokens], kind="stable")
-    outputs = np.concatenate(
-        [
-            model(*padded([tokens[row] for row in order[start : start + TOGETHER]], padding_id))
-            for start in range(0, len(order), TOGETHER)
-        ]
-    )
-    wanted = labels[order]
-    if wanted.dtype.kind == "f":
-        return {"loss": float(np.square(outputs[:, 0] - wanted).mean())}
-    right = float((outputs.argmax(axis=1) == wanted).mean())
-    return {"loss": softmax_cross_entropy(outputs, wanted)[0], "accuracy": right}
+    padding = 0 if model.config.pools_padding else PADDING
+    outputs = np.stack(compute_by_length(tokens, padding_id, model, padding))
+    if labels.dtype.kind == "f":
+        return {"loss": float(np.square(outputs[:, 0] - labels).mean())}
+    right = float((outputs.argmax(axis=1) == labels).mean())
+    return {"loss": softmax_cross_entropy(outputs, labels)[0], "accuracy": right}
