@@ -17,7 +17,7 @@ from fffcpu.errors import ArgumentError, CheckpointError, DataError
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.pretraining import PretrainSettings, pretrain
 from fffcpu.text import Tokenizer, build_corpus
-from fffcpu.training.trainer import checkpoints, read_history
+from fffcpu.training.trainer import HISTORY, checkpoints, read_history
 
 WORDS = ("red", "blue", "green"), ("cat", "dog", "bird"), ("runs", "sleeps", "sings")
 TINY = {
@@ -151,6 +151,25 @@ def test_the_command_in_short(text, tmp_path, capsys):
     assert report["parameters"] == model.params.count
     assert os.listdir(f"{out}.training") != []
     assert not checkpoints(f"{out}.training")
+
+
+def test_a_slash_after_the_folder_changes_nothing(text, tmp_path, capsys):
+    arguments = ["pretrain", str(text), "--out", f"{tmp_path / 'bert'}/", *OPTIONS]
+    assert main([*arguments, "--vocabulary=64", "--steps=1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["history"] == str(
+        tmp_path / "bert.training" / HISTORY
+    )
+    assert sorted(os.listdir(tmp_path)) == ["bert", "bert.training"]
+
+
+@pytest.mark.parametrize("out", [".", ".."])
+def test_the_folder_must_have_a_name(out, text, tmp_path, capsys, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "config.json").touch()
+    monkeypatch.chdir(tmp_path / "inner")
+    assert main(["pretrain", str(text), "--out", out]) == 1
+    assert f"argument '--out' must end with a name, got '{out}'" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "inner"]
 
 
 def test_the_command_tells_what_is_wrong(text, tmp_path, capsys):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fffcpu.errors import CheckpointError
+from fffcpu.errors import ArgumentError, CheckpointError
 from fffcpu.training.trainer import Interrupted, checkpoints
 
 __all__ = [
@@ -35,8 +35,11 @@ def add_number(group: Any, defaults: Any, name: str, kind: type, text: str) -> N
 
 
 def work_folder(out: str) -> Path:
-    """Return where the state and the history of a training go."""
-    return Path(f"{out}.training")
+    """Return where the state and the history of a training go: beside what it is to make."""
+    path = Path(out)
+    if path.name in ("", ".."):
+        raise ArgumentError(f"argument '--out' must end with a name, got '{out}'")
+    return path.with_name(f"{path.name}.training")
 
 
 def check_unfinished(folder: Path, resume: bool) -> None:
