@@ -162,6 +162,24 @@ def test_a_slash_after_the_folder_changes_nothing(text, tmp_path, capsys):
     assert sorted(os.listdir(tmp_path)) == ["bert", "bert.training"]
 
 
+def test_a_training_in_the_folder_of_its_text_goes_on(tmp_path, capsys, monkeypatch):
+    (tmp_path / "a.txt").write_text("\n".join(sentences(50)))
+    monkeypatch.chdir(tmp_path)
+    arguments = ["pretrain", ".", "--out", "bert", *OPTIONS, "--vocabulary=64", "--steps=1"]
+    arguments += ["--validation=0"]
+
+    def power_cut(*_):
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FastBertForMaskedLM, "save_pretrained", power_cut)
+        assert main(arguments) == 1
+    assert (tmp_path / "bert.training" / HISTORY).stat().st_size > 0
+    assert main([*arguments, "--resume"]) == 0
+    assert "goes on from checkpoint-" in capsys.readouterr().err
+    FastBertForMaskedLM.from_pretrained(tmp_path / "bert")
+
+
 @pytest.mark.parametrize("out", [".", ".."])
 def test_the_folder_must_have_a_name(out, text, tmp_path, capsys, monkeypatch):
     (tmp_path / "inner").mkdir()

@@ -256,6 +256,15 @@ def test_files_are_found_in_folders_and_in_order(write, tmp_path):
     assert found == [str(tmp_path / name) for name in names]
 
 
+def test_histories_of_trainings_are_no_text(write, tmp_path):
+    for name in ("m.training/history.jsonl", "m.training/a.txt", "history.jsonl"):
+        write(f"in/{name}", "x")
+    names = ["in/history.jsonl", "in/m.training/a.txt"]
+    assert find_files([tmp_path / "in"]) == [str(tmp_path / name) for name in names]
+    history = tmp_path / "in" / "m.training" / "history.jsonl"
+    assert find_files([history]) == [str(history)], "what is named is taken"
+
+
 def test_what_is_no_text_is_not_found(write, tmp_path):
     with pytest.raises(DataError, match=r"readme.md': must end with \.txt, \.jsonl"):
         find_files([write("in/readme.md", "x")])
