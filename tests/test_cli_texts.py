@@ -360,12 +360,20 @@ def test_convert_says_where_there_is_no_tokenizer(command, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
 
 
+def test_convert_leaves_no_tokenizer_of_another_model(command, models, tmp_path):
+    assert command("convert", models["judge"], tmp_path / "out")[0] == 0
+    assert command("convert", GOLDEN / "crammed_fff_cls", tmp_path / "out")[0] == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["config.json", "model.safetensors"]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["bert", "out.safetensors"], "argument 'OUT' must be a folder, as IN is"),
-        (["bert", "x.txt"], "argument 'OUT' must be a folder, as IN is"),
-        (["bert", "{bert}"], "argument 'OUT' must be another folder than IN"),
+        (["bert", "x.txt"], "'x.txt' must be a folder, or not exist yet, got a file"),
+        (["bert", "{bert}"], "argument 'OUT' must not be one of the inputs"),
+        (["bert", "."], "argument 'OUT' must be a new folder or one of a model, got '.'"),
+        (["bert", "absent/out"], "folder 'absent' does not exist"),
         (["bert", "out", "--to", "native"], "argument '--to' must be crammed_bert or"),
         (["bert", "out", "--from", "ultrafastbert"], "argument '--from' must be crammed_bert or"),
         (["bert", "out", "--from", "crammed_bert_decoder"], "'--from' must be crammed_bert, as IN"),

@@ -129,7 +129,7 @@ def test_the_command(folder, capsys):
 
 def test_the_command_tells_what_is_wrong(folder, capsys):
     def error(*arguments):
-        assert main(["finetune", *map(str, arguments), "--out", str(folder / "judge")]) == 1
+        assert main(["finetune", "--out", str(folder / "judge"), *map(str, arguments)]) == 1
         return capsys.readouterr().err
 
     films = folder / "films.jsonl"
@@ -138,4 +138,9 @@ def test_the_command_tells_what_is_wrong(folder, capsys):
     )
     assert "line 1: must be a number, got 'good'" in error(folder / "bert", films, "--regression")
     assert "must be a folder" in error(films, films)
+    before = (folder / "bert" / "config.json").read_bytes()
+    assert "argument '--out' must not be one of the inputs" in error(
+        folder / "bert", films, "--out", folder / "bert"
+    )
+    assert (folder / "bert" / "config.json").read_bytes() == before
     assert "must end in .csv or .jsonl" in error(folder / "bert", folder / "bert/tokenizer.json")

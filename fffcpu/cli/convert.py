@@ -47,7 +47,8 @@ formats of layers:
 formats of folders (config.json and model.safetensors, in one file or in several with an index):
   crammed_bert          the decoder, whose weights are the word embedding's, is not stored (default)
   crammed_bert_decoder  it is, for programs that look for every name
-OUT's numbers are float32, or float64 if any of IN's are. tokenizer.json goes along.
+OUT's numbers are float32, or float64 if any of IN's are. tokenizer.json goes along. A model that is
+in OUT is replaced, its tokenizer included.
 
 examples:
   fffcpu convert published.safetensors layer.safetensors --depth 11

@@ -19,8 +19,8 @@ from fffcpu.cli.runs import (
     tell,
     work_folder,
 )
-from fffcpu.cli.table import Commands, add_command, format_number, format_table
-from fffcpu.errors import ArgumentError, require_extra
+from fffcpu.cli.table import Commands, add_command, check_folder, format_number, format_table
+from fffcpu.errors import require_extra
 from fffcpu.pretraining import PretrainSettings, pretrain
 from fffcpu.training.trainer import HISTORY, read_history
 
@@ -165,18 +165,6 @@ def run(options: argparse.Namespace) -> None:
         **outcome.figures,
     }
     print(json.dumps(report, indent=2) if options.json else f"{done.model!r}\n{_format(report)}")
-
-
-def check_folder(out: str) -> Path:
-    """Return a folder to write to, if it can be made, or holds nothing but a model."""
-    path = Path(out)
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"'{out}' must be a folder, or not exist yet, got a file")
-    if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists():
-        raise ArgumentError(f"argument '--out' must be a new folder or one of a model, got '{out}'")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"folder '{path.parent}' does not exist")
-    return path
 
 
 def _tokenizer(options: argparse.Namespace, folder: Path) -> Any:
