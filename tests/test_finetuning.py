@@ -96,13 +96,26 @@ def test_what_is_wrong_is_told():
     small = FastBertForMaskedLM(FastBertConfig(9, 4, 1, 1, feedforward_size=1, positions=9))
     with pytest.raises(CheckpointError, match="at most the model's 9 tokens"):
         finetune(small, TOKENIZER, DATA, FinetuneSettings())
-    with pytest.raises(ArgumentError, match="'validation' must be below 1"):
-        FinetuneSettings(validation=1.0)
     model = FastBertForSequenceClassification(
         FastBertConfig(9, 4, 1, 1, feedforward_size=1, positions=9, classes=2, labels=("a", "b"))
     )
     with pytest.raises(DataError, match="must have the model's classes"):
         evaluate(model, TOKENIZER, DATA)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"epochs": 0}, {"batch_size": 0}, {"lr": -1}, {"eps": -1}, {"weight_decay": -1}),
+        *({"dropout": 2}, {"pooler": "none"}, {"length": 2}, {"validation": 1.0}, {"seed": -1}),
+        *({"validation": -1}, {"checkpoint_seconds": -1}, {"keep": 0}),
+    ],
+    ids=str,
+)
+def test_settings_are_checked_before_any_work(wrong):
+    (name,) = wrong
+    with pytest.raises(ArgumentError, match=f"argument '{name}' must be"):
+        FinetuneSettings(**wrong)
 
 
 @pytest.fixture
@@ -125,6 +138,8 @@ def test_the_command(folder, capsys):
     data = read_labelled(str(folder / "films.jsonl"))
     assert evaluate(model, Tokenizer.load(folder / "judge"), data) == report["test"]
     assert not checkpoints(f"{folder / 'judge'}.training")
+    assert main([*map(str, arguments), "--resume"]) == 1
+    assert f"'{folder / 'judge'}' is finished" in capsys.readouterr().err
 
 
 def test_the_command_tells_what_is_wrong(folder, capsys):

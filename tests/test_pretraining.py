@@ -105,6 +105,65 @@ def test_what_is_wrong_is_told(corpus):
         pretrain(corpus, PretrainSettings(**TINY | {"length": 9999999}), progress=False)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"epochs": 0}, {"epochs": float("nan")}, {"steps": 0}, {"seconds": 0}, {"seconds": -1}),
+        *({"width": 1}, {"layers": -1}, {"heads": 3}, {"feedforward": "moe"}, {"depth": 99}),
+        *({"feedforward_size": 0}, {"initial_std": -1}, {"length": 0}, {"batch_size": 0}),
+        *({"small_batch_size": 0}, {"lr": -1}, {"weight_decay": -1}, {"max_norm": -1}),
+        *({"mask_share": 5}, {"mask_share": 0.001}, {"ramp": 3}, {"evaluate_every": 0}),
+        *({"validation_sequences": -1}, {"checkpoint_seconds": -1}, {"keep": 0}, {"seed": -1}),
+    ],
+    ids=str,
+)
+def test_settings_are_checked_before_any_work(wrong):
+    (name,) = wrong
+    with pytest.raises(ArgumentError, match=f"argument '{name}' must "):
+        PretrainSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (["--hours=-1"], "--hours"),
+        (["--hours=inf"], "--hours"),
+        (["--validation=1.5"], "validation"),
+        (["--validation=1"], "validation"),
+        (["--vocabulary=0"], "vocabulary"),
+        (["--keep=0"], "keep"),
+    ],
+    ids=str,
+)
+def test_options_are_checked_before_any_work(wrong, named, text, tmp_path, capsys):
+    assert main(["pretrain", str(text), "--out", str(tmp_path / "bert"), *OPTIONS, *wrong]) == 1
+    assert f"argument '{named}' must " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_never_began_to_train_stands_in_nobodys_way(text, tmp_path, capsys):
+    arguments = ["pretrain", str(text), "--out", str(tmp_path / "bert"), *OPTIONS, "--steps=1"]
+    corpus = tmp_path / "bert.training" / "corpus"
+    for _ in range(2):
+        assert main([*arguments, "--vocabulary=64", "--length=999999"]) == 1
+        assert "at least 999999 tokens" in capsys.readouterr().err
+        assert (corpus / "corpus.json").exists()
+    assert main([*arguments, "--validation=0.1", "--resume"]) == 1
+    assert "'held_out' differs" in capsys.readouterr().err
+    assert main([*arguments, "--vocabulary=30", "--validation=0.1"]) == 0
+    assert FastBertForMaskedLM.from_pretrained(tmp_path / "bert").config.vocabulary <= 30
+    assert not corpus.exists()
+
+
+def test_only_a_corpus_is_removed(text, tmp_path):
+    corpus = tmp_path / "bert.training" / "corpus"
+    corpus.mkdir(parents=True)
+    (corpus / "mine").touch()
+    arguments = [*OPTIONS, "--vocabulary=64", "--length=999999"]
+    assert main(["pretrain", str(text), "--out", str(tmp_path / "bert"), *arguments]) == 1
+    assert (corpus / "mine").exists()
+
+
 @pytest.mark.slow
 def test_the_command_survives_kill_9(text, tmp_path):
     tokenizer = tmp_path / "tokenizer.json"  # training one may break ties in either way
@@ -151,6 +210,10 @@ def test_the_command_in_short(text, tmp_path, capsys):
     assert report["parameters"] == model.params.count
     assert os.listdir(f"{out}.training") != []
     assert not checkpoints(f"{out}.training")
+    before = (out / "model.safetensors").read_bytes()
+    assert main(["pretrain", str(text), "--out", str(out), *arguments, "--resume"]) == 1
+    assert f"'{out}' is finished" in capsys.readouterr().err
+    assert (out / "model.safetensors").read_bytes() == before
 
 
 def test_a_slash_after_the_folder_changes_nothing(text, tmp_path, capsys):

@@ -104,7 +104,7 @@ def run(options: argparse.Namespace) -> None:
     if options.plot is not None:
         check_plot_path(options.plot)
     out, folder = check_folder(options.out, options.model), work_folder(options.out)
-    check_unfinished(folder, options.resume)
+    check_unfinished(folder, options.out, options.resume)
     pretrained = FastBertForMaskedLM.from_pretrained(options.model)
     tokenizer = Tokenizer.load(options.model)
     fields = {"text": options.text, "label": options.label, "regression": options.regression}

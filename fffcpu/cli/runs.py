@@ -42,13 +42,24 @@ def work_folder(out: str) -> Path:
     return path.with_name(f"{path.name}.training")
 
 
-def check_unfinished(folder: Path, resume: bool) -> None:
-    """Raise if a new run would take the place of one that is not finished."""
-    if checkpoints(folder) and not resume:
+def check_unfinished(folder: Path, out: str, resume: bool) -> None:
+    """Raise if a new run would replace one that is not finished, or ``--resume`` one that is."""
+    unfinished = bool(checkpoints(folder))
+    if resume and not unfinished and _is_made(Path(out)):
+        raise CheckpointError(
+            f"argument '--resume' must be left out to train anew: '{out}' is finished, and folder "
+            f"'{folder}' holds nothing to go on with"
+        )
+    if unfinished and not resume:
         raise CheckpointError(
             f"folder '{folder}' holds a training that is not finished; --resume goes on with it, "
             "and without the folder a new one begins"
         )
+
+
+def _is_made(out: Path) -> bool:
+    """Whether there is a file, or a folder with something in it."""
+    return any(out.iterdir()) if out.is_dir() else out.exists()
 
 
 @contextlib.contextmanager
