@@ -158,4 +158,6 @@ def test_the_command_tells_what_is_wrong(folder, capsys):
         folder / "bert", films, "--out", folder / "bert"
     )
     assert (folder / "bert" / "config.json").read_bytes() == before
-    assert "must end in .csv or .jsonl" in error(folder / "bert", folder / "bert/tokenizer.json")
+    strange = folder / "bert" / "tokenizer.json"
+    for argv in ([strange], [films, "--test", strange]):
+        assert f"file '{strange}': must end with .csv or .jsonl" in error(folder / "bert", *argv)
