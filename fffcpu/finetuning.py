@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fffcpu.config import check_integer, check_number
-from fffcpu.errors import ArgumentError, CheckpointError, DataError
+from fffcpu.errors import ArgumentError, CheckpointError, DataError, describe
+from fffcpu.fastbert_config import POOLERS
 from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
 from fffcpu.text import LabelledTexts, Tokenizer
 from fffcpu.training import AdamW, cosine
@@ -75,8 +76,19 @@ class FinetuneSettings:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        check_integer("epochs", self.epochs, 1)
+        for name in ("epochs", "batch_size", "keep"):
+            check_integer(name, getattr(self, name), 1)
         check_integer("seed", self.seed, 0)
+        for name in ("lr", "eps", "weight_decay", "checkpoint_seconds"):
+            check_number(name, getattr(self, name), 0.0)
+        check_number("dropout", self.dropout, 0.0, 1.0)
+        if self.length is not None:
+            check_integer("length", self.length, 3)  # a token between its markers
+        if self.pooler not in POOLERS:
+            names = ", ".join(repr(pooler) for pooler in POOLERS)
+            raise ArgumentError(
+                f"argument 'pooler' must be one of {names}, got {describe(self.pooler)}"
+            )
         if check_number("validation", self.validation, 0.0) >= 1.0:
             raise ArgumentError(f"argument 'validation' must be below 1, got {self.validation}")
 

@@ -110,10 +110,13 @@ class _Pipeline(Generic[ModelT]):
         OSError
             If a file cannot be read.
         """
-        tokenizer = Tokenizer.load(folder)  # first, since it is quick to say what it lacks
         place = Path(os.fsdecode(folder))
-        if cls._kind is FastBertForMaskedLM and open_config(place).classes is not None:
+        config = open_config(place)
+        if cls._kind is FastBertForMaskedLM and config.classes is not None:
             raise CheckpointError(f"folder '{place}' holds a classifier, no masked language model")
+        tokenizer = Tokenizer.load(
+            place
+        )  # before the model, since it is quick to say what it lacks
         model = cls._kind.from_pretrained(place)
         try:
             return cls(model, tokenizer)

@@ -123,12 +123,28 @@ class PretrainSettings:
             )
         if not given:
             object.__setattr__(self, "epochs", 1.0)
-        if self.epochs is not None:
-            check_number("epochs", self.epochs, 0.0)
+        for name in ("epochs", "seconds"):
+            value = getattr(self, name)
+            if value is not None and check_number(name, value, 0.0) == 0:
+                raise ArgumentError(f"argument '{name}' must be above 0, got {value}")
+        for name in ("steps", "evaluate_every"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), 1)
+        for name in ("length", "batch_size", "small_batch_size", "keep"):
+            check_integer(name, getattr(self, name), 1)
+        for name in ("validation_sequences", "seed"):
+            check_integer(name, getattr(self, name), 0)
+        for name in ("lr", "weight_decay", "max_norm", "checkpoint_seconds"):
+            check_number(name, getattr(self, name), 0.0)
+        for name in ("mask_share", "ramp"):
+            check_number(name, getattr(self, name), 0.0, 1.0)
+        if round(self.mask_share * self.length) < 1:
+            raise ArgumentError(
+                f"argument 'mask_share' must leave a token to guess in {self.length}, "
+                f"got {self.mask_share}"
+            )
         check_integer("width", self.width, 2)
-        check_integer("length", self.length, 1)
-        check_integer("validation_sequences", self.validation_sequences, 0)
-        check_integer("seed", self.seed, 0)
+        self.config(1, 0)  # which checks what is said of the model
 
     def config(self, vocabulary: int, padding_id: int) -> FastBertConfig:
         """Return the model's config for a vocabulary."""

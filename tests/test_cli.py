@@ -24,10 +24,11 @@ from fffcpu import (
     kernels,
     plots,
 )
-from fffcpu.checkpoints import fastfeedforward, ultrafastbert, ultrafastbert_bmm
+from fffcpu.checkpoints import fastfeedforward, native, ultrafastbert, ultrafastbert_bmm
 from fffcpu.cli import bench, convert, demo, info, inspection, main, sweep, warmup
 from fffcpu.diagnosis import diagnose, leaf_means
 from fffcpu.kernels import vectorized
+from fffcpu.lowbit import from_bfloat16, to_bfloat16
 from fffcpu.timing import WrongOutputError
 
 TINY = ["--input-dim", "6", "--output-dim", "4", "--depth", "3", "--seconds", "0.001"]
@@ -547,6 +548,22 @@ def test_convert_from_one_published_format_to_another(command, tmp_path):
     assert paths[2].read_bytes() == paths[0].read_bytes()
 
 
+def test_convert_widens_bfloat16(command, tmp_path):
+    layer = CONVERTED["ultrafastbert_bmm"][0](np.float32)
+    state = ultrafastbert_bmm.to_state_dict(layer.config, layer.params)
+    halves = {name: to_bfloat16(array) for name, array in state.items()}
+    published, path = tmp_path / "published.safetensors", tmp_path / "layer.safetensors"
+    native.write_tensors(published, {name: ("BF16", array) for name, array in halves.items()}, {})
+    status, _, err = command("convert", published, path)
+    assert (status, err) == (0, "")
+    found = fffcpu.load(path)
+    assert found.config == layer.config
+    rounded = {name: from_bfloat16(array) for name, array in halves.items()}
+    expected = ultrafastbert_bmm.from_state_dict(layer.config, rounded)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found.params[name], array, strict=True)
+
+
 def test_convert_replaces_its_own_file(command, tmp_path):
     path = tmp_path / "layer.safetensors"
     layer = CONVERTED["ultrafastbert_bmm"][0](np.float32)
@@ -643,7 +660,7 @@ def test_a_header_that_starts_like_a_pickle_is_none(tmp_path):
         (["small", "out.safetensors", "--to", "ultrafastbert"], "got a QuantizedFastFeedForward"),
         (["native", "out.safetensors", "--to", "ultrafastbert", "--depth", "2"], "'--depth' must"),
         (["absent", "out.safetensors"], "No such file or directory: 'absent'"),
-        (["text", "out.safetensors"], "file 'text' is not a whole safetensors file"),
+        (["text", "out.safetensors"], "file 'text' is not a safetensors file"),
         (
             ["text", "out.safetensors", "--from", "native", "--to", "ultrafastbert"],
             "file 'text' is not a safetensors file of fffcpu",
@@ -652,7 +669,7 @@ def test_a_header_that_starts_like_a_pickle_is_none(tmp_path):
         (["unknown", "out.safetensors", "--from", "ultrafastbert"], "'unknown': the state dict is"),
         (["linear", "out.safetensors"], "argument 'depth' or 'trees' must be given"),
         (["linear", "out.safetensors", "--depth", "5"], "file 'linear': "),
-        (["bfloat16", "out.safetensors"], "got BF16 in 'w1s'; turn them into float32 first"),
+        (["eighths", "out.safetensors"], "'w1s' has the type 'F8_E4M3'"),
         (["native", "out.safetensors", "--to", "crammed_bert"], "of a layer where IN is a file"),
         ([".", "out.safetensors"], "argument 'OUT' must be a folder, as IN is"),
     ],
@@ -665,10 +682,9 @@ def test_convert_refuses(argv, message, command, tmp_path, monkeypatch):
     (tmp_path / "text").write_text("what is it like to be a file?\n" * 99)
     save_file({"a": np.ones(3), "b": np.ones(3)}, "unknown")
     save_file(ultrafastbert.to_state_dict(layer.config, layer.params), "linear")
-    halves = {"dtype": "BF16", "shape": [1, 1]}
-    header = {"w1s": halves | {"data_offsets": [0, 2]}, "w2s": halves | {"data_offsets": [2, 4]}}
+    header = {"w1s": {"dtype": "F8_E4M3", "shape": [1, 1], "data_offsets": [0, 1]}}
     text = json.dumps(header).encode()
-    (tmp_path / "bfloat16").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    (tmp_path / "eighths").write_bytes(len(text).to_bytes(8, "little") + text + bytes(1))
     before = sorted(os.listdir())
     status, out, err = command("convert", *argv)
     assert_one_line(status, out, err)

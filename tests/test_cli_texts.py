@@ -222,6 +222,29 @@ def test_classify_refuses(argv, message, command, models, files):
     assert sorted(os.listdir()) == before
 
 
+@pytest.mark.parametrize("label", ["a\tb", "a\nb", "a\rb", r"a\b", r"a\tb"])
+def test_classify_prints_a_line_a_text_whatever_the_label(label, command, tmp_path):
+    config = FastBertConfig(
+        80, 8, 1, 2, feedforward_size=1, positions=12, classes=2, labels=(label, label * 2)
+    )
+    FastBertForSequenceClassification(config, rng=0).save_pretrained(tmp_path)
+    Tokenizer.train(["a cat and the dog sat on the mat"], vocabulary=80).save(tmp_path)
+    status, out, _ = command("classify", tmp_path, "--text", "a cat")
+    assert (status, out.count("\n")) == (0, 1)
+    printed, _ = out.splitlines()[0].split("\t")
+    assert printed.encode().decode("unicode_escape") in config.labels
+
+
+def test_a_file_is_no_folder_of_a_model(command, models, files):
+    weights = models["judge"] / "model.safetensors"
+    for argv in (
+        ("classify", weights, "x.txt"),
+        ("embed", weights, "x.txt", "--out", "x.npy"),
+        ("fill-mask", "[MASK]", "--model", weights),
+    ):
+        assert_one_line(command(*argv), f"'{weights}' must be a folder with 'config.json'")
+
+
 def test_an_output_that_fails_half_way_leaves_the_old_one(command, models, files, monkeypatch):
     (files / "y.csv").write_text("old")
     monkeypatch.setattr(pipelines, "WINDOW", 2)
@@ -360,12 +383,20 @@ def test_convert_says_where_there_is_no_tokenizer(command, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
 
 
+def test_convert_leaves_no_tokenizer_of_another_model(command, models, tmp_path):
+    assert command("convert", models["judge"], tmp_path / "out")[0] == 0
+    assert command("convert", GOLDEN / "crammed_fff_cls", tmp_path / "out")[0] == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["config.json", "model.safetensors"]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["bert", "out.safetensors"], "argument 'OUT' must be a folder, as IN is"),
-        (["bert", "x.txt"], "argument 'OUT' must be a folder, as IN is"),
-        (["bert", "{bert}"], "argument 'OUT' must be another folder than IN"),
+        (["bert", "x.txt"], "'x.txt' must be a folder, or not exist yet, got a file"),
+        (["bert", "{bert}"], "argument 'OUT' must not be one of the inputs"),
+        (["bert", "."], "argument 'OUT' must be a new folder or one of a model, got '.'"),
+        (["bert", "absent/out"], "folder 'absent' does not exist"),
         (["bert", "out", "--to", "native"], "argument '--to' must be crammed_bert or"),
         (["bert", "out", "--from", "ultrafastbert"], "argument '--from' must be crammed_bert or"),
         (["bert", "out", "--from", "crammed_bert_decoder"], "'--from' must be crammed_bert, as IN"),

@@ -105,13 +105,26 @@ def test_what_is_wrong_is_told():
     small = FastBertForMaskedLM(FastBertConfig(9, 4, 1, 1, feedforward_size=1, positions=9))
     with pytest.raises(CheckpointError, match="at most the model's 9 tokens"):
         finetune(small, TOKENIZER, DATA, FinetuneSettings())
-    with pytest.raises(ArgumentError, match="'validation' must be below 1"):
-        FinetuneSettings(validation=1.0)
     model = FastBertForSequenceClassification(
         FastBertConfig(9, 4, 1, 1, feedforward_size=1, positions=9, classes=2, labels=("a", "b"))
     )
     with pytest.raises(DataError, match="must have the model's classes"):
         evaluate(model, TOKENIZER, DATA)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"epochs": 0}, {"batch_size": 0}, {"lr": -1}, {"eps": -1}, {"weight_decay": -1}),
+        *({"dropout": 2}, {"pooler": "none"}, {"length": 2}, {"validation": 1.0}, {"seed": -1}),
+        *({"validation": -1}, {"checkpoint_seconds": -1}, {"keep": 0}),
+    ],
+    ids=str,
+)
+def test_settings_are_checked_before_any_work(wrong):
+    (name,) = wrong
+    with pytest.raises(ArgumentError, match=f"argument '{name}' must be"):
+        FinetuneSettings(**wrong)
 
 
 @pytest.fixture
@@ -134,11 +147,13 @@ def test_the_command(folder, capsys):
     data = read_labelled(str(folder / "films.jsonl"))
     assert evaluate(model, Tokenizer.load(folder / "judge"), data) == report["test"]
     assert not checkpoints(f"{folder / 'judge'}.training")
+    assert main([*map(str, arguments), "--resume"]) == 1
+    assert f"'{folder / 'judge'}' is finished" in capsys.readouterr().err
 
 
 def test_the_command_tells_what_is_wrong(folder, capsys):
     def error(*arguments):
-        assert main(["finetune", *map(str, arguments), "--out", str(folder / "judge")]) == 1
+        assert main(["finetune", "--out", str(folder / "judge"), *map(str, arguments)]) == 1
         return capsys.readouterr().err
 
     films = folder / "films.jsonl"
@@ -147,4 +162,11 @@ def test_the_command_tells_what_is_wrong(folder, capsys):
     )
     assert "line 1: must be a number, got 'good'" in error(folder / "bert", films, "--regression")
     assert "must be a folder" in error(films, films)
-    assert "must end in .csv or .jsonl" in error(folder / "bert", folder / "bert/tokenizer.json")
+    before = (folder / "bert" / "config.json").read_bytes()
+    assert "argument '--out' must not be one of the inputs" in error(
+        folder / "bert", films, "--out", folder / "bert"
+    )
+    assert (folder / "bert" / "config.json").read_bytes() == before
+    strange = folder / "bert" / "tokenizer.json"
+    for argv in ([strange], [films, "--test", strange]):
+        assert f"file '{strange}': must end with .csv or .jsonl" in error(folder / "bert", *argv)

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from fffcpu.errors import ArgumentError, DataError
+from fffcpu.errors import DataError
 from fffcpu.text import read_labelled
 
 
@@ -74,7 +74,7 @@ def test_labels_of_json_are_texts_integers_and_truth_values(tmp_path):
 
 
 def test_files_that_are_no_text(tmp_path):
-    with pytest.raises(ArgumentError, match=r"must end in \.csv or \.jsonl"):
+    with pytest.raises(DataError, match=r"file '.*a\.txt': must end with \.csv or \.jsonl"):
         read_labelled(write(tmp_path / "a.txt", "x"))
     path = tmp_path / "a.csv"
     path.write_bytes(b"text,label\n\xff,x\n")

@@ -17,7 +17,7 @@ from fffcpu.errors import ArgumentError, CheckpointError, DataError
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.pretraining import PretrainSettings, pretrain
 from fffcpu.text import Tokenizer, build_corpus
-from fffcpu.training.trainer import checkpoints, read_history
+from fffcpu.training.trainer import HISTORY, checkpoints, read_history
 
 WORDS = ("red", "blue", "green"), ("cat", "dog", "bird"), ("runs", "sleeps", "sings")
 TINY = {
@@ -105,6 +105,65 @@ def test_what_is_wrong_is_told(corpus):
         pretrain(corpus, PretrainSettings(**TINY | {"length": 9999999}), progress=False)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"epochs": 0}, {"epochs": float("nan")}, {"steps": 0}, {"seconds": 0}, {"seconds": -1}),
+        *({"width": 1}, {"layers": -1}, {"heads": 3}, {"feedforward": "moe"}, {"depth": 99}),
+        *({"feedforward_size": 0}, {"initial_std": -1}, {"length": 0}, {"batch_size": 0}),
+        *({"small_batch_size": 0}, {"lr": -1}, {"weight_decay": -1}, {"max_norm": -1}),
+        *({"mask_share": 5}, {"mask_share": 0.001}, {"ramp": 3}, {"evaluate_every": 0}),
+        *({"validation_sequences": -1}, {"checkpoint_seconds": -1}, {"keep": 0}, {"seed": -1}),
+    ],
+    ids=str,
+)
+def test_settings_are_checked_before_any_work(wrong):
+    (name,) = wrong
+    with pytest.raises(ArgumentError, match=f"argument '{name}' must "):
+        PretrainSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (["--hours=-1"], "--hours"),
+        (["--hours=inf"], "--hours"),
+        (["--validation=1.5"], "validation"),
+        (["--validation=1"], "validation"),
+        (["--vocabulary=0"], "vocabulary"),
+        (["--keep=0"], "keep"),
+    ],
+    ids=str,
+)
+def test_options_are_checked_before_any_work(wrong, named, text, tmp_path, capsys):
+    assert main(["pretrain", str(text), "--out", str(tmp_path / "bert"), *OPTIONS, *wrong]) == 1
+    assert f"argument '{named}' must " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_never_began_to_train_stands_in_nobodys_way(text, tmp_path, capsys):
+    arguments = ["pretrain", str(text), "--out", str(tmp_path / "bert"), *OPTIONS, "--steps=1"]
+    corpus = tmp_path / "bert.training" / "corpus"
+    for _ in range(2):
+        assert main([*arguments, "--vocabulary=64", "--length=999999"]) == 1
+        assert "at least 999999 tokens" in capsys.readouterr().err
+        assert (corpus / "corpus.json").exists()
+    assert main([*arguments, "--validation=0.1", "--resume"]) == 1
+    assert "'held_out' differs" in capsys.readouterr().err
+    assert main([*arguments, "--vocabulary=30", "--validation=0.1"]) == 0
+    assert FastBertForMaskedLM.from_pretrained(tmp_path / "bert").config.vocabulary <= 30
+    assert not corpus.exists()
+
+
+def test_only_a_corpus_is_removed(text, tmp_path):
+    corpus = tmp_path / "bert.training" / "corpus"
+    corpus.mkdir(parents=True)
+    (corpus / "mine").touch()
+    arguments = [*OPTIONS, "--vocabulary=64", "--length=999999"]
+    assert main(["pretrain", str(text), "--out", str(tmp_path / "bert"), *arguments]) == 1
+    assert (corpus / "mine").exists()
+
+
 @pytest.mark.slow
 def test_the_command_survives_kill_9(text, tmp_path):
     tokenizer = tmp_path / "tokenizer.json"  # training one may break ties in either way
@@ -151,6 +210,47 @@ def test_the_command_in_short(text, tmp_path, capsys):
     assert report["parameters"] == model.params.count
     assert os.listdir(f"{out}.training") != []
     assert not checkpoints(f"{out}.training")
+    before = (out / "model.safetensors").read_bytes()
+    assert main(["pretrain", str(text), "--out", str(out), *arguments, "--resume"]) == 1
+    assert f"'{out}' is finished" in capsys.readouterr().err
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_a_slash_after_the_folder_changes_nothing(text, tmp_path, capsys):
+    arguments = ["pretrain", str(text), "--out", f"{tmp_path / 'bert'}/", *OPTIONS]
+    assert main([*arguments, "--vocabulary=64", "--steps=1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["history"] == str(
+        tmp_path / "bert.training" / HISTORY
+    )
+    assert sorted(os.listdir(tmp_path)) == ["bert", "bert.training"]
+
+
+def test_a_training_in_the_folder_of_its_text_goes_on(tmp_path, capsys, monkeypatch):
+    (tmp_path / "a.txt").write_text("\n".join(sentences(50)))
+    monkeypatch.chdir(tmp_path)
+    arguments = ["pretrain", ".", "--out", "bert", *OPTIONS, "--vocabulary=64", "--steps=1"]
+    arguments += ["--validation=0"]
+
+    def power_cut(*_):
+        raise OSError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FastBertForMaskedLM, "save_pretrained", power_cut)
+        assert main(arguments) == 1
+    assert (tmp_path / "bert.training" / HISTORY).stat().st_size > 0
+    assert main([*arguments, "--resume"]) == 0
+    assert "goes on from checkpoint-" in capsys.readouterr().err
+    FastBertForMaskedLM.from_pretrained(tmp_path / "bert")
+
+
+@pytest.mark.parametrize("out", [".", ".."])
+def test_the_folder_must_have_a_name(out, text, tmp_path, capsys, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "config.json").touch()
+    monkeypatch.chdir(tmp_path / "inner")
+    assert main(["pretrain", str(text), "--out", out]) == 1
+    assert f"argument '--out' must end with a name, got '{out}'" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "inner"]
 
 
 def test_the_command_tells_what_is_wrong(text, tmp_path, capsys):

@@ -348,6 +348,15 @@ def test_files_are_found_in_folders_and_in_order(write, tmp_path):
     assert found == [str(tmp_path / name) for name in names]
 
 
+def test_histories_of_trainings_are_no_text(write, tmp_path):
+    for name in ("m.training/history.jsonl", "m.training/a.txt", "history.jsonl"):
+        write(f"in/{name}", "x")
+    names = ["in/history.jsonl", "in/m.training/a.txt"]
+    assert find_files([tmp_path / "in"]) == [str(tmp_path / name) for name in names]
+    history = tmp_path / "in" / "m.training" / "history.jsonl"
+    assert find_files([history]) == [str(history)], "what is named is taken"
+
+
 def test_what_is_no_text_is_not_found(write, tmp_path):
     with pytest.raises(DataError, match=r"readme.md': must end with \.txt, \.jsonl"):
         find_files([write("in/readme.md", "x")])
@@ -654,6 +663,25 @@ def test_another_corpus_is_not_continued(change, named, whole, source, tmp_path,
     assert contents(place) == before
 
 
+def test_a_change_that_keeps_the_size_is_noticed(source, tmp_path):
+    build_corpus([source], TOKENIZER, tmp_path / "out")
+    path = source / "c.txt"
+    before = path.stat()
+    path.write_text(path.read_text()[::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert path.stat().st_size == before.st_size
+    with pytest.raises(CheckpointError, match="holds another corpus: 'files' differs"):
+        build_corpus([source], TOKENIZER, tmp_path / "out")
+
+
+def test_as_many_documents_are_held_out_as_shall_be():
+    for seed in range(3):
+        chances = np.array([corpus_module._chance(seed, document) for document in range(10_000)])
+        assert 0 <= chances.min() < chances.max() < 1
+        for share in (0.02, 0.1, 0.5):
+            assert abs((chances < share).mean() - share) < 0.015
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -683,10 +711,17 @@ def test_damaged_corpora_are_errors(source, tmp_path, small_steps):
         file.write(b"x")
     with pytest.raises(CheckpointError, match=r"training\.bin' is damaged: must have \d+ bytes"):
         Corpus.open(place)
-    for content, message in (("{", "is damaged"), ('{"version": 9}', "no corpus of this version")):
+    notes = json.loads((place / "corpus.json").read_text())
+    changes = [{name: None} for name in ("dtype", "training", "validation", "documents", "next")]
+    changes += [{"dtype": "uint8"}, {"training": -1}, {"documents": 1.5}, {"next": [0]}]
+    damaged = [("{", "is damaged"), ('{"version": 9}', "no corpus of this version")]
+    damaged += [(json.dumps(notes | change), "must say how far") for change in changes]
+    for content, message in damaged:
         (place / "corpus.json").write_text(content)
         with pytest.raises(CheckpointError, match=message):
             Corpus.open(place)
+        with pytest.raises(CheckpointError, match=message):
+            build_corpus([source], TOKENIZER, place)
 
 
 def test_a_broken_building_that_lost_tokens_does_not_go_on(source, tmp_path, small_steps):

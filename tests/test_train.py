@@ -226,6 +226,11 @@ def test_resuming_says_where_it_goes_on(command, digits, tmp_path):
     x, y = digits
     arguments = ["train", x, "--target", y, "--out", tmp_path / "m", "--resume", *QUICK]
     assert "begins anew" in command(*arguments)[2]
+    before = (tmp_path / "m").read_bytes()
+    status, printed, told = command(*arguments)
+    assert (status, printed) == (1, "")
+    assert f"'{tmp_path / 'm'}' is finished" in told
+    assert (tmp_path / "m").read_bytes() == before
 
 
 def test_a_test_table_of_another_width_is_told_before_training(command, digits, tmp_path):

@@ -42,13 +42,17 @@ texts:
   All may be gzipped (.gz). What is beyond the model's longest text is not read.
 
 output, for each text:
-  without --out  the label, a tab, and the model's probability of it
+  without --out  the label, a tab, and the model's probability of it; a tab, a line's end or a
+                 backslash within a label is written as \\t, \\n, \\r or \\\\
   .csv           the same, under a header
   .jsonl         an object with 'label', 'probability', and the 'probabilities' of all classes
   Of a regression there is one number instead, called 'prediction'.
 """
 
 ENDINGS = (".csv", ".jsonl")
+
+ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+"""How labels are printed that would break their line or its columns."""
 
 
 def add(commands: Commands) -> argparse.ArgumentParser:
@@ -83,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps({"model": options.model, "texts": list(found)}, indent=2))
     else:
         for answer in found:
-            print(*_cells(answer), sep="\t")
+            print(*(str(cell).translate(ESCAPES) for cell in _cells(answer)), sep="\t")
 
 
 def _texts(options: argparse.Namespace) -> tuple[Iterable[str], int | None]:

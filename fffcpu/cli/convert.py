@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints import fastfeedforward, native, ultrafastbert, ultrafastbert_bmm
+from fffcpu.checkpoints.safetensors_file import SafetensorsFile
 from fffcpu.cli.folders import FORMATS, convert_folder
 from fffcpu.cli.table import Commands, add_command, check_output
 from fffcpu.config import FastFeedForwardConfig, LayerConfig, LeafFeedForwardConfig
@@ -47,7 +49,8 @@ formats of layers:
 formats of folders (config.json and model.safetensors, in one file or in several with an index):
   crammed_bert          the decoder, whose weights are the word embedding's, is not stored (default)
   crammed_bert_decoder  it is, for programs that look for every name
-OUT's numbers are float32, or float64 if any of IN's are. tokenizer.json goes along.
+OUT's numbers are float32, or float64 if any of IN's are. tokenizer.json goes along. A model that is
+in OUT is replaced, its tokenizer included.
 
 examples:
   fffcpu convert published.safetensors layer.safetensors --depth 11
@@ -68,7 +71,8 @@ and of a model, in its folder, without the decoder, whose memory is the word emb
       d, 'model.safetensors')"
 
 how to read the output: where the two formats differ in more than names, a line says in what.
-Numbers in float32 or float64 are not changed: converted back, a layer has the same bits.
+Numbers in float32 or float64 are not changed: converted back, a layer has the same bits. Those in
+bfloat16 become float32.
 """
 
 
@@ -153,10 +157,9 @@ def _check_no_pickle(path: str) -> None:
 
 def _recognise(path: str) -> str:
     """Return the format that a safetensors file has, by its metadata and names."""
-    with _open(path) as file:
-        metadata, names = file.metadata() or {}, set(file.keys())
-    if native.METADATA_KEY in metadata:
+    if native.read_note(path, native.METADATA_KEY) is not None:
         return NATIVE
+    names = set(SafetensorsFile(path))
     if "linear_in.weight" in names:
         return "ultrafastbert"
     # At depth 0 there need be no gates, but the leaves have biases.
@@ -168,16 +171,6 @@ def _recognise(path: str) -> str:
         f"file {path!r} must hold one layer of a known format ({', '.join((NATIVE, *PUBLISHED))}), "
         f"got the names {describe(sorted(names))[:200]}; 'fffcpu convert --help' describes them"
     )
-
-
-def _open(path: str) -> Any:
-    """Open a safetensors file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(path, framework="np")
-    except SafetensorError as error:
-        raise CheckpointError(f"file {path!r} is not a whole safetensors file: {error}") from error
 
 
 def _read(options: argparse.Namespace, source: str) -> tuple[LayerConfig, Arrays]:
@@ -192,27 +185,14 @@ def _read(options: argparse.Namespace, source: str) -> tuple[LayerConfig, Arrays
             )
     if source == NATIVE:
         return native.load(options.file)
-    state, module = _read_state(options.file), PUBLISHED[source]
+    # Copies, since OUT may be IN, and a file that is mapped cannot be replaced everywhere.
+    state = {name: np.array(array) for name, array in SafetensorsFile(options.file).items()}
+    module = PUBLISHED[source]
     try:
         config: LayerConfig = module.infer_config(state, **told)
         return config, module.from_state_dict(config, state)
     except CheckpointError as error:
         raise CheckpointError(f"file {options.file!r}: {error}") from error
-
-
-def _read_state(path: str) -> dict[str, NDArray[Any]]:
-    """Return all arrays of a safetensors file."""
-    state = {}
-    with _open(path) as file:
-        for name in file.keys():  # noqa: SIM118 -- not a mapping
-            dtype = file.get_slice(name).get_dtype()
-            if dtype.startswith(("BF", "F8")):
-                raise CheckpointError(
-                    f"file {path!r} must hold numbers that NumPy knows, got {dtype} in {name!r}; "
-                    "turn them into float32 first"
-                )
-            state[name] = file.get_tensor(name)
-    return state
 
 
 def _to_state_dict(path: str, target: str, config: LayerConfig, arrays: Arrays) -> Arrays:

@@ -26,7 +26,7 @@ the word before them.
 
 how to read the output: for each mask of a text the likeliest tokens, with their probabilities,
 which are the model's and sum to 1 over all tokens. A text without a mask is left out, or with
---json has no 'masks'.
+--json has an empty list of 'masks'. If no text has one, that is an error.
 """
 
 

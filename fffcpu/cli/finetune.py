@@ -8,7 +8,6 @@ import json
 from typing import Any
 
 import fffcpu
-from fffcpu.cli.pretrain import check_folder
 from fffcpu.cli.runs import (
     add_number,
     check_unfinished,
@@ -17,7 +16,7 @@ from fffcpu.cli.runs import (
     tell,
     work_folder,
 )
-from fffcpu.cli.table import Commands, add_command, format_number, format_table
+from fffcpu.cli.table import Commands, add_command, check_folder, format_number, format_table
 from fffcpu.errors import require_extra
 from fffcpu.fastbert_config import POOLERS
 from fffcpu.finetuning import FinetuneSettings, evaluate, finetune
@@ -104,8 +103,8 @@ def run(options: argparse.Namespace) -> None:
         fffcpu.set_num_threads(options.threads)
     if options.plot is not None:
         check_plot_path(options.plot)
-    out, folder = check_folder(options.out), work_folder(options.out)
-    check_unfinished(folder, options.resume)
+    out, folder = check_folder(options.out, options.model), work_folder(options.out)
+    check_unfinished(folder, options.out, options.resume)
     pretrained = FastBertForMaskedLM.from_pretrained(options.model)
     tokenizer = Tokenizer.load(options.model)
     fields = {"text": options.text, "label": options.label, "regression": options.regression}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints.native import write_atomically
+from fffcpu.cli.table import check_folder
 from fffcpu.errors import ArgumentError
 
 __all__ = ["FORMATS", "convert_folder"]
@@ -27,7 +27,8 @@ def convert_folder(options: argparse.Namespace) -> None:
 
     source, place = Path(options.file), Path(options.out)
     target = options.target or FORMATS[0]
-    _check(options, source, place, target)
+    _check(options, target)
+    check_folder(options.out, options.file, name="OUT")
     config = open_config(source)
     state = open_weights(source)
     found = _format(state)
@@ -49,8 +50,8 @@ def convert_folder(options: argparse.Namespace) -> None:
     print(f"  {tokenizer}")
 
 
-def _check(options: argparse.Namespace, source: Path, place: Path, target: str) -> None:
-    """Raise for what belongs to layers, and unless OUT may be a folder other than IN."""
+def _check(options: argparse.Namespace, target: str) -> None:
+    """Raise for what belongs to layers."""
     for name, value in (("--to", target), ("--from", options.source)):
         if value not in (None, *FORMATS):
             raise ArgumentError(
@@ -63,10 +64,8 @@ def _check(options: argparse.Namespace, source: Path, place: Path, target: str) 
                 f"argument '--{name}' must be left out where IN is a folder, whose 'config.json' "
                 "says it"
             )
-    if place.suffix == ".safetensors" or place.is_file():
-        raise ArgumentError(f"argument 'OUT' must be a folder, as IN is, got '{place}'")
-    if place.exists() and os.path.samefile(source, place):
-        raise ArgumentError(f"argument 'OUT' must be another folder than IN, got '{place}'")
+    if options.out.endswith(".safetensors"):
+        raise ArgumentError(f"argument 'OUT' must be a folder, as IN is, got '{options.out}'")
 
 
 def _format(state: Mapping[str, Any]) -> str:
@@ -80,11 +79,12 @@ def _dtypes(state: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _copy_tokenizer(source: Path, place: Path) -> str:
-    """Copy the tokenizer, and say so."""
+    """Copy the tokenizer, or take away that of the model which was there, and say so."""
     from fffcpu.text.tokenizer import TOKENIZER_FILE
 
     path = source / TOKENIZER_FILE
     if not path.is_file():
+        (place / TOKENIZER_FILE).unlink(missing_ok=True)
         return f"tokenizer: IN has no '{TOKENIZER_FILE}', which the commands for texts need"
     with write_atomically(place / TOKENIZER_FILE) as temporary:
         temporary.write_bytes(path.read_bytes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from fffcpu.cli.runs import (
     tell,
     work_folder,
 )
-from fffcpu.cli.table import Commands, add_command, format_number, format_table
+from fffcpu.cli.table import Commands, add_command, check_folder, format_number, format_table
 from fffcpu.errors import ArgumentError, require_extra
 from fffcpu.pretraining import PretrainSettings, pretrain
 from fffcpu.training.trainer import HISTORY, read_history
@@ -120,24 +121,29 @@ def run(options: argparse.Namespace) -> None:
     require_extra("tokenizers", "text")
     from fffcpu.plots import check_plot_path, plot_history
     from fffcpu.text import build_corpus
+    from fffcpu.text.corpus import CORPUS_FILE, check_validation
 
     names = {field.name for field in dataclasses.fields(PretrainSettings)} - {"seconds"}
-    seconds = None if options.hours is None else 3600.0 * options.hours
+    seconds = None if options.hours is None else 3600.0 * _hours(options.hours)
     settings = PretrainSettings(**{name: getattr(options, name) for name in names}, seconds=seconds)
     settings.config(options.vocabulary, 0)  # so that what is wrong is told before any work
+    check_validation(options.validation)
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)
     if options.plot is not None:
         check_plot_path(options.plot)
     out, folder = check_folder(options.out), work_folder(options.out)
-    check_unfinished(folder, options.resume)
+    check_unfinished(folder, options.out, options.resume)
     folder.mkdir(exist_ok=True)
+    place = folder / "corpus"
+    if not options.resume and (place / CORPUS_FILE).exists():
+        shutil.rmtree(place)  # of a run that never came to train, perhaps of other text
     tokenizer = _tokenizer(options, folder)
     with reading("tokenising") as progress:
         corpus = build_corpus(
             options.text,
             tokenizer,
-            folder / "corpus",
+            place,
             validation=options.validation,
             field=options.field,
             progress=progress,
@@ -151,7 +157,7 @@ def run(options: argparse.Namespace) -> None:
     done.model.save_pretrained(out)
     tokenizer.save(out)
     remove_checkpoints(folder)
-    shutil.rmtree(folder / "corpus")
+    shutil.rmtree(place)
     if options.plot is not None:
         plot_history(read_history(folder), options.plot, f"Pretraining of {out.name}")
     outcome = done.outcome
@@ -167,16 +173,11 @@ def run(options: argparse.Namespace) -> None:
     print(json.dumps(report, indent=2) if options.json else f"{done.model!r}\n{_format(report)}")
 
 
-def check_folder(out: str) -> Path:
-    """Return a folder to write to, if it can be made, or holds nothing but a model."""
-    path = Path(out)
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"'{out}' must be a folder, or not exist yet, got a file")
-    if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists():
-        raise ArgumentError(f"argument '--out' must be a new folder or one of a model, got '{out}'")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"folder '{path.parent}' does not exist")
-    return path
+def _hours(hours: float) -> float:
+    """Return the budget in hours, or raise."""
+    if not 0.0 < hours < math.inf:
+        raise ArgumentError(f"argument '--hours' must be above 0, got {hours}")
+    return hours
 
 
 def _tokenizer(options: argparse.Namespace, folder: Path) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fffcpu.errors import CheckpointError
+from fffcpu.errors import ArgumentError, CheckpointError
 from fffcpu.training.trainer import Interrupted, checkpoints
 
 __all__ = [
@@ -35,17 +35,31 @@ def add_number(group: Any, defaults: Any, name: str, kind: type, text: str) -> N
 
 
 def work_folder(out: str) -> Path:
-    """Return where the state and the history of a training go."""
-    return Path(f"{out}.training")
+    """Return where the state and the history of a training go: beside what it is to make."""
+    path = Path(out)
+    if path.name in ("", ".."):
+        raise ArgumentError(f"argument '--out' must end with a name, got '{out}'")
+    return path.with_name(f"{path.name}.training")
 
 
-def check_unfinished(folder: Path, resume: bool) -> None:
-    """Raise if a new run would take the place of one that is not finished."""
-    if checkpoints(folder) and not resume:
+def check_unfinished(folder: Path, out: str, resume: bool) -> None:
+    """Raise if a new run would replace one that is not finished, or ``--resume`` one that is."""
+    unfinished = bool(checkpoints(folder))
+    if resume and not unfinished and _is_made(Path(out)):
+        raise CheckpointError(
+            f"argument '--resume' must be left out to train anew: '{out}' is finished, and folder "
+            f"'{folder}' holds nothing to go on with"
+        )
+    if unfinished and not resume:
         raise CheckpointError(
             f"folder '{folder}' holds a training that is not finished; --resume goes on with it, "
             "and without the folder a new one begins"
         )
+
+
+def _is_made(out: Path) -> bool:
+    """Whether there is a file, or a folder with something in it."""
+    return any(out.iterdir()) if out.is_dir() else out.exists()
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from fffcpu.timing import Timing
 __all__ = [
     "Commands",
     "add_command",
+    "check_folder",
     "check_output",
     "format_number",
     "format_rates",
@@ -51,6 +52,25 @@ def check_output(out: str | None, *inputs: str | None) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     if Path(out).is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), out)
+
+
+def check_folder(out: str, *inputs: str, name: str = "--out") -> Path:
+    """Return a folder to write a model to, if it can be made, or holds nothing but another model.
+
+    Raises if it is an input, as `check_output` does; ``name`` is the argument's.
+    """
+    path = Path(out)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"'{out}' must be a folder, or not exist yet, got a file")
+    if path.is_dir() and any(os.path.samefile(folder, path) for folder in inputs):
+        raise ArgumentError(f"argument '{name}' must not be one of the inputs, got '{out}'")
+    if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists():
+        raise ArgumentError(
+            f"argument '{name}' must be a new folder or one of a model, got '{out}'"
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"folder '{path.parent}' does not exist")
+    return path
 
 
 def format_number(value: float) -> str:

@@ -205,7 +205,7 @@ def run(options: argparse.Namespace) -> None:
     _check_targets(options)
     check_output(*(options.out, options.data, options.target, options.test, options.test_target))
     folder = work_folder(options.out)
-    check_unfinished(folder, options.resume)
+    check_unfinished(folder, options.out, options.resume)
     with reading(options.data) as progress:
         table = read_table(options.data, options.target, options.task, progress=progress)
     test = _read_test(options, table)

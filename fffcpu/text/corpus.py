@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -34,7 +35,7 @@ from fffcpu.text.tokenizer import TOKENIZER_FILE, Tokenizer
 __all__ = ["Corpus", "build_corpus"]
 
 CORPUS_FILE = "corpus.json"
-CORPUS_VERSION = 1
+CORPUS_VERSION = 2
 PARTS = ("training", "validation")
 
 BATCH_CHARACTERS = 1 << 20
@@ -136,7 +137,8 @@ def build_corpus(
     tokenizer : Tokenizer
         What to do it with.
     folder : path
-        Made if missing. If it holds the same corpus already, that is opened.
+        Made if missing. If it holds the same corpus already, of files with the same names, sizes
+        and times of change, that is opened.
     validation : float
         Which share of the documents is held out, from 0 to below 1, chosen at random.
     field : str
@@ -167,13 +169,13 @@ def build_corpus(
     few seconds; after ``kill -9`` the same call goes on from there and comes to the same bytes.
     """
     place = Path(os.fsdecode(folder))
-    if check_number("validation", validation, 0.0, 1.0) == 1:
-        raise ArgumentError("argument 'validation' must be below 1, got 1")
+    check_validation(validation)
     check_integer("seed", seed, 0)
     files = find_files(paths)
+    found = [(file, os.stat(file)) for file in files]
     identity = {
         "version": CORPUS_VERSION,
-        "files": [[file, os.path.getsize(file)] for file in files],
+        "files": [[file, status.st_size, status.st_mtime_ns] for file, status in found],
         "tokenizer": tokenizer.fingerprint,
         "held_out": validation,
         "field": field,
@@ -182,7 +184,7 @@ def build_corpus(
     place.mkdir(parents=True, exist_ok=True)
     notes = _start(place, identity, tokenizer)
     if not notes["complete"]:
-        sizes = [os.path.getsize(file) for file in files]
+        sizes = [status.st_size for _, status in found]
         with _Writer(place, notes) as writer:
             pieces = read_documents(files, field, start=tuple(notes["next"]))
             for batch in _batches(pieces):
@@ -193,6 +195,12 @@ def build_corpus(
         if progress:
             progress(sum(sizes), sum(sizes))
     return Corpus.open(place)
+
+
+def check_validation(validation: float) -> None:
+    """Raise unless a share of documents may be held out."""
+    if check_number("validation", validation, 0.0, 1.0) == 1:
+        raise ArgumentError("argument 'validation' must be below 1, got 1")
 
 
 def _start(place: Path, identity: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
@@ -250,8 +258,7 @@ class _Writer:
         rows = tokenizer.encode([piece.text for piece in batch], markers=False)
         tokens: dict[str, list[int]] = {part: [] for part in PARTS}
         for piece, row in zip(batch, rows, strict=True):
-            document = self._notes["documents"]
-            held_out = np.random.default_rng((seed, document)).random() < validation
+            held_out = _chance(seed, self._notes["documents"]) < validation
             into = tokens[PARTS[held_out]]
             if row and not self._inside:
                 into.append(tokenizer.start_id)
@@ -282,6 +289,11 @@ class _Writer:
             os.fsync(file.fileno())
         _write_notes(self._place, self._notes)
         self._noted_at = time.monotonic()
+
+
+def _chance(seed: int, document: int) -> float:
+    """Return a number from 0 to below 1, as good as random and always the same of a document."""
+    return zlib.crc32(f"{seed} {document}".encode()) / (1 << 32)
 
 
 def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
@@ -317,7 +329,18 @@ def _read_notes(place: Path) -> dict[str, Any]:
     notes = parse_json(path.read_text(encoding="utf-8"), f"file '{path}'")
     if not isinstance(notes, dict) or notes.get("version") != CORPUS_VERSION:
         raise CheckpointError(f"file '{path}' is no corpus of this version of fffcpu")
+    if not _are_whole(notes):
+        raise CheckpointError(f"file '{path}' is damaged: it must say how far the corpus has come")
     return notes
+
+
+def _are_whole(notes: dict[str, Any]) -> bool:
+    """Whether notes have what tells where a building goes on, of the kinds it should be."""
+    following = notes.get("next")
+    if notes.get("dtype") not in ("uint16", "uint32") or not isinstance(following, list):
+        return False
+    counts = [notes.get(name) for name in (*PARTS, "documents")]
+    return len(following) == 2 and all(type(n) is int and n >= 0 for n in counts + following)
 
 
 def _write_notes(place: Path, notes: dict[str, Any]) -> None:

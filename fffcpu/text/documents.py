@@ -25,6 +25,9 @@ __all__ = ["Piece", "find_files", "read_documents", "read_texts"]
 KINDS = (".txt", ".jsonl")
 """Endings of files of text; each may be followed by ``.gz``."""
 
+OWN = "*.training/history.jsonl"
+"""What a training of ours leaves beside its model: JSON lines, but no text."""
+
 PIECE = 1 << 16
 """About how many characters of a document come at a time."""
 
@@ -45,6 +48,8 @@ class Piece(NamedTuple):
 def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     """Return the files of text among paths and in folders, those of a folder sorted by name.
 
+    The histories of trainings that lie in a folder are left out.
+
     Raises
     ------
     DataError
@@ -61,7 +66,8 @@ def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
                 raise DataError(f"{locate(str(place))}: must end with {_endings()}")
             files.append(str(place))
             continue
-        found = sorted(str(file) for file in place.rglob("*") if file.is_file() and _is_text(file))
+        inside = (file for file in place.rglob("*") if file.is_file() and not file.match(OWN))
+        found = sorted(str(file) for file in inside if _is_text(file))
         if not found:
             raise DataError(f"folder '{place}' must hold files ending with {_endings()}, got none")
         files.extend(found)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.data.files import locate, open_file
-from fffcpu.errors import ArgumentError, DataError, describe
+from fffcpu.errors import DataError, describe
 from fffcpu.text.rows import csv_rows, json_rows
 
 __all__ = ["LabelledTexts", "read_labelled"]
@@ -54,16 +54,14 @@ def read_labelled(
     Raises
     ------
     DataError
-        If the file is not as it should be, such as a label that is empty or a fraction where names
-        of classes are wanted; the message names the line.
-    ArgumentError
-        If it is of another kind.
+        If the file is of another kind or not as it should be, such as a label that is empty or a
+        fraction where names of classes are wanted; the message names the line.
     OSError
         If it cannot be read.
     """
     name = Path(path).name.lower().removesuffix(".gz")
     if not name.endswith(_KINDS):
-        raise ArgumentError(f"argument 'path' must end in .csv or .jsonl (or .gz), got '{path}'")
+        raise DataError(f"{locate(path)}: must end with .csv or .jsonl, or these with .gz")
     texts: list[str] = []
     labels: list[Any] = []
     with open_file(path) as opened:
