@@ -70,7 +70,8 @@ def add(commands: Commands) -> argparse.ArgumentParser:
         "--pooler",
         choices=POOLERS,
         default=DEFAULTS.pooler,
-        help=f"how one vector is made of a text ({DEFAULTS.pooler})",
+        help=f"how one vector is made of a text ({DEFAULTS.pooler}); the others take padding for text "
+        "while training, as published",
     )
     numbers: tuple[tuple[str, type, str], ...] = (
         ("epochs", int, "passes over the texts"),
