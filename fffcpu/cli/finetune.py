@@ -70,8 +70,8 @@ def add(commands: Commands) -> argparse.ArgumentParser:
         "--pooler",
         choices=POOLERS,
         default=DEFAULTS.pooler,
-        help=f"how one vector is made of a text ({DEFAULTS.pooler}); the others take padding for text "
-        "while training, as published",
+        help=f"how one vector is made of a text ({DEFAULTS.pooler}); in training, the others take "
+        "padding for text, as published",
     )
     numbers: tuple[tuple[str, type, str], ...] = (
         ("epochs", int, "passes over the texts"),
