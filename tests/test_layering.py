@@ -18,6 +18,7 @@ import pytest
 
 ORDER = (
     "blas_threads",
+    "freed_memory",
     "errors",
     "tree",
     "config",

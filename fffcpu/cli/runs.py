@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fffcpu.errors import ArgumentError, CheckpointError
+from fffcpu.freed_memory import keep_freed_memory
 from fffcpu.training.trainer import Interrupted, checkpoints
 
 __all__ = [
@@ -65,6 +66,7 @@ def _is_made(out: Path) -> bool:
 @contextlib.contextmanager
 def running(folder: Path, resume: bool) -> Iterator[None]:
     """Say where a training begins, and if it is interrupted, how it goes on."""
+    keep_freed_memory()
     if resume:
         found = checkpoints(folder)
         tell(f"goes on from {found[0].name}" if found else "nothing to resume: begins anew")
