@@ -20,6 +20,7 @@ from fffcpu.config import (
     DenseFeedForwardConfig,
     FastFeedForwardConfig,
     LeafFeedForwardConfig,
+    check_flag,
     check_integer,
     check_number,
 )
@@ -138,6 +139,8 @@ class FitSettings:
         Whether that weight is the same throughout, or rises from 0 to it.
     region_leak, dropout : float
         Leaf layer: see `LeafFeedForward.forward`.
+    straight_through : bool
+        Node layer: whether routes learn as well; see `FastFeedForward.backward`.
     gradients : {"auto", "dense", "rows"}
         Node layer: whether gradients hold all nodes, or only those that the batch visited. Auto
         takes rows where a batch can visit less than half of the nodes.
@@ -178,6 +181,7 @@ class FitSettings:
     hardening_schedule: str = "constant"
     region_leak: float = 0.0
     dropout: float = 0.0
+    straight_through: bool = True
     gradients: str = "auto"
     validation: float = 0.1
     patience: int | None = None
@@ -226,6 +230,7 @@ class FitSettings:
         if self.patience is not None:
             check_integer("patience", self.patience, 1)
         check_integer("seed", self.seed, 0)
+        check_flag("straight_through", self.straight_through)
         if self.local_batch_size is not None:
             check_integer("local_batch_size", self.local_batch_size, 1)
         if not check_number("validation", self.validation, 0.0) < 1.0:
@@ -526,8 +531,12 @@ def backward_options(
         return lambda moment: {
             "hardening": settings.hardening_weight * (moment.fraction if linear else 1.0)
         }
-    if settings.layer == "node" and _takes_rows(settings, layer):
-        return lambda moment: {"row_sparse": True}
+    if settings.layer == "node":
+        options = {
+            "row_sparse": _takes_rows(settings, layer),
+            "straight_through": settings.straight_through,
+        }
+        return lambda moment: options
     return None
 
 

@@ -96,6 +96,7 @@ class _Estimator(BaseEstimator):
         leaf_width: int = 8,
         hardening: float | None = None,
         region_leak: float = 0.0,
+        straight_through: bool = True,
         standardize: str = "columns",
         alpha: float = 0.3,
         batch_size: int | str = "auto",
@@ -114,6 +115,7 @@ class _Estimator(BaseEstimator):
         self.leaf_width = leaf_width
         self.hardening = hardening
         self.region_leak = region_leak
+        self.straight_through = straight_through
         self.standardize = standardize
         self.alpha = alpha
         self.batch_size = batch_size
@@ -259,6 +261,7 @@ class _Estimator(BaseEstimator):
             standardize=self.standardize,
             hardening=hardening,
             region_leak=self.region_leak,
+            straight_through=self.straight_through,
             patience=patience if self.early_stopping else None,
             seed=seed,
         )
@@ -429,6 +432,8 @@ class FFFClassifier(ClassifierMixin, _Estimator):
     region_leak : float
         Leaf layer: with which probability a gate's choice is turned round in training. 0.1 often
         helps on small data.
+    straight_through : bool
+        Node layer: whether routes learn as well, see `fffcpu.FastFeedForward.backward`.
     standardize : {"columns", "table", "none"}
         Whether each column is shifted and scaled by its own mean and deviation, or by the deviation
         of the whole table, or all is taken as it is. The scaling becomes part of the layer.
@@ -501,6 +506,7 @@ class FFFClassifier(ClassifierMixin, _Estimator):
         leaf_width: int = 8,
         hardening: float | None = None,
         region_leak: float = 0.0,
+        straight_through: bool = True,
         standardize: str = "columns",
         alpha: float = 0.3,
         batch_size: int | str = "auto",
@@ -521,6 +527,7 @@ class FFFClassifier(ClassifierMixin, _Estimator):
             leaf_width=leaf_width,
             hardening=hardening,
             region_leak=region_leak,
+            straight_through=straight_through,
             standardize=standardize,
             alpha=alpha,
             batch_size=batch_size,
@@ -769,6 +776,8 @@ class FFFRegressor(RegressorMixin, _Estimator):
     region_leak : float
         Leaf layer: with which probability a gate's choice is turned round in training. 0.1 often
         helps on small data.
+    straight_through : bool
+        Node layer: whether routes learn as well, see `fffcpu.FastFeedForward.backward`.
     standardize : {"columns", "table", "none"}
         Whether each column is shifted and scaled by its own mean and deviation, or by the deviation
         of the whole table, or all is taken as it is. The scaling becomes part of the layer.

@@ -96,7 +96,9 @@ class Rehearsal(NamedTuple):
         if self.training:
             y, cache = layer.forward(x)
             yield "forward"
-            layer.backward(y, cache)
+            # With the routes' gradients too: all that a layer's backward may call.
+            options = {"straight_through": True} if isinstance(layer, FastFeedForward) else {}
+            layer.backward(y, cache, **options)
             yield "backward"
 
     def _model_calls(self) -> Iterator[str]:

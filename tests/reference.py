@@ -92,6 +92,33 @@ def path_gradients(x, weights_in, bias_in, weights_out, dy, activation="gelu"):
     return np.einsum("btn,tni->bi", d_logits, weights_in), grads
 
 
+def choices(x, weights_in, bias_in, weights_out, dy, activation="gelu"):
+    """What going right instead of left is worth at each visited node (B, T, L), and margins (B,).
+
+    The value of a node is what a row gets that starts there; every node of every tree is looked at.
+    """
+    result = path(x, weights_in, bias_in, weights_out, activation)
+    weights_out, dy = np.asarray(weights_out, np.float64), np.asarray(dy, np.float64)
+    value = activate(result.logits, activation) * np.einsum("bo,tno->btn", dy, weights_out)
+    worth = np.zeros_like(value)
+    for node in reversed(range(value.shape[2] // 2)):
+        left, right = value[..., 2 * node + 1], value[..., 2 * node + 2]
+        worth[..., node] = right - left
+        value[..., node] += np.where(result.logits[..., node] > 0, right, left)
+    inner = np.abs(result.logits[..., : value.shape[2] // 2])
+    margin = inner.min(axis=(1, 2), initial=np.inf)
+    return np.take_along_axis(worth, result.nodes, axis=2), margin
+
+
+def logit_gradients(x, weights_in, nodes, d_logits):
+    """Gradients that given gradients of the visited logits (B, T, L) alone lead to."""
+    x, weights_in = np.asarray(x, np.float64), np.asarray(weights_in, np.float64)
+    dense = np.zeros((len(x), *weights_in.shape[:2]))
+    np.put_along_axis(dense, nodes.astype(np.intp), d_logits, axis=2)
+    grads = {"weights_in": np.einsum("btn,bi->tni", dense, x), "bias_in": dense.sum(axis=0)}
+    return np.einsum("btn,tni->bi", dense, weights_in), grads
+
+
 class Leaf(NamedTuple):
     """What the dense computation of a LeafFeedForward layer gives."""
 

@@ -143,7 +143,7 @@ def test_module_that_lacks_functions_is_an_error_that_names_them(tmp_path, monke
     source = "from fffcpu.kernels.vectorized import leaf_infer, path_logits, path_forward\n"
     (tmp_path / "fffcpu_half.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
-    message = "that has path_infer, path_backward, leaf_route, got 'fffcpu_half'"
+    message = "that has path_infer, path_choices, path_backward, leaf_route, got 'fffcpu_half'"
     with pytest.raises(ArgumentError, match=message):
         kernels.load_backend("fffcpu_half")
 

@@ -179,8 +179,12 @@ def path_results(backend, p, place=np.array):
     backend.path_logits(alone_logits, alone_nodes, x, weights_in, bias_in)
     backend.path_infer(alone, x, weights_in, bias_in, weights_out, p.code)
     backend.path_forward(y, logits, nodes, x, weights_in, bias_in, weights_out, p.code)
-    backend.path_backward(dx, *grads, dy, x, logits, nodes, places, weights_in, weights_out, p.code)
-    return [alone_logits, alone_nodes, alone, y, logits, nodes, dx, *grads]
+    d_choices = place(np.full(shape, 7, p.x.dtype))
+    weights = (weights_in, bias_in, weights_out)
+    backend.path_choices(d_choices, dy, x, logits, nodes, *weights, p.code)
+    paths = (dy, x, logits, nodes, d_choices)
+    backend.path_backward(dx, *grads, *paths, places, weights_in, weights_out, p.code)
+    return [alone_logits, alone_nodes, alone, y, logits, nodes, d_choices, dx, *grads]
 
 
 def leaf_results(backend, p, place=np.array):

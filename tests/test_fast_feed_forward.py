@@ -287,11 +287,40 @@ def test_row_sparse_gradients_are_the_rows_of_dense_ones(rows, trees, depth, bia
         assert grad.values.dtype == dtype
 
 
-def test_row_sparse_must_be_a_flag():
+@pytest.mark.parametrize("flag", ["row_sparse", "straight_through"])
+def test_flags_must_be_flags(flag):
     layer = FastFeedForward(5, 3, 2, rng=0)
     y, cache = layer.forward(np.zeros((2, 5)))
-    with pytest.raises(ArgumentTypeError, match="'row_sparse'"):
-        layer.backward(y, cache, row_sparse="yes")
+    with pytest.raises(ArgumentTypeError, match=f"'{flag}'"):
+        layer.backward(y, cache, **{flag: "yes"})
+
+
+@given(problem=path_problems(dtypes=(np.float64,)), row_sparse=st.booleans())
+def test_straight_through_is_the_gradient_of_smooth_choices(problem, row_sparse, through):
+    """To first order in its logits, as if the subtrees were mixed by the normal distribution."""
+    layer = layer_of(problem)
+    worth, margin = reference.choices(
+        problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.dy,
+        problem.activation,
+    )  # fmt: skip
+    assume(problem.kind == "integer" or (margin > 1e-9).all())
+    with through():
+        _, cache = layer.forward(problem.x)
+        constant_dx, constant = layer.backward(problem.dy, cache)
+        dx, grads = layer.backward(problem.dy, cache, row_sparse, straight_through=True)
+    if row_sparse:
+        grads = {name: grad.dense() for name, grad in grads.items()}
+    d_logits = worth * np.exp(-(cache.logits**2) / 2) / math.sqrt(2 * math.pi)
+    added_dx, added = reference.logit_gradients(
+        problem.x, problem.weights_in, cache.nodes, d_logits
+    )
+    largest = 1e-12 * (1 + np.abs(constant_dx).max(initial=0) + np.abs(added_dx).max(initial=0))
+    np.testing.assert_allclose(dx, constant_dx + added_dx, rtol=1e-9, atol=1e3 * largest)
+    for name, grad in grads.items():
+        expected = constant[name] + added.get(name, 0.0)
+        size = 1 + np.abs(expected).max(initial=0)
+        np.testing.assert_allclose(grad, expected, rtol=1e-9, atol=1e-9 * size)
+    np.testing.assert_array_equal(grads["weights_out"], constant["weights_out"])
 
 
 def test_row_sparse_gradients_take_memory_for_visited_nodes_alone():

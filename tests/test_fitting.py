@@ -66,33 +66,38 @@ def test_every_optimizer_brings_the_loss_down(optimizer, tmp_path):
 @pytest.mark.parametrize("gradients", ["dense", "rows"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_gradients_of_rows_or_of_all_nodes(gradients, optimizer, monkeypatch):
+    asked = asked_of_backward(monkeypatch)
+    settings = FitSettings(**QUICK, gradients=gradients, optimizer=optimizer)
+    assert np.isfinite(fit(few(DIGITS), settings).validation["loss"])
+    assert {options["row_sparse"] for options in asked} == {gradients == "rows"}
+
+
+def asked_of_backward(monkeypatch):
+    """Return a list of the options with which FastFeedForward.backward is called from here on."""
     asked = []
     backward = FastFeedForward.backward
 
-    def watch(layer, dy, cache, row_sparse=False):
-        asked.append(row_sparse)
-        return backward(layer, dy, cache, row_sparse=row_sparse)
+    def watch(layer, dy, cache, **options):
+        asked.append(options)
+        return backward(layer, dy, cache, **options)
 
     monkeypatch.setattr(FastFeedForward, "backward", watch)
-    settings = FitSettings(**QUICK, gradients=gradients, optimizer=optimizer)
-    assert np.isfinite(fit(few(DIGITS), settings).validation["loss"])
-    assert set(asked) == {gradients == "rows"}
+    return asked
 
 
 def test_rows_are_taken_where_a_batch_visits_few_nodes(monkeypatch):
-    asked = []
-    backward = FastFeedForward.backward
-    monkeypatch.setattr(
-        FastFeedForward,
-        "backward",
-        lambda layer, dy, cache, row_sparse=False: (
-            asked.append(row_sparse) or backward(layer, dy, cache, row_sparse=row_sparse)
-        ),
-    )
+    asked = asked_of_backward(monkeypatch)
     fit(few(DIGITS), FitSettings(depth=3, epochs=1))
     fit(few(DIGITS, 40), FitSettings(depth=9, epochs=1, batch_size=4))
-    assert asked[0] is False
-    assert asked[-1] is True
+    assert asked[0]["row_sparse"] is False
+    assert asked[-1]["row_sparse"] is True
+
+
+@pytest.mark.parametrize("straight_through", [True, False])
+def test_routes_learn_unless_they_are_not_to(monkeypatch, straight_through):
+    asked = asked_of_backward(monkeypatch)
+    fit(few(DIGITS, 40), FitSettings(epochs=1, straight_through=straight_through))
+    assert {options["straight_through"] for options in asked} == {straight_through}
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,7 @@ def test_the_input_gradient_is_the_same_past_the_caches(monkeypatch, trees, widt
             x,
             cache.logits,
             cache.nodes,
+            np.empty((*cache.nodes.shape[:2], 0), np.float32),
             np.arange(rows),
             weights_in,
             weights_out,

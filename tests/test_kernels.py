@@ -79,7 +79,20 @@ def run_forward(backend, p):
     return y, logits, nodes
 
 
-def run_backward(backend, p, logits, nodes):
+def no_routes(logits):
+    """Of routes held constant."""
+    return np.zeros((*logits.shape[:2], 0), logits.dtype)
+
+
+def run_choices(backend, p, logits, nodes):
+    d_choices = np.full_like(logits, 7)
+    weights = (p.weights_in, p.bias_in, p.weights_out)
+    backend.path_choices(d_choices, p.dy, p.x, logits, nodes, *weights, p.code)
+    return d_choices
+
+
+def run_backward(backend, p, logits, nodes, d_logits=None):
+    d_logits = no_routes(logits) if d_logits is None else d_logits
     dx = np.full_like(p.x, 7)
     grads = {
         "weights_in": np.zeros_like(p.weights_in),
@@ -89,9 +102,8 @@ def run_backward(backend, p, logits, nodes):
     trees, count, _ = p.weights_in.shape
     rows = [grad.reshape(trees * count, *grad.shape[2:]) for grad in grads.values()]
     places = np.arange(trees * count)
-    backend.path_backward(
-        dx, *rows, p.dy, p.x, logits, nodes, places, p.weights_in, p.weights_out, p.code
-    )
+    paths = (p.dy, p.x, logits, nodes, d_logits)
+    backend.path_backward(dx, *rows, *paths, places, p.weights_in, p.weights_out, p.code)
     return dx, grads
 
 
@@ -103,9 +115,8 @@ def run_backward_rows(backend, p, logits, nodes, places, rows):
         np.zeros(rows, p.x.dtype),
         np.zeros((rows, p.dy.shape[1]), p.x.dtype),
     ]
-    backend.path_backward(
-        dx, *grads, p.dy, p.x, logits, nodes, places, p.weights_in, p.weights_out, p.code
-    )
+    paths = (p.dy, p.x, logits, nodes, no_routes(logits))
+    backend.path_backward(dx, *grads, *paths, places, p.weights_in, p.weights_out, p.code)
     return dx, grads
 
 
@@ -206,6 +217,47 @@ def check_gradients(backend, problem, drop=False):
     }
     for name, expected_grad in expected_grads.items():
         close(grads[name], expected_grad, magnitudes[name], terms)
+
+
+@given(problem=path_problems())
+def test_choices_are_worth_what_the_oracle_says(backend, problem):
+    expected, margin = reference.choices(
+        problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.dy,
+        problem.activation,
+    )  # fmt: skip
+    error = logit_error(problem, problem.weights_in, problem.bias_in)
+    sure = margin > error if error else np.ones(len(problem.x), bool)
+    _, logits, nodes = run_forward(backend, problem)
+    d_choices = run_choices(backend, problem, logits, nodes)
+    logit = problem.x.shape[1] * largest(problem.x, problem.weights_in)
+    logit += largest(problem.bias_in)
+    levels = nodes.shape[2]
+    magnitude = 2 * levels * problem.dy.shape[1] * logit
+    magnitude *= largest(problem.dy, problem.weights_out)
+    terms = chain(problem) + problem.dy.shape[1]
+    close(d_choices[sure], expected[sure], magnitude, terms)
+    assert not d_choices[:, :, -1].any()
+
+
+@given(problem=path_problems(kinds=("normal",)), seed=st.integers(0, 99))
+def test_what_is_known_of_routes_adds_to_the_gradients_of_logits(backend, problem, seed):
+    """Backward is linear in it: by itself it is the backward of identities, with no y."""
+    _, logits, nodes = run_forward(backend, problem)
+    d_logits = numbers(np.random.default_rng(seed), logits.shape, "normal", logits.dtype)
+    dx, grads = run_backward(backend, problem, logits, nodes, d_logits)
+    without_dx, without = run_backward(backend, problem, logits, nodes)
+    expected_dx, expected = reference.logit_gradients(
+        problem.x, problem.weights_in, nodes, d_logits
+    )
+    rows, visits = len(problem.x), nodes.size // max(1, len(problem.x))
+    d_logit = 1.13 * problem.dy.shape[1] * largest(problem.dy, problem.weights_out)
+    d_logit += largest(d_logits)
+    terms = visits + rows + problem.dy.shape[1]
+    close(dx - without_dx, expected_dx, 2 * visits * d_logit * largest(problem.weights_in), terms)
+    for name, magnitude in {"weights_in": largest(problem.x), "bias_in": 1.0}.items():
+        difference = grads[name] - without[name]
+        close(difference, expected[name], 2 * rows * d_logit * magnitude, terms)
+    np.testing.assert_array_equal(grads["weights_out"], without["weights_out"])
 
 
 @given(problem=path_problems())
@@ -315,14 +367,17 @@ def test_gradients_of_many_rows_and_wide_layers_agree_with_the_oracle(
 @given(problem=path_problems(max_rows=12), leaf=leaf_problems(max_rows=12))
 def test_the_plain_backend_does_not_depend_on_its_blocks(problem, leaf):
     whole = [run_infer(vectorized, problem), *run_leaf(vectorized, leaf)]
-    gradients = run_backward(vectorized, problem, *run_logits(vectorized, problem))
+    paths = run_logits(vectorized, problem)
+    gradients = run_backward(vectorized, problem, *paths)
+    choices = run_choices(vectorized, problem, *paths)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vectorized, "BLOCK_ELEMENTS", 100)
         parts = [run_infer(vectorized, problem), *run_leaf(vectorized, leaf)]
         again = run_backward(vectorized, problem, *run_logits(vectorized, problem))
+        choices_again = run_choices(vectorized, problem, *paths)
     for one, other in zip(
-        [*whole, gradients[0], *gradients[1].values()],
-        [*parts, again[0], *again[1].values()],
+        [*whole, choices, gradients[0], *gradients[1].values()],
+        [*parts, choices_again, again[0], *again[1].values()],
         strict=True,
     ):
         np.testing.assert_array_equal(one, other)
@@ -402,6 +457,7 @@ def test_inputs_may_be_read_only_and_stay_as_they_are(backend, path, leaf):
     before = [array.copy() for array in inputs]
     path.x.flags.writeable = path.dy.flags.writeable = leaf.x.flags.writeable = False
     _, logits, nodes = run_forward(backend, path)
+    run_choices(backend, path, logits, nodes)
     run_backward(backend, path, logits, nodes)
     run_infer(backend, path)
     run_leaf(backend, leaf)

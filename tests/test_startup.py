@@ -27,7 +27,7 @@ from fffcpu.models import (
 INFERENCE = {"_path_infer", "_path_logits", "_leaf_infer", "_leaf_route"}
 INFERENCE |= {"_paths", "_leaves"}  # of the grouped kernels
 INFERENCE |= {"_layer_norm", "_attention"}  # of an encoder's rows
-TRAINING = {"_path_forward", "_path_deltas", "_path_gradients"}
+TRAINING = {"_path_forward", "_path_choices", "_path_deltas", "_path_gradients"}
 TRAINING |= {"_layer_norm_backward", "_attention_backward", "_cross_entropy", "_add_rows"}
 
 

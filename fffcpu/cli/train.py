@@ -177,6 +177,12 @@ def _add_training(group: Any) -> None:
         group, DEFAULTS, "dropout", float, "leaf layer: share of activations that are dropped"
     )
     group.add_argument(
+        "--straight-through",
+        action=argparse.BooleanOptionalAction,
+        default=DEFAULTS.straight_through,
+        help="node layer: whether routes learn as well (they do)",
+    )
+    group.add_argument(
         "--gradients",
         choices=("auto", "dense", "rows"),
         default=DEFAULTS.gradients,

@@ -54,6 +54,7 @@ FUNCTIONS = (
     "path_logits",
     "path_infer",
     "path_forward",
+    "path_choices",
     "path_backward",
     "leaf_route",
     "leaf_infer",

@@ -44,6 +44,7 @@ __all__ = [
     "leaf_infer",
     "leaf_route",
     "path_backward",
+    "path_choices",
     "path_forward",
     "path_infer",
     "path_logits",
@@ -239,6 +240,45 @@ def _path_forward(
 
 
 @cuda.jit
+def _path_choices(
+    d_choices: Any,
+    dy: Any,
+    x: Any,
+    logits: Any,
+    nodes: Any,
+    weights_in: Any,
+    bias_in: Any,
+    weights_out: Any,
+    activation: int,
+) -> None:
+    """Go up each path, and down again from each child that was left aside."""
+    partial = cuda.shared.array(MOST_THREADS, x.dtype)
+    _, trees, levels = logits.shape
+    count = weights_in.shape[0] // trees
+    biased = bias_in.shape[1] > 0
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        for tree in range(trees):
+            taken = x.dtype.type(0)
+            for level in range(levels - 1, -1, -1):
+                own, first = logits[row, tree, level], nodes[row, tree, level]
+                right = own > 0
+                node = 2 * first + (1 if right else 2)
+                other = x.dtype.type(0)
+                for _ in range(level + 1, levels):
+                    place = tree * count + node
+                    logit = _dot(partial, weights_in, place, x, row)
+                    if biased:
+                        logit += bias_in[tree, node]
+                    share = _dot(partial, weights_out, place, dy, row)
+                    other += _activate(logit, activation) * share
+                    node = 2 * node + (2 if logit > 0 else 1)
+                if cuda.threadIdx.x == 0:
+                    d_choices[row, tree, level] = taken - other if right else other - taken
+                share = _dot(partial, weights_out, tree * count + first, dy, row)
+                taken += _activate(own, activation) * share
+
+
+@cuda.jit
 def _path_deltas(
     dx: Any,
     delta: Any,
@@ -246,6 +286,7 @@ def _path_deltas(
     dy: Any,
     logits: Any,
     nodes: Any,
+    d_logits: Any,
     weights_in: Any,
     weights_out: Any,
     activation: int,
@@ -271,6 +312,8 @@ def _path_deltas(
                 tree, level = (first + k) // levels, (first + k) % levels
                 logit = logits[row, tree, level]
                 own[k] *= _activate_gradient(logit, activation)
+                if d_logits.shape[2]:
+                    own[k] += d_logits[row, tree, level]
                 delta[row, tree, level] = own[k]
                 active[row, tree, level] = _activate(logit, activation)
             cuda.syncthreads()
@@ -514,6 +557,28 @@ def path_forward(
         _path_forward[_blocks(rows), threads](*outputs, *inputs)
 
 
+def path_choices(
+    d_choices: Array,
+    dy: Array,
+    x: Array,
+    logits: Array,
+    nodes: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    activation: int,
+) -> None:
+    """What each choice is worth to FastFeedForward: the right subtree's output less the left's."""
+    rows = logits.shape[0]
+    if not rows:
+        return
+    threads = _threads(max(x.shape[1], dy.shape[1]))
+    weights = (_node_rows(weights_in), _on_device(bias_in), _node_rows(weights_out))
+    inputs = (*map(_on_device, (dy, x, logits, nodes)), *weights, activation)
+    with _outputs(d_choices) as outputs:
+        _path_choices[_blocks(rows), threads](*outputs, *inputs)
+
+
 def path_backward(
     dx: Array,
     d_weights_in: Array,
@@ -523,12 +588,13 @@ def path_backward(
     x: Array,
     logits: Array,
     nodes: Array,
+    d_logits: Array,
     places: Array,
     weights_in: Array,
     weights_out: Array,
     activation: int,
 ) -> None:
-    """Gradients of FastFeedForward, routes held constant, over visited nodes only."""
+    """Gradients of FastFeedForward over visited nodes, routes held constant but for d_logits."""
     rows, _, levels = logits.shape
     if not rows:
         return
@@ -543,6 +609,7 @@ def path_backward(
             dy,
             logits,
             nodes,
+            _on_device(d_logits),
             _node_rows(weights_in),
             _node_rows(weights_out),
             activation,

@@ -1,5 +1,8 @@
 """The sparse backward of FastFeedForward: gradients of the nodes that rows visited, and no others.
 
+What the choices at these nodes are worth is found on the way a row went and on those it did not go:
+for each of its nodes it descends once more, from the child that it left aside.
+
 Rows are sorted by the last node of their path, which sorts them by node at every level, and go
 through two steps; no two threads ever write the same memory.
 
@@ -23,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.kernels.elementwise import activate_run, backpropagate_run
+from fffcpu.kernels.elementwise import activate_run, backpropagate_run, finished_logit
 from fffcpu.kernels.jit import kernel, launch, part, writable
 from fffcpu.kernels.simd import (
     dot,
@@ -36,7 +39,7 @@ from fffcpu.kernels.simd import (
     weighted_sums,
 )
 
-__all__ = ["path_backward"]
+__all__ = ["path_backward", "path_choices"]
 
 Array = NDArray[Any]
 
@@ -104,6 +107,54 @@ def _active_gradients(
 
 
 @kernel
+def _path_choices(
+    d_choices: Array,
+    dy: Array,
+    x: Array,
+    logits: Array,
+    nodes: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    activation: int,
+    start: int,
+    stop: int,
+) -> None:
+    """`path_choices` of some rows; ``d_choices`` is also where activations wait."""
+    _, count, width_in = weights_in.shape
+    width_out = weights_out.shape[2]
+    _, trees, levels = logits.shape
+    aside = np.empty(levels, dy.dtype)
+    for row in range(start, stop):
+        for tree in range(trees):
+            at = (row * trees + tree) * levels
+            activate_run(d_choices, at, logits, at, levels, activation)
+            taken = dy.dtype.type(0)
+            for level in range(levels - 1, -1, -1):
+                first = int(nodes[row, tree, level])
+                right = logits[row, tree, level] > 0
+                node = 2 * first + (1 if right else 2)
+                left = levels - 1 - level
+                for k in range(left):
+                    place = tree * count + node
+                    product = dot(weights_in, place * width_in, x, row * width_in, width_in)
+                    aside[k] = finished_logit(product, bias_in, tree, node)
+                    node = 2 * node + (2 if aside[k] > 0 else 1)
+                activate_run(aside, 0, aside, 0, left, activation)
+                other = dy.dtype.type(0)
+                for k in range(left - 1, -1, -1):
+                    node = (node - 1) >> 1
+                    place = tree * count + node
+                    share = dot(weights_out, place * width_out, dy, row * width_out, width_out)
+                    other += aside[k] * share
+                place = tree * count + first
+                share = dot(weights_out, place * width_out, dy, row * width_out, width_out)
+                own = d_choices[row, tree, level] * share
+                d_choices[row, tree, level] = taken - other if right else other - taken
+                taken += own
+
+
+@kernel
 def _path_deltas(
     dx: Array,
     delta: Array,
@@ -111,6 +162,7 @@ def _path_deltas(
     dy: Array,
     logits: Array,
     nodes: Array,
+    d_logits: Array,
     weights_in: Array,
     weights_out: Array,
     activation: int,
@@ -153,6 +205,8 @@ def _path_deltas(
             at = (rows[i] * trees + tree) * levels
             backpropagate_run(d_active, first, logits, at, levels, activation)
             activate_run(own, 0, logits, at, levels, activation)
+            for level in range(d_logits.shape[2]):
+                d_active[first + level] += d_logits[rows[i], tree, level]
             for level in range(levels):
                 delta[tree, level, place] = d_active[first + level]
                 active[tree, level, place] = own[level]
@@ -279,6 +333,35 @@ def _path_gradients(
                 level += together
 
 
+def path_choices(
+    d_choices: Array,
+    dy: Array,
+    x: Array,
+    logits: Array,
+    nodes: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    activation: int,
+) -> None:
+    """What each choice is worth to FastFeedForward: the right subtree's output less the left's."""
+    rows, trees, levels = logits.shape
+    launch(
+        _path_choices,
+        rows,
+        trees * levels * (levels + 1) // 2 * (x.shape[1] + dy.shape[1]),
+        d_choices,
+        writable(dy),
+        writable(x),
+        logits,
+        nodes,
+        weights_in,
+        bias_in,
+        weights_out,
+        activation,
+    )
+
+
 def path_backward(
     dx: Array,
     d_weights_in: Array,
@@ -288,12 +371,13 @@ def path_backward(
     x: Array,
     logits: Array,
     nodes: Array,
+    d_logits: Array,
     places: Array,
     weights_in: Array,
     weights_out: Array,
     activation: int,
 ) -> None:
-    """Gradients of FastFeedForward, routes held constant, over visited nodes only."""
+    """Gradients of FastFeedForward over visited nodes, routes held constant but for d_logits."""
     rows, trees, levels = logits.shape
     x, dy = writable(x), writable(dy)
     order = np.argsort(nodes[:, :, -1].T, axis=1, kind="stable")
@@ -313,6 +397,7 @@ def path_backward(
             dy,
             logits,
             nodes,
+            d_logits,
             weights_in,
             weights_out,
             activation,

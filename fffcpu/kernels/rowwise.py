@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
-from fffcpu.kernels.gradients import path_backward
+from fffcpu.kernels.gradients import path_backward, path_choices
 from fffcpu.kernels.jit import kernel, launch, part, writable
 from fffcpu.kernels.simd import dot, prefetch_run, weighted_sum
 
@@ -31,6 +31,7 @@ __all__ = [
     "leaf_infer",
     "leaf_route",
     "path_backward",
+    "path_choices",
     "path_forward",
     "path_infer",
     "path_logits",

@@ -44,6 +44,7 @@ __all__ = [
     "leaf_infer",
     "leaf_route",
     "path_backward",
+    "path_choices",
     "path_forward",
     "path_infer",
     "path_logits",
@@ -226,6 +227,56 @@ def path_forward(
 
 
 @_quiet
+def path_choices(
+    d_choices: Array,
+    dy: Array,
+    x: Array,
+    logits: Array,
+    nodes: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    activation: int,
+) -> None:
+    """What each choice is worth to FastFeedForward: the right subtree's output less the left's.
+
+    Of the two, one is what the row got from there on, and the other what it would have got, had it
+    gone the other way at that one node.
+
+    Parameters
+    ----------
+    d_choices : array of shape (B, T, L), written
+        Products of ``dy`` with those differences; 0 at the last level, which decides nothing.
+    dy : array of shape (B, O)
+        Upstream gradient.
+    x : array of shape (B, I)
+    logits, nodes : arrays of shape (B, T, L)
+        From `path_forward`.
+    weights_in : array of shape (T, N, I)
+    bias_in : array of shape (T, N) or (T, 0)
+    weights_out : array of shape (T, N, O)
+    activation : int
+    """
+    _, trees, levels = nodes.shape
+    for rows in _blocks(len(x), max(x.shape[1], dy.shape[1])):
+        for tree in range(trees):
+            active = activate(logits[rows, tree], activation)
+            taken = np.zeros(len(active), x.dtype)
+            for level in reversed(range(levels)):
+                node, right = nodes[rows, tree, level], logits[rows, tree, level] > 0
+                other = np.zeros(len(active), x.dtype)
+                aside = 2 * node + 2 - right
+                for _ in range(level + 1, levels):
+                    products = _dot(weights_in[tree, aside], x[rows])
+                    logit = _finished(products, bias_in, (tree, aside))
+                    share = _dot(weights_out[tree, aside], dy[rows])
+                    other += activate(logit, activation) * share
+                    aside = 2 * aside + 1 + (logit > 0)
+                d_choices[rows, tree, level] = np.where(right, taken - other, other - taken)
+                taken += active[:, level] * _dot(weights_out[tree, node], dy[rows])
+
+
+@_quiet
 def path_backward(
     dx: Array,
     d_weights_in: Array,
@@ -235,12 +286,13 @@ def path_backward(
     x: Array,
     logits: Array,
     nodes: Array,
+    d_logits: Array,
     places: Array,
     weights_in: Array,
     weights_out: Array,
     activation: int,
 ) -> None:
-    """Gradients of FastFeedForward, routes held constant, over visited nodes only.
+    """Gradients of FastFeedForward over visited nodes, routes held constant but for d_logits.
 
     Parameters
     ----------
@@ -255,6 +307,8 @@ def path_backward(
     x : array of shape (B, I)
     logits, nodes : arrays of shape (B, T, L)
         From `path_forward`.
+    d_logits : array of shape (B, T, L), or (B, T, 0) for none
+        Added to the logits' gradients: what is known of the routes.
     places : int64 array of shape (T * N,)
         Row of the gradients for each node, ``places[t * N + n]``: one row belongs to one node. What
         it holds for nodes without a visit is not read.
@@ -272,6 +326,8 @@ def path_backward(
             for level in range(levels):
                 node = nodes[rows, tree, level]
                 delta = slope[:, tree, level] * _dot(weights_out[tree, node], dy[rows])
+                if d_logits.shape[2]:
+                    delta += d_logits[rows, tree, level]
                 dx[rows] += delta[:, np.newaxis] * weights_in[tree, node]
                 place = places[tree * count + node]
                 np.add.at(d_weights_in, place, delta[:, np.newaxis] * x[rows])

@@ -213,9 +213,13 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         return y.reshape(*leading, y.shape[1]), PathCache(rows, logits, nodes, leading)
 
     def backward(
-        self, dy: Any, cache: PathCache, row_sparse: bool = False
+        self,
+        dy: Any,
+        cache: PathCache,
+        row_sparse: bool = False,
+        straight_through: bool = False,
     ) -> tuple[Array, dict[str, Any]]:
-        """Return the gradients of a loss, with the routes held constant.
+        """Return the gradients of a loss.
 
         Parameters
         ----------
@@ -225,6 +229,10 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
             From `forward` on the rows in question.
         row_sparse : bool
             Whether to return no more of the gradients than the rows of visited nodes.
+        straight_through : bool
+            Whether routes have a gradient: each choice, which is ``s > 0``, passes it on as the
+            distribution function of the normal distribution at s would. Otherwise routes are held
+            constant, and no node learns where it had better send rows.
 
         Returns
         -------
@@ -242,8 +250,14 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         ``ds = da gelu'(s)``, ``d weights_out += a dy``, ``d weights_in += ds x``,
         ``d bias_in += ds`` and ``dx += ds weights_in`` (docs/mathematics.md derives them). The
         bits do not depend on the number of threads.
+
+        ``straight_through`` adds to ds at each visited node the normal density at s, times what
+        the right subtree would give the row less what the left one would, both on the hard routes
+        within (the straight-through estimator of arXiv 1308.3432). For that rows also descend from
+        the children they left aside: ``depth * (depth + 1) / 2`` more visits a tree.
         """
         check_flag("row_sparse", row_sparse)
+        check_flag("straight_through", straight_through)
         weights_in, _, weights_out = self._weights
         trees, count, width = weights_in.shape
         path = _path_shape(weights_in)
@@ -254,7 +268,11 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
             )
         upstream = self._upstream(dy, cache.leading)
         dx = empty_output(len(cache.x), width, self._dtype)
-        nodes = np.ascontiguousarray(cache.nodes)
+        arrays = (cache.x, cache.logits, cache.nodes)
+        x, logits, nodes = (np.ascontiguousarray(array) for array in arrays)
+        d_logits = np.empty((*logits.shape[:2], 0), self._dtype)
+        if straight_through:
+            d_logits = self._choice_gradients(upstream, x, logits, nodes)
         if row_sparse:
             visited = _visited(nodes, count)
             places = np.empty(trees * count, np.int64)
@@ -273,9 +291,10 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
             d_bias_in,
             d_weights_out,
             upstream,
-            np.ascontiguousarray(cache.x),
-            np.ascontiguousarray(cache.logits),
+            x,
+            logits,
             nodes,
+            d_logits,
             places,
             weights_in,
             weights_out,
@@ -288,6 +307,15 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
             else grads[name].reshape(param.shape)
             for name, param in self.params.items()
         }
+
+    def _choice_gradients(self, dy: Array, x: Array, logits: Array, nodes: Array) -> Array:
+        """Return what the choices at the visited nodes add to their logits' gradients (B, T, L)."""
+        d_choices = np.empty_like(logits)
+        backend = kernels.choose(len(x), self._weights)
+        backend.path_choices(d_choices, dy, x, logits, nodes, *self._weights, self._activation)
+        density = np.exp(logits * logits * -0.5)
+        density *= 1 / math.sqrt(2 * math.pi)
+        return np.multiply(d_choices, density, out=d_choices)
 
     def usage(self, cache: PathCache) -> dict[str, Array]:
         """Return how many rows visited each node, int64 (T, N), under every parameter's name."""
