@@ -10,7 +10,8 @@
 table1   leaf layers of training width 16 to 128 and leaf width 8 to 1, beside dense layers of the
          same training width, one recipe for all layers of a data set
 trees    at equal neurons a row: few deep trees or many shallow ones, beside a dense layer
-methods  ways to train: one changed at a time, from one configuration of each layer
+methods  ways to train: one changed at a time, from one configuration of each layer; those that
+         the library does not have are in methods.py
 choose   the settings that the other tables use for letters and satellite, among others
 speed    table1's layers timed beside the dense one; nothing else may run at the time
 
@@ -34,9 +35,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import methods
+import numpy as np
+from numpy.typing import NDArray
 from tables import TEST_ROWS, read_data
 
 import fffcpu
+from fffcpu.data import Table
 from fffcpu.fitting import FitSettings, evaluate, fit
 from fffcpu.timing import (
     Contender,
@@ -49,6 +54,7 @@ from fffcpu.timing import (
     ratios,
 )
 from fffcpu.training.batches import split_rows
+from fffcpu.training.table_objective import Scaling
 
 Record = dict[str, Any]
 
@@ -132,6 +138,8 @@ class Method(NamedTuple):
     """The kinds of layers that it is for."""
     changes: dict[str, Any]
     """Fields of `FitSettings` that take other values."""
+    maker: str = ""
+    """Of `methods.MAKERS`, where the library does not have it."""
 
 
 BOTH = ("leaf", "node")
@@ -153,6 +161,22 @@ METHODS = (
         BOTH,
         {"optimizer": "local-sgd", "lr": 0.1, "weight_decay": 0.0},
     ),
+    Method("routes held constant", ("node",), {"straight_through": False}),
+    *(
+        Method(name, (layer,), changes, name)
+        for layer, name, changes in (
+            ("node", "soft routes, temperature 1 to 0.03", {}),
+            ("node", "soft routes, temperature 0.3 to 0.03", {}),
+            ("node", "load balancing 0.1", {}),
+            ("node", "dropout of nodes 0.1", {}),
+            ("node", "decay doubles from level to level", {"weight_decay": 0.0}),
+            ("node", "decay halves from level to level", {"weight_decay": 0.0}),
+            ("node", "balanced routes", {}),
+            ("leaf", "load balancing of leaves 0.1", {}),
+            ("leaf", "load balancing of leaves 1", {}),
+            ("leaf", "master leaf, half of the neurons", {}),
+        )
+    ),
 )
 """A local optimizer adds its weight decay to the gradient, AdamW does not: they compare without."""
 
@@ -172,10 +196,12 @@ class Cell(NamedTuple):
     settings: dict[str, Any]
     label: str = ""
     """What a table calls it, where data and sizes do not tell."""
+    maker: str = ""
+    """Of `methods.MAKERS`."""
 
     def key(self, seed: int) -> str:
         """What makes a run this run."""
-        return _key([self.data, self.layer, self.sizes, seed, self.settings])
+        return _key([self.data, self.layer, self.sizes, seed, self.settings, self.maker])
 
 
 def _key(values: Any) -> str:
@@ -248,7 +274,7 @@ def methods_cells(data: Iterable[str]) -> list[Cell]:
         }
         for layer, (sizes, settings) in bases.items():
             cells += [
-                Cell(name, layer, sizes, {**settings, **method.changes}, method.name)
+                Cell(name, layer, sizes, {**settings, **method.changes}, method.name, method.maker)
                 for method in METHODS
                 if layer in method.layers
             ]
@@ -293,21 +319,50 @@ def train(cell: Cell, seed: int, folder: Path) -> Record:
     """Train a layer and return what is told of it."""
     training, test = read_data(folder, cell.data)
     settings = FitSettings(layer=cell.layer, seed=seed, **cell.sizes, **cell.settings)
-    fitted = fit(training, settings, progress=False)
     learned, _ = split_rows(len(training.x), settings.validation, seed)
+    make_layer = maker(cell, training, learned) if cell.maker else None
+    fitted = fit(training, settings, progress=False, make_layer=make_layer)
     config = fitted.predictor.layer.config
-    return {
+    record = {
         "data": cell.data,
         "layer": cell.layer,
         "sizes": cell.sizes,
         "seed": seed,
         "settings": cell.settings,
+        "maker": cell.maker,
         "neurons": {"held": config.neurons, "used": config.active_neurons},
         "train": evaluate(fitted.predictor, training, learned)["accuracy"],
         "validation": fitted.validation["accuracy"],
         "test": evaluate(fitted.predictor, test)["accuracy"],
         "seconds": fitted.outcome.seconds,
     }
+    if cell.layer == "node":
+        unused = methods.prune(fitted.predictor.layer, training.x[np.sort(learned)])
+        record["unused"] = unused
+        record["pruned"] = evaluate(fitted.predictor, test)["accuracy"]
+    return record
+
+
+def maker(
+    cell: Cell, table: Table, learned: NDArray[np.int64]
+) -> Callable[[FitSettings, int, int], Any]:
+    """Return what makes the layer of a method that the library does not have."""
+
+    def make(settings: FitSettings, inputs: int, outputs: int) -> Any:
+        scaling = Scaling.of(table.x, learned, settings.standardize)
+        some = np.sort(np.random.default_rng(settings.seed).permutation(learned)[:SOME_ROWS])
+        context = methods.Context(
+            scaling.apply(table.x[some], np.float32),
+            settings.epochs * -(-len(learned) // settings.batch_size),
+            tuned(cell.data, "node")["weight_decay"],
+        )
+        return methods.MAKERS[cell.maker](settings, inputs, outputs, context)
+
+    return make
+
+
+SOME_ROWS = 10_000
+"""Rows that a method may look at to make a layer."""
 
 
 def read_records(path: Path) -> list[Record]:
@@ -325,8 +380,8 @@ def mend(path: Path) -> None:
 
 def by_key(records: Iterable[Record]) -> dict[str, Record]:
     """Return runs by what makes them these runs."""
-    names = ("data", "layer", "sizes", "seed", "settings")
-    return {_key([record[name] for name in names]): record for record in records}
+    names = ("data", "layer", "sizes", "seed", "settings", "maker")
+    return {_key([record.get(name, "") for name in names]): record for record in records}
 
 
 def carry_out(cells: Sequence[Cell], seeds: int, folder: Path, path: Path) -> None:
@@ -378,7 +433,7 @@ class Summary:
 
     def mean(self, name: str) -> str:
         """Mean of a figure over the seeds, in percent, and its range."""
-        values = [run[name] for run in self.runs]
+        values = [run[name] for run in self.runs if name in run]
         if len(values) < 2:
             return percent(*values)
         return (
@@ -449,8 +504,19 @@ def show_trees(cells: Sequence[Cell], seeds: int, out: Path) -> str:
         trees, levels = sizes.get("trees", 1), sizes.get("depth", 0) + 1
         held = sizes.get("width") or trees * ((1 << levels) - 1)
         used = sizes.get("width") or trees * levels
-        rows.append((cell.data, describe(cell), f"{used} of {held:,}", *figures(found)))
-    return markdown(("data", "layer", "neurons a row", *FIGURES), rows)
+        rows.append(
+            (
+                *(cell.data, describe(cell), f"{used} of {held:,}", *figures(found)),
+                *(found.mean(name) for name in PRUNING),
+            )
+        )
+    head = ("data", "layer", "neurons a row", *FIGURES, "nodes no row reached", "without them")
+    return markdown(head, rows)
+
+
+PRUNING = ("unused", "pruned")
+"""What trees have of their nodes that no row to train on reaches: their share, and the accuracy
+in the test once they give nothing."""
 
 
 FIGURES = ("seeds", "train", "held out", "test")

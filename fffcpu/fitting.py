@@ -305,6 +305,7 @@ def fit(
     folder: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool | None = None,
+    make_layer: Callable[[FitSettings, int, int], Any] | None = None,
 ) -> Fitted:
     """Train a layer on a table.
 
@@ -320,6 +321,9 @@ def fit(
         Go on from the newest checkpoint in the folder, if there is one.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
+    make_layer : callable, optional
+        From the settings, input width and output width to the untrained layer, by default
+        `new_layer`: for layers that start, or train, in a way of their own.
 
     Returns
     -------
@@ -348,7 +352,7 @@ def fit(
             f"got {len(table.x)} rows in all; with a validation of 0 none are held out"
         )
     targets, offset, unit = _targets(table, training)
-    layer = new_layer(settings, table.x.shape[1], _outputs(table))
+    layer = (make_layer or new_layer)(settings, table.x.shape[1], _outputs(table))
     scaling = Scaling.of(table.x, training, settings.standardize)
     order = BatchOrder(training, settings.batch_size, settings.seed)
     objective = TableObjective(
