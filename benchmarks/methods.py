@@ -73,8 +73,6 @@ class AllNodes(fffcpu.FastFeedForward):
         own, done = self.routing, self.routing.step / self.routing.steps
         own.step += 1
         weights_in, bias_in, weights_out = self.params.values()
-        if list(self.params) != ["weights_in", "bias_in", "weights_out"]:
-            raise ValueError("methods are for layers with a bias")
         logits = (x @ weights_in.reshape(-1, x.shape[1]).T).reshape(len(x), *bias_in.shape)
         logits += bias_in
         first, last = own.soft or (1.0, 1.0)
@@ -109,11 +107,6 @@ class AllNodes(fffcpu.FastFeedForward):
             d_logits[:, :, nodes] += d_right * slope[:, :, nodes]
             value[:, :, nodes] += value[:, :, left] + right[:, :, nodes] * better
         flat = d_logits.reshape(len(rows), -1)
-        if own.decay is not None:
-            factors = own.decay(own.step / own.steps)
-            depths = np.log2(np.arange(1, bias_in.shape[1] + 1)).astype(int)
-            for weights in (weights_in, weights_out):
-                weights *= factors[depths][:, np.newaxis].astype(weights.dtype)
         grads = {
             "weights_in": (flat.T @ rows).reshape(weights_in.shape),
             "bias_in": d_logits.sum(axis=0),
@@ -121,7 +114,13 @@ class AllNodes(fffcpu.FastFeedForward):
                 weights_out.shape
             ),
         }
-        return flat @ weights_in.reshape(flat.shape[1], -1), grads
+        dx = flat @ weights_in.reshape(flat.shape[1], -1)
+        if own.decay is not None:
+            factors = own.decay((own.step - 1) / own.steps)  # of the step that this belongs to
+            depths = np.log2(np.arange(1, bias_in.shape[1] + 1)).astype(int)
+            for weights in (weights_in, weights_out):
+                weights *= factors[depths][:, np.newaxis].astype(weights.dtype)
+        return dx, grads
 
     def usage(self, cache: Everything) -> dict[str, Array]:
         """Sums of what reached each node."""
@@ -163,10 +162,15 @@ class MasterLeaf(fffcpu.LeafFeedForward):
             self.params[name][part] = self.params[name][part][:1]
 
     def backward(self, dy: Any, cache: Any, hardening: Any = 0.0) -> tuple[Array, dict[str, Array]]:
-        """Gradients; shared neurons get what all leaves' copies get together."""
+        """Gradients; every copy of a shared neuron gets the same.
+
+        It is what all copies get together over the root of their number, so that clipping sees the
+        norm of one neuron's. Adam's steps do not depend on that factor.
+        """
         dx, grads = super().backward(dy, cache, hardening)
         for name, part in self._parts():
-            grads[name][part] = grads[name][part].sum(axis=0, keepdims=True)
+            copies = grads[name][part]
+            grads[name][part] = copies.sum(axis=0, keepdims=True) / np.sqrt(len(copies))
         return dx, grads
 
     def _parts(self) -> list[tuple[str, Any]]:

@@ -125,6 +125,9 @@ letters seed 0."""
 RATES = (0.002, 0.004, 0.01, 0.02, 0.04)
 DECAYS = (0.0, 0.01, 0.2)
 
+ROUTES = {"node": {"straight_through": True}, "dense": {}}
+"""Said of each run, since what is done where nothing is said may change."""
+
 FOREST = {"trees": 4, "depth": 3}
 LEAVES = {"depth": 4, "leaf_width": 8}
 """The layers that settings are chosen by and that methods are tried on."""
@@ -258,6 +261,7 @@ def tuned(data: str, layer: str) -> dict[str, Any]:
     """Return the settings chosen for the trees, or for the dense layer beside them."""
     chosen = CHOSEN[data, layer]
     return {
+        **ROUTES[layer],
         "lr": chosen.lr,
         "weight_decay": chosen.weight_decay,
         "standardize": DATA[data].standardize,
@@ -292,7 +296,7 @@ def choose_cells(data: Iterable[str]) -> list[Cell]:
                     name,
                     layer,
                     sizes,
-                    {**common, "lr": rate, "weight_decay": decay},
+                    {**ROUTES[layer], **common, "lr": rate, "weight_decay": decay},
                     f"learning rate {rate:g}, weight decay {decay:g}",
                 )
                 for rate in RATES
@@ -433,7 +437,7 @@ class Summary:
 
     def mean(self, name: str) -> str:
         """Mean of a figure over the seeds, in percent, and its range."""
-        values = [run[name] for run in self.runs if name in run]
+        values = [run[name] for run in self.runs if name in run]  # dense layers have no nodes
         if len(values) < 2:
             return percent(*values)
         return (

@@ -195,7 +195,8 @@ class FitSettings:
         self._check_together()
 
     def _check_choices(self) -> None:
-        """Raise unless names are known ones."""
+        """Raise unless names are known ones, and flags are flags."""
+        check_flag("straight_through", self.straight_through)
         for name, values in (
             ("layer", LAYERS),
             ("optimizer", tuple(OPTIMIZERS)),
@@ -230,7 +231,6 @@ class FitSettings:
         if self.patience is not None:
             check_integer("patience", self.patience, 1)
         check_integer("seed", self.seed, 0)
-        check_flag("straight_through", self.straight_through)
         if self.local_batch_size is not None:
             check_integer("local_batch_size", self.local_batch_size, 1)
         if not check_number("validation", self.validation, 0.0) < 1.0:
@@ -323,7 +323,8 @@ def fit(
         Whether to show a progress bar; by default on a terminal.
     make_layer : callable, optional
         From the settings, input width and output width to the untrained layer, by default
-        `new_layer`: for layers that start, or train, in a way of their own.
+        `new_layer`: for layers of the kind in the settings that start, or train, in a way of
+        their own. What it does is not part of a checkpoint.
 
     Returns
     -------
@@ -333,7 +334,8 @@ def fit(
     Raises
     ------
     ArgumentError
-        If the table has no targets, or too few rows.
+        If the table has no targets, or too few rows; or if there are both ``folder`` and
+        ``make_layer``.
     DataError
         If a number in it is not finite.
     CheckpointError
@@ -343,6 +345,11 @@ def fit(
     """
     if table.y is None:
         raise ArgumentError("argument 'table' must have targets, got none")
+    if make_layer is not None and folder is not None:
+        raise ArgumentError(
+            "argument 'folder' must be None where 'make_layer' makes the layer, whose state no "
+            f"checkpoint holds, got '{os.fspath(folder)}'"
+        )
     _check_classes(table)
     check_rows(table, progress)
     training, validation = split_rows(len(table.x), settings.validation, settings.seed)
@@ -571,6 +578,8 @@ def _identity(table: Table, settings: FitSettings, scaling: Scaling) -> dict[str
         "weight_decay": settings.decay,
         "hardening": settings.hardening_weight,
     }
+    if settings.layer != "node":
+        del values["straight_through"]
     some = table.x[:: max(1, len(table.x) // SAMPLED_ROWS)]
     return {
         **values,

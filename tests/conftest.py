@@ -29,9 +29,12 @@ if simulator.SIMULATED:
 
 
 @pytest.fixture
-def command(capsys):
+def command(capsys, monkeypatch):
     """Run ``fffcpu`` in this process; returns the exit status and what it printed."""
-    from fffcpu.cli import main
+    from fffcpu.cli import main, runs
+
+    # It would hold for all tests to come.
+    monkeypatch.setattr(runs, "keep_freed_memory", lambda: False)
 
     def run(*argv):
         status = main([str(argument) for argument in argv])

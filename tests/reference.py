@@ -92,10 +92,12 @@ def path_gradients(x, weights_in, bias_in, weights_out, dy, activation="gelu"):
     return np.einsum("btn,tni->bi", d_logits, weights_in), grads
 
 
-def choices(x, weights_in, bias_in, weights_out, dy, activation="gelu"):
-    """What going right instead of left is worth at each visited node (B, T, L), and margins (B,).
+def choice_gradients(x, weights_in, bias_in, weights_out, dy, activation="gelu"):
+    """Gradients of the visited logits by the choices they make (B, T, L), and margins (B,).
 
-    The value of a node is what a row gets that starts there; every node of every tree is looked at.
+    What going right instead of left is worth is a difference of values, times the normal density at
+    the logit. The value of a node is what a row gets that starts there; every node of every tree is
+    looked at.
     """
     result = path(x, weights_in, bias_in, weights_out, activation)
     weights_out, dy = np.asarray(weights_out, np.float64), np.asarray(dy, np.float64)
@@ -107,6 +109,7 @@ def choices(x, weights_in, bias_in, weights_out, dy, activation="gelu"):
         value[..., node] += np.where(result.logits[..., node] > 0, right, left)
     inner = np.abs(result.logits[..., : value.shape[2] // 2])
     margin = inner.min(axis=(1, 2), initial=np.inf)
+    worth *= np.exp(-(result.logits**2) / 2) / math.sqrt(2 * math.pi)
     return np.take_along_axis(worth, result.nodes, axis=2), margin
 
 

@@ -179,12 +179,12 @@ def path_results(backend, p, place=np.array):
     backend.path_logits(alone_logits, alone_nodes, x, weights_in, bias_in)
     backend.path_infer(alone, x, weights_in, bias_in, weights_out, p.code)
     backend.path_forward(y, logits, nodes, x, weights_in, bias_in, weights_out, p.code)
-    d_choices = place(np.full(shape, 7, p.x.dtype))
+    d_logits = place(np.full(shape, 7, p.x.dtype))
     weights = (weights_in, bias_in, weights_out)
-    backend.path_choices(d_choices, dy, x, logits, nodes, *weights, p.code)
-    paths = (dy, x, logits, nodes, d_choices)
+    backend.path_choices(d_logits, dy, x, logits, nodes, *weights, p.code)
+    paths = (dy, x, logits, nodes, d_logits)
     backend.path_backward(dx, *grads, *paths, places, weights_in, weights_out, p.code)
-    return [alone_logits, alone_nodes, alone, y, logits, nodes, d_choices, dx, *grads]
+    return [alone_logits, alone_nodes, alone, y, logits, nodes, d_logits, dx, *grads]
 
 
 def leaf_results(backend, p, place=np.array):
@@ -259,7 +259,13 @@ def test_a_row_may_visit_more_nodes_than_shared_memory_holds(gpu):
 
 @pytest.mark.simulator
 def test_an_empty_batch_launches_nothing(gpu, monkeypatch):
-    for name in ("_path_logits", "_path_forward", "_path_deltas", "_path_gradients"):
+    for name in (
+        "_path_logits",
+        "_path_forward",
+        "_path_choices",
+        "_path_deltas",
+        "_path_gradients",
+    ):
         monkeypatch.setattr(gpu, name, None)
     for name in ("_leaf_route", "_leaf_infer"):
         monkeypatch.setattr(gpu, name, None)

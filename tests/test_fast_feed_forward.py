@@ -11,6 +11,7 @@ import pytest
 import reference
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy.special import ndtr
 from strategies import path_problems
 
 from fffcpu import FastFeedForward, cmm
@@ -296,13 +297,10 @@ def test_flags_must_be_flags(flag):
 
 
 @given(problem=path_problems(dtypes=(np.float64,)), row_sparse=st.booleans())
-def test_straight_through_is_the_gradient_of_smooth_choices(problem, row_sparse, through):
-    """To first order in its logits, as if the subtrees were mixed by the normal distribution."""
+def test_straight_through_adds_the_gradients_of_choices(problem, row_sparse, through):
     layer = layer_of(problem)
-    worth, margin = reference.choices(
-        problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.dy,
-        problem.activation,
-    )  # fmt: skip
+    arrays = (problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.dy)
+    d_logits, margin = reference.choice_gradients(*arrays, problem.activation)
     assume(problem.kind == "integer" or (margin > 1e-9).all())
     with through():
         _, cache = layer.forward(problem.x)
@@ -310,17 +308,54 @@ def test_straight_through_is_the_gradient_of_smooth_choices(problem, row_sparse,
         dx, grads = layer.backward(problem.dy, cache, row_sparse, straight_through=True)
     if row_sparse:
         grads = {name: grad.dense() for name, grad in grads.items()}
-    d_logits = worth * np.exp(-(cache.logits**2) / 2) / math.sqrt(2 * math.pi)
     added_dx, added = reference.logit_gradients(
         problem.x, problem.weights_in, cache.nodes, d_logits
     )
-    largest = 1e-12 * (1 + np.abs(constant_dx).max(initial=0) + np.abs(added_dx).max(initial=0))
-    np.testing.assert_allclose(dx, constant_dx + added_dx, rtol=1e-9, atol=1e3 * largest)
-    for name, grad in grads.items():
-        expected = constant[name] + added.get(name, 0.0)
+    pairs = [(dx, constant_dx + added_dx)]
+    pairs += [(grads[name], constant[name] + added.get(name, 0.0)) for name in grads]
+    for actual, expected in pairs:
         size = 1 + np.abs(expected).max(initial=0)
-        np.testing.assert_allclose(grad, expected, rtol=1e-9, atol=1e-9 * size)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-9 * size)
     np.testing.assert_array_equal(grads["weights_out"], constant["weights_out"])
+
+
+def test_straight_through_is_the_derivative_of_a_choice_made_smooth(through):
+    """Of the root's: its two subtrees mixed by the normal distribution, moved to where it is hard.
+
+    The rows' logits there are far from 0 in units of the step, and the mixture is linear in the
+    probability, so that its slope is that of the difference.
+    """
+    layer = FastFeedForward(5, 3, 2, rng=0, dtype=np.float64)
+    rng = np.random.default_rng(1)
+    x, dy = rng.standard_normal((6, 5)), rng.standard_normal((6, 3))
+
+    def subtree(child):
+        """What rows get below the root when all are sent to one side."""
+        moved = layer.copy()
+        moved.params["weights_in"][0, 0], moved.params["bias_in"][0, 0] = 0, 2 * child - 1
+        below = moved(x)
+        moved.params["weights_out"][0, 1:] = 0
+        return below - moved(x)
+
+    with through():
+        _, cache = layer.forward(x)
+        _, constant = layer.backward(dy, cache)
+        _, grads = layer.backward(dy, cache, straight_through=True)
+        better = ((subtree(1) - subtree(0)) * dy).sum(axis=1)
+    step = 1e-6
+    slope = (ndtr(cache.logits[:, 0, 0] + step) - ndtr(cache.logits[:, 0, 0] - step)) / (2 * step)
+    added = grads["bias_in"][0, 0] - constant["bias_in"][0, 0]
+    assert added == pytest.approx((better * slope).sum(), rel=1e-6)
+
+
+def test_straight_through_of_one_node_is_nothing(through):
+    layer = FastFeedForward(5, 3, 0, 2, rng=0)
+    with through():
+        y, cache = layer.forward(np.ones((4, 5)))
+        _, constant = layer.backward(y, cache)
+        _, grads = layer.backward(y, cache, straight_through=True)
+    for name, grad in grads.items():
+        np.testing.assert_array_equal(grad, constant[name])
 
 
 def test_row_sparse_gradients_take_memory_for_visited_nodes_alone():

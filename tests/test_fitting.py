@@ -93,6 +93,28 @@ def test_rows_are_taken_where_a_batch_visits_few_nodes(monkeypatch):
     assert asked[-1]["row_sparse"] is True
 
 
+def test_a_layer_of_ones_own_is_trained(tmp_path):
+    made = []
+
+    def make(settings, inputs, outputs):
+        made.append(FastFeedForward(inputs, outputs, settings.depth, settings.trees, rng=5))
+        return made[0]
+
+    settings = FitSettings(epochs=1)
+    fitted = fit(few(DIGITS, 40), settings, make_layer=make)
+    assert fitted.predictor.layer is made[0]
+    with pytest.raises(ArgumentError, match="'folder' must be None where 'make_layer'"):
+        fit(few(DIGITS, 40), settings, make_layer=make, folder=tmp_path)
+
+
+@pytest.mark.parametrize("layer", ["leaf", "dense"])
+def test_a_run_of_another_layer_is_the_same_whether_routes_would_learn(tmp_path, layer):
+    table = few(DIGITS, 40)
+    fit(table, FitSettings(layer=layer, epochs=1), folder=tmp_path)
+    other = FitSettings(layer=layer, epochs=1, straight_through=False)
+    fit(table, other, folder=tmp_path, resume=True)
+
+
 @pytest.mark.parametrize("straight_through", [True, False])
 def test_routes_learn_unless_they_are_not_to(monkeypatch, straight_through):
     asked = asked_of_backward(monkeypatch)

@@ -79,20 +79,20 @@ def run_forward(backend, p):
     return y, logits, nodes
 
 
-def no_routes(logits):
-    """Of routes held constant."""
+def no_choices(logits):
+    """Gradients of logits by choices, where routes are held constant."""
     return np.zeros((*logits.shape[:2], 0), logits.dtype)
 
 
 def run_choices(backend, p, logits, nodes):
-    d_choices = np.full_like(logits, 7)
+    d_logits = np.full_like(logits, 7)
     weights = (p.weights_in, p.bias_in, p.weights_out)
-    backend.path_choices(d_choices, p.dy, p.x, logits, nodes, *weights, p.code)
-    return d_choices
+    backend.path_choices(d_logits, p.dy, p.x, logits, nodes, *weights, p.code)
+    return d_logits
 
 
 def run_backward(backend, p, logits, nodes, d_logits=None):
-    d_logits = no_routes(logits) if d_logits is None else d_logits
+    d_logits = no_choices(logits) if d_logits is None else d_logits
     dx = np.full_like(p.x, 7)
     grads = {
         "weights_in": np.zeros_like(p.weights_in),
@@ -115,7 +115,7 @@ def run_backward_rows(backend, p, logits, nodes, places, rows):
         np.zeros(rows, p.x.dtype),
         np.zeros((rows, p.dy.shape[1]), p.x.dtype),
     ]
-    paths = (p.dy, p.x, logits, nodes, no_routes(logits))
+    paths = (p.dy, p.x, logits, nodes, no_choices(logits))
     backend.path_backward(dx, *grads, *paths, places, p.weights_in, p.weights_out, p.code)
     return dx, grads
 
@@ -220,28 +220,28 @@ def check_gradients(backend, problem, drop=False):
 
 
 @given(problem=path_problems())
-def test_choices_are_worth_what_the_oracle_says(backend, problem):
-    expected, margin = reference.choices(
+def test_gradients_of_choices_agree_with_the_oracle(backend, problem):
+    expected, margin = reference.choice_gradients(
         problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.dy,
         problem.activation,
     )  # fmt: skip
     error = logit_error(problem, problem.weights_in, problem.bias_in)
     sure = margin > error if error else np.ones(len(problem.x), bool)
     _, logits, nodes = run_forward(backend, problem)
-    d_choices = run_choices(backend, problem, logits, nodes)
+    d_logits = run_choices(backend, problem, logits, nodes)
     logit = problem.x.shape[1] * largest(problem.x, problem.weights_in)
     logit += largest(problem.bias_in)
     levels = nodes.shape[2]
     magnitude = 2 * levels * problem.dy.shape[1] * logit
     magnitude *= largest(problem.dy, problem.weights_out)
     terms = chain(problem) + problem.dy.shape[1]
-    close(d_choices[sure], expected[sure], magnitude, terms)
-    assert not d_choices[:, :, -1].any()
+    close(d_logits[sure], expected[sure], magnitude, terms)
+    assert not d_logits[:, :, -1].any()
 
 
 @given(problem=path_problems(kinds=("normal",)), seed=st.integers(0, 99))
-def test_what_is_known_of_routes_adds_to_the_gradients_of_logits(backend, problem, seed):
-    """Backward is linear in it: by itself it is the backward of identities, with no y."""
+def test_given_gradients_of_logits_are_added(backend, problem, seed):
+    """What they lead to by themselves is the difference that they make."""
     _, logits, nodes = run_forward(backend, problem)
     d_logits = numbers(np.random.default_rng(seed), logits.shape, "normal", logits.dtype)
     dx, grads = run_backward(backend, problem, logits, nodes, d_logits)
@@ -413,7 +413,8 @@ def test_a_row_that_is_not_finite_spoils_only_gradients_of_its_own_nodes(backend
     x[row] = data.draw(st.sampled_from(BAD))
     bad = problem._replace(x=x)
     _, logits, nodes = run_forward(backend, bad)
-    dx, grads = run_backward(backend, bad, logits, nodes)
+    d_logits = run_choices(backend, bad, logits, nodes)
+    dx, grads = run_backward(backend, bad, logits, nodes, d_logits)
     assert np.isnan(dx[row]).all()
     others = np.arange(len(x)) != row
     assert np.isfinite(dx[others]).all()
@@ -422,6 +423,21 @@ def test_a_row_that_is_not_finite_spoils_only_gradients_of_its_own_nodes(backend
         for grad in grads.values():
             assert np.isnan(grad[tree, nodes[row, tree]]).all()
             assert np.isfinite(grad[tree, missed]).all()
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan, "largest"])
+def test_what_is_not_finite_aside_of_a_path_is_worth_nothing(backend, bad):
+    """The row goes left; only the right child's weights are bad."""
+    rng = np.random.default_rng(0)
+    weights_in, weights_out = rng.standard_normal((2, 1, 3, 5)).astype(np.float32)
+    x, dy = np.ones((1, 5), np.float32), np.ones((1, 5), np.float32)
+    weights_in[0, 0] = -1
+    weights_in[0, 2] = np.finfo(np.float32).max if bad == "largest" else bad
+    bias = np.zeros((1, 0), np.float32)
+    problem = PathProblem(x, weights_in, bias, weights_out, dy, "gelu", "normal")
+    _, logits, nodes = run_forward(backend, problem)
+    assert nodes.tolist() == [[[0, 1]]]
+    assert run_choices(backend, problem, logits, nodes).tolist() == [[[0, 0]]]
 
 
 @given(problem=path_problems(kinds=("normal",)))

@@ -332,7 +332,7 @@ def bits():
     fast = FastFeedForward(150, 140, 5, trees=3, rng=1)
     leaf = LeafFeedForward(150, 140, 5, 8, rng=2)
     y, cache = fast.forward(x)
-    dx, grads = fast.backward(dy, cache)
+    dx, grads = fast.backward(dy, cache, straight_through=True)
     logits, nodes = cmm(x, fast.params["weights_in"], fast.params["bias_in"])
     arrays = {
         "forward": y,
@@ -380,6 +380,7 @@ KERNELS = (
     "_leaf_infer",
     "_leaf_route",
     "_leaves",
+    "_path_choices",
     "_path_deltas",
     "_path_forward",
     "_path_gradients",

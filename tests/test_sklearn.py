@@ -56,6 +56,21 @@ def regressor(**parameters):
     return FFFRegressor(**{**QUICK, **parameters})
 
 
+def test_routes_learn_unless_they_are_not_to(monkeypatch):
+    asked = []
+    backward = FastFeedForward.backward
+
+    def watch(layer, dy, cache, **options):
+        asked.append(options["straight_through"])
+        return backward(layer, dy, cache, **options)
+
+    monkeypatch.setattr(FastFeedForward, "backward", watch)
+    for straight_through in (True, False):
+        asked.clear()
+        classifier(straight_through=straight_through, max_iter=2).fit(X, LABELS)
+        assert set(asked) == {straight_through}
+
+
 # scikit-learn's checks
 
 

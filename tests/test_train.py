@@ -15,7 +15,9 @@ import pytest
 
 import fffcpu
 from fffcpu import Predictor
+from fffcpu.cli import runs, train
 from fffcpu.data import load_digits
+from fffcpu.errors import ArgumentError
 from fffcpu.training.trainer import checkpoints, read_history
 
 QUICK = ["--epochs", "2", "--depth", "2", "--trees", "1", "--seed", "3"]
@@ -253,3 +255,24 @@ def test_a_test_table_must_have_the_same_classes(command, houses, tmp_path):
     assert status == 1
     assert "other.csv" in told
     assert "Broad" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "learn"),
+    [((), True), (("--straight-through",), True), (("--no-straight-through",), False)],
+)
+def test_routes_learn_and_freed_memory_is_kept(options, learn, command, tmp_path, monkeypatch):
+    seen = []
+
+    def see(table, settings, **_):
+        seen.append(settings.straight_through)
+        raise ArgumentError("seen")
+
+    monkeypatch.setattr(train, "fit", see)
+    monkeypatch.setattr(runs, "keep_freed_memory", lambda: seen.append("kept"))
+    x, y = (tmp_path / name for name in ("x.npy", "y.npy"))
+    np.save(x, np.eye(8))
+    np.save(y, np.arange(8) % 2)
+    status, _, told = command("train", x, "--target", y, "--out", tmp_path / "m", *options)
+    assert (status, told.endswith("seen\n")) == (1, True)
+    assert seen == ["kept", learn]

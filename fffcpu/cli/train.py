@@ -180,7 +180,7 @@ def _add_training(group: Any) -> None:
         "--straight-through",
         action=argparse.BooleanOptionalAction,
         default=DEFAULTS.straight_through,
-        help="node layer: whether routes learn as well (they do)",
+        help="node layer: whether routes learn as well; on by default",
     )
     group.add_argument(
         "--gradients",

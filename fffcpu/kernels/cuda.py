@@ -113,6 +113,13 @@ def _activate(s: Any, activation: int) -> Any:
 
 
 @cuda.jit(device=True)
+def _density(s: Any) -> Any:
+    """Density of the normal distribution."""
+    number = type(s)
+    return number(0.3989422804014327) * number(math.exp(-number(0.5) * s * s))
+
+
+@cuda.jit(device=True)
 def _activate_gradient(s: Any, activation: int) -> Any:
     """Derivative of `_activate`; 0 at 0 for ReLU."""
     number = type(s)
@@ -120,8 +127,7 @@ def _activate_gradient(s: Any, activation: int) -> Any:
         return number(math.nan)
     if activation == _GELU:
         half = number(0.5)
-        density = number(0.3989422804014327) * number(math.exp(-half * s * s))
-        return half * number(math.erfc(-s * number(math.sqrt(half)))) + s * density
+        return half * number(math.erfc(-s * number(math.sqrt(half)))) + s * _density(s)
     if activation == _RELU:
         return number(1) if s > 0 else number(0)
     return number(1)
@@ -241,7 +247,7 @@ def _path_forward(
 
 @cuda.jit
 def _path_choices(
-    d_choices: Any,
+    d_logits: Any,
     dy: Any,
     x: Any,
     logits: Any,
@@ -253,17 +259,18 @@ def _path_choices(
 ) -> None:
     """Go up each path, and down again from each child that was left aside."""
     partial = cuda.shared.array(MOST_THREADS, x.dtype)
+    number = x.dtype.type
     _, trees, levels = logits.shape
     count = weights_in.shape[0] // trees
     biased = bias_in.shape[1] > 0
     for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
         for tree in range(trees):
-            taken = x.dtype.type(0)
+            taken = number(0)
             for level in range(levels - 1, -1, -1):
                 own, first = logits[row, tree, level], nodes[row, tree, level]
                 right = own > 0
                 node = 2 * first + (1 if right else 2)
-                other = x.dtype.type(0)
+                other = number(0)
                 for _ in range(level + 1, levels):
                     place = tree * count + node
                     logit = _dot(partial, weights_in, place, x, row)
@@ -272,10 +279,13 @@ def _path_choices(
                     share = _dot(partial, weights_out, place, dy, row)
                     other += _activate(logit, activation) * share
                     node = 2 * node + (2 if logit > 0 else 1)
+                better = taken - other if math.isfinite(other) else number(0) * taken
                 if cuda.threadIdx.x == 0:
-                    d_choices[row, tree, level] = taken - other if right else other - taken
-                share = _dot(partial, weights_out, tree * count + first, dy, row)
-                taken += _activate(own, activation) * share
+                    better = better if right else -better
+                    d_logits[row, tree, level] = better * _density(own)
+                if level > 0:
+                    share = _dot(partial, weights_out, tree * count + first, dy, row)
+                    taken += _activate(own, activation) * share
 
 
 @cuda.jit
@@ -558,7 +568,7 @@ def path_forward(
 
 
 def path_choices(
-    d_choices: Array,
+    d_logits: Array,
     dy: Array,
     x: Array,
     logits: Array,
@@ -568,14 +578,14 @@ def path_choices(
     weights_out: Array,
     activation: int,
 ) -> None:
-    """What each choice is worth to FastFeedForward: the right subtree's output less the left's."""
+    """Gradients of FastFeedForward's logits by the choices they make, straight through."""
     rows = logits.shape[0]
     if not rows:
         return
     threads = _threads(max(x.shape[1], dy.shape[1]))
     weights = (_node_rows(weights_in), _on_device(bias_in), _node_rows(weights_out))
     inputs = (*map(_on_device, (dy, x, logits, nodes)), *weights, activation)
-    with _outputs(d_choices) as outputs:
+    with _outputs(d_logits) as outputs:
         _path_choices[_blocks(rows), threads](*outputs, *inputs)
 
 

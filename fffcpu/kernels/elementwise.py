@@ -50,6 +50,7 @@ __all__ = [
     "activate_gradient",
     "activate_run",
     "backpropagate_run",
+    "density_run",
     "exponential",
     "finished_logit",
     "scaled",
@@ -71,6 +72,8 @@ def _numbers(*digits: str) -> tuple[float, ...]:
 # subnormal, and what they are multiplied with smaller by TINY, so that only the product is rounded.
 
 _ONE = (1.0, 1.0)
+
+_MINUS_HALF = (-0.5, -0.5)
 
 _FARTHEST = (14.75, 38.75)
 """From here on a Phi(-a) and a phi(a) are below half of the smallest number and round to 0."""
@@ -122,6 +125,9 @@ _ROOT = _numbers("0x1.40d932p+65", "0x1.40d931ff62706p+513")
 
 _MINUS_DENSITY = _numbers("-0x1.988454p-66", "-0x1.9884533d43651p-514")
 """-phi(0) TINY."""
+
+_DENSITY = _numbers("0x1.988454p-2", "0x1.9884533d43651p-2")
+"""phi(0)."""
 
 _G = (
     _numbers(
@@ -298,6 +304,19 @@ def backpropagate_run(
         slope = activate_gradient(load_partial(s, s_at + whole, left), activation)
         last = multiply(load_partial(delta, delta_at + whole, left), slope)
         store_partial(delta, delta_at + whole, last, left)
+
+
+@part
+def density_run(values: Array, values_at: int, s: Array, s_at: int, count: int) -> None:
+    """Multiply ``count`` elements of ``values`` by the normal density at those of ``s``."""
+    step = lanes(s)
+    for k in range(0, count, step):
+        left = min(step, count - k)
+        own = load_partial(s, s_at + k, left)
+        bell = exponential(multiply(multiply(own, own), constant(own, _MINUS_HALF)))
+        density = multiply(bell, constant(own, _DENSITY))
+        product = multiply(load_partial(values, values_at + k, left), density)
+        store_partial(values, values_at + k, product, left)
 
 
 @part

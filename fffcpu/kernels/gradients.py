@@ -1,7 +1,7 @@
 """The sparse backward of FastFeedForward: gradients of the nodes that rows visited, and no others.
 
-What the choices at these nodes are worth is found on the way a row went and on those it did not go:
-for each of its nodes it descends once more, from the child that it left aside.
+What the choices at these nodes are worth is found on the way that a row went and on those that it
+did not go: from each of its nodes it descends once more, by the child that it left aside.
 
 Rows are sorted by the last node of their path, which sorts them by node at every level, and go
 through two steps; no two threads ever write the same memory.
@@ -21,12 +21,18 @@ Sums go in that order whatever the number of threads, so gradients have the same
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.kernels.elementwise import activate_run, backpropagate_run, finished_logit
+from fffcpu.kernels.elementwise import (
+    activate_run,
+    backpropagate_run,
+    density_run,
+    finished_logit,
+)
 from fffcpu.kernels.jit import kernel, launch, part, writable
 from fffcpu.kernels.simd import (
     dot,
@@ -108,7 +114,7 @@ def _active_gradients(
 
 @kernel
 def _path_choices(
-    d_choices: Array,
+    d_logits: Array,
     dy: Array,
     x: Array,
     logits: Array,
@@ -120,7 +126,7 @@ def _path_choices(
     start: int,
     stop: int,
 ) -> None:
-    """`path_choices` of some rows; ``d_choices`` is also where activations wait."""
+    """`path_choices` of some rows; activations of the path wait in ``d_logits`` meanwhile."""
     _, count, width_in = weights_in.shape
     width_out = weights_out.shape[2]
     _, trees, levels = logits.shape
@@ -128,30 +134,33 @@ def _path_choices(
     for row in range(start, stop):
         for tree in range(trees):
             at = (row * trees + tree) * levels
-            activate_run(d_choices, at, logits, at, levels, activation)
+            activate_run(d_logits, at, logits, at, levels, activation)
             taken = dy.dtype.type(0)
             for level in range(levels - 1, -1, -1):
                 first = int(nodes[row, tree, level])
                 right = logits[row, tree, level] > 0
                 node = 2 * first + (1 if right else 2)
-                left = levels - 1 - level
-                for k in range(left):
+                below = levels - 1 - level
+                for k in range(below):
                     place = tree * count + node
                     product = dot(weights_in, place * width_in, x, row * width_in, width_in)
                     aside[k] = finished_logit(product, bias_in, tree, node)
                     node = 2 * node + (2 if aside[k] > 0 else 1)
-                activate_run(aside, 0, aside, 0, left, activation)
+                activate_run(aside, 0, aside, 0, below, activation)
                 other = dy.dtype.type(0)
-                for k in range(left - 1, -1, -1):
+                for k in range(below - 1, -1, -1):
                     node = (node - 1) >> 1
                     place = tree * count + node
                     share = dot(weights_out, place * width_out, dy, row * width_out, width_out)
                     other += aside[k] * share
-                place = tree * count + first
-                share = dot(weights_out, place * width_out, dy, row * width_out, width_out)
-                own = d_choices[row, tree, level] * share
-                d_choices[row, tree, level] = taken - other if right else other - taken
-                taken += own
+                own = d_logits[row, tree, level]
+                better = taken - other if math.isfinite(other) else 0 * taken
+                d_logits[row, tree, level] = better if right else -better
+                if level > 0:
+                    place = tree * count + first
+                    share = dot(weights_out, place * width_out, dy, row * width_out, width_out)
+                    taken += own * share
+            density_run(d_logits, at, logits, at, levels)
 
 
 @kernel
@@ -334,7 +343,7 @@ def _path_gradients(
 
 
 def path_choices(
-    d_choices: Array,
+    d_logits: Array,
     dy: Array,
     x: Array,
     logits: Array,
@@ -344,13 +353,13 @@ def path_choices(
     weights_out: Array,
     activation: int,
 ) -> None:
-    """What each choice is worth to FastFeedForward: the right subtree's output less the left's."""
+    """Gradients of FastFeedForward's logits by the choices they make, straight through."""
     rows, trees, levels = logits.shape
     launch(
         _path_choices,
         rows,
         trees * levels * (levels + 1) // 2 * (x.shape[1] + dy.shape[1]),
-        d_choices,
+        d_logits,
         writable(dy),
         writable(x),
         logits,

@@ -228,7 +228,7 @@ def path_forward(
 
 @_quiet
 def path_choices(
-    d_choices: Array,
+    d_logits: Array,
     dy: Array,
     x: Array,
     logits: Array,
@@ -238,15 +238,17 @@ def path_choices(
     weights_out: Array,
     activation: int,
 ) -> None:
-    """What each choice is worth to FastFeedForward: the right subtree's output less the left's.
+    """Gradients of FastFeedForward's logits by the choices they make, straight through.
 
-    Of the two, one is what the row got from there on, and the other what it would have got, had it
-    gone the other way at that one node.
+    What a choice is worth is the output of the right subtree less that of the left one. Of the two,
+    one is what the row got from there on, and the other what it would have got, had it gone the
+    other way at that one node. If that is not finite, a choice is worth nothing.
 
     Parameters
     ----------
-    d_choices : array of shape (B, T, L), written
-        Products of ``dy`` with those differences; 0 at the last level, which decides nothing.
+    d_logits : array of shape (B, T, L), written
+        Products of ``dy``, that difference and the normal density at the logit; 0 at the last
+        level, which chooses nothing.
     dy : array of shape (B, O)
         Upstream gradient.
     x : array of shape (B, I)
@@ -272,8 +274,13 @@ def path_choices(
                     share = _dot(weights_out[tree, aside], dy[rows])
                     other += activate(logit, activation) * share
                     aside = 2 * aside + 1 + (logit > 0)
-                d_choices[rows, tree, level] = np.where(right, taken - other, other - taken)
-                taken += active[:, level] * _dot(weights_out[tree, node], dy[rows])
+                better = np.where(np.isfinite(other), taken - other, 0 * taken)
+                d_logits[rows, tree, level] = np.where(right, better, -better)
+                if level:
+                    taken += active[:, level] * _dot(weights_out[tree, node], dy[rows])
+        density = np.exp(np.square(logits[rows]) * x.dtype.type(-0.5))
+        density *= x.dtype.type(1 / math.sqrt(2 * math.pi))
+        d_logits[rows] *= density
 
 
 @_quiet
@@ -308,7 +315,7 @@ def path_backward(
     logits, nodes : arrays of shape (B, T, L)
         From `path_forward`.
     d_logits : array of shape (B, T, L), or (B, T, 0) for none
-        Added to the logits' gradients: what is known of the routes.
+        Added to the gradients of the visited logits, such as those of `path_choices`.
     places : int64 array of shape (T * N,)
         Row of the gradients for each node, ``places[t * N + n]``: one row belongs to one node. What
         it holds for nodes without a visit is not read.

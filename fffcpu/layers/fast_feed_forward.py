@@ -230,9 +230,9 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         row_sparse : bool
             Whether to return no more of the gradients than the rows of visited nodes.
         straight_through : bool
-            Whether routes have a gradient: each choice, which is ``s > 0``, passes it on as the
-            distribution function of the normal distribution at s would. Otherwise routes are held
-            constant, and no node learns where it had better send rows.
+            Whether routes have a gradient: that of a choice, which is ``s > 0``, is taken as if
+            its derivative were the normal density at s. Otherwise routes are held constant, and no
+            node learns where it had better send rows.
 
         Returns
         -------
@@ -254,7 +254,8 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         ``straight_through`` adds to ds at each visited node the normal density at s, times what
         the right subtree would give the row less what the left one would, both on the hard routes
         within (the straight-through estimator of arXiv 1308.3432). For that rows also descend from
-        the children they left aside: ``depth * (depth + 1) / 2`` more visits a tree.
+        the children they left aside: ``depth * (depth + 1) / 2`` more visits a tree. A choice is
+        worth nothing if what lies aside is not finite.
         """
         check_flag("row_sparse", row_sparse)
         check_flag("straight_through", straight_through)
@@ -270,9 +271,13 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         dx = empty_output(len(cache.x), width, self._dtype)
         arrays = (cache.x, cache.logits, cache.nodes)
         x, logits, nodes = (np.ascontiguousarray(array) for array in arrays)
-        d_logits = np.empty((*logits.shape[:2], 0), self._dtype)
-        if straight_through:
-            d_logits = self._choice_gradients(upstream, x, logits, nodes)
+        backend = kernels.choose(len(x), self._weights)
+        # Without choices there are no gradients of them.
+        chosen = path[1] if straight_through and path[1] > 1 else 0
+        d_logits = np.empty((len(x), path[0], chosen), self._dtype)
+        if chosen:
+            paths = (upstream, x, logits, nodes)
+            backend.path_choices(d_logits, *paths, *self._weights, self._activation)
         if row_sparse:
             visited = _visited(nodes, count)
             places = np.empty(trees * count, np.int64)
@@ -285,7 +290,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         d_weights_in = zeros((len(visited), width), self._dtype)
         d_bias_in = np.zeros(len(visited), self._dtype)
         d_weights_out = zeros((len(visited), weights_out.shape[2]), self._dtype)
-        kernels.choose(len(cache.x), self._weights).path_backward(
+        backend.path_backward(
             dx,
             d_weights_in,
             d_bias_in,
@@ -307,15 +312,6 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
             else grads[name].reshape(param.shape)
             for name, param in self.params.items()
         }
-
-    def _choice_gradients(self, dy: Array, x: Array, logits: Array, nodes: Array) -> Array:
-        """Return what the choices at the visited nodes add to their logits' gradients (B, T, L)."""
-        d_choices = np.empty_like(logits)
-        backend = kernels.choose(len(x), self._weights)
-        backend.path_choices(d_choices, dy, x, logits, nodes, *self._weights, self._activation)
-        density = np.exp(logits * logits * -0.5)
-        density *= 1 / math.sqrt(2 * math.pi)
-        return np.multiply(d_choices, density, out=d_choices)
 
     def usage(self, cache: PathCache) -> dict[str, Array]:
         """Return how many rows visited each node, int64 (T, N), under every parameter's name."""
