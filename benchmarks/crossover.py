@@ -27,7 +27,9 @@ trees have one node each, which costs a row alone less, and in onnxruntime where
 the fastest counts. Costs that no clock tells are multiply-adds of a row, and for boosted trees
 comparisons: the nodes that a row to train on visits, on average.
 
-Everything goes on where it stopped. Two trainings may run at once on different sets (``--data``).
+Everything goes on where it stopped; a model whose line is there and whose file is not is trained
+again. So the lines of benchmarks/results, copied to OUT/models.jsonl, spare the search of settings,
+and crossover_times.jsonl there, copied to OUT/times.jsonl, the timing. Two trainings may run at once on different sets (``--data``).
 Needs scikit-learn 1.7 or newer, and Matplotlib for the pictures.
 """
 
@@ -401,11 +403,9 @@ def train(options: argparse.Namespace) -> None:
     for folder in ("data", "models"):
         (options.out / folder).mkdir(parents=True, exist_ok=True)
     present = [data for data in options.data if is_present(data, options)]
-    done = [
-        Run(*(record[key] for key in Run._fields))
-        for record in read_lines(options.out / "models.jsonl")
-    ]
-    runs = [run for run in plan(present, options) if run not in done]
+    done = [run_of(record) for record in read_lines(options.out / "models.jsonl")]
+    lost = list(without_file(options.out))
+    runs = [run for run in plan(present, options) if run not in done or run in lost]
     sets = itertools.groupby(runs, key=lambda run: run.data)
     with tqdm(total=len(runs), unit="run", file=sys.stderr) as bar:
         for data, own in sets:
@@ -414,6 +414,19 @@ def train(options: argparse.Namespace) -> None:
                 bar.set_description(f"{data} {run.model}")
                 do(run, rows, options.out)
                 bar.update()
+
+
+def run_of(record: Record) -> Run:
+    return Run(*(record[key] for key in Run._fields))
+
+
+def without_file(out: Path) -> Iterator[Run]:
+    """Yield the chosen runs whose models are gone, where only the lines were kept."""
+    for models in chosen(out).values():
+        for record in itertools.chain(*models.values()):
+            run = run_of(record)
+            if not model_path(out, run.data, run.model, run.seed).exists():
+                yield run
 
 
 def plan(present: Sequence[str], options: argparse.Namespace) -> Iterator[Run]:
@@ -446,8 +459,11 @@ def do(run: Run, rows: Rows, out: Path) -> None:
     ]
     best = best_of(same)
     # The file first: a run without its line is done again, and comes to the same.
-    if best is None or trained.validation > best["validation"]:
+    is_best = best is None or trained.validation > best["validation"] or run == run_of(best)
+    if is_best:
         save(trained.model, model_path(out, run.data, run.model, run.seed))
+    if run in map(run_of, same):
+        return
     figures = {key: float(value) for key, value in trained._asdict().items() if key != "model"}
     record = {
         **run._asdict(),

@@ -356,6 +356,13 @@ def test_the_crossover_trains_times_and_shows(tmp_path):
         assert f"letters left out: no {tmp_path / 'letters.csv'}" in done.stderr
     lines = crossover.read_lines(out / "quick" / "models.jsonl")
     assert [line["model"] for line in lines] == [name for name in names for _ in range(4)]
+    models = sorted((out / "quick" / "models").iterdir())
+    before = models[0].read_bytes()
+    models[0].unlink()
+    done = run_script(script, *train, "--models", *names)
+    assert done.returncode == 0, done.stderr
+    assert models[0].read_bytes() == before
+    assert crossover.read_lines(out / "quick" / "models.jsonl") == lines
     timing = ("time", str(out), "--quick", "--repeats", "1", "--seconds", "0")
     done = run_script(script, *timing)
     assert done.returncode == 0, done.stderr
