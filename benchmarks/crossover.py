@@ -27,9 +27,9 @@ trees have one node each, which costs a row alone less, and in onnxruntime where
 the fastest counts. Costs that no clock tells are multiply-adds of a row, and for boosted trees
 comparisons: the nodes that a row to train on visits, on average.
 
-Everything goes on where it stopped; a model whose line is there and whose file is not is trained
-again. So the lines of benchmarks/results, copied to OUT/models.jsonl, spare the search of settings,
-and crossover_times.jsonl there, copied to OUT/times.jsonl, the timing. Two trainings may run at once on different sets (``--data``).
+Everything goes on where it stopped. A chosen model whose line is there and whose file is not is
+trained again: benchmarks/results/crossover_models.jsonl, copied to OUT/models.jsonl, spares the
+search of settings. Two trainings may run at once on different sets (``--data``).
 Needs scikit-learn 1.7 or newer, and Matplotlib for the pictures.
 """
 
@@ -337,9 +337,13 @@ def settings_of(data: str, name: str, attempt: Record, quick: bool) -> Record:
     }
 
 
-def model_path(out: Path, data: str, name: str, seed: int) -> Path:
-    ending = "joblib" if MODELS[name].family in (MLP, TREES) else "safetensors"
-    return out / "models" / f"{data}-{name}-{seed}.{ending}"
+def model_path(out: Path, record: Record) -> Path:
+    """Return where the model of a run is, given its line or the run as one."""
+    family = MODELS[record["model"]].family
+    ending = "joblib" if family in (MLP, TREES) else "safetensors"
+    attempt = "-".join(f"{record['settings'][key]:g}" for key in TRIES[family][0])
+    name = f"{record['data']}-{record['model']}-{attempt}-{record['seed']}"
+    return out / "models" / f"{name}.{ending}"
 
 
 def save(model: Any, path: Path) -> None:
@@ -368,21 +372,17 @@ def append_line(path: Path, record: Record) -> None:
         file.write(json.dumps(record) + "\n")
 
 
-def best_of(records: Sequence[Record]) -> Record | None:
-    """Return the run that the rows held out choose: of equals the first."""
-    return max(records, key=lambda record: record["validation"], default=None)
-
-
 def chosen(out: Path) -> dict[str, dict[str, list[Record]]]:
-    """Return the chosen run of each seed, by set and model."""
+    """Return the run of each seed that the rows held out choose, by set and model."""
+    # A run that was done again has two lines, and its file is of the last.
+    last = {model_path(out, record): record for record in read_lines(out / "models.jsonl")}
     runs: dict[tuple[str, str, int], list[Record]] = {}
-    for record in read_lines(out / "models.jsonl"):
+    for record in last.values():
         runs.setdefault((record["data"], record["model"], record["seed"]), []).append(record)
     result: dict[str, dict[str, list[Record]]] = {}
     for (data, name, _), records in runs.items():
-        if best := best_of(records):
-            best["tries"] = len(records)
-            result.setdefault(data, {}).setdefault(name, []).append(best)
+        best = max(records, key=lambda record: record["validation"])  # of equals the first
+        result.setdefault(data, {}).setdefault(name, []).append(best | {"tries": len(records)})
     return result
 
 
@@ -403,30 +403,30 @@ def train(options: argparse.Namespace) -> None:
     for folder in ("data", "models"):
         (options.out / folder).mkdir(parents=True, exist_ok=True)
     present = [data for data in options.data if is_present(data, options)]
-    done = [run_of(record) for record in read_lines(options.out / "models.jsonl")]
-    lost = list(without_file(options.out))
-    runs = [run for run in plan(present, options) if run not in done or run in lost]
-    sets = itertools.groupby(runs, key=lambda run: run.data)
-    with tqdm(total=len(runs), unit="run", file=sys.stderr) as bar:
-        for data, own in sets:
-            rows = prepared(data, options)
-            for run in own:
-                bar.set_description(f"{data} {run.model}")
-                do(run, rows, options.out)
-                bar.update()
+    # Once more, since a chosen run that is done again may no longer be the best of its settings.
+    while runs := list(missing(present, options)):
+        with tqdm(total=len(runs), unit="run", file=sys.stderr) as bar:
+            for data, own in itertools.groupby(runs, key=lambda run: run.data):
+                rows = prepared(data, options)
+                for run in own:
+                    bar.set_description(f"{data} {run.model}")
+                    do(run, rows, options.out)
+                    bar.update()
 
 
-def run_of(record: Record) -> Run:
-    return Run(*(record[key] for key in Run._fields))
-
-
-def without_file(out: Path) -> Iterator[Run]:
-    """Yield the chosen runs whose models are gone, where only the lines were kept."""
-    for models in chosen(out).values():
-        for record in itertools.chain(*models.values()):
-            run = run_of(record)
-            if not model_path(out, run.data, run.model, run.seed).exists():
-                yield run
+def missing(present: Sequence[str], options: argparse.Namespace) -> Iterator[Run]:
+    """Yield the runs that have no line, or were chosen and have no file."""
+    lines = read_lines(options.out / "models.jsonl")
+    done = [Run(*(line[key] for key in Run._fields)) for line in lines]
+    kept = {
+        model_path(options.out, record)
+        for models in chosen(options.out).values()
+        for record in itertools.chain(*models.values())
+    }
+    for run in plan(present, options):
+        path = model_path(options.out, run._asdict())
+        if run not in done or (path in kept and not path.exists()):
+            yield run
 
 
 def plan(present: Sequence[str], options: argparse.Namespace) -> Iterator[Run]:
@@ -447,23 +447,13 @@ def is_present(data: str, options: argparse.Namespace) -> bool:
 
 
 def do(run: Run, rows: Rows, out: Path) -> None:
-    """Train a model, keep it if it is the best so far of its settings, and write the line."""
+    """Train a model, save it, and write its line."""
     family = MODELS[run.model].family
     start = time.perf_counter()
     trained = TRAIN[family](rows, SOURCES[run.data], run.settings, run.seed)
     seconds = time.perf_counter() - start
-    same = [
-        record
-        for record in read_lines(out / "models.jsonl")
-        if (record["data"], record["model"], record["seed"]) == run[:3]
-    ]
-    best = best_of(same)
     # The file first: a run without its line is done again, and comes to the same.
-    is_best = best is None or trained.validation > best["validation"] or run == run_of(best)
-    if is_best:
-        save(trained.model, model_path(out, run.data, run.model, run.seed))
-    if run in map(run_of, same):
-        return
+    save(trained.model, model_path(out, run._asdict()))
     figures = {key: float(value) for key, value in trained._asdict().items() if key != "model"}
     record = {
         **run._asdict(),
@@ -523,7 +513,7 @@ def time_set(data: str, records: dict[str, list[Record]], options: argparse.Name
     single, double = x.astype(np.float32), x.astype(np.float64)
     runners = []
     for name, runs in records.items():
-        path = model_path(options.out, data, name, runs[0]["seed"])
+        path = model_path(options.out, runs[0])
         rows = double if MODELS[name].family == TREES else single
         for runtime, call in calls(path, options.threads, single[:100]):
             runners.append(Runner(name, runtime, call, rows))
