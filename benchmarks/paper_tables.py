@@ -247,12 +247,13 @@ def tree_sizes(active: int) -> list[dict[str, Any]]:
     ]
 
 
-def trees_cells(data: Iterable[str], active: int) -> list[Cell]:
-    """Return the forests and the dense layer that use so many neurons a row."""
+def trees_cells(data: Iterable[str], active: int, learn: bool = True) -> list[Cell]:
+    """Return the forests, whose routes may learn, and the dense layer of so many neurons a row."""
     cells = []
     for name in data:
         dense = {"width": active}
-        cells += [Cell(name, "node", sizes, tuned(name, "node")) for sizes in tree_sizes(active)]
+        forest = tuned(name, "node") | {"straight_through": learn}
+        cells += [Cell(name, "node", sizes, forest) for sizes in tree_sizes(active)]
         cells.append(Cell(name, "dense", dense, tuned(name, "dense")))
     return cells
 
@@ -656,9 +657,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     tables = parser.add_subparsers(dest="table", required=True, metavar="TABLE")
     add(tables, "table1", DATA, lambda options: table1_cells(options.data), show_table1)
     trees = add(
-        tables, "trees", DATA, lambda options: trees_cells(options.data, options.active), show_trees
+        tables,
+        "trees",
+        DATA,
+        lambda options: trees_cells(options.data, options.active, not options.constant_routes),
+        show_trees,
     )
     trees.add_argument("--active", type=int, default=16, help="neurons a row (16)")
+    trees.add_argument("--constant-routes", action="store_true", help="of trees, do not learn")
     images = ("mnist", "letters")
     add(tables, "methods", images, lambda options: methods_cells(options.data), show_methods)
     add(tables, "choose", TEST_ROWS, lambda options: choose_cells(options.data), show_choose)

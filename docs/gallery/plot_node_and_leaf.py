@@ -67,10 +67,10 @@ for name, settings in runs.items():
 # ----------
 # For the same multiply-adds both trees hold more neurons than the dense layer. With the fewest
 # the node layer is ahead; on a table this small a dense layer of sixteen neurons is as good and
-# needs no tree. Trees are for tasks that need more neurons than every row can pay for. The two differ in where decisions are made: the
-# neurons of the node layer decide and add to the output, and the leaf layer pays for gates that
-# only decide. With narrow leaves most of its price is gates; with wide ones nearly all of it is
-# neurons.
+# needs no tree. Trees are for tasks that need more neurons than every row can pay for. The two
+# differ in where decisions are made: the neurons of the node layer decide and add to the output,
+# and the leaf layer pays for gates that only decide. With narrow leaves most of its price is gates;
+# with wide ones nearly all of it is neurons.
 
 figure, axes = plt.subplots(layout="constrained")
 styles = {"node": ("o-", "tab:purple"), "leaf": ("s-", "tab:orange"), "dense": ("^--", "gray")}
