@@ -769,6 +769,9 @@ STYLES = {
 LEAST_ERROR = 1e-4
 """A model without a single error is drawn here."""
 
+BEYOND = 10.0
+"""Models that take so many times longer than the slowest layer are not drawn but counted."""
+
 
 def draw(panels: dict[str, list[Point]], label: str, path: Path) -> None:
     """Draw a panel a set, with the front as a line of steps."""
@@ -783,8 +786,8 @@ def draw(panels: dict[str, list[Point]], label: str, path: Path) -> None:
     figure.suptitle(
         "Test accuracy; where the line runs, nothing cheaper is as accurate", fontsize=11
     )
-    # So that the same figures give the same file.
-    with matplotlib.rc_context({"svg.hashsalt": "crossover"}):
+    # So that the same figures give the same file, and letters stay letters.
+    with matplotlib.rc_context({"svg.hashsalt": "crossover", "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None})
 
 
@@ -795,6 +798,13 @@ def draw_set(axes: Any, data: str, points: list[Point], label: str) -> None:
     def height(point: Point) -> float:
         return max(1 - point.accuracy, LEAST_ERROR)
 
+    # The slowest are so slow that the others would lie on one another.
+    limit = BEYOND * max(point.cost for point in points if point.family not in (MLP, TREES))
+    slow = [point for point in points if point.cost > limit]
+    if slow:
+        text = ", ".join(sorted({point.family for point in slow}))
+        axes.set_title(f"{len(slow)} far slower: {text}", loc="right", fontsize=8)
+    points = [point for point in points if point.cost <= limit]
     edge = front(points)
     axes.step(
         [point.cost for point in edge],
@@ -811,13 +821,14 @@ def draw_set(axes: Any, data: str, points: list[Point], label: str) -> None:
             point.model, (point.cost, height(point)), xytext=(-4, 4),
             textcoords="offset points", ha="right", fontsize=7,
         )  # fmt: skip
-    axes.margins(x=0.12)  # room for the first label
+    axes.margins(x=0.12, y=0.08)  # room for labels
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.invert_yaxis()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        axis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * (1 - value):g}%")
-    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.set_xlabel(label)
     axes.set_ylabel("test accuracy")
