@@ -28,7 +28,7 @@ PIXELS, CLASSES = 784, 10
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=("step", "routes", "epochs"), help="one of the parts")
-    parser.add_argument("--depths", type=int, nargs="+", default=[9, 11, 13, 15])
+    parser.add_argument("--depths", type=int, nargs="+", default=[9, 11, 13, 15], help="of `step`")
     parser.add_argument("--batch", type=int, default=64, help="rows of a step (64)")
     parser.add_argument("--rounds", type=int, default=9, help="of each alternation (9)")
     parser.add_argument("--seconds", type=float, default=0.2, help="of a measurement (0.2)")
@@ -48,7 +48,9 @@ def steps(options: argparse.Namespace) -> None:
     for depth in options.depths:
         print(f"depth {depth} ...", file=sys.stderr)
         contenders = [
-            step(layer_of(WIDTH, WIDTH, depth), options.batch, row_sparse=sparse)
+            step(
+                fffcpu.FastFeedForward(WIDTH, WIDTH, depth, rng=0), options.batch, row_sparse=sparse
+            )
             for sparse in (False, True)
         ]
         dense, sparse = alternate(contenders, options.rounds, options.seconds)
@@ -72,7 +74,11 @@ def routes(options: argparse.Namespace) -> None:
     rows = []
     for trees, depth in ((4, 3), (2, 7)):
         contenders = [
-            step(layer_of(PIXELS, CLASSES, depth, trees), options.batch, straight_through=learn)
+            step(
+                fffcpu.FastFeedForward(PIXELS, CLASSES, depth, trees, rng=0),
+                options.batch,
+                straight_through=learn,
+            )
             for learn in (False, True)
         ]
         constant, learning = alternate(contenders, options.rounds, options.seconds)
@@ -92,10 +98,6 @@ def routes(options: argparse.Namespace) -> None:
     print(format_table(head, rows), "\n")
 
 
-def layer_of(inputs: int, outputs: int, depth: int, trees: int = 1) -> fffcpu.FastFeedForward:
-    return fffcpu.FastFeedForward(inputs, outputs, depth, trees, rng=0)
-
-
 def step(layer: fffcpu.FastFeedForward, batch: int, **backward: bool) -> Contender:
     """Return a training step to be timed; `backward` is what the backward pass is told."""
     optimizer = AdamW(layer.params, 1e-3)
@@ -109,7 +111,7 @@ def step(layer: fffcpu.FastFeedForward, batch: int, **backward: bool) -> Contend
         clip_gradients(grads, 1.0)
         optimizer.step(grads)
 
-    return Contender(", ".join(name for name, on in backward.items() if on) or "plain", run, batch)
+    return Contender("step", run, batch)
 
 
 def epochs() -> None:

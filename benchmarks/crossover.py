@@ -76,7 +76,7 @@ Record = dict[str, Any]
 VALIDATION = 0.1
 """Which part of the rows is held out."""
 
-AS_FAST = 1.05
+AS_FAST = 1.15
 """A model counts as fast as another up to so many times its time: medians are no more exact."""
 
 QUICK_ROWS, QUICK_CLASSES = 200, 3
@@ -338,7 +338,7 @@ def settings_of(data: str, name: str, attempt: Record, quick: bool) -> Record:
 
 
 def model_path(out: Path, record: Record) -> Path:
-    """Return where the model of a run is, given its line or the run as one."""
+    """Return where the model of a run is; `record` is its line, or a `Run` as a dict."""
     family = MODELS[record["model"]].family
     ending = "joblib" if family in (MLP, TREES) else "safetensors"
     attempt = "-".join(f"{record['settings'][key]:g}" for key in TRIES[family][0])
@@ -353,7 +353,9 @@ def save(model: Any, path: Path) -> None:
     else:
         import joblib
 
-        joblib.dump(model, path)
+        partial = path.with_suffix(".partial")
+        joblib.dump(model, partial)
+        partial.replace(path)
 
 
 # --- Lines of results ----------------------------------------------------------------------------
@@ -373,7 +375,10 @@ def append_line(path: Path, record: Record) -> None:
 
 
 def chosen(out: Path) -> dict[str, dict[str, list[Record]]]:
-    """Return the run of each seed that the rows held out choose, by set and model."""
+    """Return the run of each seed that the rows held out choose, by set and model.
+
+    `tries` of a run says how many settings it was chosen from.
+    """
     # A run that was done again has two lines, and its file is of the last.
     last = {model_path(out, record): record for record in read_lines(out / "models.jsonl")}
     runs: dict[tuple[str, str, int], list[Record]] = {}
@@ -418,14 +423,14 @@ def missing(present: Sequence[str], options: argparse.Namespace) -> Iterator[Run
     """Yield the runs that have no line, or were chosen and have no file."""
     lines = read_lines(options.out / "models.jsonl")
     done = [Run(*(line[key] for key in Run._fields)) for line in lines]
-    kept = {
+    best = {
         model_path(options.out, record)
         for models in chosen(options.out).values()
         for record in itertools.chain(*models.values())
     }
     for run in plan(present, options):
         path = model_path(options.out, run._asdict())
-        if run not in done or (path in kept and not path.exists()):
+        if run not in done or (path in best and not path.exists()):
             yield run
 
 
@@ -452,8 +457,6 @@ def do(run: Run, rows: Rows, out: Path) -> None:
     start = time.perf_counter()
     trained = TRAIN[family](rows, SOURCES[run.data], run.settings, run.seed)
     seconds = time.perf_counter() - start
-    # The file first: a run without its line is done again, and comes to the same.
-    save(trained.model, model_path(out, run._asdict()))
     figures = {key: float(value) for key, value in trained._asdict().items() if key != "model"}
     record = {
         **run._asdict(),
@@ -462,7 +465,11 @@ def do(run: Run, rows: Rows, out: Path) -> None:
         "parameters": trained.parameters,
         "seconds": seconds,
     }
+    # The line first: a chosen run without its file is done again. An older file must not stay.
+    path = model_path(out, record)
+    path.unlink(missing_ok=True)
     append_line(out / "models.jsonl", record)
+    save(trained.model, path)
 
 
 # --- Timing --------------------------------------------------------------------------------------
@@ -486,7 +493,11 @@ def measure(options: argparse.Namespace) -> None:
     if not ONNXRUNTIME:
         print("onnxruntime left out: pip install 'fffcpu[bench]'", file=sys.stderr)
     fffcpu.set_num_threads(options.threads)
-    everything = chosen(options.out)
+    everything = {
+        data: with_files(models, options.out)
+        for data, models in chosen(options.out).items()
+        if (options.out / "data" / f"{data}.npz").exists()
+    }
     sets = [data for data in SOURCES if data in everything and data in options.data]
     times = last_times(options.out, options.threads)
     waiting = [
@@ -496,6 +507,15 @@ def measure(options: argparse.Namespace) -> None:
     ]
     for data in tqdm(waiting, "timing", unit="set", file=sys.stderr):
         append_line(options.out / "times.jsonl", time_set(data, everything[data], options))
+
+
+def with_files(models: dict[str, list[Record]], out: Path) -> dict[str, list[Record]]:
+    """Return the models of a set whose files are there, and name the others."""
+    found = {name: runs for name, runs in models.items() if model_path(out, runs[0]).exists()}
+    for name in set(models) - set(found):
+        path = model_path(out, models[name][0])
+        print(f"{name} left out: no {path}; `train` makes it", file=sys.stderr)
+    return found
 
 
 def last_times(out: Path, threads: int) -> dict[str, Record]:
@@ -770,7 +790,7 @@ LEAST_ERROR = 1e-4
 """A model without a single error is drawn here."""
 
 BEYOND = 10.0
-"""Models that take so many times longer than the slowest layer are not drawn but counted."""
+"""Models that cost so many times more than the costliest layer are not drawn but counted."""
 
 
 def draw(panels: dict[str, list[Point]], label: str, path: Path) -> None:
@@ -798,12 +818,14 @@ def draw_set(axes: Any, data: str, points: list[Point], label: str) -> None:
     def height(point: Point) -> float:
         return max(1 - point.accuracy, LEAST_ERROR)
 
-    # The slowest are so slow that the others would lie on one another.
-    limit = BEYOND * max(point.cost for point in points if point.family not in (MLP, TREES))
+    # The costliest cost so much that the others would lie on one another.
+    layers = [point.cost for point in points if point.family not in (MLP, TREES)]
+    limit = BEYOND * max(layers, default=math.inf)
     slow = [point for point in points if point.cost > limit]
     if slow:
         text = ", ".join(sorted({point.family for point in slow}))
-        axes.set_title(f"{len(slow)} far slower: {text}", loc="right", fontsize=8)
+        what = f"not drawn, {BEYOND:g} times beyond the layers: {len(slow)} of {text}"
+        axes.set_title(what, loc="right", fontsize=8)
     points = [point for point in points if point.cost <= limit]
     edge = front(points)
     axes.step(

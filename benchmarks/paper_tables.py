@@ -248,7 +248,10 @@ def tree_sizes(active: int) -> list[dict[str, Any]]:
 
 
 def trees_cells(data: Iterable[str], active: int, learn: bool = True) -> list[Cell]:
-    """Return the forests, whose routes may learn, and the dense layer of so many neurons a row."""
+    """Return forests and a dense layer of so many neurons a row.
+
+    `learn` says whether the routes of the forests do.
+    """
     cells = []
     for name in data:
         dense = {"width": active}
@@ -664,7 +667,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         show_trees,
     )
     trees.add_argument("--active", type=int, default=16, help="neurons a row (16)")
-    trees.add_argument("--constant-routes", action="store_true", help="of trees, do not learn")
+    trees.add_argument(
+        "--constant-routes", action="store_true", help="hold those of trees constant"
+    )
     images = ("mnist", "letters")
     add(tables, "methods", images, lambda options: methods_cells(options.data), show_methods)
     add(tables, "choose", TEST_ROWS, lambda options: choose_cells(options.data), show_choose)
