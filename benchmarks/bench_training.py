@@ -17,7 +17,15 @@ import fffcpu
 from fffcpu.cli.table import format_number, format_table
 from fffcpu.data import Table
 from fffcpu.fitting import FitSettings, fit
-from fffcpu.timing import Contender, alternate, describe_machine, distinct_batches, ratio, ratios
+from fffcpu.timing import (
+    Contender,
+    Timing,
+    alternate,
+    describe_machine,
+    distinct_batches,
+    ratio,
+    ratios,
+)
 from fffcpu.training import AdamW, clip_gradients
 
 WIDTH = 768
@@ -47,23 +55,9 @@ def steps(options: argparse.Namespace) -> None:
     rows = []
     for depth in options.depths:
         print(f"depth {depth} ...", file=sys.stderr)
-        contenders = [
-            step(
-                fffcpu.FastFeedForward(WIDTH, WIDTH, depth, rng=0), options.batch, row_sparse=sparse
-            )
-            for sparse in (False, True)
-        ]
-        dense, sparse = alternate(contenders, options.rounds, options.seconds)
-        times = [timing.microseconds * options.batch / 1000 for timing in (dense, sparse)]
-        found = ratios(dense, sparse)
-        rows.append(
-            (
-                f"{depth}",
-                f"{(2 << depth) - 1:,}",
-                *map(format_number, times),
-                f"{ratio(dense, sparse):.1f} ({min(found):.1f} to {max(found):.1f})",
-            )
-        )
+        dense, sparse = compare(options, "row_sparse", WIDTH, WIDTH, depth)
+        times = [milliseconds(timing, options) for timing in (dense, sparse)]
+        rows.append((f"{depth}", f"{(2 << depth) - 1:,}", *times, times_longer(dense, sparse, 1)))
     head = ("depth", "nodes", "ms a step, dense", "ms, row-sparse", "times faster")
     print(f"{WIDTH} -> {WIDTH}, one tree, {options.batch} rows, AdamW\n")
     print(format_table(head, rows), "\n")
@@ -73,29 +67,33 @@ def routes(options: argparse.Namespace) -> None:
     """Time a step with constant routes and with routes that learn, of two layers for images."""
     rows = []
     for trees, depth in ((4, 3), (2, 7)):
-        contenders = [
-            step(
-                fffcpu.FastFeedForward(PIXELS, CLASSES, depth, trees, rng=0),
-                options.batch,
-                straight_through=learn,
-            )
-            for learn in (False, True)
-        ]
-        constant, learning = alternate(contenders, options.rounds, options.seconds)
-        found = ratios(learning, constant)
-        rows.append(
-            (
-                f"{trees} x {depth}",
-                *(
-                    format_number(timing.microseconds * options.batch)
-                    for timing in (constant, learning)
-                ),
-                f"{ratio(learning, constant):.2f} ({min(found):.2f} to {max(found):.2f})",
-            )
-        )
-    head = ("trees x depth", "us a step, constant routes", "us, routes that learn", "times")
+        constant, learning = compare(options, "straight_through", PIXELS, CLASSES, depth, trees)
+        times = [milliseconds(timing, options) for timing in (constant, learning)]
+        rows.append((f"{trees} x {depth}", *times, times_longer(learning, constant, 2)))
+    head = ("trees x depth", "ms a step, constant routes", "ms, routes that learn", "times longer")
     print(f"{PIXELS} -> {CLASSES}, {options.batch} rows, AdamW, dense gradients\n")
     print(format_table(head, rows), "\n")
+
+
+def compare(options: argparse.Namespace, flag: str, *sizes: int) -> list[Timing]:
+    """Time a step of a layer without and with a flag of its backward pass."""
+    contenders = [
+        step(fffcpu.FastFeedForward(*sizes, rng=0), options.batch, **{flag: on})
+        for on in (False, True)
+    ]
+    return alternate(contenders, options.rounds, options.seconds)
+
+
+def milliseconds(timing: Timing, options: argparse.Namespace) -> str:
+    """Return what a step takes."""
+    return format_number(timing.microseconds * options.batch / 1000)
+
+
+def times_longer(slow: Timing, fast: Timing, digits: int) -> str:
+    """Return the ratio of two timings, and its range over the rounds."""
+    found = (ratio(slow, fast), min(ratios(slow, fast)), max(ratios(slow, fast)))
+    median, least, most = (f"{value:.{digits}f}" for value in found)
+    return f"{median} ({least} to {most})"
 
 
 def step(layer: fffcpu.FastFeedForward, batch: int, **backward: bool) -> Contender:

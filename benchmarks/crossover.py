@@ -53,6 +53,7 @@ from tables import read_data
 from tqdm import tqdm
 
 import fffcpu
+from fffcpu.checkpoints.native import write_atomically
 from fffcpu.data import Table, load_digits
 from fffcpu.fitting import FitSettings, evaluate, fit
 from fffcpu.onnx_dense import onnx_dense
@@ -156,16 +157,20 @@ SOURCES = {
 }
 
 
+def data_path(out: Path, data: str) -> Path:
+    """Return where a set is, once it was made."""
+    return out / "data" / f"{data}.npz"
+
+
 def prepared(data: str, options: argparse.Namespace) -> Rows:
     """Return a set, as it was made at the first call."""
-    path = options.out / "data" / f"{data}.npz"
+    path = data_path(options.out, data)
     if not path.exists():
         rows = SOURCES[data].load(options.folder, options.quick)
         if options.quick:
             rows = Rows(*a_few(rows.x, rows.y), *a_few(rows.test_x, rows.test_y))
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **rows._asdict())
-        partial.replace(path)
+        with write_atomically(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **rows._asdict())
     with np.load(path) as arrays:
         return Rows(**arrays)
 
@@ -338,7 +343,7 @@ def settings_of(data: str, name: str, attempt: Record, quick: bool) -> Record:
 
 
 def model_path(out: Path, record: Record) -> Path:
-    """Return where the model of a run is; `record` is its line, or a `Run` as a dict."""
+    """Return where the model of a run is, given its line."""
     family = MODELS[record["model"]].family
     ending = "joblib" if family in (MLP, TREES) else "safetensors"
     attempt = "-".join(f"{record['settings'][key]:g}" for key in TRIES[family][0])
@@ -353,9 +358,8 @@ def save(model: Any, path: Path) -> None:
     else:
         import joblib
 
-        partial = path.with_suffix(".partial")
-        joblib.dump(model, partial)
-        partial.replace(path)
+        with write_atomically(path) as temporary:
+            joblib.dump(model, temporary)
 
 
 # --- Lines of results ----------------------------------------------------------------------------
@@ -409,7 +413,7 @@ def train(options: argparse.Namespace) -> None:
         (options.out / folder).mkdir(parents=True, exist_ok=True)
     present = [data for data in options.data if is_present(data, options)]
     # Once more, since a chosen run that is done again may no longer be the best of its settings.
-    while runs := list(missing(present, options)):
+    while runs := missing(present, options):
         with tqdm(total=len(runs), unit="run", file=sys.stderr) as bar:
             for data, own in itertools.groupby(runs, key=lambda run: run.data):
                 rows = prepared(data, options)
@@ -419,19 +423,21 @@ def train(options: argparse.Namespace) -> None:
                     bar.update()
 
 
-def missing(present: Sequence[str], options: argparse.Namespace) -> Iterator[Run]:
-    """Yield the runs that have no line, or were chosen and have no file."""
-    lines = read_lines(options.out / "models.jsonl")
-    done = [Run(*(line[key] for key in Run._fields)) for line in lines]
-    best = {
-        model_path(options.out, record)
+def run_of(record: Record) -> Run:
+    """Return the run of a line."""
+    return Run(*(record[key] for key in Run._fields))
+
+
+def missing(present: Sequence[str], options: argparse.Namespace) -> list[Run]:
+    """Return the runs that have no line, or were chosen and have no file."""
+    done = [run_of(record) for record in read_lines(options.out / "models.jsonl")]
+    lost = [
+        run_of(record)
         for models in chosen(options.out).values()
         for record in itertools.chain(*models.values())
-    }
-    for run in plan(present, options):
-        path = model_path(options.out, run._asdict())
-        if run not in done or (path in best and not path.exists()):
-            yield run
+        if not model_path(options.out, record).exists()
+    ]
+    return [run for run in plan(present, options) if run not in done or run in lost]
 
 
 def plan(present: Sequence[str], options: argparse.Namespace) -> Iterator[Run]:
@@ -493,11 +499,7 @@ def measure(options: argparse.Namespace) -> None:
     if not ONNXRUNTIME:
         print("onnxruntime left out: pip install 'fffcpu[bench]'", file=sys.stderr)
     fffcpu.set_num_threads(options.threads)
-    everything = {
-        data: with_files(models, options.out)
-        for data, models in chosen(options.out).items()
-        if (options.out / "data" / f"{data}.npz").exists()
-    }
+    everything = with_files(chosen(options.out), options.out)
     sets = [data for data in SOURCES if data in everything and data in options.data]
     times = last_times(options.out, options.threads)
     waiting = [
@@ -509,12 +511,19 @@ def measure(options: argparse.Namespace) -> None:
         append_line(options.out / "times.jsonl", time_set(data, everything[data], options))
 
 
-def with_files(models: dict[str, list[Record]], out: Path) -> dict[str, list[Record]]:
-    """Return the models of a set whose files are there, and name the others."""
-    found = {name: runs for name, runs in models.items() if model_path(out, runs[0]).exists()}
-    for name in set(models) - set(found):
-        path = model_path(out, models[name][0])
-        print(f"{name} left out: no {path}; `train` makes it", file=sys.stderr)
+def with_files(
+    everything: dict[str, dict[str, list[Record]]], out: Path
+) -> dict[str, dict[str, list[Record]]]:
+    """Return the sets and models whose files are there, and name the others."""
+    found: dict[str, dict[str, list[Record]]] = {}
+    for data, models in everything.items():
+        for name, runs in models.items():
+            files = (data_path(out, data), model_path(out, runs[0]))
+            absent = next((path for path in files if not path.exists()), None)
+            if absent is None:
+                found.setdefault(data, {})[name] = runs
+            else:
+                print(f"{data} {name} left out: no {absent}; `train` makes it", file=sys.stderr)
     return found
 
 
@@ -528,7 +537,7 @@ def time_set(data: str, records: dict[str, list[Record]], options: argparse.Name
     """Time all models of a set in one alternation for batches, and in one for rows alone."""
     from threadpoolctl import threadpool_limits
 
-    with np.load(options.out / "data" / f"{data}.npz") as arrays:
+    with np.load(data_path(options.out, data)) as arrays:
         x, y = arrays["test_x"], arrays["test_y"]
     single, double = x.astype(np.float32), x.astype(np.float64)
     runners = []

@@ -14,6 +14,7 @@ import pandas
 import pytest
 import reference
 from finite_differences import check_gradients
+from matplotlib.figure import Figure
 
 import fffcpu
 from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward
@@ -327,26 +328,36 @@ def test_dense_models_have_no_fff_stretch():
     assert crossover.stretch(DENSE, 1000) == []
 
 
-@pytest.mark.parametrize("names", [("mlp-16", "boosting-20x8"), ("dense-4", "mlp-16")])
-def test_models_far_beyond_the_layers_are_counted_and_not_drawn(names):
-    figure = pytest.importorskip("matplotlib.figure")
-    axes = figure.Figure().add_subplot()
-    crossover.draw_set(axes, "set", [point(names[0], 1.0, 0.8), point(names[1], 50.0, 0.9)], "us")
-    drawn = sum(len(places.get_offsets()) for places in axes.collections)
-    told = "1 of MLPClassifier" in axes.get_title(loc="right")
-    assert (drawn, told) == ((1, True) if names[0] == "dense-4" else (2, False))
+@pytest.mark.parametrize(
+    ("cheap", "dear", "drawn", "told"),
+    [
+        ("dense-4", "mlp-16", 1, "not drawn, 10 times beyond the layers: 1 of MLPClassifier"),
+        ("mlp-16", "boosting-20x8", 2, ""),  # no layer that it could be beyond
+    ],
+)
+def test_models_far_beyond_the_layers_are_counted_and_not_drawn(cheap, dear, drawn, told):
+    axes = Figure().add_subplot()
+    crossover.draw_set(axes, "set", [point(cheap, 1.0, 0.8), point(dear, 50.0, 0.9)], "us")
+    assert sum(len(places.get_offsets()) for places in axes.collections) == drawn
+    assert axes.get_title(loc="right") == told
 
 
 def test_only_models_that_are_there_are_timed(tmp_path, capsys):
-    (tmp_path / "models").mkdir()
-    runs = [
-        {"data": "letters", "model": name, "seed": 0, "settings": {"lr": 0.01, "weight_decay": 0.2}}
-        for name in ("dense-4", "fff-1x3")
-    ]
-    crossover.model_path(tmp_path, runs[0]).touch()
-    models = {run["model"]: [run] for run in runs}
-    assert list(crossover.with_files(models, tmp_path)) == ["dense-4"]
-    assert "fff-1x3 left out: no " in capsys.readouterr().err
+    for folder in ("models", "data"):
+        (tmp_path / folder).mkdir()
+    crossover.data_path(tmp_path, "letters").touch()
+    everything = {}
+    for data, name in (("letters", "dense-4"), ("letters", "fff-1x3"), ("mnist", "dense-4")):
+        settings = {"lr": 0.01, "weight_decay": 0.2}
+        run = {"data": data, "model": name, "seed": 0, "settings": settings}
+        everything.setdefault(data, {})[name] = [run]
+        if name == "dense-4":
+            crossover.model_path(tmp_path, run).touch()
+    found = crossover.with_files(everything, tmp_path)
+    assert {data: list(models) for data, models in found.items()} == {"letters": ["dense-4"]}
+    told = capsys.readouterr().err
+    assert "letters fff-1x3 left out: no " in told
+    assert f"mnist dense-4 left out: no {crossover.data_path(tmp_path, 'mnist')}" in told
 
 
 def test_a_run_made_again_may_lose_its_place(tmp_path):
