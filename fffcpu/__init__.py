@@ -10,7 +10,9 @@
 
 from __future__ import annotations
 
-import fffcpu.blas_threads  # noqa: F401  # before NumPy is imported
+import fffcpu.system.blas  # noqa: F401  # before NumPy is imported
+from fffcpu.inference.predictor import Meaning, Predictor
+from fffcpu.inference.warmup import warmup
 from fffcpu.kernels import get_num_threads, set_num_threads
 from fffcpu.layers import (
     DenseFeedForward,
@@ -21,8 +23,6 @@ from fffcpu.layers import (
     cmm,
     load,
 )
-from fffcpu.predictor import Meaning, Predictor
-from fffcpu.startup import warmup
 
 __all__ = [
     "DenseFeedForward",

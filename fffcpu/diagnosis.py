@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import kernels
+from fffcpu.checks import as_real_array, as_rows
 from fffcpu.config import (
     FastFeedForwardConfig,
     LeafFeedForwardConfig,
@@ -32,7 +33,6 @@ from fffcpu.config import (
     check_number,
 )
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
-from fffcpu.inputs import as_real_array, as_rows
 from fffcpu.tree import depth_of, gate_count, leaf_count, level_start, node_count
 
 __all__ = [

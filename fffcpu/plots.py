@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu.checks import as_real_array
 from fffcpu.diagnosis import TreeUsage, reached_leaves
 from fffcpu.errors import ArgumentError, ShapeError, require_extra
-from fffcpu.inputs import as_real_array
 from fffcpu.tree import level_start
 
 __all__ = [

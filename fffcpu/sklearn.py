@@ -1,8 +1,8 @@
 """FFFClassifier and FFFRegressor: the layers as estimators of scikit-learn (extra: sklearn).
 
 Parameters are those of scikit-learn's MLPClassifier where they mean the same. An estimator trains a
-layer with what `fffcpu.fitting.fit` uses, and what it has learned is that layer: it leaves as a
-`fffcpu.Predictor`, and from a predictor an estimator is made again.
+layer with what `fffcpu.recipes.fitting.fit` uses, and what it has learned is that layer: it leaves
+as a `fffcpu.Predictor`, and from a predictor an estimator is made again.
 
 Where every step takes all rows, as it does when they are few, training is in float64, and a row of
 weight 2 does what two rows do, up to rounding.
@@ -17,27 +17,27 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu.checks import as_real_array
 from fffcpu.config import FastFeedForwardConfig, check_flag, check_integer, check_number
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe, require_extra
-from fffcpu.fitting import (
+from fffcpu.inference.predictor import Meaning, Predictor
+from fffcpu.layers import FastFeedForward, LeafFeedForward
+from fffcpu.recipes.fitting import (
     FitSettings,
     backward_options,
     forward_options,
     new_layer,
     new_optimizer,
 )
-from fffcpu.inputs import as_real_array
-from fffcpu.layers import FastFeedForward, LeafFeedForward
-from fffcpu.predictor import Meaning, Predictor
-from fffcpu.training import constant, cosine
-from fffcpu.training.batches import BatchOrder, split_rows
-from fffcpu.training.table_objective import (
+from fffcpu.recipes.table_objective import (
     Scaling,
     TableObjective,
     block_rows,
     dense_rows,
     deviations,
 )
+from fffcpu.training import constant, cosine
+from fffcpu.training.batches import BatchOrder, split_rows
 from fffcpu.training.trainer import Moment, Trainer, TrainerSettings
 
 require_extra("sklearn", "sklearn")
@@ -69,7 +69,7 @@ TREES = 8
 
 HARDENING = 1.0
 """Weight of the leaf layer's hardening loss where none is given. It is more than in
-`fffcpu.fitting`, since few rows make few steps, in which gates must have decided."""
+`fffcpu.recipes.fitting`, since few rows make few steps, in which gates must have decided."""
 
 
 class _Estimator(BaseEstimator):

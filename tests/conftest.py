@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
-import simulator
 from hypothesis import HealthCheck, settings
 
+# Behind everything else, so that the package under test is the one that is installed.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
 from fffcpu import kernels
+from tests.support import simulator
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
@@ -31,7 +36,8 @@ if simulator.SIMULATED:
 @pytest.fixture
 def command(capsys, monkeypatch):
     """Run ``fffcpu`` in this process; returns the exit status and what it printed."""
-    from fffcpu.cli import main, runs
+    from fffcpu.cli import main
+    from fffcpu.cli.support import runs
 
     # It would hold for all tests to come.
     monkeypatch.setattr(runs, "keep_freed_memory", lambda: False)

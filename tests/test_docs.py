@@ -8,13 +8,12 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from fffcpu.cli import COMMANDS
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 GALLERY = sorted((ROOT / "docs/gallery").glob("plot_*.py"))
 
 

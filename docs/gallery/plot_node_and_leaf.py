@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from fffcpu.data import Table, load_digits
-from fffcpu.fitting import FitSettings, evaluate, fit
+from fffcpu.recipes.fitting import FitSettings, evaluate, fit
 
 INPUTS, OUTPUTS = 64, 10
 
@@ -32,8 +32,8 @@ def multiply_adds(layer):
 # %%
 # Training
 # --------
-# `fffcpu.fitting.fit` trains all three alike. Settings differ in what makes a row dearer: more
-# trees, wider leaves, more neurons.
+# `fffcpu.recipes.fitting.fit` trains all three alike. Settings differ in what makes a row dearer:
+# more trees, wider leaves, more neurons.
 
 images, labels = load_digits()
 order = np.random.default_rng(0).permutation(len(images))

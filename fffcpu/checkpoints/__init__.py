@@ -12,10 +12,10 @@ from fffcpu.checkpoints import (
     crammed_bert,
     fastfeedforward,
     native,
-    safetensors_file,
     ultrafastbert,
     ultrafastbert_bmm,
 )
+from fffcpu.checkpoints import safetensors as safetensors_file
 
 __all__ = [
     "crammed_bert",

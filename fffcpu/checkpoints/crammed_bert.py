@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from fffcpu.checkpoints.differences import check_arrays, list_differences
 from fffcpu.checkpoints.keymap import Entry, as_array, check_mapping, shape_text
+from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
-from fffcpu.fastbert_config import FastBertConfig
 from fffcpu.parameters import aligned_empty
 
 __all__ = [

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from fffcpu import __version__
+from fffcpu.benchmarking.timing import WrongOutputError
 from fffcpu.cli import (
     bench,
     classify,
@@ -29,7 +30,6 @@ from fffcpu.cli import (
     train,
     warmup,
 )
-from fffcpu.timing import WrongOutputError
 
 __all__ = ["main"]
 

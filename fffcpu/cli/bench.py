@@ -15,19 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import DenseFeedForward, FastFeedForward, get_num_threads, set_num_threads
-from fffcpu.bounds import Bound, bound_contenders, dense_work, path_work, visited_nodes
-from fffcpu.cli import sweep
-from fffcpu.cli.table import Commands, add_command, format_number, format_rates, format_table
-from fffcpu.config import (
-    DenseFeedForwardConfig,
-    FastFeedForwardConfig,
-    LayerConfig,
-    check_integer,
-    check_number,
+from fffcpu.benchmarking.roofline import (
+    Bound,
+    bound_contenders,
+    dense_work,
+    path_work,
+    visited_nodes,
 )
-from fffcpu.errors import ArgumentError
-from fffcpu.kernels import get_thread_layer, load_backend
-from fffcpu.timing import (
+from fffcpu.benchmarking.timing import (
     DISTINCT_ROWS,
     Contender,
     Timing,
@@ -40,6 +35,23 @@ from fffcpu.timing import (
     path_arguments,
     ratio,
 )
+from fffcpu.cli import sweep
+from fffcpu.cli.support.table import (
+    Commands,
+    add_command,
+    format_number,
+    format_rates,
+    format_table,
+)
+from fffcpu.config import (
+    DenseFeedForwardConfig,
+    FastFeedForwardConfig,
+    LayerConfig,
+    check_integer,
+    check_number,
+)
+from fffcpu.errors import ArgumentError
+from fffcpu.kernels import get_thread_layer, load_backend
 
 __all__ = ["add", "run"]
 

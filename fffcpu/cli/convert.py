@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints import fastfeedforward, native, ultrafastbert, ultrafastbert_bmm
-from fffcpu.checkpoints.safetensors_file import SafetensorsFile
-from fffcpu.cli.folders import FORMATS, convert_folder
-from fffcpu.cli.table import Commands, add_command, check_output
+from fffcpu.checkpoints.safetensors import SafetensorsFile
+from fffcpu.cli.support.folders import FORMATS, convert_folder
+from fffcpu.cli.support.table import Commands, add_command, check_output
 from fffcpu.config import FastFeedForwardConfig, LayerConfig, LeafFeedForwardConfig
 from fffcpu.errors import ArgumentError, CheckpointError, describe
-from fffcpu.predictor import NOTE
+from fffcpu.inference.predictor import NOTE
 
 __all__ = ["add", "run"]
 

@@ -23,15 +23,7 @@ from numpy.typing import NDArray
 
 import fffcpu
 from fffcpu import DenseFeedForward, FastFeedForward, kernels
-from fffcpu.cli.table import Commands, add_command, check_output, format_number, format_table
-from fffcpu.config import check_integer
-from fffcpu.data import load_digits
-from fffcpu.models import FastBertForMaskedLM
-from fffcpu.parameters import Parameters
-from fffcpu.pipelines import default_model_folder
-from fffcpu.predictor import softmax
-from fffcpu.text.tokenizer import TOKENIZER_FILE
-from fffcpu.timing import (
+from fffcpu.benchmarking.timing import (
     Contender,
     Timing,
     WrongOutputError,
@@ -42,6 +34,20 @@ from fffcpu.timing import (
     distinct_batches,
     ratio,
 )
+from fffcpu.cli.support.table import (
+    Commands,
+    add_command,
+    check_output,
+    format_number,
+    format_table,
+)
+from fffcpu.config import check_integer
+from fffcpu.data import load_digits
+from fffcpu.inference.predictor import softmax
+from fffcpu.models import FastBertForMaskedLM
+from fffcpu.parameters import Parameters
+from fffcpu.pipelines import default_model_folder
+from fffcpu.text.tokenizer import TOKENIZER_FILE
 from fffcpu.training import AdamW, clip_gradients, cosine, softmax_cross_entropy
 
 __all__ = ["add", "run"]

@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fffcpu.cli.table import Commands, add_command
-from fffcpu.cli.texts import standard_input
+from fffcpu.cli.support.table import Commands, add_command
+from fffcpu.cli.support.texts import standard_input
 from fffcpu.errors import ArgumentError, require_extra
 
 __all__ = ["add", "run"]

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import fffcpu
-from fffcpu.cli.runs import (
+from fffcpu.cli.support.runs import (
     add_number,
     check_unfinished,
     remove_checkpoints,
@@ -16,10 +16,16 @@ from fffcpu.cli.runs import (
     tell,
     work_folder,
 )
-from fffcpu.cli.table import Commands, add_command, check_folder, format_number, format_table
+from fffcpu.cli.support.table import (
+    Commands,
+    add_command,
+    check_folder,
+    format_number,
+    format_table,
+)
+from fffcpu.config.fastbert import POOLERS
 from fffcpu.errors import require_extra
-from fffcpu.fastbert_config import POOLERS
-from fffcpu.finetuning import FinetuneSettings, evaluate, finetune
+from fffcpu.recipes.finetuning import FinetuneSettings, evaluate, finetune
 from fffcpu.training.trainer import HISTORY, read_history
 
 __all__ = ["add", "run"]

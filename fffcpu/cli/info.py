@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 import fffcpu
-from fffcpu.cli.table import Commands, add_command, format_number, format_table
+from fffcpu.cli.support.table import Commands, add_command, format_number, format_table
 from fffcpu.config import LayerConfig, LeafFeedForwardConfig
 
 __all__ = ["add", "describe_file", "multiply_adds", "run"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fffcpu
-from fffcpu.cli.runs import (
+from fffcpu.cli.support.runs import (
     add_number,
     check_unfinished,
     reading,
@@ -20,9 +20,15 @@ from fffcpu.cli.runs import (
     tell,
     work_folder,
 )
-from fffcpu.cli.table import Commands, add_command, check_folder, format_number, format_table
+from fffcpu.cli.support.table import (
+    Commands,
+    add_command,
+    check_folder,
+    format_number,
+    format_table,
+)
 from fffcpu.errors import ArgumentError, require_extra
-from fffcpu.pretraining import PretrainSettings, pretrain
+from fffcpu.recipes.pretraining import PretrainSettings, pretrain
 from fffcpu.training.trainer import HISTORY, read_history
 
 __all__ = ["add", "run"]

@@ -8,9 +8,9 @@ import os
 
 import fffcpu
 from fffcpu.checkpoints import native
-from fffcpu.cli.table import Commands, add_command, format_table
+from fffcpu.cli.support.table import Commands, add_command, format_table
 from fffcpu.errors import CheckpointError
-from fffcpu.predictor import NOTE
+from fffcpu.inference.predictor import NOTE
 
 __all__ = ["add", "run"]
 

@@ -23,12 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import DenseFeedForward, FastFeedForward, get_num_threads, set_num_threads
-from fffcpu.cli.table import format_number
-from fffcpu.config import check_integer, check_number
-from fffcpu.errors import MissingExtraError
-from fffcpu.onnx_dense import MODEL_BYTES, onnx_dense
-from fffcpu.plots import SpeedUp, check_plot_path, plot_speedups
-from fffcpu.timing import (
+from fffcpu.benchmarking.onnx_dense import MODEL_BYTES, onnx_dense
+from fffcpu.benchmarking.timing import (
     TOLERANCES,
     Contender,
     alternate,
@@ -41,6 +37,10 @@ from fffcpu.timing import (
     package_version,
     ratio,
 )
+from fffcpu.cli.support.table import format_number
+from fffcpu.config import check_integer, check_number
+from fffcpu.errors import MissingExtraError
+from fffcpu.plots import SpeedUp, check_plot_path, plot_speedups
 
 __all__ = ["add", "run"]
 

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import fffcpu
-from fffcpu.cli.runs import (
+from fffcpu.cli.support.runs import (
     add_number,
     check_unfinished,
     reading,
@@ -18,10 +18,16 @@ from fffcpu.cli.runs import (
     tell,
     work_folder,
 )
-from fffcpu.cli.table import Commands, add_command, check_output, format_number, format_table
+from fffcpu.cli.support.table import (
+    Commands,
+    add_command,
+    check_output,
+    format_number,
+    format_table,
+)
 from fffcpu.data import Table, read_table
 from fffcpu.errors import ArgumentError, DataError
-from fffcpu.fitting import (
+from fffcpu.recipes.fitting import (
     HARDENING,
     LAYERS,
     OPTIMIZERS,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import fffcpu
-from fffcpu.cli.table import Commands, add_command, format_table
-from fffcpu.startup import Rehearsal, Warmed, cache_folder, rehearsals, standard_layers
+from fffcpu.cli.support.table import Commands, add_command, format_table
+from fffcpu.inference.warmup import Rehearsal, Warmed, cache_folder, rehearsals, standard_layers
 
 __all__ = ["add", "run"]
 

@@ -1,8 +1,8 @@
 """Kernels, in modules that can stand in for each other, and the choice between them.
 
 Every backend module has the functions in `FUNCTIONS`, with the signatures and the behaviour that
-`fffcpu.kernels.vectorized` documents. ``pytest --kernel MODULE`` checks any module against the
-oracle. `choose` picks one; the environment variable ``FFFCPU_BACKEND``, read at the first call,
+`fffcpu.kernels.backends.vectorized` documents. ``pytest --kernel MODULE`` checks any module against
+the oracle. `choose` picks one; the environment variable ``FFFCPU_BACKEND``, read at the first call,
 forces one: the name of a module here (``grouped``, ``rowwise``, ``vectorized``, ``cuda``) or the
 dotted name of any other.
 """
@@ -78,7 +78,7 @@ def load_backend(name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ArgumentError(f"{expected}, got '{name}'")
     try:
-        module = importlib.import_module(f"{__name__}.{name}" if name in here else name)
+        module = importlib.import_module(f"{__name__}.backends.{name}" if name in here else name)
     except ModuleNotFoundError as error:
         raise ArgumentError(f"{expected}, got '{name}' ({error})") from error
     missing = [function for function in FUNCTIONS if not hasattr(module, function)]
@@ -137,15 +137,15 @@ def choose_rows() -> ModuleType:
         from fffcpu.kernels import jit
 
         if jit.JIT:
-            return importlib.import_module(f"{__name__}.fused_rows")
-    return importlib.import_module(f"{__name__}.plain_rows")
+            return importlib.import_module(f"{__name__}.encoder.fused")
+    return importlib.import_module(f"{__name__}.encoder.vectorized")
 
 
 def get_num_threads() -> int:
     """Return how many threads a kernel may use."""
     if not importlib.util.find_spec("numba"):
         return 1
-    from fffcpu.kernels.pool import POOL
+    from fffcpu.system.pool import POOL
 
     return POOL.threads
 
@@ -165,7 +165,7 @@ def set_num_threads(threads: int) -> None:
     if not importlib.util.find_spec("numba"):
         check_integer("threads", threads, 1, 1)
         return
-    from fffcpu.kernels.pool import POOL
+    from fffcpu.system.pool import POOL
 
     POOL.set_threads(threads)
 
@@ -180,6 +180,6 @@ def get_thread_layer() -> str:
     """
     if not importlib.util.find_spec("numba"):
         return "none"
-    from fffcpu.kernels.pool import POOL
+    from fffcpu.system.pool import POOL
 
     return POOL.layer()

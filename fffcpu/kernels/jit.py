@@ -6,7 +6,7 @@ would give one row different bits in different kernels.
 
 A kernel takes ``start`` and ``stop`` as its last arguments and does that range of rows, or of other
 items. `launch` runs it over all of them: on the caller's thread, or a range on each thread of
-`fffcpu.kernels.pool`. Kernels are made of parts, which only compiled code calls.
+`fffcpu.system.pool`. Kernels are made of parts, which only compiled code calls.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from numba.core.caching import FunctionCache
 from numba.core.registry import CPUDispatcher
 from numpy.typing import NDArray
 
-from fffcpu.kernels.pool import POOL
+from fffcpu.system.pool import POOL
 
 __all__ = [
     "JIT",
@@ -140,7 +140,7 @@ def part(function: Function) -> Function:
 
 
 if JIT:
-    from fffcpu.kernels._address import address, call
+    from fffcpu.kernels._numba.address import address, call
 else:
 
     def address(kernel: Any, arguments: tuple[Any, ...]) -> Any:

@@ -83,7 +83,7 @@ VECTOR_BYTES = 64
 Array = NDArray[Any]
 
 if JIT:
-    from fffcpu.kernels._vector import (
+    from fffcpu.kernels._numba.vector import (
         add,
         add_sums,
         broadcast,

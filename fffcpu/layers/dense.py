@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fffcpu.fastbert_config import DenseConfig
-from fffcpu.inputs import as_rows
+from fffcpu.checks import as_rows
+from fffcpu.config.fastbert import DenseConfig
 from fffcpu.layers.layer import Part
 from fffcpu.parameters import normal
 

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
+from fffcpu.checks import as_real_array
+from fffcpu.config.fastbert import EmbeddingConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
-from fffcpu.fastbert_config import EmbeddingConfig
-from fffcpu.inputs import as_real_array
 from fffcpu.layers.layer import Part
 from fffcpu.parameters import normal
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
+from fffcpu.checks import as_rows
 from fffcpu.config import FastFeedForwardConfig, QuantizedFastFeedForwardConfig, check_flag
 from fffcpu.errors import ArgumentError, ShapeError
-from fffcpu.inputs import as_rows
 from fffcpu.layers.layer import Layer, as_parameter, empty_output, parameter_dtype
 from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weights, widen_weights
 from fffcpu.parameters import Parameters, RowGradient, aligned_empty, generator, uniform

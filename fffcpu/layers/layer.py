@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu.checks import as_real_array, as_rows, check_out
 from fffcpu.config import Activation, ArraysConfig, LayerConfig, numpy_dtype
 from fffcpu.errors import (
     ArgumentError,
@@ -18,7 +19,6 @@ from fffcpu.errors import (
     ShapeError,
     describe,
 )
-from fffcpu.inputs import as_real_array, as_rows, check_out
 from fffcpu.parameters import Parameters, aligned_empty, generator
 
 __all__ = ["INITIAL_STD", "Layer", "Part", "empty_output", "parameter_dtype"]

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.fastbert_config import LayerNormConfig
-from fffcpu.inputs import as_rows
+from fffcpu.checks import as_rows
+from fffcpu.config.fastbert import LayerNormConfig
 from fffcpu.layers.layer import Part, empty_output
 
 __all__ = ["LayerNorm", "LayerNormCache"]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
+from fffcpu.checks import as_real_array
 from fffcpu.config import (
     LeafFeedForwardConfig,
     QuantizedLeafFeedForwardConfig,
@@ -25,8 +26,7 @@ from fffcpu.config import (
     check_number,
 )
 from fffcpu.errors import ArgumentError, ShapeError, describe
-from fffcpu.inputs import as_real_array
-from fffcpu.kernels.vectorized import activate, activate_gradient
+from fffcpu.kernels.backends.vectorized import activate, activate_gradient
 from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
 from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weights, widen_weights
 from fffcpu.parameters import Parameters, generator, uniform

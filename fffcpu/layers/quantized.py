@@ -1,7 +1,7 @@
 """What layers with bfloat16 or int8 weights share: how weights are rounded, and no training.
 
 QuantizedFastFeedForward and QuantizedLeafFeedForward stand beside the layers that they are made
-from, and hold the arrays as `fffcpu.kernels.vectorized` takes them.
+from, and hold the arrays as `fffcpu.kernels.backends.vectorized` takes them.
 """
 
 from __future__ import annotations

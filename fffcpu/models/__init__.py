@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fffcpu.fastbert_config import FastBertConfig
+from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.models.encoder import EncoderCache, FastBertEncoder
 from fffcpu.models.masked_lm import FastBertForMaskedLM, MaskedLMCache
 from fffcpu.models.sequence_classification import (

@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
-from fffcpu.fastbert_config import FastBertConfig
 from fffcpu.kernels import get_num_threads
 from fffcpu.parameters import RowGradient, generator
 

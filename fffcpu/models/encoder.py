@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.config import check_flag
+from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentTypeError, describe
-from fffcpu.fastbert_config import FastBertConfig
 from fffcpu.layers import (
     Dropout,
     DropoutCache,

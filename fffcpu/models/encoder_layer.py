@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.fastbert_config import FastBertConfig
+from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.layers import (
     Attention,
     AttentionCache,

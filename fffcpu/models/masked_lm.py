@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from fffcpu import kernels
 from fffcpu.config import IGNORED_LABEL
+from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentTypeError, ShapeError, describe
-from fffcpu.fastbert_config import FastBertConfig
 from fffcpu.models.data_parallel import (
     PartCaches,
     backward_in_parts,

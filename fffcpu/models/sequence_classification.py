@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import kernels
+from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, describe
-from fffcpu.fastbert_config import FastBertConfig
 from fffcpu.layers import Dense, Dropout, DropoutCache, ProjectionCache
 from fffcpu.models.data_parallel import (
     PartCaches,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu.checks import as_real_array
 from fffcpu.config import IGNORED_LABEL
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
-from fffcpu.inputs import as_real_array
 
 __all__ = ["class_labels", "number_labels"]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from fffcpu.data.files import list_names, locate, open_file
+from fffcpu.data.records import csv_rows, json_rows
 from fffcpu.errors import DataError
-from fffcpu.text.rows import csv_rows, json_rows
 
 __all__ = ["Piece", "find_files", "read_documents", "read_texts"]
 

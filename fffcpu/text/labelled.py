@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.data.files import locate, open_file
+from fffcpu.data.records import csv_rows, json_rows
 from fffcpu.errors import DataError, describe
-from fffcpu.text.rows import csv_rows, json_rows
 
 __all__ = ["LabelledTexts", "read_labelled"]
 

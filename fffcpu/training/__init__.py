@@ -14,13 +14,13 @@ written out where it is used; `Trainer` is one with checkpoints and a history::
 
 from __future__ import annotations
 
-from fffcpu.training.local_optimizers import LocalAdam, LocalSGD
 from fffcpu.training.losses import (
     mean_squared_error,
     sigmoid_cross_entropy,
     softmax_cross_entropy,
 )
 from fffcpu.training.optimizers import SGD, Adam, AdamW, clip_gradients
+from fffcpu.training.optimizers.local import LocalAdam, LocalSGD
 from fffcpu.training.schedules import constant, cosine, one_cycle_triangle, warmup
 from fffcpu.training.trainer import Trainer, TrainerSettings
 

@@ -1,0 +1,1 @@
+"""Accuracy against measured time, on several data sets."""

@@ -1,0 +1,1 @@
+"""Data sets that registries carry, made ready."""

@@ -1,0 +1,1 @@
+"""The same layers in other libraries."""

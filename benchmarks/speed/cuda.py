@@ -1,0 +1,218 @@
+"""FastFeedForward on a GPU beside a dense layer by cuBLAS, as a table in Markdown.
+
+Run ``python -m benchmarks.speed.cuda`` where a GPU is; ``--help`` tells the rest. Weights, rows and
+outputs lie on the GPU, and each call ends with a wait for it. The dense layer holds as many neurons
+as the tree and runs in CuPy or PyTorch, whichever is installed, in float32 without TF32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fffcpu
+from benchmarks.speed.shapes import BERT_BASE, PathShape
+from fffcpu.benchmarking.timing import (
+    Contender,
+    Timing,
+    alternate,
+    check_dense,
+    check_paths,
+    cycling,
+    describe_machine,
+    distinct_batches,
+    path_arguments,
+    ratio,
+)
+from fffcpu.errors import MissingExtraError
+from fffcpu.kernels import load_backend
+
+Array = NDArray[Any]
+
+CHECKED_ROWS = 4096
+"""Rows of which outputs are checked, at most; of the dense layer two, since it takes the oracle
+long."""
+
+
+def main() -> None:
+    options = parse()
+    try:
+        backend = load_backend("cuda")
+    except MissingExtraError as error:
+        sys.exit(f"bench_cuda: {error}")
+    shape = PathShape(5, 4, 2, 1) if options.quick else BERT_BASE
+    layer = fffcpu.FastFeedForward(*shape, rng=0)
+    dense = fffcpu.DenseFeedForward(shape.input_dim, shape.output_dim, layer.config.neurons, rng=0)
+    peers = {name: make for name, make in PEERS.items() if serves_a_gpu(name)}
+    print(heading(backend, layer))
+    for rows in options.rows:
+        batches = distinct_batches(rows, shape.input_dim, rng=1)
+        checked = np.concatenate(batches)[: 8 if options.quick else CHECKED_ROWS]
+        check(backend, layer, checked)
+        contenders = [path_contender(backend, layer, batches)]
+        contenders += [make(dense, batches) for make in peers.values()]
+        for line in lines(layer, alternate(contenders, options.repeats, options.seconds)):
+            print(line, flush=True)
+    for name in PEERS:
+        if name not in peers:
+            print(f"\nLeft out, not installed or without a GPU: dense by {name}.")
+
+
+def serves_a_gpu(name: str) -> bool:
+    """Whether a peer is installed, and finds a GPU: PyTorch also comes built for CPUs alone."""
+    if not importlib.util.find_spec(name):
+        return False
+    peer = importlib.import_module(name)
+    return bool(peer.cuda.is_available())
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    rows = [1, 16, 256, 4096, 16384, 65536]
+    parser.add_argument("--rows", type=int, nargs="+", default=rows, help="rows a call")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds of alternation (15)")
+    parser.add_argument("--seconds", type=float, default=0.1, help="of each measurement (0.1)")
+    parser.add_argument("--quick", action="store_true", help="a tiny layer, to see that it runs")
+    return parser.parse_args()
+
+
+def path_contender(
+    backend: ModuleType, layer: fffcpu.FastFeedForward, batches: list[Array]
+) -> Contender:
+    """FastFeedForward with everything on the GPU."""
+    cuda, rows = backend.cuda, len(batches[0])
+    *weights, code = path_arguments(layer)
+    weights = [cuda.to_device(array) for array in weights]
+    outputs = [cuda.device_array((rows, layer.config.output_dim), np.float32) for _ in range(2)]
+
+    def call(x: Any, y: Any) -> None:
+        backend.path_infer(y, x, *weights, code)
+        cuda.synchronize()
+
+    on_gpu = [cuda.to_device(batch) for batch in batches]
+    return Contender("FastFeedForward", cycling(call, on_gpu, outputs), rows)
+
+
+def check(backend: ModuleType, layer: fffcpu.FastFeedForward, x: Array) -> None:
+    config, arguments = layer.config, path_arguments(layer)
+    y = np.empty((len(x), config.output_dim), np.float32)
+    nodes = np.empty((len(x), config.trees, config.depth + 1), np.int32)
+    backend.path_infer(y, x, *arguments)
+    backend.path_logits(np.empty(nodes.shape, np.float32), nodes, x, *arguments[:2])
+    check_paths(layer, x, y, nodes)
+
+
+def cupy_contender(dense: fffcpu.DenseFeedForward, batches: list[Array]) -> Contender:
+    """Dense layer in CuPy, whose matrix products are cuBLAS's."""
+    import cupy
+    from cupyx.scipy.special import ndtr
+
+    weights_in, bias_in, weights_out = (cupy.asarray(dense.params[name]) for name in DENSE_PARAMS)
+
+    def call(x: Any) -> Any:
+        logits = x @ weights_in.T + bias_in
+        y = (logits * ndtr(logits)) @ weights_out
+        cupy.cuda.get_current_stream().synchronize()
+        return y
+
+    def run(x: Array) -> Array:
+        return cupy.asnumpy(call(cupy.asarray(x)))
+
+    return dense_contender("cupy", dense, batches, run, call, cupy.asarray)
+
+
+def torch_contender(dense: fffcpu.DenseFeedForward, batches: list[Array]) -> Contender:
+    """Dense layer in PyTorch, whose matrix products are cuBLAS's."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    weights_in, bias_in, weights_out = (
+        torch.from_numpy(np.array(dense.params[name])).cuda() for name in DENSE_PARAMS
+    )
+
+    @torch.inference_mode()
+    def call(x: Any) -> Any:
+        y = torch.nn.functional.gelu(torch.addmm(bias_in, x, weights_in.T)) @ weights_out
+        torch.cuda.synchronize()
+        return y
+
+    def place(x: Array) -> Any:
+        return torch.from_numpy(x).cuda()
+
+    def run(x: Array) -> Array:
+        return call(place(x)).cpu().numpy()
+
+    return dense_contender("torch", dense, batches, run, call, place)
+
+
+def dense_contender(
+    name: str,
+    dense: fffcpu.DenseFeedForward,
+    batches: list[Array],
+    run: Callable[[Array], Array],
+    call: Callable[[Any], Any],
+    place: Callable[[Array], Any],
+) -> Contender:
+    x = np.concatenate(batches[:2])[:2]
+    check_dense(dense, x, run(x))
+    return Contender(
+        f"dense, {name}", cycling(call, [place(batch) for batch in batches]), len(batches[0])
+    )
+
+
+DENSE_PARAMS = ("weights_in", "bias_in", "weights_out")
+
+PEERS = {"cupy": cupy_contender, "torch": torch_contender}
+"""Dense layers by cuBLAS, by the module that they need."""
+
+
+def heading(backend: ModuleType, layer: fffcpu.FastFeedForward) -> str:
+    config = layer.config
+    machine = ", ".join(f"{name} {value}" for name, value in describe_machine().items())
+    device = "the simulator"
+    if not backend.SIMULATED:
+        device = os.fsdecode(backend.cuda.get_current_device().name)
+    bound = config.neurons / config.active_neurons
+    sizes = f"{config.input_dim} -> {config.output_dim}, depth {config.depth}, trees {config.trees}"
+    return "\n".join(
+        [
+            f"FastFeedForward {sizes}, float32, fffcpu {fffcpu.__version__}.",
+            f"The arithmetic allows {bound:.0f} times the dense layer.",
+            f"{device}, blocks of at most {backend.MOST_THREADS} threads.",
+            f"{machine}.",
+            f"`python {shlex.join(sys.argv)}`",
+            "",
+            "| layer | rows a call | us a row | range | weights read, GB/s | dense/FFF |",
+            "|---|---|---|---|---|---|",
+        ]
+    )
+
+
+def lines(layer: fffcpu.FastFeedForward, timings: list[Timing]) -> list[str]:
+    """Lines of the table; each row of FastFeedForward reads its own path's weights."""
+    config, path = layer.config, timings[0]
+    path_bytes = 4 * config.active_neurons * (config.input_dim + config.output_dim)
+    result = []
+    for timing in timings:
+        low, high = (1e6 * end(timing.seconds) / timing.rows for end in (min, max))
+        rate = f"{path_bytes / timing.microseconds / 1e3:,.0f}" if timing is path else "-"
+        times = "-" if timing is path else f"{ratio(timing, path):.1f}x"
+        result.append(
+            f"| {timing.name} | {timing.rows:,} | {timing.microseconds:.3g} "
+            f"| {low:.3g} to {high:.3g} | {rate} | {times} |"
+        )
+    return result
+
+
+if __name__ == "__main__":
+    main()

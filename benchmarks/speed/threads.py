@@ -1,0 +1,200 @@
+"""FastFeedForward between matrix products of NumPy, on each thread layer: who slows whom.
+
+Run ``python -m benchmarks.speed.threads``; ``--help`` tells the rest. Nothing else heavy may run at
+the time. Each layer is measured in a process of its own, since a process has one pool. For each
+number of rows, both are timed alone, back to back, and then in alternation, call by call::
+
+    alone         F F F F F ...      G G G G G ...
+    alternating   F G F G F G F G ...                 each call timed on its own
+
+The ratio is the median alternating over the median alone, and its range that of the rounds. The
+last line is what a launch costs: a kernel that does nothing, on the pool, right after another, and
+right after a matrix product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import fffcpu
+from benchmarks.speed.shapes import BERT_BASE, PathShape
+from fffcpu.benchmarking.timing import check_paths, cycling, describe_machine, distinct_batches
+from fffcpu.kernels import get_thread_layer
+from fffcpu.kernels.jit import MIN_PARALLEL_WORK, kernel, launch
+
+VARIANTS = {
+    "one thread, no pool": {"NUMBA_NUM_THREADS": "1"},
+    "tbb": {"NUMBA_THREADING_LAYER": "tbb"},
+    "omp, idle threads sleep": {"NUMBA_THREADING_LAYER": "omp", "OMP_WAIT_POLICY": "passive"},
+    "omp, idle threads spin": {"NUMBA_THREADING_LAYER": "omp", "OMP_WAIT_POLICY": "active"},
+    "workqueue": {"NUMBA_THREADING_LAYER": "workqueue"},
+}
+"""Environments of the processes. Without a pool, what makes a call longer is that the other took
+its place in the caches; the two after that are what `fffcpu.system.pool` prefers."""
+
+GOAL = 1.5
+"""Times longer in alternation than alone, at most."""
+
+REST = 0.15
+"""Seconds between two series, in which idle threads stop spinning."""
+
+Call = Callable[[], object]
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """Seconds of calls alone and in alternation with another, a median a round."""
+
+    what: str
+    alone: list[float]
+    alternating: list[float]
+
+    @property
+    def ratios(self) -> list[float]:
+        """How many times longer in alternation, a figure a round."""
+        return [two / one for one, two in zip(self.alone, self.alternating, strict=True)]
+
+
+def main() -> None:
+    options = parse()
+    if options.variant:
+        print(json.dumps([dataclasses.asdict(series) for series in measure(options)]))
+        return
+    rows = []
+    for variant, variables in VARIANTS.items():
+        found = in_process(variant, variables)
+        rows += [line(variant, series) for series in found] or [f"| {variant} |{6 * ' - |'}"]
+    print(format_report(options, rows))
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    threads = min(2, fffcpu.get_num_threads())
+    parser.add_argument("--threads", type=int, default=threads, help="of the kernels (2)")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds (15)")
+    parser.add_argument("--calls", type=int, default=50, help="of each series of a round (50)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    parser.add_argument("--variant", choices=list(VARIANTS), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def in_process(variant: str, variables: dict[str, str]) -> list[Series]:
+    """Measure in a process that has these variables; nothing if the layer cannot be loaded."""
+    command = [sys.executable, *sys.argv, "--variant", variant]
+    done = subprocess.run(
+        command, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return [Series(**series) for series in json.loads(done.stdout)]
+
+
+def measure(options: argparse.Namespace) -> Iterator[Series]:
+    """Time all pairs on the layer that the environment names."""
+    try:
+        get_thread_layer()
+    except ValueError:  # Numba cannot load it
+        return
+    threads = min(options.threads, fffcpu.get_num_threads())
+    fffcpu.set_num_threads(threads)
+    shape = PathShape(16, 16, 2, 1) if options.quick else BERT_BASE
+    layer = fffcpu.FastFeedForward(*shape, rng=0)
+    for rows in (4, 8) if options.quick else (128, 1024):
+        inference, product = inference_call(layer, rows), product_call(rows, shape.input_dim)
+        alone = [alternate([call], options) for call in (inference, product)]
+        both = alternate([inference, product], options)
+        yield Series(f"FFF, B = {rows:,}", alone[0][0], both[0])
+        yield Series(f"GEMM, B = {rows:,}", alone[1][0], both[1])
+    if threads > 1:
+        alone, both = alternate([empty_call], options), alternate([empty_call, product], options)
+        yield Series("empty kernel", alone[0], both[0])
+
+
+def inference_call(layer: fffcpu.FastFeedForward, rows: int) -> Call:
+    """Return a call of the layer as users make it, on batches in turn; its output is checked."""
+    batches = distinct_batches(rows, layer.config.input_dim, rng=1)
+    check_paths(layer, batches[0], layer(batches[0]), layer.route(batches[0]))
+    return cycling(layer, batches)
+
+
+def product_call(rows: int, width: int) -> Call:
+    """Return the first matrix product of a dense feedforward layer, four times as wide."""
+    rng = np.random.default_rng(2)
+    left = rng.standard_normal((rows, width), dtype=np.float32)
+    right = rng.standard_normal((width, 4 * width), dtype=np.float32)
+    out = np.empty((rows, 4 * width), np.float32)
+    return lambda: np.matmul(left, right, out=out)
+
+
+@kernel
+def _nothing(marks: Any, start: int, stop: int) -> None:
+    marks[start] = stop
+
+
+MARKS = np.zeros(1024, np.int64)
+
+
+def empty_call() -> object:
+    return launch(_nothing, MARKS.size, MIN_PARALLEL_WORK, MARKS)
+
+
+def alternate(calls: list[Call], options: argparse.Namespace) -> list[list[float]]:
+    """Return for each of the calls its median seconds in each round, the calls taking turns."""
+    rounds: list[list[float]] = [[] for _ in calls]
+    for call in calls:
+        call()
+    for _ in range(options.repeats):
+        time.sleep(REST)
+        seconds: list[list[float]] = [[] for _ in calls]
+        for _ in range(options.calls):
+            for call, own in zip(calls, seconds, strict=True):
+                start = time.perf_counter()
+                call()
+                own.append(time.perf_counter() - start)
+        for own, medians in zip(seconds, rounds, strict=True):
+            medians.append(statistics.median(own))
+    return rounds
+
+
+def line(variant: str, series: Series) -> str:
+    alone, both = (1e6 * statistics.median(one) for one in (series.alone, series.alternating))
+    ratio, low, high = both / alone, min(series.ratios), max(series.ratios)
+    cells = (
+        variant,
+        series.what,
+        f"{alone:,.0f} us",
+        f"{both:,.0f} us",
+        f"{ratio:.2f}x",
+        f"{low:.2f} to {high:.2f}x",
+        "-" if series.what == "empty kernel" else f"{GOAL}x",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def format_report(options: argparse.Namespace, rows: list[str]) -> str:
+    machine = ", ".join(f"{name} {value}" for name, value in describe_machine().items())
+    versions = f"fffcpu {fffcpu.__version__}, {options.threads} threads"
+    lines = [
+        f"FastFeedForward at BERT's size and NumPy products of the same rows, float32, {versions}.",
+        f"{machine} (by default).",
+        f"`python {shlex.join(sys.argv)}`",
+        "",
+        "| threads | call | alone | alternating | ratio | range | goal: at most |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

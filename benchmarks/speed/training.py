@@ -1,0 +1,140 @@
+"""Training: a step with dense and with row-sparse gradients, with routes that learn, and epochs.
+
+Run ``python -m benchmarks.speed.training``; nothing else heavy may run at the time. A step is
+forward, backward, clipping and AdamW on random rows, timed in alternation by batches in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import time
+
+import numpy as np
+
+import fffcpu
+from fffcpu.benchmarking.timing import (
+    Contender,
+    Timing,
+    alternate,
+    describe_machine,
+    distinct_batches,
+    ratio,
+    ratios,
+)
+from fffcpu.cli.support.table import format_number, format_table
+from fffcpu.data import Table
+from fffcpu.recipes.fitting import FitSettings, fit
+from fffcpu.training import AdamW, clip_gradients
+
+WIDTH = 768
+ROWS = 60_000
+PIXELS, CLASSES = 784, 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=("step", "routes", "epochs"), help="one of the parts")
+    parser.add_argument("--depths", type=int, nargs="+", default=[9, 11, 13, 15], help="of `step`")
+    parser.add_argument("--batch", type=int, default=64, help="rows of a step (64)")
+    parser.add_argument("--rounds", type=int, default=9, help="of each alternation (9)")
+    parser.add_argument("--seconds", type=float, default=0.2, help="of a measurement (0.2)")
+    options = parser.parse_args()
+    print(", ".join(f"{name} {value}" for name, value in describe_machine().items()), "\n")
+    if options.only in (None, "step"):
+        steps(options)
+    if options.only in (None, "routes"):
+        routes(options)
+    if options.only in (None, "epochs"):
+        epochs()
+
+
+def steps(options: argparse.Namespace) -> None:
+    """Time a step with dense and with row-sparse gradients, for trees of several depths."""
+    rows = []
+    for depth in options.depths:
+        print(f"depth {depth} ...", file=sys.stderr)
+        dense, sparse = compare(options, "row_sparse", WIDTH, WIDTH, depth)
+        times = [milliseconds(timing, options) for timing in (dense, sparse)]
+        rows.append((f"{depth}", f"{(2 << depth) - 1:,}", *times, times_longer(dense, sparse, 1)))
+    head = ("depth", "nodes", "ms a step, dense", "ms, row-sparse", "times faster")
+    print(f"{WIDTH} -> {WIDTH}, one tree, {options.batch} rows, AdamW\n")
+    print(format_table(head, rows), "\n")
+
+
+def routes(options: argparse.Namespace) -> None:
+    """Time a step with constant routes and with routes that learn, of two layers for images."""
+    rows = []
+    for trees, depth in ((4, 3), (2, 7)):
+        constant, learning = compare(options, "straight_through", PIXELS, CLASSES, depth, trees)
+        times = [milliseconds(timing, options) for timing in (constant, learning)]
+        rows.append((f"{trees} x {depth}", *times, times_longer(learning, constant, 2)))
+    head = ("trees x depth", "ms a step, constant routes", "ms, routes that learn", "times longer")
+    print(f"{PIXELS} -> {CLASSES}, {options.batch} rows, AdamW, dense gradients\n")
+    print(format_table(head, rows), "\n")
+
+
+def compare(options: argparse.Namespace, flag: str, *sizes: int) -> list[Timing]:
+    """Time a step of a layer without and with a flag of its backward pass."""
+    contenders = [
+        step(fffcpu.FastFeedForward(*sizes, rng=0), options.batch, **{flag: on})
+        for on in (False, True)
+    ]
+    return alternate(contenders, options.rounds, options.seconds)
+
+
+def milliseconds(timing: Timing, options: argparse.Namespace) -> str:
+    """Return what a step takes."""
+    return format_number(timing.microseconds * options.batch / 1000)
+
+
+def times_longer(slow: Timing, fast: Timing, digits: int) -> str:
+    """Return the ratio of two timings, and its range over the rounds."""
+    found = (ratio(slow, fast), min(ratios(slow, fast)), max(ratios(slow, fast)))
+    median, least, most = (f"{value:.{digits}f}" for value in found)
+    return f"{median} ({least} to {most})"
+
+
+def step(layer: fffcpu.FastFeedForward, batch: int, **backward: bool) -> Contender:
+    """Return a training step to be timed; `backward` is what the backward pass is told."""
+    optimizer = AdamW(layer.params, 1e-3)
+    batches = itertools.cycle(distinct_batches(batch, layer.config.input_dim, rng=1))
+
+    def run() -> None:
+        y, cache = layer.forward(next(batches))
+        y -= 1.0
+        y /= y.size
+        _, grads = layer.backward(y, cache, **backward)
+        clip_gradients(grads, 1.0)
+        optimizer.step(grads)
+
+    return Contender("step", run, batch)
+
+
+def epochs() -> None:
+    """Time ten epochs on a table of MNIST's size, for several batch sizes."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (ROWS, PIXELS), dtype=np.uint8)
+    y = rng.integers(0, CLASSES, ROWS)
+    table = Table(x, y, classes=tuple(range(CLASSES)))
+    rows = []
+    for batch in (64, 128, 256):
+        settings = FitSettings(
+            depth=7,
+            trees=2,
+            epochs=10,
+            batch_size=batch,
+            validation=0.0,
+            standardize="table",
+        )
+        start = time.perf_counter()
+        fit(table, settings)
+        seconds = time.perf_counter() - start
+        rows.append((f"{batch}", f"{seconds:.1f}", f"{10 * ROWS / seconds:,.0f}"))
+    print(f"10 epochs of {ROWS:,} x {PIXELS}, 2 trees of depth 7, AdamW\n")
+    print(format_table(("rows a step", "seconds", "rows/s"), rows))
+
+
+if __name__ == "__main__":
+    main()

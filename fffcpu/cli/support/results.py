@@ -1,0 +1,65 @@
+"""Results that are written while they are computed, a block of rows at a time."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.cli.support.table import format_number
+
+__all__ = ["tell_written", "with_progress", "write_npy"]
+
+Array = NDArray[Any]
+
+
+def with_progress(results: Iterator[Array], total: int | None, unit: str) -> Iterator[Array]:
+    """Pass arrays of rows on, with a progress bar on a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total, unit=unit, unit_scale=True, file=sys.stderr, disable=None, leave=False
+    ) as bar:
+        for result in results:
+            yield result
+            bar.update(len(result))
+
+
+def tell_written(report: dict[str, Any], count: int, unit: str, as_json: bool) -> None:
+    """Say what was written: a report with ``out`` and ``seconds``, as JSON or in a line."""
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    seconds = report["seconds"]
+    rate = format_number(count / seconds)
+    print(f"{report['out']}: {count:,} {unit} in {format_number(seconds)} s, {rate} {unit}/s")
+
+
+def write_npy(path: Path, results: Iterator[Array]) -> tuple[int, ...]:
+    """Write arrays of rows, one at least, as one; its header once more when rows are counted."""
+    with open(path, "wb") as file:
+        first = next(results)
+        rows = 0
+        _write_header(file, first, rows)
+        for result in itertools.chain([first], results):
+            file.write(np.ascontiguousarray(result, first.dtype).tobytes())
+            rows += len(result)
+        file.seek(0)
+        _write_header(file, first, rows)
+    return (rows, *first.shape[1:])
+
+
+def _write_header(file: BinaryIO, first: Array, rows: int) -> None:
+    """Write an array's header; NumPy leaves room in it for any number of rows."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(first.dtype),
+        "fortran_order": False,
+        "shape": (rows, *first.shape[1:]),
+    }
+    np.lib.format.write_array_header_1_0(file, header)

@@ -1,0 +1,439 @@
+"""What a FastBERT is, apart from its numbers, and what its parts are.
+
+A FastBERT is a stack of parts, each with a config of its own; `FastBertConfig.parts` lists them by
+name. It turns into the ``config.json`` of a published folder, whose ``arch`` table has the fields
+of "Cramming" (arXiv 2212.14034), and is made of one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from fffcpu.config.layers import (
+    ArraysConfig,
+    DenseFeedForwardConfig,
+    FastFeedForwardConfig,
+    Shapes,
+    check_dtype,
+    check_flag,
+    check_integer,
+    check_number,
+)
+from fffcpu.errors import ArgumentError, CheckpointError, describe
+from fffcpu.tree import MAX_DEPTH
+
+__all__ = [
+    "FEEDFORWARDS",
+    "POOLERS",
+    "AttentionConfig",
+    "DenseConfig",
+    "EmbeddingConfig",
+    "FastBertConfig",
+    "LayerNormConfig",
+]
+
+FEEDFORWARDS = ("fff", "ff")
+"""Kinds of feedforward: FastFeedForward, or the dense one that it replaces."""
+
+POOLERS = ("zero_index", "avg", "max", "lse")
+"""How a classifier makes one vector of a sequence: its first position's, or over all positions the
+mean, the largest of each column, or the logarithm of the sum of exponentials."""
+
+MOST_LAYERS = 10_000
+"""The most layers of a model, so that a damaged config is told before its parts are listed."""
+
+_CONVENTIONS: Mapping[str, Any] = MappingProxyType(
+    {
+        "attention.type": "self-attention",
+        "attention.causal_attention": False,
+        "attention.rotary_embedding": False,
+        "attention.qkv_bias": False,
+        "attention.skip_output_projection": False,
+        "attention.sequence_op": "torch-softmax",
+        "embedding.pos_embedding": "scaled-sinusoidal",
+        "embedding.normalization": True,
+        "classification_head.include_ff_layer": True,
+        "classification_head.nonlin": "Tanh",
+        "init.type": "normal",
+        "norm": "LayerNorm",
+        "norm_scheme": "pre",
+        "nonlin": "GELU",
+        "objective_layout": "MLM",
+        "ffn_layer_frequency": 1,
+        "final_norm": True,
+        "skip_head_transform": True,
+        "tie_weights": True,
+        "use_bias": False,
+        "decoder_bias": False,
+    }
+)
+"""Fields of ``arch`` of which one value only is known here; one that is absent has that value."""
+
+_MASKED_HEADS = ("ForPreTraining", "ForMaskedLM")
+"""How the names in ``architectures`` end that are of masked language models."""
+
+_FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "vocabulary": ("embedding.vocab_size",),
+        "width": ("hidden_size", "embedding.embedding_dim"),
+        "layers": ("num_transformer_layers",),
+        "heads": ("attention.num_attention_heads",),
+        "feedforward": ("intermed_type",),
+        "feedforward_size": ("intermed_size",),
+        "depth": ("intermed_depth",),
+        "positions": ("embedding.max_seq_length",),
+        "padding_id": ("embedding.pad_token_id",),
+        "classes": ("num_labels",),
+        "pooler": ("classification_head.pooler",),
+        "head_width": ("classification_head.head_dim",),
+        "dropout": ("hidden_dropout_prob",),
+        "embedding_dropout": ("embedding.dropout_prob",),
+        "attention_dropout": ("attention.dropout_prob",),
+        "classifier_dropout": ("classification_head.classifier_dropout",),
+        "norm_eps": ("norm_eps",),
+        "initial_std": ("init.std",),
+    }
+)
+"""Our fields, and where ``arch`` has them."""
+
+
+class _PartConfig(ArraysConfig):
+    """Checks that the parts of a model share."""
+
+    def _finish(self, what: str, **lows: int) -> None:
+        """Check the integers, of at least some number each, the dtype and the sizes."""
+        for name, low in lows.items():
+            self._set(name, check_integer(name, getattr(self, name), low))
+        self._set("dtype", check_dtype(self.dtype))
+        self._check_sizes(what)
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseConfig(_PartConfig):
+    """Config of Dense, a projection."""
+
+    input_dim: int
+    """Input width I."""
+    output_dim: int
+    """Output width O."""
+    bias: bool = True
+    """Whether there is a bias."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._set("bias", check_flag("bias", self.bias))
+        self._finish("a Dense", input_dim=1, output_dim=1)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter."""
+        shapes: Shapes = {"weights": (self.output_dim, self.input_dim)}
+        if self.bias:
+            shapes["bias"] = (self.output_dim,)
+        return shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNormConfig(_PartConfig):
+    """Config of LayerNorm."""
+
+    width: int
+    """Width D of a row."""
+    eps: float = 1e-12
+    """What is added to the variance."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._set("eps", check_number("eps", self.eps, 0.0))
+        self._finish("a LayerNorm", width=1)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter."""
+        return {"scale": (self.width,), "bias": (self.width,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingConfig(_PartConfig):
+    """Config of Embedding."""
+
+    vocabulary: int
+    """Number of tokens V."""
+    width: int
+    """Width D of a token's vector; even, since sines and cosines come in pairs."""
+    positions: int
+    """The longest sequence."""
+    padding_id: int = 0
+    """The token whose vector gets no gradient from being looked up."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._finish("an Embedding", vocabulary=1, width=2, positions=1, padding_id=0)
+        if self.width % 2:
+            raise ArgumentError(f"argument 'width' must be even, got {self.width}")
+        check_integer("padding_id", self.padding_id, 0, self.vocabulary - 1)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter."""
+        return {"words": (self.vocabulary, self.width), "position_scale": (1,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionConfig(_PartConfig):
+    """Config of Attention."""
+
+    width: int
+    """Width D of a position."""
+    heads: int
+    """Number of heads, each of width D / heads."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._finish("an Attention", width=1, heads=1)
+        if self.width % self.heads:
+            raise ArgumentError(
+                f"argument 'heads' must divide the width {self.width}, got {self.heads}"
+            )
+
+    @property
+    def head_width(self) -> int:
+        """Width of a head."""
+        return self.width // self.heads
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter."""
+        return {"weights_qkv": (3 * self.width, self.width), "weights_out": (self.width,) * 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class FastBertConfig(_PartConfig):
+    """Config of a FastBERT: the encoder, and the head of a model that has one.
+
+    Examples
+    --------
+    >>> from fffcpu.models import FastBertConfig
+    >>> fast = FastBertConfig(32768, 768, 16, 12, feedforward_size=1, depth=11)  # 1 tree: "1x11"
+    >>> dense = FastBertConfig(32768, 768, 16, 12, feedforward="ff", feedforward_size=3072)
+    >>> fast.parts()["encoder.layers.0.feedforward"].active_neurons
+    12
+    """
+
+    vocabulary: int
+    """Number of tokens V."""
+    width: int
+    """Width D of a position."""
+    layers: int
+    """Number of layers."""
+    heads: int
+    """Attention heads of a layer."""
+    feedforward: str = dataclasses.field(default="fff", kw_only=True)
+    """``"fff"`` for FastFeedForward, ``"ff"`` for a dense feedforward."""
+    feedforward_size: int = dataclasses.field(kw_only=True)
+    """Number of trees of a FastFeedForward, or of neurons of a dense feedforward."""
+    depth: int = dataclasses.field(default=0, kw_only=True)
+    """Depth of the trees; a dense feedforward has no use for it."""
+    positions: int = dataclasses.field(default=128, kw_only=True)
+    """The longest sequence."""
+    padding_id: int = dataclasses.field(default=0, kw_only=True)
+    """The token that fills up sequences."""
+    classes: int | None = dataclasses.field(default=None, kw_only=True)
+    """Outputs of a sequence classifier, 1 for a regression; None for a masked language model."""
+    labels: tuple[str, ...] | None = dataclasses.field(default=None, kw_only=True)
+    """Names of the classes, if they have any."""
+    pooler: str = dataclasses.field(default="zero_index", kw_only=True)
+    """How a classifier makes one vector of a sequence, one of `POOLERS`."""
+    head_width: int = dataclasses.field(default=1024, kw_only=True)
+    """Width of a classifier's hidden layer."""
+    dropout: float = dataclasses.field(default=0.1, kw_only=True)
+    """Dropout of what attention and feedforward put out, where a forward has dropout at all."""
+    embedding_dropout: float = dataclasses.field(default=0.1, kw_only=True)
+    """The same of the embedding."""
+    attention_dropout: float = dataclasses.field(default=0.1, kw_only=True)
+    """The same of attention's probabilities."""
+    classifier_dropout: float = dataclasses.field(default=0.1, kw_only=True)
+    """The same of a classifier's hidden layer."""
+    norm_eps: float = dataclasses.field(default=1e-12, kw_only=True)
+    """What layer norms add to the variance."""
+    initial_std: float = dataclasses.field(default=0.02, kw_only=True)
+    """Standard deviation of initial weights."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name, choices in (("feedforward", FEEDFORWARDS), ("pooler", POOLERS)):
+            value = getattr(self, name)
+            if value not in choices:
+                names = ", ".join(repr(choice) for choice in choices)
+                raise ArgumentError(
+                    f"argument '{name}' must be one of {names}, got {describe(value)}"
+                )
+        for name in ("dropout", "embedding_dropout", "attention_dropout", "classifier_dropout"):
+            self._set(name, check_number(name, getattr(self, name), 0.0, 1.0))
+        self._set("norm_eps", check_number("norm_eps", self.norm_eps, 0.0))
+        self._set("initial_std", check_number("initial_std", self.initial_std, 0.0))
+        self._set("depth", check_integer("depth", self.depth, 0, MAX_DEPTH))
+        self._set("layers", check_integer("layers", self.layers, 0, MOST_LAYERS))
+        if self.classes is not None:
+            self._set("classes", check_integer("classes", self.classes, 1))
+        self._set("labels", _check_labels(self.labels, self.classes))
+        lows = {"feedforward_size": 1, "head_width": 1}
+        lows |= {"vocabulary": 1, "width": 2, "heads": 1, "positions": 1, "padding_id": 0}
+        self._finish("a FastBERT", **lows)
+
+    def parts(self) -> dict[str, ArraysConfig]:
+        """Name and config of every part, in the order of the computation."""
+        width, dtype = self.width, self.dtype
+        norm = LayerNormConfig(width, self.norm_eps, dtype=dtype)
+        parts: dict[str, ArraysConfig] = {
+            "encoder.embedding": EmbeddingConfig(
+                self.vocabulary, width, self.positions, self.padding_id, dtype=dtype
+            ),
+            "encoder.embedding.norm": norm,
+        }
+        attention = AttentionConfig(width, self.heads, dtype=dtype)
+        feedforward = self._feedforward()
+        for i in range(self.layers):
+            layer = f"encoder.layers.{i}"
+            parts[f"{layer}.norm1"] = norm
+            parts[f"{layer}.attention"] = attention
+            parts[f"{layer}.norm2"] = norm
+            parts[f"{layer}.feedforward"] = feedforward
+        parts["encoder.final_norm"] = norm
+        if self.classes is not None:
+            parts["pooler"] = DenseConfig(width, self.head_width, dtype=dtype)
+            parts["head"] = DenseConfig(self.head_width, self.classes, dtype=dtype)
+        return parts
+
+    def _feedforward(self) -> ArraysConfig:
+        """Config of a layer's feedforward."""
+        width, size = self.width, self.feedforward_size
+        if self.feedforward == "ff":
+            return DenseFeedForwardConfig(width, width, size, bias=False, dtype=self.dtype)
+        return FastFeedForwardConfig(width, width, self.depth, size, dtype=self.dtype)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter; the decoder has none, being the word embedding."""
+        return {
+            f"{part}.{name}": shape
+            for part, config in self.parts().items()
+            for name, shape in config.shapes().items()
+        }
+
+    @property
+    def pools_padding(self) -> bool:
+        """Whether a classifier's pooler takes padded positions too, as all but one published do."""
+        return self.pooler != "zero_index"
+
+    def visits_few(self, tokens: int) -> bool:
+        """Whether so many tokens visit less than half of a tree's nodes at most.
+
+        Then gradients that hold only visited nodes are the cheaper ones.
+        """
+        visits = tokens * (self.depth + 1)
+        return self.feedforward == "fff" and 2 * visits < 2 ** (self.depth + 1) - 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``config.json``, with all fields that the published code reads."""
+        head = "LMForPreTraining" if self.classes is None else "LMForSequenceClassification"
+        arch: dict[str, Any] = {"architectures": ["ScriptableCrammedBERT"]}
+        places = {place: getattr(self, ours) for ours, at in _FIELDS.items() for place in at}
+        # What the published code reads, but nothing here depends on.
+        others = {
+            "attention.seq_op_in_fp32": False,
+            "embedding.stable_low_precision": False,
+            "loss": "cross-entropy",
+            "sparse_prediction": 0.25,
+        }
+        for place, value in sorted({**_CONVENTIONS, **places, **others}.items()):
+            *tables, field = place.split(".")
+            table = arch
+            for name in tables:
+                table = table.setdefault(name, {})
+            table[field] = value
+        values = {"model_type": "crammedBERT", "architectures": [f"Scriptable{head}"], "arch": arch}
+        if self.labels is not None:
+            values["id2label"] = {str(number): name for number, name in enumerate(self.labels)}
+            values["label2id"] = {name: number for number, name in enumerate(self.labels)}
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Any, *, dtype: Any = "float32") -> FastBertConfig:
+        """Make a config from the content of a published ``config.json``.
+
+        Parameters
+        ----------
+        values : mapping
+            With an ``arch`` table. Fields that nothing here depends on are ignored.
+        dtype : dtype
+            Of the config.
+
+        Raises
+        ------
+        CheckpointError
+            If a field is missing, has an impossible value, or one that is not known here; the
+            message names it.
+        """
+        arch = values.get("arch") if isinstance(values, Mapping) else None
+        if not isinstance(arch, Mapping):
+            raise CheckpointError(f"must have a table 'arch', got {describe(arch)}")
+        for place, only in _CONVENTIONS.items():
+            value = _look_up(arch, place)
+            if value not in ((), only):
+                raise CheckpointError(f"must have {only!r} for '{place}', got {describe(value)}")
+        fields: dict[str, Any] = {}
+        for ours, places in _FIELDS.items():
+            found = [value for value in (_look_up(arch, place) for place in places) if value != ()]
+            if any(value != found[0] for value in found):
+                raise CheckpointError(f"must have the same value for {' and '.join(places)}")
+            if found:
+                fields[ours] = found[0]
+        # As in the published code, no type means a dense feedforward, which has no depth.
+        if fields.setdefault("feedforward", "ff") == "ff" and fields.get("depth") is None:
+            fields["depth"] = 0
+        _read_labels(values, fields)
+        required = {"vocabulary", "width", "layers", "heads", "feedforward_size", "depth"}
+        missing = [_FIELDS[name][0] for name in _FIELDS if name in required - fields.keys()]
+        if missing:
+            raise CheckpointError(f"has no {', '.join(repr(place) for place in missing)} in 'arch'")
+        try:
+            return cls(**fields, dtype=dtype)
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"has an impossible field: {error}") from error
+
+
+def _check_labels(labels: Any, classes: int | None) -> tuple[str, ...] | None:
+    """Return the names of the classes of a model that has as many."""
+    if labels is None or classes is None:
+        return None
+    names = tuple(labels) if isinstance(labels, (list, tuple)) else ()
+    if len(set(names)) != classes or not all(isinstance(name, str) for name in names):
+        raise ArgumentError(
+            f"argument 'labels' must hold {classes} different names, got {describe(labels)}"
+        )
+    return names
+
+
+def _read_labels(values: Mapping[str, Any], fields: dict[str, Any]) -> None:
+    """Take the names of the classes, and how many there are where nothing else says so."""
+    names, architectures = values.get("id2label"), values.get("architectures")
+    if not isinstance(names, Mapping):
+        return
+    if fields.get("classes") is None:
+        # Of a masked language model they mean nothing: other programs may write two all the same.
+        heads = architectures if isinstance(architectures, list) else []
+        if any(str(head).endswith(_MASKED_HEADS) for head in heads):
+            return
+        fields["classes"] = len(names)
+    labels = tuple(names.get(str(number)) for number in range(len(names)))
+    if len(labels) == fields["classes"] and None not in labels:
+        fields["labels"] = labels
+
+
+def _look_up(arch: Mapping[str, Any], place: str) -> Any:
+    """Return the value at a place such as ``"attention.type"``, or () if there is none."""
+    table: Any = arch
+    for name in place.split("."):
+        if not isinstance(table, Mapping) or name not in table:
+            return ()
+        table = table[name]
+    return table

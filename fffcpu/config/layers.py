@@ -1,0 +1,423 @@
+"""What a layer is, apart from its numbers: frozen dataclasses that check themselves.
+
+Each config turns into plain JSON values with ``to_dict`` and back with ``from_dict``; files hold it
+beside the arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+import sys
+from enum import IntEnum
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
+from fffcpu.tree import MAX_DEPTH, gate_count, leaf_count, node_count
+
+__all__ = [
+    "IGNORED_LABEL",
+    "Activation",
+    "ArraysConfig",
+    "DenseFeedForwardConfig",
+    "FastFeedForwardConfig",
+    "LayerConfig",
+    "LeafFeedForwardConfig",
+    "QuantizedFastFeedForwardConfig",
+    "QuantizedLeafFeedForwardConfig",
+    "check_dtype",
+    "check_flag",
+    "check_integer",
+    "check_number",
+    "check_weights",
+    "numpy_dtype",
+]
+
+Shapes = dict[str, tuple[int, ...]]
+
+IGNORED_LABEL = -100
+"""The label of a position that counts neither in a loss nor in its gradient."""
+
+
+class Activation(IntEnum):
+    """The activations, with the codes by which kernels know them."""
+
+    GELU = 0
+    """``s * Phi(s)``, Phi the normal distribution function (exact, by erf)."""
+    RELU = 1
+    """``max(s, 0)``."""
+    IDENTITY = 2
+    """``s``."""
+
+    @classmethod
+    def parse(cls, name: Any) -> Activation:
+        """Return the activation called ``name``, in any case."""
+        if isinstance(name, str) and name.upper() in cls.__members__:
+            return cls[name.upper()]
+        names = ", ".join(repr(member.name.lower()) for member in cls)
+        raise ArgumentError(f"argument 'activation' must be one of {names}, got {describe(name)}")
+
+
+def check_integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return ``value`` as an int between ``low`` and ``high`` (included), or raise.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If the value is not an integer (a bool is not, a NumPy integer is).
+    ArgumentError
+        If it is out of range.
+    """
+    span = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise ArgumentTypeError(
+            f"argument '{name}' must be {span}, got {describe(value)}"
+        ) from None
+    if number < low or (high is not None and number > high):
+        raise ArgumentError(f"argument '{name}' must be {span}, got {number}")
+    return number
+
+
+def check_number(name: str, value: Any, low: float, high: float | None = None) -> float:
+    """Return ``value`` as a finite float between ``low`` and ``high`` (included), or raise.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If the value is not a real number.
+    ArgumentError
+        If it is out of range, infinite or NaN.
+    """
+    span = f"a number of at least {low:g}" if high is None else f"a number from {low:g} to {high:g}"
+    try:
+        if isinstance(value, str | bytes | bool | np.bool_):
+            raise TypeError
+        number = float(value)
+    except OverflowError:
+        raise ArgumentError(f"argument '{name}' must be {span}, got {describe(value)}") from None
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(
+            f"argument '{name}' must be {span}, got {describe(value)}"
+        ) from None
+    if not low <= number <= (np.finfo(np.float64).max if high is None else high):
+        raise ArgumentError(f"argument '{name}' must be {span}, got {number:g}")
+    return number
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False, or raise ArgumentTypeError."""
+    if not isinstance(value, bool | np.bool_):
+        raise ArgumentTypeError(f"argument '{name}' must be True or False, got {describe(value)}")
+    return bool(value)
+
+
+def check_dtype(value: Any) -> str:
+    """Return ``"float32"`` or ``"float64"``, or raise ArgumentError."""
+    try:
+        # None would mean float64.
+        name = str(np.dtype(value)) if value is not None else None
+    except (TypeError, SyntaxError, ValueError):
+        name = None
+    if name not in ("float32", "float64"):
+        raise ArgumentError(f"argument 'dtype' must be float32 or float64, got {describe(value)}")
+    return name
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Return the dtype of arrays of a type; NumPy has no bfloat16, so uint16 holds its bits."""
+    return np.dtype("uint16" if name == "bfloat16" else name)
+
+
+class ArraysConfig:
+    """What every config knows of the arrays that belong to it."""
+
+    dtype: Any
+    """``"float32"`` or ``"float64"`` (any spelling when made), of parameters and outputs."""
+
+    def _set(self, name: str, value: Any) -> None:
+        # A frozen dataclass may normalise its own fields while it is made, in this way only.
+        object.__setattr__(self, name, value)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter, in the order of the mathematics."""
+        raise NotImplementedError
+
+    def dtypes(self) -> dict[str, str]:
+        """Name and type of every parameter; `numpy_dtype` says how NumPy holds them."""
+        return dict.fromkeys(self.shapes(), self.dtype)
+
+    def _check_sizes(self, what: str) -> None:
+        """Raise if a parameter would not fit into an address space."""
+        for name, shape in self.shapes().items():
+            if math.prod(shape) > sys.maxsize // 8:
+                raise ArgumentError(
+                    f"the sizes of {what} must fit into an address space, "
+                    f"got ones too large for the parameter '{name}'"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerConfig(ArraysConfig):
+    """What every layer's config has; see the subclasses."""
+
+    kind: ClassVar[str]
+    """Name of the layer's class, as files hold it."""
+
+    input_dim: int
+    """Input width I."""
+    output_dim: int
+    """Output width O."""
+    activation: str = dataclasses.field(default="gelu", kw_only=True)
+    """Name of the activation."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+    """``"float32"`` or ``"float64"`` (any spelling when made), of parameters and outputs."""
+
+    def __post_init__(self) -> None:
+        self._set("input_dim", check_integer("input_dim", self.input_dim, 1))
+        self._set("output_dim", check_integer("output_dim", self.output_dim, 1))
+        self._set("activation", Activation.parse(self.activation).name.lower())
+        self._set("dtype", check_dtype(self.dtype))
+        self._check_own()
+        self._check_sizes(f"a {self.kind}")
+
+    def _check_own(self) -> None:
+        """Check the fields of a subclass."""
+        raise NotImplementedError
+
+    @property
+    def neurons(self) -> int:
+        """Neurons the layer holds."""
+        raise NotImplementedError
+
+    @property
+    def active_neurons(self) -> int:
+        """Neurons that inference uses for one row."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values, sizes first."""
+        fields = sorted(dataclasses.fields(self), key=lambda field: bool(field.kw_only))
+        return {field.name: getattr(self, field.name) for field in fields}
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Make a config from what ``to_dict`` returned.
+
+        Raises
+        ------
+        CheckpointError
+            If a field is missing or unknown.
+        """
+        if not isinstance(values, dict):
+            raise CheckpointError(f"config of {cls.kind} must be a mapping, got {describe(values)}")
+        fields = {field.name for field in dataclasses.fields(cls)}
+        wrong = [f"missing '{name}'" for name in sorted(fields - set(values))]
+        wrong += [f"unknown '{name}'" for name in sorted(set(values) - fields, key=str)]
+        if wrong:
+            raise CheckpointError(f"config of {cls.kind} does not fit: {', '.join(wrong)}")
+        return cls(**values)
+
+
+@dataclasses.dataclass(frozen=True)
+class FastFeedForwardConfig(LayerConfig):
+    """Config of FastFeedForward: ``trees`` trees of ``2**(depth + 1) - 1`` neurons."""
+
+    kind: ClassVar[str] = "FastFeedForward"
+
+    depth: int
+    """Depth of each tree; a row visits ``depth + 1`` nodes."""
+    trees: int = 1
+    """Number of trees T that are summed."""
+    bias: bool = dataclasses.field(default=True, kw_only=True)
+    """Whether each node's logit has a bias."""
+
+    def _check_own(self) -> None:
+        self._set("depth", check_integer("depth", self.depth, 0, MAX_DEPTH))
+        self._set("trees", check_integer("trees", self.trees, 1))
+        self._set("bias", check_flag("bias", self.bias))
+
+    @property
+    def neurons(self) -> int:
+        """Neurons the layer holds: every node is one."""
+        return self.trees * node_count(self.depth)
+
+    @property
+    def active_neurons(self) -> int:
+        """Neurons on the path of one row, in all trees."""
+        return self.trees * (self.depth + 1)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter."""
+        nodes = (self.trees, node_count(self.depth))
+        shapes: Shapes = {"weights_in": (*nodes, self.input_dim)}
+        if self.bias:
+            shapes["bias_in"] = nodes
+        shapes["weights_out"] = (*nodes, self.output_dim)
+        return shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class LeafFeedForwardConfig(LayerConfig):
+    """Config of LeafFeedForward: ``2**depth - 1`` gates over ``2**depth`` leaf networks."""
+
+    kind: ClassVar[str] = "LeafFeedForward"
+
+    depth: int
+    """Depth of the tree; a row passes ``depth`` gates and one leaf."""
+    leaf_width: int
+    """Neurons H of each leaf."""
+
+    def _check_own(self) -> None:
+        self._set("depth", check_integer("depth", self.depth, 0, MAX_DEPTH))
+        self._set("leaf_width", check_integer("leaf_width", self.leaf_width, 1))
+
+    @property
+    def neurons(self) -> int:
+        """Neurons of all leaves (the training width); gates are not counted."""
+        return leaf_count(self.depth) * self.leaf_width
+
+    @property
+    def active_neurons(self) -> int:
+        """Neurons of the one leaf a row reaches; the ``depth`` gates on its way come on top."""
+        return self.leaf_width
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter."""
+        gates, leaves = gate_count(self.depth), leaf_count(self.depth)
+        return {
+            "gate_weights": (gates, self.input_dim),
+            "gate_bias": (gates,),
+            "leaf_weights_in": (leaves, self.input_dim, self.leaf_width),
+            "leaf_bias_in": (leaves, self.leaf_width),
+            "leaf_weights_out": (leaves, self.leaf_width, self.output_dim),
+            "leaf_bias_out": (leaves, self.output_dim),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseFeedForwardConfig(LayerConfig):
+    """Config of DenseFeedForward: one hidden layer of ``width`` neurons, every one used."""
+
+    kind: ClassVar[str] = "DenseFeedForward"
+
+    width: int
+    """Neurons of the hidden layer."""
+    bias: bool = dataclasses.field(default=True, kw_only=True)
+    """Whether each neuron has an input bias."""
+
+    def _check_own(self) -> None:
+        self._set("width", check_integer("width", self.width, 1))
+        self._set("bias", check_flag("bias", self.bias))
+
+    @property
+    def neurons(self) -> int:
+        """Neurons the layer holds."""
+        return self.width
+
+    @property
+    def active_neurons(self) -> int:
+        """The same: every row uses them all."""
+        return self.width
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter."""
+        shapes: Shapes = {"weights_in": (self.width, self.input_dim)}
+        if self.bias:
+            shapes["bias_in"] = (self.width,)
+        shapes["weights_out"] = (self.width, self.output_dim)
+        return shapes
+
+
+NARROW_TYPES = ("bfloat16", "int8")
+"""The types of a quantized layer's weights."""
+
+
+def check_weights(value: Any) -> str:
+    """Return ``value`` if it is one of `NARROW_TYPES`, or raise ArgumentError."""
+    if isinstance(value, str) and value in NARROW_TYPES:
+        return value
+    names = " or ".join(repr(name) for name in NARROW_TYPES)
+    raise ArgumentError(f"argument 'weights' must be {names}, got {describe(value)}")
+
+
+def _check_computed_in_float32(config: LayerConfig) -> None:
+    """Raise unless a quantized layer's biases, scales and outputs are float32."""
+    if config.dtype != "float32":
+        raise ArgumentError(
+            f"argument 'dtype' of a {config.kind} must be float32, got {describe(config.dtype)}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedFastFeedForwardConfig(FastFeedForwardConfig):
+    """Config of QuantizedFastFeedForward: a FastFeedForward with weights of a narrow type."""
+
+    kind: ClassVar[str] = "QuantizedFastFeedForward"
+
+    weights: str = dataclasses.field(kw_only=True)
+    """``"bfloat16"`` or ``"int8"``; all else is float32, and so is the arithmetic."""
+
+    def _check_own(self) -> None:
+        super()._check_own()
+        check_weights(self.weights)
+        _check_computed_in_float32(self)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter.
+
+        With int8 weights ``terms`` takes the place of the bias: the scale of a node's input
+        weights, its bias (0 if there is none), the scale of its output weights.
+        """
+        shapes = super().shapes()
+        if self.weights == "int8":
+            weights_in, weights_out = shapes["weights_in"], shapes["weights_out"]
+            terms = (self.trees, node_count(self.depth), 3)
+            return {"weights_in": weights_in, "terms": terms, "weights_out": weights_out}
+        return shapes
+
+    def dtypes(self) -> dict[str, str]:
+        """Name and type of every parameter."""
+        narrow = {"weights_in": self.weights, "weights_out": self.weights}
+        return super().dtypes() | narrow
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedLeafFeedForwardConfig(LeafFeedForwardConfig):
+    """Config of QuantizedLeafFeedForward: a LeafFeedForward with leaves of a narrow type."""
+
+    kind: ClassVar[str] = "QuantizedLeafFeedForward"
+
+    weights: str = dataclasses.field(kw_only=True)
+    """``"bfloat16"`` or ``"int8"``, of the leaves; all else is float32, and so is the arithmetic.
+
+    The gates stay as they are: they are few, and so no route changes.
+    """
+
+    def _check_own(self) -> None:
+        super()._check_own()
+        check_weights(self.weights)
+        _check_computed_in_float32(self)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter.
+
+        With int8 weights ``leaf_terms`` takes the place of the leaves' input bias: the scale of a
+        neuron's input weights, its bias, the scale of its output weights.
+        """
+        shapes = super().shapes()
+        if self.weights == "bfloat16":
+            return shapes
+        terms = {"leaf_bias_in": ("leaf_terms", (*shapes["leaf_bias_in"], 3))}
+        return dict(terms.get(name, (name, shape)) for name, shape in shapes.items())
+
+    def dtypes(self) -> dict[str, str]:
+        """Name and type of every parameter."""
+        narrow = {"leaf_weights_in": self.weights, "leaf_weights_out": self.weights}
+        return super().dtypes() | narrow

@@ -1,0 +1,7 @@
+"""Trained models at work: predictors, pipelines of texts, and kernels warmed up beforehand."""
+
+from __future__ import annotations
+
+from fffcpu.inference.predictor import Meaning, Predictor
+
+__all__ = ["Meaning", "Predictor"]

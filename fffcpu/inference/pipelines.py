@@ -1,0 +1,400 @@
+"""FastBERT on texts: what a ``[MASK]`` hides, of which class a text is, a vector of each text.
+
+A pipeline is a model and a tokenizer, which a folder holds together: ``config.json``,
+``model.safetensors`` and ``tokenizer.json``. Each has ``stream``, which takes texts one after the
+other and holds no more than `WINDOW` of them, and a method for texts that fit into memory.
+
+The texts of a window are computed in batches of about one length, see `fffcpu.text.padding`; the
+results come in the order of the texts. A text's result depends on what shares its batch only as far
+as the rounding of matrix products does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.config import check_flag, check_integer
+from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
+from fffcpu.inference.predictor import softmax
+from fffcpu.models import FastBertEncoder, FastBertForMaskedLM, FastBertForSequenceClassification
+from fffcpu.models.model import CONFIG_FILE, Model, open_config
+from fffcpu.text.padding import PADDING, compute_by_length
+from fffcpu.text.tokenizer import Tokenizer
+
+__all__ = [
+    "POOLINGS",
+    "FillMask",
+    "Guess",
+    "TextClassifier",
+    "TextEmbedder",
+    "default_model_folder",
+]
+
+Array = NDArray[Any]
+ModelT = TypeVar("ModelT", bound=Model)
+
+WINDOW = 4096
+"""The most texts that are held at a time."""
+
+WINDOW_CHARACTERS = 1 << 22
+"""About how many characters of text are held at a time."""
+
+POOLINGS = ("mean", "start")
+"""How one vector is made of a text: the mean of its tokens' hidden states, or that of the start
+token."""
+
+
+class Guess(NamedTuple):
+    """A token that may stand where a text has its mask."""
+
+    token: str
+    """The token."""
+    probability: float
+    """The model's probability of it, among all tokens."""
+
+
+class _Pipeline(Generic[ModelT]):
+    """A model and its tokenizer.
+
+    Parameters
+    ----------
+    model : Model
+        The model, which stays as it is.
+    tokenizer : Tokenizer
+        Made for it.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError
+        If they are something else, or the tokenizer has more tokens than the model.
+    """
+
+    _kind: type[ModelT]
+
+    def __init__(self, model: ModelT, tokenizer: Tokenizer) -> None:
+        if not isinstance(model, self._kind):
+            raise ArgumentTypeError(
+                f"argument 'model' must be a {self._kind.__name__}, got {describe(model)}"
+            )
+        if not isinstance(tokenizer, Tokenizer):
+            raise ArgumentTypeError(
+                f"argument 'tokenizer' must be a Tokenizer, got {describe(tokenizer)}"
+            )
+        if tokenizer.vocabulary > model.config.vocabulary:
+            raise ArgumentError(
+                f"argument 'tokenizer' must have at most {model.config.vocabulary} tokens, as the "
+                f"model, got {tokenizer.vocabulary}"
+            )
+        self.model, self.tokenizer = model, tokenizer
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.model!r}, {self.tokenizer!r}>"
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
+        """Open the model and the tokenizer in a folder.
+
+        Raises
+        ------
+        CheckpointError
+            If the folder holds no such model, or no tokenizer of it.
+        MissingExtraError
+            If the package ``tokenizers`` is missing.
+        OSError
+            If a file cannot be read.
+        """
+        place = Path(os.fsdecode(folder))
+        config = open_config(place)
+        if cls._kind is FastBertForMaskedLM and config.classes is not None:
+            raise CheckpointError(f"folder '{place}' holds a classifier, no masked language model")
+        tokenizer = Tokenizer.load(
+            place
+        )  # before the model, since it is quick to say what it lacks
+        model = cls._kind.from_pretrained(place)
+        try:
+            return cls(model, tokenizer)
+        except ArgumentError as error:
+            raise CheckpointError(f"folder '{place}': {error}") from error
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer.encode(texts, self.model.config.positions)
+
+    def _stream(
+        self,
+        texts: Iterable[str],
+        compute: Callable[[NDArray[np.intp], NDArray[np.bool_]], Iterable[Any]],
+        padding: int = PADDING,
+    ) -> Iterator[Any]:
+        """Yield a result for each text; ``compute`` gets tokens (B, S) and which are no padding."""
+        for window in _windows(texts):
+            rows = self._encode(window)
+            yield from compute_by_length(rows, self.model.config.padding_id, compute, padding)
+
+
+class FillMask(_Pipeline[FastBertForMaskedLM]):
+    """Guesses what stands where texts have the mask token.
+
+    Parameters
+    ----------
+    model : FastBertForMaskedLM
+        The model.
+    tokenizer : Tokenizer
+        Made for it.
+
+    Examples
+    --------
+    >>> from fffcpu.models import FastBertConfig, FastBertForMaskedLM
+    >>> from fffcpu.text import Tokenizer
+    >>> tokenizer = Tokenizer.train(["a rose is a rose"], vocabulary=40)
+    >>> config = FastBertConfig(40, 16, 2, 2, feedforward_size=1, depth=3, positions=8)
+    >>> fill_mask = FillMask(FastBertForMaskedLM(config, rng=0), tokenizer)
+    >>> len(fill_mask.fill(["a [MASK] is a [MASK]"], top=3)[0][1])
+    3
+    """
+
+    _kind = FastBertForMaskedLM
+
+    def fill(self, texts: Sequence[str], top: int = 5) -> list[list[list[Guess]]]:
+        """Return the likeliest tokens for each mask of each text.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            With ``[MASK]``, or what else the tokenizer calls it, where a token is to be guessed.
+        top : int
+            How many tokens, the likeliest first; special ones are left out.
+
+        Returns
+        -------
+        list of list of list of Guess
+            ``result[text][mask]`` has ``top`` guesses; a text without a mask has an empty list.
+
+        Raises
+        ------
+        ArgumentTypeError, ArgumentError
+            If something is not text, or a mask stands beyond the model's longest text.
+        """
+        return list(self.stream(texts, top))
+
+    def stream(self, texts: Iterable[str], top: int = 5) -> Iterator[list[list[Guess]]]:
+        """Yield what `fill` returns, text by text."""
+        check_integer("top", top, 1, len(self.tokenizer.word_ids))
+        return self._stream(texts, lambda ids, real: self._fill(ids, real, top))
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        rows = self.tokenizer.encode(texts, special=True)
+        room = self.model.config.positions - 1  # the end token has the last position
+        mask, end = self.tokenizer.mask_id, self.tokenizer.end_id
+        for text, row in zip(texts, rows, strict=True):
+            if mask in row[room:]:
+                raise ArgumentError(
+                    f"argument 'texts' must have every mask among the first {room - 1} tokens of a "
+                    f"text, got {describe(text)}"
+                )
+        return [row if len(row) <= room else [*row[:room], end] for row in rows]
+
+    def _fill(
+        self, ids: NDArray[np.intp], real: NDArray[np.bool_], top: int
+    ) -> Iterator[list[list[Guess]]]:
+        """Yield the guesses for each row of a batch; only masked positions are decoded."""
+        masked = ids == self.tokenizer.mask_id
+        if not masked.any():
+            yield from ([] for _ in ids)
+            return
+        # The model may have more rows than there are tokens, to round their number up.
+        logits = self.model.logits_at(ids, masked, real)[:, : self.tokenizer.vocabulary]
+        chances, words = softmax(logits), self.tokenizer.word_ids
+        best = words[np.argsort(-chances[:, words], axis=1, kind="stable")[:, :top]]
+        guesses = [
+            [Guess(self.tokenizer.token(int(k)), float(row[k])) for k in chosen]
+            for row, chosen in zip(chances, best, strict=True)
+        ]
+        ends = masked.sum(axis=1).cumsum()
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            yield guesses[start:end]
+
+
+class TextClassifier(_Pipeline[FastBertForSequenceClassification]):
+    """Says of which class texts are, or with one output which number belongs to them.
+
+    Parameters
+    ----------
+    model : FastBertForSequenceClassification
+        The model.
+    tokenizer : Tokenizer
+        Made for it.
+
+    Attributes
+    ----------
+    labels : tuple of str
+        Names of the classes; numbers where the model's config has no names, and empty for a
+        regression.
+
+    Examples
+    --------
+    >>> from fffcpu.models import FastBertConfig, FastBertForSequenceClassification
+    >>> from fffcpu.text import Tokenizer
+    >>> tokenizer = Tokenizer.train(["a rose is a rose"], vocabulary=40)
+    >>> config = FastBertConfig(
+    ...     40, 16, 2, 2, feedforward_size=1, depth=3, positions=8, classes=2, labels=("no", "yes")
+    ... )
+    >>> classifier = TextClassifier(FastBertForSequenceClassification(config, rng=0), tokenizer)
+    >>> classifier.probabilities(["a rose", "is", ""]).shape
+    (3, 2)
+    """
+
+    _kind = FastBertForSequenceClassification
+
+    def __init__(self, model: FastBertForSequenceClassification, tokenizer: Tokenizer) -> None:
+        super().__init__(model, tokenizer)
+        classes = int(model.config.classes or 1)
+        numbers = tuple(map(str, range(classes))) if classes > 1 else ()
+        self.labels = (model.config.labels or numbers) if classes > 1 else ()
+
+    def probabilities(self, texts: Sequence[str]) -> Array:
+        """Return each class's probability (texts, C), or for a regression the numbers (texts, 1).
+
+        Raises
+        ------
+        ArgumentTypeError
+            If something is not text.
+        """
+        return _stacked(self.stream(texts), int(self.model.config.classes or 1), self.model)
+
+    def stream(self, texts: Iterable[str]) -> Iterator[Array]:
+        """Yield what `probabilities` returns, text by text: arrays (C,)."""
+        return self._stream(texts, self._judge, 0 if self.model.config.pools_padding else PADDING)
+
+    def _judge(self, ids: NDArray[np.intp], real: NDArray[np.bool_]) -> Array:
+        outputs = self.model(ids, real)
+        return softmax(outputs) if self.labels else outputs
+
+
+class TextEmbedder(_Pipeline[FastBertEncoder]):
+    """Makes a vector of each text.
+
+    Parameters
+    ----------
+    model : FastBertEncoder
+        The encoder.
+    tokenizer : Tokenizer
+        Made for it.
+
+    Examples
+    --------
+    >>> from fffcpu.models import FastBertConfig, FastBertEncoder
+    >>> from fffcpu.text import Tokenizer
+    >>> tokenizer = Tokenizer.train(["a rose is a rose"], vocabulary=40)
+    >>> config = FastBertConfig(40, 16, 2, 2, feedforward_size=1, depth=3, positions=8)
+    >>> embedder = TextEmbedder(FastBertEncoder(config, rng=0), tokenizer)
+    >>> embedder.embed(["a rose", "is", ""]).shape
+    (3, 16)
+    """
+
+    _kind = FastBertEncoder
+
+    def embed(
+        self, texts: Sequence[str], pooling: str = "mean", *, normalize: bool = False
+    ) -> Array:
+        """Return a vector of each text.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            Texts; what is beyond the model's longest is left out.
+        pooling : {"mean", "start"}
+            The mean of the hidden states of a text's tokens, start and end included, or the hidden
+            state of the start token.
+        normalize : bool
+            Whether vectors are scaled to length 1.
+
+        Returns
+        -------
+        array of shape (texts, D)
+
+        Raises
+        ------
+        ArgumentTypeError, ArgumentError
+            If something is not text, or an option is none of its values.
+        """
+        vectors = self.stream(texts, pooling, normalize=normalize)
+        return _stacked(vectors, self.model.config.width, self.model)
+
+    def stream(
+        self, texts: Iterable[str], pooling: str = "mean", *, normalize: bool = False
+    ) -> Iterator[Array]:
+        """Yield what `embed` returns, text by text: arrays (D,)."""
+        if pooling not in POOLINGS:
+            raise ArgumentError(
+                f"argument 'pooling' must be {' or '.join(POOLINGS)}, got {describe(pooling)}"
+            )
+        check_flag("normalize", normalize)
+
+        def compute(ids: NDArray[np.intp], real: NDArray[np.bool_]) -> Array:
+            hidden = self.model(ids, real)
+            vectors = hidden[:, 0].copy() if pooling == "start" else _means(hidden, real)
+            return _normalized(vectors) if normalize else vectors
+
+        return self._stream(texts, compute)
+
+
+def default_model_folder() -> Path:
+    """Return the folder of the small masked language model that the package carries.
+
+    Raises
+    ------
+    CheckpointError
+        If this installation has none.
+    """
+    folder = Path(str(files("fffcpu.data") / "fastbert"))
+    if not (folder / CONFIG_FILE).is_file():
+        raise CheckpointError(
+            f"this installation of fffcpu has no model of its own, which would be in '{folder}'; "
+            "name the folder of another"
+        )
+    return folder
+
+
+def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield texts, as many together as are held at a time."""
+    if isinstance(texts, str):
+        raise ArgumentTypeError(f"argument 'texts' must hold texts, got one: {describe(texts)}")
+    window: list[str] = []
+    characters = 0
+    for text in texts:
+        if not isinstance(text, str):
+            raise ArgumentTypeError(f"argument 'texts' must hold texts, got {describe(text)}")
+        window.append(text)
+        characters += len(text)
+        if len(window) == WINDOW or characters >= WINDOW_CHARACTERS:
+            yield window
+            window, characters = [], 0
+    if window:
+        yield window
+
+
+def _means(hidden: Array, real: NDArray[np.bool_]) -> Array:
+    """Return the mean (B, D) of the hidden states that are no padding's."""
+    weights = real / real.sum(axis=1, keepdims=True)
+    means: Array = np.einsum("bs,bsd->bd", weights.astype(hidden.dtype), hidden)
+    return means
+
+
+def _normalized(vectors: Array) -> Array:
+    """Return vectors (B, D) of length 1; those of length 0 stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: Array = vectors / np.where(lengths == 0, 1, lengths)
+    return scaled
+
+
+def _stacked(vectors: Iterator[Array], width: int, model: Model) -> Array:
+    """Return vectors as rows, of which there may be none."""
+    rows = list(vectors)
+    return np.stack(rows) if rows else np.empty((0, width), model.config.dtype)

@@ -1,0 +1,273 @@
+"""A trained layer together with what its outputs mean: classes, names, units.
+
+A predictor is saved as a layer's file with one more entry of metadata, so `fffcpu.load` reads the
+layer out of it, and whoever only wants arrays needs nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.checkpoints import native
+from fffcpu.errors import ArgumentError, CheckpointError, ShapeError, describe
+from fffcpu.layers import load as load_layer
+
+__all__ = ["NOTE", "Meaning", "Predictor", "load_model", "softmax"]
+
+Array = NDArray[Any]
+
+NOTE = "fffcpu.inference.predictor"
+"""The metadata key of a predictor's file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """What a layer's inputs and outputs stand for.
+
+    Parameters
+    ----------
+    task : {"classification", "multilabel", "regression"}
+        Whether outputs are scores of classes, of which a row has one; of labels, of which it may
+        have several or none; or numbers.
+    classes : tuple of str or of int
+        The class or label of each output, but for regression.
+    features : tuple of str, optional
+        Names of the input columns.
+    target : tuple of str, optional
+        Names of what is predicted: one name, or for regression as many as outputs.
+    offset : tuple of float
+        For regression: added to the outputs. A FastFeedForward has no output bias, so the mean of
+        what it was trained on goes here.
+
+    Raises
+    ------
+    ArgumentError
+        If the task is unknown, or classes or offset do not belong to it.
+    """
+
+    task: str
+    classes: tuple[str, ...] | tuple[int, ...] = ()
+    features: tuple[str, ...] | None = None
+    target: tuple[str, ...] | None = None
+    offset: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.task not in ("classification", "multilabel", "regression"):
+            raise ArgumentError(
+                "argument 'task' must be classification, multilabel or regression, "
+                f"got {describe(self.task)}"
+            )
+        if bool(self.classes) == (self.task == "regression"):
+            raise ArgumentError(
+                "argument 'classes' must be given for classification and multilabel, and not for "
+                "regression, "
+                f"got {describe(self.classes)} for {self.task}"
+            )
+
+    @property
+    def outputs(self) -> int | None:
+        """How many outputs the layer must have; None if that is not known."""
+        return len(self.classes) or len(self.offset) or None
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Meaning:
+        """Return the meaning that ``dataclasses.asdict`` of one, written as JSON, describes.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not one.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or set(values) != names:
+            raise CheckpointError(f"must have the entries {sorted(names)}, got {describe(values)}")
+        tuples: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        kinds = {"features": (str,), "target": (str,), "classes": (str, int), "offset": (float,)}
+        for name, allowed in kinds.items():
+            value = tuples[name]
+            if value is None and name in ("features", "target"):
+                continue
+            if not isinstance(value, tuple) or not all(type(item) in allowed for item in value):
+                raise CheckpointError(f"must have a list of '{name}', got {describe(value)}")
+        return cls(**tuples)
+
+
+class Predictor:
+    """A layer and what its outputs mean.
+
+    Parameters
+    ----------
+    layer : layer
+        Anything that maps rows (..., I) to (..., O).
+    meaning : Meaning
+        What inputs and outputs stand for.
+
+    Raises
+    ------
+    ShapeError
+        If the layer has not as many outputs as there are classes, or inputs as features.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fffcpu import FastFeedForward, Meaning, Predictor
+    >>> layer = FastFeedForward(4, 3, depth=2, rng=0)
+    >>> predictor = Predictor(layer, Meaning("classification", ("cat", "dog", "owl")))
+    >>> predictor.predict(np.zeros((2, 4))).shape, predictor.probabilities(np.zeros((2, 4))).shape
+    ((2,), (2, 3))
+    """
+
+    def __init__(self, layer: Any, meaning: Meaning) -> None:
+        config = layer.config
+        if meaning.outputs is not None and meaning.outputs != config.output_dim:
+            raise ShapeError(
+                f"argument 'meaning' must be of {config.output_dim} outputs, as the layer's, "
+                f"got {meaning.outputs}"
+            )
+        if meaning.features is not None and len(meaning.features) != config.input_dim:
+            raise ShapeError(
+                f"argument 'meaning' must have {config.input_dim} features, as the layer, "
+                f"got {len(meaning.features)}"
+            )
+        self.layer = layer
+        self.meaning = meaning
+
+    def predict(self, x: Any) -> Array:
+        """Return the class of each row, which labels it has, or the numbers that are predicted.
+
+        Parameters
+        ----------
+        x : array_like of shape (..., I)
+            Rows as they were measured: scaling is part of the layer.
+
+        Returns
+        -------
+        array of shape (...,) or (..., O)
+            For classification labels, strings or integers; of two equal scores the first class
+            wins. For several labels a row 1 where a score is above 0, else 0. For regression
+            numbers, with the last axis dropped if there is one target.
+        """
+        scores = self.scores(x)
+        if self.meaning.task == "classification":
+            labels: Array = np.asarray(self.meaning.classes)[scores.argmax(axis=-1)]
+            return labels
+        if self.meaning.task == "multilabel":
+            return (scores > 0).astype(np.int64)
+        return scores[..., 0] if scores.shape[-1] == 1 else scores
+
+    def scores(self, x: Any) -> Array:
+        """Return the layer's outputs (..., O), for regression with the offset added."""
+        scores: Array = self.layer(x)
+        if self.meaning.offset:
+            scores += np.asarray(self.meaning.offset, scores.dtype)
+        return scores
+
+    def probabilities(self, x: Any) -> Array:
+        """Return each class's probability (..., O): softmax of the scores, or for labels sigmoid.
+
+        Raises
+        ------
+        ArgumentError
+            If this is not a classifier.
+        """
+        if self.meaning.task == "regression":
+            raise ArgumentError("only a classifier has probabilities, and this is a regression")
+        scores = self.scores(x)
+        if self.meaning.task == "multilabel":
+            from scipy.special import expit
+
+            chances: Array = expit(scores)
+            return chances
+        return softmax(scores)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write layer and meaning to a file, which `fffcpu.load` reads as the layer alone.
+
+        Parameters
+        ----------
+        path : path
+            Replaced if it exists, once the whole file is on the disk.
+        """
+        note = json.dumps(dataclasses.asdict(self.meaning), sort_keys=True)
+        self.layer.save(path, notes={NOTE: note})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is damaged, or holds a layer of which nobody said what it means.
+        OSError
+            If it cannot be read.
+        """
+        layer = load_layer(path)
+        note = native.read_note(path, NOTE)
+        if note is None:
+            raise CheckpointError(
+                f"file '{os.fsdecode(path)}' holds a layer, and does not say what its outputs mean;"
+                " fffcpu.load reads it"
+            )
+        try:
+            return cls(layer, Meaning.from_dict(note))
+        except ValueError as error:
+            raise CheckpointError(
+                f"file '{os.fsdecode(path)}': metadata '{NOTE}' {error}"
+            ) from error
+
+    def __repr__(self) -> str:
+        what = (
+            _names(self.meaning.classes, "classes")
+            if self.meaning.classes
+            else _names(self.meaning.target or (), "targets")
+        )
+        return f"<Predictor of {what}: {self.layer!r}>"
+
+
+def softmax(scores: Array) -> Array:
+    """Return the probabilities of scores (..., C), in the memory of the scores."""
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return scores
+
+
+def load_model(path: str | os.PathLike[str]) -> tuple[Any, Meaning | None]:
+    """Read the layer in a file, and what it means if the file says so.
+
+    Parameters
+    ----------
+    path : path
+        A file that the ``save`` of a layer or of a predictor wrote.
+
+    Returns
+    -------
+    layer : layer
+    meaning : Meaning or None
+
+    Raises
+    ------
+    CheckpointError, OSError
+        As `Predictor.load`.
+    """
+    if native.read_note(path, NOTE) is None:
+        return load_layer(path), None
+    predictor = Predictor.load(path)
+    return predictor.layer, predictor.meaning
+
+
+def _names(values: Sequence[Any], what: str) -> str:
+    """Return names, or how many there are if they are many."""
+    text = ", ".join(map(str, values))
+    return text if values and len(text) <= 60 else f"{len(values)} {what}"

@@ -1,0 +1,673 @@
+"""CUDA kernels: one block of threads a row, dot products summed through shared memory.
+
+The backend functions do what `fffcpu.kernels.backends.vectorized` says. Threads of a block take
+neighbouring columns of one row, so each read of weights is one run of memory::
+
+    thread              0   1   2  ... 255   0   1  ...
+    column of x         0   1   2  ... 255 | 256 257 ...
+    weights_in, node    w0  w1  w2 ... w255| ...              each thread adds up its products
+
+    partial sums        p0  p1  p2  p3  p4  p5  p6  p7        in shared memory, here of 8 threads
+                        p0+p4  p1+p5  p2+p6  p3+p7            always the same tree, so a row has
+                           .-----+------'                     the same bits in any batch
+                        logit: the whole block goes left or right
+
+The backward has two steps and no atomics. The first takes a block a row: the row's logit gradients
+and its ``dx``. For the second the host sorts rows by the last node of their path, and so by node at
+every level; then a block takes one run (rows of one node) and 32 columns, and writes them once::
+
+                        columns 0 .. 31 | 32 .. 63 | ...      one block each
+    rows of the run     lane 0: r7   r1 ...                   8 lanes share the rows, in turns, and
+                        lane 1: r2   r0 ...                   are added as a tree in the end
+                        ...
+
+Arrays are NumPy's, copied to the GPU and back at each call, or lie on the GPU already (`numba.cuda`
+device arrays, or anything with ``__cuda_array_interface__``) and are used where they are. The two
+may be mixed: weights that stay on the GPU, rows that come and go. A call whose outputs all lie on
+the GPU returns before it has finished, as is usual there. CUDA must be asked for, with
+``FFFCPU_BACKEND=cuda`` or `fffcpu.kernels.load_backend`; it is never chosen on its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from fffcpu.config import Activation
+from fffcpu.errors import ArgumentTypeError, MissingExtraError, describe, require_extra
+
+__all__ = [
+    "leaf_infer",
+    "leaf_route",
+    "path_backward",
+    "path_choices",
+    "path_forward",
+    "path_infer",
+    "path_logits",
+]
+
+cuda: Any = require_extra("numba.cuda", "cuda")
+
+if not cuda.is_available():
+    _reason = " ".join(str(cuda.cuda_error() or "the CUDA compiler was not found").split())
+    raise MissingExtraError(
+        "backend 'cuda' needs an NVIDIA GPU, its driver and the CUDA compiler; "
+        f"Numba says: {_reason.rstrip(' .:')}. "
+        "Install the compiler with: pip install 'fffcpu[cuda]'"
+    )
+
+Array = Any
+"""A NumPy array, or one on the GPU."""
+
+SIMULATED = bool(require_extra("numba", "cuda").config.ENABLE_CUDASIM)
+"""Whether ``NUMBA_ENABLE_CUDASIM=1`` runs each thread of a block as a thread of Python. There, few
+threads must do."""
+
+MOST_THREADS = 4 if SIMULATED else 256
+"""Threads of a block, at most; a power of two. Not measured yet: three columns a thread at width
+768, and by their registers three blocks to a multiprocessor."""
+
+LEAST_THREADS = 2 if SIMULATED else 32
+"""Threads of a block, at least; a power of two. Hardware runs 32 at a time."""
+
+MOST_BLOCKS = 4 if SIMULATED else 1 << 16
+"""Blocks of a launch, at most. Where there are more rows, a block takes every 65,536th."""
+
+VISITS = 32
+"""Visited nodes whose activations wait in shared memory until the row's output is summed."""
+
+COLUMNS = 4 if SIMULATED else 32
+LANES = 2 if SIMULATED else 8
+"""Threads of a block in the backward's second step: 32 columns by 8 rows; lanes are a power of
+two."""
+
+_GELU = int(Activation.GELU)
+_RELU = int(Activation.RELU)
+
+
+# --- What one thread computes -----------------------------------------------------------------
+
+
+@cuda.jit(device=True)
+def _at_most(limit: int, number: int) -> int:
+    """Return the smaller; ``min`` does not compile under the CUDA target of Numba 0.68 itself."""
+    return limit if number > limit else number
+
+
+@cuda.jit(device=True)
+def _activate(s: Any, activation: int) -> Any:
+    """Activation in the type of ``s``: most GPUs are 32 to 64 times slower in float64."""
+    number = type(s)
+    if not math.isfinite(s):
+        return number(math.nan)
+    if activation == _GELU:
+        half = number(0.5)
+        return half * s * number(math.erfc(-s * number(math.sqrt(half))))
+    if activation == _RELU:
+        return s if s > 0 else number(0)
+    return s
+
+
+@cuda.jit(device=True)
+def _density(s: Any) -> Any:
+    """Density of the normal distribution."""
+    number = type(s)
+    return number(0.3989422804014327) * number(math.exp(-number(0.5) * s * s))
+
+
+@cuda.jit(device=True)
+def _activate_gradient(s: Any, activation: int) -> Any:
+    """Derivative of `_activate`; 0 at 0 for ReLU."""
+    number = type(s)
+    if not math.isfinite(s):
+        return number(math.nan)
+    if activation == _GELU:
+        half = number(0.5)
+        return half * number(math.erfc(-s * number(math.sqrt(half)))) + s * _density(s)
+    if activation == _RELU:
+        return number(1) if s > 0 else number(0)
+    return number(1)
+
+
+# --- What one block computes; all its threads call these, with the same arguments ---------------
+
+
+@cuda.jit(device=True)
+def _dot(partial: Any, weights: Any, place: int, x: Any, row: int) -> Any:
+    """Dot product of ``weights[place]`` and ``x[row]``, for every thread of the block.
+
+    ``partial`` is shared memory of a number a thread.
+    """
+    thread, threads = cuda.threadIdx.x, cuda.blockDim.x
+    total = partial.dtype.type(0)
+    for column in range(thread, weights.shape[1], threads):
+        total += weights[place, column] * x[row, column]
+    partial[thread] = total
+    cuda.syncthreads()
+    half = threads // 2
+    while half > 0:
+        if thread < half:
+            partial[thread] += partial[thread + half]
+        cuda.syncthreads()
+        half //= 2
+    total = partial[0]
+    cuda.syncthreads()  # nobody writes the next product before all have read this one
+    return total
+
+
+@cuda.jit(device=True)
+def _descend(
+    partial: Any, logits: Any, nodes: Any, row: int, x: Any, weights_in: Any, bias_in: Any
+) -> None:
+    """Write one row's path through every tree; ``weights_in`` has shape (T * N, I)."""
+    _, trees, levels = logits.shape
+    count = weights_in.shape[0] // trees
+    biased = bias_in.shape[1] > 0
+    for tree in range(trees):
+        node = 0
+        for level in range(levels):
+            logit = _dot(partial, weights_in, tree * count + node, x, row)
+            if biased:
+                logit += bias_in[tree, node]
+            if cuda.threadIdx.x == 0:
+                logits[row, tree, level] = logit
+                nodes[row, tree, level] = node
+            node = 2 * node + (2 if logit > 0 else 1)
+    cuda.syncthreads()  # all threads may read what the first one wrote
+
+
+@cuda.jit(device=True)
+def _combine(
+    out: Any, row: int, weights: Any, factors: Any, places: Any, count: int, onto: bool
+) -> None:
+    """Write ``out[row]`` = sum of ``factors[k] * weights[places[k]]``, or add to what it holds."""
+    for column in range(cuda.threadIdx.x, out.shape[1], cuda.blockDim.x):
+        total = out[row, column] if onto else out.dtype.type(0)
+        for k in range(count):
+            total += factors[k] * weights[places[k], column]
+        out[row, column] = total
+    cuda.syncthreads()  # factors and places may be written again
+
+
+@cuda.jit(device=True)
+def _descend_gates(partial: Any, x: Any, row: int, gate_weights: Any, gate_bias: Any) -> Any:
+    """Return the leaf a row reaches, and whether every logit on its way was finite."""
+    gates = gate_weights.shape[0]
+    node = 0
+    finite = True
+    while node < gates:
+        logit = _dot(partial, gate_weights, node, x, row) + gate_bias[node]
+        finite = finite and math.isfinite(logit)
+        node = 2 * node + (2 if logit >= 0 else 1)
+    return node - gates, finite
+
+
+# --- FastFeedForward: launched with a block a row -------------------------------------------------
+
+
+@cuda.jit
+def _path_logits(logits: Any, nodes: Any, x: Any, weights_in: Any, bias_in: Any) -> None:
+    partial = cuda.shared.array(MOST_THREADS, x.dtype)
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        _descend(partial, logits, nodes, row, x, weights_in, bias_in)
+
+
+@cuda.jit
+def _path_forward(
+    y: Any,
+    logits: Any,
+    nodes: Any,
+    x: Any,
+    weights_in: Any,
+    bias_in: Any,
+    weights_out: Any,
+    activation: int,
+) -> None:
+    """Weights have shape (T * N, width)."""
+    partial = cuda.shared.array(MOST_THREADS, x.dtype)
+    active = cuda.shared.array(VISITS, x.dtype)
+    places = cuda.shared.array(VISITS, np.int64)
+    _, trees, levels = logits.shape
+    count = weights_in.shape[0] // trees
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        _descend(partial, logits, nodes, row, x, weights_in, bias_in)
+        for first in range(0, trees * levels, VISITS):
+            visits = _at_most(VISITS, trees * levels - first)
+            for k in range(cuda.threadIdx.x, visits, cuda.blockDim.x):
+                tree, level = (first + k) // levels, (first + k) % levels
+                active[k] = _activate(logits[row, tree, level], activation)
+                places[k] = tree * count + nodes[row, tree, level]
+            cuda.syncthreads()
+            _combine(y, row, weights_out, active, places, visits, first > 0)
+
+
+@cuda.jit
+def _path_choices(
+    d_logits: Any,
+    dy: Any,
+    x: Any,
+    logits: Any,
+    nodes: Any,
+    weights_in: Any,
+    bias_in: Any,
+    weights_out: Any,
+    activation: int,
+) -> None:
+    """Go up each path, and down again from each child that was left aside."""
+    partial = cuda.shared.array(MOST_THREADS, x.dtype)
+    number = x.dtype.type
+    _, trees, levels = logits.shape
+    count = weights_in.shape[0] // trees
+    biased = bias_in.shape[1] > 0
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        for tree in range(trees):
+            taken = number(0)
+            for level in range(levels - 1, -1, -1):
+                own, first = logits[row, tree, level], nodes[row, tree, level]
+                right = own > 0
+                node = 2 * first + (1 if right else 2)
+                other = number(0)
+                for _ in range(level + 1, levels):
+                    place = tree * count + node
+                    logit = _dot(partial, weights_in, place, x, row)
+                    if biased:
+                        logit += bias_in[tree, node]
+                    share = _dot(partial, weights_out, place, dy, row)
+                    other += _activate(logit, activation) * share
+                    node = 2 * node + (2 if logit > 0 else 1)
+                better = taken - other if math.isfinite(other) else number(0) * taken
+                if cuda.threadIdx.x == 0:
+                    better = better if right else -better
+                    d_logits[row, tree, level] = better * _density(own)
+                if level > 0:
+                    share = _dot(partial, weights_out, tree * count + first, dy, row)
+                    taken += _activate(own, activation) * share
+
+
+@cuda.jit
+def _path_deltas(
+    dx: Any,
+    delta: Any,
+    active: Any,
+    dy: Any,
+    logits: Any,
+    nodes: Any,
+    d_logits: Any,
+    weights_in: Any,
+    weights_out: Any,
+    activation: int,
+) -> None:
+    """Backward, first step: write dx, and logit gradients and activations (B, T, L)."""
+    partial = cuda.shared.array(MOST_THREADS, dx.dtype)
+    own = cuda.shared.array(VISITS, dx.dtype)
+    places = cuda.shared.array(VISITS, np.int64)
+    _, trees, levels = logits.shape
+    count = weights_in.shape[0] // trees
+    for row in range(cuda.blockIdx.x, dx.shape[0], cuda.gridDim.x):
+        for first in range(0, trees * levels, VISITS):
+            visits = _at_most(VISITS, trees * levels - first)
+            for k in range(visits):
+                tree, level = (first + k) // levels, (first + k) % levels
+                place = tree * count + nodes[row, tree, level]
+                d_active = _dot(partial, weights_out, place, dy, row)
+                if cuda.threadIdx.x == 0:
+                    own[k] = d_active
+                    places[k] = place
+            cuda.syncthreads()
+            for k in range(cuda.threadIdx.x, visits, cuda.blockDim.x):
+                tree, level = (first + k) // levels, (first + k) % levels
+                logit = logits[row, tree, level]
+                own[k] *= _activate_gradient(logit, activation)
+                if d_logits.shape[2]:
+                    own[k] += d_logits[row, tree, level]
+                delta[row, tree, level] = own[k]
+                active[row, tree, level] = _activate(logit, activation)
+            cuda.syncthreads()
+            _combine(dx, row, weights_in, own, places, visits, first > 0)
+
+
+@cuda.jit
+def _path_gradients(
+    d_weights: Any, factors: Any, vectors: Any, order: Any, runs: Any, places: Any
+) -> None:
+    """Backward, second step: ``d_weights[place of node]`` = sum over its rows of factor * vector.
+
+    Launched with a block of `COLUMNS` by `LANES` threads for each run and block of columns.
+
+    Parameters
+    ----------
+    d_weights : array of shape (R, width), written
+    factors : array of shape (B, T, L)
+    vectors : array of shape (B, width)
+    order : int64 array of shape (T, B)
+        Rows in sorted order.
+    runs : int64 array of shape (R, 5)
+        Of `_runs`.
+    places : int64 array of shape (T * N,)
+        Row of ``d_weights`` for each node.
+    """
+    partial = cuda.shared.array((LANES, COLUMNS), d_weights.dtype)
+    thread, lane = cuda.threadIdx.x, cuda.threadIdx.y
+    width = vectors.shape[1]
+    blocks = (width + COLUMNS - 1) // COLUMNS
+    for task in range(cuda.blockIdx.x, runs.shape[0] * blocks, cuda.gridDim.x):
+        run = task // blocks
+        column = task % blocks * COLUMNS + thread
+        tree, level, place = runs[run, 0], runs[run, 1], places[runs[run, 2]]
+        total = d_weights.dtype.type(0)
+        if column < width:
+            for at in range(runs[run, 3] + lane, runs[run, 4], LANES):
+                row = order[tree, at]
+                total += factors[row, tree, level] * vectors[row, column]
+        partial[lane, thread] = total
+        cuda.syncthreads()
+        half = LANES // 2
+        while half > 0:
+            if lane < half:
+                partial[lane, thread] += partial[lane + half, thread]
+            cuda.syncthreads()
+            half //= 2
+        if lane == 0 and column < width:
+            d_weights[place, column] = partial[0, thread]
+        cuda.syncthreads()
+
+
+# --- LeafFeedForward: launched with a block a row -------------------------------------------------
+
+
+@cuda.jit
+def _leaf_route(leaves: Any, x: Any, gate_weights: Any, gate_bias: Any) -> None:
+    partial = cuda.shared.array(MOST_THREADS, x.dtype)
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        leaf, _ = _descend_gates(partial, x, row, gate_weights, gate_bias)
+        if cuda.threadIdx.x == 0:
+            leaves[row] = leaf
+
+
+@cuda.jit
+def _leaf_infer(
+    y: Any,
+    x: Any,
+    gate_weights: Any,
+    gate_bias: Any,
+    leaf_weights_in: Any,
+    leaf_bias_in: Any,
+    leaf_weights_out: Any,
+    leaf_bias_out: Any,
+    activation: int,
+) -> None:
+    """Take as many neurons of the leaf at a time as there are threads.
+
+    Where there are fewer neurons, groups of threads share the columns of x, so that the block still
+    reads one run of memory.
+    """
+    partial = cuda.shared.array(MOST_THREADS, x.dtype)
+    active = cuda.shared.array(MOST_THREADS, x.dtype)
+    thread, threads = cuda.threadIdx.x, cuda.blockDim.x
+    number = x.dtype.type
+    _, width, hidden = leaf_weights_in.shape
+    for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        leaf, finite = _descend_gates(partial, x, row, gate_weights, gate_bias)
+        for first in range(0, hidden, threads):
+            neurons = _at_most(threads, hidden - first)
+            groups = threads // neurons
+            total = number(0)
+            if thread < groups * neurons:
+                neuron = first + thread % neurons
+                for column in range(thread // neurons, width, groups):
+                    total += x[row, column] * leaf_weights_in[leaf, column, neuron]
+            partial[thread] = total
+            cuda.syncthreads()
+            if thread < neurons:
+                for group in range(1, groups):
+                    total += partial[group * neurons + thread]
+                total += leaf_bias_in[leaf, first + thread]
+                active[thread] = _activate(total, activation) if finite else number(math.nan)
+            cuda.syncthreads()
+            for column in range(thread, y.shape[1], threads):
+                total = leaf_bias_out[leaf, column] if first == 0 else y[row, column]
+                for neuron in range(neurons):
+                    total += active[neuron] * leaf_weights_out[leaf, first + neuron, column]
+                y[row, column] = total
+            cuda.syncthreads()
+
+
+# --- The host's side ------------------------------------------------------------------------------
+
+
+def _threads(width: int) -> int:
+    """Return how many threads a block has: the power of two that covers a width, within limits."""
+    covering = 1 << max(0, width - 1).bit_length()
+    return max(LEAST_THREADS, min(MOST_THREADS, covering))
+
+
+def _blocks(tasks: int) -> int:
+    return min(tasks, MOST_BLOCKS)
+
+
+def _on_device(array: Array) -> Any:
+    """Return the array if it lies on the GPU, else a copy there.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it holds narrow weights, which these kernels would take for integers.
+    """
+    if getattr(array, "dtype", None) in (np.uint16, np.int8):
+        raise ArgumentTypeError(
+            f"weights for backend 'cuda' must be float32 or float64, got {describe(array)}; "
+            "use another backend for a quantized layer, or the layer that its dequantize() returns"
+        )
+    if isinstance(array, np.ndarray):
+        return cuda.to_device(array)
+    return array if hasattr(array, "__cuda_ndarray__") else cuda.as_cuda_array(array)
+
+
+@contextmanager
+def _outputs(*arrays: Array, zeros: bool = False) -> Iterator[list[Any]]:
+    """Yield outputs on the GPU; those of NumPy come back at the end.
+
+    What these hold is taken along only if it is ``zeros`` that the kernel leaves in places.
+    """
+    results = [
+        cuda.device_array_like(array)
+        if isinstance(array, np.ndarray) and not zeros
+        else _on_device(array)
+        for array in arrays
+    ]
+    yield results
+    for array, result in zip(arrays, results, strict=True):
+        if isinstance(array, np.ndarray):
+            result.copy_to_host(array)
+
+
+def _node_rows(weights: Array) -> Any:
+    """Return weights (T, N, width) on the GPU in the shape (T * N, width)."""
+    trees, count, width = weights.shape
+    return _on_device(weights).reshape(trees * count, width)
+
+
+def _runs(last_nodes: Array, levels: int) -> Array:
+    """Return the runs of sorted rows that share a node, at every level of every tree.
+
+    Parameters
+    ----------
+    last_nodes : int32 array of shape (T, B)
+        Each tree's, sorted; B at least 1.
+    levels : int
+
+    Returns
+    -------
+    int64 array of shape (R, 5)
+        Tree, level, node (numbered through all trees), first row and one past the last; the runs
+        near the roots, which are long, come first.
+    """
+    trees, rows = last_nodes.shape
+    count = (1 << levels) - 1
+    runs = []
+    for level in range(levels):
+        # The node of a row `shift` levels above its last node m is ((m + 1) >> shift) - 1.
+        node = ((last_nodes + 1) >> (levels - 1 - level)) - 1
+        starts = np.ones((trees, rows), np.bool_)
+        starts[:, 1:] = node[:, 1:] != node[:, :-1]
+        tree, begin = np.nonzero(starts)
+        end = np.roll(begin, -1)
+        end[end == 0] = rows  # where the next run is the first of another tree
+        place = tree * count + node[starts]
+        runs.append(np.stack([tree, np.full_like(tree, level), place, begin, end], axis=1))
+    return np.concatenate(runs).astype(np.int64)
+
+
+# --- What every backend module exports, as `vectorized` documents it ------------------------------
+
+
+def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array) -> None:
+    """Conditional matrix multiplication: the logits of the nodes each row visits."""
+    rows, width = x.shape
+    if not rows:
+        return
+    inputs = (_on_device(x), _node_rows(weights_in), _on_device(bias_in))
+    with _outputs(logits, nodes) as outputs:
+        _path_logits[_blocks(rows), _threads(width)](*outputs, *inputs)
+
+
+def path_infer(
+    y: Array, x: Array, weights_in: Array, bias_in: Array, weights_out: Array, activation: int
+) -> None:
+    """Output of FastFeedForward."""
+    x = _on_device(x)
+    trees, count, _ = weights_in.shape
+    shape = (x.shape[0], trees, count.bit_length())
+    logits, nodes = cuda.device_array(shape, x.dtype), cuda.device_array(shape, np.int32)
+    path_forward(y, logits, nodes, x, weights_in, bias_in, weights_out, activation)
+
+
+def path_forward(
+    y: Array,
+    logits: Array,
+    nodes: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    activation: int,
+) -> None:
+    """Like `path_infer`, and keep what `path_backward` needs."""
+    rows = x.shape[0]
+    if not rows:
+        return
+    threads = _threads(max(x.shape[1], y.shape[1]))
+    weights = (_node_rows(weights_in), _on_device(bias_in), _node_rows(weights_out))
+    inputs = (_on_device(x), *weights, activation)
+    with _outputs(y, logits, nodes) as outputs:
+        _path_forward[_blocks(rows), threads](*outputs, *inputs)
+
+
+def path_choices(
+    d_logits: Array,
+    dy: Array,
+    x: Array,
+    logits: Array,
+    nodes: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    activation: int,
+) -> None:
+    """Gradients of FastFeedForward's logits by the choices they make, straight through."""
+    rows = logits.shape[0]
+    if not rows:
+        return
+    threads = _threads(max(x.shape[1], dy.shape[1]))
+    weights = (_node_rows(weights_in), _on_device(bias_in), _node_rows(weights_out))
+    inputs = (*map(_on_device, (dy, x, logits, nodes)), *weights, activation)
+    with _outputs(d_logits) as outputs:
+        _path_choices[_blocks(rows), threads](*outputs, *inputs)
+
+
+def path_backward(
+    dx: Array,
+    d_weights_in: Array,
+    d_bias_in: Array,
+    d_weights_out: Array,
+    dy: Array,
+    x: Array,
+    logits: Array,
+    nodes: Array,
+    d_logits: Array,
+    places: Array,
+    weights_in: Array,
+    weights_out: Array,
+    activation: int,
+) -> None:
+    """Gradients of FastFeedForward over visited nodes, routes held constant but for d_logits."""
+    rows, _, levels = logits.shape
+    if not rows:
+        return
+    dy, x, logits, nodes = map(_on_device, (dy, x, logits, nodes))
+    delta, active = (cuda.device_array(logits.shape, logits.dtype) for _ in range(2))
+    threads = _threads(max(x.shape[1], dy.shape[1]))
+    with _outputs(dx) as outputs:
+        _path_deltas[_blocks(rows), threads](
+            *outputs,
+            delta,
+            active,
+            dy,
+            logits,
+            nodes,
+            _on_device(d_logits),
+            _node_rows(weights_in),
+            _node_rows(weights_out),
+            activation,
+        )
+
+    last_nodes = nodes.copy_to_host()[:, :, -1].T
+    order = np.argsort(last_nodes, axis=1, kind="stable")
+    runs = _runs(np.take_along_axis(last_nodes, order, axis=1), levels)
+    ones = np.ones((rows, 1), x.dtype)
+    plan = [_on_device(array) for array in (order, runs, places)]
+    with _outputs(d_weights_in, d_bias_in, d_weights_out, zeros=True) as outputs:
+        for d_weights, factors, vectors in zip(
+            outputs, (delta, delta, active), (x, cuda.to_device(ones), dy), strict=True
+        ):
+            width = vectors.shape[1]
+            blocks = _blocks(len(runs) * -(-width // COLUMNS))
+            d_rows = d_weights.reshape(d_weights.shape[0], width)
+            _path_gradients[blocks, (COLUMNS, LANES)](d_rows, factors, vectors, *plan)
+
+
+def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -> None:
+    """Leaf that each row reaches in LeafFeedForward."""
+    rows, width = x.shape
+    if not rows:
+        return
+    inputs = tuple(map(_on_device, (x, gate_weights, gate_bias)))
+    with _outputs(leaves) as outputs:
+        _leaf_route[_blocks(rows), _threads(width)](*outputs, *inputs)
+
+
+def leaf_infer(
+    y: Array,
+    x: Array,
+    gate_weights: Array,
+    gate_bias: Array,
+    leaf_weights_in: Array,
+    leaf_bias_in: Array,
+    leaf_weights_out: Array,
+    leaf_bias_out: Array,
+    activation: int,
+) -> None:
+    """Output of LeafFeedForward at inference: the network of the one leaf that each row reaches."""
+    rows, width = x.shape
+    if not rows:
+        return
+    threads = _threads(max(width, leaf_weights_in.shape[2], y.shape[1]))
+    gates = (gate_weights, gate_bias)
+    leaf = (leaf_weights_in, leaf_bias_in, leaf_weights_out, leaf_bias_out)
+    inputs = tuple(map(_on_device, (x, *gates, *leaf)))
+    with _outputs(y) as outputs:
+        _leaf_infer[_blocks(rows), threads](*outputs, *inputs, activation)

@@ -1,0 +1,341 @@
+"""Numba kernels in which each row descends by itself, and threads share the rows.
+
+The backend functions do what `fffcpu.kernels.backends.vectorized` says. A row reads its nodes'
+weights as runs of contiguous memory, level by level::
+
+    weights_in  (T, N, I)    node 0 |################|         logit s0 > 0: right, to node 2
+                             node 1 |                |
+                             node 2 |################|         logit s2 <= 0: left, to node 5
+                             ...
+                             node 5 |################|
+    weights_out (T, N, O)    the same nodes again, all at once: y is written in one pass
+
+A few rows take each level in turn, before any goes on to the next: a row's next node is known only
+when its dot product is done, and the processor can fetch another row's weights meanwhile.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.kernels.backends.gradients import path_backward, path_choices
+from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
+from fffcpu.kernels.jit import kernel, launch, part, writable
+from fffcpu.kernels.simd import dot, prefetch_run, weighted_sum
+
+__all__ = [
+    "leaf_infer",
+    "leaf_route",
+    "path_backward",
+    "path_choices",
+    "path_forward",
+    "path_infer",
+    "path_logits",
+]
+
+Array = NDArray[Any]
+
+TOGETHER = 16
+"""Rows that take each level in turn."""
+
+FAR = 4
+"""What a multiply-add on a path takes, in terms of those on numbers at hand, which its are not."""
+
+# --- A few rows of FastFeedForward --------------------------------------------------------------
+
+
+@part
+def _descend(
+    logits: Array,
+    nodes: Array,
+    slot: int,
+    x: Array,
+    row: int,
+    rows: int,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+) -> None:
+    """Write the paths of rows from ``row`` on to ``logits`` and ``nodes``, from ``slot`` on.
+
+    As soon as a node's logit is known, its row of ``weights_out`` and the next node's of
+    ``weights_in`` are fetched into the cache; of a ``weights_out`` of width 0 nothing is.
+    """
+    trees, count, width = weights_in.shape
+    width_out = weights_out.shape[2]
+    for tree in range(trees):
+        for k in range(rows):
+            nodes[slot + k, tree, 0] = 0
+        for level in range(logits.shape[2]):
+            for k in range(rows):
+                node = int(nodes[slot + k, tree, level])
+                at = (tree * count + node) * width
+                product = dot(weights_in, at, x, (row + k) * width, width)
+                logit = finished_logit(product, bias_in, tree, node)
+                logits[slot + k, tree, level] = logit
+                prefetch_run(weights_out, (tree * count + node) * width_out, width_out)
+                if level + 1 < logits.shape[2]:
+                    child = 2 * node + (2 if logit > 0 else 1)
+                    nodes[slot + k, tree, level + 1] = child
+                    prefetch_run(weights_in, (tree * count + child) * width, width)
+
+
+@part
+def _offsets(offsets: Array, nodes: Array, slot: int, count: int, width: int) -> None:
+    """Write where the weights of the nodes that a row visits start."""
+    _, trees, levels = nodes.shape
+    for tree in range(trees):
+        for level in range(levels):
+            offsets[tree * levels + level] = (tree * count + nodes[slot, tree, level]) * width
+
+
+@part
+def _output(
+    y: Array,
+    row: int,
+    logits: Array,
+    nodes: Array,
+    slot: int,
+    active: Array,
+    offsets: Array,
+    bias_in: Array,
+    weights_out: Array,
+    activation: int,
+) -> None:
+    """Write one row of y; ``active`` and ``offsets`` are scratch of T * L elements."""
+    _, count, width = weights_out.shape
+    _, trees, levels = logits.shape
+    visits = trees * levels
+    activate_run(active, 0, logits, slot * visits, visits, activation)
+    for tree in range(trees):
+        for level in range(levels):
+            k = tree * levels + level
+            active[k] = scaled(active[k], bias_in, tree, nodes[slot, tree, level])
+    _offsets(offsets, nodes, slot, count, width)
+    weighted_sum(y, row * width, active, 0, weights_out, offsets, 0, visits, 0, width, False)
+
+
+# --- Ranges of rows of FastFeedForward ----------------------------------------------------------
+
+
+@kernel
+def _path_logits(
+    logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array, start: int, stop: int
+) -> None:
+    nothing = weights_in[:, :, :0].copy()
+    for row in range(start, stop, TOGETHER):
+        _descend(
+            logits, nodes, row, x, row, min(TOGETHER, stop - row), weights_in, bias_in, nothing
+        )
+
+
+@kernel
+def _path_infer(
+    y: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    activation: int,
+    start: int,
+    stop: int,
+) -> None:
+    trees, count, _ = weights_in.shape
+    levels = 0
+    while count >> levels:
+        levels += 1
+    together = min(TOGETHER, stop - start)
+    logits = np.empty((together, trees, levels), x.dtype)
+    nodes = np.empty((together, trees, levels), np.int32)
+    active = np.empty(trees * levels, x.dtype)
+    offsets = np.empty(trees * levels, np.int64)
+    for row in range(start, stop, TOGETHER):
+        rows = min(TOGETHER, stop - row)
+        _descend(logits, nodes, 0, x, row, rows, weights_in, bias_in, weights_out)
+        for k in range(rows):
+            _output(y, row + k, logits, nodes, k, active, offsets, bias_in, weights_out, activation)
+
+
+@kernel
+def _path_forward(
+    y: Array,
+    logits: Array,
+    nodes: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    activation: int,
+    start: int,
+    stop: int,
+) -> None:
+    _, trees, levels = logits.shape
+    active = np.empty(trees * levels, x.dtype)
+    offsets = np.empty(trees * levels, np.int64)
+    for first in range(start, stop, TOGETHER):
+        rows = min(TOGETHER, stop - first)
+        _descend(logits, nodes, first, x, first, rows, weights_in, bias_in, weights_out)
+        for row in range(first, first + rows):
+            _output(y, row, logits, nodes, row, active, offsets, bias_in, weights_out, activation)
+
+
+# --- Ranges of rows of LeafFeedForward ----------------------------------------------------------
+
+
+@part
+def _descend_gates(x: Array, row: int, gate_weights: Array, gate_bias: Array) -> tuple[int, bool]:
+    """Return the leaf a row reaches, and whether every logit on its way was finite."""
+    gates, width = gate_weights.shape
+    node = 0
+    finite = True
+    while node < gates:
+        logit = dot(gate_weights, node * width, x, row * width, width) + gate_bias[node]
+        finite = finite and math.isfinite(logit)
+        node = 2 * node + (2 if logit >= 0 else 1)
+    return node - gates, finite
+
+
+@kernel
+def _leaf_route(
+    leaves: Array, x: Array, gate_weights: Array, gate_bias: Array, start: int, stop: int
+) -> None:
+    for row in range(start, stop):
+        leaves[row], _ = _descend_gates(x, row, gate_weights, gate_bias)
+
+
+@part
+def _consecutive(offsets: Array, first: int, step: int) -> None:
+    """Fill with ``first``, ``first + step``, ...: where the rows of a matrix start."""
+    for k in range(offsets.size):
+        offsets[k] = first + k * step
+
+
+@kernel
+def _leaf_infer(
+    y: Array,
+    x: Array,
+    gate_weights: Array,
+    gate_bias: Array,
+    leaf_weights_in: Array,
+    leaf_bias_in: Array,
+    leaf_weights_out: Array,
+    leaf_bias_out: Array,
+    activation: int,
+    start: int,
+    stop: int,
+) -> None:
+    _, width_in, hidden = leaf_weights_in.shape
+    width_out = leaf_weights_out.shape[2]
+    active = np.empty(hidden, x.dtype)
+    rows_in = np.empty(width_in, np.int64)
+    rows_out = np.empty(hidden, np.int64)
+    vectors = x.reshape(-1)
+    for row in range(start, stop):
+        leaf, finite = _descend_gates(x, row, gate_weights, gate_bias)
+        _consecutive(rows_in, leaf * width_in * hidden, hidden)
+        _consecutive(rows_out, leaf * hidden * width_out, width_out)
+        at = row * width_in
+        weighted_sum(
+            active, 0, vectors, at, leaf_weights_in, rows_in, 0, width_in, 0, hidden, False
+        )
+        for neuron in range(hidden):
+            logit = finished_logit(active[neuron], leaf_bias_in, leaf, neuron)
+            active[neuron] = logit if finite else math.nan
+        activate_run(active, 0, active, 0, hidden, activation)
+        for neuron in range(hidden):
+            active[neuron] = scaled(active[neuron], leaf_bias_in, leaf, neuron)
+        at = row * width_out
+        weighted_sum(y, at, active, 0, leaf_weights_out, rows_out, 0, hidden, 0, width_out, False)
+        for column in range(width_out):
+            y[row, column] += leaf_bias_out[leaf, column]
+
+
+# --- What every backend module exports, as `vectorized` documents it ------------------------------
+
+
+def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array) -> None:
+    """Conditional matrix multiplication: the logits of the nodes each row visits."""
+    rows, trees, levels = logits.shape
+    work = FAR * trees * levels * x.shape[1]
+    arguments = (logits, nodes, writable(x), weights_in, bias_in)
+    launch(_path_logits, rows, work, *arguments)
+
+
+def path_infer(
+    y: Array, x: Array, weights_in: Array, bias_in: Array, weights_out: Array, activation: int
+) -> None:
+    """Output of FastFeedForward."""
+    if len(x) == 1:  # nothing to share; a single row takes little more than the calls around it
+        x = x if x.flags.writeable else writable(x)
+        _path_infer(y, x, weights_in, bias_in, weights_out, activation, 0, 1)
+        return
+    trees, count, width = weights_in.shape
+    launch(
+        _path_infer,
+        len(x),
+        FAR * trees * count.bit_length() * (width + y.shape[1]),
+        y,
+        writable(x),
+        weights_in,
+        bias_in,
+        weights_out,
+        activation,
+    )
+
+
+def path_forward(
+    y: Array,
+    logits: Array,
+    nodes: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    activation: int,
+) -> None:
+    """Like `path_infer`, and keep what `path_backward` needs."""
+    rows, trees, levels = logits.shape
+    work = FAR * trees * levels * (x.shape[1] + y.shape[1])
+    arguments = (y, logits, nodes, writable(x), weights_in, bias_in, weights_out, activation)
+    launch(_path_forward, rows, work, *arguments)
+
+
+def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -> None:
+    """Leaf that each row reaches in LeafFeedForward."""
+    work = len(gate_bias).bit_length() * x.shape[1]
+    arguments = (leaves, writable(x), gate_weights, gate_bias)
+    launch(_leaf_route, len(x), work, *arguments)
+
+
+def leaf_infer(
+    y: Array,
+    x: Array,
+    gate_weights: Array,
+    gate_bias: Array,
+    leaf_weights_in: Array,
+    leaf_bias_in: Array,
+    leaf_weights_out: Array,
+    leaf_bias_out: Array,
+    activation: int,
+) -> None:
+    """Output of LeafFeedForward at inference: the network of the one leaf that each row reaches."""
+    _, width, hidden = leaf_weights_in.shape
+    work = len(gate_bias).bit_length() * width + hidden * (width + y.shape[1])
+    launch(
+        _leaf_infer,
+        len(x),
+        work,
+        y,
+        writable(x),
+        gate_weights,
+        gate_bias,
+        leaf_weights_in,
+        leaf_bias_in,
+        leaf_weights_out,
+        leaf_bias_out,
+        activation,
+    )

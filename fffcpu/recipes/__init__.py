@@ -1,0 +1,1 @@
+"""Recipes: data, a model and a trainer put together."""

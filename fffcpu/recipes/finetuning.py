@@ -1,0 +1,249 @@
+"""From a pretrained FastBERT and labelled texts to a classifier, in one call.
+
+The recipe is the one with which "Exponentially Faster Language Modelling" (arXiv 2311.10770)
+fine-tuned UltraFastBERT, after "Cramming" (arXiv 2212.14034): dropout, AdamW without weight decay,
+a learning rate that falls along a cosine after a warm-up, no clipping.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from fffcpu.config import check_integer, check_number
+from fffcpu.config.fastbert import POOLERS
+from fffcpu.errors import ArgumentError, CheckpointError, DataError, describe
+from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
+from fffcpu.recipes.text_objective import TextObjective, text_figures
+from fffcpu.text import LabelledTexts, Tokenizer
+from fffcpu.training import AdamW, cosine
+from fffcpu.training.batches import BatchOrder, split_rows
+from fffcpu.training.trainer import Outcome, Trainer, TrainerSettings, identity_of
+
+__all__ = ["FinetuneSettings", "Finetuned", "evaluate", "finetune"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """How to fine-tune.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the texts.
+    batch_size : int
+        Texts of a step.
+    lr : float
+        Peak learning rate. The default is the published one, for models of BERT's size; small ones
+        learn with a larger.
+    eps : float
+        Of AdamW.
+    weight_decay : float
+        Of AdamW.
+    dropout : float
+        Of embedding, attention, what attention and feedforward put out, and the classifier.
+    pooler : str
+        How one vector is made of a text: see `fffcpu.models.FastBertConfig`. All but
+        ``"zero_index"`` take a training batch's padding for a part of its texts, as published;
+        figures are of texts without padding.
+    length : int, optional
+        The most tokens of a text; what is beyond is dropped. By default what the model takes.
+    validation : float
+        Share of the texts held out to watch.
+    seed : int
+        Of everything random.
+    checkpoint_seconds : float
+        Seconds between checkpoints.
+    keep : int
+        How many checkpoints are kept.
+    """
+
+    epochs: int = 5
+    batch_size: int = 16
+    lr: float = 4e-5
+    eps: float = 1e-6
+    weight_decay: float = 0.0
+    dropout: float = 0.1
+    pooler: str = "zero_index"
+    length: int | None = None
+    validation: float = 0.1
+    seed: int = 0
+    checkpoint_seconds: float = 60.0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "keep"):
+            check_integer(name, getattr(self, name), 1)
+        check_integer("seed", self.seed, 0)
+        for name in ("lr", "eps", "weight_decay", "checkpoint_seconds"):
+            check_number(name, getattr(self, name), 0.0)
+        check_number("dropout", self.dropout, 0.0, 1.0)
+        if self.length is not None:
+            check_integer("length", self.length, 3)  # a token between its markers
+        if self.pooler not in POOLERS:
+            names = ", ".join(repr(pooler) for pooler in POOLERS)
+            raise ArgumentError(
+                f"argument 'pooler' must be one of {names}, got {describe(self.pooler)}"
+            )
+        if check_number("validation", self.validation, 0.0) >= 1.0:
+            raise ArgumentError(f"argument 'validation' must be below 1, got {self.validation}")
+
+
+class Finetuned(NamedTuple):
+    """What came of a fine-tuning."""
+
+    model: FastBertForSequenceClassification
+    outcome: Outcome
+
+
+def finetune(
+    pretrained: FastBertForMaskedLM,
+    tokenizer: Tokenizer,
+    data: LabelledTexts,
+    settings: FinetuneSettings,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool | None = None,
+) -> Finetuned:
+    """Train a classifier, or a regression, that starts from a masked language model.
+
+    Parameters
+    ----------
+    pretrained : FastBertForMaskedLM
+        Where to start; not changed.
+    tokenizer : Tokenizer
+        Of that model.
+    data : LabelledTexts
+        What to learn.
+    settings : FinetuneSettings
+        How.
+    folder : path, optional
+        For checkpoints and the history.
+    resume : bool
+        Go on from the newest checkpoint in the folder, if there is one.
+    progress : bool, optional
+        Whether to show a progress bar; by default on a terminal.
+
+    Returns
+    -------
+    Finetuned
+        The model and how it came about.
+
+    Raises
+    ------
+    ArgumentError, DataError
+        If a setting is out of its range, or there are too few texts or classes.
+    CheckpointError
+        If the folder holds a run that is not this one, or that is not to be resumed, or the
+        tokenizer does not go with the model.
+    Interrupted
+        If the run was interrupted; see `Trainer.run`.
+    """
+    config = pretrained.config
+    if tokenizer.vocabulary > config.vocabulary:
+        raise CheckpointError(
+            f"the tokenizer must have at most the model's {config.vocabulary} tokens, "
+            f"got {tokenizer.vocabulary}"
+        )
+    if data.classes is not None and len(data.classes) < 2:
+        raise DataError(f"there must be at least two classes, got only {data.classes[0]!r}")
+    length = config.positions if settings.length is None else settings.length
+    if length > config.positions:
+        raise ArgumentError(
+            f"argument 'length' must be at most the model's {config.positions}, got {length}"
+        )
+    model = FastBertForSequenceClassification(
+        dataclasses.replace(
+            config,
+            classes=len(data.classes) if data.classes else 1,
+            labels=data.classes,
+            pooler=settings.pooler,
+            dropout=settings.dropout,
+            embedding_dropout=settings.dropout,
+            attention_dropout=settings.dropout,
+            classifier_dropout=settings.dropout,
+        ),
+        rng=settings.seed,
+    )
+    for name, array in pretrained.params.items():
+        model.params[name][...] = array
+    training, validation = split_rows(len(data.texts), settings.validation, settings.seed)
+    if not len(training) or (settings.validation and not len(validation)):
+        raise DataError(f"there must be texts to train on and to hold out, got {len(data.texts)}")
+    order = BatchOrder(training, settings.batch_size, settings.seed)
+    objective = TextObjective(
+        model,
+        tokenizer.encode(data.texts, length),
+        data.labels,
+        order,
+        validation,
+        padding_id=tokenizer.padding_id,
+        row_sparse=model.config.visits_few(settings.batch_size * length),
+    )
+    steps = settings.epochs * order.steps_per_epoch
+    trainer = Trainer(
+        objective,
+        AdamW(model.params, settings.lr, eps=settings.eps, weight_decay=settings.weight_decay),
+        TrainerSettings(
+            steps=steps,
+            lr=settings.lr,
+            # Half a step ahead, so that neither the first step nor the last is in vain.
+            schedule=lambda fraction: cosine(fraction + 0.5 / steps),
+            evaluate_every=order.steps_per_epoch,
+            note_every=max(1, order.steps_per_epoch // 20),
+            watch="validation_loss" if data.classes is None else "validation_accuracy",
+            higher_is_better=data.classes is not None,
+            checkpoint_seconds=settings.checkpoint_seconds,
+            keep=settings.keep,
+            seed=settings.seed,
+        ),
+        folder=folder,
+        identity=_identity(pretrained, tokenizer, data, settings),
+        unit="texts",
+        progress=progress,
+    )
+    trainer.begin(resume)
+    return Finetuned(model, trainer.run())
+
+
+def evaluate(
+    model: FastBertForSequenceClassification, tokenizer: Tokenizer, data: LabelledTexts
+) -> dict[str, float]:
+    """Return how good a model is on texts: ``loss``, and of a classifier ``accuracy``.
+
+    Raises
+    ------
+    DataError
+        If the texts have other classes than the model.
+    """
+    if data.classes != model.config.labels:
+        raise DataError(
+            f"the texts must have the model's classes {model.config.labels}, got {data.classes}"
+        )
+    tokens = tokenizer.encode(data.texts, model.config.positions)
+    return text_figures(model, tokens, data.labels, tokenizer.padding_id)
+
+
+def _identity(
+    pretrained: FastBertForMaskedLM,
+    tokenizer: Tokenizer,
+    data: LabelledTexts,
+    settings: FinetuneSettings,
+) -> dict[str, object]:
+    """Return what makes this run this run; how often it is saved does not."""
+    checksum = 0
+    for array in pretrained.params.values():
+        checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
+    return {
+        **identity_of(settings),
+        "pretrained": checksum,
+        "tokenizer": tokenizer.fingerprint,
+        "texts": zlib.crc32("\0".join(data.texts).encode("utf-8", "replace")),
+        "labels": zlib.crc32(data.labels.tobytes()),
+        "classes": list(data.classes or ()),
+    }

@@ -1,0 +1,597 @@
+"""From a table to a predictor: one call that makes a layer, trains it and says what it learned.
+
+`fit` puts together what `fffcpu.training` has: scaling, the order of batches, an optimizer and a
+`Trainer`. The command ``fffcpu train`` is this function with files around it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fffcpu.config import (
+    DenseFeedForwardConfig,
+    FastFeedForwardConfig,
+    LeafFeedForwardConfig,
+    check_flag,
+    check_integer,
+    check_number,
+)
+from fffcpu.data import Table, check_finite
+from fffcpu.errors import ArgumentError, describe
+from fffcpu.inference.predictor import Meaning, Predictor
+from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
+from fffcpu.recipes.table_objective import (
+    Scaling,
+    TableObjective,
+    deviations,
+    figures_of,
+)
+from fffcpu.training import SGD, Adam, AdamW, LocalAdam, LocalSGD, constant, cosine
+from fffcpu.training.batches import BatchOrder, split_rows
+from fffcpu.training.schedules import one_cycle_triangle
+from fffcpu.training.trainer import Moment, Outcome, Trainer, TrainerSettings, identity_of
+
+__all__ = [
+    "HARDENING",
+    "LAYERS",
+    "OPTIMIZERS",
+    "SCHEDULES",
+    "FitSettings",
+    "Fitted",
+    "backward_options",
+    "check_rows",
+    "evaluate",
+    "fit",
+    "forward_options",
+    "new_layer",
+    "new_optimizer",
+]
+
+Array = NDArray[Any]
+
+LAYERS = ("node", "leaf", "dense")
+"""FastFeedForward, LeafFeedForward, and DenseFeedForward to compare with."""
+
+
+class OptimizerDefaults(NamedTuple):
+    """What an optimizer takes where nothing is given."""
+
+    lr: float
+    weight_decay: float
+
+
+OPTIMIZERS = {
+    "adamw": OptimizerDefaults(0.003, 0.1),
+    "adam": OptimizerDefaults(0.003, 0.0),
+    "sgd": OptimizerDefaults(0.1, 0.0),
+    "local-adam": OptimizerDefaults(0.003, 0.0),
+    "local-sgd": OptimizerDefaults(0.1, 0.0),
+}
+"""The optimizers by name."""
+
+CHECKED_ROWS = 8192
+"""Rows that are looked at together, to see whether all numbers are finite."""
+
+SAMPLED_ROWS = 1000
+"""About how many rows of x tell whether a run that is resumed has the data it had."""
+
+HARDENING = 0.3
+"""Weight of the hardening loss where none is given."""
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": cosine,
+    "triangle": one_cycle_triangle,
+    "constant": constant,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FitSettings:
+    """What to train, and how.
+
+    Parameters
+    ----------
+    layer : {"node", "leaf", "dense"}
+        FastFeedForward, LeafFeedForward or DenseFeedForward.
+    depth : int
+        Of the trees.
+    trees : int
+        Node layer: how many trees are summed.
+    leaf_width : int
+        Leaf layer: neurons of a leaf.
+    width : int
+        Dense layer: neurons.
+    activation : str, optional
+        Of the neurons: by default the layer's own.
+    epochs : int
+        Passes over the rows to train on.
+    batch_size : int
+        Rows of a step.
+    optimizer : str
+        One of `OPTIMIZERS`.
+    lr : float, optional
+        Peak learning rate; by default the optimizer's.
+    schedule : {"cosine", "triangle", "constant"}
+        How the learning rate goes.
+    weight_decay : float, optional
+        Of AdamW, which spares biases, SGD and the local optimizers; by default the optimizer's.
+    momentum : float
+        Of SGD.
+    local_batch_size : int, optional
+        Local optimizers: rows that must have used a node before it is updated; by default the
+        batch size over the number of leaves, at least 1.
+    max_norm : float, optional
+        Largest norm of the gradients; None leaves them as they are.
+    standardize : {"columns", "table", "none"}
+        How inputs are scaled; the scaling becomes part of the layer.
+    hardening : float, optional
+        Leaf layer: weight of the hardening loss, by default `HARDENING`. Without any, gates of
+        which little depends stay undecided, and inference, which has to decide, is worse.
+    hardening_schedule : {"constant", "linear"}
+        Whether that weight is the same throughout, or rises from 0 to it.
+    region_leak, dropout : float
+        Leaf layer: see `LeafFeedForward.forward`.
+    straight_through : bool
+        Node layer: whether routes learn as well; see `FastFeedForward.backward`.
+    gradients : {"auto", "dense", "rows"}
+        Node layer: whether gradients hold all nodes, or only those that the batch visited. Auto
+        takes rows where a batch can visit less than half of the nodes.
+    validation : float
+        Which part of the rows is held out to watch.
+    patience : int, optional
+        Stop after so many epochs without a better one, and keep the best.
+    seed : int
+        Of initial values, split, batches and all else that is random.
+    checkpoint_seconds : float
+        Seconds between checkpoints.
+    keep : int
+        How many checkpoints are kept.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If a value is out of range or of the wrong kind.
+    """
+
+    layer: str = "node"
+    depth: int = 4
+    trees: int = 4
+    leaf_width: int = 8
+    width: int = 16
+    activation: str | None = None
+    epochs: int = 20
+    batch_size: int = 64
+    optimizer: str = "adamw"
+    lr: float | None = None
+    schedule: str = "cosine"
+    weight_decay: float | None = None
+    momentum: float = 0.0
+    local_batch_size: int | None = None
+    max_norm: float | None = 1.0
+    standardize: str = "columns"
+    hardening: float | None = None
+    hardening_schedule: str = "constant"
+    region_leak: float = 0.0
+    dropout: float = 0.0
+    straight_through: bool = True
+    gradients: str = "auto"
+    validation: float = 0.1
+    patience: int | None = None
+    seed: int = 0
+    checkpoint_seconds: float = 30.0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        self._check_numbers()
+        self._check_together()
+
+    def _check_choices(self) -> None:
+        """Raise unless names are known ones, and flags are flags."""
+        check_flag("straight_through", self.straight_through)
+        for name, values in (
+            ("layer", LAYERS),
+            ("optimizer", tuple(OPTIMIZERS)),
+            ("schedule", tuple(SCHEDULES)),
+            ("standardize", ("columns", "table", "none")),
+            ("hardening_schedule", ("constant", "linear")),
+            ("gradients", ("auto", "dense", "rows")),
+        ):
+            if getattr(self, name) not in values:
+                raise ArgumentError(
+                    f"argument '{name}' must be one of {', '.join(values)}, "
+                    f"got {describe(getattr(self, name))}"
+                )
+
+    def _check_numbers(self) -> None:
+        """Raise unless numbers are in their ranges."""
+        # What the layers' configs and the optimizers complain of is told before any data is read.
+        if self.layer == "node":
+            FastFeedForwardConfig(1, 1, self.depth, self.trees)
+        elif self.layer == "leaf":
+            LeafFeedForwardConfig(1, 1, self.depth, self.leaf_width)
+        else:
+            DenseFeedForwardConfig(1, 1, self.width)
+        for name in ("lr", "weight_decay", "hardening", "max_norm"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), 0.0)
+        for name in ("momentum", "region_leak", "dropout"):
+            check_number(name, getattr(self, name), 0.0, 1.0)
+        check_number("checkpoint_seconds", self.checkpoint_seconds, 0.0)
+        for name in ("epochs", "batch_size", "keep"):
+            check_integer(name, getattr(self, name), 1)
+        if self.patience is not None:
+            check_integer("patience", self.patience, 1)
+        check_integer("seed", self.seed, 0)
+        if self.local_batch_size is not None:
+            check_integer("local_batch_size", self.local_batch_size, 1)
+        if not check_number("validation", self.validation, 0.0) < 1.0:
+            raise ArgumentError(
+                f"argument 'validation' must be from 0 to below 1, got {self.validation}"
+            )
+
+    def _check_together(self) -> None:
+        """Raise unless options go together."""
+        if self.patience is not None and not self.validation:
+            raise ArgumentError(
+                "argument 'patience' must be None where no rows are held out for validation, "
+                f"got {self.patience}"
+            )
+        if self.layer != "leaf" and (self.hardening or self.region_leak or self.dropout):
+            raise ArgumentError(
+                "arguments 'hardening', 'region_leak' and 'dropout' must be 0 but for the leaf "
+                f"layer, got {self.hardening}, {self.region_leak} and {self.dropout} for "
+                f"{self.layer}"
+            )
+        if self.optimizer == "adam" and self.weight_decay:
+            raise ArgumentError(
+                f"argument 'weight_decay' must be 0 for adam, got {self.weight_decay}; adamw has it"
+            )
+        if self.gradients == "rows" and self.mixes_momentum_and_decay:
+            raise ArgumentError(
+                "argument 'gradients' must not be rows where sgd has both momentum and weight "
+                f"decay, got {self.momentum} and {self.decay}"
+            )
+        if self.layer == "dense" and self.optimizer.startswith("local"):
+            raise ArgumentError(
+                f"argument 'optimizer' must not be local for the dense layer, got {self.optimizer}"
+            )
+
+    @property
+    def mixes_momentum_and_decay(self) -> bool:
+        """Whether the optimizer is one that cannot put off steps of rows."""
+        return self.optimizer == "sgd" and self.momentum > 0.0 and self.decay > 0.0
+
+    @property
+    def hardening_weight(self) -> float:
+        """The weight of the hardening loss."""
+        return HARDENING if self.hardening is None else self.hardening
+
+    @property
+    def peak_rate(self) -> float:
+        """The peak learning rate."""
+        return OPTIMIZERS[self.optimizer].lr if self.lr is None else self.lr
+
+    @property
+    def decay(self) -> float:
+        """The weight decay."""
+        given = self.weight_decay
+        return OPTIMIZERS[self.optimizer].weight_decay if given is None else given
+
+
+class Fitted(NamedTuple):
+    """What `fit` returns."""
+
+    predictor: Predictor
+    """The trained layer, scaling included, and what its outputs mean."""
+    outcome: Outcome
+    """How the run ended."""
+    validation: dict[str, float]
+    """Figures of the predictor on the rows held out: ``loss``, and ``accuracy`` or ``r2``."""
+
+
+def fit(
+    table: Table,
+    settings: FitSettings,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool | None = None,
+    make_layer: Callable[[FitSettings, int, int], Any] | None = None,
+) -> Fitted:
+    """Train a layer on a table.
+
+    Parameters
+    ----------
+    table : Table
+        With targets.
+    settings : FitSettings
+        What to train, and how.
+    folder : path, optional
+        For checkpoints and the history.
+    resume : bool
+        Go on from the newest checkpoint in the folder, if there is one.
+    progress : bool, optional
+        Whether to show a progress bar; by default on a terminal.
+    make_layer : callable, optional
+        From the settings, input width and output width to the untrained layer, by default
+        `new_layer`: for layers of the kind in the settings that start, or train, in a way of
+        their own. What it does is not part of a checkpoint.
+
+    Returns
+    -------
+    Fitted
+        The predictor and how it came about.
+
+    Raises
+    ------
+    ArgumentError
+        If the table has no targets, or too few rows; or if there are both ``folder`` and
+        ``make_layer``.
+    DataError
+        If a number in it is not finite.
+    CheckpointError
+        If the folder holds a run that is not this one, or that is not to be resumed.
+    Interrupted
+        If the run was interrupted; see `Trainer.run`.
+    """
+    if table.y is None:
+        raise ArgumentError("argument 'table' must have targets, got none")
+    if make_layer is not None and folder is not None:
+        raise ArgumentError(
+            "argument 'folder' must be None where 'make_layer' makes the layer, whose state no "
+            f"checkpoint holds, got '{os.fspath(folder)}'"
+        )
+    _check_classes(table)
+    check_rows(table, progress)
+    training, validation = split_rows(len(table.x), settings.validation, settings.seed)
+    if not len(training) or (settings.validation and not len(validation)):
+        raise ArgumentError(
+            f"argument 'table' must have rows to train on and to validate with, "
+            f"got {len(table.x)} rows in all; with a validation of 0 none are held out"
+        )
+    targets, offset, unit = _targets(table, training)
+    layer = (make_layer or new_layer)(settings, table.x.shape[1], _outputs(table))
+    scaling = Scaling.of(table.x, training, settings.standardize)
+    order = BatchOrder(training, settings.batch_size, settings.seed)
+    objective = TableObjective(
+        layer,
+        table.x,
+        targets,
+        order,
+        validation,
+        scaling=scaling,
+        forward_options=forward_options(settings),
+        backward_options=backward_options(settings, layer),
+    )
+    # Of a regression the loss: there may be no R2, where targets never change.
+    watch = "validation_accuracy" if table.classes else "validation_loss"
+    trainer = Trainer(
+        objective,
+        new_optimizer(settings, layer),
+        TrainerSettings(
+            steps=settings.epochs * order.steps_per_epoch,
+            lr=settings.peak_rate,
+            schedule=SCHEDULES[settings.schedule],
+            max_norm=settings.max_norm,
+            evaluate_every=order.steps_per_epoch,
+            patience=settings.patience,
+            watch=watch,
+            higher_is_better=bool(table.classes),
+            keep_best=settings.patience is not None,
+            checkpoint_seconds=settings.checkpoint_seconds,
+            keep=settings.keep,
+            seed=settings.seed,
+        ),
+        folder=folder,
+        identity=_identity(table, settings, scaling),
+        progress=progress,
+    )
+    trainer.begin(resume)
+    outcome = trainer.run()
+    layer.absorb_input_scaling(scaling.mean, scaling.scale)
+    layer.absorb_output_scaling(unit)
+    predictor = Predictor(layer, _meaning(table, offset))
+    figures = evaluate(predictor, table, validation) if len(validation) else {}
+    return Fitted(predictor, outcome, figures)
+
+
+def evaluate(
+    predictor: Predictor, table: Table, rows: NDArray[np.int64] | None = None
+) -> dict[str, float]:
+    """Return how good a predictor is on rows of a table: ``loss``, and ``accuracy`` or ``r2``.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        Whose classes the table's are, if there are any.
+    table : Table
+        With targets.
+    rows : int64 array, optional
+        Which rows; by default all.
+
+    Raises
+    ------
+    ArgumentError
+        If the table has no targets, or other classes.
+    """
+    if table.y is None or (table.classes or ()) != predictor.meaning.classes:
+        raise ArgumentError(
+            f"argument 'table' must have targets of the classes {predictor.meaning.classes}, "
+            f"got {table.classes}"
+        )
+    rows = np.arange(len(table.x)) if rows is None else rows
+    return figures_of(
+        lambda block: predictor.scores(table.x[block]), table.y, rows, width=table.x.shape[1]
+    )
+
+
+def check_rows(table: Table, progress: bool | None = None) -> None:
+    """Raise unless all numbers of a table's rows are finite in float32, in which layers compute.
+
+    Parameters
+    ----------
+    table : Table
+        Read a block at a time.
+    progress : bool, optional
+        Whether to show a progress bar; by default on a terminal.
+
+    Raises
+    ------
+    DataError
+        If one is not; the message names row and column.
+    """
+    from tqdm import tqdm
+
+    if table.x.dtype.kind != "f":
+        return
+    hidden = None if progress is None else not progress
+    starts = range(0, len(table.x), CHECKED_ROWS)
+    for start in tqdm(starts, "looking at rows", leave=False, file=sys.stderr, disable=hidden):
+        block = table.x[start : start + CHECKED_ROWS]
+        with np.errstate(over="ignore"):
+            numbers = block.astype(np.float32, copy=False)
+        check_finite(numbers, range(start, start + len(block)), table.path)
+
+
+def _check_classes(table: Table) -> None:
+    """Raise unless there are classes to tell apart, and rows of each to learn from."""
+    if table.classes is None:
+        return
+    if len(table.classes) < 2:
+        raise ArgumentError(
+            f"argument 'table' must have at least two classes, got only {table.classes[0]!r}"
+        )
+    if 2 * len(table.classes) > len(table.x):
+        raise ArgumentError(
+            f"argument 'table' must have two rows a class or more, got {len(table.classes)} "
+            f"classes in {len(table.x)} rows; numbers to predict are a regression"
+        )
+
+
+def _outputs(table: Table) -> int:
+    """Return how many outputs a layer for this table has."""
+    return len(table.classes) if table.classes else int(table.y.shape[1])  # type: ignore[union-attr]
+
+
+def _targets(table: Table, training: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+    """Return what the layer is trained towards, and offset and unit to undo the scaling of that."""
+    y: Any = table.y
+    if table.classes:
+        return y, np.zeros(0), np.ones(len(table.classes))
+    known = y[training].astype(np.float64)
+    offset = known.mean(axis=0)
+    unit = deviations(offset, known.var(axis=0))
+    return ((y - offset) / unit).astype(np.float32), offset, unit
+
+
+def new_layer(
+    settings: FitSettings, inputs: int, outputs: int, dtype: DTypeLike = np.float32
+) -> Any:
+    """Return an untrained layer."""
+    options: dict[str, Any] = {"rng": settings.seed, "dtype": dtype}
+    if settings.activation is not None:
+        options["activation"] = settings.activation
+    if settings.layer == "node":
+        return FastFeedForward(inputs, outputs, settings.depth, settings.trees, **options)
+    if settings.layer == "leaf":
+        return LeafFeedForward(inputs, outputs, settings.depth, settings.leaf_width, **options)
+    return DenseFeedForward(inputs, outputs, settings.width, **options)
+
+
+def new_optimizer(settings: FitSettings, layer: Any) -> Any:
+    """Return an optimizer over a layer's parameters."""
+    params, rate, decay = layer.params, settings.peak_rate, settings.decay
+    local = settings.local_batch_size or max(1, settings.batch_size >> settings.depth)
+    if settings.optimizer == "adamw":
+        return AdamW(params, rate, weight_decay=decay)
+    if settings.optimizer == "adam":
+        return Adam(params, rate)
+    if settings.optimizer == "local-adam":
+        return LocalAdam(params, rate, local, weight_decay=decay)
+    if settings.optimizer == "local-sgd":
+        return LocalSGD(params, rate, local, momentum=settings.momentum, weight_decay=decay)
+    return SGD(params, rate, momentum=settings.momentum, weight_decay=decay)
+
+
+def forward_options(settings: FitSettings) -> Callable[[Moment], dict[str, Any]] | None:
+    """Return what a step's forward takes beside the rows."""
+    if settings.layer != "leaf":
+        return None
+    return lambda moment: {
+        "region_leak": settings.region_leak,
+        "dropout": settings.dropout,
+        "rng": moment.rng,
+    }
+
+
+def backward_options(
+    settings: FitSettings, layer: Any
+) -> Callable[[Moment], dict[str, Any]] | None:
+    """Return what a step's backward takes beside the gradient."""
+    if settings.layer == "leaf":
+        linear = settings.hardening_schedule == "linear"
+        return lambda moment: {
+            "hardening": settings.hardening_weight * (moment.fraction if linear else 1.0)
+        }
+    if settings.layer == "node":
+        options = {
+            "row_sparse": _takes_rows(settings, layer),
+            "straight_through": settings.straight_through,
+        }
+        return lambda moment: options
+    return None
+
+
+def _takes_rows(settings: FitSettings, layer: FastFeedForward) -> bool:
+    """Whether gradients hold only the nodes that a batch visited."""
+    if settings.gradients == "auto" and not settings.optimizer.startswith("local"):
+        visits = settings.batch_size * (settings.depth + 1)
+        few = 2 * visits < layer.config.neurons // settings.trees
+        return few and not settings.mixes_momentum_and_decay
+    return settings.gradients == "rows"
+
+
+def _meaning(table: Table, offset: Array) -> Meaning:
+    """Return what the outputs of a layer trained on a table mean."""
+    return Meaning(
+        "classification" if table.classes else "regression",
+        table.classes or (),
+        table.features,
+        table.target,
+        tuple(float(value) for value in offset),
+    )
+
+
+def _identity(table: Table, settings: FitSettings, scaling: Scaling) -> dict[str, Any]:
+    """Return what makes this run this run; how often it is saved does not."""
+    values = identity_of(settings) | {
+        "lr": settings.peak_rate,
+        "weight_decay": settings.decay,
+        "hardening": settings.hardening_weight,
+    }
+    if settings.layer != "node":
+        del values["straight_through"]
+    some = table.x[:: max(1, len(table.x) // SAMPLED_ROWS)]
+    return {
+        **values,
+        "rows": len(table.x),
+        "columns": int(table.x.shape[1]),
+        "classes": list(table.classes or ()),
+        "features": list(table.features or ()),
+        "contents of x": [_digest(some), _digest(scaling.mean), _digest(scaling.scale)],
+        "contents of y": _digest(table.y),
+    }
+
+
+def _digest(array: Any) -> int:
+    """Return a checksum of an array's numbers."""
+    return zlib.crc32(np.ascontiguousarray(array).tobytes())

@@ -1,0 +1,202 @@
+"""A masked language model trained on packed sequences: what a `Trainer` asks for, for pretraining.
+
+The batch grows with the spent fraction of the budget ("Cramming", arXiv 2212.14034, section 4.3): a
+step adds up the gradients of several small batches, few at the start and all from ``ramp`` on::
+
+    small batches   4 |          .------------
+    of a step       3 |       .--'
+                    2 |    .--'
+                    1 |----'
+                      +----------|-----------
+                      0         0.6          1   fraction of the budget
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.config import IGNORED_LABEL, check_integer, check_number
+from fffcpu.errors import ArgumentError
+from fffcpu.recipes.masking import mask_tokens
+from fffcpu.training.batches import BatchOrder
+from fffcpu.training.losses import softmax_cross_entropy
+from fffcpu.training.trainer import Moment, StepResult
+
+__all__ = ["MaskedLMObjective", "accumulated", "steps_for"]
+
+Array = NDArray[Any]
+
+
+class _Model(Protocol):
+    """What a `MaskedLMObjective` asks of a model."""
+
+    @property
+    def params(self) -> Mapping[str, Array]: ...
+
+    def logits_at(self, input_ids: Any, wanted: Any) -> Array: ...
+
+    def forward(self, input_ids: Any, *, labels: Any) -> tuple[float, Any]: ...
+
+    def backward(self, cache: Any, *, row_sparse: bool) -> dict[str, Any]: ...
+
+
+class MaskedLMObjective:
+    """Sequences, and a model that is to guess tokens hidden in them.
+
+    Parameters
+    ----------
+    model : FastBertForMaskedLM
+        What is trained.
+    sequences : array of integers of shape (N, S)
+        To train on; may be memory-mapped.
+    validation : array of integers of shape (V, S)
+        What an evaluation looks at; may be empty. The same tokens are hidden each time.
+    mask_id, vocabulary : int
+        The mask token, and the number of tokens.
+    batch_size : int
+        Sequences of a step, once the batch has grown.
+    small_batch_size : int
+        Sequences that are computed together; bounds the memory of a step. ``batch_size`` is
+        rounded up to a multiple of it.
+    ramp : float
+        At which fraction of the budget the batch has its full size; 0 for always.
+    share : float
+        Which share of the tokens is to be guessed.
+    row_sparse : bool
+        Whether gradients of steps of one small batch hold only the nodes that it visited.
+    seed : int
+        Of the order of the sequences.
+
+    Attributes
+    ----------
+    tokens_per_epoch : int
+        Tokens of a pass. A pass drops what does not fill a small batch, other sequences each time.
+    """
+
+    def __init__(
+        self,
+        model: _Model,
+        sequences: Array,
+        validation: Array,
+        *,
+        mask_id: int,
+        vocabulary: int,
+        batch_size: int = 64,
+        small_batch_size: int = 32,
+        ramp: float = 0.6,
+        share: float = 0.25,
+        row_sparse: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if round(share * sequences.shape[1]) < 1:
+            raise ArgumentError(
+                f"argument 'share' must leave a token to guess in {sequences.shape[1]}, got {share}"
+            )
+        self.model = model
+        self._sequences, self._validation = sequences, validation
+        self._masks: dict[str, Any] = {"mask_id": mask_id, "vocabulary": vocabulary, "share": share}
+        small = min(
+            check_integer("small_batch_size", small_batch_size, 1),
+            check_integer("batch_size", batch_size, 1),
+            len(sequences),
+        )
+        self._most: int = -(-batch_size // small)
+        self._ramp = check_number("ramp", ramp, 0.0, 1.0)
+        self._row_sparse = row_sparse
+        self._seed = seed
+        # An order of whole small batches: then each pass has the same number of tokens.
+        self._order = BatchOrder(len(sequences), small, seed)
+        self._whole: int = len(sequences) // small
+        self._tokens: int = small * sequences.shape[1]
+
+    @property
+    def params(self) -> Mapping[str, Array]:
+        """The model's."""
+        return self.model.params
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Tokens of a pass over the sequences."""
+        return self._whole * self._tokens
+
+    def steps_for(self, tokens: int) -> int:
+        """Return how many steps take at least so many tokens."""
+        return steps_for(-(-tokens // self._tokens), self._most, self._ramp)
+
+    def step(self, moment: Moment) -> StepResult:
+        """Return the mean loss of a step's sequences, and its gradients."""
+        count = accumulated(moment.fraction, self._most, self._ramp)
+        first = moment.rows // self._tokens
+        sparse = self._row_sparse and count == 1
+        loss = 0.0
+        grads: dict[str, Any] = {}
+        for number in range(first, first + count):
+            epoch, place = divmod(number, self._whole)
+            rows = self._order.rows(epoch * self._order.steps_per_epoch + place)
+            input_ids, labels = mask_tokens(self._sequences[rows], moment.rng, **self._masks)
+            own, cache = self.model.forward(input_ids, labels=labels)
+            loss += own / count
+            new = self.model.backward(cache, row_sparse=sparse)
+            if not grads:
+                grads = new
+                continue
+            for name, grad in new.items():
+                grads[name] += grad
+        if count > 1:
+            for grad in grads.values():
+                grad *= 1 / count
+        return StepResult(loss, grads, count * self._tokens, {})
+
+    def evaluate(self) -> dict[str, float]:
+        """Return ``validation_loss`` and ``validation_accuracy``, of the tokens to guess."""
+        if not len(self._validation):
+            return {}
+        rng = np.random.default_rng((self._seed, len(self._validation)))
+        small = self._order.batch_size
+        loss = right = count = 0.0
+        for start in range(0, len(self._validation), small):
+            block = self._validation[start : start + small]
+            input_ids, labels = mask_tokens(block, rng, **self._masks)
+            wanted = labels != IGNORED_LABEL
+            logits, guessed = self.model.logits_at(input_ids, wanted), labels[wanted]
+            loss += softmax_cross_entropy(logits, guessed)[0] * len(guessed)
+            right += float((logits.argmax(axis=1) == guessed).sum())
+            count += len(guessed)
+        return {"validation_loss": loss / count, "validation_accuracy": right / count}
+
+
+def accumulated(fraction: float, most: int, ramp: float) -> int:
+    """Return how many small batches a step adds up.
+
+    Parameters
+    ----------
+    fraction : float
+        Fraction of the budget that is spent.
+    most : int
+        How many there are once the batch has grown.
+    ramp : float
+        At which fraction that is.
+    """
+    if fraction >= ramp:
+        return most
+    return max(1, round(most * fraction / ramp))
+
+
+def steps_for(small_batches: int, most: int, ramp: float) -> int:
+    """Return the smallest number of steps that take at least so many small batches in all."""
+
+    def taken(steps: int) -> int:
+        return sum(accumulated(step / steps, most, ramp) for step in range(steps))
+
+    low, high = 1, max(1, small_batches)  # a step takes one or more
+    while low < high:
+        middle = (low + high) // 2
+        if taken(middle) >= small_batches:
+            high = middle
+        else:
+            low = middle + 1
+    return low

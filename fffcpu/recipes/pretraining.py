@@ -1,0 +1,287 @@
+"""From a corpus to a FastBERT: pretraining by the crammed recipe, in one call.
+
+The recipe is that of "Cramming: Training a Language Model on a Single GPU in One Day"
+(arXiv 2212.14034), with which "Exponentially Faster Language Modelling" (arXiv 2311.10770) trained
+UltraFastBERT: no dropout, AdamW, clipped gradients, a learning rate in the form of a triangle, a
+batch that grows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.config import check_integer, check_number
+from fffcpu.config.fastbert import FastBertConfig
+from fffcpu.errors import ArgumentError
+from fffcpu.models import FastBertForMaskedLM
+from fffcpu.recipes.masked_lm_objective import MaskedLMObjective
+from fffcpu.text import Corpus
+from fffcpu.training import AdamW, one_cycle_triangle
+from fffcpu.training.trainer import Outcome, Trainer, TrainerSettings, identity_of
+
+__all__ = ["PretrainSettings", "Pretrained", "pretrain"]
+
+BETAS = (0.9, 0.98)
+EPS = 1e-12
+
+NOTES = 200
+"""How many lines about the history has of a run whose budget is in steps."""
+
+EVALUATIONS = 10
+"""How often such a run is evaluated where nothing is said."""
+
+EVALUATED_STEPS = 250
+"""Steps between evaluations where nothing is said and the budget is in seconds."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PretrainSettings:
+    """What to pretrain, and how.
+
+    Parameters
+    ----------
+    width, layers, heads : int
+        Of the encoder.
+    feedforward : {"fff", "ff"}
+        FastFeedForward, or the dense feedforward to compare with.
+    feedforward_size : int
+        Trees of a FastFeedForward, or neurons of a dense feedforward.
+    depth : int
+        Of the trees.
+    initial_std : float, optional
+        Standard deviation of initial weights. By default the published 0.02 at width 768, and in
+        proportion to ``1 / sqrt(width)`` at others: the positions' vectors are, and would drown
+        narrower words.
+    length : int
+        Tokens of a sequence.
+    batch_size : int
+        Sequences of a step, once the batch has grown.
+    small_batch_size : int
+        Sequences that are computed together: bounds the memory.
+    epochs, steps, seconds : optional
+        The budget: passes over the corpus, steps, or wall-clock time; one of them, by default one
+        pass.
+    lr : float
+        Peak learning rate.
+    weight_decay : float
+        Of all parameters but biases and norms.
+    max_norm : float
+        Largest norm of the gradients.
+    mask_share : float
+        Which share of the tokens is to be guessed.
+    ramp : float
+        At which fraction of the budget the batch has its full size.
+    evaluate_every : int, optional
+        Steps between evaluations; by default a tenth of the budget.
+    validation_sequences : int
+        The most held-out sequences that an evaluation looks at.
+    checkpoint_seconds : float
+        Seconds between checkpoints.
+    keep : int
+        How many checkpoints are kept.
+    seed : int
+        Of everything random.
+    """
+
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    feedforward: str = "fff"
+    feedforward_size: int = 4
+    depth: int = 5
+    initial_std: float | None = None
+    length: int = 128
+    batch_size: int = 64
+    small_batch_size: int = 32
+    epochs: float | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    max_norm: float = 0.5
+    mask_share: float = 0.25
+    ramp: float = 0.6
+    evaluate_every: int | None = None
+    validation_sequences: int = 512
+    checkpoint_seconds: float = 60.0
+    keep: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        budgets = {name: getattr(self, name) for name in ("epochs", "steps", "seconds")}
+        given = {name: value for name, value in budgets.items() if value is not None}
+        if len(given) > 1:
+            raise ArgumentError(
+                f"argument 'epochs', 'steps' or 'seconds' must be given alone, got {given}"
+            )
+        if not given:
+            object.__setattr__(self, "epochs", 1.0)
+        for name in ("epochs", "seconds"):
+            value = getattr(self, name)
+            if value is not None and check_number(name, value, 0.0) == 0:
+                raise ArgumentError(f"argument '{name}' must be above 0, got {value}")
+        for name in ("steps", "evaluate_every"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), 1)
+        for name in ("length", "batch_size", "small_batch_size", "keep"):
+            check_integer(name, getattr(self, name), 1)
+        for name in ("validation_sequences", "seed"):
+            check_integer(name, getattr(self, name), 0)
+        for name in ("lr", "weight_decay", "max_norm", "checkpoint_seconds"):
+            check_number(name, getattr(self, name), 0.0)
+        for name in ("mask_share", "ramp"):
+            check_number(name, getattr(self, name), 0.0, 1.0)
+        if round(self.mask_share * self.length) < 1:
+            raise ArgumentError(
+                f"argument 'mask_share' must leave a token to guess in {self.length}, "
+                f"got {self.mask_share}"
+            )
+        check_integer("width", self.width, 2)
+        self.config(1, 0)  # which checks what is said of the model
+
+    def config(self, vocabulary: int, padding_id: int) -> FastBertConfig:
+        """Return the model's config for a vocabulary."""
+        std = self.initial_std
+        return FastBertConfig(
+            vocabulary,
+            self.width,
+            self.layers,
+            self.heads,
+            feedforward=self.feedforward,
+            feedforward_size=self.feedforward_size,
+            depth=self.depth if self.feedforward == "fff" else 0,
+            positions=self.length,
+            padding_id=padding_id,
+            initial_std=0.02 * math.sqrt(768 / self.width) if std is None else std,
+        )
+
+
+class Pretrained(NamedTuple):
+    """What came of a pretraining."""
+
+    model: FastBertForMaskedLM
+    outcome: Outcome
+
+
+def pretrain(
+    corpus: Corpus,
+    settings: PretrainSettings,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool | None = None,
+) -> Pretrained:
+    """Train a masked language model on a corpus.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        The text. If no document of it is held out, nothing is evaluated.
+    settings : PretrainSettings
+        What to train, and how.
+    folder : path, optional
+        For checkpoints and the history.
+    resume : bool
+        Go on from the newest checkpoint in the folder, if there is one.
+    progress : bool, optional
+        Whether to show a progress bar; by default on a terminal.
+
+    Returns
+    -------
+    Pretrained
+        The model and how it came about.
+
+    Raises
+    ------
+    ArgumentError
+        If a setting is out of its range.
+    DataError
+        If the corpus has less than one sequence.
+    CheckpointError
+        If the folder holds a run that is not this one, or that is not to be resumed.
+    Interrupted
+        If the run was interrupted; see `Trainer.run`.
+
+    Notes
+    -----
+    With a budget of passes or steps, a run that was killed at any moment and resumed comes to the
+    bits it would have come to unbroken, on the same machine with the same number of threads.
+    """
+    tokenizer = corpus.tokenizer
+    config = settings.config(tokenizer.vocabulary, tokenizer.padding_id)
+    model = FastBertForMaskedLM(config, rng=settings.seed)
+    sequences = corpus.sequences("training", settings.length)
+    objective = MaskedLMObjective(
+        model,
+        sequences,
+        _held_out(corpus, settings),
+        mask_id=tokenizer.mask_id,
+        vocabulary=tokenizer.vocabulary,
+        batch_size=settings.batch_size,
+        small_batch_size=settings.small_batch_size,
+        ramp=settings.ramp,
+        share=settings.mask_share,
+        row_sparse=config.visits_few(settings.small_batch_size * settings.length),
+        seed=settings.seed,
+    )
+    steps = settings.steps
+    if settings.epochs is not None:
+        steps = objective.steps_for(round(settings.epochs * objective.tokens_per_epoch))
+    trainer = Trainer(
+        objective,
+        AdamW(model.params, settings.lr, BETAS, EPS, settings.weight_decay),
+        TrainerSettings(
+            steps=steps,
+            seconds=settings.seconds,
+            lr=settings.lr,
+            schedule=one_cycle_triangle,
+            max_norm=settings.max_norm,
+            evaluate_every=_evaluate_every(settings, steps),
+            note_every=max(1, steps // NOTES) if steps else 10,
+            watch="validation_loss",
+            checkpoint_seconds=settings.checkpoint_seconds,
+            keep=settings.keep,
+            seed=settings.seed,
+        ),
+        folder=folder,
+        identity=_identity(corpus, settings, sequences),
+        unit="tokens",
+        progress=progress,
+    )
+    trainer.begin(resume)
+    return Pretrained(model, trainer.run())
+
+
+def _held_out(corpus: Corpus, settings: PretrainSettings) -> NDArray[Any]:
+    """Return sequences to validate with, spread evenly over those held out."""
+    if len(corpus.validation) < settings.length:
+        return np.empty((0, settings.length), corpus.validation.dtype)
+    sequences = corpus.sequences("validation", settings.length)
+    count = min(len(sequences), settings.validation_sequences)
+    return sequences[np.linspace(0, len(sequences) - 1, count).astype(np.int64)]
+
+
+def _evaluate_every(settings: PretrainSettings, steps: int | None) -> int:
+    if settings.evaluate_every is not None:
+        return settings.evaluate_every
+    return EVALUATED_STEPS if steps is None else max(1, steps // EVALUATIONS)
+
+
+def _identity(
+    corpus: Corpus, settings: PretrainSettings, sequences: NDArray[Any]
+) -> dict[str, Any]:
+    """Return what makes this run this run; how often it is saved does not."""
+    some = sequences[:: max(1, len(sequences) // 1000)]
+    return {
+        **identity_of(settings),
+        "tokenizer": corpus.tokenizer.fingerprint,
+        "sequences": len(sequences),
+        "contents": zlib.crc32(np.ascontiguousarray(some).tobytes()),
+    }

@@ -1,0 +1,91 @@
+"""Work of a call, counted by hand, and the bound; nothing here asserts how fast anything is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward
+from fffcpu.benchmarking import roofline as bounds
+from fffcpu.benchmarking.roofline import (
+    Bound,
+    bound_contenders,
+    dense_work,
+    leaf_work,
+    path_work,
+    visited_nodes,
+)
+from fffcpu.benchmarking.timing import Timing, Work, alternate
+
+
+def test_work_of_a_path():
+    config = FastFeedForward(10, 6, depth=2, trees=3, rng=0).config
+    # 5 rows, 3 trees, 3 levels: a product of 10 and one of 6 each, and each twice an operation.
+    flops = 5 * 3 * 3 * (10 + 6) * 2
+    # 7 different nodes, both rows of weights, and x and y: 4 bytes a number.
+    assert path_work(config, rows=5, visited=7) == Work(flops, (7 * 16 + 5 * 16) * 4)
+    assert path_work(config, 5, 7, item_bytes=1) == Work(flops, 7 * 16 + 5 * 16 * 4)
+
+
+def test_work_of_a_dense_layer():
+    config = DenseFeedForward(10, 6, 9, dtype=np.float64, rng=0).config
+    assert dense_work(config, 5) == Work(5 * 9 * 16 * 2, (9 * 16 + 5 * 16) * 8)
+
+
+def test_work_of_a_leaf_layer():
+    config = LeafFeedForward(10, 6, depth=2, leaf_width=4, rng=0).config
+    # Two gates of 10, and 4 neurons of 10 and 6; all 3 gates and all 4 leaves are read.
+    expected = Work(5 * 2 * (2 * 10 + 4 * 16), 4 * (5 * 16 + 3 * 10 + 4 * 4 * 16))
+    assert leaf_work(config, rows=5, leaves=4) == expected
+
+
+def test_visited_nodes_are_counted_once_in_each_tree():
+    routes = [[[0, 1], [0, 2]], [[0, 2], [0, 2]], [[0, 1], [0, 2]]]  # (B, T, L)
+    assert visited_nodes(np.array(routes, np.int32)) == 3 + 2
+
+
+def bound() -> Bound:
+    """A machine of 8 bytes and 100 operations a second, twice as fast in the second round."""
+    return Bound(
+        copy=Timing("copy", 1, 1, (2.0, 1.0, 2.0), Work(0, 16)),
+        gemm=Timing("gemm", 1, 1, (1.0, 0.5, 1.0), Work(100, 1)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("work", "least"),
+    [(Work(50, 1), (0.5, 0.25, 0.5)), (Work(50, 8), (1.0, 0.5, 1.0))],
+    ids=["products", "bytes"],
+)
+def test_the_bound_is_the_larger_of_products_and_bytes(work, least):
+    timing = Timing("A", 2, 1, (2.0, 2.0, 4.0), work)
+    assert bound().microseconds(timing) == pytest.approx(np.median(least) / 2 * 1e6)
+    expected = np.median(np.array(least) / timing.seconds)
+    assert bound().fraction(timing) == pytest.approx(expected)
+
+
+def test_no_bound_where_the_work_is_unknown():
+    timing = Timing("A", 2, 1, (2.0, 2.0, 4.0))
+    assert bound().microseconds(timing) is None
+    assert bound().fraction(timing) is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_contenders_do_what_they_say(dtype, threads, monkeypatch):
+    monkeypatch.setattr(bounds, "COPY_BYTES", 1000)
+    monkeypatch.setattr(bounds, "GEMM_WIDTH", 10)
+    made = []
+    filled = np.empty_like
+    monkeypatch.setattr(
+        bounds.np, "empty_like", lambda array: made.append(filled(array)) or made[-1]
+    )
+    contenders = bound_contenders(threads, dtype)
+    timings = alternate(contenders, 2, min_time=0, rest=0)
+    assert Bound.of(timings[::-1]) == Bound(*timings)
+    assert [contender.work.bytes for contender in contenders] == [2000, made[1].nbytes * 3]
+    assert [contender.work.flops for contender in contenders] == [0, 2000]
+    copied, product = made
+    np.testing.assert_array_equal(copied, np.ones(1000))
+    assert product.dtype == dtype
+    np.testing.assert_array_equal(product, np.full((10, 10), 10))

@@ -1,0 +1,420 @@
+"""The commands for texts: fill-mask, classify, embed, and convert for folders of models."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from fffcpu import pipelines
+from fffcpu.cli import main
+from fffcpu.models import FastBertConfig, FastBertForMaskedLM, FastBertForSequenceClassification
+from fffcpu.models.model import INDEX_FILE
+from fffcpu.pipelines import FillMask, TextClassifier, TextEmbedder
+from fffcpu.text import Tokenizer
+from tests.support.golden_models import GOLDEN
+
+WORDS = "decoder.weight"
+TEXTS = ["a cat", "", "the dog sat on the mat", '[MASK], "quoted"', "café"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Folders of a masked language model, a classifier and a regression."""
+    tokenizer = Tokenizer.train(["a cat and the dog sat on the mat"], vocabulary=80)
+    places = {}
+    for name, classes, labels in (
+        ("bert", None, None),
+        ("judge", 2, ("no", "yes")),
+        ("rater", 1, None),
+    ):
+        kind = FastBertForMaskedLM if classes is None else FastBertForSequenceClassification
+        size = {"feedforward_size": 1, "depth": 2, "positions": 12, "initial_std": 0.3}
+        config = FastBertConfig(80, 8, 1, 2, **size, classes=classes, labels=labels)
+        places[name] = tmp_path_factory.mktemp(name)
+        kind(config, rng=0).save_pretrained(places[name])
+        tokenizer.save(places[name])
+    return places
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The same texts in files of every kind, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    lines = "\n".join(TEXTS) + "\n"
+    objects = "".join(json.dumps({"text": text, "body": "no"}) + "\n" for text in TEXTS)
+    (tmp_path / "x.txt").write_text(lines, encoding="utf-8")
+    (tmp_path / "x.jsonl").write_text(objects, encoding="utf-8")
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(objects.encode()))
+    with open(tmp_path / "x.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("id", "text"), *enumerate(TEXTS)])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+    return tmp_path
+
+
+def assert_one_line(result, message):
+    status, out, err = result
+    assert (status, out) == (1, "")
+    assert err.startswith("fffcpu: error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+@pytest.mark.parametrize("name", ["fill-mask", "classify", "embed"])
+def test_help_teaches(name, capsys):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    out = capsys.readouterr().out
+    assert "examples:\n  fffcpu " in out
+    assert "output" in out
+    assert max(map(len, out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    "argv", [["fill-mask", "[MASK]"], ["classify", "m", "t"], ["embed", "m", "t", "--out", "x.npy"]]
+)
+def test_the_missing_extra_is_named(argv, command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    assert_one_line(command(*argv), "pip install 'fffcpu[text]'")
+
+
+# --- fill-mask ------------------------------------------------------------------------------------
+
+
+def test_fill_mask_for_people(command, models):
+    argv = ("fill-mask", "the [MASK] sat", "a [MASK] [MASK]", "--model", models["bert"])
+    status, out, err = command(*argv, "--top", 2)
+    assert (status, err) == (0, "")
+    lines = ["the [MASK] sat"]
+    (one,), two = FillMask.from_pretrained(models["bert"]).fill(["the [MASK] sat", argv[2]], 2)
+    lines += [f"  {guess.probability:.3f}  {guess.token}" for guess in one]
+    lines += ["a [MASK] [MASK]"]
+    for number, guesses in enumerate(two, 1):
+        lines += [f"  mask {number}"]
+        lines += [f"  {guess.probability:.3f}  {guess.token}" for guess in guesses]
+    assert out.splitlines() == lines
+
+
+def test_fill_mask_of_standard_input_in_json(command, models, files):
+    status, out, err = command("fill-mask", "--model", models["bert"], "--top", 3, "--json")
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    assert report["model"] == str(models["bert"])
+    assert [entry["text"] for entry in report["texts"]] == TEXTS
+    assert [len(entry["masks"]) for entry in report["texts"]] == [0, 0, 0, 1, 0]
+    ((guesses,),) = [entry["masks"] for entry in report["texts"] if entry["masks"]]
+    assert [set(guess) for guess in guesses] == [{"token", "probability"}] * 3
+
+
+def test_fill_mask_takes_the_packages_own_model(command, models, monkeypatch):
+    monkeypatch.setattr(pipelines, "default_model_folder", lambda: models["bert"])
+    own = command("fill-mask", "[MASK]")
+    assert own == command("fill-mask", "[MASK]", "--model", models["bert"])
+    assert own[0] == 0
+
+
+def test_fill_mask_refuses(command, models):
+    model = ("--model", models["bert"])
+    assert_one_line(command("fill-mask", "a cat", *model), "'TEXT' must hold [MASK]")
+    assert_one_line(command("fill-mask", "[MASK]", "--top", 0, *model), "argument 'top' must be")
+    judge = models["judge"]
+    assert_one_line(command("fill-mask", "[MASK]", "--model", judge), "holds a classifier")
+    assert_one_line(command("fill-mask", "[MASK]", "--model", "absent"), "absent")
+
+
+# --- classify -------------------------------------------------------------------------------------
+
+
+def judged(models, name="judge"):
+    return TextClassifier.from_pretrained(models[name]).probabilities(TEXTS)
+
+
+@pytest.mark.parametrize("source", ["x.txt", "x.jsonl", "x.jsonl.gz", "x.csv", "-"])
+def test_classify_reads_every_kind_of_file(source, command, models, files):
+    status, out, err = command("classify", models["judge"], source)
+    assert (status, err) == (0, "")
+    lines = [line.split("\t") for line in out.splitlines()]
+    expected = judged(models)
+    assert [line[0] for line in lines] == [("no", "yes")[row.argmax()] for row in expected]
+    assert [np.float32(line[1]) for line in lines] == [row.max() for row in expected]
+
+
+def test_classify_writes_csv(command, models, files):
+    status, out, err = command("classify", models["judge"], "x.txt", "--out", "y.csv")
+    assert (status, err) == (0, "")
+    assert out.startswith("y.csv: 5 texts in ")
+    with open(files / "y.csv", encoding="utf-8") as file:
+        head, *lines = csv.reader(file)
+    assert head == ["label", "probability"]
+    assert [np.float32(line[1]) for line in lines] == [row.max() for row in judged(models)]
+
+
+def test_classify_writes_json_lines(command, models, files):
+    argv = ("classify", models["judge"], "x.csv", "--out", "y.jsonl", "--json")
+    status, out, err = command(*argv)
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    assert (report["out"], report["texts"]) == ("y.jsonl", 5)
+    lines = [json.loads(line) for line in (files / "y.jsonl").read_text().splitlines()]
+    for line, row in zip(lines, judged(models), strict=True):
+        assert list(line) == ["label", "probability", "probabilities"]
+        probabilities = line["probabilities"]
+        assert [np.float32(probabilities[name]) for name in ("no", "yes")] == row.tolist()
+        assert probabilities[line["label"]] == line["probability"] == max(probabilities.values())
+
+
+def test_classify_of_a_regression(command, models, files):
+    status, out, _ = command("classify", models["rater"], "x.txt", "--out", "y.csv")
+    assert status == 0
+    head, *lines = (files / "y.csv").read_text().splitlines()
+    assert head == "prediction"
+    assert [np.float32(line) for line in lines] == judged(models, "rater")[:, 0].tolist()
+    status, out, _ = command("classify", models["rater"], "--text", TEXTS[0], "--json")
+    (entry,) = json.loads(out)["texts"]
+    assert np.float32(entry["prediction"]) == judged(models, "rater")[0, 0]
+
+
+def test_classify_of_no_texts_has_a_header(command, models, files):
+    (files / "none.txt").touch()
+    assert command("classify", models["judge"], "none.txt", "--out", "y.csv")[0] == 0
+    assert (files / "y.csv").read_text() == "label,probability\n"
+
+
+def test_classify_takes_texts_themselves_and_threads(command, models):
+    argv = ("classify", models["judge"], "--text", TEXTS[0], "--text", TEXTS[2], "--threads", 1)
+    status, out, _ = command(*argv)
+    assert status == 0
+    found = [np.float32(line.split("\t")[1]) for line in out.splitlines()]
+    expected = TextClassifier.from_pretrained(models["judge"]).probabilities([TEXTS[0], TEXTS[2]])
+    np.testing.assert_allclose(found, expected.max(axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["judge"], "'TEXTS' or '--text' must be given, and not both"),
+        (["judge", "x.txt", "--text", "a"], "'TEXTS' or '--text' must be given, and not both"),
+        (["judge", "x.txt", "--out", "y.npy"], "'--out' must end in .csv or .jsonl, got 'y.npy'"),
+        (["judge", "x.csv", "--out", "x.csv"], "'--out' must not be one of the inputs"),
+        (["judge", "absent.txt"], "No such file or directory: 'absent.txt'"),
+        (["judge", "x.npy"], "must end with .txt, .jsonl or .csv"),
+        (
+            ["judge", "x.jsonl", "--field", "title"],
+            "line 1: must be an object with text in 'title'",
+        ),
+        (["judge", "x.csv", "--field", "title"], "line 2: must have text in column 'title', got"),
+        (["judge", "x.txt", "--threads", "0"], "must be an integer"),
+        (["bert", "x.txt"], "holds another model"),
+    ],
+)
+def test_classify_refuses(argv, message, command, models, files):
+    (files / "x.npy").touch()
+    before = sorted(os.listdir())
+    name, *others = argv
+    assert_one_line(command("classify", models[name], *others), message)
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize("label", ["a\tb", "a\nb", "a\rb", r"a\b", r"a\tb"])
+def test_classify_prints_a_line_a_text_whatever_the_label(label, command, tmp_path):
+    config = FastBertConfig(
+        80, 8, 1, 2, feedforward_size=1, positions=12, classes=2, labels=(label, label * 2)
+    )
+    FastBertForSequenceClassification(config, rng=0).save_pretrained(tmp_path)
+    Tokenizer.train(["a cat and the dog sat on the mat"], vocabulary=80).save(tmp_path)
+    status, out, _ = command("classify", tmp_path, "--text", "a cat")
+    assert (status, out.count("\n")) == (0, 1)
+    printed, _ = out.splitlines()[0].split("\t")
+    assert printed.encode().decode("unicode_escape") in config.labels
+
+
+def test_a_file_is_no_folder_of_a_model(command, models, files):
+    weights = models["judge"] / "model.safetensors"
+    for argv in (
+        ("classify", weights, "x.txt"),
+        ("embed", weights, "x.txt", "--out", "x.npy"),
+        ("fill-mask", "[MASK]", "--model", weights),
+    ):
+        assert_one_line(command(*argv), f"'{weights}' must be a folder with 'config.json'")
+
+
+def test_an_output_that_fails_half_way_leaves_the_old_one(command, models, files, monkeypatch):
+    (files / "y.csv").write_text("old")
+    monkeypatch.setattr(pipelines, "WINDOW", 2)
+
+    def lines():
+        yield from ("a\n", "b\n", "c\n")
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sys, "stdin", lines())
+    result = command("classify", models["judge"], "-", "--out", "y.csv")
+    assert_one_line(result, "Input/output error")
+    assert (files / "y.csv").read_text() == "old"
+    assert not list(files.glob(".fffcpu*"))
+
+
+# --- embed ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [(), ("--pooling", "start"), ("--normalize",)])
+@pytest.mark.parametrize("source", ["x.jsonl.gz", "-"])
+def test_embed_writes_an_array(source, options, command, models, files, monkeypatch):
+    monkeypatch.setattr(pipelines, "WINDOW", 2)
+    status, out, err = command("embed", models["bert"], source, "--out", "x.npy", *options)
+    assert (status, err) == (0, "")
+    assert out.startswith("x.npy: 5 texts in ")
+    found = np.load(files / "x.npy")
+    pooling = "start" if "start" in options else "mean"
+    embedder = TextEmbedder.from_pretrained(models["bert"])
+    expected = embedder.embed(TEXTS, pooling, normalize="--normalize" in options)
+    assert (found.shape, found.dtype) == ((5, 8), np.float32)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_embed_of_no_texts_in_json(command, models, files):
+    (files / "none.txt").touch()
+    status, out, _ = command("embed", models["judge"], "none.txt", "--out", "x.npy", "--json")
+    assert status == 0
+    assert json.loads(out)["shape"] == [0, 8]
+    assert np.load(files / "x.npy").shape == (0, 8)
+
+
+def test_embed_refuses(command, models, files):
+    model = models["bert"]
+    assert_one_line(command("embed", model, "x.txt", "--out", "x.csv"), "must end in .npy")
+    argv = ("embed", model, "x.txt", "--out", "absent/x.npy")
+    assert_one_line(command(*argv), "No such file or directory: 'absent'")
+
+
+# --- convert --------------------------------------------------------------------------------------
+
+
+def test_convert_stores_the_decoder_and_takes_it_away(command, models, tmp_path):
+    argv = ("convert", models["bert"], tmp_path / "a", "--to", "crammed_bert_decoder")
+    status, out, err = command(*argv)
+    assert (status, err) == (0, "")
+    first, second, third = out.splitlines()
+    places = (models["bert"], tmp_path / "a")
+    assert first == "{} (crammed_bert, float32) -> {} (crammed_bert_decoder, float32)".format(
+        *places
+    )
+    assert second.startswith("  FastBertForMaskedLM: 1 layers of width 8")
+    assert third == "  tokenizer: 'tokenizer.json' is copied"
+    before = load_file(models["bert"] / "model.safetensors")
+    after = load_file(tmp_path / "a" / "model.safetensors")
+    assert set(after) - set(before) == {WORDS}
+    np.testing.assert_array_equal(after[WORDS], after["encoder.embedding.word_embedding.weight"])
+    assert command("convert", tmp_path / "a", tmp_path / "b")[0] == 0
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "b" / name).read_bytes() == (models["bert"] / name).read_bytes()
+
+
+@pytest.mark.parametrize(("stored", "written"), [("float16", "float32"), ("float64", "float64")])
+def test_convert_widens_numbers(stored, written, command, models, tmp_path):
+    source, place = tmp_path / "source", tmp_path / "place"
+    command("convert", models["judge"], source)
+    state = load_file(source / "model.safetensors")
+    narrow = {name: array.astype(stored) for name, array in state.items()}
+    save_file(narrow, source / "model.safetensors")
+    status, out, _ = command("convert", source, place)
+    assert status == 0
+    assert f"(crammed_bert, {stored}) -> {place} (crammed_bert, {written})" in out
+    found = load_file(place / "model.safetensors")
+    assert set(found) == set(state)
+    for name, array in narrow.items():
+        if not name.endswith("norm_factor"):
+            np.testing.assert_array_equal(found[name], array.astype(written), strict=True)
+    config = json.loads((place / "config.json").read_text())
+    assert config["id2label"] == {"0": "no", "1": "yes"}
+
+
+def shard(folder):
+    """Spread a folder's weights over two files."""
+    state = load_file(folder / "model.safetensors")
+    names = sorted(state)
+    shards = {"one.safetensors": names[::2], "two.safetensors": names[1::2]}
+    for file, own in shards.items():
+        save_file({name: state[name] for name in own}, folder / file)
+    (folder / "model.safetensors").unlink()
+    table = {name: file for file, own in shards.items() for name in own}
+    (folder / INDEX_FILE).write_text(json.dumps({"weight_map": table}))
+
+
+def test_convert_joins_files(command, models, tmp_path):
+    command("convert", models["bert"], tmp_path / "a")
+    expected = (tmp_path / "a" / "model.safetensors").read_bytes()
+    shard(tmp_path / "a")
+    status, _, err = command("convert", tmp_path / "a", tmp_path / "b")
+    assert (status, err) == (0, "")
+    assert (tmp_path / "b" / "model.safetensors").read_bytes() == expected
+    (tmp_path / "a" / "two.safetensors").unlink()
+    result = command("convert", tmp_path / "a", tmp_path / "c")
+    assert_one_line(result, "two.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ("{", "is damaged"),
+        ("[]", "must name files beside it in 'weight_map'"),
+        ('{"weight_map": {}}', "must name files beside it in 'weight_map'"),
+        ('{"weight_map": {"a": "../a.safetensors"}}', "must name files beside it"),
+        ('{"weight_map": {"a": 1}}', "must name files beside it"),
+    ],
+)
+def test_a_damaged_index_is_an_error(index, message, command, models, tmp_path):
+    command("convert", models["bert"], tmp_path / "a")
+    (tmp_path / "a" / "model.safetensors").unlink()
+    (tmp_path / "a" / INDEX_FILE).write_text(index)
+    assert_one_line(command("convert", tmp_path / "a", tmp_path / "b"), message)
+
+
+def test_convert_says_where_there_is_no_tokenizer(command, tmp_path):
+    status, out, _ = command("convert", GOLDEN / "crammed_fff_cls", tmp_path)
+    assert status == 0
+    assert "  tokenizer: IN has no 'tokenizer.json'" in out
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
+
+
+def test_convert_leaves_no_tokenizer_of_another_model(command, models, tmp_path):
+    assert command("convert", models["judge"], tmp_path / "out")[0] == 0
+    assert command("convert", GOLDEN / "crammed_fff_cls", tmp_path / "out")[0] == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["bert", "out.safetensors"], "argument 'OUT' must be a folder, as IN is"),
+        (["bert", "x.txt"], "'x.txt' must be a folder, or not exist yet, got a file"),
+        (["bert", "{bert}"], "argument 'OUT' must not be one of the inputs"),
+        (["bert", "."], "argument 'OUT' must be a new folder or one of a model, got '.'"),
+        (["bert", "absent/out"], "folder 'absent' does not exist"),
+        (["bert", "out", "--to", "native"], "argument '--to' must be crammed_bert or"),
+        (["bert", "out", "--from", "ultrafastbert"], "argument '--from' must be crammed_bert or"),
+        (["bert", "out", "--from", "crammed_bert_decoder"], "'--from' must be crammed_bert, as IN"),
+        (["bert", "out", "--depth", "2"], "argument '--depth' must be left out"),
+        (["judge", "out", "--to", "crammed_bert_decoder"], "crammed_bert for a classifier"),
+    ],
+)
+def test_convert_refuses(argv, message, command, models, files):
+    name, out, *options = argv
+    before = sorted(os.listdir())
+    out = out.format(bert=models["bert"])
+    assert_one_line(command("convert", models[name], out, *options), message)
+    assert sorted(os.listdir()) == before
+
+
+def test_convert_opens_no_pickle(command, models, tmp_path):
+    command("convert", models["bert"], tmp_path / "a")
+    (tmp_path / "a" / "model.safetensors").rename(tmp_path / "a" / "pytorch_model.bin")
+    result = command("convert", tmp_path / "a", tmp_path / "b")
+    assert_one_line(result, "'pytorch_model.bin', which is a Python pickle")
+    assert not (tmp_path / "b").exists()

@@ -1,0 +1,172 @@
+"""Fine-tuning: a classifier from labelled texts, to the bit again after an interruption."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from fffcpu.cli import main
+from fffcpu.errors import ArgumentError, CheckpointError, DataError
+from fffcpu.models import (
+    FastBertConfig,
+    FastBertForMaskedLM,
+    FastBertForSequenceClassification,
+)
+from fffcpu.recipes.finetuning import FinetuneSettings, evaluate, finetune
+from fffcpu.text import LabelledTexts, Tokenizer, read_labelled
+from fffcpu.training.trainer import checkpoints
+
+GOOD, BAD = ("fine", "great", "lovely"), ("poor", "awful", "dull")
+
+
+def texts(count):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        label = int(rng.integers(2))
+        word = (BAD, GOOD)[label][rng.integers(3)]
+        filler = " ".join(["very"] * rng.integers(0, 4))
+        yield f"a {filler} {word} film", ("bad", "good")[label]
+
+
+DATA = LabelledTexts(
+    [text for text, _ in texts(120)],
+    np.array([int(label == "good") for _, label in texts(120)]),
+    ("bad", "good"),
+)
+TOKENIZER = Tokenizer.train(DATA.texts, 64)
+CONFIG = FastBertConfig(TOKENIZER.vocabulary, 64, 1, 4, feedforward_size=2, depth=2, positions=16)
+
+
+def pretrained():
+    return FastBertForMaskedLM(CONFIG, rng=0)
+
+
+def bits(model):
+    return {name: array.tobytes() for name, array in model.params.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pooler", ["zero_index", "avg"])
+def test_learns(pooler):
+    start = pretrained()
+    before = bits(start)
+    settings = FinetuneSettings(lr=3e-3, epochs=12, pooler=pooler)
+    done = finetune(start, TOKENIZER, DATA, settings, progress=False)
+    assert evaluate(done.model, TOKENIZER, DATA)["accuracy"] > 0.95
+    assert done.model.config.labels == ("bad", "good")
+    assert bits(start) == before
+
+
+@pytest.mark.slow
+def test_a_regression_learns():
+    data = LabelledTexts(DATA.texts, DATA.labels.astype(np.float64), None)
+    settings = FinetuneSettings(lr=3e-3, epochs=12)
+    done = finetune(pretrained(), TOKENIZER, data, settings, progress=False)
+    assert done.model.config.classes == 1
+    assert evaluate(done.model, TOKENIZER, data)["loss"] < 0.1
+
+
+def test_a_single_step_learns():
+    start = pretrained()
+    settings = FinetuneSettings(epochs=1, batch_size=len(DATA.texts), validation=0.0)
+    done = finetune(start, TOKENIZER, DATA, settings, progress=False)
+    assert done.outcome.steps == 1
+    words = "encoder.embedding.words"
+    assert bits(done.model)[words] != bits(start)[words]
+
+
+def test_a_broken_off_run_goes_on_to_the_same_bits(tmp_path):
+    settings = FinetuneSettings(epochs=1, checkpoint_seconds=0)
+    whole = finetune(pretrained(), TOKENIZER, DATA, settings, folder=tmp_path, progress=False)
+    checkpoints(tmp_path)[0].unlink()
+    part = finetune(
+        pretrained(), TOKENIZER, DATA, settings, folder=tmp_path, resume=True, progress=False
+    )
+    assert bits(whole.model) == bits(part.model)
+    assert whole.outcome.figures == part.outcome.figures
+    with pytest.raises(CheckpointError, match="not finished"):
+        finetune(pretrained(), TOKENIZER, DATA, settings, folder=tmp_path, progress=False)
+    other = FinetuneSettings(epochs=1, lr=1e-3)
+    with pytest.raises(CheckpointError, match="another run: 'lr'"):
+        finetune(pretrained(), TOKENIZER, DATA, other, folder=tmp_path, resume=True, progress=False)
+
+
+def test_what_is_wrong_is_told():
+    with pytest.raises(ArgumentError, match="'length' must be at most the model's 16, got 17"):
+        finetune(pretrained(), TOKENIZER, DATA, FinetuneSettings(length=17))
+    one = LabelledTexts(["a", "b"], np.zeros(2, np.int64), ("only",))
+    with pytest.raises(DataError, match="at least two classes, got only 'only'"):
+        finetune(pretrained(), TOKENIZER, one, FinetuneSettings())
+    few = LabelledTexts(["a", "b"], np.arange(2), ("x", "y"))
+    with pytest.raises(DataError, match="to train on and to hold out, got 2"):
+        finetune(pretrained(), TOKENIZER, few, FinetuneSettings())
+    small = FastBertForMaskedLM(FastBertConfig(9, 4, 1, 1, feedforward_size=1, positions=9))
+    with pytest.raises(CheckpointError, match="at most the model's 9 tokens"):
+        finetune(small, TOKENIZER, DATA, FinetuneSettings())
+    model = FastBertForSequenceClassification(
+        FastBertConfig(9, 4, 1, 1, feedforward_size=1, positions=9, classes=2, labels=("a", "b"))
+    )
+    with pytest.raises(DataError, match="must have the model's classes"):
+        evaluate(model, TOKENIZER, DATA)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"epochs": 0}, {"batch_size": 0}, {"lr": -1}, {"eps": -1}, {"weight_decay": -1}),
+        *({"dropout": 2}, {"pooler": "none"}, {"length": 2}, {"validation": 1.0}, {"seed": -1}),
+        *({"validation": -1}, {"checkpoint_seconds": -1}, {"keep": 0}),
+    ],
+    ids=str,
+)
+def test_settings_are_checked_before_any_work(wrong):
+    (name,) = wrong
+    with pytest.raises(ArgumentError, match=f"argument '{name}' must be"):
+        FinetuneSettings(**wrong)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pretrained().save_pretrained(tmp_path / "bert")
+    TOKENIZER.save(tmp_path / "bert")
+    lines = [json.dumps({"text": text, "label": label}) for text, label in texts(60)]
+    (tmp_path / "films.jsonl").write_text("\n".join(lines))
+    return tmp_path
+
+
+def test_the_command(folder, capsys):
+    arguments = ["finetune", folder / "bert", folder / "films.jsonl", "--out", folder / "judge"]
+    arguments += ["--epochs=1", "--test", folder / "films.jsonl", "--json"]
+    assert main([str(argument) for argument in arguments]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report["validation"]) == set(report["test"]) == {"loss", "accuracy"}
+    model = FastBertForSequenceClassification.from_pretrained(folder / "judge")
+    assert model.config.labels == ("bad", "good")
+    data = read_labelled(str(folder / "films.jsonl"))
+    assert evaluate(model, Tokenizer.load(folder / "judge"), data) == report["test"]
+    assert not checkpoints(f"{folder / 'judge'}.training")
+    assert main([*map(str, arguments), "--resume"]) == 1
+    assert f"'{folder / 'judge'}' is finished" in capsys.readouterr().err
+
+
+def test_the_command_tells_what_is_wrong(folder, capsys):
+    def error(*arguments):
+        assert main(["finetune", "--out", str(folder / "judge"), *map(str, arguments)]) == 1
+        return capsys.readouterr().err
+
+    films = folder / "films.jsonl"
+    assert "line 1: must have a 'text' and a 'score'" in error(
+        folder / "bert", films, "--label", "score"
+    )
+    assert "line 1: must be a number, got 'good'" in error(folder / "bert", films, "--regression")
+    assert "must be a folder" in error(films, films)
+    before = (folder / "bert" / "config.json").read_bytes()
+    assert "argument '--out' must not be one of the inputs" in error(
+        folder / "bert", films, "--out", folder / "bert"
+    )
+    assert (folder / "bert" / "config.json").read_bytes() == before
+    strange = folder / "bert" / "tokenizer.json"
+    for argv in ([strange], [films, "--test", strange]):
+        assert f"file '{strange}': must end with .csv or .jsonl" in error(folder / "bert", *argv)

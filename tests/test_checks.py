@@ -1,0 +1,341 @@
+"""Any real array-like becomes rows that kernels take; anything else is an error that says why."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fffcpu.checks import as_real_array, as_rows, check_out
+from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
+
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+WIDTH = 6
+
+
+def rows_of(value, dtype=F32, width=WIDTH):
+    """Rows of a value that must have the right form, checked for what kernels rely on."""
+    rows, leading = as_rows(value, "x", width, dtype)
+    assert type(rows) is np.ndarray
+    assert rows.dtype == dtype
+    assert rows.dtype.isnative
+    assert rows.flags.c_contiguous
+    assert rows.ndim == 2
+    assert rows.shape[1] == width
+    assert len(rows) == int(np.prod(leading))
+    assert type(leading) is tuple
+    return rows, leading
+
+
+def numbers(*shape, dtype=np.float32):
+    """Small integers, which every dtype here can hold."""
+    return np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
+
+
+# --- Layouts --------------------------------------------------------------------------------------
+
+
+def misaligned(array):
+    memory = np.zeros(array.nbytes + 1, np.uint8)[1:]
+    memory[...] = np.frombuffer(array.tobytes(), np.uint8)
+    return memory.view(array.dtype).reshape(array.shape)
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+LAYOUTS = {
+    "lists": lambda x: x.tolist(),
+    "tuple of rows": tuple,
+    "Fortran order": np.asfortranarray,
+    "negative strides": lambda x: x[::-1, ::-1].copy()[::-1, ::-1],
+    "every other column": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+    "every other row": lambda x: np.repeat(x, 2, axis=0)[::2],
+    "transposed": lambda x: np.ascontiguousarray(x.T).T,
+    "read-only": read_only,
+    "read-only and strided": lambda x: read_only(np.repeat(x, 2, axis=1))[:, ::2],
+    "misaligned": misaligned,
+    "float16": lambda x: x.astype(np.float16),
+    "float64": lambda x: x.astype(np.float64),
+    "long double": lambda x: x.astype(np.longdouble),
+    "little-endian": lambda x: x.astype("<f4"),
+    "big-endian": lambda x: x.astype(">f4"),
+    "big-endian float64": lambda x: x.astype(">f8"),
+    "int8": lambda x: x.astype(np.int8),
+    "int64": lambda x: x.astype(np.int64),
+    "uint16": lambda x: x.astype(np.uint16),
+    "uint64": lambda x: x.astype(np.uint64),
+    "big-endian integers": lambda x: x.astype(">i4"),
+    "matrix": np.matrix,
+    "subclass": lambda x: x.view(np.recarray),
+    "array interface": lambda x: memoryview(x),
+}
+
+
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_becomes_the_same_rows(layout, dtype):
+    x = numbers(5, WIDTH)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)  # of np.matrix itself
+        value = LAYOUTS[layout](x)
+    rows, leading = rows_of(value, dtype)
+    np.testing.assert_array_equal(rows, x.astype(dtype))
+    assert leading == (5,)
+
+
+@pytest.mark.parametrize("mode", ["r", "c", "r+"])
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+def test_memory_mapped_file_becomes_rows(tmp_path, mode, dtype):
+    x = numbers(5, WIDTH)
+    np.save(tmp_path / "x.npy", x)
+    rows, _ = rows_of(np.load(tmp_path / "x.npy", mmap_mode=mode), dtype)
+    np.testing.assert_array_equal(rows, x.astype(dtype))
+
+
+def test_broadcast_array_becomes_rows():
+    row = numbers(WIDTH)
+    rows, leading = rows_of(np.broadcast_to(row, (3, 4, WIDTH)))
+    assert leading == (3, 4)
+    np.testing.assert_array_equal(rows, np.tile(row, (12, 1)))
+    column = np.broadcast_to(numbers(3, 1), (3, WIDTH))
+    np.testing.assert_array_equal(rows_of(column)[0], column)
+
+
+def test_booleans_become_0_and_1():
+    x = numbers(4, WIDTH) > 50
+    rows, _ = rows_of(x)
+    np.testing.assert_array_equal(rows, np.where(x, np.float32(1), np.float32(0)))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3), (2, 3, 4), (0,), (2, 0), (0, 3, 2)])
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_leading_axes_are_flattened_and_told(shape, layout):
+    x = np.array(numbers(*shape, WIDTH), order=layout)
+    rows, leading = rows_of(x)
+    assert leading == shape
+    np.testing.assert_array_equal(rows.reshape(x.shape), x)
+
+
+@given(
+    st.lists(st.integers(0, 4), max_size=3),
+    st.integers(1, 5),
+    st.sampled_from([np.float16, np.float32, np.float64, np.int16, np.bool_]),
+    st.sampled_from([F32, F64]),
+    st.randoms(use_true_random=False),
+)
+def test_rows_hold_the_numbers_of_any_view(leading, width, source, dtype, random):
+    shape = (*leading, width)
+    steps = [random.choice([-2, -1, 1, 2]) for _ in shape]
+    x = numbers(*(abs(step) * length for step, length in zip(steps, shape, strict=True)))
+    x = x.astype(source)[tuple(slice(None, None, step) for step in steps)]
+    if x.ndim > 2 and random.random() < 0.5:
+        x = np.swapaxes(x, 0, 1)
+    rows, told = rows_of(x, dtype, width)
+    assert told == x.shape[:-1]
+    np.testing.assert_array_equal(rows.reshape(x.shape), x.astype(dtype))
+
+
+# --- Copies ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+@pytest.mark.parametrize("shape", [(WIDTH,), (5, WIDTH), (2, 3, WIDTH)])
+@pytest.mark.parametrize("writable", [True, False])
+def test_right_form_is_not_copied(dtype, shape, writable):
+    x = numbers(*shape, dtype=dtype)
+    x.flags.writeable = writable
+    rows, _ = rows_of(x, dtype)
+    assert rows.ctypes.data == x.ctypes.data
+    assert rows.flags.writeable is writable
+
+
+def test_rows_of_the_right_form_are_the_very_same_memory():
+    x = numbers(5, WIDTH)
+    rows, _ = as_rows(x, "x", WIDTH, x.dtype)
+    assert rows.__array_interface__ == x.__array_interface__
+
+
+def test_equal_dtype_that_is_another_object_is_not_copied_either():
+    x = numbers(5, WIDTH).view(np.dtype("f4", copy=True))
+    rows, _ = rows_of(x)
+    assert rows.ctypes.data == x.ctypes.data
+
+
+def test_memory_mapped_rows_are_not_copied(tmp_path):
+    np.save(tmp_path / "x.npy", numbers(5, WIDTH))
+    x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    rows, _ = rows_of(x)
+    assert np.shares_memory(rows, x)
+
+
+def test_input_is_left_as_it_was():
+    x = numbers(5, WIDTH, dtype=np.float64)
+    before = x.copy()
+    rows, _ = rows_of(x)
+    rows[...] = -1
+    np.testing.assert_array_equal(x, before)
+
+
+# --- Numbers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "source", "dtype"),
+    [
+        (1e300, np.float64, F32),
+        (3.5e38, np.float64, F32),
+        (np.finfo(np.longdouble).max, np.longdouble, F32),
+        (np.finfo(np.longdouble).max, np.longdouble, F64),
+    ],
+)
+def test_numbers_too_large_become_infinite_without_a_warning(value, source, dtype):
+    x = np.zeros((2, WIDTH), source)
+    x[0, 1], x[1, 2] = value, -x.dtype.type(value)
+    with np.errstate(over="ignore"):
+        expected = x.astype(dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows, _ = rows_of(x, dtype)
+    np.testing.assert_array_equal(rows, expected)
+    if dtype == F32:  # a long double may be no longer than float64
+        assert rows[0, 1] == np.inf
+        assert rows[1, 2] == -np.inf
+
+
+@pytest.mark.parametrize("source", [np.float16, np.float32, np.float64, np.longdouble])
+def test_infinities_and_nan_stay(source):
+    x = np.zeros((1, WIDTH), source)
+    x[0, :3] = np.inf, -np.inf, np.nan
+    rows, _ = rows_of(x)
+    np.testing.assert_array_equal(rows, x.astype(np.float32))
+
+
+# --- Errors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "pattern"),
+    [
+        ((), r"got shape \(\)"),
+        ((5,), r"got shape \(5,\)"),
+        ((0,), r"got shape \(0,\)"),
+        ((WIDTH, 5), r"got shape \(6, 5\)"),
+        ((5, WIDTH + 1), r"got shape \(5, 7\)"),
+        ((2, WIDTH, 1), r"got shape \(2, 6, 1\)"),
+        ((0, 0), r"got shape \(0, 0\)"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+def test_wrong_shape_is_an_error_that_names_both(shape, pattern, dtype):
+    with pytest.raises(ShapeError, match=r"argument 'x' must have shape \(\.\.\., 6\), " + pattern):
+        as_rows(np.zeros(shape, np.float32), "x", WIDTH, dtype)
+
+
+def test_a_number_and_no_numbers_have_the_wrong_shape():
+    with pytest.raises(
+        ShapeError, match=r"argument 'dy' must have shape \(\.\.\., 6\), got shape \(\)"
+    ):
+        as_rows(3.0, "dy", WIDTH, F32)
+    with pytest.raises(ShapeError, match=r"got shape \(0,\)"):
+        as_rows([], "x", WIDTH, F32)
+
+
+NOT_REAL = {
+    "complex64": np.zeros((2, WIDTH), np.complex64),
+    "complex list": [[1j] * WIDTH],
+    "strings": [["1"] * WIDTH],
+    "a string": "abcdef",
+    "bytes": np.zeros((2, WIDTH), "S1"),
+    "None": None,
+    "objects": np.zeros((2, WIDTH), object),
+    "huge integers": [[10**30] * WIDTH],
+    "dict": {"x": 1},
+    "set": {1.0, 2.0},
+    "generator": (x for x in range(WIDTH)),
+    "times": np.zeros((2, WIDTH), "M8[s]"),
+    "durations": np.zeros((2, WIDTH), "m8[s]"),
+    "records": np.zeros((2, WIDTH), [("a", "f4")]),
+}
+
+
+@pytest.mark.parametrize("case", NOT_REAL)
+def test_what_is_not_real_is_an_error_that_says_what_came(case):
+    array = isinstance(NOT_REAL[case], np.ndarray)
+    came = "an array of shape .* and dtype " if array else "."
+    message = f"argument 'x' must hold real numbers, got {came}"
+    with pytest.raises(ArgumentTypeError, match=message):
+        as_rows(NOT_REAL[case], "x", WIDTH, F32)
+
+
+@pytest.mark.parametrize("ragged", [[[1, 2], [3]], [[1.0] * 6, [1.0] * 5], [[1], 2]])
+def test_ragged_lists_are_an_error_of_shape(ragged):
+    with pytest.raises(
+        ShapeError, match=r"argument 'x' must be rectangular, got .* differ in shape"
+    ):
+        as_rows(ragged, "x", WIDTH, F32)
+
+
+def test_kind_is_looked_at_before_shape():
+    with pytest.raises(ArgumentTypeError, match="complex128"):
+        as_rows(np.zeros((2, WIDTH + 1), complex), "x", WIDTH, F32)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.longdouble, np.int8, np.bool_, ">f4"])
+def test_real_array_keeps_its_dtype(dtype):
+    array = numbers(2, 3).astype(dtype)
+    assert as_real_array(array, "x") is array
+
+
+def test_real_array_of_a_subclass_is_a_plain_view():
+    array = numbers(2, 3)
+    plain = as_real_array(array.view(np.recarray), "x")
+    assert type(plain) is np.ndarray
+    assert np.shares_memory(plain, array)
+
+
+# --- Output arrays --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+@pytest.mark.parametrize("shape", [(WIDTH,), (5, WIDTH), (0, WIDTH), (2, 3, WIDTH)])
+def test_right_output_passes_in_any_layout(dtype, shape):
+    check_out(np.zeros(shape, dtype), shape, dtype)
+    check_out(np.asfortranarray(np.zeros(shape, dtype)), shape, dtype)
+    check_out(np.zeros(shape, dtype)[::-1], shape, dtype)
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        [[0.0] * WIDTH],
+        None,
+        3.0,
+        np.zeros((5, WIDTH), np.float64),
+        np.zeros((5, WIDTH), np.int32),
+        np.zeros((5, WIDTH), np.dtype(np.float32).newbyteorder()),
+    ],
+    ids=["list", "None", "number", "float64", "int32", "swapped bytes"],
+)
+def test_output_of_another_kind_is_an_error(out):
+    with pytest.raises(ArgumentTypeError, match="argument 'out' must be an array of float32, got "):
+        check_out(out, (5, WIDTH), F32)
+
+
+@pytest.mark.parametrize("shape", [(5, WIDTH + 1), (4, WIDTH), (WIDTH,), (1, 5, WIDTH), (WIDTH, 5)])
+def test_output_of_another_shape_is_an_error_that_names_both(shape):
+    message = f"argument 'out' must have shape (5, 6), got shape {shape}"
+    with pytest.raises(ShapeError, match=re.escape(message)):
+        check_out(np.zeros(shape, np.float32), (5, WIDTH), F32)
+
+
+def test_output_that_is_read_only_is_an_error():
+    with pytest.raises(ArgumentError, match="'out' must be writable, got a read-only array"):
+        check_out(read_only(np.zeros((5, WIDTH), np.float32)), (5, WIDTH), F32)

@@ -1,0 +1,488 @@
+"""The training loop: budgets, evaluations, patience, and that nothing is ever lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from fffcpu.errors import ArgumentError, CheckpointError
+from fffcpu.training import AdamW, trainer
+from fffcpu.training.trainer import (
+    HISTORY,
+    Interrupted,
+    StepResult,
+    Trainer,
+    TrainerSettings,
+    checkpoints,
+    read_history,
+)
+from tests.support.paths import PACKAGE, ROOT
+
+
+class Line:
+    """Fits a line to noisy points; the batch and the noise of a step depend on the step."""
+
+    def __init__(self, figures=(), fail_at=None, at_step=None):
+        self.params = {"weight": np.zeros(3), "bias": np.zeros(1, np.float32)}
+        self.figures = list(figures)
+        self.fail_at, self.at_step = fail_at, at_step
+
+    def step(self, moment):
+        if self.at_step:
+            self.at_step(moment)
+        x = np.random.default_rng(moment.step).standard_normal((4, 3))
+        noise = moment.rng.standard_normal(4)
+        off = x @ self.params["weight"] + self.params["bias"] - (x.sum(axis=1) + 1 + 0.1 * noise)
+        loss = float(np.square(off).mean())
+        grads = {"weight": 2 * off @ x / 4, "bias": np.array([off.mean() * 2], np.float32)}
+        used = np.array([1.0, moment.step])
+        loss = float("nan") if moment.step == self.fail_at else loss
+        return StepResult(loss, grads, 4, {"weight": used, "bias": used})
+
+    def evaluate(self):
+        if not self.figures:
+            return {"loss": float(np.square(self.params["weight"] - 1).sum())}
+        return {"score": self.figures.pop(0)}
+
+
+def make(objective=None, folder=None, identity=None, **options):
+    objective = objective or Line()
+    options = {"steps": 40, "lr": 0.05, "checkpoint_seconds": 1e9, **options}
+    optimizer = AdamW(objective.params, 0.05)
+    settings = TrainerSettings(**options)
+    return Trainer(objective, optimizer, settings, folder=folder, identity=identity, progress=False)
+
+
+def bits(objective):
+    return [array.tobytes() for array in objective.params.values()]
+
+
+def test_learns():
+    objective = Line()
+    outcome = make(objective, steps=400).run()
+    assert outcome.steps == 400
+    assert np.allclose(objective.params["weight"], 1, atol=0.2)
+    assert outcome.figures["loss"] < 0.1
+    assert not outcome.stopped_early
+
+
+def test_usage_is_added_up_once_for_names_that_share_it():
+    outcome = make(steps=5).run()
+    assert {name: counts.tolist() for name, counts in outcome.usage.items()} == {
+        "weight": [5.0, 10.0]
+    }
+
+
+def test_the_schedule_sees_the_fraction_of_the_budget():
+    seen = []
+    make(steps=4, schedule=lambda fraction: seen.append(fraction) or 1.0).run()
+    assert seen[:4] == [0, 0.25, 0.5, 0.75]
+
+
+def test_a_budget_in_seconds():
+    outcome = make(steps=None, seconds=0.2, evaluate_every=10**9).run()
+    assert outcome.steps > 1
+    assert 0.2 <= outcome.seconds < 5
+
+
+def test_gradients_are_clipped(tmp_path):
+    make(folder=tmp_path, steps=6, max_norm=0.5, evaluate_every=2).run()
+    lines = read_history(tmp_path)
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert all(line["gradient_norm"] > 0 for line in lines)
+
+
+def test_stops_for_want_of_progress_and_keeps_the_best():
+    snapshots = []
+    objective = Line(figures=[0.1, 0.5, 0.5, 0.4, 0.9])
+    evaluate = objective.evaluate
+    objective.evaluate = lambda: snapshots.append(bits(objective)) or evaluate()
+    outcome = make(
+        objective,
+        evaluate_every=2,
+        patience=2,
+        watch="score",
+        higher_is_better=True,
+        keep_best=True,
+    ).run()
+    assert outcome.stopped_early
+    assert outcome.steps == 8
+    assert outcome.figures == {"score": 0.5}
+    assert bits(objective) == snapshots[1]
+
+
+def test_lower_may_be_better():
+    objective = Line(figures=[0.9, 0.5, 0.6])
+    outcome = make(objective, steps=6, evaluate_every=2, watch="score", keep_best=True).run()
+    assert outcome.figures == {"score": 0.5}
+
+
+@pytest.mark.parametrize("stop", [1, 7, 39])
+def test_resumes_to_the_bits_of_an_unbroken_run(tmp_path, stop):
+    unbroken = Line()
+    expected = make(unbroken, evaluate_every=5, folder=tmp_path / "unbroken").run()
+
+    def interrupt(moment):
+        if moment.step == stop:
+            raise RuntimeError("power cut")
+
+    folder = tmp_path / "broken"
+    with pytest.raises(RuntimeError):
+        make(Line(at_step=interrupt), evaluate_every=5, folder=folder, checkpoint_seconds=0).run()
+    resumed = Line()
+    again = make(resumed, evaluate_every=5, folder=folder)
+    assert again.resume()
+    assert again.step == stop
+    found = again.run()
+    assert bits(resumed) == bits(unbroken)
+    assert found.figures == expected.figures
+    assert {name: counts.tolist() for name, counts in found.usage.items()} == {
+        name: counts.tolist() for name, counts in expected.usage.items()
+    }
+    lines, others = (
+        [{**line, "seconds": 0} for line in read_history(where)]
+        for where in (tmp_path / "unbroken", folder)
+    )
+    assert lines == others
+
+
+def test_keeps_the_last_checkpoints(tmp_path):
+    make(folder=tmp_path, checkpoint_seconds=0, keep=3, steps=9).run()
+    assert [path.name for path in checkpoints(tmp_path)] == [
+        f"checkpoint-{step:010d}.safetensors" for step in (9, 8, 7)
+    ]
+
+
+def test_nothing_to_resume_starts_at_the_beginning(tmp_path):
+    again = make(folder=tmp_path / "none")
+    assert not again.resume()
+    assert again.step == 0
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
+    make(folder=tmp_path, checkpoint_seconds=0, steps=9).run()
+    newest, older = checkpoints(tmp_path)
+    newest.write_bytes(newest.read_bytes()[:-5])
+    again = make(folder=tmp_path)
+    with pytest.warns(RuntimeWarning, match="damaged"):
+        assert again.resume()
+    assert again.step == 8
+    older.write_bytes(b"")
+    with (
+        pytest.raises(CheckpointError, match="no checkpoint that is whole"),
+        pytest.warns(RuntimeWarning, match="damaged"),
+    ):
+        make(folder=tmp_path).resume()
+
+
+def test_another_run_is_refused(tmp_path):
+    make(folder=tmp_path, identity={"depth": 3, "seed": 0}).run()
+    assert make(folder=tmp_path, identity={"depth": 3, "seed": 0}).resume()
+    with pytest.raises(CheckpointError, match="'depth' was 3 and is 4"):
+        make(folder=tmp_path, identity={"depth": 4, "seed": 0}).resume()
+
+
+def test_other_parameters_are_refused(tmp_path):
+    make(folder=tmp_path).run()
+    other = Line()
+    other.params["weight"] = np.zeros(4)
+    with pytest.raises(CheckpointError, match="other parameters"):
+        make(other, folder=tmp_path).resume()
+
+
+def test_a_later_version_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "STATE_VERSION", 2)
+    make(folder=tmp_path).run()
+    monkeypatch.setattr(trainer, "STATE_VERSION", 1)
+    with pytest.warns(RuntimeWarning, match="version 2"), pytest.raises(CheckpointError):
+        make(folder=tmp_path).resume()
+
+
+def test_the_history_forgets_what_the_checkpoint_does_not_know(tmp_path):
+    make(folder=tmp_path, steps=4, evaluate_every=2).run()
+    with open(tmp_path / HISTORY, "a") as file:
+        file.write(json.dumps({"step": 6}) + "\nrubbish\n" + '{"step": 3')
+    again = make(folder=tmp_path, steps=4, evaluate_every=2)
+    again.resume()
+    again.run()
+    assert [line["step"] for line in read_history(tmp_path)] == [2, 4]
+
+
+def test_the_trainer_holds_the_history_that_the_folder_does(tmp_path):
+    alone = make(steps=6, evaluate_every=2)
+    alone.run()
+    assert [line["step"] for line in alone.history] == [2, 4, 6]
+    make(folder=tmp_path, steps=4, evaluate_every=2).run()
+    resumed = make(folder=tmp_path, steps=8, evaluate_every=2)
+    resumed.resume()
+    resumed.run()
+    assert resumed.history == read_history(tmp_path)
+    assert [line["step"] for line in resumed.history] == [2, 4, 6, 8]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_its_step(tmp_path):
+    objective, reference = Line(fail_at=3), Line()
+    with pytest.raises(FloatingPointError, match="nan at step 3"):
+        make(objective).run()
+    make(reference, steps=3, schedule=lambda fraction: 1.0).run()
+    assert bits(objective) == bits(reference)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_waits_for_the_step_and_saves(tmp_path, number):
+    before = signal.getsignal(number)
+    objective = Line(at_step=lambda moment: moment.step == 5 and signal.raise_signal(number))
+    with pytest.raises(Interrupted, match="after 6 steps; its state is saved"):
+        make(objective, folder=tmp_path).run()
+    assert signal.getsignal(number) is before
+    resumed, unbroken = Line(), Line()
+    again = make(resumed, folder=tmp_path)
+    assert again.resume()
+    assert again.step == 6
+    again.run()
+    make(unbroken).run()
+    assert bits(resumed) == bits(unbroken)
+
+
+def test_a_second_interruption_does_not_wait():
+    def twice(moment):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        make(Line(at_step=twice)).run()
+    assert not isinstance(caught.value, Interrupted)
+
+
+def test_runs_on_another_thread():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(make(steps=3).run().steps))
+    thread.start()
+    thread.join()
+    assert found == [3]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"steps": None}, "'steps' or 'seconds'"),
+        ({"seconds": 3.0}, "'steps' or 'seconds'"),
+        ({"steps": 0}, "'steps'"),
+        ({"lr": -1.0}, "'lr'"),
+        ({"patience": 0}, "'patience'"),
+        ({"keep": 0}, "'keep'"),
+        ({"max_norm": -1.0}, "'max_norm'"),
+        ({"checkpoint_seconds": -1.0}, "'checkpoint_seconds'"),
+        ({"seed": -1}, "'seed'"),
+    ],
+)
+def test_refuses_settings(options, named):
+    with pytest.raises(ArgumentError, match=named):
+        make(**options)
+
+
+CHILD = """
+import sys
+sys.path[:0] = [sys.argv[1], sys.argv[3]]
+from tests.training.test_trainer import Line, make
+import time
+objective = Line(at_step=lambda moment: time.sleep(0.002))
+run = make(objective, folder=sys.argv[2], checkpoint_seconds=0.005, steps=150, evaluate_every=10)
+run.resume()
+run.run()
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_moment_costs_nothing_but_time(tmp_path):
+    folder, rng = tmp_path / "run", np.random.default_rng(0)
+    command = [sys.executable, "-c", CHILD, str(PACKAGE.parent), str(folder), str(ROOT)]
+    for _ in range(3):
+        child = subprocess.Popen(command)
+        while not checkpoints(folder) and child.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.1))
+        child.kill()
+        child.wait()
+    subprocess.run(command, check=True)
+    killed, unbroken = Line(), Line()
+    last = make(killed, folder=folder, steps=150, evaluate_every=10)
+    assert last.resume()
+    assert last.step == 150
+    make(unbroken, steps=150, evaluate_every=10).run()
+    assert bits(killed) == bits(unbroken)
+    assert [line["step"] for line in read_history(folder)] == list(range(10, 151, 10))
+
+
+STOPPING = {
+    "steps": 60,
+    "evaluate_every": 5,
+    "patience": 3,
+    "watch": "score",
+    "higher_is_better": True,
+    "keep_best": True,
+    "max_norm": 0.5,
+}
+SCORES = [0.1, 0.6, 0.9, 0.3, 0.5, 0.2]
+
+
+@pytest.mark.parametrize("stop", [4, 12, 18, 23, 29])
+def test_resuming_remembers_the_best_and_how_long_ago_it_was(tmp_path, stop):
+    unbroken = Line(figures=list(SCORES))
+    expected = make(unbroken, folder=tmp_path / "unbroken", **STOPPING).run()
+    assert expected.stopped_early
+    assert expected.figures == {"score": 0.9}
+    assert expected.steps == 30
+
+    def interrupt(moment):
+        if moment.step == stop:
+            raise RuntimeError("power cut")
+
+    folder = tmp_path / "broken"
+    broken = Line(figures=list(SCORES), at_step=interrupt)
+    with pytest.raises(RuntimeError):
+        make(broken, folder=folder, checkpoint_seconds=0, **STOPPING).run()
+    resumed = Line(figures=broken.figures)
+    again = make(resumed, folder=folder, **STOPPING)
+    again.resume()
+    found = again.run()
+    assert bits(resumed) == bits(unbroken)
+    assert found.stopped_early
+    assert (found.steps, found.figures) == (expected.steps, expected.figures)
+    assert history(folder) == history(tmp_path / "unbroken")
+
+
+def history(folder):
+    return [{**line, "seconds": 0} for line in read_history(folder)]
+
+
+def test_time_before_an_interruption_counts(tmp_path):
+    slow = Line(at_step=lambda moment: time.sleep(0.01))
+    make(slow, folder=tmp_path, steps=5).run()
+    again = make(folder=tmp_path, steps=5)
+    again.resume()
+    assert again.run().seconds >= 0.05
+
+
+def test_a_kill_between_the_last_evaluation_and_its_checkpoint_leaves_one_line(tmp_path):
+    class Killed(Trainer):
+        def save(self):
+            if self._evaluated_at == 6:
+                raise RuntimeError("power cut")
+            super().save()
+
+    objective = Line()
+    settings = TrainerSettings(steps=6, lr=0.05, evaluate_every=2, checkpoint_seconds=0)
+    optimizer = AdamW(objective.params, 0.05)
+    with pytest.raises(RuntimeError):
+        Killed(objective, optimizer, settings, folder=tmp_path, progress=False).run()
+    again = make(folder=tmp_path, steps=6, evaluate_every=2)
+    assert again.resume()
+    again.run()
+    assert [line["step"] for line in read_history(tmp_path)] == [2, 4, 6]
+
+
+def test_a_new_run_has_a_history_of_its_own(tmp_path):
+    for _ in range(2):
+        make(folder=tmp_path, steps=4, evaluate_every=2).run()
+        assert [line["step"] for line in read_history(tmp_path)] == [2, 4]
+
+
+def test_without_keeping_the_best_the_figures_are_the_last(tmp_path):
+    objective = Line(figures=[0.9, 0.1, 0.7])
+    outcome = make(objective, steps=6, evaluate_every=2, watch="score", higher_is_better=True).run()
+    assert outcome.figures == {"score": 0.7}
+
+
+def test_a_figure_that_is_not_defined_is_never_the_best(tmp_path):
+    objective = Line(figures=[float("nan"), 0.2, float("nan"), 0.1])
+    outcome = make(
+        objective,
+        folder=tmp_path,
+        steps=8,
+        evaluate_every=2,
+        watch="score",
+        higher_is_better=True,
+        keep_best=True,
+    ).run()
+    assert outcome.figures == {"score": 0.2}
+    assert [line["score"] for line in read_history(tmp_path)] == [None, 0.2, None, 0.1]
+
+
+def test_half_written_checkpoints_are_removed(tmp_path):
+    rest = tmp_path / ".fffcpu-0123456789abcdef.tmp"
+    rest.write_bytes(b"half")
+    make(folder=tmp_path, steps=2).run()
+    assert not rest.exists()
+
+
+def test_a_checkpoint_does_not_grow_with_the_steps_since_an_evaluation(tmp_path):
+    sizes = []
+    for steps in (10, 1000):
+        make(folder=tmp_path / str(steps), steps=steps, max_norm=1.0).save()
+        run = make(folder=tmp_path / str(steps), steps=steps, max_norm=1.0)
+        run._make_step()
+        for _ in range(steps):
+            run._losses.add(0.123456789)
+            run._norms.add(0.123456789)
+        run.save()
+        sizes.append(checkpoints(tmp_path / str(steps))[0].stat().st_size)
+    assert abs(sizes[0] - sizes[1]) < 100
+
+
+def test_rows_are_up_to_date_when_they_are_evaluated():
+    class Watched(AdamW):
+        calls = 0
+
+        def bring_up_to_date(self):
+            self.calls += 1
+            super().bring_up_to_date()
+
+    objective = Line()
+    optimizer = Watched(objective.params, 0.05)
+    seen = []
+    evaluate = objective.evaluate
+    objective.evaluate = lambda: seen.append(optimizer.calls) or evaluate()
+    settings = TrainerSettings(steps=4, lr=0.05, evaluate_every=2)
+    Trainer(objective, optimizer, settings, progress=False).run()
+    assert seen == [1, 2]
+
+
+def test_the_history_has_lines_between_evaluations_also_after_resuming(tmp_path):
+    options = {"steps": 10, "note_every": 2, "evaluate_every": 4}
+    make(folder=tmp_path / "whole", **options).run()
+    lines = read_history(tmp_path / "whole")
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 10]
+    assert [line["rows"] for line in lines] == [8, 16, 24, 32, 40]
+    assert ["loss" in line for line in lines] == [False, True, False, True, True]
+
+    stop = make(
+        Line(at_step=lambda moment: moment.step == 7 and os.kill(os.getpid(), signal.SIGINT)),
+        folder=tmp_path / "part",
+        **options,
+    )
+    with pytest.raises(Interrupted):
+        stop.run()
+    again = make(folder=tmp_path / "part", **options)
+    assert again.resume()
+    assert (again.step, again.rows) == (8, 32)
+    assert again.run().rows == 40
+    without_time = [
+        [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+        for lines in (lines, read_history(tmp_path / "part"))
+    ]
+    assert without_time[0] == without_time[1]
+
+
+def test_a_step_knows_how_many_rows_came_before():
+    seen = []
+    make(Line(at_step=lambda moment: seen.append(moment.rows)), steps=3).run()
+    assert seen == [0, 4, 8]
