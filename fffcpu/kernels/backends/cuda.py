@@ -491,6 +491,13 @@ def _node_rows(weights: Array) -> Any:
     return _on_device(weights).reshape(trees * count, width)
 
 
+def _biases(bias_in: Array | None, weights_in: Array, x: Array) -> Any:
+    """Return biases (T, N) on the GPU, or (T, 0) for None, which kernels there do not take."""
+    if bias_in is None:
+        return cuda.device_array((weights_in.shape[0], 0), x.dtype)
+    return _on_device(bias_in)
+
+
 def _runs(last_nodes: Array, levels: int) -> Array:
     """Return the runs of sorted rows that share a node, at every level of every tree.
 
@@ -525,18 +532,32 @@ def _runs(last_nodes: Array, levels: int) -> Array:
 # --- What every backend module exports, as `vectorized` documents it ------------------------------
 
 
-def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array) -> None:
+def path_logits(
+    logits: Array,
+    nodes: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array | None,
+    scale_in: None,
+) -> None:
     """Conditional matrix multiplication: the logits of the nodes each row visits."""
     rows, width = x.shape
     if not rows:
         return
-    inputs = (_on_device(x), _node_rows(weights_in), _on_device(bias_in))
+    inputs = (_on_device(x), _node_rows(weights_in), _biases(bias_in, weights_in, x))
     with _outputs(logits, nodes) as outputs:
         _path_logits[_blocks(rows), _threads(width)](*outputs, *inputs)
 
 
 def path_infer(
-    y: Array, x: Array, weights_in: Array, bias_in: Array, weights_out: Array, activation: int
+    y: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array | None,
+    weights_out: Array,
+    scale_in: None,
+    scale_out: None,
+    activation: int,
 ) -> None:
     """Output of FastFeedForward."""
     x = _on_device(x)
@@ -552,7 +573,7 @@ def path_forward(
     nodes: Array,
     x: Array,
     weights_in: Array,
-    bias_in: Array,
+    bias_in: Array | None,
     weights_out: Array,
     activation: int,
 ) -> None:
@@ -561,7 +582,8 @@ def path_forward(
     if not rows:
         return
     threads = _threads(max(x.shape[1], y.shape[1]))
-    weights = (_node_rows(weights_in), _on_device(bias_in), _node_rows(weights_out))
+    biases = _biases(bias_in, weights_in, x)
+    weights = (_node_rows(weights_in), biases, _node_rows(weights_out))
     inputs = (_on_device(x), *weights, activation)
     with _outputs(y, logits, nodes) as outputs:
         _path_forward[_blocks(rows), threads](*outputs, *inputs)
@@ -574,7 +596,7 @@ def path_choices(
     logits: Array,
     nodes: Array,
     weights_in: Array,
-    bias_in: Array,
+    bias_in: Array | None,
     weights_out: Array,
     activation: int,
 ) -> None:
@@ -583,7 +605,8 @@ def path_choices(
     if not rows:
         return
     threads = _threads(max(x.shape[1], dy.shape[1]))
-    weights = (_node_rows(weights_in), _on_device(bias_in), _node_rows(weights_out))
+    biases = _biases(bias_in, weights_in, x)
+    weights = (_node_rows(weights_in), biases, _node_rows(weights_out))
     inputs = (*map(_on_device, (dy, x, logits, nodes)), *weights, activation)
     with _outputs(d_logits) as outputs:
         _path_choices[_blocks(rows), threads](*outputs, *inputs)
@@ -659,6 +682,8 @@ def leaf_infer(
     leaf_bias_in: Array,
     leaf_weights_out: Array,
     leaf_bias_out: Array,
+    leaf_scale_in: None,
+    leaf_scale_out: None,
     activation: int,
 ) -> None:
     """Output of LeafFeedForward at inference: the network of the one leaf that each row reaches."""
