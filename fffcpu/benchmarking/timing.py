@@ -39,7 +39,7 @@ from fffcpu.config import Activation, check_integer, check_number
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels import get_thread_layer
 from fffcpu.kernels.backends import vectorized
-from fffcpu.kernels.weights import PathWeights
+from fffcpu.kernels.weights import LeafWeights, PathWeights
 from fffcpu.layers import (
     DenseFeedForward,
     FastFeedForward,
@@ -405,17 +405,7 @@ def check_leaves(layer: LeafFeedForward, x: Array, y: Array, leaves: Array) -> i
     code = int(Activation.parse(layer.config.activation))
     expected, reached = np.empty_like(y), np.empty_like(leaves)
     vectorized.leaf_route(reached, x, params["gate_weights"], params["gate_bias"])
-    vectorized.leaf_infer(
-        expected,
-        x,
-        params["gate_weights"],
-        params["gate_bias"],
-        params["leaf_weights_in"],
-        params["leaf_bias_in"],
-        params["leaf_weights_out"],
-        params["leaf_bias_out"],
-        code,
-    )
+    vectorized.leaf_infer(expected, x, *LeafWeights.of(params), code)
     other = np.flatnonzero(leaves != reached)
     logits = x[other] @ params["gate_weights"].T + params["gate_bias"]
     # Gates on the way to a leaf, from it to the root: the parent of node n is (n - 1) // 2.

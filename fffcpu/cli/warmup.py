@@ -12,7 +12,13 @@ from typing import Any
 
 import fffcpu
 from fffcpu.cli.support.table import Commands, add_command, format_table
-from fffcpu.inference.warmup import WarmupRun, WarmedKernel, cache_folder, warmup_runs, standard_layers
+from fffcpu.inference.warmup import (
+    WarmedKernel,
+    WarmupRun,
+    cache_folder,
+    standard_layers,
+    warmup_runs,
+)
 
 __all__ = ["add", "run"]
 

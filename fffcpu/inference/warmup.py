@@ -9,13 +9,13 @@ one that only batches of another size reach needs that size in `ROWS`.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fffcpu import kernels
 from fffcpu.config import check_flag
 from fffcpu.errors import ArgumentTypeError, describe
 from fffcpu.kernels import get_num_threads
@@ -23,12 +23,12 @@ from fffcpu.layers import FastFeedForward, Layer, LeafFeedForward
 
 __all__ = [
     "ROWS",
-    "WarmupRun",
     "WarmedKernel",
+    "WarmupRun",
     "cache_folder",
-    "warmup_runs",
     "standard_layers",
     "warmup",
+    "warmup_runs",
 ]
 
 ROWS = (2, 1024)
@@ -149,7 +149,7 @@ def warmup_runs(layers: Sequence[Any], training: bool = False) -> list[WarmupRun
     """
     actors = [layer if isinstance(layer, Layer) else _small_copy(layer) for layer in layers]
     check_flag("training", training)
-    if not _compiles():
+    if not kernels.selection().compiles:
         return []
     variants = (False, True) if get_num_threads() > 1 else (False,)
     return [
@@ -175,17 +175,9 @@ def _small_copy(model: Any) -> Any:
     return type(model)(small, rng=0)
 
 
-def _compiles() -> bool:
-    if not importlib.util.find_spec("numba"):
-        return False
-    from fffcpu.kernels.jit import JIT
-
-    return JIT
-
-
 def cache_folder() -> str | None:
     """Return the folder where compiled kernels are kept, or None if they are not."""
-    if not _compiles():
+    if not kernels.selection().compiles:
         return None
     from fffcpu.kernels._numba import compiling
     from fffcpu.kernels.sums import dot

@@ -100,6 +100,11 @@ class Selection(NamedTuple):
     adam_rows: Callable[..., None] | None
     """`fffcpu.kernels.adam.adam_rows`, or None where nothing compiles."""
 
+    @property
+    def compiles(self) -> bool:
+        """Whether calls of kernels compile anything."""
+        return self.adam_rows is not None
+
 
 @functools.cache
 def selection() -> Selection:

@@ -15,7 +15,7 @@ __all__ = ["LeafWeights", "PathWeights"]
 Array = NDArray[Any]
 
 
-def _views(fields: tuple[str, ...], params: Mapping[str, Array]) -> dict[str, Array]:
+def _views(fields: tuple[str, ...], params: Mapping[str, Array]) -> dict[str, Any]:
     """Return a view of each parameter that a layer has, by name.
 
     Views stay writable, as kernels are compiled for, even if somebody makes a parameter read-only.
@@ -40,7 +40,8 @@ class PathWeights(NamedTuple):
     @classmethod
     def of(cls, params: Mapping[str, Array]) -> Self:
         """Return those of a layer's parameters."""
-        return cls(**{"bias_in": None, **_views(cls._fields, params)})
+        views = {"bias_in": None, **_views(cls._fields, params)}
+        return cls(**views)
 
     @property
     def trained(self) -> tuple[Array, Array | None, Array]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fffcpu
-from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward
+from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward, kernels
 from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.inference import warmup as startup
 from fffcpu.kernels import jit
@@ -105,18 +105,20 @@ def test_kernels_of_a_model_are_warmed(threads, kind):
     backward |= {"_add_rows"}
     losses = set() if kind is FastBertEncoder else {"_cross_entropy"}
     expected = {"inference": forward, "forward": forward | losses, "backward": backward}
-    for call, kernels in expected.items():
-        assert {one.kernel for one in warmed if one.call == call} == kernels
+    for call, names in expected.items():
+        assert {one.kernel for one in warmed if one.call == call} == names
 
 
 def test_without_the_jit_there_is_nothing_to_warm(monkeypatch):
     monkeypatch.setattr(jit, "JIT", False)
+    monkeypatch.setattr(kernels, "selection", kernels.selection.__wrapped__)
     assert fffcpu.warmup() == ()
     assert startup.cache_folder() is None
 
 
 def test_without_numba_there_is_nothing_to_warm(monkeypatch):
-    monkeypatch.setattr(startup.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(kernels, "selection", kernels.selection.__wrapped__)
     assert fffcpu.warmup() == ()
     assert startup.cache_folder() is None
 
@@ -226,6 +228,7 @@ CHECK = """
 import numpy as np
 from fffcpu import FastFeedForward
 from fffcpu.config import Activation
+from fffcpu import kernels
 from fffcpu.kernels import jit
 from fffcpu.kernels.backends import vectorized
 

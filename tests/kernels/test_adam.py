@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fffcpu import kernels
 from fffcpu.kernels import jit
 from fffcpu.kernels.adam import adam_rows
 from fffcpu.parameters import RowGradient

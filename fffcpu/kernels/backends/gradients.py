@@ -33,7 +33,7 @@ from fffcpu.kernels.elementwise import (
     density_run,
     finished_logit,
 )
-from fffcpu.kernels.jit import kernel, launch, inner, writable
+from fffcpu.kernels.jit import inner, kernel, launch, writable
 from fffcpu.kernels.simd import fence, lanes, may_stream
 from fffcpu.kernels.sums import dot, dots, outer_sums, weighted_sum, weighted_sums
 

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from fffcpu.kernels.backends.gradients import path_backward, path_choices
 from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
-from fffcpu.kernels.jit import kernel, launch, inner, writable
+from fffcpu.kernels.jit import inner, kernel, launch, writable
 from fffcpu.kernels.simd import add, fence, lanes, load_partial, may_stream, store_partial
 from fffcpu.kernels.sums import dot, dots, row_products, weighted_sums
 
@@ -681,7 +681,7 @@ def _run_leaves(
     x: Array,
     gate_weights: Array,
     gate_bias: Array,
-    weights: tuple[Array | None, ...],
+    weights: tuple[Any, ...],
     activation: int,
 ) -> Array:
     """Descend to the leaves, and return them; ``y`` without rows is not written."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fffcpu.kernels.backends.gradients import path_backward, path_choices
 from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
-from fffcpu.kernels.jit import kernel, launch, inner, writable
+from fffcpu.kernels.jit import inner, kernel, launch, writable
 from fffcpu.kernels.simd import prefetch_run
 from fffcpu.kernels.sums import dot, weighted_sum
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.kernels.elementwise import activate_run, backpropagate_run, exponential
-from fffcpu.kernels.jit import kernel, launch, inner, writable
+from fffcpu.kernels.jit import inner, kernel, launch, writable
 from fffcpu.kernels.simd import (
     add,
     broadcast,

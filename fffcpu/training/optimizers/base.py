@@ -41,14 +41,14 @@ a compiled kernel where there is one, `fffcpu.kernels.adam`, which gives the sam
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_number
 from fffcpu import kernels
+from fffcpu.config import check_number
 from fffcpu.errors import (
     ArgumentError,
     ArgumentTypeError,
