@@ -321,17 +321,15 @@ def density_run(values: Array, values_at: int, s: Array, s_at: int, count: int) 
 
 @inner
 def finished_logit(
-    product: Any, bias_in: Array | None, scale_in: Array | None, tree: int, node: int
+    product: Any, bias_in: Array, scale_in: Array | None, tree: int, node: int
 ) -> Any:
-    """Return the logit of a node: its dot product, times its scale, plus its bias, if it has them.
+    """Return the logit of a node: its dot product, times its scale if it has one, plus its bias.
 
     Numba compiles a version of its own for None, without the branch.
     """
     if scale_in is not None:
         product = product * scale_in[tree, node]
-    if bias_in is not None:
-        product = product + bias_in[tree, node]
-    return product
+    return product + bias_in[tree, node]
 
 
 @inner

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LeafWeights", "PathWeights"]
+__all__ = ["LeafWeights", "PathWeights", "no_bias"]
 
 Array = NDArray[Any]
 
@@ -28,8 +29,8 @@ class PathWeights(NamedTuple):
 
     weights_in: Array
     """Input weights (T, N, I)."""
-    bias_in: Array | None
-    """Biases (T, N), or None for a layer without a bias."""
+    bias_in: Array
+    """Biases (T, N); zeros for a layer without a bias."""
     weights_out: Array
     """Output weights (T, N, O)."""
     scale_in: Array | None = None
@@ -40,13 +41,21 @@ class PathWeights(NamedTuple):
     @classmethod
     def of(cls, params: Mapping[str, Array]) -> Self:
         """Return those of a layer's parameters."""
-        views = {"bias_in": None, **_views(cls._fields, params)}
+        views = _views(cls._fields, params)
+        if "bias_in" not in views:
+            views["bias_in"] = no_bias(params["weights_in"])
         return cls(**views)
 
     @property
-    def trained(self) -> tuple[Array, Array | None, Array]:
+    def trained(self) -> tuple[Array, Array, Array]:
         """The arrays that training knows: those without scales."""
         return self.weights_in, self.bias_in, self.weights_out
+
+
+def no_bias(weights_in: Array) -> Array:
+    """Return what kernels take for the biases of a layer without any: zeros (T, N)."""
+    dtype = weights_in.dtype if weights_in.dtype.kind == "f" else np.float32
+    return np.zeros(weights_in.shape[:2], dtype)
 
 
 class LeafWeights(NamedTuple):

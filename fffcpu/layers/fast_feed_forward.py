@@ -20,7 +20,7 @@ from fffcpu import kernels
 from fffcpu.checks import as_rows
 from fffcpu.config import FastFeedForwardConfig, QuantizedFastFeedForwardConfig, check_flag
 from fffcpu.errors import ArgumentError, ShapeError
-from fffcpu.kernels.weights import PathWeights
+from fffcpu.kernels.weights import PathWeights, no_bias
 from fffcpu.layers.layer import Layer, as_parameter, empty_output, parameter_dtype
 from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weights, widen_weights
 from fffcpu.parameters import Parameters, RowGradient, aligned_empty, generator, uniform
@@ -430,7 +430,7 @@ def cmm(x: Any, weights_in: Any, bias_in: Any = None) -> tuple[Array, Array]:
         )
     dtype = np.dtype(parameter_dtype(weights, bias))
     weights = np.ascontiguousarray(weights, dtype)
-    bias = None if bias is None else np.ascontiguousarray(bias, dtype)
+    bias = no_bias(weights) if bias is None else np.ascontiguousarray(bias, dtype)
     rows, leading = as_rows(x, "x", weights.shape[2], dtype)
     logits, nodes = _paths(rows, weights, bias, None)
     return logits.reshape(*leading, *logits.shape[1:]), nodes.reshape(*leading, *nodes.shape[1:])
@@ -485,7 +485,7 @@ def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 def _paths(
-    rows: Array, weights_in: Array, bias_in: Array | None, scale_in: Array | None
+    rows: Array, weights_in: Array, bias_in: Array, scale_in: Array | None
 ) -> tuple[Array, Array]:
     """Return logits and nodes of shape (B, T, L)."""
     logits, nodes = _empty_paths(rows, weights_in)

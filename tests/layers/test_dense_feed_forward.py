@@ -13,7 +13,7 @@ from tests.support.strategies import path_problems
 def twins(problem):
     """A dense layer and the FastFeedForward of one-node trees with the same numbers."""
     weights_in, weights_out = problem.weights_in[:, :1], problem.weights_out[:, :1]
-    bias = None if problem.bias_in is None else problem.bias_in[:, :1]
+    bias = None if problem.bias is None else problem.bias_in[:, :1]
     trees = FastFeedForward.from_arrays(
         weights_in, weights_out, bias, activation=problem.activation
     )

@@ -63,7 +63,7 @@ def test_published_outputs_of_the_benchmark_layer(file, through):
 
 def layer_of(problem):
     return FastFeedForward.from_arrays(
-        problem.weights_in, problem.weights_out, problem.bias_in, activation=problem.activation
+        problem.weights_in, problem.weights_out, problem.bias, activation=problem.activation
     )
 
 
@@ -103,7 +103,7 @@ def test_calls_with_any_leading_shape_route_alike(problem, through):
     layer = layer_of(problem)
     with through():
         nodes = layer.route(problem.x)
-        logits, again = cmm(problem.x, problem.weights_in, problem.bias_in)
+        logits, again = cmm(problem.x, problem.weights_in, problem.bias)
         stacked = layer.route(problem.x[np.newaxis, :, np.newaxis])
     np.testing.assert_array_equal(nodes, again)
     assert nodes.dtype == np.int32
@@ -116,7 +116,7 @@ def test_calls_with_any_leading_shape_route_alike(problem, through):
 def test_ties_go_left(problem, through):
     layer = layer_of(problem)
     expected = reference.path(
-        problem.x, problem.weights_in, problem.bias_in, problem.weights_out, problem.activation
+        problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.activation
     )
     with through():
         np.testing.assert_array_equal(layer.route(problem.x), expected.nodes)
@@ -139,7 +139,7 @@ def test_trees_add_up(problem, through):
             FastFeedForward.from_arrays(
                 problem.weights_in[tree : tree + 1],
                 problem.weights_out[tree : tree + 1],
-                None if problem.bias_in is None else problem.bias_in[tree : tree + 1],
+                None if problem.bias is None else problem.bias_in[tree : tree + 1],
                 activation=problem.activation,
             )(problem.x)
             for tree in range(layer.config.trees)
@@ -298,7 +298,7 @@ def test_flags_must_be_flags(flag):
 @given(problem=path_problems(dtypes=(np.float64,)), row_sparse=st.booleans())
 def test_straight_through_adds_the_gradients_of_choices(problem, row_sparse, through):
     layer = layer_of(problem)
-    arrays = (problem.x, problem.weights_in, problem.bias_in, problem.weights_out, problem.dy)
+    arrays = (problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.dy)
     d_logits, margin = reference.choice_gradients(*arrays, problem.activation)
     assume(problem.kind == "integer" or (margin > 1e-9).all())
     with through():

@@ -30,7 +30,7 @@ class PathProblem(NamedTuple):
 
     x: np.ndarray  # (B, I)
     weights_in: np.ndarray  # (T, N, I)
-    bias_in: np.ndarray | None  # (T, N)
+    bias_in: np.ndarray  # (T, N)
     weights_out: np.ndarray  # (T, N, O)
     dy: np.ndarray  # (B, O)
     activation: str
@@ -41,6 +41,11 @@ class PathProblem(NamedTuple):
     @property
     def code(self):
         return int(Activation.parse(self.activation))
+
+    @property
+    def bias(self):
+        """Bias as the oracle and `from_arrays` take it: None for zeros."""
+        return self.bias_in if self.bias_in.any() else None
 
 
 @st.composite
@@ -57,7 +62,7 @@ def path_problems(draw, max_rows=12, kinds=("normal", "integer"), dtypes=DTYPES,
     return PathProblem(
         numbers(rng, (rows, width_in), kind, dtype),
         numbers(rng, (trees, nodes, width_in), kind, dtype),
-        numbers(rng, (trees, nodes), kind, dtype) if bias else None,
+        numbers(rng, (trees, nodes), kind, dtype) * dtype(bias),
         numbers(rng, (trees, nodes, width_out), kind, dtype),
         numbers(rng, (rows, width_out), kind, dtype),
         activation,

@@ -166,13 +166,10 @@ def _descend(
     """Write one row's path through every tree; ``weights_in`` has shape (T * N, I)."""
     _, trees, levels = logits.shape
     count = weights_in.shape[0] // trees
-    biased = bias_in.shape[1] > 0
     for tree in range(trees):
         node = 0
         for level in range(levels):
-            logit = _dot(partial, weights_in, tree * count + node, x, row)
-            if biased:
-                logit += bias_in[tree, node]
+            logit = _dot(partial, weights_in, tree * count + node, x, row) + bias_in[tree, node]
             if cuda.threadIdx.x == 0:
                 logits[row, tree, level] = logit
                 nodes[row, tree, level] = node
@@ -262,7 +259,6 @@ def _path_choices(
     number = x.dtype.type
     _, trees, levels = logits.shape
     count = weights_in.shape[0] // trees
-    biased = bias_in.shape[1] > 0
     for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
         for tree in range(trees):
             taken = number(0)
@@ -273,9 +269,7 @@ def _path_choices(
                 other = number(0)
                 for _ in range(level + 1, levels):
                     place = tree * count + node
-                    logit = _dot(partial, weights_in, place, x, row)
-                    if biased:
-                        logit += bias_in[tree, node]
+                    logit = _dot(partial, weights_in, place, x, row) + bias_in[tree, node]
                     share = _dot(partial, weights_out, place, dy, row)
                     other += _activate(logit, activation) * share
                     node = 2 * node + (2 if logit > 0 else 1)
@@ -491,13 +485,6 @@ def _node_rows(weights: Array) -> Any:
     return _on_device(weights).reshape(trees * count, width)
 
 
-def _biases(bias_in: Array | None, weights_in: Array, x: Array) -> Any:
-    """Return biases (T, N) on the GPU, or (T, 0) for None, which kernels there do not take."""
-    if bias_in is None:
-        return cuda.device_array((weights_in.shape[0], 0), x.dtype)
-    return _on_device(bias_in)
-
-
 def _runs(last_nodes: Array, levels: int) -> Array:
     """Return the runs of sorted rows that share a node, at every level of every tree.
 
@@ -537,14 +524,14 @@ def path_logits(
     nodes: Array,
     x: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     scale_in: None,
 ) -> None:
     """Conditional matrix multiplication: the logits of the nodes each row visits."""
     rows, width = x.shape
     if not rows:
         return
-    inputs = (_on_device(x), _node_rows(weights_in), _biases(bias_in, weights_in, x))
+    inputs = (_on_device(x), _node_rows(weights_in), _on_device(bias_in))
     with _outputs(logits, nodes) as outputs:
         _path_logits[_blocks(rows), _threads(width)](*outputs, *inputs)
 
@@ -553,7 +540,7 @@ def path_infer(
     y: Array,
     x: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     weights_out: Array,
     scale_in: None,
     scale_out: None,
@@ -573,7 +560,7 @@ def path_forward(
     nodes: Array,
     x: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     weights_out: Array,
     activation: int,
 ) -> None:
@@ -582,8 +569,7 @@ def path_forward(
     if not rows:
         return
     threads = _threads(max(x.shape[1], y.shape[1]))
-    biases = _biases(bias_in, weights_in, x)
-    weights = (_node_rows(weights_in), biases, _node_rows(weights_out))
+    weights = (_node_rows(weights_in), _on_device(bias_in), _node_rows(weights_out))
     inputs = (_on_device(x), *weights, activation)
     with _outputs(y, logits, nodes) as outputs:
         _path_forward[_blocks(rows), threads](*outputs, *inputs)
@@ -596,7 +582,7 @@ def path_choices(
     logits: Array,
     nodes: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     weights_out: Array,
     activation: int,
 ) -> None:
@@ -605,8 +591,7 @@ def path_choices(
     if not rows:
         return
     threads = _threads(max(x.shape[1], dy.shape[1]))
-    biases = _biases(bias_in, weights_in, x)
-    weights = (_node_rows(weights_in), biases, _node_rows(weights_out))
+    weights = (_node_rows(weights_in), _on_device(bias_in), _node_rows(weights_out))
     inputs = (*map(_on_device, (dy, x, logits, nodes)), *weights, activation)
     with _outputs(d_logits) as outputs:
         _path_choices[_blocks(rows), threads](*outputs, *inputs)

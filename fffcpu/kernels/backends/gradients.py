@@ -104,7 +104,7 @@ def _path_choices(
     logits: Array,
     nodes: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     weights_out: Array,
     activation: int,
     start: int,
@@ -341,7 +341,7 @@ def path_choices(
     logits: Array,
     nodes: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     weights_out: Array,
     activation: int,
 ) -> None:

@@ -74,8 +74,8 @@ class _Descent(NamedTuple):
     """Input rows (B, I)."""
     weights_in: Array
     """Weights (T, N, I)."""
-    bias_in: Array | None
-    """Biases (T, N), if there are any."""
+    bias_in: Array
+    """Biases (T, N)."""
     scale_in: Array | None
     """Scales of the weights (T, N), if these are int8."""
     tree: int
@@ -135,7 +135,7 @@ def _visit(
     row: int,
     slot: int,
     level: int,
-    bias_in: Array | None,
+    bias_in: Array,
     scale_in: Array | None,
     tree: int,
     node: int,
@@ -153,7 +153,7 @@ def _visit(
 def _one_level(
     x: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     scale_in: Array | None,
     tree: int,
     inclusive: bool,
@@ -180,7 +180,7 @@ def _one_level(
 def _two_levels(
     x: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     scale_in: Array | None,
     tree: int,
     inclusive: bool,
@@ -454,7 +454,7 @@ def _paths(
     sorting: Array,
     x: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     weights_out: Array,
     scale_in: Array | None,
     scale_out: Array | None,
@@ -591,6 +591,30 @@ def _leaf_outputs(
 
 
 @kernel
+def _gates(
+    logits: Array,
+    sorting: Array,
+    x: Array,
+    gate_weights: Array,
+    gate_bias: Array,
+    first: int,
+    last: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Take sorted rows from level ``first`` to ``last``; ``sorting`` is that of `_paths`."""
+    reached, order = sorting[0], sorting[1]
+    descent = _Descent(x, gate_weights, gate_bias, None, 0, True, logits, 0, reached, order)
+    scratch = _new_scratch(x)
+    _start(reached, order, first, start, stop)
+    begin = start
+    while begin < stop:
+        end = _next_block(descent, begin, stop, first)
+        _descend_block(descent, begin, end, stop, first, last, scratch)
+        begin = end
+
+
+@kernel
 def _leaves(
     y: Array,
     logits: Array,
@@ -606,27 +630,22 @@ def _leaves(
     leaf_scale_out: Array | None,
     activation: int,
     first: int,
-    last: int,
     start: int,
     stop: int,
 ) -> None:
-    """Take sorted rows from level ``first`` to ``last``; at their leaves, write what is asked.
-
-    ``sorting`` is that of `_paths`.
-    """
+    """Take sorted rows from level ``first`` to their leaves, and write their outputs."""
     reached, order = sorting[0], sorting[1]
     descent = _Descent(x, gate_weights, gate_bias, None, 0, True, logits, 0, reached, order)
     scratch = _new_scratch(x)
-    depth = logits.shape[2]
     gates = gate_weights.shape[1]
     hidden = np.empty((BLOCK_ROWS, leaf_weights_in.shape[2]), x.dtype)
     _start(reached, order, first, start, stop)
     begin = start
     while begin < stop:
         end = _next_block(descent, begin, stop, first)
-        _descend_block(descent, begin, end, stop, first, last, scratch)
+        _descend_block(descent, begin, end, stop, first, logits.shape[2], scratch)
         run = begin
-        while last == depth and len(y) and run < end:
+        while run < end:
             after = _run_end(reached, order, run, end)
             _leaf_outputs(
                 y,
@@ -676,29 +695,25 @@ def _run_paths(
         launch(_paths, rows, work, *arguments, top, levels)
 
 
-def _run_leaves(
-    y: Array,
-    x: Array,
-    gate_weights: Array,
-    gate_bias: Array,
-    weights: tuple[Any, ...],
-    activation: int,
-) -> Array:
-    """Descend to the leaves, and return them; ``y`` without rows is not written."""
+def _descend_gates(x: Array, gate_weights: Array, gate_bias: Array) -> tuple[int, tuple[Any, ...]]:
+    """Sort a large batch by the gates near the root.
+
+    Returns
+    -------
+    level : int
+        The level that rows have reached, and lie sorted by.
+    arguments : tuple
+        What kernels take to go on from there: logits, sorting, x and the gates.
+    """
     rows, depth = len(x), len(gate_weights).bit_length()
-    logits = np.empty((rows, 1, depth), x.dtype)
-    sorting = np.empty((2, rows), np.int32)
+    logits, sorting = np.empty((rows, 1, depth), x.dtype), np.empty((2, rows), np.int32)
     gates = (gate_weights[np.newaxis], gate_bias[np.newaxis])
-    arguments = (y, logits, sorting, writable(x), *gates, *weights, activation)
-    (_, width_in, neurons), width_out = weights[0].shape, weights[2].shape[2]
+    arguments = (logits, sorting, writable(x), *gates)
     top = _top(rows, depth)
     if top:
-        launch(_leaves, rows, top * width_in, *arguments, 0, top)
+        launch(_gates, rows, top * x.shape[1], *arguments, 0, top)
         _sort(sorting, top)
-    work = (depth - top) * width_in + neurons * (width_in + width_out)
-    launch(_leaves, rows, work, *arguments, top, depth)
-    leaves: Array = sorting[0] - len(gate_weights)
-    return leaves
+    return top, arguments
 
 
 # --- What every backend module exports, as `vectorized` documents it ------------------------------
@@ -709,7 +724,7 @@ def path_logits(
     nodes: Array,
     x: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     scale_in: Array | None,
 ) -> None:
     """Conditional matrix multiplication: the logits of the nodes each row visits."""
@@ -722,7 +737,7 @@ def path_infer(
     y: Array,
     x: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     weights_out: Array,
     scale_in: Array | None,
     scale_out: Array | None,
@@ -741,7 +756,7 @@ def path_forward(
     nodes: Array,
     x: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     weights_out: Array,
     activation: int,
 ) -> None:
@@ -751,10 +766,11 @@ def path_forward(
 
 def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -> None:
     """Leaf that each row reaches in LeafFeedForward."""
-    nothing = np.empty((0, 1), x.dtype)
-    matrices, biases = np.empty((1, x.shape[1], 1), x.dtype), np.empty((1, 1), x.dtype)
-    weights = (matrices, biases, matrices[:, :1], biases, None, None)
-    leaves[...] = _run_leaves(nothing, x, gate_weights, gate_bias, weights, 0)
+    top, arguments = _descend_gates(x, gate_weights, gate_bias)
+    logits, sorting, *_ = arguments
+    rows, _, depth = logits.shape
+    launch(_gates, rows, (depth - top) * x.shape[1], *arguments, top, depth)
+    np.subtract(sorting[0], len(gate_weights), out=leaves)
 
 
 def leaf_infer(
@@ -771,6 +787,21 @@ def leaf_infer(
     activation: int,
 ) -> None:
     """Output of LeafFeedForward at inference: the network of the one leaf that each row reaches."""
-    weights = (leaf_weights_in, leaf_bias_in, leaf_weights_out, leaf_bias_out)
-    scales = (leaf_scale_in, leaf_scale_out)
-    _run_leaves(y, x, gate_weights, gate_bias, (*weights, *scales), activation)
+    top, arguments = _descend_gates(x, gate_weights, gate_bias)
+    _, width, neurons = leaf_weights_in.shape
+    work = (len(gate_weights).bit_length() - top) * width + neurons * (width + y.shape[1])
+    launch(
+        _leaves,
+        len(x),
+        work,
+        y,
+        *arguments,
+        leaf_weights_in,
+        leaf_bias_in,
+        leaf_weights_out,
+        leaf_bias_out,
+        leaf_scale_in,
+        leaf_scale_out,
+        activation,
+        top,
+    )

@@ -2,9 +2,9 @@
 
 Shape symbols: B rows, I input width, O output width, T trees, N nodes in a tree, L levels; in the
 leaf layer G gates, K leaves, H leaf width. All arrays are C-contiguous and, apart from ``nodes``
-and ``leaves`` (int32), of one dtype, float32 or float64. ``bias_in`` is None for a layer without a
-bias. ``activation`` is a code of `fffcpu.config.Activation`. Functions write into the arrays they
-are given first and return nothing; ``x`` and ``dy`` may be read-only.
+and ``leaves`` (int32), of one dtype, float32 or float64. A layer without a bias has zeros in
+``bias_in``. ``activation`` is a code of `fffcpu.config.Activation`. Functions write into the arrays
+they are given first and return nothing; ``x`` and ``dy`` may be read-only.
 
 Functions of inference (`path_logits`, `path_infer`, `leaf_infer`) also take *narrow weights*, where
 all other arrays are float32:
@@ -121,12 +121,11 @@ def _dot(gathered: Array, x: Array) -> Array:
     return result
 
 
-def _finished(products: Array, bias: Array | None, scale: Array | None, at: Any) -> Array:
+def _finished(products: Array, bias: Array, scale: Array | None, at: Any) -> Array:
     """Turn dot products into logits: with their scale where weights are int8, and the bias."""
     if scale is not None:
         products *= scale[at]
-    if bias is not None:
-        products += bias[at]
+    products += bias[at]
     return products
 
 
@@ -141,7 +140,7 @@ def path_logits(
     nodes: Array,
     x: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     scale_in: Array | None,
 ) -> None:
     """Conditional matrix multiplication: the logits of the nodes each row visits.
@@ -154,7 +153,7 @@ def path_logits(
     nodes : int32 array of shape (B, T, L), written
     x : array of shape (B, I)
     weights_in : array of shape (T, N, I)
-    bias_in : array of shape (T, N), or None for a layer without a bias
+    bias_in : array of shape (T, N)
     scale_in : array of shape (T, N), or None unless the weights are int8
     """
     levels = logits.shape[2]
@@ -193,7 +192,7 @@ def path_infer(
     y: Array,
     x: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     weights_out: Array,
     scale_in: Array | None,
     scale_out: Array | None,
@@ -207,7 +206,7 @@ def path_infer(
         Shares no memory with ``x``.
     x : array of shape (B, I)
     weights_in : array of shape (T, N, I)
-    bias_in : array of shape (T, N), or None for a layer without a bias
+    bias_in : array of shape (T, N)
     weights_out : array of shape (T, N, O)
     scale_in, scale_out : arrays of shape (T, N), or None unless the weights are int8
     activation : int
@@ -226,7 +225,7 @@ def path_forward(
     nodes: Array,
     x: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     weights_out: Array,
     activation: int,
 ) -> None:
@@ -252,7 +251,7 @@ def path_choices(
     logits: Array,
     nodes: Array,
     weights_in: Array,
-    bias_in: Array | None,
+    bias_in: Array,
     weights_out: Array,
     activation: int,
 ) -> None:
@@ -273,7 +272,7 @@ def path_choices(
     logits, nodes : arrays of shape (B, T, L)
         From `path_forward`.
     weights_in : array of shape (T, N, I)
-    bias_in : array of shape (T, N), or None for a layer without a bias
+    bias_in : array of shape (T, N)
     weights_out : array of shape (T, N, O)
     activation : int
     """

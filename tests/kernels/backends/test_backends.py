@@ -37,8 +37,7 @@ def logit_error(problem, weights, bias):
     if problem.kind == "integer" or not problem.x.size or not weights.size:
         return 0.0
     products = np.abs(problem.x) @ np.abs(weights).reshape(-1, weights.shape[-1]).T
-    largest_bias = 0.0 if bias is None else np.abs(bias).max(initial=0)
-    return float((weights.shape[-1] + 2) * eps * (products.max() + largest_bias))
+    return float((weights.shape[-1] + 2) * eps * (products.max() + np.abs(bias).max(initial=0)))
 
 
 def close(actual, expected, magnitude, terms):
@@ -207,7 +206,6 @@ def check_gradients(backend, problem, drop=False):
     _, logits, nodes = run_forward(backend, problem)
     dx, grads = run_backward(backend, problem, logits, nodes)
     bias = problem.bias_in
-    bias = np.zeros(problem.weights_in.shape[:2]) if bias is None else bias
     expected_dx, expected_grads = reference.path_gradients(
         problem.x, problem.weights_in, bias, problem.weights_out, problem.dy, problem.activation
     )
@@ -235,7 +233,7 @@ def test_gradients_of_choices_agree_with_the_oracle(backend, problem):
     _, logits, nodes = run_forward(backend, problem)
     d_logits = run_choices(backend, problem, logits, nodes)
     logit = problem.x.shape[1] * largest(problem.x, problem.weights_in)
-    logit += 0 if problem.bias_in is None else largest(problem.bias_in)
+    logit += largest(problem.bias_in)
     levels = nodes.shape[2]
     magnitude = 2 * levels * problem.dy.shape[1] * logit
     magnitude *= largest(problem.dy, problem.weights_out)
@@ -439,7 +437,8 @@ def test_what_is_not_finite_aside_of_a_path_is_worth_nothing(backend, bad):
     x, dy = np.ones((1, 5), np.float32), np.ones((1, 5), np.float32)
     weights_in[0, 0] = -1
     weights_in[0, 2] = np.finfo(np.float32).max if bad == "largest" else bad
-    problem = PathProblem(x, weights_in, None, weights_out, dy, "gelu", "normal")
+    bias = np.zeros((1, 3), np.float32)
+    problem = PathProblem(x, weights_in, bias, weights_out, dy, "gelu", "normal")
     _, logits, nodes = run_forward(backend, problem)
     assert nodes.tolist() == [[[0, 1]]]
     assert run_choices(backend, problem, logits, nodes).tolist() == [[[0, 0]]]
@@ -474,7 +473,7 @@ def test_a_row_that_is_not_finite_spoils_only_itself_in_the_leaf_layer(backend, 
 
 @given(path=path_problems(), leaf=leaf_problems())
 def test_inputs_may_be_read_only_and_stay_as_they_are(backend, path, leaf):
-    inputs = [array for array in (*path[:5], leaf.x, leaf.dy) if array is not None]
+    inputs = [*path[:5], leaf.x, leaf.dy]
     before = [array.copy() for array in inputs]
     path.x.flags.writeable = path.dy.flags.writeable = leaf.x.flags.writeable = False
     _, logits, nodes = run_forward(backend, path)

@@ -214,16 +214,16 @@ def test_inference_copies_nothing_that_lies_on_the_gpu(gpu, monkeypatch):
     p = path_problem()
     y, *inputs = map(gpu.cuda.to_device, (np.zeros_like(p.dy), *p[:4]))
     expected = np.zeros_like(p.dy)
-    vectorized.path_infer(expected, *p[:4], p.code)
+    vectorized.path_infer(expected, *p[:4], None, None, p.code)
 
     def copied(array):
         raise AssertionError(f"copied an array of shape {array.shape}")
 
     monkeypatch.setattr(gpu.cuda, "to_device", copied)
-    gpu.path_infer(y, *inputs, p.code)
+    gpu.path_infer(y, *inputs, None, None, p.code)
     np.testing.assert_allclose(y.copy_to_host(), expected, atol=1e-5)
     with pytest.raises(AssertionError, match=r"copied an array of shape \(5, 11\)"):
-        gpu.path_infer(y, p.x, *inputs[1:], p.code)
+        gpu.path_infer(y, p.x, *inputs[1:], None, None, p.code)
 
 
 @pytest.mark.simulator
