@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["from_bfloat16", "from_int8", "to_bfloat16", "to_int8"]
+__all__ = ["NARROW_TYPES", "from_bfloat16", "from_int8", "to_bfloat16", "to_int8"]
 
 Array = NDArray[Any]
+
+NARROW_TYPES = ("bfloat16", "int8")
+"""The types of a quantized layer's weights."""
 
 LARGEST = 127
 """The largest int8 used; -128 would have no counterpart."""

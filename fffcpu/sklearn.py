@@ -17,8 +17,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.checks import as_real_array
-from fffcpu.config import FastFeedForwardConfig, check_flag, check_integer, check_number
+from fffcpu.checks import as_real_array, check_flag, check_integer, check_number
+from fffcpu.config import FastFeedForwardConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe, require_extra
 from fffcpu.inference.predictor import Meaning, Predictor
 from fffcpu.layers import FastFeedForward, LeafFeedForward

@@ -19,10 +19,10 @@ import pytest
 ORDER = (
     "errors",
     "tree",
+    "lowbit",
+    "checks",
     "config",
     "parameters",
-    "checks",
-    "lowbit",
     "system",
     "data",
     "checkpoints",

@@ -35,7 +35,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fffcpu.config import Activation, check_integer, check_number
+from fffcpu.checks import check_integer, check_number
+from fffcpu.config import Activation
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels import get_thread_layer
 from fffcpu.kernels.backends import vectorized

@@ -35,6 +35,7 @@ from fffcpu.benchmarking.timing import (
     path_arguments,
     ratio,
 )
+from fffcpu.checks import check_integer, check_number
 from fffcpu.cli import sweep
 from fffcpu.cli.support.table import (
     Commands,
@@ -43,13 +44,7 @@ from fffcpu.cli.support.table import (
     format_rates,
     format_table,
 )
-from fffcpu.config import (
-    DenseFeedForwardConfig,
-    FastFeedForwardConfig,
-    LayerConfig,
-    check_integer,
-    check_number,
-)
+from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig, LayerConfig
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels import get_thread_layer, load_backend
 

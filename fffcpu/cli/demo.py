@@ -34,6 +34,7 @@ from fffcpu.benchmarking.timing import (
     distinct_batches,
     ratio,
 )
+from fffcpu.checks import check_integer
 from fffcpu.cli.support.table import (
     Commands,
     add_command,
@@ -41,7 +42,6 @@ from fffcpu.cli.support.table import (
     format_number,
     format_table,
 )
-from fffcpu.config import check_integer
 from fffcpu.data import load_digits
 from fffcpu.inference.predictor import softmax
 from fffcpu.models import FastBertForMaskedLM

@@ -37,8 +37,8 @@ from fffcpu.benchmarking.timing import (
     package_version,
     ratio,
 )
+from fffcpu.checks import check_integer, check_number
 from fffcpu.cli.support.table import format_number
-from fffcpu.config import check_integer, check_number
 from fffcpu.errors import MissingExtraError
 from fffcpu.plots import SpeedUp, check_plot_path, plot_speedups
 

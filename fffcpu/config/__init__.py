@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fffcpu.config.layers import (
-    IGNORED_LABEL,
     Activation,
     ArraysConfig,
     DenseFeedForwardConfig,
@@ -12,16 +11,10 @@ from fffcpu.config.layers import (
     LeafFeedForwardConfig,
     QuantizedFastFeedForwardConfig,
     QuantizedLeafFeedForwardConfig,
-    check_dtype,
-    check_flag,
-    check_integer,
-    check_number,
-    check_weights,
     numpy_dtype,
 )
 
 __all__ = [
-    "IGNORED_LABEL",
     "Activation",
     "ArraysConfig",
     "DenseFeedForwardConfig",
@@ -30,10 +23,5 @@ __all__ = [
     "LeafFeedForwardConfig",
     "QuantizedFastFeedForwardConfig",
     "QuantizedLeafFeedForwardConfig",
-    "check_dtype",
-    "check_flag",
-    "check_integer",
-    "check_number",
-    "check_weights",
     "numpy_dtype",
 ]

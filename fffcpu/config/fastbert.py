@@ -12,16 +12,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from fffcpu.config.layers import (
-    ArraysConfig,
-    DenseFeedForwardConfig,
-    FastFeedForwardConfig,
-    Shapes,
-    check_dtype,
-    check_flag,
-    check_integer,
-    check_number,
-)
+from fffcpu.checks import check_dtype, check_flag, check_integer, check_number
+from fffcpu.config.layers import ArraysConfig, DenseFeedForwardConfig, FastFeedForwardConfig, Shapes
 from fffcpu.errors import ArgumentError, CheckpointError, describe
 from fffcpu.tree import MAX_DEPTH
 

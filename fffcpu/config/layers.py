@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 import sys
 from enum import IntEnum
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
+from fffcpu.checks import check_dtype, check_flag, check_integer, check_weights
+from fffcpu.errors import ArgumentError, CheckpointError, describe
 from fffcpu.tree import MAX_DEPTH, gate_count, leaf_count, node_count
 
 __all__ = [
-    "IGNORED_LABEL",
     "Activation",
     "ArraysConfig",
     "DenseFeedForwardConfig",
@@ -28,18 +27,10 @@ __all__ = [
     "LeafFeedForwardConfig",
     "QuantizedFastFeedForwardConfig",
     "QuantizedLeafFeedForwardConfig",
-    "check_dtype",
-    "check_flag",
-    "check_integer",
-    "check_number",
-    "check_weights",
     "numpy_dtype",
 ]
 
 Shapes = dict[str, tuple[int, ...]]
-
-IGNORED_LABEL = -100
-"""The label of a position that counts neither in a loss nor in its gradient."""
 
 
 class Activation(IntEnum):
@@ -59,75 +50,6 @@ class Activation(IntEnum):
             return cls[name.upper()]
         names = ", ".join(repr(member.name.lower()) for member in cls)
         raise ArgumentError(f"argument 'activation' must be one of {names}, got {describe(name)}")
-
-
-def check_integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Return ``value`` as an int between ``low`` and ``high`` (included), or raise.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If the value is not an integer (a bool is not, a NumPy integer is).
-    ArgumentError
-        If it is out of range.
-    """
-    span = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise ArgumentTypeError(
-            f"argument '{name}' must be {span}, got {describe(value)}"
-        ) from None
-    if number < low or (high is not None and number > high):
-        raise ArgumentError(f"argument '{name}' must be {span}, got {number}")
-    return number
-
-
-def check_number(name: str, value: Any, low: float, high: float | None = None) -> float:
-    """Return ``value`` as a finite float between ``low`` and ``high`` (included), or raise.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If the value is not a real number.
-    ArgumentError
-        If it is out of range, infinite or NaN.
-    """
-    span = f"a number of at least {low:g}" if high is None else f"a number from {low:g} to {high:g}"
-    try:
-        if isinstance(value, str | bytes | bool | np.bool_):
-            raise TypeError
-        number = float(value)
-    except OverflowError:
-        raise ArgumentError(f"argument '{name}' must be {span}, got {describe(value)}") from None
-    except (TypeError, ValueError):
-        raise ArgumentTypeError(
-            f"argument '{name}' must be {span}, got {describe(value)}"
-        ) from None
-    if not low <= number <= (np.finfo(np.float64).max if high is None else high):
-        raise ArgumentError(f"argument '{name}' must be {span}, got {number:g}")
-    return number
-
-
-def check_flag(name: str, value: Any) -> bool:
-    """Return ``value`` if it is True or False, or raise ArgumentTypeError."""
-    if not isinstance(value, bool | np.bool_):
-        raise ArgumentTypeError(f"argument '{name}' must be True or False, got {describe(value)}")
-    return bool(value)
-
-
-def check_dtype(value: Any) -> str:
-    """Return ``"float32"`` or ``"float64"``, or raise ArgumentError."""
-    try:
-        # None would mean float64.
-        name = str(np.dtype(value)) if value is not None else None
-    except (TypeError, SyntaxError, ValueError):
-        name = None
-    if name not in ("float32", "float64"):
-        raise ArgumentError(f"argument 'dtype' must be float32 or float64, got {describe(value)}")
-    return name
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
@@ -333,18 +255,6 @@ class DenseFeedForwardConfig(LayerConfig):
             shapes["bias_in"] = (self.width,)
         shapes["weights_out"] = (self.width, self.output_dim)
         return shapes
-
-
-NARROW_TYPES = ("bfloat16", "int8")
-"""The types of a quantized layer's weights."""
-
-
-def check_weights(value: Any) -> str:
-    """Return ``value`` if it is one of `NARROW_TYPES`, or raise ArgumentError."""
-    if isinstance(value, str) and value in NARROW_TYPES:
-        return value
-    names = " or ".join(repr(name) for name in NARROW_TYPES)
-    raise ArgumentError(f"argument 'weights' must be {names}, got {describe(value)}")
 
 
 def _check_computed_in_float32(config: LayerConfig) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_flag, check_integer
+from fffcpu.checks import check_flag, check_integer
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.inference.predictor import softmax
 from fffcpu.models import FastBertEncoder, FastBertForMaskedLM, FastBertForSequenceClassification

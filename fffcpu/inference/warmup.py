@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fffcpu.config import check_flag
+from fffcpu.checks import check_flag
 from fffcpu.errors import ArgumentTypeError, describe
 from fffcpu.kernels import get_num_threads
 from fffcpu.layers import FastFeedForward, Layer, LeafFeedForward

@@ -19,7 +19,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fffcpu.config import check_integer
+from fffcpu.checks import check_integer
 from fffcpu.errors import ArgumentError
 
 __all__ = [

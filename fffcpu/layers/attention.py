@@ -23,8 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.checks import as_real_array, as_rows
-from fffcpu.config import check_number
+from fffcpu.checks import as_real_array, as_rows, check_number
 from fffcpu.config.fastbert import AttentionConfig
 from fffcpu.errors import ArgumentError, ShapeError
 from fffcpu.layers.layer import Part

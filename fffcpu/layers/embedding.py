@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.checks import as_real_array
+from fffcpu.checks import as_real_array, check_indices
 from fffcpu.config.fastbert import EmbeddingConfig
-from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
+from fffcpu.errors import ArgumentTypeError, ShapeError, describe
 from fffcpu.layers.layer import Part
 from fffcpu.parameters import normal
 
@@ -132,23 +132,13 @@ class Embedding(Part[EmbeddingConfig]):
     def _tokens(self, ids: Any) -> NDArray[np.int64]:
         """Return tokens as an array, once they are known to exist."""
         array = as_real_array(ids, "input_ids")
-        longest, largest = self.config.positions, self.config.vocabulary - 1
+        longest = self.config.positions
         if array.ndim != 2 or not 1 <= array.shape[1] <= longest:
             raise ShapeError(
                 "argument 'input_ids' must have shape (batch, sequence), with a sequence of 1 to "
                 f"{longest} positions, got shape {array.shape}"
             )
-        if array.dtype.kind not in "iu" and array.size:
-            raise ArgumentTypeError(
-                f"argument 'input_ids' must hold integers, got {describe(array)}"
-            )
-        wrong = (array < 0) | (array > largest)
-        if wrong.any():
-            place = tuple(int(index) for index in np.argwhere(wrong)[0])
-            raise ArgumentError(
-                f"argument 'input_ids' must hold integers from 0 to {largest}, "
-                f"got {array[place]} at index {place}"
-            )
+        check_indices(array, "input_ids", self.config.vocabulary)
         return np.ascontiguousarray(array, np.int64)
 
     def _positions(self, length: int) -> Array:

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.checks import as_rows
-from fffcpu.config import FastFeedForwardConfig, QuantizedFastFeedForwardConfig, check_flag
+from fffcpu.checks import as_rows, check_flag
+from fffcpu.config import FastFeedForwardConfig, QuantizedFastFeedForwardConfig
 from fffcpu.errors import ArgumentError, ShapeError
 from fffcpu.layers.layer import Layer, as_parameter, empty_output, parameter_dtype
 from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weights, widen_weights

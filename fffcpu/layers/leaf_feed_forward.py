@@ -18,13 +18,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.checks import as_real_array
-from fffcpu.config import (
-    LeafFeedForwardConfig,
-    QuantizedLeafFeedForwardConfig,
-    check_flag,
-    check_number,
-)
+from fffcpu.checks import as_real_array, check_flag, check_number
+from fffcpu.config import LeafFeedForwardConfig, QuantizedLeafFeedForwardConfig
 from fffcpu.errors import ArgumentError, ShapeError, describe
 from fffcpu.kernels.backends.vectorized import activate, activate_gradient
 from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype

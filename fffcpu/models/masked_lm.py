@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import kernels
-from fffcpu.config import IGNORED_LABEL
+from fffcpu.checks import IGNORED_LABEL, as_class_labels
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentTypeError, ShapeError, describe
 from fffcpu.models.data_parallel import (
@@ -27,7 +27,6 @@ from fffcpu.models.data_parallel import (
 )
 from fffcpu.models.encoder import EncoderCache, FastBertEncoder
 from fffcpu.models.model import Model
-from fffcpu.models.targets import class_labels
 from fffcpu.parameters import Parameters
 
 __all__ = ["FastBertForMaskedLM", "MaskedLMCache"]
@@ -181,7 +180,7 @@ class FastBertForMaskedLM(Model):
     ) -> tuple[float, MaskedLMCache]:
         """Run sequences that stay together."""
         hidden, encoder = self.encoder.forward(input_ids, attention_mask, rng)
-        wanted = class_labels(labels, hidden.shape[:2], self.config.vocabulary).reshape(-1)
+        wanted = as_class_labels(labels, hidden.shape[:2], self.config.vocabulary).reshape(-1)
         positions = np.flatnonzero(wanted != IGNORED_LABEL)
         rows = hidden.reshape(-1, self.config.width)[positions]
         logits = rows @ self._words.T

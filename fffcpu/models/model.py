@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 from fffcpu.checkpoints import crammed_bert
 from fffcpu.checkpoints.native import parse_json, write_atomically, write_tensors
 from fffcpu.checkpoints.safetensors import SafetensorsFile
-from fffcpu.config import check_flag
+from fffcpu.checks import check_flag
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.layers.layer import Part

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import kernels
+from fffcpu.checks import as_class_labels, as_number_labels
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, describe
 from fffcpu.layers import Dense, Dropout, DropoutCache, ProjectionCache
@@ -28,7 +29,6 @@ from fffcpu.models.encoder import EncoderCache, FastBertEncoder
 from fffcpu.models.encoder_layer import flattened
 from fffcpu.models.model import Model
 from fffcpu.models.pooling import pool, pool_backward
-from fffcpu.models.targets import class_labels, number_labels
 from fffcpu.parameters import Parameters, generator
 
 __all__ = ["FastBertForSequenceClassification", "SequenceClassificationCache"]
@@ -218,9 +218,9 @@ class FastBertForSequenceClassification(Model):
         """Return the loss and the gradient of the logits (B, C), which may be their memory."""
         batch, classes = logits.shape
         if classes > 1:
-            wanted = class_labels(labels, (batch,), classes, may_miss=False)
+            wanted = as_class_labels(labels, (batch,), classes, may_miss=False)
             return kernels.choose_rows().cross_entropy(logits, wanted), logits
-        differences = logits[:, 0] - number_labels(labels, (batch,))
+        differences = logits[:, 0] - as_number_labels(labels, (batch,))
         loss = float(np.square(differences).mean()) if batch else 0.0
         d_logits = (2 / max(batch, 1)) * differences
         return loss, d_logits.astype(self._dtype)[:, np.newaxis]

@@ -29,7 +29,7 @@ from typing import Any
 
 import numba
 
-from fffcpu.config import check_integer
+from fffcpu.checks import check_integer
 
 __all__ = ["POOL", "Pool", "default_threads", "load_tbb"]
 

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints.native import parse_json, write_atomically
-from fffcpu.config import check_integer, check_number
+from fffcpu.checks import check_integer, check_number
 from fffcpu.errors import ArgumentError, CheckpointError, DataError, describe
 from fffcpu.text.documents import Piece, find_files, read_documents
 from fffcpu.text.tokenizer import TOKENIZER_FILE, Tokenizer

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from fffcpu.checkpoints.native import write_atomically
-from fffcpu.config import check_integer
+from fffcpu.checks import check_integer
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe, require_extra
 
 __all__ = ["TOKENIZER_FILE", "Tokenizer"]

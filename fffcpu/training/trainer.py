@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints.native import TEMPORARY, write_atomically
-from fffcpu.config import check_flag, check_integer, check_number
+from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.errors import ArgumentError, CheckpointError
 from fffcpu.training.optimizers import clip_gradients
 from fffcpu.training.schedules import constant

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -17,8 +16,6 @@ from fffcpu.config import (
     FastFeedForwardConfig,
     LayerConfig,
     LeafFeedForwardConfig,
-    check_integer,
-    check_number,
 )
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
 
@@ -65,88 +62,6 @@ def test_unknown_activation_is_an_error_that_lists_the_known(name):
     message = "argument 'activation' must be one of 'gelu', 'relu', 'identity', got "
     with pytest.raises(ArgumentError, match=message):
         Activation.parse(name)
-
-
-# --- Integers and numbers -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3), np.array(3)])
-def test_integers_of_any_kind_become_int(value):
-    number = check_integer("depth", value, 0, 10)
-    assert type(number) is int
-    assert number == 3
-
-
-@pytest.mark.parametrize("value", [0, 10])
-def test_both_ends_of_a_range_are_allowed(value):
-    assert check_integer("depth", value, 0, 10) == value
-    assert check_number("rate", value, 0, 10) == value
-
-
-@pytest.mark.parametrize(
-    "value", [True, np.True_, 3.0, "3", None, 1j, [3], np.float32(3), np.array([3])]
-)
-def test_what_is_no_integer_is_an_error_of_kind(value):
-    message = "argument 'depth' must be an integer from 0 to 10, got "
-    with pytest.raises(ArgumentTypeError, match=message):
-        check_integer("depth", value, 0, 10)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "value", "message"),
-    [
-        (0, 30, -1, "argument 'depth' must be an integer from 0 to 30, got -1"),
-        (0, 30, 31, "argument 'depth' must be an integer from 0 to 30, got 31"),
-        (1, None, 0, "argument 'depth' must be an integer of at least 1, got 0"),
-        (1, None, np.int8(-5), "argument 'depth' must be an integer of at least 1, got -5"),
-        (0, 30, 10**100, "argument 'depth' must be an integer from 0 to 30, got 1000"),
-    ],
-)
-def test_integer_out_of_range_is_an_error_of_value(low, high, value, message):
-    with pytest.raises(ArgumentError, match=message):
-        check_integer("depth", value, low, high)
-
-
-@pytest.mark.parametrize("value", [1, 1.0, np.float32(1), np.int64(1), np.array(1.0), Fraction(1)])
-def test_real_numbers_of_any_kind_become_float(value):
-    number = check_number("rate", value, 0)
-    assert type(number) is float
-    assert number == 1.0
-
-
-@pytest.mark.parametrize("value", ["1", b"1", True, np.False_, None, 1j, [1.0], np.zeros(2)])
-def test_what_is_no_number_is_an_error_of_kind(value):
-    with pytest.raises(
-        ArgumentTypeError, match="argument 'rate' must be a number from 0 to 1, got"
-    ):
-        check_number("rate", value, 0, 1)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "value", "message"),
-    [
-        (0, 1, 1.5, "argument 'rate' must be a number from 0 to 1, got 1.5"),
-        (0, 1, -0.5, "argument 'rate' must be a number from 0 to 1, got -0.5"),
-        (0, 1, float("nan"), "argument 'rate' must be a number from 0 to 1, got nan"),
-        (0.25, None, 0, "argument 'rate' must be a number of at least 0.25, got 0"),
-        (0, None, float("inf"), "argument 'rate' must be a number of at least 0, got inf"),
-        (0, None, float("nan"), "argument 'rate' must be a number of at least 0, got nan"),
-    ],
-)
-def test_number_out_of_range_is_an_error_of_value(low, high, value, message):
-    with pytest.raises(ArgumentError, match=message):
-        check_number("rate", value, low, high)
-
-
-@pytest.mark.parametrize("high", [None, 1])
-def test_number_too_large_for_a_float_is_an_error_of_value(high):
-    with pytest.raises(ArgumentError, match=r"argument 'rate' must be a number .*, got "):
-        check_number("rate", 10**400, 0, high)
-
-
-def test_largest_number_is_a_number():
-    largest = np.finfo(np.float64).max
-    assert check_number("rate", largest, 0) == largest
 
 
 # --- Configs --------------------------------------------------------------------------------------

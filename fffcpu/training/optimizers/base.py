@@ -49,7 +49,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_number
+from fffcpu.checks import check_number
 from fffcpu.errors import (
     ArgumentError,
     ArgumentTypeError,

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_integer, check_number
+from fffcpu.checks import check_integer, check_number
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 from fffcpu.parameters import RowGradient
 from fffcpu.training.optimizers.base import (
