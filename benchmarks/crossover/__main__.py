@@ -266,14 +266,8 @@ def train_layer(rows: Rows, source: Source, settings: Record, seed: int) -> Trai
         fitted.validation["accuracy"],
         evaluate(fitted.predictor, Table(rows.test_x, rows.test_y, classes=classes))["accuracy"],
         sum(array.size for array in layer.params.values()),
-        multiply_adds(layer.config),
+        layer.config.multiply_adds,
     )
-
-
-def multiply_adds(config: Any) -> int:
-    """Return the multiply-adds of a row at inference."""
-    gates = config.depth * config.input_dim if config.kind == LEAF else 0
-    return int(gates + config.active_neurons * (config.input_dim + config.output_dim))
 
 
 def train_mlp(rows: Rows, source: Source, settings: Record, seed: int) -> Trained:

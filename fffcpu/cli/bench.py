@@ -44,7 +44,7 @@ from fffcpu.cli.support.table import (
     format_rates,
     format_table,
 )
-from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig, LayerConfig
+from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels import get_thread_layer, load_backend
 
@@ -281,29 +281,17 @@ def _check(options: argparse.Namespace) -> None:
     check_number("seconds", options.seconds, 0)
     check_integer("seed", options.seed, 0)
     config = _config(options)
-    layers = _parameter_bytes(config)
+    layers = config.nbytes
     if DENSE in options.backends:
         layers *= 2
-    widths = config.input_dim + config.output_dim
-    size = _item_bytes(config)
-    batches = max(2 * widths * check_integer("rows", rows, 1) * size for rows in options.rows)
+    row = (config.input_dim + config.output_dim) * config.itemsize
+    batches = max(2 * row * check_integer("rows", rows, 1) for rows in options.rows)
     memory = _memory()
     if layers + batches > memory:
         raise ArgumentError(
             f"layers and rows must fit into the memory of {memory / 1e9:,.1f} GB, "
             f"got sizes that take {(layers + batches) / 1e9:,.1f} GB"
         )
-
-
-def _parameter_bytes(config: LayerConfig) -> int:
-    """Bytes of a layer's parameters."""
-    numbers = sum(math.prod(shape) for shape in config.shapes().values())
-    return _item_bytes(config) * numbers
-
-
-def _item_bytes(config: LayerConfig) -> int:
-    """Bytes of a number."""
-    return int(np.dtype(config.dtype).itemsize)
 
 
 def _memory() -> float:
@@ -320,10 +308,10 @@ def _too_much(config: FastFeedForwardConfig, rows: int) -> str | None:
         config.input_dim, config.output_dim, config.neurons, dtype=config.dtype
     )
     # The logits, their activations, and two arrays of the same size while these are computed.
-    logits = 4 * rows * dense.width * _item_bytes(dense)
-    if _parameter_bytes(dense) + logits > DENSE_BYTES:
+    logits = 4 * rows * dense.width * dense.itemsize
+    if dense.nbytes + logits > DENSE_BYTES:
         return f"needs more than {DENSE_BYTES >> 30} GiB of memory"
-    if rows * dense.width * (dense.input_dim + dense.output_dim) > DENSE_WORK:
+    if rows * dense.multiply_adds > DENSE_WORK:
         return f"takes more than {DENSE_WORK:.1e} multiply-adds a call"
     return None
 

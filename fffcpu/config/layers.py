@@ -14,16 +14,20 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from fffcpu.checks import check_dtype, check_flag, check_integer, check_weights
+from fffcpu.checks import check_dtype, check_flag, check_integer, check_number, check_weights
 from fffcpu.errors import ArgumentError, CheckpointError, describe
 from fffcpu.tree import MAX_DEPTH, gate_count, leaf_count, node_count
 
 __all__ = [
     "Activation",
     "ArraysConfig",
+    "AttentionConfig",
+    "DenseConfig",
     "DenseFeedForwardConfig",
+    "EmbeddingConfig",
     "FastFeedForwardConfig",
     "LayerConfig",
+    "LayerNormConfig",
     "LeafFeedForwardConfig",
     "QuantizedFastFeedForwardConfig",
     "QuantizedLeafFeedForwardConfig",
@@ -75,6 +79,19 @@ class ArraysConfig:
         """Name and type of every parameter; `numpy_dtype` says how NumPy holds them."""
         return dict.fromkeys(self.shapes(), self.dtype)
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number of the inputs and outputs."""
+        return int(np.dtype(self.dtype).itemsize)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parameters."""
+        shapes, dtypes = self.shapes(), self.dtypes()
+        return sum(
+            math.prod(shape) * numpy_dtype(dtypes[name]).itemsize for name, shape in shapes.items()
+        )
+
     def _check_sizes(self, what: str) -> None:
         """Raise if a parameter would not fit into an address space."""
         for name, shape in self.shapes().items():
@@ -83,6 +100,13 @@ class ArraysConfig:
                     f"the sizes of {what} must fit into an address space, "
                     f"got ones too large for the parameter '{name}'"
                 )
+
+    def _finish(self, what: str, **lows: int) -> None:
+        """Check the integers, of at least some number each, the dtype and the sizes."""
+        for name, low in lows.items():
+            self._set(name, check_integer(name, getattr(self, name), low))
+        self._set("dtype", check_dtype(self.dtype))
+        self._check_sizes(what)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +146,14 @@ class LayerConfig(ArraysConfig):
     def active_neurons(self) -> int:
         """Neurons that inference uses for one row."""
         raise NotImplementedError
+
+    @property
+    def multiply_adds(self) -> int:
+        """Weights that inference multiplies for one row.
+
+        Each neuron used reads a row of width I and writes one of width O.
+        """
+        return self.active_neurons * (self.input_dim + self.output_dim)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values, sizes first."""
@@ -209,6 +241,14 @@ class LeafFeedForwardConfig(LayerConfig):
     def active_neurons(self) -> int:
         """Neurons of the one leaf a row reaches; the ``depth`` gates on its way come on top."""
         return self.leaf_width
+
+    @property
+    def multiply_adds(self) -> int:
+        """Weights that inference multiplies for one row: those of the gates and of the leaf.
+
+        A gate reads a row of width I and writes nothing.
+        """
+        return super().multiply_adds + self.depth * self.input_dim
 
     def shapes(self) -> Shapes:
         """Name and shape of every parameter."""
@@ -331,3 +371,98 @@ class QuantizedLeafFeedForwardConfig(LeafFeedForwardConfig):
         """Name and type of every parameter."""
         narrow = {"leaf_weights_in": self.weights, "leaf_weights_out": self.weights}
         return super().dtypes() | narrow
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseConfig(ArraysConfig):
+    """Config of Dense, a projection."""
+
+    input_dim: int
+    """Input width I."""
+    output_dim: int
+    """Output width O."""
+    bias: bool = True
+    """Whether there is a bias."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._set("bias", check_flag("bias", self.bias))
+        self._finish("a Dense", input_dim=1, output_dim=1)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter."""
+        shapes: Shapes = {"weights": (self.output_dim, self.input_dim)}
+        if self.bias:
+            shapes["bias"] = (self.output_dim,)
+        return shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNormConfig(ArraysConfig):
+    """Config of LayerNorm."""
+
+    width: int
+    """Width D of a row."""
+    eps: float = 1e-12
+    """What is added to the variance."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._set("eps", check_number("eps", self.eps, 0.0))
+        self._finish("a LayerNorm", width=1)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter."""
+        return {"scale": (self.width,), "bias": (self.width,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingConfig(ArraysConfig):
+    """Config of Embedding."""
+
+    vocabulary: int
+    """Number of tokens V."""
+    width: int
+    """Width D of a token's vector; even, since sines and cosines come in pairs."""
+    positions: int
+    """The longest sequence."""
+    padding_id: int = 0
+    """The token whose vector gets no gradient from being looked up."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._finish("an Embedding", vocabulary=1, width=2, positions=1, padding_id=0)
+        if self.width % 2:
+            raise ArgumentError(f"argument 'width' must be even, got {self.width}")
+        check_integer("padding_id", self.padding_id, 0, self.vocabulary - 1)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter."""
+        return {"words": (self.vocabulary, self.width), "position_scale": (1,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionConfig(ArraysConfig):
+    """Config of Attention."""
+
+    width: int
+    """Width D of a position."""
+    heads: int
+    """Number of heads, each of width D / heads."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._finish("an Attention", width=1, heads=1)
+        if self.width % self.heads:
+            raise ArgumentError(
+                f"argument 'heads' must divide the width {self.width}, got {self.heads}"
+            )
+
+    @property
+    def head_width(self) -> int:
+        """Width of a head."""
+        return self.width // self.heads
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter."""
+        return {"weights_qkv": (3 * self.width, self.width), "weights_out": (self.width,) * 2}

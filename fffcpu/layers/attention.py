@@ -24,7 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
 from fffcpu.checks import as_real_array, as_rows, check_number
-from fffcpu.config.fastbert import AttentionConfig
+from fffcpu.config import AttentionConfig
 from fffcpu.errors import ArgumentError, ShapeError
 from fffcpu.layers.layer import Part
 from fffcpu.parameters import generator, normal

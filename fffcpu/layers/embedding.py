@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
 from fffcpu.checks import as_real_array, check_indices
-from fffcpu.config.fastbert import EmbeddingConfig
+from fffcpu.config import EmbeddingConfig
 from fffcpu.errors import ArgumentTypeError, ShapeError, describe
 from fffcpu.layers.layer import Part
 from fffcpu.parameters import normal

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
 from fffcpu.checks import as_rows
-from fffcpu.config.fastbert import LayerNormConfig
+from fffcpu.config import LayerNormConfig
 from fffcpu.layers.layer import Part, empty_output
 
 __all__ = ["LayerNorm", "LayerNormCache"]

@@ -332,7 +332,7 @@ def test_quantize(kind, weights, command, tmp_path):
     assert description["config"]["weights"] == weights
     narrow = [item for item in description["parameters"] if item["dtype"] == weights]
     assert len(narrow) == 2
-    assert description["multiply_adds"]["layer"] == info.multiply_adds(layer.config)
+    assert description["multiply_adds"]["layer"] == layer.config.multiply_adds
 
 
 def test_quantize_refuses_what_it_cannot_round(command, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -12,10 +13,16 @@ from hypothesis import strategies as st
 
 from fffcpu.config import (
     Activation,
+    AttentionConfig,
+    DenseConfig,
     DenseFeedForwardConfig,
+    EmbeddingConfig,
     FastFeedForwardConfig,
     LayerConfig,
+    LayerNormConfig,
     LeafFeedForwardConfig,
+    QuantizedFastFeedForwardConfig,
+    QuantizedLeafFeedForwardConfig,
 )
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
 
@@ -268,6 +275,73 @@ def test_neurons_of_the_published_shape():
 )
 def test_neurons_held_and_used(config, neurons, active):
     assert (config.neurons, config.active_neurons) == (neurons, active)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (FAST, 8 * (5 + 4)),
+        (FastFeedForwardConfig(9, 5, 3, 2), 2 * 4 * (9 + 5)),
+        (LEAF, 3 * 5 + 2 * (5 + 4)),
+        (LeafFeedForwardConfig(9, 5, 3, 6), 3 * 9 + 6 * (9 + 5)),
+        (DENSE, 3 * (5 + 4)),
+        (DenseFeedForwardConfig(9, 5, 21), 21 * (9 + 5)),
+        (QuantizedFastFeedForwardConfig(5, 4, 3, 2, weights="int8"), 8 * (5 + 4)),
+        (QuantizedLeafFeedForwardConfig(5, 4, 3, 2, weights="int8"), 3 * 5 + 2 * (5 + 4)),
+    ],
+)
+def test_multiply_adds_are_those_of_the_neurons_and_gates_of_a_row(config, expected):
+    assert config.multiply_adds == expected
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "config", [FAST, LEAF, DENSE, DenseConfig(3, 2), LayerNormConfig(4), AttentionConfig(4, 2)]
+)
+def test_bytes_are_those_of_the_parameters(config, dtype):
+    config = dataclasses.replace(config, dtype=dtype)
+    size = np.dtype(dtype).itemsize
+    assert config.itemsize == size
+    assert config.nbytes == sum(size * math.prod(shape) for shape in config.shapes().values())
+
+
+def test_bytes_of_narrow_weights_are_narrow():
+    small = QuantizedFastFeedForwardConfig(5, 4, 3, 2, weights="bfloat16")
+    assert small.nbytes == 2 * 30 * (5 + 4) + 4 * 30
+    small = QuantizedFastFeedForwardConfig(5, 4, 3, 2, weights="int8")
+    assert small.nbytes == 30 * (5 + 4) + 4 * 90
+    assert small.itemsize == 4
+
+
+# --- Configs of the layers that models are made of ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "value", "message"),
+    [
+        (DenseConfig(3, 2), "input_dim", 0, "must be an integer of at least 1, got 0"),
+        (DenseConfig(3, 2), "output_dim", -1, "must be an integer of at least 1, got -1"),
+        (LayerNormConfig(4), "width", 0, "must be an integer of at least 1, got 0"),
+        (LayerNormConfig(4), "eps", -1.0, "must be a number of at least 0, got -1"),
+        (EmbeddingConfig(9, 4, 8), "width", 5, "must be even, got 5"),
+        (EmbeddingConfig(9, 4, 8), "padding_id", 9, "must be an integer from 0 to 8, got 9"),
+        (EmbeddingConfig(9, 4, 8), "positions", 0, "must be an integer of at least 1, got 0"),
+        (AttentionConfig(4, 2), "heads", 3, "must divide the width 4, got 3"),
+        (AttentionConfig(4, 2), "dtype", "float16", "must be float32 or float64"),
+    ],
+)
+def test_impossible_fields_of_a_models_layers_are_errors(config, field, value, message):
+    with pytest.raises(ArgumentError, match=f"argument '{field}' {message}"):
+        dataclasses.replace(config, **{field: value})
+
+
+def test_shapes_of_a_models_layers():
+    assert DenseConfig(3, 2).shapes() == {"weights": (2, 3), "bias": (2,)}
+    assert DenseConfig(3, 2, False).shapes() == {"weights": (2, 3)}
+    assert LayerNormConfig(4).shapes() == {"scale": (4,), "bias": (4,)}
+    assert EmbeddingConfig(9, 4, 8).shapes() == {"words": (9, 4), "position_scale": (1,)}
+    assert AttentionConfig(4, 2).shapes() == {"weights_qkv": (12, 4), "weights_out": (4, 4)}
+    assert AttentionConfig(4, 2).head_width == 2
 
 
 # --- from_dict ------------------------------------------------------------------------------------
