@@ -25,16 +25,23 @@ from numpy.typing import DTypeLike, NDArray
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 
 __all__ = [
+    "ALIGNED_ROWS",
     "ALIGNMENT",
     "Parameters",
     "RowGradient",
     "aligned_empty",
+    "empty_output",
     "generator",
     "normal",
     "uniform",
 ]
 
 ALIGNMENT = 64
+
+ALIGNED_ROWS = 256
+"""Rows from which on an output is aligned to cache lines, so that kernels may write whole ones.
+
+To align it takes about 4 microseconds, a hundredth of what so many rows take at BERT's size."""
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -46,6 +53,12 @@ def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     buffer = np.empty(size + ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % ALIGNMENT
     return buffer[start : start + size].view(dtype).reshape(shape)
+
+
+def empty_output(rows: int, width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return uninitialised memory for an output (rows, width)."""
+    shape = (rows, width)
+    return np.empty(shape, dtype) if rows < ALIGNED_ROWS else aligned_empty(shape, dtype)
 
 
 def generator(rng: Any) -> np.random.Generator:

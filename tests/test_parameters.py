@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
 from fffcpu.parameters import (
+    ALIGNED_ROWS,
     ALIGNMENT,
     Parameters,
     RowGradient,
     aligned_empty,
+    empty_output,
     generator,
     normal,
     uniform,
@@ -77,6 +79,15 @@ def test_aligned_array_lies_inside_the_memory_it_owns():
     first = owner.ctypes.data
     assert first <= array.ctypes.data
     assert array.ctypes.data + array.nbytes <= first + owner.nbytes
+
+
+@DTYPES
+@pytest.mark.parametrize("rows", [0, 1, ALIGNED_ROWS - 1, ALIGNED_ROWS, ALIGNED_ROWS + 3])
+def test_outputs_of_many_rows_are_aligned(rows, dtype):
+    y = empty_output(rows, 5, np.dtype(dtype))
+    assert (y.shape, y.dtype) == ((rows, 5), dtype)
+    assert y.flags.c_contiguous
+    assert rows < ALIGNED_ROWS or is_aligned(y)
 
 
 # --- The mapping ----------------------------------------------------------------------------------

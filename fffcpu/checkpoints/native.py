@@ -36,9 +36,9 @@ from fffcpu.config import (
     LeafFeedForwardConfig,
     QuantizedFastFeedForwardConfig,
     QuantizedLeafFeedForwardConfig,
-    numpy_dtype,
 )
 from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
+from fffcpu.lowbit import numpy_dtype
 
 __all__ = [
     "KINDS",

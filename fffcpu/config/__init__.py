@@ -15,7 +15,6 @@ from fffcpu.config.layers import (
     LeafFeedForwardConfig,
     QuantizedFastFeedForwardConfig,
     QuantizedLeafFeedForwardConfig,
-    numpy_dtype,
 )
 
 __all__ = [
@@ -31,5 +30,4 @@ __all__ = [
     "LeafFeedForwardConfig",
     "QuantizedFastFeedForwardConfig",
     "QuantizedLeafFeedForwardConfig",
-    "numpy_dtype",
 ]

@@ -16,6 +16,7 @@ import numpy as np
 
 from fffcpu.checks import check_dtype, check_flag, check_integer, check_number, check_weights
 from fffcpu.errors import ArgumentError, CheckpointError, describe
+from fffcpu.lowbit import numpy_dtype
 from fffcpu.tree import MAX_DEPTH, gate_count, leaf_count, node_count
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
     "LeafFeedForwardConfig",
     "QuantizedFastFeedForwardConfig",
     "QuantizedLeafFeedForwardConfig",
-    "numpy_dtype",
 ]
 
 Shapes = dict[str, tuple[int, ...]]
@@ -56,11 +56,6 @@ class Activation(IntEnum):
         raise ArgumentError(f"argument 'activation' must be one of {names}, got {describe(name)}")
 
 
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """Return the dtype of arrays of a type; NumPy has no bfloat16, so uint16 holds its bits."""
-    return np.dtype("uint16" if name == "bfloat16" else name)
-
-
 class ArraysConfig:
     """What every config knows of the arrays that belong to it."""
 
@@ -76,7 +71,7 @@ class ArraysConfig:
         raise NotImplementedError
 
     def dtypes(self) -> dict[str, str]:
-        """Name and type of every parameter; `numpy_dtype` says how NumPy holds them."""
+        """Name and type of every parameter; `fffcpu.lowbit.numpy_dtype` gives NumPy's."""
         return dict.fromkeys(self.shapes(), self.dtype)
 
     @property

@@ -20,9 +20,16 @@ from fffcpu import kernels
 from fffcpu.checks import as_rows, check_flag
 from fffcpu.config import FastFeedForwardConfig, QuantizedFastFeedForwardConfig
 from fffcpu.errors import ArgumentError, ShapeError
-from fffcpu.layers.layer import Layer, as_parameter, empty_output, parameter_dtype
+from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
 from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weights, widen_weights
-from fffcpu.parameters import Parameters, RowGradient, aligned_empty, generator, uniform
+from fffcpu.parameters import (
+    Parameters,
+    RowGradient,
+    aligned_empty,
+    empty_output,
+    generator,
+    uniform,
+)
 from fffcpu.tree import depth_of
 
 __all__ = ["FastFeedForward", "PathCache", "QuantizedFastFeedForward", "cmm"]

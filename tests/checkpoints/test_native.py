@@ -33,9 +33,9 @@ from fffcpu.config import (
     LeafFeedForwardConfig,
     QuantizedFastFeedForwardConfig,
     QuantizedLeafFeedForwardConfig,
-    numpy_dtype,
 )
 from fffcpu.errors import ArgumentTypeError, CheckpointError
+from fffcpu.lowbit import numpy_dtype
 
 WIDTHS = st.integers(1, 5)
 DEPTHS = st.integers(0, 4)
