@@ -21,9 +21,9 @@ ORDER = (
     "tree",
     "lowbit",
     "checks",
+    "system",
     "config",
     "parameters",
-    "system",
     "data",
     "checkpoints",
     "text",
@@ -165,6 +165,12 @@ def test_kernels_stand_on_each_other_in_order(module):
     siblings = {name.removeprefix("fffcpu.kernels").removeprefix(".") for name in imports}
     wrong = siblings - {own, *known}
     assert not wrong, f"{module} imports {sorted(wrong)} (an empty name is fffcpu.kernels itself)"
+
+
+def test_system_imports_nothing_by_itself():
+    """BLAS must be configured before NumPy is loaded, which almost everything imports."""
+    source = SOURCES["fffcpu.system"].read_text(encoding="utf-8")
+    assert not list(imported_names(source, "fffcpu.system", is_package=True))
 
 
 def test_base_layer_imports_no_other_layer():

@@ -38,7 +38,6 @@ from numpy.typing import DTypeLike, NDArray
 from fffcpu.checks import check_integer, check_number
 from fffcpu.config import Activation
 from fffcpu.errors import ArgumentError
-from fffcpu.kernels import get_thread_layer
 from fffcpu.kernels.backends import vectorized
 from fffcpu.layers import (
     DenseFeedForward,
@@ -46,6 +45,7 @@ from fffcpu.layers import (
     LeafFeedForward,
     QuantizedFastFeedForward,
 )
+from fffcpu.system.threads import get_thread_layer
 
 __all__ = [
     "DISTINCT_ROWS",

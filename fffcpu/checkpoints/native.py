@@ -13,14 +13,11 @@ safetensors library, because that has no bfloat16 for NumPy arrays.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import io
 import json
 import math
 import os
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -39,28 +36,22 @@ from fffcpu.config import (
 )
 from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
 from fffcpu.lowbit import numpy_dtype
+from fffcpu.system.files import open_regular, parse_json, write_atomically
 
 __all__ = [
     "KINDS",
     "METADATA_KEY",
     "READ_VERSIONS",
-    "TEMPORARY",
     "VERSION",
     "load",
-    "open_file",
-    "parse_json",
     "read_header",
     "read_note",
     "save",
-    "write_atomically",
     "write_tensors",
 ]
 
 METADATA_KEY = "fffcpu"
 """The metadata key that makes a safetensors file one of ours."""
-
-TEMPORARY = ".fffcpu-*.tmp"
-"""Pattern of the names that files have until they are whole. One stays if the process is killed."""
 
 VERSION = 1
 """The version of the format that ``save`` writes."""
@@ -206,58 +197,13 @@ def read_note(path: str | os.PathLike[str], key: str) -> Any:
     """
     name = os.fsdecode(path)
     try:
-        with open_file(name) as file:
+        with open_regular(name) as file:
             header = parse_json(read_header(file), "its header")
         metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
         text = metadata.get(key) if isinstance(metadata, dict) else None
         return parse_json(text, f"metadata '{key}'") if isinstance(text, str) else None
     except CheckpointError as error:
         raise CheckpointError(f"file {name!r} {error}") from error.__cause__
-
-
-@contextlib.contextmanager
-def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary file to write, which replaces ``path`` if the block succeeds.
-
-    The temporary file is made, empty, in the folder of ``path`` under a name of its own. After the
-    block it is flushed to the disk, gets the permissions of the file that it replaces, or of a new
-    one, and is renamed. If the block raises, it is removed and ``path`` stays as it was. A symbolic
-    link is followed. Other readers see the old file or the new one, never a part.
-
-    Parameters
-    ----------
-    path : str or path
-        The file to write or replace.
-
-    Yields
-    ------
-    Path
-        The temporary file; the block may write to it or replace it.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        If the folder does not exist or is none.
-    IsADirectoryError
-        If ``path`` is a folder.
-    FileExistsError
-        If ``path`` is a device, a pipe or the like.
-    PermissionError
-        If ``path`` is read-only, or its folder is.
-    """
-    target = Path(os.path.realpath(os.fsdecode(path)))
-    _check_target(target)
-    temporary = target.with_name(TEMPORARY.replace("*", os.urandom(8).hex()))
-    mode = _create(temporary, target)
-    try:
-        yield temporary
-        _flush(temporary, mode)
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _flush_folder(target.parent)
 
 
 def _describe_layer(config: LayerConfig) -> str:
@@ -319,7 +265,7 @@ def _bytes(array: NDArray[Any]) -> memoryview:
 
 def _load(name: str) -> tuple[LayerConfig, dict[str, NDArray[Any]]]:
     """Read a file; complaints are worded to follow its name."""
-    with open_file(name) as file:
+    with open_regular(name) as file:
         header = parse_json(read_header(file), "its header")
         if not isinstance(header, dict):
             raise CheckpointError(f"is damaged: its header must be an object, {_got(header)}")
@@ -333,16 +279,6 @@ def _load(name: str) -> tuple[LayerConfig, dict[str, NDArray[Any]]]:
                 config.shapes().items(), config.dtypes().values(), strict=True
             )
         }
-
-
-def open_file(name: str) -> io.BufferedReader:
-    """Open a regular file; a folder is an error, and a pipe is not waited for."""
-    status = os.stat(name)
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    if not stat.S_ISREG(status.st_mode):
-        raise CheckpointError("is not a regular file")
-    return open(name, "rb")
 
 
 def read_header(file: io.BufferedReader) -> bytes:
@@ -384,30 +320,6 @@ def _explain_start(start: bytes) -> str:
         f"is not a safetensors file of fffcpu: its header would take "
         f"{int.from_bytes(start, 'little')} bytes, more than {_LONGEST_HEADER}"
     )
-
-
-def parse_json(text: bytes | str, what: str) -> Any:
-    """Return the value of a JSON text in which no object has the same key twice.
-
-    With a key given twice it would depend on the reader which of the two counts.
-    """
-    repeated: list[str] = []
-
-    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in values:
-                repeated.append(name)
-            values[name] = value
-        return values
-
-    try:
-        value = json.loads(text, object_pairs_hook=collect)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"is damaged: {what} is not valid JSON ({error})") from error
-    if repeated:
-        raise CheckpointError(f"is damaged: {what} has {describe(repeated[0])} more than once")
-    return value
 
 
 def _parse_layer(metadata: Any) -> LayerConfig:
@@ -522,52 +434,3 @@ def _check_layout(config: LayerConfig, header: Mapping[str, Any], size: int) -> 
 def _got(value: Any) -> str:
     """Return the end of a complaint about a value, which may be as long as the header."""
     return f"got {describe(value)[:200]}"
-
-
-def _check_target(target: Path) -> None:
-    """Raise unless a file can be made or replaced at a path whose links are resolved."""
-    if not target.parent.is_dir():
-        code = errno.ENOTDIR if target.parent.exists() else errno.ENOENT
-        raise OSError(code, os.strerror(code), str(target.parent))
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-    if target.exists():
-        if not target.is_file():
-            raise FileExistsError(errno.EEXIST, "Exists and is not a regular file", str(target))
-        if not os.access(target, os.W_OK):
-            # A rename would need no permission to write to the file, but the owner withheld it.
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
-
-
-def _create(temporary: Path, target: Path) -> int:
-    """Make an empty file; return the permissions that it, or the target if it exists, has."""
-    try:
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(target)) from error
-    try:
-        status = target.stat() if target.exists() else os.fstat(descriptor)
-        return stat.S_IMODE(status.st_mode)
-    finally:
-        os.close(descriptor)
-
-
-def _flush(path: Path, mode: int) -> None:
-    """Set a file's permissions and wait until its bytes are on the disk."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        # By name: the block may have put another file, with other permissions, in the place.
-        os.chmod(path, mode)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Wait until a rename in a folder is on the disk, where the system has a way to."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

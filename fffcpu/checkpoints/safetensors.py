@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.checkpoints.native import open_file, parse_json, read_header
+from fffcpu.checkpoints.native import read_header
 from fffcpu.errors import CheckpointError, describe
 from fffcpu.lowbit import from_bfloat16
+from fffcpu.system.files import open_regular, parse_json
 
 __all__ = ["SafetensorsFile"]
 
@@ -71,7 +72,7 @@ class SafetensorsFile(Mapping[str, NDArray[Any]]):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._name = os.fsdecode(path)
         try:
-            with open_file(self._name) as file:
+            with open_regular(self._name) as file:
                 header = parse_json(read_header(file), "its header")
                 start = file.tell()
                 size = os.fstat(file.fileno()).st_size - start

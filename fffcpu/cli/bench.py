@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import os
-import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -37,16 +36,12 @@ from fffcpu.benchmarking.timing import (
 )
 from fffcpu.checks import check_integer, check_number
 from fffcpu.cli import sweep
-from fffcpu.cli.support.table import (
-    Commands,
-    add_command,
-    format_number,
-    format_rates,
-    format_table,
-)
+from fffcpu.cli.support.table import Commands, add_command, format_rates
 from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig
 from fffcpu.errors import ArgumentError
-from fffcpu.kernels import get_thread_layer, load_backend
+from fffcpu.kernels import load_backend
+from fffcpu.system.terminal import format_number, format_table, progress_bar
+from fffcpu.system.threads import get_thread_layer
 
 __all__ = ["add", "run"]
 
@@ -318,9 +313,7 @@ def _too_much(config: FastFeedForwardConfig, rows: int) -> str | None:
 
 def _progress(points: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Yield the points (threads, rows), with a bar on stderr if that is a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(points, file=sys.stderr, disable=None, leave=False, unit="point") as bar:
+    with progress_bar(points, unit="point") as bar:
         for threads, rows in bar:
             bar.set_description(f"rows {rows}, threads {threads}")
             yield threads, rows

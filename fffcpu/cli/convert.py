@@ -18,6 +18,7 @@ from fffcpu.cli.support.table import Commands, add_command, check_output
 from fffcpu.config import FastFeedForwardConfig, LayerConfig, LeafFeedForwardConfig
 from fffcpu.errors import ArgumentError, CheckpointError, describe
 from fffcpu.inference.predictor import NOTE
+from fffcpu.system.files import write_atomically
 
 __all__ = ["add", "run"]
 
@@ -211,7 +212,7 @@ def _write_state(path: str, state: Arrays) -> None:
     """Write a state dict to a safetensors file, complete or not at all."""
     from safetensors.numpy import save
 
-    with native.write_atomically(path) as temporary:
+    with write_atomically(path) as temporary:
         try:
             temporary.write_bytes(save(dict(state)))
         except OSError as error:

@@ -8,8 +8,9 @@ import os
 from typing import Any
 
 import fffcpu
-from fffcpu.cli.support.table import Commands, add_command, format_number, format_table
+from fffcpu.cli.support.table import Commands, add_command
 from fffcpu.config import DenseFeedForwardConfig
+from fffcpu.system.terminal import format_number, format_table
 
 __all__ = ["add", "describe_file", "run"]
 

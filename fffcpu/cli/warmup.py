@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import fffcpu
-from fffcpu.cli.support.table import Commands, add_command, format_table
+from fffcpu.cli.support.table import Commands, add_command
 from fffcpu.inference.warmup import Rehearsal, Warmed, cache_folder, rehearsals, standard_layers
+from fffcpu.system.terminal import format_table, progress_bar
 
 __all__ = ["add", "run"]
 
@@ -85,10 +85,8 @@ def _load(path: str) -> Any:
 
 def _progress(chosen: Sequence[Rehearsal]) -> Iterator[Warmed]:
     """Yield each kernel's first call, with a bar on stderr if that is a terminal."""
-    from tqdm import tqdm
-
     seen = set()
-    with tqdm(chosen, file=sys.stderr, disable=None, leave=False, unit="step") as bar:
+    with progress_bar(chosen, unit="step") as bar:
         for rehearsal in bar:
             bar.set_description(rehearsal.kind)
             for one in rehearsal.run():

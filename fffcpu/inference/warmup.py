@@ -9,7 +9,6 @@ one that only batches of another size reach needs that size in `ROWS`.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,8 +17,9 @@ from numpy.typing import DTypeLike
 
 from fffcpu.checks import check_flag
 from fffcpu.errors import ArgumentTypeError, describe
-from fffcpu.kernels import get_num_threads
 from fffcpu.layers import FastFeedForward, Layer, LeafFeedForward
+from fffcpu.system.compiler import compiles
+from fffcpu.system.threads import get_num_threads
 
 __all__ = [
     "ROWS",
@@ -149,7 +149,7 @@ def rehearsals(layers: Sequence[Any], training: bool = False) -> list[Rehearsal]
     """
     actors = [layer if isinstance(layer, Layer) else _twin(layer) for layer in layers]
     check_flag("training", training)
-    if not _compiles():
+    if not compiles():
         return []
     variants = (False, True) if get_num_threads() > 1 else (False,)
     return [
@@ -175,17 +175,9 @@ def _twin(model: Any) -> Any:
     return type(model)(small, rng=0)
 
 
-def _compiles() -> bool:
-    if not importlib.util.find_spec("numba"):
-        return False
-    from fffcpu.kernels.jit import JIT
-
-    return JIT
-
-
 def cache_folder() -> str | None:
     """Return the folder where compiled kernels are kept, or None if they are not."""
-    if not _compiles():
+    if not compiles():
         return None
     from fffcpu.kernels import simd
 

@@ -19,7 +19,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fffcpu.checks import check_integer
 from fffcpu.errors import ArgumentError
 
 __all__ = [
@@ -28,10 +27,7 @@ __all__ = [
     "FUNCTIONS",
     "choose",
     "choose_rows",
-    "get_num_threads",
-    "get_thread_layer",
     "load_backend",
-    "set_num_threads",
 ]
 
 BACKENDS = ("grouped", "rowwise", "vectorized")
@@ -139,47 +135,3 @@ def choose_rows() -> ModuleType:
         if jit.JIT:
             return importlib.import_module(f"{__name__}.encoder.fused")
     return importlib.import_module(f"{__name__}.encoder.vectorized")
-
-
-def get_num_threads() -> int:
-    """Return how many threads a kernel may use."""
-    if not importlib.util.find_spec("numba"):
-        return 1
-    from fffcpu.system.pool import POOL
-
-    return POOL.threads
-
-
-def set_num_threads(threads: int) -> None:
-    """Set how many threads a kernel may use, in this process, from now on.
-
-    Results of layers do not depend on it, to the bit; those of models may, in the last digits,
-    since their matrix products are cut otherwise. The default, and the most there can be, is
-    Numba's: ``NUMBA_NUM_THREADS``, or the CPUs this process may run on.
-
-    Raises
-    ------
-    ArgumentTypeError, ArgumentError
-        If ``threads`` is not an integer from 1 to that number.
-    """
-    if not importlib.util.find_spec("numba"):
-        check_integer("threads", threads, 1, 1)
-        return
-    from fffcpu.system.pool import POOL
-
-    POOL.set_threads(threads)
-
-
-def get_thread_layer() -> str:
-    """Return the name of the thread layer that kernels run on; starts its pool.
-
-    Returns
-    -------
-    str
-        ``tbb``, ``omp`` (OpenMP) or ``workqueue``; ``none`` where Numba is not installed.
-    """
-    if not importlib.util.find_spec("numba"):
-        return "none"
-    from fffcpu.system.pool import POOL
-
-    return POOL.layer()

@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.checkpoints import crammed_bert
-from fffcpu.checkpoints.native import parse_json, write_atomically, write_tensors
+from fffcpu.checkpoints.native import write_tensors
 from fffcpu.checkpoints.safetensors import SafetensorsFile
 from fffcpu.checks import check_flag
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.layers.layer import Part
 from fffcpu.parameters import Parameters
+from fffcpu.system.files import read_json, write_atomically, write_text
 
 __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Model", "open_config", "open_weights"]
 
@@ -155,8 +156,7 @@ class Model(Part[FastBertConfig]):
             tensors = {name: (dtype, array) for name, array in state.items()}
             write_tensors(temporary, tensors, {"format": "pt"})
         text = json.dumps(self.config.to_dict(), indent=2, sort_keys=True) + "\n"
-        with write_atomically(place / CONFIG_FILE) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(place / CONFIG_FILE, text)
 
 
 def open_config(place: Path, dtype: DTypeLike = np.float32) -> FastBertConfig:
@@ -174,7 +174,7 @@ def open_config(place: Path, dtype: DTypeLike = np.float32) -> FastBertConfig:
             f"'{place}' must be a folder with '{CONFIG_FILE}' and '{WEIGHTS_FILE}', got a file"
         )
     path = place / CONFIG_FILE
-    values = _read_json(path)
+    values = read_json(path)
     try:
         return FastBertConfig.from_dict(values, dtype=dtype)
     except CheckpointError as error:
@@ -208,19 +208,9 @@ def open_weights(place: Path) -> Mapping[str, NDArray[Any]]:
 
 def _shards(index: Path) -> list[str]:
     """Return the names of the files that an index lists, all in its own folder."""
-    values = _read_json(index)
+    values = read_json(index)
     table = values.get("weight_map") if isinstance(values, dict) else None
     names = list(table.values()) if isinstance(table, dict) else []
     if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
         raise CheckpointError(f"file '{index}' must name files beside it in 'weight_map'")
     return sorted(set(names))
-
-
-def _read_json(path: Path) -> Any:
-    """Return what a file of JSON holds."""
-    try:
-        return parse_json(path.read_text(encoding="utf-8"), "it")
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"file '{path}' is damaged: it is not UTF-8") from error
-    except CheckpointError as error:
-        raise CheckpointError(f"file '{path}' {error}") from error

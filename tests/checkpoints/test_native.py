@@ -629,8 +629,8 @@ def test_killed_save_leaves_the_old_file(tmp_path: Path) -> None:
     before = path.read_bytes()
     code = f"""
 import os
-from fffcpu.checkpoints import native
-with native.write_atomically({str(path)!r}) as temporary:
+from fffcpu.system.files import write_atomically
+with write_atomically({str(path)!r}) as temporary:
     temporary.write_bytes(b"half of it")
     os._exit(9)
 """

@@ -30,6 +30,7 @@ from fffcpu.cli import bench, convert, demo, info, inspection, main, sweep, warm
 from fffcpu.diagnosis import diagnose, leaf_means
 from fffcpu.kernels.backends import vectorized
 from fffcpu.lowbit import from_bfloat16, to_bfloat16
+from fffcpu.system.threads import get_thread_layer
 
 TINY = ["--input-dim", "6", "--output-dim", "4", "--depth", "3", "--seconds", "0.001"]
 PLAIN = ["bench", *TINY, "--rows", "1", "5", "--threads", "1", "--backends", "vectorized", "dense"]
@@ -768,7 +769,7 @@ def test_bench_table(command):
     rows = lines[4:8]
     assert [line.split()[0] for line in rows] == ["vectorized", "dense", "vectorized", "dense"]
     assert all("%" in line for line in rows)
-    assert lines[8:] == ["", f"thread layer: {kernels.get_thread_layer()}"]
+    assert lines[8:] == ["", f"thread layer: {get_thread_layer()}"]
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ import fffcpu
 from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward
 from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.inference import warmup as startup
-from fffcpu.kernels import jit
 from fffcpu.models import (
     FastBertConfig,
     FastBertEncoder,
@@ -110,13 +109,13 @@ def test_kernels_of_a_model_are_warmed(threads, kind):
 
 
 def test_without_the_jit_there_is_nothing_to_warm(monkeypatch):
-    monkeypatch.setattr(jit, "JIT", False)
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     assert fffcpu.warmup() == ()
     assert startup.cache_folder() is None
 
 
 def test_without_numba_there_is_nothing_to_warm(monkeypatch):
-    monkeypatch.setattr(startup.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "numba", None)
     assert fffcpu.warmup() == ()
     assert startup.cache_folder() is None
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.checkpoints.native import write_atomically
 from fffcpu.cli.support.table import check_folder
 from fffcpu.errors import ArgumentError
+from fffcpu.system.files import write_atomically
 
 __all__ = ["FORMATS", "convert_folder"]
 

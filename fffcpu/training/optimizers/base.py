@@ -41,7 +41,6 @@ a compiled kernel where there is one, `fffcpu.kernels.adam`, which gives the sam
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
@@ -58,6 +57,7 @@ from fffcpu.errors import (
     describe,
 )
 from fffcpu.parameters import RowGradient
+from fffcpu.system.compiler import compiles
 from fffcpu.training.optimizers.missed_steps import MOST_STEPS, MissedSteps
 
 __all__ = [
@@ -787,12 +787,11 @@ def row_blocks(
 @functools.cache
 def _adam_rows() -> Callable[..., None] | None:
     """Return the kernel for rows of Adam, or None where nothing compiles."""
-    if not importlib.util.find_spec("numba"):
+    if not compiles():
         return None
-    from fffcpu.kernels import adam as row_updates
-    from fffcpu.kernels import jit
+    from fffcpu.kernels.adam import adam_rows
 
-    return row_updates.adam_rows if jit.JIT else None
+    return adam_rows
 
 
 def _column(factors: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
