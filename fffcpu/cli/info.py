@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 import fffcpu
+from fffcpu.checkpoints import native
 from fffcpu.cli.support.table import Commands, add_command
 from fffcpu.config import DenseFeedForwardConfig
 from fffcpu.system.terminal import format_number, format_table
@@ -95,12 +96,7 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _format_version(path: str | os.PathLike[str]) -> int:
     """Return the format version of a file that was read without complaint."""
-    from safetensors import safe_open
-
-    from fffcpu.checkpoints.native import METADATA_KEY
-
-    with safe_open(path, framework="np") as file:
-        return int(json.loads(file.metadata()[METADATA_KEY])["version"])
+    return int(native.read_note(path, native.METADATA_KEY)["version"])
 
 
 def _format(description: dict[str, Any]) -> str:

@@ -19,14 +19,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.checkpoints import crammed_bert
-from fffcpu.checkpoints.native import write_tensors
-from fffcpu.checkpoints.safetensors import SafetensorsFile
+from fffcpu.checkpoints.safetensors import SafetensorsFile, write_tensors
 from fffcpu.checks import check_flag
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.layers.layer import Part
 from fffcpu.parameters import Parameters
-from fffcpu.system.files import read_json, write_atomically, write_text
+from fffcpu.system.files import read_json, write_text
 
 __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Model", "open_config", "open_weights"]
 
@@ -37,8 +36,6 @@ INDEX_FILE = "model.safetensors.index.json"
 
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 """Files of PyTorch, which are Python pickles."""
-
-_ABBREVIATIONS = {"float32": "F32", "float64": "F64"}
 
 
 class Model(Part[FastBertConfig]):
@@ -148,13 +145,10 @@ class Model(Part[FastBertConfig]):
             raise ArgumentError("argument 'store_decoder' must be False for a classifier, got True")
         place = Path(os.fsdecode(folder))
         place.mkdir(parents=True, exist_ok=True)
-        dtype = _ABBREVIATIONS[self.config.dtype]
         state = crammed_bert.views(self.config, self.params)
         if store_decoder:
             state["decoder.weight"] = self.params["encoder.embedding.words"]
-        with write_atomically(place / WEIGHTS_FILE) as temporary:
-            tensors = {name: (dtype, array) for name, array in state.items()}
-            write_tensors(temporary, tensors, {"format": "pt"})
+        write_tensors(place / WEIGHTS_FILE, state, {"format": "pt"})
         text = json.dumps(self.config.to_dict(), indent=2, sort_keys=True) + "\n"
         write_text(place / CONFIG_FILE, text)
 

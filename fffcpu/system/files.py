@@ -23,6 +23,7 @@ from fffcpu.errors import CheckpointError, describe
 __all__ = [
     "TEMPORARY",
     "is_regular",
+    "named_errors",
     "open_regular",
     "parse_json",
     "read_json",
@@ -114,6 +115,15 @@ def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     return open(path, "rb")
 
 
+@contextlib.contextmanager
+def named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Context that puts a file's name before the CheckpointErrors that are worded to follow it."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"file {os.fsdecode(path)!r} {error}") from error.__cause__
+
+
 def parse_json(text: bytes | str, what: str) -> Any:
     """Return the value of a JSON text in which no object has the same key twice.
 
@@ -160,13 +170,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     OSError
         If it cannot be read.
     """
-    place = Path(os.fsdecode(path))
-    try:
-        return parse_json(place.read_text(encoding="utf-8"), "it")
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"file '{place}' is damaged: it is not UTF-8") from error
-    except CheckpointError as error:
-        raise CheckpointError(f"file '{place}' {error}") from error.__cause__
+    with named_errors(path):
+        try:
+            text = Path(os.fsdecode(path)).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError("is damaged: it is not UTF-8") from error
+        return parse_json(text, "it")
 
 
 def _check_target(target: Path) -> None:

@@ -12,6 +12,7 @@ from fffcpu.system import files
 from fffcpu.system.files import (
     TEMPORARY,
     is_regular,
+    named_errors,
     open_regular,
     parse_json,
     read_json,
@@ -115,6 +116,16 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     assert not is_regular(tmp_path / "pipe")
     with pytest.raises(CheckpointError, match=r"^is not a regular file$"):
         open_regular(tmp_path / "pipe")
+
+
+def test_complaints_get_the_name_of_the_file():
+    def fail():
+        with named_errors("a\nb"):
+            raise CheckpointError("is damaged") from ValueError("why")
+
+    with pytest.raises(CheckpointError, match=r"^file 'a\\nb' is damaged$") as caught:
+        fail()
+    assert isinstance(caught.value.__cause__, ValueError)
 
 
 @pytest.mark.parametrize(
