@@ -76,7 +76,7 @@ def _load(path: str) -> Any:
     if not os.path.isdir(path):
         return fffcpu.load(path)
     from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
-    from fffcpu.models.model import open_config
+    from fffcpu.models.folders import open_config
 
     classes = open_config(Path(path)).classes
     kind = FastBertForMaskedLM if classes is None else FastBertForSequenceClassification

@@ -89,7 +89,7 @@ class Embedding(Part[EmbeddingConfig]):
             If ``ids`` are not integers from 0 to V - 1 of shape (B, S), with S from 1 to the
             number of positions.
         """
-        tokens = self._tokens(ids)
+        tokens = self.as_tokens(ids)
         y: Array = self.params["words"][tokens]
         y += self.params["position_scale"] * self._positions(tokens.shape[1])
         return y, EmbeddingCache(tokens)
@@ -118,7 +118,7 @@ class Embedding(Part[EmbeddingConfig]):
         upstream = self._upstream_rows(dy, cache.ids.shape, config.width)
         if d_words is None:
             d_words = np.zeros_like(self.params["words"])
-        ids = self._tokens(cache.ids).reshape(-1)
+        ids = self.as_tokens(cache.ids).reshape(-1)
         looked_up = ids != config.padding_id
         if looked_up.all():
             kernels.choose_rows().add_rows(d_words, ids, upstream)
@@ -129,8 +129,24 @@ class Embedding(Part[EmbeddingConfig]):
         d_scale = np.vdot(d_positions, self._positions(length)).astype(self._dtype)
         return {"words": d_words, "position_scale": d_scale.reshape(1)}
 
-    def _tokens(self, ids: Any) -> NDArray[np.int64]:
-        """Return tokens as an array, once they are known to exist."""
+    def as_tokens(self, ids: Any) -> NDArray[np.int64]:
+        """Return tokens as an array, once they are known to exist.
+
+        Parameters
+        ----------
+        ids : array_like of integers of shape (B, S)
+            The tokens, S at most ``config.positions``.
+
+        Returns
+        -------
+        int64 array of shape (B, S)
+            C-contiguous.
+
+        Raises
+        ------
+        ShapeError, ArgumentTypeError, ArgumentError
+            If it is not such an array.
+        """
         array = as_real_array(ids, "input_ids")
         longest = self.config.positions
         if array.ndim != 2 or not 1 <= array.shape[1] <= longest:

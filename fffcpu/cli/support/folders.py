@@ -23,7 +23,7 @@ FORMATS = ("crammed_bert", "crammed_bert_decoder")
 def convert_folder(options: argparse.Namespace) -> None:
     """Write a folder's model to another folder."""
     from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
-    from fffcpu.models.model import open_config, open_weights
+    from fffcpu.models.folders import open_config, open_weights
 
     source, place = Path(options.file), Path(options.out)
     target = options.target or FORMATS[0]
