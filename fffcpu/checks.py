@@ -30,9 +30,11 @@ __all__ = [
     "check_flag",
     "check_indices",
     "check_integer",
+    "check_nonnegative",
     "check_number",
     "check_out",
     "check_weights",
+    "first_wrong",
 ]
 
 IGNORED_LABEL = -100
@@ -209,6 +211,20 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         raise ArgumentError("argument 'out' must be writable, got a read-only array")
 
 
+def first_wrong(array: NDArray[Any], right: NDArray[np.bool_]) -> str:
+    """Return the first element of an array that is not right, as errors show it.
+
+    Returns
+    -------
+    str
+        The element and its index: ``"5 at index 3"`` or ``"5 at index (0, 3)"``.
+    """
+    place = tuple(int(index) for index in np.unravel_index(np.argmin(right), right.shape))
+    if not place:
+        return str(array[place])
+    return f"{array[place]} at index {place[0] if len(place) == 1 else place}"
+
+
 def check_elements(array: NDArray[Any], name: str, right: NDArray[np.bool_], expected: str) -> None:
     """Raise unless every element of an array is right; the error names the first that is not.
 
@@ -228,12 +244,16 @@ def check_elements(array: NDArray[Any], name: str, right: NDArray[np.bool_], exp
     ArgumentError
         If an element is wrong.
     """
-    if right.all():
-        return
-    place = tuple(int(index) for index in np.unravel_index(np.argmin(right), right.shape))
-    raise ArgumentError(
-        f"argument '{name}' must hold {expected}, got {array[place]} at index {place}"
-    )
+    if not right.all():
+        raise ArgumentError(
+            f"argument '{name}' must hold {expected}, got {first_wrong(array, right)}"
+        )
+
+
+def check_nonnegative(array: NDArray[Any], name: str) -> None:
+    """Raise unless an array of real numbers holds finite numbers of at least 0."""
+    right = np.isfinite(array) & (array >= 0)
+    check_elements(array, name, right, "finite numbers of at least 0")
 
 
 def check_indices(

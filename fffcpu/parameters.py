@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fffcpu.checks import check_indices
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 
 __all__ = [
@@ -204,11 +205,16 @@ class RowGradient:
                 f"argument 'values' must have a row for each of {len(rows)} rows of a parameter of "
                 f"shape {self.shape}, got shape {values.shape}"
             )
-        count = math.prod(self.leading)
-        if len(rows) and not (rows[0] >= 0 and rows[-1] < count and (np.diff(rows) > 0).all()):
+        rises = np.diff(rows) > 0
+        if not rises.all():
+            place = int(np.argmin(rises)) + 1
             raise ArgumentError(
-                f"argument 'rows' must rise from at least 0 to at most {count - 1}, got others"
+                f"argument 'rows' must rise, got {rows[place]} after {rows[place - 1]} at index "
+                f"{place}"
             )
+        count = math.prod(self.leading)
+        if len(rows) and not (rows[0] >= 0 and rows[-1] < count):
+            check_indices(rows, "rows", count)
 
     @property
     def leading(self) -> tuple[int, ...]:

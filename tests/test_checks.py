@@ -21,8 +21,10 @@ from fffcpu.checks import (
     check_flag,
     check_indices,
     check_integer,
+    check_nonnegative,
     check_number,
     check_out,
+    first_wrong,
 )
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
 
@@ -441,13 +443,27 @@ def test_output_that_is_read_only_is_an_error():
 
 @pytest.mark.parametrize(
     ("array", "place"),
-    [(np.float32(-1), "()"), ([1, 2, -1, -1], "(2,)"), ([[1, 2], [3, -1]], "(1, 1)")],
+    [
+        (np.float32(-1), ""),
+        ([1, 2, -1, -1], " at index 2"),
+        ([[1, 2], [3, -1]], " at index (1, 1)"),
+    ],
 )
 def test_the_first_wrong_element_is_named_with_its_place(array, place):
     array = np.array(array)
-    message = f"argument 'x' must hold numbers of at least 0, got {array.min()} at index {place}"
-    with pytest.raises(ArgumentError, match=re.escape(message)):
+    message = f"argument 'x' must hold numbers of at least 0, got {array.min()}{place}"
+    with pytest.raises(ArgumentError, match=f"^{re.escape(message)}$"):
         check_elements(array, "x", array >= 0, "numbers of at least 0")
+    assert first_wrong(array, array >= 0) == f"{array.min()}{place}"
+
+
+@pytest.mark.parametrize("wrong", [-0.5, np.inf, -np.inf, np.nan])
+def test_amounts_are_finite_and_at_least_0(wrong):
+    check_nonnegative(np.array([0.0, 1e300]), "weights")
+    check_nonnegative(np.array([0, 3], np.uint8), "weights")
+    message = f"'weights' must hold finite numbers of at least 0, got {wrong} at index 1"
+    with pytest.raises(ArgumentError, match=re.escape(message)):
+        check_nonnegative(np.array([0.0, wrong, wrong]), "weights")
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (0,), (2, 0)])
@@ -461,7 +477,7 @@ def test_indices_name_things_that_exist():
     check_indices(np.array([-1, 4]), "ids", 5, -1, "for none")
     with pytest.raises(ArgumentTypeError, match="'ids' must hold integers, got an array of shape"):
         check_indices(np.array([0.0]), "ids", 5)
-    with pytest.raises(ArgumentError, match=r"from 0 to 4, or -1 for none, got 5 at index \(0,\)"):
+    with pytest.raises(ArgumentError, match=r"from 0 to 4, or -1 for none, got 5 at index 0"):
         check_indices(np.array([5, -1]), "ids", 5, -1, "for none")
 
 
@@ -499,9 +515,9 @@ def test_labels_are_returned_as_arrays():
 
 
 def test_what_is_no_label_is_an_error():
-    with pytest.raises(ArgumentError, match=r"0 to 2, or -100 .*, got -1 at index \(1,\)"):
+    with pytest.raises(ArgumentError, match=r"0 to 2, or -100 .*, got -1 at index 1"):
         as_class_labels([0, -1], (2,), 3)
-    with pytest.raises(ArgumentError, match=r"from 0 to 2, got -100 at index \(0,\)"):
+    with pytest.raises(ArgumentError, match=r"from 0 to 2, got -100 at index 0"):
         as_class_labels([-100, 1], (2,), 3, may_miss=False)
     with pytest.raises(ArgumentTypeError, match="must hold integers"):
         as_class_labels([0.0, 1.0], (2,), 3)
@@ -509,5 +525,5 @@ def test_what_is_no_label_is_an_error():
         as_class_labels(["a", "b"], (2,), 3)
     with pytest.raises(ShapeError, match=r"must have shape \(3,\), got shape \(2,\)"):
         as_number_labels([1.0, 2.0], (3,))
-    with pytest.raises(ArgumentError, match="must hold finite numbers"):
+    with pytest.raises(ArgumentError, match="must hold finite numbers, got inf at index 0"):
         as_number_labels([np.inf], (1,))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.checks import as_rows, check_flag
+from fffcpu.checks import as_rows, check_flag, first_wrong
 from fffcpu.config import FastFeedForwardConfig, QuantizedFastFeedForwardConfig
 from fffcpu.errors import ArgumentError, ShapeError
 from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
@@ -271,8 +271,10 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         path = _path_shape(weights_in)
         self._check_cache(cache, PathCache, x=(width,), logits=path, nodes=path)
         if cache.nodes.size and not 0 <= cache.nodes.min() <= cache.nodes.max() < count:
+            wrong = first_wrong(cache.nodes, (cache.nodes >= 0) & (cache.nodes < count))
             raise ArgumentError(
-                "argument 'cache' must hold nodes of this layer's trees, got others"
+                f"argument 'cache' must hold nodes of this layer's trees, from 0 to {count - 1}, "
+                f"got {wrong} of 'nodes'"
             )
         upstream = self._upstream(dy, cache.leading)
         dx = empty_output(len(cache.x), width, self._dtype)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.checks import as_real_array, as_rows, check_out
+from fffcpu.checks import as_real_array, as_rows, check_elements, check_out
 from fffcpu.config import Activation, ArraysConfig, LayerConfig
 from fffcpu.errors import (
     ArgumentError,
@@ -185,8 +185,7 @@ class Layer(Part[Config]):
         """
         width = self.config.input_dim
         mean, scale = (np.broadcast_to(np.asarray(v, np.float64), width) for v in (mean, scale))
-        if not scale.all():
-            raise ArgumentError("argument 'scale' must have no zeros")
+        check_elements(scale, "scale", scale != 0, "numbers other than 0")
         if mean.any() and any(bias not in self.params for _, bias, _ in self._reading):
             raise ArgumentError("argument 'mean' must be 0 for a layer without a bias")
         for name, bias, axis in self._reading:

@@ -15,8 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fffcpu.checks import IGNORED_LABEL, as_class_labels, as_float_array, as_real_array, as_targets
-from fffcpu.errors import ArgumentError, ShapeError, describe
+from fffcpu.checks import (
+    IGNORED_LABEL,
+    as_class_labels,
+    as_float_array,
+    as_real_array,
+    as_targets,
+    check_elements,
+    check_nonnegative,
+)
+from fffcpu.errors import ShapeError, describe
 
 __all__ = [
     "mean_squared_error",
@@ -151,8 +159,7 @@ def sigmoid_cross_entropy(
     """
     logits = as_float_array(logits, "logits")
     truth = as_targets(targets, logits, "logits")
-    if not ((truth >= 0) & (truth <= 1)).all():
-        raise ArgumentError("argument 'targets' must hold numbers from 0 to 1, got others")
+    check_elements(truth, "targets", (truth >= 0) & (truth <= 1), "numbers from 0 to 1")
     shares = _row_shares(weights, logits)
     # float16 could hold the result, but its exponentials would lose half of their few digits.
     scores = logits.astype(np.result_type(logits.dtype, np.float32), copy=False)
@@ -254,7 +261,6 @@ def _shares(weights: ArrayLike, counted: NDArray[np.bool_]) -> NDArray[np.float6
             f"argument 'weights' must be an array of shape {counted.shape}, one weight for each "
             f"row, got {describe(array)}"
         )
-    if not (np.isfinite(array) & (array >= 0)).all():
-        raise ArgumentError("argument 'weights' must hold finite numbers of at least 0, got others")
+    check_nonnegative(array, "weights")
     shares: NDArray[np.float64] = np.where(counted, array, 0).astype(np.float64)
     return shares / (shares.sum() or 1.0)
