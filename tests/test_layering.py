@@ -19,11 +19,11 @@ import pytest
 ORDER = (
     "errors",
     "tree",
+    "lowbit",
+    "checks",
+    "system",
     "config",
     "parameters",
-    "checks",
-    "lowbit",
-    "system",
     "data",
     "checkpoints",
     "text",
@@ -184,6 +184,12 @@ def test_the_fingerprint_of_the_cache_covers_all_that_kernels_are_made_of():
     hashed = set(sources())
     assert {SOURCES[name] for name in found} <= hashed
     assert SOURCES["fffcpu.cli"] not in hashed
+
+
+def test_system_imports_nothing_by_itself():
+    """BLAS must be configured before NumPy is loaded, which almost everything imports."""
+    source = SOURCES["fffcpu.system"].read_text(encoding="utf-8")
+    assert not list(imported_names(source, "fffcpu.system", is_package=True))
 
 
 def test_base_layer_imports_no_other_layer():

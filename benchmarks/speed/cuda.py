@@ -202,7 +202,7 @@ def heading(backend: ModuleType, layer: fffcpu.FastFeedForward) -> str:
 def lines(layer: fffcpu.FastFeedForward, timings: list[Timing]) -> list[str]:
     """Lines of the table; each row of FastFeedForward reads its own path's weights."""
     config, path = layer.config, timings[0]
-    path_bytes = 4 * config.active_neurons * (config.input_dim + config.output_dim)
+    path_bytes = 4 * config.multiply_adds
     result = []
     for timing in timings:
         low, high = (1e6 * end(timing.seconds) / timing.rows for end in (min, max))

@@ -35,9 +35,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fffcpu.config import Activation, check_integer, check_number
+from fffcpu.checks import check_integer, check_number
+from fffcpu.config import Activation
 from fffcpu.errors import ArgumentError
-from fffcpu.kernels import get_thread_layer
 from fffcpu.kernels.backends import vectorized
 from fffcpu.kernels.weights import LeafWeights, PathWeights
 from fffcpu.layers import (
@@ -46,6 +46,7 @@ from fffcpu.layers import (
     LeafFeedForward,
     QuantizedFastFeedForward,
 )
+from fffcpu.system.threads import get_thread_layer
 
 __all__ = [
     "DISTINCT_ROWS",

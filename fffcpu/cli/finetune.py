@@ -13,19 +13,13 @@ from fffcpu.cli.support.runs import (
     check_unfinished,
     remove_checkpoints,
     running,
-    tell,
     work_folder,
 )
-from fffcpu.cli.support.table import (
-    Commands,
-    add_command,
-    check_folder,
-    format_number,
-    format_table,
-)
+from fffcpu.cli.support.table import Commands, add_command, check_folder
 from fffcpu.config.fastbert import POOLERS
 from fffcpu.errors import require_extra
 from fffcpu.recipes.finetuning import FinetuneSettings, evaluate, finetune
+from fffcpu.system.terminal import format_number, format_table, print_status
 from fffcpu.training.trainer import HISTORY, read_history
 
 __all__ = ["add", "run"]
@@ -118,7 +112,7 @@ def run(options: argparse.Namespace) -> None:
     data = read_labelled(options.data, **fields)
     test = read_labelled(options.test, classes=data.classes, **fields) if options.test else None
     kind = "numbers" if data.classes is None else f"{len(data.classes)} classes"
-    tell(f"{len(data.texts):,} texts, {kind}")
+    print_status(f"{len(data.texts):,} texts, {kind}")
     with running(folder, options.resume):
         done = finetune(pretrained, tokenizer, data, settings, folder=folder, resume=options.resume)
     done.model.save_pretrained(out)

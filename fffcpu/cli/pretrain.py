@@ -17,18 +17,12 @@ from fffcpu.cli.support.runs import (
     reading,
     remove_checkpoints,
     running,
-    tell,
     work_folder,
 )
-from fffcpu.cli.support.table import (
-    Commands,
-    add_command,
-    check_folder,
-    format_number,
-    format_table,
-)
+from fffcpu.cli.support.table import Commands, add_command, check_folder
 from fffcpu.errors import ArgumentError, require_extra
 from fffcpu.recipes.pretraining import PretrainSettings, pretrain
+from fffcpu.system.terminal import format_number, format_table, print_status
 from fffcpu.training.trainer import HISTORY, read_history
 
 __all__ = ["add", "run"]
@@ -154,7 +148,7 @@ def run(options: argparse.Namespace) -> None:
             field=options.field,
             progress=progress,
         )
-    tell(
+    print_status(
         f"{corpus.documents:,} documents, {len(corpus.training):,} tokens to train on, "
         f"{len(corpus.validation):,} held out"
     )
@@ -196,7 +190,7 @@ def _tokenizer(options: argparse.Namespace, folder: Path) -> Any:
     path = folder / TOKENIZER_FILE
     if not (options.resume and path.exists()):
         files = find_files(options.text)
-        tell("training a tokenizer")
+        print_status("training a tokenizer")
         pieces = (piece.text for piece in read_documents(files, options.field))
         Tokenizer.train(pieces, options.vocabulary).save(path)
     return Tokenizer.load(path)

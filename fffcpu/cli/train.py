@@ -15,16 +15,9 @@ from fffcpu.cli.support.runs import (
     reading,
     remove_checkpoints,
     running,
-    tell,
     work_folder,
 )
-from fffcpu.cli.support.table import (
-    Commands,
-    add_command,
-    check_output,
-    format_number,
-    format_table,
-)
+from fffcpu.cli.support.table import Commands, add_command, check_output
 from fffcpu.data import Table, read_table
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.recipes.fitting import (
@@ -38,6 +31,7 @@ from fffcpu.recipes.fitting import (
     evaluate,
     fit,
 )
+from fffcpu.system.terminal import format_number, format_table, print_status
 from fffcpu.training.trainer import HISTORY
 
 __all__ = ["add", "run"]
@@ -221,7 +215,7 @@ def run(options: argparse.Namespace) -> None:
     with reading(options.data) as progress:
         table = read_table(options.data, options.target, options.task, progress=progress)
     test = _read_test(options, table)
-    tell(f"{len(table.x):,} rows of {table.x.shape[1]:,} columns, {_targets(table)}")
+    print_status(f"{len(table.x):,} rows of {table.x.shape[1]:,} columns, {_targets(table)}")
     with running(folder, options.resume):
         fitted = fit(table, settings, folder=folder, resume=options.resume)
     fitted.predictor.save(options.out)

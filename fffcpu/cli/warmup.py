@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import fffcpu
-from fffcpu.cli.support.table import Commands, add_command, format_table
+from fffcpu.cli.support.table import Commands, add_command
 from fffcpu.inference.warmup import (
     WarmedKernel,
     WarmupRun,
@@ -19,6 +18,7 @@ from fffcpu.inference.warmup import (
     standard_layers,
     warmup_runs,
 )
+from fffcpu.system.terminal import format_table, progress_bar
 
 __all__ = ["add", "run"]
 
@@ -82,7 +82,7 @@ def _load(path: str) -> Any:
     if not os.path.isdir(path):
         return fffcpu.load(path)
     from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
-    from fffcpu.models.model import open_config
+    from fffcpu.models.folders import open_config
 
     classes = open_config(Path(path)).classes
     kind = FastBertForMaskedLM if classes is None else FastBertForSequenceClassification
@@ -91,10 +91,8 @@ def _load(path: str) -> Any:
 
 def _progress(chosen: Sequence[WarmupRun]) -> Iterator[WarmedKernel]:
     """Yield each kernel's first call, with a bar on stderr if that is a terminal."""
-    from tqdm import tqdm
-
     seen = set()
-    with tqdm(chosen, file=sys.stderr, disable=None, leave=False, unit="step") as bar:
+    with progress_bar(chosen, unit="step") as bar:
         for run in bar:
             bar.set_description(run.kind)
             for one in run.run():

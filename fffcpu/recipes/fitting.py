@@ -16,14 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fffcpu.config import (
-    DenseFeedForwardConfig,
-    FastFeedForwardConfig,
-    LeafFeedForwardConfig,
-    check_flag,
-    check_integer,
-    check_number,
-)
+from fffcpu.checks import check_flag, check_integer, check_number
+from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig, LeafFeedForwardConfig
 from fffcpu.data import Table, check_finite
 from fffcpu.errors import ArgumentError, describe
 from fffcpu.inference.predictor import Meaning, Predictor

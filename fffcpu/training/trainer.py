@@ -35,9 +35,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.checkpoints.native import TEMPORARY, write_atomically
-from fffcpu.config import check_flag, check_integer, check_number
+from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.errors import ArgumentError, CheckpointError
+from fffcpu.system.files import TEMPORARY, write_atomically
 from fffcpu.training.optimizers import clip_gradients
 from fffcpu.training.schedules import constant
 

@@ -15,7 +15,6 @@ import fffcpu
 from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward, kernels
 from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.inference import warmup as startup
-from fffcpu.kernels import jit
 from fffcpu.models import (
     FastBertConfig,
     FastBertEncoder,
@@ -110,14 +109,14 @@ def test_kernels_of_a_model_are_warmed(threads, kind):
 
 
 def test_without_the_jit_there_is_nothing_to_warm(monkeypatch):
-    monkeypatch.setattr(jit, "JIT", False)
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     monkeypatch.setattr(kernels, "selection", kernels.selection.__wrapped__)
     assert fffcpu.warmup() == ()
     assert startup.cache_folder() is None
 
 
 def test_without_numba_there_is_nothing_to_warm(monkeypatch):
-    monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.setattr(kernels, "selection", kernels.selection.__wrapped__)
     assert fffcpu.warmup() == ()
     assert startup.cache_folder() is None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fffcpu.errors import ArgumentError, CheckpointError
 from fffcpu.system.memory import keep_freed_memory
+from fffcpu.system.terminal import print_status, progress_bar
 from fffcpu.training.trainer import Interrupted, checkpoints
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "reading",
     "remove_checkpoints",
     "running",
-    "tell",
     "work_folder",
 ]
 
@@ -69,11 +68,11 @@ def running(folder: Path, resume: bool) -> Iterator[None]:
     keep_freed_memory()
     if resume:
         found = checkpoints(folder)
-        tell(f"goes on from {found[0].name}" if found else "nothing to resume: begins anew")
+        print_status(f"goes on from {found[0].name}" if found else "nothing to resume: begins anew")
     try:
         yield
     except Interrupted as interrupted:
-        tell(f"\n{interrupted}; the same command with --resume goes on")
+        print_status(f"\n{interrupted}; the same command with --resume goes on")
         raise
 
 
@@ -86,19 +85,10 @@ def remove_checkpoints(folder: Path) -> None:
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on a terminal while a file is read; yields what takes the bytes done and all."""
-    from tqdm import tqdm
-
-    with tqdm(
-        desc=path, unit="B", unit_scale=True, file=sys.stderr, disable=None, leave=False
-    ) as bar:
+    with progress_bar(description=path, unit="B", scaled=True) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
         yield show
-
-
-def tell(text: str) -> None:
-    """Print a line on standard error."""
-    print(text, file=sys.stderr, flush=True)
