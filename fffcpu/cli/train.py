@@ -11,12 +11,11 @@ from typing import Any
 import fffcpu
 from fffcpu.cli.support.runs import (
     add_number,
-    check_unfinished,
+    check_resume,
     reading,
-    remove_checkpoints,
+    run_folder,
     running,
     tell,
-    work_folder,
 )
 from fffcpu.cli.support.table import (
     Commands,
@@ -38,7 +37,6 @@ from fffcpu.recipes.fitting import (
     evaluate,
     fit,
 )
-from fffcpu.training.trainer import HISTORY
 
 __all__ = ["add", "run"]
 
@@ -70,9 +68,9 @@ which layer:
   dense  one hidden layer of --width neurons, to compare with.
 
 while it trains:
-  The state goes to OUT.training every half minute. Ctrl-C saves it and says how to go on; after a
-  crash or kill -9 the same command with --resume goes on as well, to the same bits. history.jsonl
-  there has a line an epoch, and stays. The state is removed when OUT is written.
+  Every half minute, and on Ctrl-C, the state is saved in the folder OUT.training. The same command
+  with --resume continues the run, also after a crash or kill -9, and reaches the same bits. The
+  folder's history.jsonl has a line per epoch and stays. The state is removed when OUT is written.
 
 report:
   Figures are those of the model as it was saved, in the units of the data; in history.jsonl the
@@ -92,7 +90,7 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, metavar="MODEL", help="the file to write")
     parser.add_argument("--test", metavar="DATA", help="a table to test the saved model on")
     parser.add_argument("--test-target", metavar="T", help="its target (the same column)")
-    parser.add_argument("--resume", action="store_true", help="go on with an unfinished training")
+    parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
     parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     _add_layer(parser.add_argument_group("layer"))
@@ -216,16 +214,16 @@ def run(options: argparse.Namespace) -> None:
         fffcpu.set_num_threads(options.threads)
     _check_targets(options)
     check_output(*(options.out, options.data, options.target, options.test, options.test_target))
-    folder = work_folder(options.out)
-    check_unfinished(folder, options.out, options.resume)
+    folder = run_folder(options.out)
+    check_resume(folder, options.out, options.resume)
     with reading(options.data) as progress:
         table = read_table(options.data, options.target, options.task, progress=progress)
     test = _read_test(options, table)
     tell(f"{len(table.x):,} rows of {table.x.shape[1]:,} columns, {_targets(table)}")
     with running(folder, options.resume):
-        fitted = fit(table, settings, folder=folder, resume=options.resume)
+        fitted = fit(table, settings, folder=folder.path, resume=options.resume)
     fitted.predictor.save(options.out)
-    remove_checkpoints(folder)
+    folder.remove_checkpoints()
     tested = evaluate(fitted.predictor, test) if test else {}
     report = _report(options.out, table, fitted, tested)
     print(json.dumps(report, indent=2) if options.json else _format(report))
@@ -271,7 +269,7 @@ def _report(out: str, table: Table, fitted: Fitted, tested: dict[str, float]) ->
     config, outcome = fitted.predictor.layer.config, fitted.outcome
     return {
         "model": out,
-        "history": str(work_folder(out) / HISTORY),
+        "history": str(run_folder(out).history_path),
         "kind": config.kind,
         "config": config.to_dict(),
         "neurons": {"held": config.neurons, "used": config.active_neurons},

@@ -318,7 +318,7 @@ def fit(
     folder : path, optional
         For checkpoints and the history.
     resume : bool
-        Go on from the newest checkpoint in the folder, if there is one.
+        Continue from the newest checkpoint in the folder, if there is one.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
     make_layer : callable, optional
@@ -339,7 +339,7 @@ def fit(
     DataError
         If a number in it is not finite.
     CheckpointError
-        If the folder holds a run that is not this one, or that is not to be resumed.
+        If the folder contains another run, or an unfinished one that is not to be resumed.
     Interrupted
         If the run was interrupted; see `Trainer.run`.
     """

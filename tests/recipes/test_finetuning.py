@@ -16,7 +16,7 @@ from fffcpu.models import (
 )
 from fffcpu.recipes.finetuning import FinetuneSettings, evaluate, finetune
 from fffcpu.text import LabelledTexts, Tokenizer, read_labelled
-from fffcpu.training.trainer import checkpoints
+from fffcpu.training.run_folder import RunFolder
 
 GOOD, BAD = ("fine", "great", "lovely"), ("poor", "awful", "dull")
 
@@ -80,13 +80,13 @@ def test_a_single_step_learns():
 def test_a_broken_off_run_goes_on_to_the_same_bits(tmp_path):
     settings = FinetuneSettings(epochs=1, checkpoint_seconds=0)
     whole = finetune(pretrained(), TOKENIZER, DATA, settings, folder=tmp_path, progress=False)
-    checkpoints(tmp_path)[0].unlink()
+    RunFolder(tmp_path).checkpoints()[0].unlink()
     part = finetune(
         pretrained(), TOKENIZER, DATA, settings, folder=tmp_path, resume=True, progress=False
     )
     assert bits(whole.model) == bits(part.model)
     assert whole.outcome.figures == part.outcome.figures
-    with pytest.raises(CheckpointError, match="not finished"):
+    with pytest.raises(CheckpointError, match="Pass resume=True to continue it"):
         finetune(pretrained(), TOKENIZER, DATA, settings, folder=tmp_path, progress=False)
     other = FinetuneSettings(epochs=1, lr=1e-3)
     with pytest.raises(CheckpointError, match="another run: 'lr'"):
@@ -146,7 +146,7 @@ def test_the_command(folder, capsys):
     assert model.config.labels == ("bad", "good")
     data = read_labelled(str(folder / "films.jsonl"))
     assert evaluate(model, Tokenizer.load(folder / "judge"), data) == report["test"]
-    assert not checkpoints(f"{folder / 'judge'}.training")
+    assert not RunFolder(f"{folder / 'judge'}.training").checkpoints()
     assert main([*map(str, arguments), "--resume"]) == 1
     assert f"'{folder / 'judge'}' is finished" in capsys.readouterr().err
 

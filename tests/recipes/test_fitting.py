@@ -13,7 +13,7 @@ from fffcpu.errors import ArgumentError, CheckpointError, DataError
 from fffcpu.recipes.fitting import OPTIMIZERS, FitSettings, evaluate, fit
 from fffcpu.recipes.table_objective import TableObjective
 from fffcpu.training import trainer
-from fffcpu.training.trainer import checkpoints, read_history
+from fffcpu.training.run_folder import RunFolder
 
 IMAGES, LABELS = load_digits()
 DIGITS = Table(IMAGES, LABELS, classes=tuple(range(10)))
@@ -59,7 +59,7 @@ def test_learns_numbers_in_their_own_units(layer):
 def test_every_optimizer_brings_the_loss_down(optimizer, tmp_path):
     settings = FitSettings(**{**QUICK, "epochs": 6}, optimizer=optimizer)
     fit(few(DIGITS), settings, folder=tmp_path)
-    losses = [line["train_loss"] for line in read_history(tmp_path)]
+    losses = [line["train_loss"] for line in RunFolder(tmp_path).read_history()]
     assert losses[-1] < losses[0]
 
 
@@ -135,7 +135,7 @@ def test_routes_learn_unless_they_are_not_to(monkeypatch, straight_through):
 def test_resumes_to_the_bits_of_an_unbroken_run(options, tmp_path, monkeypatch):
     settings = FitSettings(**QUICK, **options, checkpoint_seconds=0, keep=100)
     whole = fit(few(DIGITS), settings, folder=tmp_path)
-    for path in checkpoints(tmp_path)[:-3]:
+    for path in RunFolder(tmp_path).checkpoints()[:-3]:
         path.unlink()
     resumed = fit(few(DIGITS), settings, folder=tmp_path, resume=True)
     for name, array in whole.predictor.layer.params.items():
@@ -176,7 +176,7 @@ def test_other_data_are_another_run(tmp_path):
 def test_an_unfinished_run_is_not_overwritten(tmp_path):
     settings = FitSettings(**QUICK)
     fit(few(DIGITS), settings, folder=tmp_path)
-    with pytest.raises(CheckpointError, match="not finished"):
+    with pytest.raises(CheckpointError, match="Pass resume=True to continue it"):
         fit(few(DIGITS), settings, folder=tmp_path)
     with pytest.raises(CheckpointError, match="'rows' was 300 and is 200"):
         fit(few(DIGITS, 200), settings, folder=tmp_path, resume=True)
