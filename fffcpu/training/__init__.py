@@ -19,8 +19,7 @@ from fffcpu.training.losses import (
     sigmoid_cross_entropy,
     softmax_cross_entropy,
 )
-from fffcpu.training.optimizers import SGD, Adam, AdamW, clip_gradients
-from fffcpu.training.optimizers.local import LocalAdam, LocalSGD
+from fffcpu.training.optimizers import SGD, Adam, AdamW, LocalAdam, LocalSGD, clip_gradients
 from fffcpu.training.run_folder import RunFolder
 from fffcpu.training.schedules import constant, cosine, one_cycle_triangle, warmup
 from fffcpu.training.trainer import Trainer, TrainerSettings
