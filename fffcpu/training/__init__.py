@@ -21,7 +21,7 @@ from fffcpu.training.losses import (
 )
 from fffcpu.training.optimizers import SGD, Adam, AdamW, LocalAdam, LocalSGD, clip_gradients
 from fffcpu.training.run_folder import RunFolder
-from fffcpu.training.schedules import constant, cosine, one_cycle_triangle, warmup
+from fffcpu.training.schedules import constant, cosine, linear_warmup, one_cycle_triangle
 from fffcpu.training.trainer import Trainer, TrainerSettings
 
 __all__ = [
@@ -36,9 +36,9 @@ __all__ = [
     "clip_gradients",
     "constant",
     "cosine",
+    "linear_warmup",
     "mean_squared_error",
     "one_cycle_triangle",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
-    "warmup",
 ]
