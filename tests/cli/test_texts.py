@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from fffcpu import pipelines
 from fffcpu.cli import main
+from fffcpu.inference import pipelines as inference_pipelines
 from fffcpu.models import FastBertConfig, FastBertForMaskedLM, FastBertForSequenceClassification
 from fffcpu.models.model import INDEX_FILE
 from fffcpu.pipelines import FillMask, TextClassifier, TextEmbedder
@@ -209,7 +210,7 @@ def test_classify_takes_texts_themselves_and_threads(command, models):
             ["judge", "x.jsonl", "--field", "title"],
             "line 1: must be an object with text in 'title'",
         ),
-        (["judge", "x.csv", "--field", "title"], "line 2: must have text in column 'title', got"),
+        (["judge", "x.csv", "--field", "title"], "line 1: must have a column 'title', got"),
         (["judge", "x.txt", "--threads", "0"], "must be an integer"),
         (["bert", "x.txt"], "holds another model"),
     ],
@@ -247,7 +248,7 @@ def test_a_file_is_no_folder_of_a_model(command, models, files):
 
 def test_an_output_that_fails_half_way_leaves_the_old_one(command, models, files, monkeypatch):
     (files / "y.csv").write_text("old")
-    monkeypatch.setattr(pipelines, "WINDOW", 2)
+    monkeypatch.setattr(inference_pipelines, "WINDOW", 2)
 
     def lines():
         yield from ("a\n", "b\n", "c\n")
@@ -266,7 +267,7 @@ def test_an_output_that_fails_half_way_leaves_the_old_one(command, models, files
 @pytest.mark.parametrize("options", [(), ("--pooling", "start"), ("--normalize",)])
 @pytest.mark.parametrize("source", ["x.jsonl.gz", "-"])
 def test_embed_writes_an_array(source, options, command, models, files, monkeypatch):
-    monkeypatch.setattr(pipelines, "WINDOW", 2)
+    monkeypatch.setattr(inference_pipelines, "WINDOW", 2)
     status, out, err = command("embed", models["bert"], source, "--out", "x.npy", *options)
     assert (status, err) == (0, "")
     assert out.startswith("x.npy: 5 texts in ")
