@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from fffcpu import pipelines
 from fffcpu.cli import main
-from fffcpu.inference import pipelines as inference_pipelines
+from fffcpu.inference import pipelines
+from fffcpu.inference.pipelines import FillMask, TextClassifier, TextEmbedder
 from fffcpu.models import FastBertConfig, FastBertForMaskedLM, FastBertForSequenceClassification
 from fffcpu.models.model import INDEX_FILE
-from fffcpu.pipelines import FillMask, TextClassifier, TextEmbedder
 from fffcpu.text import Tokenizer
 from tests.support.golden_models import GOLDEN
 
@@ -248,7 +247,7 @@ def test_a_file_is_no_folder_of_a_model(command, models, files):
 
 def test_an_output_that_fails_half_way_leaves_the_old_one(command, models, files, monkeypatch):
     (files / "y.csv").write_text("old")
-    monkeypatch.setattr(inference_pipelines, "WINDOW", 2)
+    monkeypatch.setattr(pipelines, "WINDOW", 2)
 
     def lines():
         yield from ("a\n", "b\n", "c\n")
@@ -267,7 +266,7 @@ def test_an_output_that_fails_half_way_leaves_the_old_one(command, models, files
 @pytest.mark.parametrize("options", [(), ("--pooling", "start"), ("--normalize",)])
 @pytest.mark.parametrize("source", ["x.jsonl.gz", "-"])
 def test_embed_writes_an_array(source, options, command, models, files, monkeypatch):
-    monkeypatch.setattr(inference_pipelines, "WINDOW", 2)
+    monkeypatch.setattr(pipelines, "WINDOW", 2)
     status, out, err = command("embed", models["bert"], source, "--out", "x.npy", *options)
     assert (status, err) == (0, "")
     assert out.startswith("x.npy: 5 texts in ")
