@@ -24,7 +24,7 @@ from fffcpu.cli.support.table import (
 )
 from fffcpu.config.fastbert import POOLERS
 from fffcpu.errors import require_extra
-from fffcpu.recipes.finetuning import FinetuneSettings, evaluate, finetune
+from fffcpu.recipes.finetuning import FinetuneSettings, evaluate_texts, finetune
 
 __all__ = ["add", "run"]
 
@@ -136,7 +136,7 @@ def run(options: argparse.Namespace) -> None:
         "steps": done.outcome.steps,
         "seconds": done.outcome.seconds,
         "validation": validation,
-        "test": evaluate(done.model, tokenizer, test) if test else {},
+        "test": evaluate_texts(done.model, tokenizer, test) if test else {},
     }
     print(json.dumps(report, indent=2) if options.json else f"{done.model!r}\n{_format(report)}")
 

@@ -27,15 +27,16 @@ from fffcpu.cli.support.table import (
 from fffcpu.data import Table, read_table
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.recipes.fitting import (
-    HARDENING,
-    LAYERS,
+    FIT_HARDENING,
+    LAYER_NAMES,
     OPTIMIZERS,
     SCHEDULES,
     FitSettings,
     Fitted,
     check_rows,
-    evaluate,
+    evaluate_table,
     fit,
+    layer_name,
 )
 
 __all__ = ["add", "run"]
@@ -62,7 +63,7 @@ data:
 Text or integers to predict are classes, other numbers are a regression; --task overrules that.
 
 which layer:
-  node   FastFeedForward: every node of the tree is a neuron. A row uses trees x (depth + 1).
+  fast   FastFeedForward: every node of the tree is a neuron. A row uses trees x (depth + 1).
   leaf   LeafFeedForward: gates choose one of 2^depth small networks of --leaf-width neurons. It is
          trained softly, all leaves at once; --hardening makes its gates decide.
   dense  one hidden layer of --width neurons, to compare with.
@@ -100,10 +101,14 @@ def add(commands: Commands) -> argparse.ArgumentParser:
 
 def _add_layer(group: Any) -> None:
     group.add_argument(
-        "--layer", choices=LAYERS, default=DEFAULTS.layer, help=f"which layer ({DEFAULTS.layer})"
+        "--layer",
+        type=layer_name,
+        choices=LAYER_NAMES,
+        default=DEFAULTS.layer,
+        help=f"which layer ({DEFAULTS.layer})",
     )
     add_number(group, DEFAULTS, "depth", int, "of the trees")
-    add_number(group, DEFAULTS, "trees", int, "node layer: trees that are summed")
+    add_number(group, DEFAULTS, "trees", int, "fast layer: trees that are summed")
     add_number(group, DEFAULTS, "leaf-width", int, "leaf layer: neurons of a leaf")
     add_number(group, DEFAULTS, "width", int, "dense layer: neurons")
     group.add_argument(
@@ -162,7 +167,7 @@ def _add_training(group: Any) -> None:
         "--hardening",
         type=float,
         metavar="X",
-        help=f"leaf layer: weight of the hardening loss ({HARDENING})",
+        help=f"leaf layer: weight of the hardening loss ({FIT_HARDENING})",
     )
     group.add_argument(
         "--hardening-schedule",
@@ -184,13 +189,13 @@ def _add_training(group: Any) -> None:
         "--straight-through",
         action=argparse.BooleanOptionalAction,
         default=DEFAULTS.straight_through,
-        help="node layer: whether routes learn as well; on by default",
+        help="fast layer: whether routes learn as well; on by default",
     )
     group.add_argument(
         "--gradients",
         choices=("auto", "dense", "rows"),
         default=DEFAULTS.gradients,
-        help="node layer: of all nodes, or of those that a batch visits",
+        help="fast layer: of all nodes, or of those that a batch visits",
     )
     add_number(group, DEFAULTS, "validation", float, "share of the rows held out to watch")
     group.add_argument(
@@ -224,7 +229,7 @@ def run(options: argparse.Namespace) -> None:
         fitted = fit(table, settings, folder=folder.path, resume=options.resume)
     fitted.predictor.save(options.out)
     folder.remove_checkpoints()
-    tested = evaluate(fitted.predictor, test) if test else {}
+    tested = evaluate_table(fitted.predictor, test) if test else {}
     report = _report(options.out, table, fitted, tested)
     print(json.dumps(report, indent=2) if options.json else _format(report))
 

@@ -24,7 +24,7 @@ from fffcpu.training import AdamW, cosine
 from fffcpu.training.batches import BatchOrder, split_rows
 from fffcpu.training.trainer import Outcome, Trainer, TrainerSettings, identity_of
 
-__all__ = ["FinetuneSettings", "Finetuned", "evaluate", "finetune"]
+__all__ = ["FinetuneSettings", "Finetuned", "evaluate_texts", "finetune"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -211,7 +211,7 @@ def finetune(
     return Finetuned(model, trainer.run())
 
 
-def evaluate(
+def evaluate_texts(
     model: FastBertForSequenceClassification, tokenizer: Tokenizer, data: LabelledTexts
 ) -> dict[str, float]:
     """Return how good a model is on texts: ``loss``, and of a classifier ``accuracy``.

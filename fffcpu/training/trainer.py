@@ -232,6 +232,8 @@ class Trainer:
     identity : mapping, optional
         JSON values that identify the run (data, layer, options). A checkpoint of another identity
         is refused.
+    former_values : mapping of str to mapping, optional
+        By the name of an entry of the identity, which values it once had for which of today.
     unit : str
         What ``StepResult.rows`` counts, for the progress bar and the history.
     progress : bool, optional
@@ -260,6 +262,7 @@ class Trainer:
         *,
         folder: str | os.PathLike[str] | None = None,
         identity: Mapping[str, Any] | None = None,
+        former_values: Mapping[str, Mapping[str, str]] | None = None,
         unit: str = "rows",
         progress: bool | None = None,
     ) -> None:
@@ -270,6 +273,7 @@ class Trainer:
         self.step = self.rows = 0
         self.history: list[dict[str, Any]] = []
         self._identity = json.loads(json.dumps(dict(identity or {})))
+        self._former_values = dict(former_values or {})
         self._unit = unit
         self._progress = progress
         # Seconds of earlier runs, and of this one up to its last look at the clock.
@@ -518,7 +522,8 @@ class Trainer:
     def _take(self, checkpoint: Checkpoint) -> None:
         """Take over a checkpoint's state."""
         path, notes, arrays = checkpoint
-        differences = _differences(notes["identity"], self._identity)
+        identity = _with_todays_values(notes["identity"], self._former_values)
+        differences = _differences(identity, self._identity)
         if differences:
             raise CheckpointError(f"checkpoint '{path}' is of another run: {differences}")
         groups: dict[str, dict[str, Array]] = {prefix: {} for prefix in _GROUPS}
@@ -551,6 +556,17 @@ def identity_of(settings: Any) -> dict[str, Any]:
     for name in ("checkpoint_seconds", "keep"):
         del values[name]
     return values
+
+
+def _with_todays_values(
+    identity: Mapping[str, Any], former_values: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    """Return an identity with the values that its entries have today."""
+    today = dict(identity)
+    for name, values in former_values.items():
+        if isinstance(value := today.get(name), str):
+            today[name] = values.get(value, value)
+    return today
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

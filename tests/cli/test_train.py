@@ -91,7 +91,7 @@ def test_classes_from_a_csv(command, houses, tmp_path):
     assert not folder.checkpoints()
 
 
-@pytest.mark.parametrize("layer", ["node", "leaf", "dense"])
+@pytest.mark.parametrize("layer", ["fast", "leaf", "dense"])
 def test_arrays_and_every_layer(command, digits, tmp_path, layer):
     x, y = digits
     out = tmp_path / "digits.safetensors"
@@ -99,9 +99,17 @@ def test_arrays_and_every_layer(command, digits, tmp_path, layer):
         "train", x, "--target", y, "--out", out, "--layer", layer, *QUICK
     )
     assert status == 0, told
-    kinds = {"node": "FastFeedForward", "leaf": "LeafFeedForward", "dense": "DenseFeedForward"}
+    kinds = {"fast": "FastFeedForward", "leaf": "LeafFeedForward", "dense": "DenseFeedForward"}
     assert kinds[layer] in printed
     assert fffcpu.load(out).config.kind == kinds[layer]
+
+
+def test_the_former_name_of_the_fast_layer_is_accepted(command, digits, tmp_path):
+    x, y = digits
+    for name in ("fast", "node"):
+        arguments = ["--layer", name, "--out", tmp_path / name]
+        assert command("train", x, "--target", y, *arguments, *QUICK)[0] == 0
+    assert (tmp_path / "fast").read_bytes() == (tmp_path / "node").read_bytes()
 
 
 def test_the_same_command_gives_the_same_bytes(command, digits, tmp_path):
@@ -160,7 +168,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(digits, tmp_path):
         (["--target", "colour"], "colour"),
         (["--epochs", 0], "epochs"),
         (["--validation", 1], "validation"),
-        (["--layer", "node", "--hardening", 1], "hardening"),
+        (["--layer", "fast", "--hardening", 1], "hardening"),
         (["--out", "missing/model"], "missing"),
         (["--threads", 0], "threads"),
         (["--test", "none.csv"], "none.csv"),

@@ -183,6 +183,27 @@ def test_another_run_is_refused(tmp_path):
         make(folder=tmp_path, identity={"depth": 4, "seed": 0}).resume()
 
 
+def test_former_values_of_an_identity_are_todays(tmp_path):
+    make(folder=tmp_path, identity={"layer": "node", "classes": [1], "seed": 0}).run()
+
+    def again(layer, seed=0):
+        objective, identity = Line(), {"layer": layer, "classes": [1], "seed": seed}
+        return Trainer(
+            objective,
+            AdamW(objective.params, 0.05),
+            TrainerSettings(steps=40, lr=0.05),
+            folder=tmp_path,
+            identity=identity,
+            former_values={"layer": {"node": "fast"}, "classes": {}},
+        )
+
+    assert again("fast").resume()
+    with pytest.raises(CheckpointError, match=r"run: 'layer' was 'fast' and is 'leaf'$"):
+        again("leaf").resume()
+    with pytest.raises(CheckpointError, match=r"run: 'seed' was 0 and is 1$"):
+        again("fast", seed=1).resume()
+
+
 def test_other_parameters_are_refused(tmp_path):
     make(folder=tmp_path).run()
     other = Line()
