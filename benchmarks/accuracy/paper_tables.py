@@ -51,7 +51,7 @@ from fffcpu.benchmarking.timing import (
     ratios,
 )
 from fffcpu.data import Table
-from fffcpu.recipes.fitting import FitSettings, evaluate, fit
+from fffcpu.recipes.fitting import FitSettings, evaluate_table, fit
 from fffcpu.recipes.table_objective import Scaling
 from fffcpu.system.terminal import progress_bar
 from fffcpu.training.batches import split_rows
@@ -339,15 +339,15 @@ def train(cell: Cell, seed: int, folder: Path) -> Record:
         "settings": cell.settings,
         "maker": cell.maker,
         "neurons": {"held": config.neurons, "used": config.active_neurons},
-        "train": evaluate(fitted.predictor, training, learned)["accuracy"],
+        "train": evaluate_table(fitted.predictor, training, learned)["accuracy"],
         "validation": fitted.validation["accuracy"],
-        "test": evaluate(fitted.predictor, test)["accuracy"],
+        "test": evaluate_table(fitted.predictor, test)["accuracy"],
         "seconds": fitted.outcome.seconds,
     }
     if cell.layer == "node":
         unused = methods.prune(fitted.predictor.layer, training.x[np.sort(learned)])
         record["unused"] = unused
-        record["pruned"] = evaluate(fitted.predictor, test)["accuracy"]
+        record["pruned"] = evaluate_table(fitted.predictor, test)["accuracy"]
     return record
 
 

@@ -66,7 +66,7 @@ from fffcpu.benchmarking.timing import (
 )
 from fffcpu.data import Table, load_digits
 from fffcpu.inference.predictor import Predictor
-from fffcpu.recipes.fitting import FitSettings, evaluate, fit
+from fffcpu.recipes.fitting import FitSettings, evaluate_table, fit
 from fffcpu.recipes.table_objective import Scaling
 from fffcpu.system.files import write_atomically
 from fffcpu.system.terminal import progress_bar
@@ -259,12 +259,13 @@ def train_layer(rows: Rows, source: Source, settings: Record, seed: int) -> Trai
     """Train a layer of fffcpu."""
     classes = tuple(range(int(rows.y.max()) + 1))
     table = Table(rows.x, rows.y, classes=classes)
+    test = Table(rows.test_x, rows.test_y, classes=classes)
     fitted = fit(table, FitSettings(validation=VALIDATION, seed=seed, **settings), progress=False)
     layer = fitted.predictor.layer
     return Trained(
         fitted.predictor,
         fitted.validation["accuracy"],
-        evaluate(fitted.predictor, Table(rows.test_x, rows.test_y, classes=classes))["accuracy"],
+        evaluate_table(fitted.predictor, test)["accuracy"],
         sum(array.size for array in layer.params.values()),
         layer.config.multiply_adds,
     )

@@ -24,16 +24,10 @@ from numpy.typing import NDArray
 from fffcpu.checks import check_integer, check_number, first_wrong
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 from fffcpu.parameters import RowGradient
-from fffcpu.training.optimizers.base import (
-    Gradients,
-    Stateful,
-    adam_rule,
-    blocks,
-    check_betas,
-    check_eps,
-    row_blocks,
-    sgd_rule,
-)
+from fffcpu.training.optimizers.adam import adam_rule, check_betas, check_eps
+from fffcpu.training.optimizers.base import Gradients, Stateful
+from fffcpu.training.optimizers.blocks import blocks, row_blocks
+from fffcpu.training.optimizers.sgd import sgd_rule
 
 __all__ = ["LocalAdam", "LocalOptimizer", "LocalSGD"]
 
