@@ -13,9 +13,9 @@ from scipy.special import ndtr
 
 from fffcpu import FastFeedForward, cmm
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
-from tests.support import reference
+from fffcpu.testing import oracle
+from fffcpu.testing.strategies import path_problems
 from tests.support.paths import GOLDEN
-from tests.support.strategies import path_problems
 
 PATH_FILES = sorted(GOLDEN.glob("path_fff_*.npz"))
 BMM_FILES = sorted(GOLDEN.glob("bmm_fff_*.npz"))
@@ -115,7 +115,7 @@ def test_calls_with_any_leading_shape_route_alike(problem, through):
 @given(problem=path_problems(kinds=("integer",)))
 def test_ties_go_left(problem, through):
     layer = layer_of(problem)
-    expected = reference.path(
+    expected = oracle.path(
         problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.activation
     )
     with through():
@@ -170,7 +170,7 @@ def test_depth_0_is_one_node():
     x = np.random.default_rng(1).standard_normal((5, 6))
     np.testing.assert_array_equal(layer.route(x), np.zeros((5, 1, 1)))
     logits, _ = cmm(x, layer.params["weights_in"], layer.params["bias_in"])
-    active = reference.activate(logits[:, 0], "gelu")
+    active = oracle.activate(logits[:, 0], "gelu")
     np.testing.assert_allclose(layer(x), active @ layer.params["weights_out"][0], rtol=1e-4)
 
 
@@ -299,7 +299,7 @@ def test_flags_must_be_flags(flag):
 def test_straight_through_adds_the_gradients_of_choices(problem, row_sparse, through):
     layer = layer_of(problem)
     arrays = (problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.dy)
-    d_logits, margin = reference.choice_gradients(*arrays, problem.activation)
+    d_logits, margin = oracle.choice_gradients(*arrays, problem.activation)
     assume(problem.kind == "integer" or (margin > 1e-9).all())
     with through():
         _, cache = layer.forward(problem.x)
@@ -307,9 +307,7 @@ def test_straight_through_adds_the_gradients_of_choices(problem, row_sparse, thr
         dx, grads = layer.backward(problem.dy, cache, row_sparse, straight_through=True)
     if row_sparse:
         grads = {name: grad.dense() for name, grad in grads.items()}
-    added_dx, added = reference.logit_gradients(
-        problem.x, problem.weights_in, cache.nodes, d_logits
-    )
+    added_dx, added = oracle.logit_gradients(problem.x, problem.weights_in, cache.nodes, d_logits)
     pairs = [(dx, constant_dx + added_dx)]
     pairs += [(grads[name], constant[name] + added.get(name, 0.0)) for name in grads]
     for actual, expected in pairs:

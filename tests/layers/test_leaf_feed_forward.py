@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from fffcpu import LeafFeedForward
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
-from tests.support import reference
+from fffcpu.testing import oracle
+from fffcpu.testing.strategies import leaf_problems
 from tests.support.paths import GOLDEN
-from tests.support.strategies import leaf_problems
 
 FILES = sorted(GOLDEN.glob("leaf_fff_*.npz"))
 PUBLISHED = {
@@ -60,7 +60,7 @@ def test_published_outputs_and_gradients(file, through):
 @given(problem=leaf_problems())
 def test_the_mixture_agrees_with_the_oracle(problem):
     y, cache = layer_of(problem).forward(problem.x)
-    expected = reference.mixture(problem.x, problem.params, problem.activation)
+    expected = oracle.mixture(problem.x, problem.params, problem.activation)
     dtype = problem.x.dtype
     tolerance = 1e-4 if dtype == np.float32 else 1e-11
     scale = np.abs(expected.y).max(initial=1)
@@ -79,7 +79,7 @@ def test_hardened_is_inference_ties_included(problem, through):
     with through():
         np.testing.assert_allclose(y, layer(problem.x), rtol=1e-4, atol=1e-3)
         leaves = layer.route(problem.x)
-    expected = reference.leaf(problem.x, problem.params, problem.activation)
+    expected = oracle.leaf(problem.x, problem.params, problem.activation)
     np.testing.assert_array_equal(leaves, expected.leaves)
     counts = np.bincount(leaves, minlength=len(cache.leaf_usage))
     np.testing.assert_array_equal(cache.leaf_usage, counts)
@@ -194,9 +194,7 @@ def test_a_region_leak_flips_choices(problem, seed, hardened):
     y, cache = layer.forward(problem.x, region_leak=0.3, hardened=hardened, rng=seed)
     if cache.flips is None:
         pytest.fail("a region leak must draw flips")
-    expected = reference.mixture(
-        problem.x, problem.params, problem.activation, cache.flips, hardened
-    )
+    expected = oracle.mixture(problem.x, problem.params, problem.activation, cache.flips, hardened)
     scale = np.abs(expected.y).max(initial=1)
     np.testing.assert_allclose(y, expected.y, rtol=0, atol=1e-4 * scale)
     if len(problem.x):
@@ -319,7 +317,7 @@ def test_a_gate_that_is_not_finite_spoils_the_rows_that_pass_it(gate, bad, throu
     passed = (before >= first) & (before < last)
     assert passed.any()
     np.testing.assert_array_equal(np.isnan(y), np.repeat(passed[:, np.newaxis], 2, axis=1))
-    expected = reference.leaf(x, layer.params)
+    expected = oracle.leaf(x, layer.params)
     np.testing.assert_array_equal(np.isnan(expected.y), np.isnan(y))
 
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 import fffcpu
 from fffcpu import kernels
 from fffcpu.kernels.backends import vectorized
+from fffcpu.testing.strategies import LeafProblem, PathProblem, numbers
 from tests.support.paths import ROOT
 from tests.support.processes import run_module
-from tests.support.strategies import LeafProblem, PathProblem, numbers
 
 PACKAGE_PARENT = str(Path(fffcpu.__file__).parents[1])
 

@@ -19,8 +19,8 @@ from fffcpu import kernels
 from fffcpu.errors import ArgumentTypeError
 from fffcpu.kernels import jit
 from fffcpu.kernels.backends import vectorized
-from tests.support import reference
-from tests.support.strategies import (
+from fffcpu.testing import oracle
+from fffcpu.testing.strategies import (
     PathProblem,
     leaf_problems,
     narrow_leaf_problems,
@@ -138,7 +138,7 @@ def test_signature_is_that_of_the_plain_backend(backend, name):
 @given(problem=path_problems())
 def test_logits_and_routes_agree_with_the_oracle(backend, problem):
     logits, nodes = run_logits(backend, problem)
-    expected = reference.path(
+    expected = oracle.path(
         problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.activation
     )
     error = logit_error(problem, problem.weights_in, problem.bias_in)
@@ -162,7 +162,7 @@ def test_every_route_is_a_path_from_the_root(backend, problem):
 @given(problem=path_problems())
 def test_output_agrees_with_the_oracle(backend, problem):
     y = run_infer(backend, problem)
-    expected = reference.path(
+    expected = oracle.path(
         problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.activation
     )
     error = logit_error(problem, problem.weights_in, problem.bias_in)
@@ -188,7 +188,7 @@ def test_gradients_agree_with_the_oracle(backend, problem):
 
 def check_gradients(backend, problem, drop=False):
     """Compare with the oracle; rows whose route is not sure spoil an example, or are dropped."""
-    expected = reference.path(
+    expected = oracle.path(
         problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.activation
     )
     error = logit_error(problem, problem.weights_in, problem.bias_in)
@@ -204,7 +204,7 @@ def check_gradients(backend, problem, drop=False):
     _, logits, nodes = run_forward(backend, problem)
     dx, grads = run_backward(backend, problem, logits, nodes)
     bias = np.zeros(problem.weights_in.shape[:2]) if problem.bias is None else problem.bias
-    expected_dx, expected_grads = reference.path_gradients(
+    expected_dx, expected_grads = oracle.path_gradients(
         problem.x, problem.weights_in, bias, problem.weights_out, problem.dy, problem.activation
     )
     terms = chain(problem) + problem.dy.shape[1] + len(problem.x)
@@ -222,7 +222,7 @@ def check_gradients(backend, problem, drop=False):
 
 @given(problem=path_problems())
 def test_gradients_of_choices_agree_with_the_oracle(backend, problem):
-    expected, margin = reference.choice_gradients(
+    expected, margin = oracle.choice_gradients(
         problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.dy,
         problem.activation,
     )  # fmt: skip
@@ -247,9 +247,7 @@ def test_given_gradients_of_logits_are_added(backend, problem, seed):
     d_logits = numbers(np.random.default_rng(seed), logits.shape, "normal", logits.dtype)
     dx, grads = run_backward(backend, problem, logits, nodes, d_logits)
     without_dx, without = run_backward(backend, problem, logits, nodes)
-    expected_dx, expected = reference.logit_gradients(
-        problem.x, problem.weights_in, nodes, d_logits
-    )
+    expected_dx, expected = oracle.logit_gradients(problem.x, problem.weights_in, nodes, d_logits)
     rows, visits = len(problem.x), nodes.size // max(1, len(problem.x))
     d_logit = 1.13 * problem.dy.shape[1] * largest(problem.dy, problem.weights_out)
     d_logit += largest(d_logits)
@@ -274,7 +272,7 @@ def test_nodes_without_a_visit_get_no_gradient(backend, problem):
 @given(problem=leaf_problems())
 def test_leaves_agree_with_the_oracle(backend, problem):
     leaves, y = run_leaf(backend, problem)
-    expected = reference.leaf(problem.x, problem.params, problem.activation)
+    expected = oracle.leaf(problem.x, problem.params, problem.activation)
     error = logit_error(problem, problem.params["gate_weights"], problem.params["gate_bias"])
     sure = expected.margin > error if error else np.ones(len(problem.x), bool)
     np.testing.assert_array_equal(leaves[sure], expected.leaves[sure])
@@ -498,7 +496,7 @@ def test_narrow_weights_agree_with_the_oracle(backend, problems):
     narrow, wide = problems
     logits, nodes = run_narrow(backend, run_logits, narrow)
     y = run_narrow(backend, run_infer, narrow)
-    expected = reference.path(wide.x, wide.weights_in, wide.bias, wide.weights_out, wide.activation)
+    expected = oracle.path(wide.x, wide.weights_in, wide.bias, wide.weights_out, wide.activation)
     error = logit_error(wide, wide.weights_in, wide.bias_in)
     sure = expected.margin > error if error else np.ones(len(wide.x), bool)
     np.testing.assert_array_equal(nodes[sure], expected.nodes[sure])
@@ -513,7 +511,7 @@ def test_narrow_weights_agree_with_the_oracle(backend, problems):
 def test_narrow_leaves_agree_with_the_oracle(backend, problems):
     narrow, wide = problems
     leaves, y = run_narrow(backend, run_leaf, narrow)
-    expected = reference.leaf(wide.x, wide.params, wide.activation)
+    expected = oracle.leaf(wide.x, wide.params, wide.activation)
     error = logit_error(wide, wide.params["gate_weights"], wide.params["gate_bias"])
     sure = expected.margin > error if error else np.ones(len(wide.x), bool)
     np.testing.assert_array_equal(leaves[sure], expected.leaves[sure])
