@@ -12,7 +12,7 @@ from fffcpu.kernels import jit
 from fffcpu.kernels.backends import grouped, rowwise
 from fffcpu.parameters import aligned_empty
 from fffcpu.system.pool import POOL
-from fffcpu.testing.conformance.test_path import run_forward, run_infer, run_leaf, run_logits
+from fffcpu.testing.conformance.calls import run_forward, run_infer, run_leaf, run_logits
 from fffcpu.testing.strategies import (
     ACTIVATIONS,
     DTYPES,
