@@ -90,12 +90,17 @@ def _load_kernel(name: str, folder: str) -> ModuleType:
     except (ArgumentError, MissingExtraError) as error:
         raise pytest.UsageError(f"option --kernel: {error}") from error
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if frame.filename.startswith(folder)] or frames
         raise pytest.UsageError(
-            f"option --kernel: module '{name}' cannot be imported: {error!r} "
-            f"({own[-1].filename}, line {own[-1].lineno})"
+            f"option --kernel: module '{name}' cannot be imported: "
+            f"{type(error).__name__}: {error}{_place(error, folder)}"
         ) from error
+
+
+def _place(error: Exception, folder: str) -> str:
+    """Return the last line under a folder that an error passed through, if there is one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename.startswith(folder)]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from types import ModuleType
 
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from numpy.typing import DTypeLike
 
+from fffcpu.kernels import jit
 from fffcpu.testing import oracle
 from fffcpu.testing.conformance.calls import run_leaf
 from fffcpu.testing.conformance.tolerances import close, largest, logit_error
-from fffcpu.testing.strategies import LeafProblem, leaf_problems
+from fffcpu.testing.strategies import DTYPES, LeafProblem, leaf_problems, numbers
 
 BAD = (np.nan, np.inf, -np.inf)
 
@@ -43,6 +46,32 @@ def test_a_row_has_the_same_bits_in_any_batch_of_the_leaf_layer(
         run_leaf(backend, problem, problem.x[picks]), run_leaf(backend, problem), strict=True
     ):
         np.testing.assert_array_equal(batch, alone[picks])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_row_of_a_large_batch_has_the_bits_it_has_in_a_small_one_of_the_leaf_layer(
+    backend: ModuleType, dtype: DTypeLike
+) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {
+        "gate_weights": (7, 70),
+        "gate_bias": (7,),
+        "leaf_weights_in": (8, 70, 19),
+        "leaf_bias_in": (8, 19),
+        "leaf_weights_out": (8, 19, 33),
+        "leaf_bias_out": (8, 33),
+    }
+    params = {name: numbers(rng, shape, "normal", dtype) for name, shape in shapes.items()}
+    x, dy = (numbers(rng, (701, width), "normal", dtype) for width in (70, 33))
+    large = LeafProblem(x, params, dy, "gelu", "normal")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jit, "MIN_PARALLEL_WORK", 1)
+        whole = run_leaf(backend, large)
+    for start in range(0, 701, 10):
+        rows = slice(start, start + 10)
+        for one, other in zip(whole, run_leaf(backend, large, x[rows]), strict=True):
+            np.testing.assert_array_equal(one[rows], other)
 
 
 @given(problem=leaf_problems(kinds=("normal",)), data=st.data())

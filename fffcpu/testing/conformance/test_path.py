@@ -19,7 +19,7 @@ from fffcpu.kernels import jit
 from fffcpu.testing import oracle
 from fffcpu.testing.conformance.calls import run_forward, run_infer, run_logits
 from fffcpu.testing.conformance.tolerances import chain, close, largest, logit_error
-from fffcpu.testing.strategies import PathProblem, path_problems
+from fffcpu.testing.strategies import DTYPES, PathProblem, numbers, path_problems
 
 BAD = (np.nan, np.inf, -np.inf)
 
@@ -103,6 +103,30 @@ def test_a_row_has_the_same_bits_in_a_batch_large_enough_for_all_threads(
     for row in [0, 350, 351, 700, *rng.integers(0, 701, 20)]:
         backend.path_infer(alone, x[row : row + 1], weights_in, bias_in, weights_out, 0)
         np.testing.assert_array_equal(alone[0], many[row])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_row_of_a_large_batch_has_the_bits_it_has_in_a_small_one(
+    backend: ModuleType, dtype: DTypeLike
+) -> None:
+    rng = np.random.default_rng(0)
+    shapes = ((701, 70), (2, 63, 70), (2, 63), (2, 63, 33), (701, 33))
+    arrays = [numbers(rng, shape, "normal", dtype) for shape in shapes]
+    large = PathProblem(*arrays, "gelu", "normal")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jit, "MIN_PARALLEL_WORK", 1)
+        whole = [
+            run_infer(backend, large),
+            *run_forward(backend, large),
+            *run_logits(backend, large),
+        ]
+    for start in range(0, 701, 10):
+        rows = slice(start, start + 10)
+        small = large._replace(x=large.x[rows], dy=large.dy[rows])
+        alone = [run_infer(backend, small), *run_forward(backend, small)]
+        for one, other in zip(whole, [*alone, *run_logits(backend, small)], strict=True):
+            np.testing.assert_array_equal(one[rows], other)
 
 
 @given(problem=path_problems(kinds=("normal",)), data=st.data())

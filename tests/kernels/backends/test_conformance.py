@@ -25,6 +25,7 @@ from fffcpu.testing.conformance.test_functions import (
 from fffcpu.testing.conformance.test_leaf import (
     test_a_row_has_the_same_bits_in_any_batch_of_the_leaf_layer,
     test_a_row_that_is_not_finite_spoils_only_itself_in_the_leaf_layer,
+    test_every_row_of_a_large_batch_has_the_bits_it_has_in_a_small_one_of_the_leaf_layer,
     test_leaves_agree_with_the_oracle,
 )
 from fffcpu.testing.conformance.test_leaf_feed_forward import (
@@ -45,6 +46,7 @@ from fffcpu.testing.conformance.test_path import (
     test_a_row_has_the_same_bits_in_any_batch,
     test_a_row_that_is_not_finite_spoils_only_itself,
     test_every_route_is_a_path_from_the_root,
+    test_every_row_of_a_large_batch_has_the_bits_it_has_in_a_small_one,
     test_forward_gives_the_bits_of_inference_and_of_the_logits,
     test_logits_and_routes_agree_with_the_oracle,
     test_output_agrees_with_the_oracle,
