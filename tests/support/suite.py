@@ -14,20 +14,18 @@ SUITE = ("-p", "fffcpu.testing.plugin", "--pyargs", "fffcpu.testing")
 """Options of pytest that run the suite."""
 
 
-def run_pytest(folder, *options, prelude="", **variables):
+def run_pytest(folder, *options, **variables):
     """Run pytest in a folder, with the package under test as if it were installed.
 
-    As the command ``pytest`` does, it leaves the folder out of the path of modules. Code in
-    ``prelude`` runs first.
+    As the command ``pytest`` does, it leaves the folder out of the path of modules.
     """
     inherited = {
         name: value
         for name, value in os.environ.items()
         if name not in ("PYTHONSAFEPATH", "PYTEST_ADDOPTS", "FFFCPU_BACKEND")
     }
-    program = f"{prelude}\nimport pytest\nraise SystemExit(pytest.main())"
     return subprocess.run(
-        [sys.executable, "-P", "-c", program, *options],
+        [sys.executable, "-P", "-m", "pytest", *options],
         cwd=folder,
         env={**inherited, "PYTHONPATH": str(PACKAGE.parent), **variables},
         capture_output=True,

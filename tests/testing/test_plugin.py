@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
 import sys
 
@@ -38,16 +39,7 @@ def path_infer(y, *arguments):
 
 HALF = "from fffcpu.kernels.backends.vectorized import leaf_infer, leaf_route, path_infer\n"
 
-WITHOUT_HYPOTHESIS = """
-import sys
-
-class Absent:
-    def find_spec(name, *_):
-        if name == "hypothesis":
-            raise ModuleNotFoundError("No module named 'hypothesis'", name=name)
-
-sys.meta_path.insert(0, Absent)
-"""
+ABSENT = "raise ModuleNotFoundError(\"No module named 'hypothesis'\", name='hypothesis')\n"
 
 
 @pytest.mark.slow
@@ -79,7 +71,9 @@ def test_wrong_use_is_an_error_of_one_line(source, message, tmp_path):
 
 
 def test_without_hypothesis_the_error_names_the_extra(tmp_path):
-    done = run_pytest(tmp_path, *SUITE, "-p", "no:hypothesispytest", prelude=WITHOUT_HYPOTHESIS)
+    (tmp_path / "hypothesis.py").write_text(ABSENT)
+    path = os.pathsep.join([str(tmp_path), str(PACKAGE.parent)])
+    done = run_pytest(tmp_path, *SUITE, "-p", "no:hypothesispytest", PYTHONPATH=path)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert done.stderr.strip() == f"ERROR: module 'hypothesis' is not installed; {INSTALL}"
 
