@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from fffcpu.kernels import jit
 from fffcpu.kernels.adam import adam_rows
 from fffcpu.parameters import RowGradient
-from fffcpu.training import Adam, AdamW, optimizers
+from fffcpu.training import Adam, AdamW
+from fffcpu.training.optimizers import base as optimizers
 
 MAKERS = {
     "Adam": lambda params: Adam(params, 0.05, betas=(0.0, 0.95), eps=1e-3),

@@ -101,7 +101,7 @@ def no_numba(monkeypatch):
 @pytest.mark.parametrize("name", kernels.BACKENDS)
 def test_backends_here_go_by_their_short_or_dotted_name(name):
     module = kernels.load_backend(name)
-    assert module.__name__ == f"fffcpu.kernels.{name}"
+    assert module.__name__ == f"fffcpu.kernels.backends.{name}"
     assert kernels.load_backend(module.__name__) is module
 
 
@@ -182,7 +182,7 @@ def test_few_rows_take_the_row_kernels_and_many_the_grouped(choose):
         (kernels.GROUPED_ROWS - 1, wide, "rowwise"),
         (kernels.GROUPED_ROWS, [], "rowwise"),
     ):
-        assert choose(rows, weights).__name__ == f"fffcpu.kernels.{name}"
+        assert choose(rows, weights).__name__ == f"fffcpu.kernels.backends.{name}"
     assert choose().__name__ == "fffcpu.kernels.backends.rowwise"
 
 
@@ -191,7 +191,7 @@ def test_few_rows_take_the_row_kernels_and_many_the_grouped(choose):
     [(63, 1, "rowwise"), (64, 1, "grouped"), (255, 128, "rowwise"), (256, 128, "grouped")],
 )
 def test_rows_that_share_leaves_take_the_grouped_kernels(choose, rows, leaves, name):
-    assert choose(rows, leaves=leaves).__name__ == f"fffcpu.kernels.{name}"
+    assert choose(rows, leaves=leaves).__name__ == f"fffcpu.kernels.backends.{name}"
 
 
 def test_plain_numpy_is_the_default_without_numba(choose, no_numba):
@@ -203,7 +203,7 @@ def test_plain_numpy_is_the_default_without_numba(choose, no_numba):
 def test_variable_forces_a_backend(choose, monkeypatch, name):
     monkeypatch.setenv("FFFCPU_BACKEND", name)
     for rows in (1, 10**6):
-        assert choose(rows, leaves=1).__name__ == f"fffcpu.kernels.{name}"
+        assert choose(rows, leaves=1).__name__ == f"fffcpu.kernels.backends.{name}"
 
 
 def test_empty_variable_forces_nothing(choose, monkeypatch):
@@ -233,8 +233,8 @@ def test_rows_are_compiled_unless_plain_numpy_is_forced(monkeypatch, forced):
     if forced:
         monkeypatch.setenv("FFFCPU_BACKEND", forced)
     compiled = JIT and forced != "vectorized"
-    name = "fused_rows" if compiled else "plain_rows"
-    assert kernels.choose_rows.__wrapped__().__name__ == f"fffcpu.kernels.{name}"
+    name = "fused" if compiled else "vectorized"
+    assert kernels.choose_rows.__wrapped__().__name__ == f"fffcpu.kernels.encoder.{name}"
 
 
 def test_rows_are_plain_without_numba(no_numba):
