@@ -8,26 +8,26 @@ import sys
 
 from tests.support.paths import PACKAGE
 
-__all__ = ["SUITE", "run_pytest"]
+__all__ = ["SUITE", "clean_environment", "run_pytest"]
 
 SUITE = ("-p", "fffcpu.testing.plugin", "--pyargs", "fffcpu.testing")
 """Options of pytest that run the suite."""
 
+LEFT_OUT = ("PYTHONSAFEPATH", "PYTEST_ADDOPTS", "FFFCPU_BACKEND")
+
+
+def clean_environment(**variables):
+    """Environment in which the package under test is found as if it were installed."""
+    inherited = {name: value for name, value in os.environ.items() if name not in LEFT_OUT}
+    return {**inherited, "PYTHONPATH": str(PACKAGE.parent), **variables}
+
 
 def run_pytest(folder, *options, **variables):
-    """Run pytest in a folder, with the package under test as if it were installed.
-
-    As the command ``pytest`` does, it leaves the folder out of the path of modules.
-    """
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("PYTHONSAFEPATH", "PYTEST_ADDOPTS", "FFFCPU_BACKEND")
-    }
+    """Run pytest in a folder; like its command, it leaves the folder out of the path of modules."""
     return subprocess.run(
-        [sys.executable, "-P", "-m", "pytest", *options],
+        [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", *options],
         cwd=folder,
-        env={**inherited, "PYTHONPATH": str(PACKAGE.parent), **variables},
+        env=clean_environment(**variables),
         capture_output=True,
         text=True,
         check=False,

@@ -112,8 +112,10 @@ def test_every_row_of_a_large_batch_has_the_bits_it_has_in_a_small_one(
 ) -> None:
     rng = np.random.default_rng(0)
     shapes = ((701, 70), (2, 63, 70), (2, 63), (2, 63, 33), (701, 33))
-    arrays = [numbers(rng, shape, "normal", dtype) for shape in shapes]
-    large = PathProblem(*arrays, "gelu", "normal")
+    x, weights_in, bias_in, weights_out, dy = (
+        numbers(rng, shape, "normal", dtype) for shape in shapes
+    )
+    large = PathProblem(x, weights_in, bias_in, weights_out, dy, "gelu", "normal")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jit, "MIN_PARALLEL_WORK", 1)
         whole = [
