@@ -83,7 +83,4 @@ def test_the_page_does_what_it_says(tmp_path):
 
 def test_the_page_runs_the_whole_suite_on_both_kernels():
     for kernel in ("my_kernels", "fast_kernels"):
-        command = (
-            f"$ pytest -q -p fffcpu.testing.plugin --pyargs fffcpu.testing --kernel {kernel}\n"
-        )
-        assert command in PAGE
+        assert f"$ pytest -q {' '.join(SUITE)} --kernel {kernel}\n" in PAGE
