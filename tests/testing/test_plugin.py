@@ -22,7 +22,7 @@ from tests.support.suite import SUITE, run_pytest
 
 INSTALL = "install it with: pip install 'fffcpu[testing]'"
 
-WRONG = """
+OTHERS = """
 import functools
 
 from fffcpu.kernels.backends import vectorized
@@ -31,11 +31,16 @@ from fffcpu.kernels.backends.vectorized import (
 )
 
 @functools.wraps(vectorized.path_infer)
-def path_infer(y, *arguments):
-    vectorized.path_infer(y, *arguments)
-    if len(y) > {rows}:
-        y[2::3] *= 1.001
+def path_infer(y, x, *arguments):
+    vectorized.path_infer(y, x, *arguments)
 """
+
+WRONG = {
+    "one row in three": "    y[2::3] *= 1.001\n",
+    "one row in three of a large batch": "    y[2 if len(y) > 100 else len(y) :: 3] *= 1.001\n",
+    "warnings": "    x - x\n",
+}
+"""What a kernel may do besides, by the reason why it is refused."""
 
 HALF = "from fffcpu.kernels.backends.vectorized import leaf_infer, leaf_route, path_infer\n"
 
@@ -43,9 +48,9 @@ ABSENT = "raise ModuleNotFoundError(\"No module named 'hypothesis'\", name='hypo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rows", [0, 100], ids=["always", "in large batches"])
-def test_a_kernel_that_is_wrong_for_one_row_in_three_is_refused(rows, tmp_path):
-    (tmp_path / "my_kernels.py").write_text(WRONG.format(rows=rows))
+@pytest.mark.parametrize("mistake", WRONG)
+def test_a_wrong_kernel_is_refused(mistake, tmp_path):
+    (tmp_path / "my_kernels.py").write_text(OTHERS + WRONG[mistake])
     done = run_pytest(tmp_path, *SUITE, "--kernel", "my_kernels", "-x", "-q", "-k", "test_path")
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
     assert "1 failed" in done.stdout
