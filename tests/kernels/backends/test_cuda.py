@@ -1,7 +1,7 @@
 """CUDA: a clear error where there is none, and the kernels under the simulator.
 
-What every backend must do, test_conformance.py asks of this one as well (``--kernel cuda``). Here is
-what only CUDA has: arrays that stay on the GPU, and blocks, whose sizes must not matter.
+What every backend must do, test_conformance.py asks of this one as well (``--kernel cuda``). Here
+is what only CUDA has: arrays that stay on the GPU, and blocks, whose sizes must not matter.
 """
 
 from __future__ import annotations
