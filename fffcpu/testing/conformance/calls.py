@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.kernels.backends import vectorized
+from fffcpu.kernels.weights import LeafWeights
 from fffcpu.testing.strategies import LeafProblem, PathProblem
 
 __all__ = [
@@ -28,7 +29,7 @@ def run_logits(backend: ModuleType, p: PathProblem) -> tuple[Array, Array]:
     """Return logits and nodes of `path_logits`."""
     shape = (len(p.x), len(p.weights_in), p.weights_in.shape[1].bit_length())
     logits, nodes = np.full(shape, 7, p.x.dtype), np.full(shape, 7, np.int32)
-    backend.path_logits(logits, nodes, p.x, p.weights_in, p.bias_in)
+    backend.path_logits(logits, nodes, p.x, p.weights_in, p.bias_in, p.scale_in)
     return logits, nodes
 
 
@@ -36,7 +37,8 @@ def run_infer(backend: ModuleType, p: PathProblem, x: Array | None = None) -> Ar
     """Return y of `path_infer`, for other rows than the problem's where ``x`` is given."""
     x = p.x if x is None else x
     y = np.full((len(x), p.weights_out.shape[2]), 7, x.dtype)
-    backend.path_infer(y, x, p.weights_in, p.bias_in, p.weights_out, p.code)
+    weights = (p.weights_in, p.bias_in, p.weights_out)
+    backend.path_infer(y, x, *weights, p.scale_in, p.scale_out, p.code)
     return y
 
 
@@ -104,5 +106,5 @@ def run_leaf(backend: ModuleType, p: LeafProblem, x: Array | None = None) -> tup
     x = p.x if x is None else x
     leaves, y = np.full(len(x), 7, np.int32), np.full((len(x), p.dy.shape[1]), 7, x.dtype)
     backend.leaf_route(leaves, x, p.params["gate_weights"], p.params["gate_bias"])
-    backend.leaf_infer(y, x, *p.params.values(), p.code)
+    backend.leaf_infer(y, x, *LeafWeights.of(p.params), p.code)
     return leaves, y

@@ -99,9 +99,10 @@ def test_a_row_has_the_same_bits_in_a_batch_large_enough_for_all_threads(
     many, alone = np.empty((701, 96), dtype), np.empty((1, 96), dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jit, "MIN_PARALLEL_WORK", 1)
-        backend.path_infer(many, x, weights_in, bias_in, weights_out, 0)
+        backend.path_infer(many, x, weights_in, bias_in, weights_out, None, None, 0)
     for row in [0, 350, 351, 700, *rng.integers(0, 701, 20)]:
-        backend.path_infer(alone, x[row : row + 1], weights_in, bias_in, weights_out, 0)
+        weights = (weights_in, bias_in, weights_out, None, None)
+        backend.path_infer(alone, x[row : row + 1], *weights, 0)
         np.testing.assert_array_equal(alone[0], many[row])
 
 

@@ -48,9 +48,13 @@ def check_gradients(backend: ModuleType, problem: PathProblem, drop: bool = Fals
         assume(sure.all())
     _, logits, nodes = run_forward(backend, problem)
     dx, grads = run_backward(backend, problem, logits, nodes)
-    bias = np.zeros(problem.weights_in.shape[:2]) if problem.bias is None else problem.bias
     expected_dx, expected_grads = oracle.path_gradients(
-        problem.x, problem.weights_in, bias, problem.weights_out, problem.dy, problem.activation
+        problem.x,
+        problem.weights_in,
+        problem.bias_in,
+        problem.weights_out,
+        problem.dy,
+        problem.activation,
     )
     terms = chain(problem) + problem.dy.shape[1] + len(problem.x)
     rows, visits = len(problem.x), nodes.size // max(1, len(problem.x))
@@ -188,7 +192,7 @@ def test_what_is_not_finite_aside_of_a_path_is_worth_nothing(backend: ModuleType
     x, dy = np.ones((1, 5), np.float32), np.ones((1, 5), np.float32)
     weights_in[0, 0] = -1
     weights_in[0, 2] = np.finfo(np.float32).max if bad == "largest" else bad
-    bias = np.zeros((1, 0), np.float32)
+    bias = np.zeros((1, 3), np.float32)
     problem = PathProblem(x, weights_in, bias, weights_out, dy, "gelu", "normal")
     _, logits, nodes = run_forward(backend, problem)
     assert nodes.tolist() == [[[0, 1]]]
