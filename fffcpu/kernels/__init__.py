@@ -1,10 +1,10 @@
 """Kernels, in modules that can stand in for each other, and the choice between them.
 
 Every backend module has the functions in `FUNCTIONS`, with the signatures and the behaviour that
-`fffcpu.kernels.backends.vectorized` documents. ``pytest --kernel MODULE`` checks any module against
-the oracle. `choose` picks one; the environment variable ``FFFCPU_BACKEND``, read at the first call,
-forces one: the name of a module here (``grouped``, ``rowwise``, ``vectorized``, ``cuda``) or the
-dotted name of any other.
+`fffcpu.kernels.backends.vectorized` documents. The suite of `fffcpu.testing` checks any module
+against the oracle. `choose` picks one; the environment variable ``FFFCPU_BACKEND``, read at the
+first call, forces one: the name of a module here (``grouped``, ``rowwise``, ``vectorized``,
+``cuda``) or the dotted name of any other.
 """
 
 from __future__ import annotations
