@@ -90,6 +90,17 @@ def _running_layer() -> str | None:
         return None
 
 
+def _keep_to_the_end(module: str) -> None:
+    """Keep a loaded extension module alive until the process has ended, with all it holds.
+
+    Numba's ``tbbpool`` waits for TBB's threads when Python ends. In a child of a fork it may wait
+    forever, for a lock that a thread of the parent held when the process forked.
+    """
+    loaded = sys.modules.get(module)
+    if loaded is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(loaded))
+
+
 class Pool:
     """Numba's thread pool as kernels use it: one call at a time, the others run serially.
 
@@ -183,6 +194,8 @@ class Pool:
         elif layer == "tbb":
             wound_up = self._started_by == me and not self._used_by_others
             self.usable = self.usable and idle and wound_up
+            if not self.usable:
+                _keep_to_the_end("numba.np.ufunc.tbbpool")
 
 
 POOL = Pool()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
+import types
 
 import numba
 import numpy as np
@@ -308,6 +309,15 @@ def test_children_of_a_fork_compute_and_end_as_usual(program, threading_layer):
     )
     assert lines[0] == threading_layer
     assert lines[-1] == "done"
+
+
+def test_module_that_is_kept_to_the_end_has_one_more_reference(monkeypatch):
+    module = types.ModuleType("kept")
+    monkeypatch.setitem(sys.modules, "kept", module)
+    before = sys.getrefcount(module)
+    pool._keep_to_the_end("kept")
+    assert sys.getrefcount(module) == before + 1
+    pool._keep_to_the_end("absent")
 
 
 # --- Numbers of threads ---------------------------------------------------------------------------
