@@ -20,8 +20,6 @@ from fffcpu.cli.support.runs import (
     tell,
 )
 from fffcpu.cli.support.table import (
-    Commands,
-    add_command,
     check_folder,
     format_number,
     format_table,
@@ -29,7 +27,7 @@ from fffcpu.cli.support.table import (
 from fffcpu.errors import ArgumentError, require_extra
 from fffcpu.recipes.pretraining import PretrainSettings, pretrain
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DEFAULTS = PretrainSettings()
 
@@ -68,9 +66,8 @@ how big:
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "pretrain", "pretrain a FastBERT on text", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("text", nargs="+", metavar="TEXT", help="files and folders of text")
     parser.add_argument("--out", required=True, metavar="MODEL", help="the folder to write")
     parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
@@ -100,7 +97,6 @@ def add(commands: Commands) -> argparse.ArgumentParser:
         "--initial-std", type=float, metavar="X", help="of weights (0.02 at width 768)"
     )
     _add_training(parser.add_argument_group("training"))
-    return parser
 
 
 def _add_training(group: Any) -> None:

@@ -18,8 +18,6 @@ from fffcpu.cli.support.runs import (
     tell,
 )
 from fffcpu.cli.support.table import (
-    Commands,
-    add_command,
     check_output,
     format_number,
     format_table,
@@ -39,7 +37,7 @@ from fffcpu.recipes.fitting import (
     layer_name,
 )
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DEFAULTS = FitSettings()
 
@@ -80,9 +78,8 @@ report:
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "train", "train a layer on a table", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("data", metavar="DATA", help="the table to train on")
     parser.add_argument("--target", metavar="T", help="what to predict: a column or a file")
     parser.add_argument(
@@ -96,7 +93,6 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     _add_layer(parser.add_argument_group("layer"))
     _add_training(parser.add_argument_group("training"))
-    return parser
 
 
 def _add_layer(group: Any) -> None:

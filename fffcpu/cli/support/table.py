@@ -1,43 +1,23 @@
-"""Tables of text, and the parts that all commands' parsers share."""
+"""Tables of text, and checks of the files and folders that a command is to write."""
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fffcpu.benchmarking.roofline import Bound
 from fffcpu.benchmarking.timing import Timing
 from fffcpu.errors import ArgumentError
 
 __all__ = [
-    "Commands",
-    "add_command",
     "check_folder",
     "check_output",
     "format_number",
     "format_rates",
     "format_table",
 ]
-
-Commands = Any
-"""What ``ArgumentParser.add_subparsers`` returns; its type has no public name."""
-
-
-def add_command(
-    commands: Commands, name: str, summary: str, description: str
-) -> argparse.ArgumentParser:
-    """Register a sub-command and return its parser; the description keeps its lines."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    return parser
 
 
 def check_output(out: str | None, *inputs: str | None) -> None:

@@ -35,10 +35,8 @@ from fffcpu.benchmarking.timing import (
     path_arguments,
     ratio,
 )
-from fffcpu.cli import sweep
+from fffcpu.cli.bench import sweep
 from fffcpu.cli.support.table import (
-    Commands,
-    add_command,
     format_number,
     format_rates,
     format_table,
@@ -53,7 +51,7 @@ from fffcpu.config import (
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels import get_thread_layer, load_backend
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 Array = NDArray[Any]
 
@@ -112,9 +110,8 @@ class Result(NamedTuple):
     dense_ratio: float | None
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "bench", "time inference beside a dense layer", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     _add_number(parser, "--input-dim", 768, "input width")
     _add_number(parser, "--output-dim", 768, "output width")
     _add_number(parser, "--depth", 11, "depth of a tree")
@@ -151,8 +148,7 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     )
     _add_number(parser, "--seed", 0, "of weights and rows")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    sweep.add(parser)
-    return parser
+    sweep.add_arguments(parser)
 
 
 def _add_number(parser: argparse.ArgumentParser, name: str, default: int, what: str) -> None:
