@@ -17,8 +17,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.checks import as_real_array
-from fffcpu.config import FastFeedForwardConfig, check_flag, check_integer, check_number
+from fffcpu.checks import as_real_array, check_flag, check_integer, check_nonnegative, check_number
+from fffcpu.config import FastFeedForwardConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe, require_extra
 from fffcpu.inference.predictor import Meaning, Predictor
 from fffcpu.layers import FastFeedForward, LeafFeedForward
@@ -947,10 +947,7 @@ def _weights(sample_weight: Any, rows: int) -> Array | None:
         raise ShapeError(
             f"argument 'sample_weight' must have shape {(rows,)}, got shape {weights.shape}"
         )
-    if not (np.isfinite(weights) & (weights >= 0)).all():
-        raise ArgumentError(
-            "argument 'sample_weight' must hold finite numbers of at least 0, got others"
-        )
+    check_nonnegative(weights, "sample_weight")
     return weights
 
 

@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fffcpu.cli.support.table import format_table
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.recipes.finetuning import FinetuneSettings, evaluate_texts, finetune
+from fffcpu.system.terminal import format_table
 from fffcpu.text import LabelledTexts, Tokenizer, read_labelled
 
 TASKS = ("glosses", "snippets")

@@ -12,22 +12,13 @@ digits, and sets accuracy against the multiply-adds that a row costs.
 # What a row costs
 # ----------------
 # With I inputs and O outputs a neuron costs I multiply-adds to be computed and O to be added to the
-# output; a gate costs I.
+# output; a gate costs I. A layer's ``config.multiply_adds`` adds them up for one row.
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from fffcpu.data import Table, load_digits
 from fffcpu.recipes.fitting import FitSettings, evaluate_table, fit
-
-INPUTS, OUTPUTS = 64, 10
-
-
-def multiply_adds(layer):
-    """Multiply-adds of one row at inference."""
-    gates = layer.config.depth if layer.config.kind == "LeafFeedForward" else 0
-    return gates * INPUTS + layer.config.active_neurons * (INPUTS + OUTPUTS)
-
 
 # %%
 # Training
@@ -55,7 +46,8 @@ for name, settings in runs.items():
     points[name] = []
     for setting in settings:
         predictor = fit(train, setting, progress=False).predictor
-        cost, accuracy = multiply_adds(predictor.layer), evaluate_table(predictor, test)["accuracy"]
+        cost = predictor.layer.config.multiply_adds
+        accuracy = evaluate_table(predictor, test)["accuracy"]
         points[name].append((cost, accuracy))
         print(
             f"{name:<6} {cost:>5,} multiply-adds a row, "

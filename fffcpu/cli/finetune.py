@@ -13,16 +13,12 @@ from fffcpu.cli.support.runs import (
     check_resume,
     run_folder,
     running,
-    tell,
 )
-from fffcpu.cli.support.table import (
-    check_folder,
-    format_number,
-    format_table,
-)
+from fffcpu.cli.support.table import check_folder
 from fffcpu.config.fastbert import POOLERS
 from fffcpu.errors import require_extra
 from fffcpu.recipes.finetuning import FinetuneSettings, evaluate_texts, finetune
+from fffcpu.system.terminal import format_number, format_table, print_status
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
@@ -113,7 +109,7 @@ def run(options: argparse.Namespace) -> None:
     data = read_labelled(options.data, **fields)
     test = read_labelled(options.test, classes=data.classes, **fields) if options.test else None
     kind = "numbers" if data.classes is None else f"{len(data.classes)} classes"
-    tell(f"{len(data.texts):,} texts, {kind}")
+    print_status(f"{len(data.texts):,} texts, {kind}")
     where = {"folder": folder.path, "resume": options.resume}
     with running(folder, options.resume):
         done = finetune(pretrained, tokenizer, data, settings, **where)

@@ -17,15 +17,11 @@ from fffcpu.cli.support.runs import (
     reading,
     run_folder,
     running,
-    tell,
 )
-from fffcpu.cli.support.table import (
-    check_folder,
-    format_number,
-    format_table,
-)
+from fffcpu.cli.support.table import check_folder
 from fffcpu.errors import ArgumentError, require_extra
 from fffcpu.recipes.pretraining import PretrainSettings, pretrain
+from fffcpu.system.terminal import format_number, format_table, print_status
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
@@ -149,7 +145,7 @@ def run(options: argparse.Namespace) -> None:
             field=options.field,
             progress=progress,
         )
-    tell(
+    print_status(
         f"{corpus.documents:,} documents, {len(corpus.training):,} tokens to train on, "
         f"{len(corpus.validation):,} held out"
     )
@@ -191,7 +187,7 @@ def _tokenizer(options: argparse.Namespace, folder: Path) -> Any:
     path = folder / TOKENIZER_FILE
     if not (options.resume and path.exists()):
         files = find_files(options.text)
-        tell("training a tokenizer")
+        print_status("training a tokenizer")
         pieces = (piece.text for piece in read_documents(files, options.field))
         Tokenizer.train(pieces, options.vocabulary).save(path)
     return Tokenizer.load(path)

@@ -8,9 +8,9 @@ import os
 
 import fffcpu
 from fffcpu.checkpoints import native
-from fffcpu.cli.support.table import format_table
 from fffcpu.errors import CheckpointError
 from fffcpu.inference.predictor import NOTE
+from fffcpu.system.terminal import format_table
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 

@@ -15,13 +15,8 @@ from fffcpu.cli.support.runs import (
     reading,
     run_folder,
     running,
-    tell,
 )
-from fffcpu.cli.support.table import (
-    check_output,
-    format_number,
-    format_table,
-)
+from fffcpu.cli.support.table import check_output
 from fffcpu.data import Table, read_table
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.recipes.fitting import (
@@ -36,6 +31,7 @@ from fffcpu.recipes.fitting import (
     fit,
     layer_name,
 )
+from fffcpu.system.terminal import format_number, format_table, print_status
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
@@ -220,7 +216,7 @@ def run(options: argparse.Namespace) -> None:
     with reading(options.data) as progress:
         table = read_table(options.data, options.target, options.task, progress=progress)
     test = _read_test(options, table)
-    tell(f"{len(table.x):,} rows of {table.x.shape[1]:,} columns, {_targets(table)}")
+    print_status(f"{len(table.x):,} rows of {table.x.shape[1]:,} columns, {_targets(table)}")
     with running(folder, options.resume):
         fitted = fit(table, settings, folder=folder.path, resume=options.resume)
     fitted.predictor.save(options.out)

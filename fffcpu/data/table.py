@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_integer
+from fffcpu.checks import check_integer
 from fffcpu.data.csv_file import choose_columns, csv_blocks, read_header
 from fffcpu.data.files import check_regular, locate, open_file
 from fffcpu.data.idx import IDX_MAGIC, idx_blocks, read_idx, read_idx_header

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fffcpu.config import check_integer, check_number
+from fffcpu.checks import check_integer, check_number
 from fffcpu.config.fastbert import POOLERS
 from fffcpu.errors import ArgumentError, CheckpointError, DataError, describe
 from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification

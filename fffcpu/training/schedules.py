@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 
-from fffcpu.config import check_number
+from fffcpu.checks import check_number
 
 __all__ = ["constant", "cosine", "linear_warmup", "one_cycle_triangle"]
 

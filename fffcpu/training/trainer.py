@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_flag, check_integer, check_number
+from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.errors import ArgumentError, CheckpointError
 from fffcpu.training.interruption import StopRequest
 from fffcpu.training.optimizers import clip_gradients

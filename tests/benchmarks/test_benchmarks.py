@@ -15,7 +15,7 @@ from benchmarks.accuracy import methods, paper_tables
 from benchmarks.crossover import __main__ as crossover
 from benchmarks.data import tables
 from benchmarks.peers import layers as peers
-from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward
+from fffcpu import DenseFeedForward, FastFeedForward
 from fffcpu.data import Table, read_table
 from fffcpu.recipes.fitting import FitSettings
 from tests.support import reference
@@ -355,13 +355,6 @@ def test_a_run_made_again_may_lose_its_place(tmp_path):
     line(0.008, 0.7)
     (best,) = crossover.chosen(tmp_path)["letters"]["dense-4"]
     assert (best["settings"]["lr"], best["tries"]) == (0.003, 2)
-
-
-def test_multiply_adds_are_those_of_the_neurons_and_gates_of_a_row():
-    count = crossover.multiply_adds
-    assert count(tree(trees=2).config) == 2 * 4 * (9 + 5)
-    assert count(LeafFeedForward(9, 5, 3, 6, rng=0).config) == 3 * 9 + 6 * (9 + 5)
-    assert count(DenseFeedForward(9, 5, 21, rng=0).config) == 21 * (9 + 5)
 
 
 def test_visits_of_a_tree_are_the_nodes_that_a_mean_row_compares_at():

@@ -17,7 +17,7 @@ from fffcpu.cli import main
 from fffcpu.inference import pipelines
 from fffcpu.inference.pipelines import FillMask, TextClassifier, TextEmbedder
 from fffcpu.models import FastBertConfig, FastBertForMaskedLM, FastBertForSequenceClassification
-from fffcpu.models.model import INDEX_FILE
+from fffcpu.models.folders import INDEX_FILE
 from fffcpu.text import Tokenizer
 from tests.support.golden_models import GOLDEN
 

@@ -614,7 +614,7 @@ def test_refuses_parameters_when_it_learns(parameters, error, message):
         (X, TRUTH * 2, None, "0 or 1 for each of 3 labels"),
         (X, LABELS, np.ones(3), r"'sample_weight' must have shape \(120,\)"),
         (X, LABELS, np.ones((120, 1)), r"got shape \(120, 1\)"),
-        (X, LABELS, -np.ones(120), "'sample_weight' must hold finite numbers of at least 0"),
+        (X, LABELS, -np.ones(120), "'sample_weight' must hold finite .* 0, got -1.0 at index 0"),
         (X, LABELS, np.full(120, np.inf), "'sample_weight' must hold finite"),
         (X, LABELS, np.zeros(120), "zero for all"),
     ],

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import fffcpu
 from fffcpu import kernels
+from fffcpu.checks import check_integer
 from fffcpu.cli.demo.digits import compare_networks, compile_kernels, draw_examples, split_digits
 from fffcpu.cli.demo.files import save_and_reload
 from fffcpu.cli.demo.sentences import fill_sentences
 from fffcpu.cli.demo.speed import compare_at_bert_size, threads
 from fffcpu.cli.support.table import check_output
-from fffcpu.config import check_integer
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.cli.demo.speed import time_layers
-from fffcpu.cli.support.table import format_number, format_table
 from fffcpu.data import Table, load_digits
 from fffcpu.inference.predictor import Predictor
 from fffcpu.recipes.fitting import FitSettings, evaluate_table, fit
+from fffcpu.system.terminal import format_number, format_table
 
 __all__ = ["Digits", "compare_networks", "compile_kernels", "draw_examples", "split_digits"]
 

@@ -19,7 +19,7 @@ from fffcpu.benchmarking.timing import (
     distinct_batches,
     ratio,
 )
-from fffcpu.cli.support.table import format_number, format_table
+from fffcpu.system.terminal import format_number, format_table
 
 __all__ = ["compare_at_bert_size", "threads", "time_layers"]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fffcpu.errors import ArgumentError, CheckpointError
 from fffcpu.system.memory import keep_freed_memory
+from fffcpu.system.terminal import print_status, progress_bar
 from fffcpu.training.run_folder import RunFolder
 from fffcpu.training.trainer import Interrupted
 
@@ -19,7 +19,6 @@ __all__ = [
     "reading",
     "run_folder",
     "running",
-    "tell",
 ]
 
 
@@ -66,30 +65,21 @@ def running(folder: RunFolder, resume: bool) -> Iterator[None]:
     if resume:
         found = folder.checkpoints()
         start = f"continuing from {found[0].name}" if found else "starting from the beginning"
-        tell(start if found else f"nothing to resume: {start}")
+        print_status(start if found else f"nothing to resume: {start}")
     try:
         yield
     except Interrupted as interrupted:
-        tell(f"\n{interrupted}; run the same command with --resume to continue")
+        print_status(f"\n{interrupted}; run the same command with --resume to continue")
         raise
 
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on a terminal while a file is read; yields what takes the bytes done and all."""
-    from tqdm import tqdm
-
-    with tqdm(
-        desc=path, unit="B", unit_scale=True, file=sys.stderr, disable=None, leave=False
-    ) as bar:
+    with progress_bar(description=path, unit="B", scaled=True) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
         yield show
-
-
-def tell(text: str) -> None:
-    """Print a line on standard error."""
-    print(text, file=sys.stderr, flush=True)

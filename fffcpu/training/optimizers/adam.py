@@ -16,16 +16,15 @@ which gives the same bits.
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_number
+from fffcpu import kernels
+from fffcpu.checks import check_number
 from fffcpu.errors import ArgumentError, ArgumentTypeError, describe
 from fffcpu.training.optimizers.base import Arrays, Optimizer
 from fffcpu.training.optimizers.blocks import column
@@ -91,7 +90,7 @@ class Adam(Optimizer):
         values: NDArray[Any],
         arrays: list[NDArray[Any]],
     ) -> None:
-        kernel = _adam_rows()
+        kernel = kernels.selection().adam_rows
         if kernel is None:
             super()._update_rows(name, lr, missed, last, rows, values, arrays)
             return
@@ -206,17 +205,6 @@ def adam_rule(
     np.divide(first, scratch, out=scratch)
     scratch *= scale
     param -= scratch
-
-
-@functools.cache
-def _adam_rows() -> Callable[..., None] | None:
-    """Return the kernel for rows of Adam, or None where nothing compiles."""
-    if not importlib.util.find_spec("numba"):
-        return None
-    from fffcpu.kernels import adam as row_updates
-    from fffcpu.kernels import jit
-
-    return row_updates.adam_rows if jit.JIT else None
 
 
 def check_betas(betas: tuple[float, float]) -> tuple[float, float]:

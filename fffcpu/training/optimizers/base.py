@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_number
+from fffcpu.checks import check_number, first_wrong
 from fffcpu.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -375,12 +375,25 @@ class Optimizer(Stateful):
         faults = super()._faults(state)
         rates, step = state.get(RATES_KEY, np.empty(0)), int(state[STEP_KEY])
         possible = (rates >= 0.0) & (rates < np.inf) & (rates * self.weight_decay < 1.0)
-        if len(rates) > max(0, step) or not possible.all():
-            faults.append(f"'{RATES_KEY}' must hold learning rates of the last steps, got others")
+        if len(rates) > max(0, step):
+            faults.append(
+                f"'{RATES_KEY}' must hold learning rates of the last steps, at most {step}, "
+                f"got {len(rates)}"
+            )
+        if not possible.all():
+            most = 1.0 / self.weight_decay if self.weight_decay else math.inf
+            faults.append(
+                f"'{RATES_KEY}' must hold learning rates of at least 0 and below {most:g}, "
+                f"got {first_wrong(rates, possible)}"
+            )
         for name in self._params:
             last = state.get(LAST_STEP + name, np.empty(0))
-            if not ((last >= step - len(rates)) & (last <= step)).all():
-                faults.append(f"'{LAST_STEP}{name}' must hold numbers of these steps, got others")
+            known = (last >= step - len(rates)) & (last <= step)
+            if not known.all():
+                faults.append(
+                    f"'{LAST_STEP}{name}' must hold numbers of these steps, from "
+                    f"{step - len(rates)} to {step}, got {first_wrong(last, known)}"
+                )
         return faults
 
     def _take(self, state: Arrays) -> None:

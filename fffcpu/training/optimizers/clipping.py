@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fffcpu.config import check_number
+from fffcpu.checks import check_number
 from fffcpu.training.optimizers.base import Gradients, check_arrays, values_of
 from fffcpu.training.optimizers.blocks import sum_of_squares
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_number
+from fffcpu.checks import check_number
 from fffcpu.training.optimizers.base import Arrays, Optimizer
 from fffcpu.training.optimizers.blocks import column
 from fffcpu.training.optimizers.missed_steps import MissedSteps
