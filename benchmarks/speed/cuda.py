@@ -108,7 +108,8 @@ def check(backend: ModuleType, layer: fffcpu.FastFeedForward, x: Array) -> None:
     y = np.empty((len(x), config.output_dim), np.float32)
     nodes = np.empty((len(x), config.trees, config.depth + 1), np.int32)
     backend.path_infer(y, x, *arguments)
-    backend.path_logits(np.empty(nodes.shape, np.float32), nodes, x, *arguments[:2])
+    weights_in, bias_in, *_ = arguments
+    backend.path_logits(np.empty(nodes.shape, np.float32), nodes, x, weights_in, bias_in, None)
     check_paths(layer, x, y, nodes)
 
 

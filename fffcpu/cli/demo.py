@@ -36,10 +36,10 @@ from fffcpu.benchmarking.timing import (
 from fffcpu.checks import check_integer
 from fffcpu.cli.support.table import Commands, add_command, check_output
 from fffcpu.data import load_digits
+from fffcpu.inference.pipelines import default_model_folder
 from fffcpu.inference.predictor import softmax
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.parameters import Parameters
-from fffcpu.pipelines import default_model_folder
 from fffcpu.system.terminal import format_number, format_table, progress_bar
 from fffcpu.text.tokenizer import TOKENIZER_FILE
 from fffcpu.training import AdamW, clip_gradients, cosine, softmax_cross_entropy

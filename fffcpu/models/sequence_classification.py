@@ -188,7 +188,7 @@ class FastBertForSequenceClassification(ModelWithHead):
         """Return the loss and the gradient of the logits (B, C), which may be their memory."""
         batch, classes = logits.shape
         if classes > 1:
-            return kernels.choose_rows().cross_entropy(logits, labels), logits
+            return kernels.selection().encoder.cross_entropy(logits, labels), logits
         differences = logits[:, 0] - labels
         loss = float(np.square(differences).mean()) if batch else 0.0
         d_logits = (2 / max(batch, 1)) * differences

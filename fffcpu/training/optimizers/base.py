@@ -40,14 +40,14 @@ a compiled kernel where there is one, `fffcpu.kernels.adam`, which gives the sam
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu import kernels
 from fffcpu.checks import check_number, first_wrong
 from fffcpu.errors import (
     ArgumentError,
@@ -57,7 +57,6 @@ from fffcpu.errors import (
     describe,
 )
 from fffcpu.parameters import RowGradient
-from fffcpu.system.compiler import compiles
 from fffcpu.training.optimizers.missed_steps import MOST_STEPS, MissedSteps
 
 __all__ = [
@@ -563,7 +562,7 @@ class Adam(Optimizer):
         values: NDArray[Any],
         arrays: list[NDArray[Any]],
     ) -> None:
-        kernel = _adam_rows()
+        kernel = kernels.selection().adam_rows
         if kernel is None:
             super()._update_rows(name, lr, missed, last, rows, values, arrays)
             return
@@ -795,16 +794,6 @@ def row_blocks(
         yield part, block
         for array, changed in zip(arrays, block, strict=True):
             array[rows[part]] = changed
-
-
-@functools.cache
-def _adam_rows() -> Callable[..., None] | None:
-    """Return the kernel for rows of Adam, or None where nothing compiles."""
-    if not compiles():
-        return None
-    from fffcpu.kernels.adam import adam_rows
-
-    return adam_rows
 
 
 def _column(factors: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
