@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from fffcpu.errors import CheckpointError
-from fffcpu.system.files import TEMPORARY, write_atomically
+from fffcpu.system.files import TEMPORARY, write_atomically, write_text
 
 __all__ = ["HISTORY", "Checkpoint", "RunFolder"]
 
