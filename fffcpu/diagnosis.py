@@ -25,14 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import kernels
-from fffcpu.checks import as_real_array, as_rows
-from fffcpu.config import (
-    FastFeedForwardConfig,
-    LeafFeedForwardConfig,
-    check_integer,
-    check_number,
-)
+from fffcpu.checks import as_real_array, as_rows, check_integer, check_number
+from fffcpu.config import FastFeedForwardConfig, LeafFeedForwardConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
+from fffcpu.kernels.weights import PathWeights
 from fffcpu.tree import depth_of, gate_count, leaf_count, level_start, node_count
 
 __all__ = [
@@ -556,14 +552,11 @@ def _decisions(layer: Any, rows: Array) -> tuple[Array, Array]:
 
 def _path_logits(layer: Any, rows: Array) -> tuple[Array, Array]:
     """Return logits and nodes (B, T, L) as the layer's own kernels compute them."""
-    config, params = layer.config, layer.params
+    config, weights = layer.config, PathWeights.of(layer.params)
     shape = (len(rows), config.trees, config.depth + 1)
     logits, nodes = np.empty(shape, rows.dtype), np.empty(shape, np.int32)
-    no_bias = np.empty((config.trees, 0), rows.dtype)
-    bias = params.get("terms", params.get("bias_in", no_bias))
-    weights_in = params["weights_in"]
-    backend = kernels.choose(len(rows), (weights_in,))
-    backend.path_logits(logits, nodes, rows, weights_in, bias)
+    backend = kernels.choose(len(rows), weights)
+    backend.path_logits(logits, nodes, rows, weights.weights_in, weights.bias_in, weights.scale_in)
     return logits, nodes
 
 

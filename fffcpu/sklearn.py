@@ -17,8 +17,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.checks import as_real_array
-from fffcpu.config import FastFeedForwardConfig, check_flag, check_integer, check_number
+from fffcpu.checks import as_real_array, check_flag, check_integer, check_nonnegative, check_number
+from fffcpu.config import FastFeedForwardConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe, require_extra
 from fffcpu.inference.predictor import Meaning, Predictor
 from fffcpu.layers import FastFeedForward, LeafFeedForward
@@ -26,6 +26,7 @@ from fffcpu.recipes.fitting import (
     FitSettings,
     backward_options,
     forward_options,
+    layer_name,
     new_layer,
     new_optimizer,
 )
@@ -65,7 +66,7 @@ BATCH_ROWS = 128
 """Rows of a batch where there are more."""
 
 TREES = 8
-"""Trees of the node layer where none are given."""
+"""Trees of the fast layer where none are given."""
 
 HARDENING = 1.0
 """Weight of the leaf layer's hardening loss where none is given. It is more than in
@@ -90,7 +91,7 @@ class _Estimator(BaseEstimator):
     def __init__(
         self,
         *,
-        layer: str = "node",
+        layer: str = "fast",
         depth: int = 3,
         trees: int | None = None,
         leaf_width: int = 8,
@@ -240,17 +241,18 @@ class _Estimator(BaseEstimator):
 
     def _settings(self, rows: int, width: int, seed: int) -> FitSettings:
         """Return what the parameters say, checked, for so many rows to train on."""
-        if self.layer not in ("node", "leaf"):
+        layer = layer_name(self.layer)
+        if layer not in ("fast", "leaf"):
             raise ArgumentError(
-                f"argument 'layer' must be node or leaf, got {describe(self.layer)}"
+                f"argument 'layer' must be fast or leaf, got {describe(self.layer)}"
             )
-        most = 1 if self.layer == "leaf" else None
-        hardening = HARDENING if self.layer == "leaf" and self.hardening is None else self.hardening
+        most = 1 if layer == "leaf" else None
+        hardening = HARDENING if layer == "leaf" and self.hardening is None else self.hardening
         trees = (most or TREES) if self.trees is None else self.trees
         check_integer("trees", trees, 1, most)
         patience = check_integer("n_iter_no_change", self.n_iter_no_change, 1)
         return FitSettings(
-            layer=self.layer,
+            layer=layer,
             depth=self.depth,
             trees=trees,
             leaf_width=self.leaf_width,
@@ -419,12 +421,12 @@ class FFFClassifier(ClassifierMixin, _Estimator):
 
     Parameters
     ----------
-    layer : {"node", "leaf"}
+    layer : {"fast", "leaf"}
         FastFeedForward or LeafFeedForward.
     depth : int
         Of the trees.
     trees : int, optional
-        Node layer: how many trees are summed; 8 by default. The leaf layer has 1.
+        Fast layer: how many trees are summed; 8 by default. The leaf layer has 1.
     leaf_width : int
         Leaf layer: neurons of a leaf.
     hardening : float, optional
@@ -433,7 +435,7 @@ class FFFClassifier(ClassifierMixin, _Estimator):
         Leaf layer: with which probability a gate's choice is turned round in training. 0.1 often
         helps on small data.
     straight_through : bool
-        Node layer: whether routes learn as well, see `fffcpu.FastFeedForward.backward`.
+        Fast layer: whether routes learn as well, see `fffcpu.FastFeedForward.backward`.
     standardize : {"columns", "table", "none"}
         Whether each column is shifted and scaled by its own mean and deviation, or by the deviation
         of the whole table, or all is taken as it is. The scaling becomes part of the layer.
@@ -500,7 +502,7 @@ class FFFClassifier(ClassifierMixin, _Estimator):
     def __init__(
         self,
         *,
-        layer: str = "node",
+        layer: str = "fast",
         depth: int = 3,
         trees: int | None = None,
         leaf_width: int = 8,
@@ -763,12 +765,12 @@ class FFFRegressor(RegressorMixin, _Estimator):
 
     Parameters
     ----------
-    layer : {"node", "leaf"}
+    layer : {"fast", "leaf"}
         FastFeedForward or LeafFeedForward.
     depth : int
         Of the trees.
     trees : int, optional
-        Node layer: how many trees are summed; 8 by default. The leaf layer has 1.
+        Fast layer: how many trees are summed; 8 by default. The leaf layer has 1.
     leaf_width : int
         Leaf layer: neurons of a leaf.
     hardening : float, optional
@@ -777,7 +779,7 @@ class FFFRegressor(RegressorMixin, _Estimator):
         Leaf layer: with which probability a gate's choice is turned round in training. 0.1 often
         helps on small data.
     straight_through : bool
-        Node layer: whether routes learn as well, see `fffcpu.FastFeedForward.backward`.
+        Fast layer: whether routes learn as well, see `fffcpu.FastFeedForward.backward`.
     standardize : {"columns", "table", "none"}
         Whether each column is shifted and scaled by its own mean and deviation, or by the deviation
         of the whole table, or all is taken as it is. The scaling becomes part of the layer.
@@ -932,7 +934,7 @@ def _shape_of(layer: FastFeedForward | LeafFeedForward) -> dict[str, Any]:
     """Return the parameters of an estimator that say what layer it is."""
     config = layer.config
     if isinstance(config, FastFeedForwardConfig):
-        return {"layer": "node", "depth": config.depth, "trees": config.trees}
+        return {"layer": "fast", "depth": config.depth, "trees": config.trees}
     return {"layer": "leaf", "depth": config.depth, "leaf_width": config.leaf_width}
 
 
@@ -945,10 +947,7 @@ def _weights(sample_weight: Any, rows: int) -> Array | None:
         raise ShapeError(
             f"argument 'sample_weight' must have shape {(rows,)}, got shape {weights.shape}"
         )
-    if not (np.isfinite(weights) & (weights >= 0)).all():
-        raise ArgumentError(
-            "argument 'sample_weight' must hold finite numbers of at least 0, got others"
-        )
+    check_nonnegative(weights, "sample_weight")
     return weights
 
 

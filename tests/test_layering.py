@@ -19,11 +19,11 @@ import pytest
 ORDER = (
     "errors",
     "tree",
+    "lowbit",
+    "checks",
+    "system",
     "config",
     "parameters",
-    "checks",
-    "lowbit",
-    "system",
     "data",
     "checkpoints",
     "text",
@@ -38,6 +38,7 @@ ORDER = (
     "diagnosis",
     "benchmarking",
     "plots",
+    "testing",
     "cli",
 )
 """Modules and packages of fffcpu: each may import those before it, and none after it."""
@@ -46,10 +47,13 @@ FORBIDDEN = {"training": {"layers", "models"}}
 """What the order would allow, but the design does not: optimizers see arrays, not layers."""
 
 KERNEL_ORDER = (
+    "weights",
+    "_numba.compiling",
     "_numba.address",
     "jit",
     "_numba.vector",
     "simd",
+    "sums",
     "elementwise",
     "backends.gradients",
     "backends.vectorized",
@@ -150,7 +154,7 @@ def test_module_imports_only_what_stands_before_it(module):
     room = part(module, 1)
     allowed = {room, *ORDER[: ORDER.index(room)]} - FORBIDDEN.get(room, set())
     # The package itself gathers the public names, so only what stands on all of them may import it.
-    allowed |= {""} if room == "cli" else set()
+    allowed |= {""} if room in ("testing", "cli") else set()
     wrong = {name for name in imports_of(module) if part(name, 1) not in allowed}
     assert not wrong, f"{module} imports {sorted(wrong)}"
 
@@ -165,6 +169,28 @@ def test_kernels_stand_on_each_other_in_order(module):
     siblings = {name.removeprefix("fffcpu.kernels").removeprefix(".") for name in imports}
     wrong = siblings - {own, *known}
     assert not wrong, f"{module} imports {sorted(wrong)} (an empty name is fffcpu.kernels itself)"
+
+
+def test_the_fingerprint_of_the_cache_covers_all_that_kernels_are_made_of():
+    from fffcpu.kernels._numba.compiling import FOUNDATIONS, sources
+
+    todo, found = [name for name in SOURCES if part(name, 1) == "kernels"], set()
+    while todo:
+        module = todo.pop()
+        if module not in found:
+            found.add(module)
+            todo += imports_of(module)
+    rooms = {part(name, 1) for name in found}
+    assert rooms <= {name.removesuffix(".py") for name in FOUNDATIONS}
+    hashed = set(sources())
+    assert {SOURCES[name] for name in found} <= hashed
+    assert SOURCES["fffcpu.cli"] not in hashed
+
+
+def test_system_imports_nothing_by_itself():
+    """BLAS must be configured before NumPy is loaded, which almost everything imports."""
+    source = SOURCES["fffcpu.system"].read_text(encoding="utf-8")
+    assert not list(imported_names(source, "fffcpu.system", is_package=True))
 
 
 def test_base_layer_imports_no_other_layer():

@@ -30,7 +30,6 @@ import argparse
 import dataclasses
 import json
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,8 +51,9 @@ from fffcpu.benchmarking.timing import (
     ratios,
 )
 from fffcpu.data import Table
-from fffcpu.recipes.fitting import FitSettings, evaluate, fit
+from fffcpu.recipes.fitting import FitSettings, evaluate_table, fit
 from fffcpu.recipes.table_objective import Scaling
+from fffcpu.system.terminal import progress_bar
 from fffcpu.training.batches import split_rows
 
 Record = dict[str, Any]
@@ -339,15 +339,15 @@ def train(cell: Cell, seed: int, folder: Path) -> Record:
         "settings": cell.settings,
         "maker": cell.maker,
         "neurons": {"held": config.neurons, "used": config.active_neurons},
-        "train": evaluate(fitted.predictor, training, learned)["accuracy"],
+        "train": evaluate_table(fitted.predictor, training, learned)["accuracy"],
         "validation": fitted.validation["accuracy"],
-        "test": evaluate(fitted.predictor, test)["accuracy"],
+        "test": evaluate_table(fitted.predictor, test)["accuracy"],
         "seconds": fitted.outcome.seconds,
     }
     if cell.layer == "node":
         unused = methods.prune(fitted.predictor.layer, training.x[np.sort(learned)])
         record["unused"] = unused
-        record["pruned"] = evaluate(fitted.predictor, test)["accuracy"]
+        record["pruned"] = evaluate_table(fitted.predictor, test)["accuracy"]
     return record
 
 
@@ -408,9 +408,7 @@ def carry_out(cells: Sequence[Cell], seeds: int, folder: Path, path: Path) -> No
 
 def _bar(total: int, missing: int) -> Any:
     """Return a progress bar that counts what was done before as well."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, initial=total - missing, file=sys.stderr, disable=None, unit="run")
+    return progress_bar(total=total, initial=total - missing, unit="run", kept=True)
 
 
 # What is told.

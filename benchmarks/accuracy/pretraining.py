@@ -21,8 +21,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fffcpu.cli.support.table import format_table
 from fffcpu.recipes.pretraining import PretrainSettings, pretrain
+from fffcpu.system.terminal import format_table
 from fffcpu.text import Corpus, Tokenizer, build_corpus, find_files, read_documents
 
 FEEDFORWARDS: dict[str, dict[str, Any]] = {

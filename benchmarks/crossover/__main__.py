@@ -50,7 +50,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 import fffcpu
 from benchmarks.data.tables import read_data
@@ -65,11 +64,12 @@ from fffcpu.benchmarking.timing import (
     cycling,
     describe_machine,
 )
-from fffcpu.checkpoints.native import write_atomically
 from fffcpu.data import Table, load_digits
 from fffcpu.inference.predictor import Predictor
-from fffcpu.recipes.fitting import FitSettings, evaluate, fit
+from fffcpu.recipes.fitting import FitSettings, evaluate_table, fit
 from fffcpu.recipes.table_objective import Scaling
+from fffcpu.system.files import write_atomically
+from fffcpu.system.terminal import progress_bar
 from fffcpu.training.batches import split_rows
 
 Array = np.ndarray
@@ -259,21 +259,16 @@ def train_layer(rows: Rows, source: Source, settings: Record, seed: int) -> Trai
     """Train a layer of fffcpu."""
     classes = tuple(range(int(rows.y.max()) + 1))
     table = Table(rows.x, rows.y, classes=classes)
+    test = Table(rows.test_x, rows.test_y, classes=classes)
     fitted = fit(table, FitSettings(validation=VALIDATION, seed=seed, **settings), progress=False)
     layer = fitted.predictor.layer
     return Trained(
         fitted.predictor,
         fitted.validation["accuracy"],
-        evaluate(fitted.predictor, Table(rows.test_x, rows.test_y, classes=classes))["accuracy"],
+        evaluate_table(fitted.predictor, test)["accuracy"],
         sum(array.size for array in layer.params.values()),
-        multiply_adds(layer.config),
+        layer.config.multiply_adds,
     )
-
-
-def multiply_adds(config: Any) -> int:
-    """Return the multiply-adds of a row at inference."""
-    gates = config.depth * config.input_dim if config.kind == LEAF else 0
-    return int(gates + config.active_neurons * (config.input_dim + config.output_dim))
 
 
 def train_mlp(rows: Rows, source: Source, settings: Record, seed: int) -> Trained:
@@ -415,7 +410,7 @@ def train(options: argparse.Namespace) -> None:
     present = [data for data in options.data if is_present(data, options)]
     # Once more, since a chosen run that is done again may no longer be the best of its settings.
     while runs := missing(present, options):
-        with tqdm(total=len(runs), unit="run", file=sys.stderr) as bar:
+        with progress_bar(total=len(runs), unit="run", shown=True, kept=True) as bar:
             for data, own in itertools.groupby(runs, key=lambda run: run.data):
                 rows = prepared(data, options)
                 for run in own:
@@ -508,7 +503,7 @@ def measure(options: argparse.Namespace) -> None:
         for data in sets
         if set(everything[data]) - set(times.get(data, {"batch": ()})["batch"])
     ]
-    for data in tqdm(waiting, "timing", unit="set", file=sys.stderr):
+    for data in progress_bar(waiting, "timing", unit="set", shown=True, kept=True):
         append_line(options.out / "times.jsonl", time_set(data, everything[data], options))
 
 

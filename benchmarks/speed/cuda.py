@@ -108,7 +108,8 @@ def check(backend: ModuleType, layer: fffcpu.FastFeedForward, x: Array) -> None:
     y = np.empty((len(x), config.output_dim), np.float32)
     nodes = np.empty((len(x), config.trees, config.depth + 1), np.int32)
     backend.path_infer(y, x, *arguments)
-    backend.path_logits(np.empty(nodes.shape, np.float32), nodes, x, *arguments[:2])
+    weights_in, bias_in, *_ = arguments
+    backend.path_logits(np.empty(nodes.shape, np.float32), nodes, x, weights_in, bias_in, None)
     check_paths(layer, x, y, nodes)
 
 
@@ -201,7 +202,7 @@ def heading(backend: ModuleType, layer: fffcpu.FastFeedForward) -> str:
 def lines(layer: fffcpu.FastFeedForward, timings: list[Timing]) -> list[str]:
     """Lines of the table; each row of FastFeedForward reads its own path's weights."""
     config, path = layer.config, timings[0]
-    path_bytes = 4 * config.active_neurons * (config.input_dim + config.output_dim)
+    path_bytes = 4 * config.multiply_adds
     result = []
     for timing in timings:
         low, high = (1e6 * end(timing.seconds) / timing.rows for end in (min, max))

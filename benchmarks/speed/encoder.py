@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 import fffcpu
 from benchmarks.peers import layers as peers
@@ -36,12 +35,12 @@ from fffcpu.benchmarking.timing import (
     ratio,
     ratios,
 )
-from fffcpu.cli.support.table import format_number
 from fffcpu.models import FastBertConfig, FastBertEncoder, FastBertForMaskedLM
 
 # First, as in a program whose imports are in order: what it says about BLAS holds from here on.
 from fffcpu.system import blas as blas_threads
 from fffcpu.system.memory import keep_freed_memory
+from fffcpu.system.terminal import format_number, progress_bar
 from fffcpu.training import AdamW, clip_gradients
 
 Array = np.ndarray
@@ -344,7 +343,9 @@ def alone(run: Run) -> None:
     config, rng = model.config, np.random.default_rng(3)
     masked = changed = sequences = 0
     moved, largest = [], 0.0
-    progress = tqdm(total=options.count, desc="sequences", file=sys.stderr, disable=options.json)
+    progress = progress_bar(
+        description="sequences", total=options.count, shown=not options.json, kept=True
+    )
     with progress:
         for start in range(0, options.count, options.batch):
             size = min(options.batch, options.count - start)

@@ -53,7 +53,8 @@ from fffcpu.benchmarking.timing import (
     ratio,
     ratios,
 )
-from fffcpu.cli.support.table import format_number, format_rates
+from fffcpu.cli.support.table import format_rates
+from fffcpu.system.terminal import format_number
 
 Array = np.ndarray
 

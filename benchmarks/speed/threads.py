@@ -31,8 +31,8 @@ import numpy as np
 import fffcpu
 from benchmarks.speed.shapes import BERT_BASE, PathShape
 from fffcpu.benchmarking.timing import check_paths, cycling, describe_machine, distinct_batches
-from fffcpu.kernels import get_thread_layer
 from fffcpu.kernels.jit import MIN_PARALLEL_WORK, kernel, launch
+from fffcpu.system.threads import get_thread_layer
 
 VARIANTS = {
     "one thread, no pool": {"NUMBA_NUM_THREADS": "1"},

@@ -23,9 +23,9 @@ from fffcpu.benchmarking.timing import (
     ratio,
     ratios,
 )
-from fffcpu.cli.support.table import format_number, format_table
 from fffcpu.data import Table
 from fffcpu.recipes.fitting import FitSettings, fit
+from fffcpu.system.terminal import format_number, format_table
 from fffcpu.training import AdamW, clip_gradients
 
 WIDTH = 768

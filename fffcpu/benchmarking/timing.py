@@ -35,16 +35,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fffcpu.config import Activation, check_integer, check_number
+from fffcpu.checks import check_integer, check_number
+from fffcpu.config import Activation
 from fffcpu.errors import ArgumentError
-from fffcpu.kernels import get_thread_layer
 from fffcpu.kernels.backends import vectorized
+from fffcpu.kernels.weights import LeafWeights, PathWeights
 from fffcpu.layers import (
     DenseFeedForward,
     FastFeedForward,
     LeafFeedForward,
     QuantizedFastFeedForward,
 )
+from fffcpu.system.threads import get_thread_layer
 
 __all__ = [
     "DISTINCT_ROWS",
@@ -331,17 +333,9 @@ PathLayer = FastFeedForward | QuantizedFastFeedForward
 """A layer of paths, with float weights or narrow ones."""
 
 
-def path_arguments(layer: PathLayer) -> tuple[Array, Array, Array, int]:
-    """Return what kernels take of a layer: weights_in, bias_in, weights_out, activation.
-
-    ``bias_in`` has shape (T, 0) where there is no bias, and is ``terms`` where weights are int8, as
-    `fffcpu.kernels.backends.vectorized` asks.
-    """
-    params, config = layer.params, layer.config
-    bias = params.get("bias_in", np.empty((config.trees, 0), config.dtype))
-    bias = params.get("terms", bias)
-    code = int(Activation.parse(config.activation))
-    return params["weights_in"], bias, params["weights_out"], code
+def path_arguments(layer: PathLayer) -> tuple[Any, ...]:
+    """Return what ``path_infer`` takes of a layer: its weights, and the code of its activation."""
+    return (*PathWeights.of(layer.params), int(Activation.parse(layer.config.activation)))
 
 
 def check_paths(layer: PathLayer, x: Array, y: Array, nodes: Array) -> int:
@@ -372,7 +366,9 @@ def check_paths(layer: PathLayer, x: Array, y: Array, nodes: Array) -> int:
     dtype = layer.config.dtype
     expected, logits = np.empty_like(y), np.empty(nodes.shape, dtype)
     routes = np.empty_like(nodes)
-    vectorized.path_forward(expected, logits, routes, x, *path_arguments(layer))
+    weights = PathWeights.of(layer.params)
+    vectorized.path_logits(logits, routes, x, weights.weights_in, weights.bias_in, weights.scale_in)
+    vectorized.path_infer(expected, x, *path_arguments(layer))
     same = (nodes == routes).all(axis=(1, 2))
     nearest = np.abs(logits).min(axis=(1, 2))
     if (nearest[~same] > MARGINS[dtype] * np.abs(logits).max(initial=0)).any():
@@ -410,17 +406,7 @@ def check_leaves(layer: LeafFeedForward, x: Array, y: Array, leaves: Array) -> i
     code = int(Activation.parse(layer.config.activation))
     expected, reached = np.empty_like(y), np.empty_like(leaves)
     vectorized.leaf_route(reached, x, params["gate_weights"], params["gate_bias"])
-    vectorized.leaf_infer(
-        expected,
-        x,
-        params["gate_weights"],
-        params["gate_bias"],
-        params["leaf_weights_in"],
-        params["leaf_bias_in"],
-        params["leaf_weights_out"],
-        params["leaf_bias_out"],
-        code,
-    )
+    vectorized.leaf_infer(expected, x, *LeafWeights.of(params), code)
     other = np.flatnonzero(leaves != reached)
     logits = x[other] @ params["gate_weights"].T + params["gate_bias"]
     # Gates on the way to a leaf, from it to the root: the parent of node n is (n - 1) // 2.

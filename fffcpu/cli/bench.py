@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import os
-import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -35,23 +34,14 @@ from fffcpu.benchmarking.timing import (
     path_arguments,
     ratio,
 )
+from fffcpu.checks import check_integer, check_number
 from fffcpu.cli import sweep
-from fffcpu.cli.support.table import (
-    Commands,
-    add_command,
-    format_number,
-    format_rates,
-    format_table,
-)
-from fffcpu.config import (
-    DenseFeedForwardConfig,
-    FastFeedForwardConfig,
-    LayerConfig,
-    check_integer,
-    check_number,
-)
+from fffcpu.cli.support.table import Commands, add_command, format_rates
+from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig
 from fffcpu.errors import ArgumentError
-from fffcpu.kernels import get_thread_layer, load_backend
+from fffcpu.kernels import load_backend
+from fffcpu.system.terminal import format_number, format_table, progress_bar
+from fffcpu.system.threads import get_thread_layer
 
 __all__ = ["add", "run"]
 
@@ -257,7 +247,9 @@ class _Bench:
         y = np.empty((len(x), config.output_dim), config.dtype)
         nodes = np.empty((len(x), config.trees, config.depth + 1), np.int32)
         backend.path_infer(y, x, *arguments)
-        backend.path_logits(np.empty(nodes.shape, config.dtype), nodes, x, *arguments[:2])
+        weights_in, bias_in, _, scale_in, _, _ = arguments
+        logits = np.empty(nodes.shape, config.dtype)
+        backend.path_logits(logits, nodes, x, weights_in, bias_in, scale_in)
         check_paths(self.layer, x, y, nodes)
 
     def _dense(self, dense: DenseFeedForward, batches: list[Array]) -> Contender:
@@ -286,29 +278,17 @@ def _check(options: argparse.Namespace) -> None:
     check_number("seconds", options.seconds, 0)
     check_integer("seed", options.seed, 0)
     config = _config(options)
-    layers = _parameter_bytes(config)
+    layers = config.nbytes
     if DENSE in options.backends:
         layers *= 2
-    widths = config.input_dim + config.output_dim
-    size = _item_bytes(config)
-    batches = max(2 * widths * check_integer("rows", rows, 1) * size for rows in options.rows)
+    row = (config.input_dim + config.output_dim) * config.itemsize
+    batches = max(2 * row * check_integer("rows", rows, 1) for rows in options.rows)
     memory = _memory()
     if layers + batches > memory:
         raise ArgumentError(
             f"layers and rows must fit into the memory of {memory / 1e9:,.1f} GB, "
             f"got sizes that take {(layers + batches) / 1e9:,.1f} GB"
         )
-
-
-def _parameter_bytes(config: LayerConfig) -> int:
-    """Bytes of a layer's parameters."""
-    numbers = sum(math.prod(shape) for shape in config.shapes().values())
-    return _item_bytes(config) * numbers
-
-
-def _item_bytes(config: LayerConfig) -> int:
-    """Bytes of a number."""
-    return int(np.dtype(config.dtype).itemsize)
 
 
 def _memory() -> float:
@@ -325,19 +305,17 @@ def _too_much(config: FastFeedForwardConfig, rows: int) -> str | None:
         config.input_dim, config.output_dim, config.neurons, dtype=config.dtype
     )
     # The logits, their activations, and two arrays of the same size while these are computed.
-    logits = 4 * rows * dense.width * _item_bytes(dense)
-    if _parameter_bytes(dense) + logits > DENSE_BYTES:
+    logits = 4 * rows * dense.width * dense.itemsize
+    if dense.nbytes + logits > DENSE_BYTES:
         return f"needs more than {DENSE_BYTES >> 30} GiB of memory"
-    if rows * dense.width * (dense.input_dim + dense.output_dim) > DENSE_WORK:
+    if rows * dense.multiply_adds > DENSE_WORK:
         return f"takes more than {DENSE_WORK:.1e} multiply-adds a call"
     return None
 
 
 def _progress(points: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Yield the points (threads, rows), with a bar on stderr if that is a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(points, file=sys.stderr, disable=None, leave=False, unit="point") as bar:
+    with progress_bar(points, unit="point") as bar:
         for threads, rows in bar:
             bar.set_description(f"rows {rows}, threads {threads}")
             yield threads, rows

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fffcpu
-from fffcpu.checkpoints.native import write_atomically
 from fffcpu.cli.support.results import tell_written, with_progress
 from fffcpu.cli.support.table import Commands, add_command, check_output
 from fffcpu.cli.support.texts import add_texts, count_texts, open_texts
 from fffcpu.errors import ArgumentError, require_extra
+from fffcpu.system.files import write_atomically
 
 __all__ = ["add", "run"]
 
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
     """Classify."""
     require_extra("tokenizers", "text")
     _check(options)
-    from fffcpu.pipelines import TextClassifier
+    from fffcpu.inference.pipelines import TextClassifier
 
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints import fastfeedforward, native, ultrafastbert, ultrafastbert_bmm
-from fffcpu.checkpoints.safetensors import SafetensorsFile
+from fffcpu.checkpoints.safetensors import SafetensorsFile, write_tensors
 from fffcpu.cli.support.folders import FORMATS, convert_folder
 from fffcpu.cli.support.table import Commands, add_command, check_output
 from fffcpu.config import FastFeedForwardConfig, LayerConfig, LeafFeedForwardConfig
@@ -134,7 +134,8 @@ def run(options: argparse.Namespace) -> None:
     if target == NATIVE:
         native.save(options.out, config, arrays)
     else:
-        _write_state(options.out, _to_state_dict(options.file, target, config, arrays))
+        state = _to_state_dict(options.file, target, config, arrays)
+        write_tensors(options.out, dict(sorted(state.items())))
     fields = ", ".join(f"{name} {value}" for name, value in config.to_dict().items())
     print(f"{options.file} ({source}) -> {options.out} ({target})")
     print(f"  {config.kind}: {fields}")
@@ -205,17 +206,6 @@ def _to_state_dict(path: str, target: str, config: LayerConfig, arrays: Arrays) 
         )
     state: Arrays = module.to_state_dict(config, arrays)
     return state
-
-
-def _write_state(path: str, state: Arrays) -> None:
-    """Write a state dict to a safetensors file, complete or not at all."""
-    from safetensors.numpy import save
-
-    with native.write_atomically(path) as temporary:
-        try:
-            temporary.write_bytes(save(dict(state)))
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, path) from error
 
 
 def _notes(options: argparse.Namespace, source: str, target: str, config: LayerConfig) -> list[str]:

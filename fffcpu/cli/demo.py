@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -34,19 +33,14 @@ from fffcpu.benchmarking.timing import (
     distinct_batches,
     ratio,
 )
-from fffcpu.cli.support.table import (
-    Commands,
-    add_command,
-    check_output,
-    format_number,
-    format_table,
-)
-from fffcpu.config import check_integer
+from fffcpu.checks import check_integer
+from fffcpu.cli.support.table import Commands, add_command, check_output
 from fffcpu.data import load_digits
+from fffcpu.inference.pipelines import default_model_folder
 from fffcpu.inference.predictor import softmax
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.parameters import Parameters
-from fffcpu.pipelines import default_model_folder
+from fffcpu.system.terminal import format_number, format_table, progress_bar
 from fffcpu.text.tokenizer import TOKENIZER_FILE
 from fffcpu.training import AdamW, clip_gradients, cosine, softmax_cross_entropy
 
@@ -274,13 +268,11 @@ def _make(kind: str, rng: np.random.Generator) -> FastFeedForward | DenseFeedFor
 
 def _train_all(kind: str, digits: Digits, plan: Plan, seed: int) -> Trained:
     """Train networks of a kind with a progress bar, and say so in a line."""
-    from tqdm import tqdm
-
     steps = plan.runs * plan.epochs * (len(digits.images) // BATCH)
     trained = Trained([], [])
     start = time.perf_counter()
     loss = 0.0
-    with tqdm(total=steps, desc=kind, file=sys.stderr, disable=None, leave=False) as bar:
+    with progress_bar(description=kind, total=steps) as bar:
         for number in range(plan.runs):
             rng = np.random.default_rng((seed, number))
             network = _make(kind, rng)

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fffcpu
-from fffcpu.checkpoints.native import write_atomically
 from fffcpu.cli.support.results import tell_written, with_progress, write_npy
 from fffcpu.cli.support.table import Commands, add_command, check_output
 from fffcpu.cli.support.texts import add_texts, count_texts, open_texts
 from fffcpu.errors import ArgumentError, require_extra
+from fffcpu.system.files import write_atomically
 
 __all__ = ["add", "run"]
 
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
     if Path(options.out).suffix.lower() != ".npy":
         raise ArgumentError(f"argument '--out' must end in .npy, got '{options.out}'")
     check_output(options.out, options.texts)
-    from fffcpu.pipelines import TextEmbedder
+    from fffcpu.inference.pipelines import TextEmbedder
 
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fffcpu
-from fffcpu.checkpoints.native import write_atomically
 from fffcpu.cli.support.results import tell_written, with_progress, write_npy
 from fffcpu.cli.support.table import Commands, add_command, check_output
 from fffcpu.data import count_rows, read_blocks
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.inference.predictor import Meaning, Predictor, load_model
+from fffcpu.system.files import write_atomically
 
 __all__ = ["add", "run"]
 

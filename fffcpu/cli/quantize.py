@@ -8,9 +8,10 @@ import os
 
 import fffcpu
 from fffcpu.checkpoints import native
-from fffcpu.cli.support.table import Commands, add_command, format_table
+from fffcpu.cli.support.table import Commands, add_command
 from fffcpu.errors import CheckpointError
 from fffcpu.inference.predictor import NOTE
+from fffcpu.system.terminal import format_table
 
 __all__ = ["add", "run"]
 

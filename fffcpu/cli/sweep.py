@@ -37,10 +37,10 @@ from fffcpu.benchmarking.timing import (
     package_version,
     ratio,
 )
-from fffcpu.cli.support.table import format_number
-from fffcpu.config import check_integer, check_number
+from fffcpu.checks import check_integer, check_number
 from fffcpu.errors import MissingExtraError
 from fffcpu.plots import SpeedUp, check_plot_path, plot_speedups
+from fffcpu.system.terminal import format_number, progress_bar
 
 __all__ = ["add", "run"]
 
@@ -220,9 +220,7 @@ class _Pair:
 
 def _progress(points: list[Point]) -> Iterator[Point]:
     """Yield the points, with a bar on stderr if that is a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(points, file=sys.stderr, disable=None, leave=False, unit="point") as bar:
+    with progress_bar(points, unit="point") as bar:
         for point in bar:
             bar.set_description(f"depth {point.depth}, rows {point.rows}")
             yield point

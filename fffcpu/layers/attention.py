@@ -23,10 +23,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.checks import as_real_array, as_rows
-from fffcpu.config import check_number
-from fffcpu.config.fastbert import AttentionConfig
-from fffcpu.errors import ArgumentError, ShapeError
+from fffcpu.checks import as_real_array, as_rows, check_elements, check_number
+from fffcpu.config import AttentionConfig
+from fffcpu.errors import ShapeError
 from fffcpu.layers.layer import Part
 from fffcpu.parameters import generator, normal
 
@@ -172,7 +171,7 @@ class Attention(Part[AttentionConfig]):
         d_context = upstream @ self.params["weights_out"]
         d_qkv = np.empty_like(cache.qkv)
         if len(d_qkv):
-            kernels.choose_rows().attention_backward(
+            kernels.selection().encoder.attention_backward(
                 d_qkv, d_context, cache.probabilities, cache.qkv, cache.kept, _share(cache.dropout)
             )
         grads = {"weights_qkv": d_qkv.T @ cache.x, "weights_out": upstream.T @ cache.context}
@@ -192,7 +191,7 @@ class Attention(Part[AttentionConfig]):
         """Write the context, and the probabilities if there is room for them."""
         penalties = self._penalties(mask, leading)
         if len(context):
-            kernels.choose_rows().attention(
+            kernels.selection().encoder.attention(
                 context, probabilities, qkv, penalties, kept, _share(dropout)
             )
 
@@ -215,8 +214,7 @@ class Attention(Part[AttentionConfig]):
             raise ShapeError(
                 f"argument 'attention_mask' must have shape {leading}, got shape {array.shape}"
             )
-        if not ((array == 0) | (array == 1)).all():
-            raise ArgumentError("argument 'attention_mask' must hold only 0 and 1, got others")
+        check_elements(array, "attention_mask", (array == 0) | (array == 1), "only 0 and 1")
         return np.where(array == 1, 0, PENALTY).astype(self._dtype)
 
     def _shape(self, leading: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -15,8 +15,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
 from fffcpu.checks import as_rows
-from fffcpu.config.fastbert import LayerNormConfig
-from fffcpu.layers.layer import Part, empty_output
+from fffcpu.config import LayerNormConfig
+from fffcpu.layers.layer import Part
+from fffcpu.parameters import empty_output
 
 __all__ = ["LayerNorm", "LayerNormCache"]
 
@@ -66,7 +67,7 @@ class LayerNorm(Part[LayerNormConfig]):
         y = empty_output(len(rows), width, self._dtype)
         moments = np.empty((len(rows), 2), self._dtype)
         scale, bias = self.params["scale"], self.params["bias"]
-        kernels.choose_rows().layer_norm(y, moments, rows, scale, bias, self.config.eps)
+        kernels.selection().encoder.layer_norm(y, moments, rows, scale, bias, self.config.eps)
         return y.reshape(*leading, width), LayerNormCache(rows, moments, leading)
 
     def backward(self, dy: Any, cache: LayerNormCache) -> tuple[Array, dict[str, Array]]:
@@ -82,7 +83,7 @@ class LayerNorm(Part[LayerNormConfig]):
         self._check_cache(cache, LayerNormCache, x=(width,), moments=(2,))
         upstream = self._upstream_rows(dy, cache.leading, width)
         dx = empty_output(len(upstream), width, self._dtype)
-        d_scale, d_bias = kernels.choose_rows().layer_norm_backward(
+        d_scale, d_bias = kernels.selection().encoder.layer_norm_backward(
             dx, upstream, cache.moments, cache.x, self.params["scale"]
         )
         return dx.reshape(*cache.leading, width), {"scale": d_scale, "bias": d_bias}

@@ -11,7 +11,8 @@ from typing import Any, Never
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import LayerConfig, check_weights
+from fffcpu.checks import check_weights
+from fffcpu.config import LayerConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.lowbit import from_bfloat16, from_int8, to_bfloat16, to_int8
 
@@ -82,6 +83,6 @@ def round_weights(array: Array, name: str, weights: str, axis: int) -> tuple[Arr
     return to_int8(numbers, axis)
 
 
-def widen_weights(array: Array, scales: Array, axis: int) -> Array:
-    """Return narrow weights as float32; ``scales`` and ``axis`` matter to int8 only."""
-    return from_bfloat16(array) if array.dtype == np.uint16 else from_int8(array, scales, axis)
+def widen_weights(array: Array, scales: Array | None, axis: int) -> Array:
+    """Return narrow weights as float32; int8 weights have ``scales``, along ``axis``."""
+    return from_bfloat16(array) if scales is None else from_int8(array, scales, axis)

@@ -25,11 +25,17 @@ from fffcpu import (
     plots,
 )
 from fffcpu.benchmarking.timing import WrongOutputError
-from fffcpu.checkpoints import fastfeedforward, native, ultrafastbert, ultrafastbert_bmm
+from fffcpu.checkpoints import (
+    fastfeedforward,
+    safetensors_file,
+    ultrafastbert,
+    ultrafastbert_bmm,
+)
 from fffcpu.cli import bench, convert, demo, info, inspection, main, sweep, warmup
 from fffcpu.diagnosis import diagnose, leaf_means
 from fffcpu.kernels.backends import vectorized
 from fffcpu.lowbit import from_bfloat16, to_bfloat16
+from fffcpu.system.threads import get_thread_layer
 
 TINY = ["--input-dim", "6", "--output-dim", "4", "--depth", "3", "--seconds", "0.001"]
 PLAIN = ["bench", *TINY, "--rows", "1", "5", "--threads", "1", "--backends", "vectorized", "dense"]
@@ -332,7 +338,7 @@ def test_quantize(kind, weights, command, tmp_path):
     assert description["config"]["weights"] == weights
     narrow = [item for item in description["parameters"] if item["dtype"] == weights]
     assert len(narrow) == 2
-    assert description["multiply_adds"]["layer"] == info.multiply_adds(layer.config)
+    assert description["multiply_adds"]["layer"] == layer.config.multiply_adds
 
 
 def test_quantize_refuses_what_it_cannot_round(command, tmp_path):
@@ -555,7 +561,7 @@ def test_convert_widens_bfloat16(command, tmp_path):
     state = ultrafastbert_bmm.to_state_dict(layer.config, layer.params)
     halves = {name: to_bfloat16(array) for name, array in state.items()}
     published, path = tmp_path / "published.safetensors", tmp_path / "layer.safetensors"
-    native.write_tensors(published, {name: ("BF16", array) for name, array in halves.items()}, {})
+    safetensors_file.write_tensors(published, halves, dtypes=dict.fromkeys(halves, "bfloat16"))
     status, _, err = command("convert", published, path)
     assert (status, err) == (0, "")
     found = fffcpu.load(path)
@@ -665,7 +671,7 @@ def test_a_header_that_starts_like_a_pickle_is_none(tmp_path):
         (["text", "out.safetensors"], "file 'text' is not a safetensors file"),
         (
             ["text", "out.safetensors", "--from", "native", "--to", "ultrafastbert"],
-            "file 'text' is not a safetensors file of fffcpu",
+            "file 'text' is not a safetensors file: its header would take",
         ),
         (["unknown", "out.safetensors"], "got the names ['a', 'b']"),
         (["unknown", "out.safetensors", "--from", "ultrafastbert"], "'unknown': the state dict is"),
@@ -699,10 +705,11 @@ def test_convert_leaves_the_old_file_where_writing_fails(command, tmp_path, monk
     CONVERTED["ultrafastbert"][0](np.float32).save(path)
     out.write_text("old")
 
-    def fail(self: Path, content: bytes) -> None:
-        raise OSError(28, "No space left on device", str(self))
+    def fail(temporary: Path, *_: object) -> None:
+        temporary.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(temporary))
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(safetensors_file, "_write", fail)
     status, printed, err = command("convert", path, out, "--to", "ultrafastbert")
     assert_one_line(status, printed, err)
     assert f"No space left on device: '{out}'" in err
@@ -768,7 +775,7 @@ def test_bench_table(command):
     rows = lines[4:8]
     assert [line.split()[0] for line in rows] == ["vectorized", "dense", "vectorized", "dense"]
     assert all("%" in line for line in rows)
-    assert lines[8:] == ["", f"thread layer: {kernels.get_thread_layer()}"]
+    assert lines[8:] == ["", f"thread layer: {get_thread_layer()}"]
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ NUMBERS = 1000 + 50 * SCALED @ [[1.0, 2.0], [3.0, 0.0], [-1.0, 1.0], [0.0, 1.0]]
 QUICK = {"max_iter": 40, "depth": 2, "trees": 4, "random_state": 0}
 LEAF = {"layer": "leaf", "max_iter": 40, "depth": 2, "random_state": 0}
 LONG = {"max_iter": 200}
-SHAPES = pytest.mark.parametrize("shape", [QUICK, LEAF], ids=["node", "leaf"])
+SHAPES = pytest.mark.parametrize("shape", [QUICK, LEAF], ids=["fast", "leaf"])
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +55,14 @@ def classifier(**parameters):
 
 def regressor(**parameters):
     return FFFRegressor(**{**QUICK, **parameters})
+
+
+def test_the_former_name_of_the_fast_layer_is_accepted():
+    found = [
+        classifier(layer=name, max_iter=3).fit(X, LABELS).predict_proba(X)
+        for name in ("fast", "node")
+    ]
+    np.testing.assert_array_equal(*found)
 
 
 def test_routes_learn_unless_they_are_not_to(monkeypatch):
@@ -200,8 +208,8 @@ def test_warm_start_goes_on():
     [
         (QUICK, {"depth": 3}, "'depth' must be 2, as of the layer to go on from, got 3"),
         (QUICK, {"trees": 5}, "'trees' must be 4"),
-        (QUICK, LEAF | {"trees": None}, "'layer' must be 'node', .*got 'leaf'"),
-        (LEAF, {"layer": "node"}, "'layer' must be 'leaf', .*got 'node'"),
+        (QUICK, LEAF | {"trees": None}, "'layer' must be 'fast', .*got 'leaf'"),
+        (LEAF, {"layer": "fast"}, "'layer' must be 'leaf', .*got 'fast'"),
         (LEAF, {"leaf_width": 3}, "'leaf_width' must be 8"),
     ],
 )
@@ -433,12 +441,12 @@ def test_pipelines_and_grids():
     assert cross_val_score(steps, X, LABELS, cv=3).shape == (3,)
     grid = GridSearchCV(
         classifier(max_iter=10, trees=None),
-        {"layer": ["node", "leaf"], "depth": [1, 2]},
+        {"layer": ["fast", "leaf"], "depth": [1, 2]},
         cv=2,
         error_score="raise",
     )
     grid.fit(X, LABELS)
-    assert grid.best_params_["layer"] in ("node", "leaf")
+    assert grid.best_params_["layer"] in ("fast", "leaf")
     assert len(np.unique(grid.cv_results_["mean_test_score"])) > 1
     chain = ClassifierChain(classifier(max_iter=5)).fit(X, TRUTH)
     assert chain.predict(X).shape == TRUTH.shape
@@ -565,7 +573,7 @@ def test_who_has_not_learned_says_so(estimator):
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
-        ({"layer": "dense"}, ValueError, "'layer' must be node or leaf, got 'dense'"),
+        ({"layer": "dense"}, ValueError, "'layer' must be fast or leaf, got 'dense'"),
         ({"layer": "leaf"}, ValueError, "'trees' must be an integer from 1 to 1, got 4"),
         ({"trees": 0}, ValueError, "'trees' must be"),
         ({"trees": 2.0}, TypeError, "'trees' must be"),
@@ -606,7 +614,7 @@ def test_refuses_parameters_when_it_learns(parameters, error, message):
         (X, TRUTH * 2, None, "0 or 1 for each of 3 labels"),
         (X, LABELS, np.ones(3), r"'sample_weight' must have shape \(120,\)"),
         (X, LABELS, np.ones((120, 1)), r"got shape \(120, 1\)"),
-        (X, LABELS, -np.ones(120), "'sample_weight' must hold finite numbers of at least 0"),
+        (X, LABELS, -np.ones(120), "'sample_weight' must hold finite .* 0, got -1.0 at index 0"),
         (X, LABELS, np.full(120, np.inf), "'sample_weight' must hold finite"),
         (X, LABELS, np.zeros(120), "zero for all"),
     ],

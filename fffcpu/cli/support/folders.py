@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.checkpoints.native import write_atomically
 from fffcpu.cli.support.table import check_folder
 from fffcpu.errors import ArgumentError
+from fffcpu.system.files import write_atomically
 
 __all__ = ["FORMATS", "convert_folder"]
 
@@ -23,7 +23,7 @@ FORMATS = ("crammed_bert", "crammed_bert_decoder")
 def convert_folder(options: argparse.Namespace) -> None:
     """Write a folder's model to another folder."""
     from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
-    from fffcpu.models.model import open_config, open_weights
+    from fffcpu.models.folders import open_config, open_weights
 
     source, place = Path(options.file), Path(options.out)
     target = options.target or FORMATS[0]

@@ -12,8 +12,8 @@ from fffcpu.kernels import jit
 from fffcpu.kernels.backends import grouped, rowwise
 from fffcpu.parameters import aligned_empty
 from fffcpu.system.pool import POOL
-from tests.kernels.backends.test_backends import run_forward, run_infer, run_leaf, run_logits
-from tests.support.strategies import (
+from fffcpu.testing.conformance.calls import run_forward, run_infer, run_leaf, run_logits
+from fffcpu.testing.strategies import (
     ACTIVATIONS,
     DTYPES,
     LeafProblem,
@@ -126,7 +126,7 @@ def test_the_input_gradient_is_the_same_past_the_caches(monkeypatch, trees, widt
     x, dy = np.random.default_rng(1).standard_normal((2, 203, width)).astype(np.float32)
     _, cache = layer.forward(x)
     expected, _ = layer.backward(dy, cache)
-    weights_in, _, weights_out = layer._weights
+    weights_in, _, weights_out = layer._weights.trained
     monkeypatch.setattr(jit, "MIN_PARALLEL_WORK", 1)
     for dx in guarded(x.shape, np.float32):
         rows = trees * weights_in.shape[1]

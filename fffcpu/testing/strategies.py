@@ -7,18 +7,39 @@ any order, so that ties are common and every backend must route exactly alike.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from hypothesis import strategies as st
+from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.config import Activation
+from fffcpu.errors import require_extra
+
+require_extra("hypothesis", "testing")
+
+from hypothesis import strategies as st  # noqa: E402
+
+__all__ = [
+    "ACTIVATIONS",
+    "DTYPES",
+    "LeafProblem",
+    "PathProblem",
+    "leaf_problems",
+    "narrow_leaf_problems",
+    "narrow_path_problems",
+    "numbers",
+    "path_problems",
+]
+
+Array = NDArray[Any]
 
 ACTIVATIONS = ("gelu", "relu", "identity")
-DTYPES = (np.float32, np.float64)
+DTYPES: tuple[type[np.floating[Any]], ...] = (np.float32, np.float64)
+KINDS = ("normal", "integer")
 
 
-def numbers(rng, shape, kind, dtype):
+def numbers(rng: np.random.Generator, shape: tuple[int, ...], kind: str, dtype: DTypeLike) -> Array:
     """Random numbers of a kind."""
     if kind == "integer":
         return rng.integers(-2, 3, shape).astype(dtype)
@@ -28,26 +49,35 @@ def numbers(rng, shape, kind, dtype):
 class PathProblem(NamedTuple):
     """Parameters, rows and upstream gradient of a FastFeedForward layer."""
 
-    x: np.ndarray  # (B, I)
-    weights_in: np.ndarray  # (T, N, I)
-    bias_in: np.ndarray  # (T, N) or (T, 0)
-    weights_out: np.ndarray  # (T, N, O)
-    dy: np.ndarray  # (B, O)
+    x: Array  # (B, I)
+    weights_in: Array  # (T, N, I)
+    bias_in: Array  # (T, N), zeros for a layer without biases
+    weights_out: Array  # (T, N, O)
+    dy: Array  # (B, O)
     activation: str
     kind: str
+    scale_in: Array | None = None  # (T, N), of int8 weights
+    scale_out: Array | None = None  # (T, N)
 
     @property
-    def code(self):
+    def code(self) -> int:
+        """Activation as kernels take it."""
         return int(Activation.parse(self.activation))
 
     @property
-    def bias(self):
-        """Bias as the oracle and `from_arrays` take it."""
-        return self.bias_in if self.bias_in.size else None
+    def bias(self) -> Array | None:
+        """Bias as the oracle and `from_arrays` take it: None for zeros."""
+        return self.bias_in if self.bias_in.any() else None
 
 
 @st.composite
-def path_problems(draw, max_rows=12, kinds=("normal", "integer"), dtypes=DTYPES, biased=None):
+def path_problems(
+    draw: st.DrawFn,
+    max_rows: int = 12,
+    kinds: Sequence[str] = KINDS,
+    dtypes: Sequence[DTypeLike] = DTYPES,
+    biased: bool | None = None,
+) -> PathProblem:
     """FastFeedForward problems of every small shape: depth 0, no rows, widths off the lanes."""
     rows = draw(st.integers(0, max_rows))
     width_in, width_out = draw(st.integers(1, 70)), draw(st.integers(1, 70))
@@ -60,7 +90,7 @@ def path_problems(draw, max_rows=12, kinds=("normal", "integer"), dtypes=DTYPES,
     return PathProblem(
         numbers(rng, (rows, width_in), kind, dtype),
         numbers(rng, (trees, nodes, width_in), kind, dtype),
-        numbers(rng, (trees, nodes if bias else 0), kind, dtype),
+        numbers(rng, (trees, nodes), kind, dtype) * np.dtype(dtype).type(bias),
         numbers(rng, (trees, nodes, width_out), kind, dtype),
         numbers(rng, (rows, width_out), kind, dtype),
         activation,
@@ -71,19 +101,26 @@ def path_problems(draw, max_rows=12, kinds=("normal", "integer"), dtypes=DTYPES,
 class LeafProblem(NamedTuple):
     """Parameters, rows and upstream gradient of a LeafFeedForward layer."""
 
-    x: np.ndarray  # (B, I)
-    params: dict  # name -> array, in the order of from_arrays
-    dy: np.ndarray  # (B, O)
+    x: Array  # (B, I)
+    params: dict[str, Array]  # name -> array, in the order of from_arrays
+    dy: Array  # (B, O)
     activation: str
     kind: str
 
     @property
-    def code(self):
+    def code(self) -> int:
+        """Activation as kernels take it."""
         return int(Activation.parse(self.activation))
 
 
 @st.composite
-def leaf_problems(draw, max_rows=12, kinds=("normal", "integer"), dtypes=DTYPES, max_width=40):
+def leaf_problems(
+    draw: st.DrawFn,
+    max_rows: int = 12,
+    kinds: Sequence[str] = KINDS,
+    dtypes: Sequence[DTypeLike] = DTYPES,
+    max_width: int = 40,
+) -> LeafProblem:
     """LeafFeedForward problems of every small shape."""
     rows = draw(st.integers(0, max_rows))
     width_in, width_out = draw(st.integers(1, max_width)), draw(st.integers(1, max_width))
@@ -112,11 +149,13 @@ def leaf_problems(draw, max_rows=12, kinds=("normal", "integer"), dtypes=DTYPES,
 # --- Narrow weights, and the same problem with the widened numbers --------------------------------
 
 
-def _draw_type(draw, weights):
+def _draw_type(draw: st.DrawFn, weights: str | None) -> str:
     return draw(st.sampled_from(["bfloat16", "int8"])) if weights is None else weights
 
 
-def _narrow(rng, array, weights, axis):
+def _narrow(
+    rng: np.random.Generator, array: Array, weights: str, axis: int
+) -> tuple[Array, Array, Array]:
     """Return narrow weights made of an array, the widened numbers, and scales without the axis.
 
     Integers stay what they are, with scales that are powers of 2, so that sums stay exact.
@@ -135,7 +174,9 @@ def _narrow(rng, array, weights, axis):
 
 
 @st.composite
-def narrow_path_problems(draw, weights=None):
+def narrow_path_problems(
+    draw: st.DrawFn, weights: str | None = None
+) -> tuple[PathProblem, PathProblem]:
     """Pairs of FastFeedForward problems: narrow weights as kernels take them, and widened ones.
 
     The widened numbers are float32 for bfloat16, and float64 for int8.
@@ -146,15 +187,16 @@ def narrow_path_problems(draw, weights=None):
     w_in, wide_in, scale_in = _narrow(rng, problem.weights_in, weights, 2)
     w_out, wide_out, scale_out = _narrow(rng, problem.weights_out, weights, 2)
     wide = problem._replace(weights_in=wide_in, weights_out=wide_out)
-    bias = problem.bias_in
+    narrow = problem._replace(weights_in=w_in, weights_out=w_out)
     if weights == "int8":
-        bias = bias if bias.size else np.zeros_like(scale_in)
-        bias = np.stack([scale_in, bias, scale_out], axis=-1)
-    return problem._replace(weights_in=w_in, bias_in=bias, weights_out=w_out), wide
+        narrow = narrow._replace(scale_in=scale_in, scale_out=scale_out)
+    return narrow, wide
 
 
 @st.composite
-def narrow_leaf_problems(draw, weights=None):
+def narrow_leaf_problems(
+    draw: st.DrawFn, weights: str | None = None
+) -> tuple[LeafProblem, LeafProblem]:
     """Pairs of LeafFeedForward problems, as `narrow_path_problems` makes them."""
     weights = _draw_type(draw, weights)
     problem = draw(leaf_problems(dtypes=(np.float32,)))
@@ -165,6 +207,5 @@ def narrow_leaf_problems(draw, weights=None):
         params[name], wide[name], scale = _narrow(rng, params[name], weights, axis)
         scales.append(scale)
     if weights == "int8":
-        terms = np.stack([scales[0], params["leaf_bias_in"], scales[1]], axis=-1)
-        params["leaf_bias_in"] = terms
+        params["leaf_scale_in"], params["leaf_scale_out"] = scales
     return problem._replace(params=params), problem._replace(params=wide)

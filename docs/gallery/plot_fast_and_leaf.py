@@ -1,5 +1,5 @@
 """
-Node layer or leaf layer
+Fast layer or leaf layer
 ========================
 
 There are two fast feedforward layers. In `fffcpu.FastFeedForward` every node of a tree is a neuron
@@ -12,22 +12,13 @@ digits, and sets accuracy against the multiply-adds that a row costs.
 # What a row costs
 # ----------------
 # With I inputs and O outputs a neuron costs I multiply-adds to be computed and O to be added to the
-# output; a gate costs I.
+# output; a gate costs I. A layer's ``config.multiply_adds`` adds them up for one row.
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from fffcpu.data import Table, load_digits
-from fffcpu.recipes.fitting import FitSettings, evaluate, fit
-
-INPUTS, OUTPUTS = 64, 10
-
-
-def multiply_adds(layer):
-    """Multiply-adds of one row at inference."""
-    gates = layer.config.depth if layer.config.kind == "LeafFeedForward" else 0
-    return gates * INPUTS + layer.config.active_neurons * (INPUTS + OUTPUTS)
-
+from fffcpu.recipes.fitting import FitSettings, evaluate_table, fit
 
 # %%
 # Training
@@ -43,7 +34,7 @@ train, test = (
 )
 recipe = {"epochs": 15, "lr": 0.01, "validation": 0.0}
 runs = {
-    "node": [FitSettings(layer="node", depth=3, trees=n, **recipe) for n in (1, 2, 4, 8)],
+    "fast": [FitSettings(layer="fast", depth=3, trees=n, **recipe) for n in (1, 2, 4, 8)],
     "leaf": [
         FitSettings(layer="leaf", depth=3, leaf_width=n, region_leak=0.05, **recipe)
         for n in (1, 4, 12, 28)
@@ -55,7 +46,8 @@ for name, settings in runs.items():
     points[name] = []
     for setting in settings:
         predictor = fit(train, setting, progress=False).predictor
-        cost, accuracy = multiply_adds(predictor.layer), evaluate(predictor, test)["accuracy"]
+        cost = predictor.layer.config.multiply_adds
+        accuracy = evaluate_table(predictor, test)["accuracy"]
         points[name].append((cost, accuracy))
         print(
             f"{name:<6} {cost:>5,} multiply-adds a row, "
@@ -66,14 +58,14 @@ for name, settings in runs.items():
 # Comparison
 # ----------
 # For the same multiply-adds both trees hold more neurons than the dense layer. With the fewest
-# the node layer is ahead; on a table this small a dense layer of sixteen neurons is as good and
+# the fast layer is ahead; on a table this small a dense layer of sixteen neurons is as good and
 # needs no tree. Trees are for tasks that need more neurons than every row can pay for. The two
-# differ in where decisions are made: the neurons of the node layer decide and add to the output,
+# differ in where decisions are made: the neurons of the fast layer decide and add to the output,
 # and the leaf layer pays for gates that only decide. With narrow leaves most of its price is gates;
 # with wide ones nearly all of it is neurons.
 
 figure, axes = plt.subplots(layout="constrained")
-styles = {"node": ("o-", "tab:purple"), "leaf": ("s-", "tab:orange"), "dense": ("^--", "gray")}
+styles = {"fast": ("o-", "tab:purple"), "leaf": ("s-", "tab:orange"), "dense": ("^--", "gray")}
 for name, (style, colour) in styles.items():
     axes.plot(*zip(*points[name], strict=True), style, color=colour, label=f"{name} layer")
 axes.set_xscale("log", base=2)

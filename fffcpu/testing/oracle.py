@@ -7,13 +7,33 @@ unseen. Trees are numbered as the papers do: the children of node n are 2n + 1 a
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
+__all__ = [
+    "Leaf",
+    "Mixture",
+    "Path",
+    "activate",
+    "activate_gradient",
+    "choice_gradients",
+    "leaf",
+    "logit_gradients",
+    "mixture",
+    "path",
+    "path_gradients",
+]
 
-def activate(s, activation):
+Array = NDArray[Any]
+Gradients = dict[str, Array]
+"""Gradients by the names of the parameters they belong to."""
+
+
+def activate(s: ArrayLike, activation: str) -> Array:
     """Activation; a logit that is not finite gives NaN."""
     s = np.asarray(s, np.float64)
     with np.errstate(invalid="ignore"):
@@ -26,26 +46,33 @@ def activate(s, activation):
     return np.where(np.isfinite(s), result, np.nan)
 
 
-def activate_gradient(s, activation):
+def activate_gradient(s: ArrayLike, activation: str) -> Array:
     """Derivative of the activation."""
     s = np.asarray(s, np.float64)
     if activation == "gelu":
         density = np.exp(-(s**2) / 2) / math.sqrt(2 * math.pi)
-        return 0.5 * special.erfc(-s / math.sqrt(2)) + s * density
+        gradient: Array = 0.5 * special.erfc(-s / math.sqrt(2)) + s * density
+        return gradient
     return np.where(s > 0, 1.0, 0.0) if activation == "relu" else np.ones_like(s)
 
 
 class Path(NamedTuple):
     """What the dense computation of a FastFeedForward layer gives."""
 
-    y: np.ndarray  # (B, O)
-    logits: np.ndarray  # (B, T, N), of every node
-    mask: np.ndarray  # (B, T, N), True for visited nodes
-    nodes: np.ndarray  # (B, T, L)
-    margin: np.ndarray  # (B,) the smallest |logit| that decided something
+    y: Array  # (B, O)
+    logits: Array  # (B, T, N), of every node
+    mask: Array  # (B, T, N), True for visited nodes
+    nodes: Array  # (B, T, L)
+    margin: Array  # (B,) the smallest |logit| that decided something
 
 
-def path(x, weights_in, bias_in, weights_out, activation="gelu"):
+def path(
+    x: ArrayLike,
+    weights_in: ArrayLike,
+    bias_in: ArrayLike | None,
+    weights_out: ArrayLike,
+    activation: str = "gelu",
+) -> Path:
     """Compute all N neurons of every tree, mask those off the path, and sum the rest."""
     x, weights_in = np.asarray(x, np.float64), np.asarray(weights_in, np.float64)
     weights_out = np.asarray(weights_out, np.float64)
@@ -74,7 +101,14 @@ def path(x, weights_in, bias_in, weights_out, activation="gelu"):
     return Path(y, logits, mask, nodes, margin)
 
 
-def path_gradients(x, weights_in, bias_in, weights_out, dy, activation="gelu"):
+def path_gradients(
+    x: ArrayLike,
+    weights_in: ArrayLike,
+    bias_in: ArrayLike | None,
+    weights_out: ArrayLike,
+    dy: ArrayLike,
+    activation: str = "gelu",
+) -> tuple[Array, Gradients]:
     """Gradients of ``sum(y * dy)`` with routes held constant, through the dense masked layer."""
     result = path(x, weights_in, bias_in, weights_out, activation)
     x, weights_in, weights_out, dy = (
@@ -92,7 +126,14 @@ def path_gradients(x, weights_in, bias_in, weights_out, dy, activation="gelu"):
     return np.einsum("btn,tni->bi", d_logits, weights_in), grads
 
 
-def choice_gradients(x, weights_in, bias_in, weights_out, dy, activation="gelu"):
+def choice_gradients(
+    x: ArrayLike,
+    weights_in: ArrayLike,
+    bias_in: ArrayLike | None,
+    weights_out: ArrayLike,
+    dy: ArrayLike,
+    activation: str = "gelu",
+) -> tuple[Array, Array]:
     """Gradients of the visited logits by the choices they make (B, T, L), and margins (B,).
 
     What going right instead of left is worth is a difference of values, times the normal density at
@@ -113,7 +154,9 @@ def choice_gradients(x, weights_in, bias_in, weights_out, dy, activation="gelu")
     return np.take_along_axis(worth, result.nodes, axis=2), margin
 
 
-def logit_gradients(x, weights_in, nodes, d_logits):
+def logit_gradients(
+    x: ArrayLike, weights_in: ArrayLike, nodes: Array, d_logits: Array
+) -> tuple[Array, Gradients]:
     """Gradients that given gradients of the visited logits (B, T, L) alone lead to."""
     x, weights_in = np.asarray(x, np.float64), np.asarray(weights_in, np.float64)
     dense = np.zeros((len(x), *weights_in.shape[:2]))
@@ -125,19 +168,20 @@ def logit_gradients(x, weights_in, nodes, d_logits):
 class Leaf(NamedTuple):
     """What the dense computation of a LeafFeedForward layer gives."""
 
-    y: np.ndarray  # (B, O)
-    leaves: np.ndarray  # (B,)
-    margin: np.ndarray  # (B,) the smallest |logit| of a gate on the way
+    y: Array  # (B, O)
+    leaves: Array  # (B,)
+    margin: Array  # (B,) the smallest |logit| of a gate on the way
 
 
-def _leaf_outputs(x, params, activation):
+def _leaf_outputs(x: Array, params: Mapping[str, Array], activation: str) -> Array:
     """Output of every leaf for every row, (B, K, O)."""
     hidden = np.einsum("bi,kih->bkh", x, params["leaf_weights_in"]) + params["leaf_bias_in"]
     active = activate(hidden, activation)
-    return np.einsum("bkh,kho->bko", active, params["leaf_weights_out"]) + params["leaf_bias_out"]
+    outputs: Array = np.einsum("bkh,kho->bko", active, params["leaf_weights_out"])
+    return outputs + params["leaf_bias_out"]
 
 
-def leaf(x, params, activation="relu"):
+def leaf(x: ArrayLike, params: Mapping[str, Array], activation: str = "relu") -> Leaf:
     """Compute every gate and every leaf, then pick the leaf reached."""
     x = np.asarray(x, np.float64)
     params = {name: np.asarray(array, np.float64) for name, array in params.items()}
@@ -162,13 +206,19 @@ def leaf(x, params, activation="relu"):
 class Mixture(NamedTuple):
     """What the soft computation of a LeafFeedForward layer gives."""
 
-    y: np.ndarray  # (B, O)
-    entropies: np.ndarray  # (G,)
-    gate_usage: np.ndarray  # (G,)
-    leaf_usage: np.ndarray  # (K,)
+    y: Array  # (B, O)
+    entropies: Array  # (G,)
+    gate_usage: Array  # (G,)
+    leaf_usage: Array  # (K,)
 
 
-def mixture(x, params, activation="relu", flips=None, hardened=False):
+def mixture(
+    x: ArrayLike,
+    params: Mapping[str, Array],
+    activation: str = "relu",
+    flips: Array | None = None,
+    hardened: bool = False,
+) -> Mixture:
     """Weigh every leaf by the product of the choices on the way to it.
 
     ``flips`` (B, G) holds True where a choice is turned round.
