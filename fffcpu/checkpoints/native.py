@@ -2,7 +2,7 @@
 
 The metadata has one key, ``fffcpu``, whose value is a JSON text::
 
-    {"config": {...}, "kind": "FastFeedForward", "version": 1}
+    {"config": {...}, "kind": "FastFeedForward", "version": 2}
 
 The config fixes the name, shape and dtype of every tensor, and ``load`` compares all of them with
 the file's header before it reads, or allocates room for, a single number. docs/formats.md describes
@@ -45,10 +45,10 @@ __all__ = [
 METADATA_KEY = "fffcpu"
 """The metadata key that makes a safetensors file one of ours."""
 
-VERSION = 1
+VERSION = 2
 """The version of the format that ``save`` writes."""
 
-READ_VERSIONS = (1,)
+READ_VERSIONS = (1, 2)
 """The versions that ``load`` reads."""
 
 KINDS: Mapping[str, type[LayerConfig]] = MappingProxyType(
@@ -64,6 +64,15 @@ KINDS: Mapping[str, type[LayerConfig]] = MappingProxyType(
     }
 )
 """The config class of each kind of layer."""
+
+_TERMS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        QuantizedFastFeedForwardConfig.kind: ("", "weights_in"),
+        QuantizedLeafFeedForwardConfig.kind: ("leaf_", "leaf_weights_in"),
+    }
+)
+"""Of the kinds that version 1 kept differently with int8 weights: how its names begin, and the
+array before the one that it had instead of biases and scales."""
 
 _IMPORTERS = (
     "read it with safetensors.numpy.load_file and convert its arrays with from_state_dict of "
@@ -134,10 +143,12 @@ def load(path: str | os.PathLike[str]) -> tuple[LayerConfig, dict[str, NDArray[A
     """
     with named_errors(path), open_regular(path) as file:
         header = read_header(file)
-        config = _parse_layer(header.metadata)
-        _check_tensors(config, header.entries)
+        config, version = _parse_layer(header.metadata)
+        shapes, dtypes = _layout(config, version)
+        _check_tensors(shapes, dtypes, header.entries)
         tensors = header.tensors()
-        return config, {name: read_array(file, tensors[name]) for name in config.shapes()}
+        arrays = {name: read_array(file, tensors[name]) for name in shapes}
+        return config, _upgraded(config, arrays)
 
 
 def read_note(path: str | os.PathLike[str], key: str) -> Any:
@@ -172,8 +183,8 @@ def _describe_layer(config: LayerConfig) -> str:
     return json.dumps(description, sort_keys=True)
 
 
-def _parse_layer(metadata: Mapping[str, str]) -> LayerConfig:
-    """Return the config in a file's metadata."""
+def _parse_layer(metadata: Mapping[str, str]) -> tuple[LayerConfig, int]:
+    """Return the config in a file's metadata, and the version of the file."""
     if METADATA_KEY not in metadata:
         raise CheckpointError(
             f"is a safetensors file of another program: it has no metadata '{METADATA_KEY}'. "
@@ -189,7 +200,7 @@ def _parse_layer(metadata: Mapping[str, str]) -> LayerConfig:
     )
     if differences:
         raise CheckpointError(f"is damaged: {what} does not fit: {differences}")
-    return _parse_config(values["kind"], values["config"])
+    return _parse_config(values["kind"], values["config"]), values["version"]
 
 
 def _check_version(version: Any) -> None:
@@ -229,10 +240,45 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: repr(value) for name, value in values.items()}
 
 
-def _check_tensors(config: LayerConfig, entries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise unless a header's entries have just the config's names, types and shapes."""
-    dtypes = config.dtypes()
-    expected = {name: f"{dtypes[name]} {shape}" for name, shape in config.shapes().items()}
+def _layout(config: LayerConfig, version: int) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Return shape and type of every array in a file of this version.
+
+    Where weights are int8, version 1 has one array ``terms`` (or ``leaf_terms``) in place of biases
+    and scales. Its last axis holds a neuron's input scale, its bias (0 if it has none) and its
+    output scale.
+    """
+    shapes, dtypes = config.shapes(), config.dtypes()
+    prefix, before = _TERMS.get(config.kind, ("", ""))
+    if version > 1 or f"{prefix}scale_in" not in shapes:
+        return shapes, dtypes
+    terms = (*shapes[f"{prefix}scale_in"], 3)
+    gone = {f"{prefix}{name}" for name in ("bias_in", "scale_in", "scale_out")}
+    old: dict[str, tuple[int, ...]] = {}
+    for name, shape in shapes.items():
+        if name not in gone:
+            old[name] = shape
+        if name == before:
+            old[f"{prefix}terms"] = terms
+    return old, {name: dtypes.get(name, "float32") for name in old}
+
+
+def _upgraded(config: LayerConfig, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of the config, of those that `_layout` describes."""
+    prefix, _ = _TERMS.get(config.kind, ("", ""))
+    terms = arrays.get(f"{prefix}terms")
+    if terms is not None:
+        names = (f"{prefix}scale_in", f"{prefix}bias_in", f"{prefix}scale_out")
+        arrays |= {name: terms[..., k].copy() for k, name in enumerate(names)}
+    return {name: arrays[name] for name in config.shapes()}
+
+
+def _check_tensors(
+    shapes: Mapping[str, tuple[int, ...]],
+    dtypes: Mapping[str, str],
+    entries: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Raise unless a header's entries have just these names, types and shapes."""
+    expected = {name: f"{dtypes[name]} {shape}" for name, shape in shapes.items()}
     differences = list_differences(
         expected, {name: _describe_entry(entry) for name, entry in entries.items()}
     )
