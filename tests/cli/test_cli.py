@@ -25,12 +25,8 @@ from fffcpu import (
     plots,
 )
 from fffcpu.benchmarking.timing import WrongOutputError
-from fffcpu.checkpoints import (
-    fastfeedforward,
-    safetensors_file,
-    ultrafastbert,
-    ultrafastbert_bmm,
-)
+from fffcpu.checkpoints import fastfeedforward, ultrafastbert, ultrafastbert_bmm
+from fffcpu.checkpoints import safetensors as safetensors_file
 from fffcpu.cli import bench, convert, demo, info, inspection, main, sweep, warmup
 from fffcpu.diagnosis import diagnose, leaf_means
 from fffcpu.kernels.backends import vectorized
