@@ -14,13 +14,13 @@ from fffcpu.cli.support.runs import (
     run_folder,
     running,
 )
-from fffcpu.cli.support.table import Commands, add_command, check_folder
+from fffcpu.cli.support.table import check_folder
 from fffcpu.config.fastbert import POOLERS
 from fffcpu.errors import require_extra
 from fffcpu.recipes.finetuning import FinetuneSettings, evaluate_texts, finetune
 from fffcpu.system.terminal import format_number, format_table, print_status
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DEFAULTS = FinetuneSettings()
 
@@ -50,9 +50,8 @@ The recipe is the published one for models of BERT's size. Small models learn wi
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "finetune", "make a classifier of texts", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("model", metavar="MODEL", help="the folder of a pretrained model")
     parser.add_argument("data", metavar="DATA", help="texts with labels")
     parser.add_argument("--out", required=True, metavar="OUT", help="the folder to write")
@@ -87,7 +86,6 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     for name, kind, text in numbers:
         add_number(group, DEFAULTS, name, kind, text)
     group.add_argument("--length", type=int, metavar="N", help="tokens of a text (the model's)")
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:

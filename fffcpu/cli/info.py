@@ -9,11 +9,10 @@ from typing import Any
 
 import fffcpu
 from fffcpu.checkpoints import native
-from fffcpu.cli.support.table import Commands, add_command
 from fffcpu.config import DenseFeedForwardConfig
 from fffcpu.system.terminal import format_number, format_table
 
-__all__ = ["add", "describe_file", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "describe_file", "run"]
 
 DESCRIPTION = """\
 Say what layer a file holds: its kind and config, its parameters, the neurons it holds and those a
@@ -29,12 +28,10 @@ on top. Their ratio is the most by which the layer can be faster than the dense 
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "info", "say what a saved layer is", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("file", metavar="FILE", help="a file that a layer's save wrote")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:

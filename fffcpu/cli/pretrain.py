@@ -18,12 +18,12 @@ from fffcpu.cli.support.runs import (
     run_folder,
     running,
 )
-from fffcpu.cli.support.table import Commands, add_command, check_folder
+from fffcpu.cli.support.table import check_folder
 from fffcpu.errors import ArgumentError, require_extra
 from fffcpu.recipes.pretraining import PretrainSettings, pretrain
 from fffcpu.system.terminal import format_number, format_table, print_status
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DEFAULTS = PretrainSettings()
 
@@ -62,9 +62,8 @@ how big:
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "pretrain", "pretrain a FastBERT on text", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("text", nargs="+", metavar="TEXT", help="files and folders of text")
     parser.add_argument("--out", required=True, metavar="MODEL", help="the folder to write")
     parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
@@ -94,7 +93,6 @@ def add(commands: Commands) -> argparse.ArgumentParser:
         "--initial-std", type=float, metavar="X", help="of weights (0.02 at width 768)"
     )
     _add_training(parser.add_argument_group("training"))
-    return parser
 
 
 def _add_training(group: Any) -> None:

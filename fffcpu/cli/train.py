@@ -16,7 +16,7 @@ from fffcpu.cli.support.runs import (
     run_folder,
     running,
 )
-from fffcpu.cli.support.table import Commands, add_command, check_output
+from fffcpu.cli.support.table import check_output
 from fffcpu.data import Table, read_table
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.recipes.fitting import (
@@ -33,7 +33,7 @@ from fffcpu.recipes.fitting import (
 )
 from fffcpu.system.terminal import format_number, format_table, print_status
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DEFAULTS = FitSettings()
 
@@ -74,9 +74,8 @@ report:
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "train", "train a layer on a table", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("data", metavar="DATA", help="the table to train on")
     parser.add_argument("--target", metavar="T", help="what to predict: a column or a file")
     parser.add_argument(
@@ -90,7 +89,6 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     _add_layer(parser.add_argument_group("layer"))
     _add_training(parser.add_argument_group("training"))
-    return parser
 
 
 def _add_layer(group: Any) -> None:

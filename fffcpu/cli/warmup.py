@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import fffcpu
-from fffcpu.cli.support.table import Commands, add_command
 from fffcpu.inference.warmup import (
     WarmedKernel,
     WarmupRun,
@@ -20,7 +19,7 @@ from fffcpu.inference.warmup import (
 )
 from fffcpu.system.terminal import format_table, progress_bar
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = """\
 Compile the kernels of fffcpu and keep them on disk, so that no process that starts later compiles
@@ -47,9 +46,8 @@ how to read the table:
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "warmup", "compile kernels before a server starts", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("files", metavar="FILE", nargs="*", help="saved layers, folders of models")
     parser.add_argument(
         "--dtype",
@@ -60,7 +58,6 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("--training", action="store_true", help="forward and backward too")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:

@@ -1,10 +1,10 @@
 """Kernels, in modules that can stand in for each other, and the choice between them.
 
 Every backend module has the functions in `FUNCTIONS`, with the signatures and the behaviour that
-`fffcpu.kernels.backends.vectorized` documents. The suite of `fffcpu.testing` checks any module
-against the oracle. `choose` picks one; the environment variable ``FFFCPU_BACKEND``, read at the
-first call, forces one: the name of a module here (``grouped``, ``rowwise``, ``vectorized``,
-``cuda``) or the dotted name of any other.
+`fffcpu.kernels.backends.vectorized` documents. ``pytest --kernel MODULE`` checks any module against
+the oracle. `choose` picks one; the environment variable ``FFFCPU_BACKEND``, read at the first call,
+forces one: the name of a module here (``grouped``, ``rowwise``, ``vectorized``, ``cuda``) or the
+dotted name of any other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from fffcpu.errors import ArgumentError
-from fffcpu.system.compiler import compiles, has_numba
+from fffcpu.system.compiler import has_numba
 
 __all__ = [
     "BACKENDS",
@@ -106,8 +106,7 @@ class Selection(NamedTuple):
 def selection() -> Selection:
     """Decide, at the first call, what this process computes with.
 
-    This is the one place that chooses between compiled code and plain NumPy, and that reads
-    ``FFFCPU_BACKEND``.
+    This is the one place that asks whether anything compiles, and what ``FFFCPU_BACKEND`` says.
 
     Raises
     ------
@@ -117,8 +116,13 @@ def selection() -> Selection:
     from fffcpu.kernels.encoder import vectorized
 
     forced = os.environ.get("FFFCPU_BACKEND")
-    few, many = _forced(forced) if forced else _backends()
-    if forced == "vectorized" or not compiles():
+    numba = has_numba()
+    few, many = _forced(forced) if forced else _backends(numba)
+    if not numba or forced == "vectorized":
+        return Selection(few, many, vectorized, None)
+    from fffcpu.kernels.jit import JIT
+
+    if not JIT:
         return Selection(few, many, vectorized, None)
     from fffcpu.kernels.adam import adam_rows
     from fffcpu.kernels.encoder import fused
@@ -135,9 +139,9 @@ def _forced(name: str) -> tuple[ModuleType, ModuleType]:
     return module, module
 
 
-def _backends() -> tuple[ModuleType, ModuleType]:
+def _backends(numba: bool) -> tuple[ModuleType, ModuleType]:
     """Return the backend modules for few rows and for many, with Numba or without."""
-    names = ("rowwise", "grouped") if has_numba() else ("vectorized", "vectorized")
+    names = ("rowwise", "grouped") if numba else ("vectorized", "vectorized")
     few, many = map(load_backend, names)
     return few, many
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,6 +27,7 @@ from fffcpu.recipes.table_objective import (
     deviations,
     figures_of,
 )
+from fffcpu.system.terminal import progress_bar
 from fffcpu.training import SGD, Adam, AdamW, LocalAdam, LocalSGD, constant, cosine
 from fffcpu.training.batches import BatchOrder, split_rows
 from fffcpu.training.schedules import one_cycle_triangle
@@ -455,13 +455,10 @@ def check_rows(table: Table, progress: bool | None = None) -> None:
     DataError
         If one is not; the message names row and column.
     """
-    from tqdm import tqdm
-
     if table.x.dtype.kind != "f":
         return
-    hidden = None if progress is None else not progress
     starts = range(0, len(table.x), CHECKED_ROWS)
-    for start in tqdm(starts, "looking at rows", leave=False, file=sys.stderr, disable=hidden):
+    for start in progress_bar(starts, "checking rows", shown=progress):
         block = table.x[start : start + CHECKED_ROWS]
         with np.errstate(over="ignore"):
             numbers = block.astype(np.float32, copy=False)

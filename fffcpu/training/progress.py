@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import collections
-import sys
 import time
 from types import TracebackType
 from typing import Self
+
+from fffcpu.system.terminal import progress_bar
 
 __all__ = ["StepBar"]
 
@@ -30,19 +31,11 @@ class StepBar:
     """
 
     def __init__(self, steps: int | None, done: int, unit: str, shown: bool | None) -> None:
-        from tqdm import tqdm
-
         self._unit = unit
         self._losses: collections.deque[float] = collections.deque(maxlen=RECENT_STEPS)
         self._rows, self._started = 0, time.monotonic()
-        self._bar = tqdm(
-            total=steps,
-            initial=done if steps else 0,
-            unit="step",
-            file=sys.stderr,
-            disable=None if shown is None else not shown,
-            leave=False,
-            dynamic_ncols=True,
+        self._bar = progress_bar(
+            total=steps, initial=done if steps else 0, unit="step", shown=shown
         )
 
     def __enter__(self) -> Self:

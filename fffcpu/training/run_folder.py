@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from fffcpu.errors import CheckpointError
-from fffcpu.system.files import TEMPORARY, write_atomically
+from fffcpu.system.files import TEMPORARY, write_atomically, write_text
 
 __all__ = ["HISTORY", "Checkpoint", "RunFolder"]
 
@@ -217,8 +217,7 @@ class RunFolder:
         lines = self._history_lines()
         kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= step]
         if kept != lines:
-            with write_atomically(self.history_path) as temporary:
-                temporary.write_text("".join(kept), encoding="utf-8")
+            write_text(self.history_path, "".join(kept))
         return [json.loads(line) for line in kept]
 
     def _history_lines(self) -> list[str]:

@@ -15,6 +15,7 @@ import fffcpu
 from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward, kernels
 from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.inference import warmup as startup
+from fffcpu.kernels import jit
 from fffcpu.models import (
     FastBertConfig,
     FastBertEncoder,
@@ -109,7 +110,7 @@ def test_kernels_of_a_model_are_warmed(threads, kind):
 
 
 def test_without_the_jit_there_is_nothing_to_warm(monkeypatch):
-    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    monkeypatch.setattr(jit, "JIT", False)
     monkeypatch.setattr(kernels, "selection", kernels.selection.__wrapped__)
     assert fffcpu.warmup() == ()
     assert startup.cache_folder() is None

@@ -1,12 +1,10 @@
-"""What the commands share: how parsers are made, checks of outputs, and cells of tables."""
+"""Checks of the files and folders that a command is to write, and cells of tables."""
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 from pathlib import Path
-from typing import Any
 
 from fffcpu.benchmarking.roofline import Bound
 from fffcpu.benchmarking.timing import Timing
@@ -14,28 +12,10 @@ from fffcpu.errors import ArgumentError
 from fffcpu.system.terminal import format_number
 
 __all__ = [
-    "Commands",
-    "add_command",
     "check_folder",
     "check_output",
     "format_rates",
 ]
-
-Commands = Any
-"""What ``ArgumentParser.add_subparsers`` returns; its type has no public name."""
-
-
-def add_command(
-    commands: Commands, name: str, summary: str, description: str
-) -> argparse.ArgumentParser:
-    """Register a sub-command and return its parser; the description keeps its lines."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    return parser
 
 
 def check_output(out: str | None, *inputs: str | None) -> None:

@@ -42,7 +42,7 @@ from fffcpu.errors import MissingExtraError
 from fffcpu.plots import SpeedUp, check_plot_path, plot_speedups
 from fffcpu.system.terminal import format_number, progress_bar
 
-__all__ = ["add", "run"]
+__all__ = ["add_arguments", "run"]
 
 Array = NDArray[Any]
 
@@ -76,8 +76,8 @@ class Point(NamedTuple):
     rows: int
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Register the options."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of ``fffcpu bench``."""
     group = parser.add_argument_group(
         "drawing",
         DESCRIPTION,

@@ -35,15 +35,15 @@ from fffcpu.benchmarking.timing import (
     ratio,
 )
 from fffcpu.checks import check_integer, check_number
-from fffcpu.cli import sweep
-from fffcpu.cli.support.table import Commands, add_command, format_rates
+from fffcpu.cli.bench import sweep
+from fffcpu.cli.support.table import format_rates
 from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels import load_backend
 from fffcpu.system.terminal import format_number, format_table, progress_bar
 from fffcpu.system.threads import get_thread_layer
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 Array = NDArray[Any]
 
@@ -102,9 +102,8 @@ class Result(NamedTuple):
     dense_ratio: float | None
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "bench", "time inference beside a dense layer", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     _add_number(parser, "--input-dim", 768, "input width")
     _add_number(parser, "--output-dim", 768, "output width")
     _add_number(parser, "--depth", 11, "depth of a tree")
@@ -141,8 +140,7 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     )
     _add_number(parser, "--seed", 0, "of weights and rows")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    sweep.add(parser)
-    return parser
+    sweep.add_arguments(parser)
 
 
 def _add_number(parser: argparse.ArgumentParser, name: str, default: int, what: str) -> None:

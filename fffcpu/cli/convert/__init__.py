@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from fffcpu.checkpoints import fastfeedforward, native, ultrafastbert, ultrafastbert_bmm
 from fffcpu.checkpoints.safetensors import SafetensorsFile, write_tensors
-from fffcpu.cli.support.folders import FORMATS, convert_folder
-from fffcpu.cli.support.table import Commands, add_command, check_output
+from fffcpu.cli.convert.folders import FORMATS, convert_folder
+from fffcpu.cli.support.table import check_output
 from fffcpu.config import FastFeedForwardConfig, LayerConfig, LeafFeedForwardConfig
 from fffcpu.errors import ArgumentError, CheckpointError, describe
 from fffcpu.inference.predictor import NOTE
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -76,9 +76,8 @@ bfloat16 become float32.
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "convert", "read and write published formats", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("file", metavar="IN", help="a safetensors file with one layer, or a folder")
     parser.add_argument("out", metavar="OUT", help="the .safetensors file or folder to write")
     names = (NATIVE, *PUBLISHED, *FORMATS)
@@ -107,7 +106,6 @@ def add(commands: Commands) -> argparse.ArgumentParser:
         metavar="NAME",
         help="of IN's layer, which ultrafastbert (gelu) and fastfeedforward (relu) leave open",
     )
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:
