@@ -21,8 +21,6 @@ __all__ = [
     "DataError",
     "MissingExtraError",
     "ShapeError",
-    "describe",
-    "require_extra",
 ]
 
 

@@ -24,12 +24,8 @@ from fffcpu import (
     plots,
 )
 from fffcpu.benchmarking.timing import WrongOutputError
-from fffcpu.checkpoints import (
-    fastfeedforward,
-    safetensors_file,
-    ultrafastbert,
-    ultrafastbert_bmm,
-)
+from fffcpu.checkpoints import fastfeedforward, ultrafastbert, ultrafastbert_bmm
+from fffcpu.checkpoints import safetensors as safetensors_file
 from fffcpu.cli import bench, convert, info, inspection, main, warmup
 from fffcpu.cli.bench import sweep
 from fffcpu.diagnosis import diagnose, leaf_means

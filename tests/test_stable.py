@@ -1,0 +1,92 @@
+"""What docs/stable.md and docs/api.md promise is there: modules, names, versions."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+
+import pytest
+
+from tests.support.paths import ROOT
+from tests.test_packaging import CONSTRAINTS, DEPENDENCIES, TESTED, bound
+
+PAGE = (ROOT / "docs/stable.md").read_text(encoding="utf-8")
+REFERENCE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+
+
+def rows_of_table(heading):
+    """The cells of each row of the first table after a heading."""
+    section = PAGE.partition(f"{heading}\n")[2].partition("\n## ")[0]
+    table = re.search(r"^\|.*\n\|[-| ]+\n((?:\|.*\n)+)", section, re.M)
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[1].splitlines()]
+
+
+MODULES = [row[0].strip("`") for row in rows_of_table("## Public modules")]
+
+
+def documented_names(module):
+    """Names that the reference describes as members of a module."""
+    names, current = set(), None
+    for line in REFERENCE.splitlines():
+        directive = re.match(
+            r"\.\. (currentmodule|automodule|autofunction|autoclass):: (\S+)", line
+        )
+        if directive is None:
+            continue
+        kind, name = directive.groups()
+        if kind == "currentmodule":
+            current = name
+        elif kind != "automodule":
+            place, _, short = (name if "." in name else f"{current}.{name}").rpartition(".")
+            names |= {short} if place == module else set()
+    return names
+
+
+def order_of_names(name):
+    """Constants, classes, the rest: the order that ruff keeps in ``__all__``."""
+    return 0 if name.isupper() else 1 if name[:1].isupper() else 2, name
+
+
+def test_the_table_of_modules_is_in_order_and_names_none_twice():
+    assert sorted(set(MODULES)) == MODULES
+    assert len(MODULES) > 10
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_public_module_has_the_names_of_its_list(module):
+    found = importlib.import_module(module)
+    assert sorted(set(found.__all__), key=order_of_names) == found.__all__
+    assert [name for name in found.__all__ if not hasattr(found, name)] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_a_public_package_imports_is_on_its_list(module):
+    found = importlib.import_module(module)
+    tree = ast.parse(inspect.getsource(found))
+    imported = {
+        alias.asname or alias.name
+        for statement in tree.body
+        if isinstance(statement, ast.ImportFrom) and str(statement.module).startswith("fffcpu")
+        for alias in statement.names
+    }
+    if hasattr(found, "__path__"):  # modules that are no packages import what they need themselves
+        assert imported - set(found.__all__) == set()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_list_of_a_public_module_is_what_the_reference_describes(module):
+    names = set(importlib.import_module(module).__all__)
+    assert documented_names(module) <= names
+    assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", REFERENCE)] == []
+
+
+def test_the_page_names_the_versions_that_are_tested():
+    rows = rows_of_table("### Libraries")
+    oldest = {row[0].split()[0]: row[1] for row in rows}
+    assert oldest == {name: CONSTRAINTS[name] for name in oldest}
+    assert set(DEPENDENCIES) <= set(oldest)
+    for library, _, newest in rows:
+        below = bound(TESTED[library.split()[0]], "<")
+        assert newest == (f"{below.major}.{below.minor - 1}" if below else "")
