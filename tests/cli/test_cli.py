@@ -22,7 +22,6 @@ from fffcpu import (
     Meaning,
     Predictor,
     kernels,
-    plots,
 )
 from fffcpu.benchmarking.timing import WrongOutputError
 from fffcpu.checkpoints import fastfeedforward, native, ultrafastbert, ultrafastbert_bmm
@@ -30,6 +29,7 @@ from fffcpu.cli import bench, convert, demo, info, inspection, main, sweep, warm
 from fffcpu.diagnosis import diagnose, leaf_means
 from fffcpu.kernels.backends import vectorized
 from fffcpu.lowbit import from_bfloat16, to_bfloat16
+from fffcpu.plots import leaves
 
 TINY = ["--input-dim", "6", "--output-dim", "4", "--depth", "3", "--seconds", "0.001"]
 PLAIN = ["bench", *TINY, "--rows", "1", "5", "--threads", "1", "--backends", "vectorized", "dense"]
@@ -390,7 +390,7 @@ def test_inspect_for_people(command, table, tmp_path):
 
 
 def test_inspect_takes_a_model_s_columns_by_name(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "REGION_CELLS", 16)
+    monkeypatch.setattr(leaves, "REGION_CELLS", 16)
     path, table = tmp_path / "model.safetensors", tmp_path / "table.csv"
     layer = FastFeedForward(2, 2, 3, rng=0)
     meaning = Meaning("classification", ("cat", "dog"), features=("height", "weight"))
