@@ -41,16 +41,9 @@ from numpy.typing import NDArray
 import fffcpu
 from benchmarks.accuracy import methods
 from benchmarks.data.tables import TEST_ROWS, read_data
-from fffcpu.benchmarking.timing import (
-    Contender,
-    alternate,
-    check_dense,
-    check_leaves,
-    describe_machine,
-    distinct_batches,
-    inference,
-    ratios,
-)
+from fffcpu.benchmarking.machine import describe_machine
+from fffcpu.benchmarking.timing import Contender, alternate, inference, ratios
+from fffcpu.benchmarking.verification import check_dense, check_leaves, distinct_batches
 from fffcpu.data import Table
 from fffcpu.recipes.fitting import FitSettings, evaluate, fit
 from fffcpu.recipes.table_objective import Scaling

@@ -54,19 +54,13 @@ from tqdm import tqdm
 
 import fffcpu
 from benchmarks.data.tables import read_data
+from fffcpu.benchmarking.machine import describe_machine
 from fffcpu.benchmarking.onnx_dense import onnx_dense
-from fffcpu.benchmarking.timing import (
-    DISTINCT_ROWS,
-    TOLERANCES,
-    Contender,
-    WrongOutputError,
-    alternate,
-    check_close,
-    cycling,
-    describe_machine,
-)
+from fffcpu.benchmarking.timing import Contender, alternate, cycling
+from fffcpu.benchmarking.verification import DISTINCT_ROWS, TOLERANCES, check_close
 from fffcpu.checkpoints.native import write_atomically
 from fffcpu.data import Table, load_digits
+from fffcpu.errors import WrongOutputError
 from fffcpu.inference.predictor import Predictor
 from fffcpu.recipes.fitting import FitSettings, evaluate, fit
 from fffcpu.recipes.table_objective import Scaling

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fffcpu.benchmarking.onnx_dense import onnx_dense
-from fffcpu.benchmarking.timing import TOLERANCES
+from fffcpu.benchmarking.verification import TOLERANCES
 
 __all__ = ["PEERS", "Peer", "absent", "expected_dense", "path_mask"]
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 import fffcpu
 from benchmarks.speed.shapes import BERT_BASE, PathShape
-from fffcpu.benchmarking.timing import describe_machine
+from fffcpu.benchmarking.machine import describe_machine
 
 FIRST_RESULT = """
 import numpy as np

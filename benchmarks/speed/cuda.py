@@ -22,17 +22,13 @@ from numpy.typing import NDArray
 
 import fffcpu
 from benchmarks.speed.shapes import BERT_BASE, PathShape
-from fffcpu.benchmarking.timing import (
-    Contender,
-    Timing,
-    alternate,
+from fffcpu.benchmarking.machine import describe_machine
+from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, ratio
+from fffcpu.benchmarking.verification import (
     check_dense,
     check_paths,
-    cycling,
-    describe_machine,
     distinct_batches,
     path_arguments,
-    ratio,
 )
 from fffcpu.errors import MissingExtraError
 from fffcpu.kernels import load_backend
@@ -182,12 +178,12 @@ def heading(backend: ModuleType, layer: fffcpu.FastFeedForward) -> str:
     device = "the simulator"
     if not backend.SIMULATED:
         device = os.fsdecode(backend.cuda.get_current_device().name)
-    bound = config.neurons / config.active_neurons
+    limit = config.neurons / config.active_neurons
     sizes = f"{config.input_dim} -> {config.output_dim}, depth {config.depth}, trees {config.trees}"
     return "\n".join(
         [
             f"FastFeedForward {sizes}, float32, fffcpu {fffcpu.__version__}.",
-            f"The arithmetic allows {bound:.0f} times the dense layer.",
+            f"The arithmetic allows {limit:.0f} times the dense layer.",
             f"{device}, blocks of at most {backend.MOST_THREADS} threads.",
             f"{machine}.",
             f"`python {shlex.join(sys.argv)}`",

@@ -24,19 +24,11 @@ import fffcpu
 from benchmarks.peers import layers as peers
 from benchmarks.peers.encoders import OnnxEncoder, TorchEncoder, TorchTraining
 from benchmarks.speed.layers import Figure, format_figure, run_parts, tell
-from fffcpu.benchmarking.timing import (
-    Contender,
-    Timing,
-    WrongOutputError,
-    alternate,
-    check_close,
-    cycling,
-    describe_machine,
-    package_version,
-    ratio,
-    ratios,
-)
+from fffcpu.benchmarking.machine import describe_machine, package_version
+from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, ratio, ratios
+from fffcpu.benchmarking.verification import check_close
 from fffcpu.cli.support.table import format_number
+from fffcpu.errors import WrongOutputError
 from fffcpu.models import FastBertConfig, FastBertEncoder, FastBertForMaskedLM
 
 # First, as in a program whose imports are in order: what it says about BLAS holds from here on.

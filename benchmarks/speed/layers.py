@@ -2,7 +2,7 @@
 
 Run ``python -m benchmarks.speed.layers``; ``--help`` tells the rest, ``--only`` runs parts. Nothing
 else heavy may run at the time. Every part checks the outputs first, times its contenders in
-alternation with a copy and a matrix product (the machine's bound), and quotes medians of the ratios
+alternation with a copy and a matrix product (the roofline), and quotes medians of the ratios
 within rounds. FastFeedForward is called as ``layer(x)``, from 256 rows on as ``layer(x, out=y)``.
 """
 
@@ -27,33 +27,34 @@ import threadpoolctl
 import fffcpu
 from benchmarks.peers import layers as peers
 from benchmarks.speed.shapes import BERT_BASE, LeafShape, PathShape
+from fffcpu.benchmarking.machine import describe_machine, package_version
 from fffcpu.benchmarking.roofline import (
-    Bound,
-    bound_contenders,
+    Roofline,
     dense_work,
     leaf_work,
     path_work,
+    roofline_contenders,
     visited_nodes,
 )
 from fffcpu.benchmarking.timing import (
-    DISTINCT_ROWS,
     REST,
     Contender,
     Timing,
-    WrongOutputError,
     alternate,
-    check_close,
-    check_leaves,
-    check_paths,
     cycling,
-    describe_machine,
-    distinct_batches,
     inference,
-    package_version,
     ratio,
     ratios,
 )
+from fffcpu.benchmarking.verification import (
+    DISTINCT_ROWS,
+    check_close,
+    check_leaves,
+    check_paths,
+    distinct_batches,
+)
 from fffcpu.cli.support.table import format_number, format_rates
+from fffcpu.errors import WrongOutputError
 
 Array = np.ndarray
 
@@ -117,7 +118,7 @@ class Race(NamedTuple):
 
     title: str
     timings: list[Timing]
-    bound: Bound
+    roofline: Roofline
 
 
 class Sizes(NamedTuple):
@@ -179,12 +180,12 @@ class Run:
         return {name: array.reshape(-1, *array.shape[2:]) for name, array in _items(self.layer)}
 
     def race(self, title: str, contenders: Sequence[Contender]) -> dict[str, Timing]:
-        """Time contenders in alternation, with the machine's bound; returns them by name."""
+        """Time contenders in alternation with those of the roofline; return them by name."""
         tell(f"{title}: {', '.join(contender.name for contender in contenders)}")
-        bounds = bound_contenders(self.options.threads)
-        timings = alternate([*contenders, *bounds], self.options.rounds, self.options.seconds)
+        machine = roofline_contenders(self.options.threads)
+        timings = alternate([*contenders, *machine], self.options.rounds, self.options.seconds)
         own = timings[: len(contenders)]
-        self.races.append(Race(title, own, Bound.of(timings)))
+        self.races.append(Race(title, own, Roofline.of(timings)))
         return {timing.name: timing for timing in own}
 
     def times_faster(self, what: str, slow: Timing, fast: Timing, goal: float | None) -> None:
@@ -645,16 +646,17 @@ def format_figure(figure: Figure) -> str:
 
 
 def format_race(race: Race) -> list[str]:
-    copy, gemm = race.bound.copy.gigabytes or math.nan, race.bound.gemm.gigaflops or math.nan
+    copy = race.roofline.copy.gigabytes or math.nan
+    gemm = race.roofline.gemm.gigaflops or math.nan
     lines = [
         f"{race.title}. The machine meanwhile: copy {copy:.1f} GB/s, GEMM {gemm:.0f} GFLOP/s.",
         "",
-        "| contender | us a row | spread | rows/s | GB/s | GFLOP/s | bound, us | of bound |",
+        "| contender | us a row | spread | rows/s | GB/s | GFLOP/s | roofline, us | of roofline |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for timing in race.timings:
-        least = race.bound.microseconds(timing)
-        size, flops, fraction = format_rates(timing, race.bound)
+        best = race.roofline.microseconds(timing)
+        size, flops, fraction = format_rates(timing, race.roofline)
         cells = (
             timing.name,
             format_number(timing.microseconds),
@@ -662,7 +664,7 @@ def format_race(race: Race) -> list[str]:
             f"{timing.rows_per_second:,.0f}",
             size,
             flops,
-            "-" if least is None else format_number(least),
+            "-" if best is None else format_number(best),
             fraction,
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -677,8 +679,8 @@ def report(run: Run) -> dict[str, Any]:
         "races": [
             {
                 "title": race.title,
-                "copy_gigabytes_a_second": race.bound.copy.gigabytes,
-                "gemm_gigaflops": race.bound.gemm.gigaflops,
+                "copy_gigabytes_a_second": race.roofline.copy.gigabytes,
+                "gemm_gigaflops": race.roofline.gemm.gigaflops,
                 "timings": [
                     {
                         "name": timing.name,
@@ -687,8 +689,8 @@ def report(run: Run) -> dict[str, Any]:
                         "spread": timing.spread,
                         "gigabytes_a_second": timing.gigabytes,
                         "gigaflops": timing.gigaflops,
-                        "bound_microseconds_a_row": race.bound.microseconds(timing),
-                        "fraction_of_bound": race.bound.fraction(timing),
+                        "roofline_microseconds_a_row": race.roofline.microseconds(timing),
+                        "fraction_of_roofline": race.roofline.fraction(timing),
                         "seconds_a_call": list(timing.seconds),
                     }
                     for timing in race.timings

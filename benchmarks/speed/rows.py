@@ -19,16 +19,9 @@ import numpy as np
 
 import fffcpu
 from benchmarks.speed.shapes import BERT_BASE, PathShape
-from fffcpu.benchmarking.timing import (
-    Contender,
-    Timing,
-    alternate,
-    check_paths,
-    cycling,
-    describe_machine,
-    distinct_batches,
-    ratio,
-)
+from fffcpu.benchmarking.machine import describe_machine
+from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, ratio
+from fffcpu.benchmarking.verification import check_paths, distinct_batches
 
 IMPORT = (
     "import time; start = time.perf_counter(); import fffcpu; print(time.perf_counter() - start)"

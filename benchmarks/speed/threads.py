@@ -30,7 +30,9 @@ import numpy as np
 
 import fffcpu
 from benchmarks.speed.shapes import BERT_BASE, PathShape
-from fffcpu.benchmarking.timing import check_paths, cycling, describe_machine, distinct_batches
+from fffcpu.benchmarking.machine import describe_machine
+from fffcpu.benchmarking.timing import cycling
+from fffcpu.benchmarking.verification import check_paths, distinct_batches
 from fffcpu.kernels import get_thread_layer
 from fffcpu.kernels.jit import MIN_PARALLEL_WORK, kernel, launch
 

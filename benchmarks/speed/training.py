@@ -14,15 +14,9 @@ import time
 import numpy as np
 
 import fffcpu
-from fffcpu.benchmarking.timing import (
-    Contender,
-    Timing,
-    alternate,
-    describe_machine,
-    distinct_batches,
-    ratio,
-    ratios,
-)
+from fffcpu.benchmarking.machine import describe_machine
+from fffcpu.benchmarking.timing import Contender, Timing, alternate, ratio, ratios
+from fffcpu.benchmarking.verification import distinct_batches
 from fffcpu.cli.support.table import format_number, format_table
 from fffcpu.data import Table
 from fffcpu.recipes.fitting import FitSettings, fit

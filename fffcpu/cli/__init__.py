@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 
 from fffcpu import __version__
-from fffcpu.benchmarking.timing import WrongOutputError
 from fffcpu.cli import (
     bench,
     classify,
@@ -30,6 +29,7 @@ from fffcpu.cli import (
     train,
     warmup,
 )
+from fffcpu.errors import WrongOutputError
 
 __all__ = ["main"]
 

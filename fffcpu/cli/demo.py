@@ -23,17 +23,8 @@ from numpy.typing import NDArray
 
 import fffcpu
 from fffcpu import DenseFeedForward, FastFeedForward, kernels
-from fffcpu.benchmarking.timing import (
-    Contender,
-    Timing,
-    WrongOutputError,
-    alternate,
-    check_dense,
-    check_paths,
-    cycling,
-    distinct_batches,
-    ratio,
-)
+from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, ratio
+from fffcpu.benchmarking.verification import check_dense, check_paths, distinct_batches
 from fffcpu.cli.support.table import (
     Commands,
     add_command,
@@ -43,6 +34,7 @@ from fffcpu.cli.support.table import (
 )
 from fffcpu.config import check_integer
 from fffcpu.data import load_digits
+from fffcpu.errors import WrongOutputError
 from fffcpu.inference.predictor import softmax
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.parameters import Parameters

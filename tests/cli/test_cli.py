@@ -23,10 +23,10 @@ from fffcpu import (
     Predictor,
     kernels,
 )
-from fffcpu.benchmarking.timing import WrongOutputError
 from fffcpu.checkpoints import fastfeedforward, native, ultrafastbert, ultrafastbert_bmm
 from fffcpu.cli import bench, convert, demo, info, inspection, main, sweep, warmup
 from fffcpu.diagnosis import diagnose, leaf_means
+from fffcpu.errors import WrongOutputError
 from fffcpu.kernels.backends import vectorized
 from fffcpu.lowbit import from_bfloat16, to_bfloat16
 from fffcpu.plots import leaves
@@ -744,7 +744,7 @@ def test_bench_in_json(command):
             "gigaflops",
             "copy_gigabytes_a_second",
             "gemm_gigaflops",
-            "fraction_of_bound",
+            "fraction_of_roofline",
             "dense_ratio",
             "seconds_a_call",
         }
@@ -754,7 +754,7 @@ def test_bench_in_json(command):
         assert result["dense_ratio"] > 0
         assert 0 < result["gigabytes_a_second"] < result["copy_gigabytes_a_second"]
         assert 0 < result["gigaflops"] < result["gemm_gigaflops"]
-        assert 0 < result["fraction_of_bound"] < 1
+        assert 0 < result["fraction_of_roofline"] < 1
     assert report["results"][1]["dense_ratio"] == 1
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fffcpu.benchmarking.roofline import Bound
+from fffcpu.benchmarking.roofline import Roofline
 from fffcpu.benchmarking.timing import Timing
 from fffcpu.errors import ArgumentError
 
@@ -79,9 +79,9 @@ def format_number(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
-def format_rates(timing: Timing, bound: Bound) -> tuple[str, str, str]:
-    """Return GB/s, GFLOP/s and the fraction of the bound, or dashes where the work is unknown."""
-    flops, size, fraction = timing.gigaflops, timing.gigabytes, bound.fraction(timing)
+def format_rates(timing: Timing, roofline: Roofline) -> tuple[str, str, str]:
+    """Return GB/s, GFLOP/s and the fraction of the roofline, or dashes for unknown work."""
+    flops, size, fraction = timing.gigaflops, timing.gigabytes, roofline.fraction(timing)
     if flops is None or size is None or fraction is None:
         return "-", "-", "-"
     return format_number(size), format_number(flops), f"{100 * fraction:.0f} %"
