@@ -15,4 +15,4 @@ def test_benchmark_script_prints_its_table():
     lines = done.stdout.splitlines()
     table = [line.split("|")[1:-1] for line in lines if line.startswith("|")]
     assert len(table) == 2 + 8
-    assert {len(row) for row in table} == {4}
+    assert {len(row) for row in table} == {5}

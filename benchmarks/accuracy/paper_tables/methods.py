@@ -1,16 +1,16 @@
-"""Ways to train that the library does not have, tried beside those it has by paper_tables.py.
+"""Ways to train that the library does not have, tried beside those that it has.
 
 Each makes an untrained layer that trains in its own way, and infers as every layer of its kind::
 
-    soft routes          a row goes both ways at every node, by shares that harden as training goes
+    soft routes          a row goes both ways at every node, by shares that become hard in training
     load balancing       a loss for nodes, or leaves, that get more than their share of rows
     dropout of nodes     a visited node is left out of the sum
     decay by level       weight decay doubles, or halves, from a level to the next
     balanced routes      at first every node sends half of its rows each way
     master leaf          some neurons of a leaf are the same in all leaves
-    pruning              after training, nodes without a row of the training give nothing
+    pruning              after training, nodes without a training row give nothing
 
-The layers are small, so that all of their nodes are computed and then weighted: clear, not fast.
+The layers are small. So all of their nodes are computed and then weighted, which is clear and slow.
 """
 
 from __future__ import annotations
@@ -31,25 +31,24 @@ Array = np.ndarray
 
 @dataclasses.dataclass
 class Routing:
-    """How a layer of `AllNodes` trains."""
+    """The training of an `AllNodes` layer."""
 
     steps: int
-    """Of the whole training."""
+    """Steps of the whole training."""
     soft: tuple[float, float] | None = None
-    """First and last temperature of soft routes; routes are hard without."""
+    """First and last temperature of soft routes; None for hard routes."""
     balance: float = 0.0
     """Weight of the balancing loss."""
     dropout: float = 0.0
-    """Probability with which a node is left out."""
+    """Probability that a node is left out."""
     decay: Callable[[float], Array] | None = None
-    """From the share of the training that is done to what each level's weights are multiplied
-    with."""
+    """The factors of the levels' weights, by the fraction of the training that is done."""
     rng: np.random.Generator = dataclasses.field(default_factory=np.random.default_rng)
     step: int = 0
 
 
 class Everything(NamedTuple):
-    """What forward keeps, each of shape (B, T, N) but rows and temperature."""
+    """The cache of forward: arrays of shape (B, T, N), and the rows (B, I)."""
 
     rows: Array
     logits: Array
@@ -64,7 +63,7 @@ class Everything(NamedTuple):
 
 
 class AllNodes(fffcpu.FastFeedForward):
-    """FastFeedForward whose forward and backward compute every node, and let routes learn."""
+    """FastFeedForward whose forward and backward compute every node, and train the routes."""
 
     routing: Routing
 
@@ -89,7 +88,7 @@ class AllNodes(fffcpu.FastFeedForward):
         return y, Everything(x, logits, active, kept, p, right, reach, temperature)
 
     def backward(self, dy: Array, cache: Everything, **_: Any) -> tuple[Array, dict[str, Array]]:
-        """Gradients of the loss and of the balancing loss, routes included."""
+        """Return the gradients of the loss and of the balancing loss, routes included."""
         own = self.routing
         rows, logits, active, kept, p, right, reach, temperature = cache
         weights_in, bias_in, weights_out = self.params.values()
@@ -116,19 +115,19 @@ class AllNodes(fffcpu.FastFeedForward):
         }
         dx = flat @ weights_in.reshape(flat.shape[1], -1)
         if own.decay is not None:
-            factors = own.decay((own.step - 1) / own.steps)  # of the step that this belongs to
+            factors = own.decay((own.step - 1) / own.steps)  # forward has counted this step
             depths = np.log2(np.arange(1, bias_in.shape[1] + 1)).astype(int)
             for weights in (weights_in, weights_out):
                 weights *= factors[depths][:, np.newaxis].astype(weights.dtype)
         return dx, grads
 
     def usage(self, cache: Everything) -> dict[str, Array]:
-        """Sums of what reached each node."""
+        """Return the sum of the shares that reached each node."""
         return dict.fromkeys(self.params, cache.reach.sum(axis=0))
 
 
 def levels(depth: int) -> list[tuple[slice, slice, slice]]:
-    """Return, of each level but the last, its nodes, their left and their right children."""
+    """Return the nodes of each level but the last, and their left and right children."""
     return [
         (
             slice(2**level - 1, 2 ** (level + 1) - 1),
@@ -152,28 +151,28 @@ class BalancedLeaves(fffcpu.LeafFeedForward):
 
 
 class MasterLeaf(fffcpu.LeafFeedForward):
-    """LeafFeedForward of which some neurons are those of one leaf that all rows reach."""
+    """LeafFeedForward with some neurons in common to all leaves, like a leaf of all rows."""
 
     shared = 0
 
     def share(self) -> None:
         """Make the neurons of all leaves equal to the first leaf's."""
-        for name, part in self._parts():
-            self.params[name][part] = self.params[name][part][:1]
+        for name, shared in self._shared_slices():
+            self.params[name][shared] = self.params[name][shared][:1]
 
     def backward(self, dy: Any, cache: Any, hardening: Any = 0.0) -> tuple[Array, dict[str, Array]]:
-        """Gradients; every copy of a shared neuron gets the same.
+        """Return gradients that are equal for every copy of a shared neuron.
 
-        It is what all copies get together over the root of their number, so that clipping sees the
-        norm of one neuron's. Adam's steps do not depend on that factor.
+        Each is the sum over all copies, over the root of their number. So the norm, by which
+        gradients are clipped, is that of one neuron. Adam's steps do not depend on that factor.
         """
         dx, grads = super().backward(dy, cache, hardening)
-        for name, part in self._parts():
-            copies = grads[name][part]
-            grads[name][part] = copies.sum(axis=0, keepdims=True) / np.sqrt(len(copies))
+        for name, shared in self._shared_slices():
+            copies = grads[name][shared]
+            grads[name][shared] = copies.sum(axis=0, keepdims=True) / np.sqrt(len(copies))
         return dx, grads
 
-    def _parts(self) -> list[tuple[str, Any]]:
+    def _shared_slices(self) -> list[tuple[str, Any]]:
         every, some = slice(None), slice(self.shared)
         return [
             ("leaf_weights_in", (every, every, some)),
@@ -183,12 +182,12 @@ class MasterLeaf(fffcpu.LeafFeedForward):
 
 
 class Context(NamedTuple):
-    """What a method may look at."""
+    """The data from which a method makes a layer."""
 
     rows: Array
-    """Scaled rows to train on, not all of them."""
+    """Some of the training rows, scaled."""
     steps: int
-    """Of the training."""
+    """Steps of the training."""
     decay: float
     """Weight decay of the other tables."""
 
@@ -199,7 +198,7 @@ def _as(kind: Any, layer: Any) -> Any:
 
 
 def routed(**options: Any) -> Callable[[FitSettings, int, int, Context], Any]:
-    """Return what makes an `AllNodes` that trains so."""
+    """Return a function that makes an `AllNodes` with this routing."""
 
     def make(settings: FitSettings, inputs: int, outputs: int, context: Context) -> Any:
         layer = _as(AllNodes, new_layer(settings, inputs, outputs))
@@ -211,9 +210,9 @@ def routed(**options: Any) -> Callable[[FitSettings, int, int, Context], Any]:
 
 
 def decayed(factor: float) -> Callable[[FitSettings, int, int, Context], Any]:
-    """Return what makes a layer whose decay is multiplied by a factor from level to level.
+    """Return a function that makes a layer whose decay has a factor from level to level.
 
-    The nodes of a path decay by what the other tables set, on average; the optimizer's is off.
+    The average decay on a path is that of the other tables. The optimizer's decay is off.
     """
 
     def make(settings: FitSettings, inputs: int, outputs: int, context: Context) -> Any:
@@ -229,7 +228,7 @@ def decayed(factor: float) -> Callable[[FitSettings, int, int, Context], Any]:
 
 
 def balanced_routes(settings: FitSettings, inputs: int, outputs: int, context: Context) -> Any:
-    """Make a layer whose nodes send half of their rows each way: biases are less the medians."""
+    """Make a layer whose nodes send half of their rows each way: biases are minus the medians."""
     layer = new_layer(settings, inputs, outputs)
     weights, bias = layer.params["weights_in"], layer.params["bias_in"]
     logits = np.einsum("bi,tni->btn", context.rows, weights, optimize=True)
@@ -246,7 +245,7 @@ def balanced_routes(settings: FitSettings, inputs: int, outputs: int, context: C
 
 
 def balanced_leaves(weight: float) -> Callable[[FitSettings, int, int, Context], Any]:
-    """Return what makes a leaf layer with the balancing loss."""
+    """Return a function that makes a leaf layer with the balancing loss."""
 
     def make(settings: FitSettings, inputs: int, outputs: int, context: Context) -> Any:
         layer = _as(BalancedLeaves, new_layer(settings, inputs, outputs))
@@ -257,7 +256,7 @@ def balanced_leaves(weight: float) -> Callable[[FitSettings, int, int, Context],
 
 
 def master_leaf(settings: FitSettings, inputs: int, outputs: int, context: Context) -> Any:
-    """Make a leaf layer half of whose neurons are shared."""
+    """Make a leaf layer that shares half of its neurons."""
     layer = _as(MasterLeaf, new_layer(settings, inputs, outputs))
     layer.shared = settings.leaf_width // 2
     layer.share()
@@ -276,11 +275,11 @@ MAKERS: dict[str, Callable[[FitSettings, int, int, Context], Any]] = {
     "load balancing of leaves 1": balanced_leaves(1.0),
     "master leaf, half of the neurons": master_leaf,
 }
-"""What makes an untrained layer, by the name of the method."""
+"""Functions that make an untrained layer, by the name of the method."""
 
 
 def prune(layer: Any, rows: Array) -> float:
-    """Silence the nodes that no row visits, in place, and return their share."""
+    """Clear the output weights of the nodes that no row visits, and return their share."""
     nodes = layer.route(rows)
     unused = np.ones(layer.params["weights_in"].shape[:2], bool)
     for tree in range(len(unused)):
