@@ -23,6 +23,7 @@ import fffcpu
 from benchmarks.command import command_line, new_parser
 from benchmarks.report import facts
 from benchmarks.speed.figures import Figure, figure_table
+from benchmarks.speed.options import add_quick
 from benchmarks.speed.processes import first_line, first_result
 from benchmarks.speed.shapes import BERT_BASE, PathShape
 from fffcpu.benchmarking.machine import describe_machine
@@ -43,7 +44,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=5, help="processes of each kind (5)")
-    parser.add_argument("--quick", action="store_true", help="a tiny layer, to see that it runs")
+    add_quick(parser)
     return parser.parse_args()
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 import fffcpu
 from benchmarks.command import command_line, new_parser
 from benchmarks.report import facts, table
+from benchmarks.speed.options import add_quick, add_seconds
 from benchmarks.speed.shapes import BERT_BASE, PathShape
 from fffcpu.benchmarking.machine import describe_machine
 from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, ratio
@@ -85,10 +86,8 @@ def parse() -> argparse.Namespace:
         help=f"rows per call ({' '.join(map(str, rows))})",
     )
     parser.add_argument("--repeats", type=int, default=15, help="rounds of an alternation (15)")
-    parser.add_argument(
-        "--seconds", type=float, default=0.1, help="least seconds of a measurement (0.1)"
-    )
-    parser.add_argument("--quick", action="store_true", help="a tiny layer, to see that it runs")
+    add_seconds(parser, 0.1)
+    add_quick(parser)
     return parser.parse_args()
 
 

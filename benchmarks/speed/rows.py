@@ -18,6 +18,7 @@ import fffcpu
 from benchmarks.command import command_line, new_parser
 from benchmarks.report import facts
 from benchmarks.speed.figures import Figure, figure_table
+from benchmarks.speed.options import add_quick, add_seconds, add_threads
 from benchmarks.speed.processes import first_line, first_result
 from benchmarks.speed.shapes import BERT_BASE, PathShape
 from fffcpu.benchmarking.machine import describe_machine
@@ -49,15 +50,10 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = new_parser(__doc__)
-    threads = min(2, fffcpu.get_num_threads())
-    parser.add_argument(
-        "--threads", type=int, default=threads, help=f"threads of the kernels ({threads})"
-    )
+    add_threads(parser)
     parser.add_argument("--repeats", type=int, default=15, help="rounds of an alternation (15)")
-    parser.add_argument(
-        "--seconds", type=float, default=0.1, help="least seconds of a measurement (0.1)"
-    )
-    parser.add_argument("--quick", action="store_true", help="a tiny layer, to see that it runs")
+    add_seconds(parser, 0.1)
+    add_quick(parser)
     return parser.parse_args()
 
 

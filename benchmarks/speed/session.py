@@ -14,6 +14,7 @@ from benchmarks.command import command_line, new_parser
 from benchmarks.peers.layers import absent
 from benchmarks.report import print_progress
 from benchmarks.speed.figures import Figure
+from benchmarks.speed.options import add_quick, add_seconds, add_threads
 from fffcpu.benchmarking.machine import describe_machine, package_version
 from fffcpu.benchmarking.timing import Timing
 
@@ -87,16 +88,11 @@ def section_parser(
     parser.add_argument(
         "--only", nargs="+", choices=sections, metavar="SECTION", help="run these sections (all)"
     )
-    threads = min(2, fffcpu.get_num_threads())
-    parser.add_argument(
-        "--threads", type=int, default=threads, help=f"threads of every contender ({threads})"
-    )
+    add_threads(parser, "every contender")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of an alternation (9)")
-    parser.add_argument(
-        "--seconds", type=float, default=0.2, help="least seconds of a measurement (0.2)"
-    )
+    add_seconds(parser, 0.2)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    add_quick(parser)
     return parser
 
 

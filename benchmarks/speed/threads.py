@@ -32,6 +32,7 @@ import numpy as np
 import fffcpu
 from benchmarks.command import command_line, new_parser, program
 from benchmarks.report import facts, table
+from benchmarks.speed.options import add_quick, add_threads
 from benchmarks.speed.shapes import BERT_BASE, PathShape
 from fffcpu.benchmarking.machine import describe_machine
 from fffcpu.benchmarking.timing import REST, cycling
@@ -83,13 +84,10 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = new_parser(__doc__)
-    threads = min(2, fffcpu.get_num_threads())
-    parser.add_argument(
-        "--threads", type=int, default=threads, help=f"threads of the kernels ({threads})"
-    )
+    add_threads(parser)
     parser.add_argument("--repeats", type=int, default=15, help="rounds (15)")
     parser.add_argument("--calls", type=int, default=50, help="calls of a series in a round (50)")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    add_quick(parser)
     parser.add_argument("--variant", choices=list(VARIANTS), help=argparse.SUPPRESS)
     return parser.parse_args()
 

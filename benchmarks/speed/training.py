@@ -18,6 +18,7 @@ import numpy as np
 import fffcpu
 from benchmarks.command import new_parser
 from benchmarks.report import facts, print_progress
+from benchmarks.speed.options import add_seconds
 from benchmarks.speed.session import Section, section_help
 from fffcpu.benchmarking.machine import describe_machine
 from fffcpu.benchmarking.timing import Contender, Timing, alternate, ratio, ratios
@@ -53,9 +54,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--batch", type=int, default=64, help="rows per step (64)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of an alternation (9)")
-    parser.add_argument(
-        "--seconds", type=float, default=0.2, help="least seconds of a measurement (0.2)"
-    )
+    add_seconds(parser, 0.2)
     return parser.parse_args()
 
 
