@@ -46,10 +46,13 @@ FORBIDDEN = {"training": {"layers", "models"}}
 """What the order would allow, but the design does not: optimizers see arrays, not layers."""
 
 KERNEL_ORDER = (
+    "weights",
+    "_numba.compiling",
     "_numba.address",
     "jit",
     "_numba.vector",
     "simd",
+    "sums",
     "elementwise",
     "backends.gradients",
     "backends.vectorized",
@@ -165,6 +168,22 @@ def test_kernels_stand_on_each_other_in_order(module):
     siblings = {name.removeprefix("fffcpu.kernels").removeprefix(".") for name in imports}
     wrong = siblings - {own, *known}
     assert not wrong, f"{module} imports {sorted(wrong)} (an empty name is fffcpu.kernels itself)"
+
+
+def test_the_fingerprint_of_the_cache_covers_all_that_kernels_are_made_of():
+    from fffcpu.kernels._numba.compiling import FOUNDATIONS, sources
+
+    todo, found = [name for name in SOURCES if part(name, 1) == "kernels"], set()
+    while todo:
+        module = todo.pop()
+        if module not in found:
+            found.add(module)
+            todo += imports_of(module)
+    rooms = {part(name, 1) for name in found}
+    assert rooms <= {name.removesuffix(".py") for name in FOUNDATIONS}
+    hashed = set(sources())
+    assert {SOURCES[name] for name in found} <= hashed
+    assert SOURCES["fffcpu.cli"] not in hashed
 
 
 def test_base_layer_imports_no_other_layer():

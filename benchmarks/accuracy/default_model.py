@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.command import new_parser
+from fffcpu.inference.pipelines import default_model_folder
 from fffcpu.models import FastBertForMaskedLM
-from fffcpu.pipelines import default_model_folder
 from fffcpu.recipes.masking import mask_tokens
 from fffcpu.text import Tokenizer, build_corpus
 

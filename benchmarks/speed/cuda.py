@@ -97,7 +97,7 @@ def path_contender(
     """Return FastFeedForward with everything on the GPU."""
     cuda, rows = backend.cuda, len(batches[0])
     *weights, code = path_arguments(layer)
-    weights = [cuda.to_device(array) for array in weights]
+    weights = [array if array is None else cuda.to_device(array) for array in weights]
     outputs = [cuda.device_array((rows, layer.config.output_dim), np.float32) for _ in range(2)]
 
     def call(x: Any, y: Any) -> None:
@@ -113,7 +113,8 @@ def check(backend: ModuleType, layer: fffcpu.FastFeedForward, x: Array) -> None:
     y = np.empty((len(x), config.output_dim), np.float32)
     nodes = np.empty((len(x), config.trees, config.depth + 1), np.int32)
     backend.path_infer(y, x, *arguments)
-    backend.path_logits(np.empty(nodes.shape, np.float32), nodes, x, *arguments[:2])
+    weights_in, bias_in, *_ = arguments
+    backend.path_logits(np.empty(nodes.shape, np.float32), nodes, x, weights_in, bias_in, None)
     check_paths(layer, x, y, nodes)
 
 

@@ -15,6 +15,7 @@ from fffcpu.benchmarking.roofline import visited_nodes
 from fffcpu.config import Activation
 from fffcpu.errors import WrongOutputError
 from fffcpu.kernels.backends import vectorized
+from fffcpu.kernels.weights import LeafWeights, PathWeights
 from fffcpu.layers import (
     DenseFeedForward,
     FastFeedForward,
@@ -76,17 +77,9 @@ PathLayer = FastFeedForward | QuantizedFastFeedForward
 """A layer of paths, with float weights or narrow ones."""
 
 
-def path_arguments(layer: PathLayer) -> tuple[Array, Array, Array, int]:
-    """Return a layer's arguments of kernels: weights_in, bias_in, weights_out, activation.
-
-    ``bias_in`` has shape (T, 0) where there is no bias, and is ``terms`` where weights are int8, as
-    `fffcpu.kernels.backends.vectorized` asks.
-    """
-    params, config = layer.params, layer.config
-    bias = params.get("bias_in", np.empty((config.trees, 0), config.dtype))
-    bias = params.get("terms", bias)
-    code = int(Activation.parse(config.activation))
-    return params["weights_in"], bias, params["weights_out"], code
+def path_arguments(layer: PathLayer) -> tuple[Any, ...]:
+    """Return a layer's arguments of ``path_infer``: its weights, and the code of its activation."""
+    return (*PathWeights.of(layer.params), int(Activation.parse(layer.config.activation)))
 
 
 def check_paths(layer: PathLayer, x: Array, y: Array, nodes: Array) -> int:
@@ -117,7 +110,9 @@ def check_paths(layer: PathLayer, x: Array, y: Array, nodes: Array) -> int:
     dtype = layer.config.dtype
     expected, logits = np.empty_like(y), np.empty(nodes.shape, dtype)
     routes = np.empty_like(nodes)
-    vectorized.path_forward(expected, logits, routes, x, *path_arguments(layer))
+    weights = PathWeights.of(layer.params)
+    vectorized.path_logits(logits, routes, x, weights.weights_in, weights.bias_in, weights.scale_in)
+    vectorized.path_infer(expected, x, *path_arguments(layer))
     same = (nodes == routes).all(axis=(1, 2))
     nearest = np.abs(logits).min(axis=(1, 2))
     wrong = np.flatnonzero(~same & (nearest > MARGINS[dtype] * np.abs(logits).max(initial=0)))
@@ -161,17 +156,7 @@ def check_leaves(layer: LeafFeedForward, x: Array, y: Array, leaves: Array) -> i
     code = int(Activation.parse(layer.config.activation))
     expected, reached = np.empty_like(y), np.empty_like(leaves)
     vectorized.leaf_route(reached, x, params["gate_weights"], params["gate_bias"])
-    vectorized.leaf_infer(
-        expected,
-        x,
-        params["gate_weights"],
-        params["gate_bias"],
-        params["leaf_weights_in"],
-        params["leaf_bias_in"],
-        params["leaf_weights_out"],
-        params["leaf_bias_out"],
-        code,
-    )
+    vectorized.leaf_infer(expected, x, *LeafWeights.of(params), code)
     other = np.flatnonzero(leaves != reached)
     logits = x[other] @ params["gate_weights"].T + params["gate_bias"]
     # Gates on the way to a leaf, from it to the root: the parent of node n is (n - 1) // 2.

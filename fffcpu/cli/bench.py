@@ -259,7 +259,9 @@ class _Bench:
         y = np.empty((len(x), config.output_dim), config.dtype)
         nodes = np.empty((len(x), config.trees, config.depth + 1), np.int32)
         backend.path_infer(y, x, *arguments)
-        backend.path_logits(np.empty(nodes.shape, config.dtype), nodes, x, *arguments[:2])
+        weights_in, bias_in, _, scale_in, _, _ = arguments
+        logits = np.empty(nodes.shape, config.dtype)
+        backend.path_logits(logits, nodes, x, weights_in, bias_in, scale_in)
         check_paths(self.layer, x, y, nodes)
 
     def _dense(self, dense: DenseFeedForward, batches: list[Array]) -> Contender:

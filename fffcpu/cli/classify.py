@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
     """Classify."""
     require_extra("tokenizers", "text")
     _check(options)
-    from fffcpu.pipelines import TextClassifier
+    from fffcpu.inference.pipelines import TextClassifier
 
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)

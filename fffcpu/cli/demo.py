@@ -35,10 +35,10 @@ from fffcpu.cli.support.table import (
 from fffcpu.config import check_integer
 from fffcpu.data import load_digits
 from fffcpu.errors import WrongOutputError
+from fffcpu.inference.pipelines import default_model_folder
 from fffcpu.inference.predictor import softmax
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.parameters import Parameters
-from fffcpu.pipelines import default_model_folder
 from fffcpu.text.tokenizer import TOKENIZER_FILE
 from fffcpu.training import AdamW, clip_gradients, cosine, softmax_cross_entropy
 

@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
     if Path(options.out).suffix.lower() != ".npy":
         raise ArgumentError(f"argument '--out' must end in .npy, got '{options.out}'")
     check_output(options.out, options.texts)
-    from fffcpu.pipelines import TextEmbedder
+    from fffcpu.inference.pipelines import TextEmbedder
 
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)

@@ -47,7 +47,7 @@ def add(commands: Commands) -> argparse.ArgumentParser:
 def run(options: argparse.Namespace) -> None:
     """Fill masks."""
     require_extra("tokenizers", "text")
-    from fffcpu.pipelines import FillMask, default_model_folder
+    from fffcpu.inference.pipelines import FillMask, default_model_folder
 
     folder = default_model_folder() if options.model is None else options.model
     pipeline = FillMask.from_pretrained(folder)

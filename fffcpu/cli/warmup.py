@@ -12,7 +12,13 @@ from typing import Any
 
 import fffcpu
 from fffcpu.cli.support.table import Commands, add_command, format_table
-from fffcpu.inference.warmup import Rehearsal, Warmed, cache_folder, rehearsals, standard_layers
+from fffcpu.inference.warmup import (
+    WarmedKernel,
+    WarmupRun,
+    cache_folder,
+    standard_layers,
+    warmup_runs,
+)
 
 __all__ = ["add", "run"]
 
@@ -62,7 +68,7 @@ def run(options: argparse.Namespace) -> None:
     layers = [_load(path) for path in options.files] or [
         layer for dtype in options.dtype for layer in standard_layers(dtype)
     ]
-    warmed = list(_progress(rehearsals(layers, options.training)))
+    warmed = list(_progress(warmup_runs(layers, options.training)))
     folder = cache_folder()
     if options.json:
         report = {"cache": folder, "kernels": [kernel._asdict() for kernel in warmed]}
@@ -83,22 +89,22 @@ def _load(path: str) -> Any:
     return kind.from_pretrained(path)
 
 
-def _progress(chosen: Sequence[Rehearsal]) -> Iterator[Warmed]:
+def _progress(chosen: Sequence[WarmupRun]) -> Iterator[WarmedKernel]:
     """Yield each kernel's first call, with a bar on stderr if that is a terminal."""
     from tqdm import tqdm
 
     seen = set()
     with tqdm(chosen, file=sys.stderr, disable=None, leave=False, unit="step") as bar:
-        for rehearsal in bar:
-            bar.set_description(rehearsal.kind)
-            for one in rehearsal.run():
+        for run in bar:
+            bar.set_description(run.kind)
+            for one in run.run():
                 key = one.kernel, one.dtype, one.parallel
                 if key not in seen:
                     seen.add(key)
                     yield one
 
 
-def _format(warmed: Sequence[Warmed], folder: str | None) -> str:
+def _format(warmed: Sequence[WarmedKernel], folder: str | None) -> str:
     """Return the table for people."""
     if not warmed:
         return "nothing to compile: Numba is absent or its JIT off"

@@ -370,16 +370,10 @@ class QuantizedFastFeedForwardConfig(FastFeedForwardConfig):
         _check_computed_in_float32(self)
 
     def shapes(self) -> Shapes:
-        """Name and shape of every parameter.
-
-        With int8 weights ``terms`` takes the place of the bias: the scale of a node's input
-        weights, its bias (0 if there is none), the scale of its output weights.
-        """
+        """Name and shape of every parameter; int8 weights have scales, two for each node."""
         shapes = super().shapes()
         if self.weights == "int8":
-            weights_in, weights_out = shapes["weights_in"], shapes["weights_out"]
-            terms = (self.trees, node_count(self.depth), 3)
-            return {"weights_in": weights_in, "terms": terms, "weights_out": weights_out}
+            shapes["scale_in"] = shapes["scale_out"] = (self.trees, node_count(self.depth))
         return shapes
 
     def dtypes(self) -> dict[str, str]:
@@ -406,16 +400,11 @@ class QuantizedLeafFeedForwardConfig(LeafFeedForwardConfig):
         _check_computed_in_float32(self)
 
     def shapes(self) -> Shapes:
-        """Name and shape of every parameter.
-
-        With int8 weights ``leaf_terms`` takes the place of the leaves' input bias: the scale of a
-        neuron's input weights, its bias, the scale of its output weights.
-        """
+        """Name and shape of every parameter; int8 weights have scales, two for each neuron."""
         shapes = super().shapes()
-        if self.weights == "bfloat16":
-            return shapes
-        terms = {"leaf_bias_in": ("leaf_terms", (*shapes["leaf_bias_in"], 3))}
-        return dict(terms.get(name, (name, shape)) for name, shape in shapes.items())
+        if self.weights == "int8":
+            shapes["leaf_scale_in"] = shapes["leaf_scale_out"] = shapes["leaf_bias_in"]
+        return shapes
 
     def dtypes(self) -> dict[str, str]:
         """Name and type of every parameter."""

@@ -15,6 +15,7 @@ from fffcpu import kernels
 from fffcpu.checks import as_real_array, as_rows
 from fffcpu.config import FastFeedForwardConfig, LeafFeedForwardConfig, check_integer
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
+from fffcpu.kernels.weights import PathWeights
 from fffcpu.tree import gate_count, leaf_count
 
 __all__ = ["BLOCK_ROWS", "check_layer", "decisions", "gates_above", "reached_leaves", "row_blocks"]
@@ -113,14 +114,11 @@ def decisions(layer: Any, rows: Array, first: int = 0) -> tuple[Array, Array]:
 
 def _path_logits(layer: Any, rows: Array) -> tuple[Array, Array]:
     """Return the logits and nodes (B, T, L) that the layer's kernels compute."""
-    config, params = layer.config, layer.params
+    config, weights = layer.config, PathWeights.of(layer.params)
     shape = (len(rows), config.trees, config.depth + 1)
     logits, nodes = np.empty(shape, rows.dtype), np.empty(shape, np.int32)
-    no_bias = np.empty((config.trees, 0), rows.dtype)
-    bias = params.get("terms", params.get("bias_in", no_bias))
-    weights_in = params["weights_in"]
-    backend = kernels.choose(len(rows), (weights_in,))
-    backend.path_logits(logits, nodes, rows, weights_in, bias)
+    backend = kernels.choose(len(rows), weights)
+    backend.path_logits(logits, nodes, rows, weights.weights_in, weights.bias_in, weights.scale_in)
     return logits, nodes
 
 

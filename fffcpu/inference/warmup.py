@@ -9,13 +9,13 @@ one that only batches of another size reach needs that size in `ROWS`.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fffcpu import kernels
 from fffcpu.config import check_flag
 from fffcpu.errors import ArgumentTypeError, describe
 from fffcpu.kernels import get_num_threads
@@ -23,19 +23,19 @@ from fffcpu.layers import FastFeedForward, Layer, LeafFeedForward
 
 __all__ = [
     "ROWS",
-    "Rehearsal",
-    "Warmed",
+    "WarmedKernel",
+    "WarmupRun",
     "cache_folder",
-    "rehearsals",
     "standard_layers",
     "warmup",
+    "warmup_runs",
 ]
 
 ROWS = (2, 1024)
 """Rows of the calls: one number for each choice of kernels that batches may meet."""
 
 
-class Warmed(NamedTuple):
+class WarmedKernel(NamedTuple):
     """A kernel that a warm-up called."""
 
     layer: str
@@ -55,7 +55,7 @@ class Warmed(NamedTuple):
     before in this process)."""
 
 
-class Rehearsal(NamedTuple):
+class WarmupRun(NamedTuple):
     """Every call of one layer or model, all serial or all parallel, of one number of rows."""
 
     layer: Any
@@ -72,16 +72,16 @@ class Rehearsal(NamedTuple):
         """What kind of layer or model it is."""
         return type(self.layer).__name__
 
-    def run(self) -> list[Warmed]:
+    def run(self) -> list[WarmedKernel]:
         """Make the calls."""
-        from fffcpu.kernels.jit import rehearsal
+        from fffcpu.kernels.jit import recording
 
         dtype = self.layer.config.dtype
         warmed = []
-        with rehearsal(parallel=self.parallel) as launches:
+        with recording(parallel=self.parallel) as times:
             for call in self._calls() if isinstance(self.layer, Layer) else self._model_calls():
-                warmed += [Warmed(self.kind, dtype, call, *one) for one in launches]
-                launches.clear()
+                warmed += [WarmedKernel(self.kind, dtype, call, *one) for one in times]
+                times.clear()
         return warmed
 
     def _calls(self) -> Iterator[str]:
@@ -139,7 +139,7 @@ def standard_layers(dtype: DTypeLike = np.float32) -> tuple[Any, ...]:
     )
 
 
-def rehearsals(layers: Sequence[Any], training: bool = False) -> list[Rehearsal]:
+def warmup_runs(layers: Sequence[Any], training: bool = False) -> list[WarmupRun]:
     """Return what `warmup` runs: none where nothing compiles, since Numba is absent or its JIT off.
 
     Raises
@@ -147,20 +147,20 @@ def rehearsals(layers: Sequence[Any], training: bool = False) -> list[Rehearsal]
     ArgumentTypeError
         If one of the layers is none, and no model.
     """
-    actors = [layer if isinstance(layer, Layer) else _twin(layer) for layer in layers]
+    actors = [layer if isinstance(layer, Layer) else _small_copy(layer) for layer in layers]
     check_flag("training", training)
-    if not _compiles():
+    if not kernels.selection().compiles:
         return []
     variants = (False, True) if get_num_threads() > 1 else (False,)
     return [
-        Rehearsal(actor, training, rows, parallel)
+        WarmupRun(actor, training, rows, parallel)
         for actor in actors
         for rows in ROWS
         for parallel in variants
     ]
 
 
-def _twin(model: Any) -> Any:
+def _small_copy(model: Any) -> Any:
     """Return a model that calls the same kernels, with one layer and few tokens."""
     from fffcpu.models.model import Model
 
@@ -175,28 +175,19 @@ def _twin(model: Any) -> Any:
     return type(model)(small, rng=0)
 
 
-def _compiles() -> bool:
-    if not importlib.util.find_spec("numba"):
-        return False
-    from fffcpu.kernels.jit import JIT
-
-    return JIT
-
-
 def cache_folder() -> str | None:
     """Return the folder where compiled kernels are kept, or None if they are not."""
-    if not _compiles():
+    if not kernels.selection().compiles:
         return None
-    from fffcpu.kernels import simd
+    from fffcpu.kernels._numba import compiling
+    from fffcpu.kernels.sums import dot
 
-    dot: Any = simd.dot  # compiled, so it has more than the function that mypy sees
-    path: str | None = dot.stats.cache_path
-    return path
+    return compiling.cache_folder(dot)
 
 
 def warmup(
     *layers: Any, dtype: DTypeLike = np.float32, training: bool = False
-) -> tuple[Warmed, ...]:
+) -> tuple[WarmedKernel, ...]:
     """Compile the kernels that layers and models need, or read them from the cache on disk.
 
     For a server to call before its first request, and for an image to be built with. All later
@@ -216,7 +207,7 @@ def warmup(
 
     Returns
     -------
-    tuple of Warmed
+    tuple of WarmedKernel
         What each kernel took; empty where nothing compiles, since Numba is not installed or
         ``NUMBA_DISABLE_JIT`` is set.
 
@@ -232,5 +223,5 @@ def warmup(
     >>> sum(kernel.seconds for kernel in fffcpu.warmup(layer))  # doctest: +SKIP
     0.21
     """
-    chosen = rehearsals(layers or standard_layers(dtype), training)
-    return tuple(warmed for rehearsal in chosen for warmed in rehearsal.run())
+    chosen = warmup_runs(layers or standard_layers(dtype), training)
+    return tuple(warmed for run in chosen for warmed in run.run())

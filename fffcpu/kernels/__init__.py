@@ -13,9 +13,9 @@ import functools
 import importlib
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -26,11 +26,12 @@ __all__ = [
     "BACKENDS",
     "EXTRA_BACKENDS",
     "FUNCTIONS",
+    "Selection",
     "choose",
-    "choose_rows",
     "get_num_threads",
     "get_thread_layer",
     "load_backend",
+    "selection",
     "set_num_threads",
 ]
 
@@ -87,22 +88,72 @@ def load_backend(name: str) -> ModuleType:
     return module
 
 
+class Selection(NamedTuple):
+    """What this process computes with."""
+
+    few: ModuleType
+    """Backend module for few rows."""
+    many: ModuleType
+    """Backend module for many rows."""
+    encoder: ModuleType
+    """What encoders do to rows: `fffcpu.kernels.encoder.fused`, or `vectorized` beside it."""
+    adam_rows: Callable[..., None] | None
+    """`fffcpu.kernels.adam.adam_rows`, or None where nothing compiles."""
+
+    @property
+    def compiles(self) -> bool:
+        """Whether calls of kernels compile anything."""
+        return self.adam_rows is not None
+
+
 @functools.cache
-def _modules() -> tuple[ModuleType, ModuleType]:
-    """Return the backend modules for few rows and for many."""
+def selection() -> Selection:
+    """Decide, at the first call, what this process computes with.
+
+    This is the one place that asks whether Numba is installed, whether anything compiles, and what
+    ``FFFCPU_BACKEND`` says.
+
+    Raises
+    ------
+    ArgumentError, MissingExtraError
+        If ``FFFCPU_BACKEND`` names no backend, or one that cannot run here.
+    """
+    from fffcpu.kernels.encoder import vectorized
+
     forced = os.environ.get("FFFCPU_BACKEND")
-    if forced:
-        try:
-            module = load_backend(forced)
-        except ArgumentError as error:
-            raise ArgumentError(f"environment variable FFFCPU_BACKEND: {error}") from error
-        return module, module
-    if not importlib.util.find_spec("numba"):
-        return load_backend("vectorized"), load_backend("vectorized")
-    return load_backend("rowwise"), load_backend("grouped")
+    numba = importlib.util.find_spec("numba") is not None
+    few, many = _forced(forced) if forced else _backends(numba)
+    if not numba or forced == "vectorized":
+        return Selection(few, many, vectorized, None)
+    from fffcpu.kernels.jit import JIT
+
+    if not JIT:
+        return Selection(few, many, vectorized, None)
+    from fffcpu.kernels.adam import adam_rows
+    from fffcpu.kernels.encoder import fused
+
+    return Selection(few, many, fused, adam_rows)
 
 
-def choose(rows: int = 1, weights: Sequence[NDArray[Any]] = (), leaves: int = 0) -> ModuleType:
+def _forced(name: str) -> tuple[ModuleType, ModuleType]:
+    """Return the backend module that ``FFFCPU_BACKEND`` names, for few rows and for many."""
+    try:
+        module = load_backend(name)
+    except ArgumentError as error:
+        raise ArgumentError(f"environment variable FFFCPU_BACKEND: {error}") from error
+    return module, module
+
+
+def _backends(numba: bool) -> tuple[ModuleType, ModuleType]:
+    """Return the backend modules for few rows and for many, with Numba or without."""
+    names = ("rowwise", "grouped") if numba else ("vectorized", "vectorized")
+    few, many = map(load_backend, names)
+    return few, many
+
+
+def choose(
+    rows: int = 1, weights: Sequence[NDArray[Any] | None] = (), leaves: int = 0
+) -> ModuleType:
     """Return the backend module to use.
 
     That is the one ``FFFCPU_BACKEND`` names, or plain NumPy where Numba is not installed. Else the
@@ -114,31 +165,18 @@ def choose(rows: int = 1, weights: Sequence[NDArray[Any]] = (), leaves: int = 0)
     rows : int
         Rows of the batch.
     weights : sequence of arrays
-        What the rows meet in FastFeedForward, ``weights_in`` (T, N, I) first.
+        What the rows meet in FastFeedForward, ``weights_in`` (T, N, I) first; None is passed over.
     leaves : int
         Number of leaves K of LeafFeedForward; 0 for FastFeedForward.
     """
-    few, many = _modules()
+    few, many, _, _ = selection()
     if leaves:
         return many if rows >= max(GROUPED_LEAF_ROWS, ROWS_A_LEAF * leaves) else few
     if rows < GROUPED_ROWS:
         return few
-    wide = bool(weights) and weights[0].shape[-1] >= GROUPED_WIDTH
-    return many if wide or sum(array.nbytes for array in weights) >= GROUPED_BYTES else few
-
-
-@functools.cache
-def choose_rows() -> ModuleType:
-    """Return the module of what encoders do to rows: ``fused_rows``, or ``plain_rows``.
-
-    The latter where nothing compiles, or where ``FFFCPU_BACKEND`` asks for plain NumPy.
-    """
-    if importlib.util.find_spec("numba") and os.environ.get("FFFCPU_BACKEND") != "vectorized":
-        from fffcpu.kernels import jit
-
-        if jit.JIT:
-            return importlib.import_module(f"{__name__}.encoder.fused")
-    return importlib.import_module(f"{__name__}.encoder.vectorized")
+    arrays = [array for array in weights if array is not None]
+    wide = bool(arrays) and arrays[0].shape[-1] >= GROUPED_WIDTH
+    return many if wide or sum(array.nbytes for array in arrays) >= GROUPED_BYTES else few
 
 
 def get_num_threads() -> int:

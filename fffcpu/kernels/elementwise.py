@@ -26,7 +26,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fffcpu.config import Activation
-from fffcpu.kernels.jit import part
+from fffcpu.kernels.jit import inner
 from fffcpu.kernels.simd import (
     add,
     constant,
@@ -175,7 +175,7 @@ _H = (
 """G and H / TINY, where Phi(-a) exp(a*a/2) = G / (sqrt(2 pi) a G + H)."""
 
 
-@part
+@inner
 def _magnitude(s: Array) -> Any:
     """|s|, but no more than `_FARTHEST`; that too for NaN."""
     minus_s = subtract(zeros(s), s)
@@ -184,7 +184,7 @@ def _magnitude(s: Array) -> Any:
     return where_greater(farthest, a, a, farthest)
 
 
-@part
+@inner
 def _bell(a: Array) -> tuple[Array, Array]:
     """exp(-a*a/2) as (1 + the first result) * the second, a power of two over TINY.
 
@@ -202,7 +202,7 @@ def _bell(a: Array) -> tuple[Array, Array]:
     return multiply(fraction, polynomial(fraction, _POWER_SLOPE)), low_bits_to_exponent(shifted)
 
 
-@part
+@inner
 def exponential(s: Array) -> Any:
     """exp(s) of a vector without positive elements; 0 for minus infinity, NaN for NaN.
 
@@ -220,7 +220,7 @@ def exponential(s: Array) -> Any:
     return multiply(fma(change, scale, scale), constant(s, _TINY))
 
 
-@part
+@inner
 def _tail_over_bell(a: Array) -> Any:
     """Phi(-a) exp(a*a/2) TINY.
 
@@ -230,7 +230,7 @@ def _tail_over_bell(a: Array) -> Any:
     return divide(numerator, fma(multiply(a, constant(a, _ROOT)), numerator, polynomial(a, _H)))
 
 
-@part
+@inner
 def _gelu(s: Array, not_finite: Array) -> Any:
     a = _magnitude(s)
     change, scale = _bell(a)
@@ -240,7 +240,7 @@ def _gelu(s: Array, not_finite: Array) -> Any:
     return fma(fma(tail, change, tail), scaled, where_greater(s, not_finite, s, not_finite))
 
 
-@part
+@inner
 def _gelu_gradient(s: Array, not_finite: Array) -> Any:
     a = _magnitude(s)
     change, scale = _bell(a)
@@ -251,7 +251,7 @@ def _gelu_gradient(s: Array, not_finite: Array) -> Any:
     return fma(where_greater(s, not_finite, right, left), scale, step)
 
 
-@part
+@inner
 def activate(s: Array, activation: int) -> Any:
     """Activation of a vector; ``activation`` is a code of `fffcpu.config.Activation`.
 
@@ -265,7 +265,7 @@ def activate(s: Array, activation: int) -> Any:
     return multiply(s, add(not_finite, constant(s, _ONE)))
 
 
-@part
+@inner
 def activate_gradient(s: Array, activation: int) -> Any:
     """Derivative of `activate`: Phi(s) + s phi(s) for GELU; 0 at 0 for ReLU."""
     not_finite = subtract(s, s)
@@ -276,7 +276,7 @@ def activate_gradient(s: Array, activation: int) -> Any:
     return add(not_finite, constant(s, _ONE))
 
 
-@part
+@inner
 def activate_run(out: Array, out_at: int, s: Array, s_at: int, count: int, activation: int) -> None:
     """Activations of ``count`` elements from place ``s_at`` on; ``out`` may be ``s`` itself."""
     step = lanes(s)
@@ -289,7 +289,7 @@ def activate_run(out: Array, out_at: int, s: Array, s_at: int, count: int, activ
         store_partial(out, out_at + whole, last, left)
 
 
-@part
+@inner
 def backpropagate_run(
     delta: Array, delta_at: int, s: Array, s_at: int, count: int, activation: int
 ) -> None:
@@ -306,7 +306,7 @@ def backpropagate_run(
         store_partial(delta, delta_at + whole, last, left)
 
 
-@part
+@inner
 def density_run(values: Array, values_at: int, s: Array, s_at: int, count: int) -> None:
     """Multiply ``count`` elements of ``values`` by the normal density at those of ``s``."""
     step = lanes(s)
@@ -319,19 +319,22 @@ def density_run(values: Array, values_at: int, s: Array, s_at: int, count: int) 
         store_partial(values, values_at + k, product, left)
 
 
-@part
-def finished_logit(product: Any, bias_in: Array, tree: int, node: int) -> Any:
-    """Return a node's logit, given the dot product with its weights."""
-    if bias_in.ndim == 3:
-        return product * bias_in[tree, node, 0] + bias_in[tree, node, 1]
-    if bias_in.shape[1] > 0:
-        return product + bias_in[tree, node]
-    return product
+@inner
+def finished_logit(
+    product: Any, bias_in: Array, scale_in: Array | None, tree: int, node: int
+) -> Any:
+    """Return the logit of a node: its dot product, times its scale if it has one, plus its bias.
+
+    Numba compiles a version of its own for None, without the branch.
+    """
+    if scale_in is not None:
+        product = product * scale_in[tree, node]
+    return product + bias_in[tree, node]
 
 
-@part
-def scaled(active: Any, bias_in: Array, tree: int, node: int) -> Any:
-    """Return an activation, times the scale of the node's output weights if it has one."""
-    if bias_in.ndim == 3:
-        return active * bias_in[tree, node, 2]
+@inner
+def scaled(active: Any, scale_out: Array | None, tree: int, node: int) -> Any:
+    """Return an activation, times the scale of the node's output weights, if it has one."""
+    if scale_out is not None:
+        active = active * scale_out[tree, node]
     return active

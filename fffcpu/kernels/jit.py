@@ -1,42 +1,35 @@
-"""How kernels are compiled, kept on disk and launched: flags, cache, serial or parallel.
+"""How kernels are launched: serial or parallel, on arrays of one type.
 
 Compilation is lazy: decorating compiles nothing, the first call of a kernel with new types does,
-and leaves the machine code in Numba's cache for the next process. No ``fastmath``: reassociation
-would give one row different bits in different kernels.
+and leaves the machine code in a cache for the next process (`fffcpu.kernels._numba.compiling`).
 
 A kernel takes ``start`` and ``stop`` as its last arguments and does that range of rows, or of other
 items. `launch` runs it over all of them: on the caller's thread, or a range on each thread of
-`fffcpu.system.pool`. Kernels are made of parts, which only compiled code calls.
+`fffcpu.system.pool`. Kernels are made of inner functions, which only compiled code calls.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-import numba
 import numpy as np
 from numba import prange
-from numba.core.caching import FunctionCache
-from numba.core.registry import CPUDispatcher
 from numpy.typing import NDArray
 
+from fffcpu.kernels._numba.compiling import JIT, compiled, compiled_inner, loads
 from fffcpu.system.pool import POOL
 
 __all__ = [
     "JIT",
-    "Launch",
+    "KernelTime",
+    "inner",
     "kernel",
     "launch",
-    "part",
-    "rehearsal",
+    "recording",
     "serial",
     "takes_pool",
     "writable",
@@ -44,99 +37,18 @@ __all__ = [
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-JIT = not numba.config.DISABLE_JIT
-"""False where ``NUMBA_DISABLE_JIT=1`` turns kernels into plain Python, for debugging."""
-
 MIN_PARALLEL_WORK = 1 << 22
 """Multiply-adds below which a kernel runs on the caller's thread: waking TBB's pool costs more."""
 
 
-@functools.cache
-def _fingerprint() -> str:
-    """Return a hash of the package's sources.
-
-    Numba looks only at the file a function stands in; a kernel has parts of other files compiled
-    into it, and must not be taken from the cache when one of those has changed.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-@functools.cache  # one warning a process, not one a kernel
-def _warn_uncached() -> None:
-    warnings.warn(
-        "compiled kernels cannot be kept on disk, so each process compiles them anew; "
-        "the environment variable NUMBA_CACHE_DIR may name a folder that can be written to",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-
-
-class _KernelCache(FunctionCache):  # type: ignore[misc]  # numba has no type information
-    """Numba's cache on disk, which here never makes a call fail."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
-        stamp = self._impl.locator.get_source_stamp()
-        self._cache_file._source_stamp = (stamp, _fingerprint())
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        try:
-            found = super().load_overload(sig, target_context)
-            # Two processes that fill one cache may leave an entry that leads to the other's code.
-            return found if found is None or tuple(found.signature.args) == tuple(sig) else None
-        except Exception:  # noqa: BLE001  # a damaged file raises anything; compiling mends it
-            with contextlib.suppress(OSError):
-                self.flush()  # saving reads the index again
-            return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            super().save_overload(sig, data)
-        except OSError:
-            _warn_uncached()
-
-
-def _compile(function: Function, **flags: Any) -> Function:
-    dispatcher = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, **flags)(
-        function
-    )
-    if JIT:
-        try:
-            dispatcher._cache = _KernelCache(function)
-        except RuntimeError:  # Numba found no folder it may write to
-            _warn_uncached()
-    return dispatcher  # type: ignore[no-any-return]
-
-
 def kernel(function: Function) -> Function:
     """Compile a function for one thread, that Python calls."""
-    return _compile(function)
+    return compiled(function)
 
 
-class _Part(CPUDispatcher):  # type: ignore[misc]
-    """A compiled function that Python cannot call, except by way of another one made for that."""
-
-    @functools.cached_property
-    def _entry(self) -> Callable[..., Any]:
-        part = self
-        return numba.njit(error_model="numpy")(lambda *arguments: part(*arguments))  # type: ignore[no-any-return]
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._entry(*arguments)
-
-
-def part(function: Function) -> Function:
-    """Compile a function for kernels to call; without what calls from Python need, a quarter less.
-
-    A call from Python, in a test, still works.
-    """
-    dispatcher: Any = _compile(function, no_cpython_wrapper=True)
-    if JIT:
-        dispatcher.__class__ = _Part
-    return dispatcher  # type: ignore[no-any-return]
+def inner(function: Function) -> Function:
+    """Compile a function for kernels to call."""
+    return compiled_inner(function)
 
 
 if JIT:
@@ -157,7 +69,7 @@ def _all_ranges(where: Any, arguments: tuple[Any, ...], items: int, ranges: int)
         call(where, arguments, items * k // ranges, items * (k + 1) // ranges)
 
 
-_run_ranges: Any = _compile(_all_ranges, parallel=True)
+_run_ranges: Any = compiled(_all_ranges, parallel=True)
 """Runs the kernel at an address over all items, cut into ranges that threads share."""
 
 
@@ -178,9 +90,9 @@ def launch(kernel: Callable[..., Any], items: int, work: int, *arguments: Any) -
     work : int
         Multiply-adds of an item, roughly, on numbers that are at hand.
     """
-    instead = _instead.get()
-    if instead is not None:
-        instead.launch(kernel, items, arguments)
+    launcher = _launcher.get()
+    if launcher is not None:
+        launcher.launch(kernel, items, arguments)
     elif (
         items * work < MIN_PARALLEL_WORK * POOL.waking
         or POOL.threads == 1
@@ -189,8 +101,8 @@ def launch(kernel: Callable[..., Any], items: int, work: int, *arguments: Any) -
         kernel(*arguments, 0, items)
 
 
-class Launch(NamedTuple):
-    """What a rehearsed launch did."""
+class KernelTime(NamedTuple):
+    """What a recorded launch did."""
 
     kernel: str
     """Name of the compiled function."""
@@ -202,40 +114,32 @@ class Launch(NamedTuple):
     """Where the machine code came from: ``compiled``, ``cache`` (on disk) or ``memory``."""
 
 
-class _Rehearsal:
-    """Runs every launch on the caller's thread, or every one on the pool; notes what came of it."""
+class _Launcher(Protocol):
+    """What may run launches instead of `launch`."""
+
+    def launch(
+        self, kernel: Callable[..., Any], items: int, arguments: tuple[Any, ...]
+    ) -> None: ...
+
+
+class _Recorder:
+    """Runs every launch on the caller's thread, or every one on the pool, and records it."""
 
     def __init__(self, parallel: bool) -> None:
         self.parallel = parallel
-        self.launches: list[Launch] = []
+        self.times: list[KernelTime] = []
 
     def launch(self, kernel: Callable[..., Any], items: int, arguments: tuple[Any, ...]) -> None:
         parallel = self.parallel and POOL.usable
-        before, start = _loads(kernel), time.perf_counter()
+        before, start = loads(kernel, _run_ranges), time.perf_counter()
         if parallel:
             _run_on_pool(kernel, arguments, items, wait=True)
         else:
             kernel(*arguments, 0, items)
-        seconds, after = time.perf_counter() - start, _loads(kernel)
+        seconds, after = time.perf_counter() - start, loads(kernel, _run_ranges)
         compiled, cached = after.compiled > before.compiled, after.cached > before.cached
         source = "compiled" if compiled else "cache" if cached else "memory"
-        self.launches.append(Launch(kernel.__name__, parallel, seconds, source))
-
-
-class _Loads(NamedTuple):
-    """How many versions of a kernel were compiled in this process, and how many read from disk."""
-
-    compiled: int
-    cached: int
-
-
-def _loads(kernel: Any) -> _Loads:
-    """Count those of the kernel and of the loop that shares it among threads."""
-    stats = [function.stats for function in (kernel, _run_ranges)]
-    return _Loads(
-        sum(sum(one.cache_misses.values()) for one in stats),
-        sum(sum(one.cache_hits.values()) for one in stats),
-    )
+        self.times.append(KernelTime(kernel.__name__, parallel, seconds, source))
 
 
 class _Serial:
@@ -245,40 +149,40 @@ class _Serial:
         kernel(*arguments, 0, items)
 
 
-_instead: ContextVar[_Rehearsal | _Serial | None] = ContextVar("instead", default=None)
-"""What launches go to, instead of where it pays."""
+_launcher: ContextVar[_Launcher | None] = ContextVar("launcher", default=None)
+"""What runs this thread's launches, if it is not `launch` itself."""
 
 
 @contextlib.contextmanager
-def rehearsal(*, parallel: bool) -> Iterator[list[Launch]]:
+def recording(*, parallel: bool) -> Iterator[list[KernelTime]]:
     """Context in which this thread's launches all run serially, or all on the pool, however small.
 
     Yields
     ------
-    list of Launch
+    list of KernelTime
         Grows with each launch.
     """
-    rehearsed = _Rehearsal(parallel)
-    token = _instead.set(rehearsed)
+    recorder = _Recorder(parallel)
+    token = _launcher.set(recorder)
     try:
-        yield rehearsed.launches
+        yield recorder.times
     finally:
-        _instead.reset(token)
+        _launcher.reset(token)
 
 
 @contextlib.contextmanager
 def serial() -> Iterator[None]:
     """Context in which this thread's launches all run on it, however large."""
-    token = _instead.set(_Serial())
+    token = _launcher.set(_Serial())
     try:
         yield
     finally:
-        _instead.reset(token)
+        _launcher.reset(token)
 
 
 def takes_pool() -> bool:
     """Whether this thread's launches go to the pool where it pays: not in the contexts above."""
-    return _instead.get() is None
+    return _launcher.get() is None
 
 
 class _Alias:

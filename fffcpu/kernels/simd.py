@@ -1,31 +1,14 @@
-"""Vectors for kernels, and the two sums that every kernel is made of.
+"""Vectors for kernels: what every sum and every activation is made of.
 
 A vector is 64 bytes: 16 lanes of float32 or 8 of float64. It is an LLVM vector, so the compiler
-turns the plain loops below into AVX-512, pairs of AVX2 or quads of NEON instructions, and each
-gives the same bits, because lanes and order of summation are fixed here and not by the compiler:
+turns plain loops into AVX-512, pairs of AVX2 or quads of NEON instructions, and each gives the same
+bits, because the lanes are fixed here and not by the compiler. A register is as much of a vector as
+the widest registers of the CPU hold.
 
-``dot``, the one dot product. Columns go to lanes of two accumulators, in turns, 64 bytes each::
-
-    columns      0 .. 15 | 16 .. 31 | 32 .. 47 | 48 .. 63 | ...      (float32)
-    accumulator    even  |   odd    |   even   |   odd    | ...
-
-    even += a * b and odd += a * b are fused multiply-adds; missing columns at the end count as 0;
-    at the end even + odd, then the upper half of the lanes onto the lower, until one is left.
-
-Two accumulators, because one chain of fused multiply-adds waits four cycles a step.
-
-``weighted_sum``, the one combination of rows: every column adds its terms in the order given, so
-its bits do not depend on how columns are cut into blocks.
-
-``dots``, ``weighted_sums``, ``row_products`` and ``outer_sums`` give several of these at once, with
-the same bits, and let them share loads. They take lanes a register at a time, so that the sums of
-all fit into registers: of the 128 bytes of columns above, a register holds a half (AVX-512) or a
-quarter (AVX2).
-
-The functions of one vector take an array of any shape, C-contiguous, and a place ``at``, counted in
-elements of the flattened array. They check no bounds. With ``NUMBA_DISABLE_JIT=1`` a vector is a
-NumPy array of one dimension and the same kernels run as plain Python (multiply-adds then round
-twice, so bits differ from compiled ones).
+The functions take an array of any shape, C-contiguous, and a place ``at``, counted in elements of
+the flattened array. They check no bounds. With ``NUMBA_DISABLE_JIT=1`` a vector is a NumPy array of
+one dimension and the same kernels run as plain Python (multiply-adds then round twice, so bits
+differ from compiled ones). `fffcpu.kernels.sums` has the sums that kernels are made of.
 """
 
 from __future__ import annotations
@@ -35,17 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.kernels.jit import JIT, part
+from fffcpu.kernels.jit import JIT, inner
 from fffcpu.lowbit import from_bfloat16
 
 __all__ = [
     "VECTOR_BYTES",
     "add",
+    "add_sums",
     "broadcast",
     "constant",
     "divide",
-    "dot",
-    "dots",
     "element",
     "fence",
     "fma",
@@ -58,7 +40,7 @@ __all__ = [
     "may_stream",
     "multiply",
     "ordered_sum",
-    "outer_sums",
+    "ordered_sums",
     "polynomial",
     "prefetch",
     "prefetch_run",
@@ -67,13 +49,11 @@ __all__ = [
     "register_zeros",
     "repeat",
     "repeat_register",
-    "row_products",
     "store",
     "store_partial",
+    "store_sums",
     "stream",
     "subtract",
-    "weighted_sum",
-    "weighted_sums",
     "where_greater",
     "zeros",
 ]
@@ -272,7 +252,7 @@ else:
     load_register, load_register_partial = load, load_partial
 
 
-@part
+@inner
 def prefetch_run(array: Array, at: int, count: int) -> None:
     """Fetch the cache lines of ``count`` elements from place ``at`` on; it may miss the last."""
     address = array.ctypes.data + at * array.itemsize
@@ -280,7 +260,7 @@ def prefetch_run(array: Array, at: int, count: int) -> None:
         prefetch(address + byte)
 
 
-@part
+@inner
 def may_stream(array: Array) -> bool:
     """Whether the rows of an array are whole cache lines, each of which one register writes.
 
@@ -289,485 +269,3 @@ def may_stream(array: Array) -> bool:
     row_bytes = array.shape[-1] * array.itemsize
     whole = array.ctypes.data % VECTOR_BYTES == 0 and row_bytes % VECTOR_BYTES == 0
     return whole and register_lanes(array) * array.itemsize == VECTOR_BYTES
-
-
-@part
-def dot(a: Array, a_at: int, b: Array, b_at: int, width: int) -> Any:
-    """Dot product of two runs of ``width`` elements, in the order the module's text fixes."""
-    step = lanes(a)
-    even = zeros(a)
-    odd = zeros(a)
-    whole = width - width % (2 * step)
-    for column in range(0, whole, 2 * step):
-        even = fma(load(a, a_at + column), load(b, b_at + column), even)
-        odd = fma(load(a, a_at + column + step), load(b, b_at + column + step), odd)
-    for column in range(whole, width, step):
-        left = width - column
-        part_a = load_partial(a, a_at + column, left)
-        part_b = load_partial(b, b_at + column, left)
-        # The accumulators change places, so that the next vector goes to the other one.
-        even, odd = odd, fma(part_a, part_b, even)
-    return ordered_sum(add(even, odd))
-
-
-@part
-def weighted_sum(
-    out: Array,
-    out_at: int,
-    weights: Array,
-    weights_at: int,
-    rows: Array,
-    offsets: Array,
-    offsets_at: int,
-    count: int,
-    start: int,
-    stop: int,
-    onto: bool,
-) -> None:
-    """Columns ``start`` to ``stop`` of a weighted sum of rows: out[c] = sum of w[k] * row k[c].
-
-    Parameters
-    ----------
-    out, out_at
-        Column c of the result goes to place ``out_at + c``.
-    weights, weights_at
-        The ``count`` weights.
-    rows, offsets, offsets_at
-        Row k starts in ``rows`` at place ``offsets[offsets_at + k]``; ``offsets`` has one
-        dimension.
-    onto
-        Whether sums start from what ``out`` holds, and not from 0: a sum cut into parts then has
-        the bits of the whole.
-    """
-    step = lanes(out)
-    blocks = start + (stop - start) // (4 * step) * (4 * step)
-    for column in range(start, blocks, 4 * step):
-        sum0 = sum1 = sum2 = sum3 = zeros(out)
-        if onto:
-            sum0 = load(out, out_at + column)
-            sum1 = load(out, out_at + column + step)
-            sum2 = load(out, out_at + column + 2 * step)
-            sum3 = load(out, out_at + column + 3 * step)
-        for k in range(count):
-            weight = repeat(weights, weights_at + k)
-            at = offsets[offsets_at + k] + column
-            sum0 = fma(weight, load(rows, at), sum0)
-            sum1 = fma(weight, load(rows, at + step), sum1)
-            sum2 = fma(weight, load(rows, at + 2 * step), sum2)
-            sum3 = fma(weight, load(rows, at + 3 * step), sum3)
-        store(out, out_at + column, sum0)
-        store(out, out_at + column + step, sum1)
-        store(out, out_at + column + 2 * step, sum2)
-        store(out, out_at + column + 3 * step, sum3)
-    for column in range(blocks, stop, step):
-        left = stop - column
-        sum0 = load_partial(out, out_at + column, left) if onto else zeros(out)
-        for k in range(count):
-            weight = repeat(weights, weights_at + k)
-            at = offsets[offsets_at + k] + column
-            sum0 = fma(weight, load_partial(rows, at, left), sum0)
-        store_partial(out, out_at + column, sum0, left)
-
-
-@part
-def dots(
-    products: Array,
-    scratch: Array,
-    x: Array,
-    row0: int,
-    row1: int,
-    row2: int,
-    row3: int,
-    weights: Array,
-    node0: int,
-    node1: int,
-    node2: int,
-    width: int,
-    ahead0: int,
-    ahead1: int,
-    ahead2: int,
-    ahead3: int,
-) -> None:
-    """Dot products of four rows with three nodes, each with the bits of `dot`.
-
-    The lanes of `dot` are cut into registers, and one register at a time goes through all columns:
-    twelve sums then fit into the 16 registers of AVX2, and each load serves three or four of them.
-
-    Parameters
-    ----------
-    products : array of shape (12,), written
-        Row by row.
-    scratch : array of 12 * 2 vectors, aligned
-    x, row0, row1, row2, row3
-        Places where the rows start.
-    weights, node0, node1, node2
-        Places where the nodes' weights start.
-    width : int
-    ahead0, ahead1, ahead2, ahead3 : int
-        Addresses of runs of memory, as long as a row of x, to fetch into the cache meanwhile; any
-        address is safe.
-    """
-    size = register_lanes(x)
-    step = 2 * lanes(x)
-    whole = width - width % step
-    turns = step // size
-    for turn in range(turns):
-        lane = turn * size
-        s00 = s01 = s02 = register_zeros(x)
-        s10 = s11 = s12 = register_zeros(x)
-        s20 = s21 = s22 = register_zeros(x)
-        s30 = s31 = s32 = register_zeros(x)
-        for column in range(lane, whole + lane, step):
-            if turn < 2:
-                byte = (column - lane) * x.itemsize + turn % 2 * VECTOR_BYTES
-                prefetch(ahead0 + byte)
-                prefetch(ahead1 + byte)
-                prefetch(ahead2 + byte)
-                prefetch(ahead3 + byte)
-            w0 = load_register(weights, node0 + column)
-            w1 = load_register(weights, node1 + column)
-            w2 = load_register(weights, node2 + column)
-            v = load_register(x, row0 + column)
-            s00, s01, s02 = fma(v, w0, s00), fma(v, w1, s01), fma(v, w2, s02)
-            v = load_register(x, row1 + column)
-            s10, s11, s12 = fma(v, w0, s10), fma(v, w1, s11), fma(v, w2, s12)
-            v = load_register(x, row2 + column)
-            s20, s21, s22 = fma(v, w0, s20), fma(v, w1, s21), fma(v, w2, s22)
-            v = load_register(x, row3 + column)
-            s30, s31, s32 = fma(v, w0, s30), fma(v, w1, s31), fma(v, w2, s32)
-        left = width - whole - lane
-        if left > 0:
-            column = whole + lane
-            w0 = load_register_partial(weights, node0 + column, left)
-            w1 = load_register_partial(weights, node1 + column, left)
-            w2 = load_register_partial(weights, node2 + column, left)
-            v = load_register_partial(x, row0 + column, left)
-            s00, s01, s02 = fma(v, w0, s00), fma(v, w1, s01), fma(v, w2, s02)
-            v = load_register_partial(x, row1 + column, left)
-            s10, s11, s12 = fma(v, w0, s10), fma(v, w1, s11), fma(v, w2, s12)
-            v = load_register_partial(x, row2 + column, left)
-            s20, s21, s22 = fma(v, w0, s20), fma(v, w1, s21), fma(v, w2, s22)
-            v = load_register_partial(x, row3 + column, left)
-            s30, s31, s32 = fma(v, w0, s30), fma(v, w1, s31), fma(v, w2, s32)
-        sums = (s00, s01, s02, s10, s11, s12, s20, s21, s22, s30, s31, s32)
-        if turn < turns // 2:  # an even vector, or a part of one
-            store_sums(scratch, 12 * lane, sums)
-            continue
-        sums = add_sums(scratch, 12 * (lane - lanes(x)), sums)
-        if turn < turns - 1:
-            store_sums(scratch, 0, sums)
-        elif turns > 2:
-            ordered_sums(products, add_sums(scratch, 0, sums))
-        else:
-            ordered_sums(products, sums)
-
-
-@part
-def _write(array: Array, at: int, vector: Array, streamed: bool) -> None:
-    """Store a vector, past the caches or not."""
-    if streamed:
-        stream(array, at, vector)
-    else:
-        store(array, at, vector)
-
-
-@part
-def weighted_sums(
-    out: Array,
-    out0: int,
-    out1: int,
-    out2: int,
-    out3: int,
-    weights: Array,
-    rows: Array,
-    offsets: Array,
-    place: int,
-    shared: int,
-    count: int,
-    start: int,
-    stop: int,
-    onto: bool,
-    streamed: bool,
-    ahead0: int,
-    ahead1: int,
-    ahead2: int,
-    ahead3: int,
-    next0: int,
-    next1: int,
-    next2: int,
-    next3: int,
-) -> None:
-    """Four weighted sums of rows whose first rows are the same, each with `weighted_sum`'s bits.
-
-    Parameters
-    ----------
-    out, out0, out1, out2, out3
-        Places where the results start; equal places must have equal weights and offsets.
-    weights, place
-        The ``count`` weights of the first sum start at ``place``, then those of the second follow,
-        and so on.
-    rows, offsets
-        Row k of sum i starts in ``rows`` at place ``offsets[place + i * count + k]``.
-    shared : int
-        How many rows all four sums begin with.
-    count : int
-        Rows of a sum.
-    start, stop : int
-        The columns.
-    onto : bool
-        Whether sums start from what ``out`` holds, and not from 0.
-    streamed : bool
-        Whether to store past the caches: `may_stream` must allow it, all places and ``start`` must
-        be those of whole cache lines, and the caller must end with a `fence`.
-    ahead0, ahead1, ahead2, ahead3 : int
-        Addresses of runs of memory, as long as a row of the result, to fetch into the cache
-        meanwhile; any address is safe.
-    next0, next1, next2, next3 : int
-        The same, of memory that will be written, unless it is streamed.
-    """
-    size = register_lanes(out)
-    whole = start + (stop - start) // (3 * size) * (3 * size)
-    first, second, third, fourth = place, place + count, place + 2 * count, place + 3 * count
-    for column in range(start, whole, 3 * size):
-        middle, right = column + size, column + 2 * size
-        for byte in range(column * out.itemsize, (column + 3 * size) * out.itemsize, VECTOR_BYTES):
-            prefetch(ahead0 + byte)
-            prefetch(ahead1 + byte)
-            prefetch(ahead2 + byte)
-            prefetch(ahead3 + byte)
-            if not streamed:
-                prefetch_write(next0 + byte)
-                prefetch_write(next1 + byte)
-                prefetch_write(next2 + byte)
-                prefetch_write(next3 + byte)
-        a0 = a1 = a2 = b0 = b1 = b2 = register_zeros(out)
-        c0 = c1 = c2 = d0 = d1 = d2 = register_zeros(out)
-        if onto:
-            a0 = load_register(out, out0 + column)
-            a1 = load_register(out, out0 + middle)
-            a2 = load_register(out, out0 + right)
-            b0 = load_register(out, out1 + column)
-            b1 = load_register(out, out1 + middle)
-            b2 = load_register(out, out1 + right)
-            c0 = load_register(out, out2 + column)
-            c1 = load_register(out, out2 + middle)
-            c2 = load_register(out, out2 + right)
-            d0 = load_register(out, out3 + column)
-            d1 = load_register(out, out3 + middle)
-            d2 = load_register(out, out3 + right)
-        for k in range(shared):
-            at = element(offsets, first + k) + column
-            v0, v1 = load_register(rows, at), load_register(rows, at + size)
-            v2 = load_register(rows, at + 2 * size)
-            weight = repeat_register(weights, first + k)
-            a0, a1, a2 = fma(weight, v0, a0), fma(weight, v1, a1), fma(weight, v2, a2)
-            weight = repeat_register(weights, second + k)
-            b0, b1, b2 = fma(weight, v0, b0), fma(weight, v1, b1), fma(weight, v2, b2)
-            weight = repeat_register(weights, third + k)
-            c0, c1, c2 = fma(weight, v0, c0), fma(weight, v1, c1), fma(weight, v2, c2)
-            weight = repeat_register(weights, fourth + k)
-            d0, d1, d2 = fma(weight, v0, d0), fma(weight, v1, d1), fma(weight, v2, d2)
-        for k in range(shared, count):
-            at = element(offsets, first + k) + column
-            weight = repeat_register(weights, first + k)
-            a0 = fma(weight, load_register(rows, at), a0)
-            a1 = fma(weight, load_register(rows, at + size), a1)
-            a2 = fma(weight, load_register(rows, at + 2 * size), a2)
-            at = element(offsets, second + k) + column
-            weight = repeat_register(weights, second + k)
-            b0 = fma(weight, load_register(rows, at), b0)
-            b1 = fma(weight, load_register(rows, at + size), b1)
-            b2 = fma(weight, load_register(rows, at + 2 * size), b2)
-            at = element(offsets, third + k) + column
-            weight = repeat_register(weights, third + k)
-            c0 = fma(weight, load_register(rows, at), c0)
-            c1 = fma(weight, load_register(rows, at + size), c1)
-            c2 = fma(weight, load_register(rows, at + 2 * size), c2)
-            at = element(offsets, fourth + k) + column
-            weight = repeat_register(weights, fourth + k)
-            d0 = fma(weight, load_register(rows, at), d0)
-            d1 = fma(weight, load_register(rows, at + size), d1)
-            d2 = fma(weight, load_register(rows, at + 2 * size), d2)
-        _write(out, out0 + column, a0, streamed)
-        _write(out, out0 + middle, a1, streamed)
-        _write(out, out0 + right, a2, streamed)
-        _write(out, out1 + column, b0, streamed)
-        _write(out, out1 + middle, b1, streamed)
-        _write(out, out1 + right, b2, streamed)
-        _write(out, out2 + column, c0, streamed)
-        _write(out, out2 + middle, c1, streamed)
-        _write(out, out2 + right, c2, streamed)
-        _write(out, out3 + column, d0, streamed)
-        _write(out, out3 + middle, d1, streamed)
-        _write(out, out3 + right, d2, streamed)
-    if whole < stop:
-        # Equal places are neighbours: none may be added to twice.
-        places = (out0, out1, out2, out3)
-        for i in range(4):
-            if i == 0 or places[i] != places[i - 1]:
-                at = place + i * count
-                weighted_sum(
-                    out, places[i], weights, at, rows, offsets, at, count, whole, stop, onto
-                )
-
-
-@part
-def row_products(
-    out: Array,
-    out0: int,
-    out1: int,
-    out2: int,
-    out3: int,
-    factors: Array,
-    at0: int,
-    at1: int,
-    at2: int,
-    at3: int,
-    matrix: Array,
-    first: int,
-    stride: int,
-    count: int,
-    start: int,
-    stop: int,
-    onto: bool,
-) -> None:
-    """Four rows times a matrix, from column ``start`` to ``stop``, with `weighted_sum`'s bits.
-
-    Parameters
-    ----------
-    out, out0, out1, out2, out3
-        Column c of the results goes to places ``out0 + c`` to ``out3 + c``.
-    factors, at0, at1, at2, at3
-        Where the four runs of ``count`` factors start.
-    matrix, first, stride
-        Row k of the matrix starts at place ``first + k * stride``.
-    onto : bool
-        Whether sums start from what ``out`` holds, and not from 0.
-    """
-    size = register_lanes(out)
-    whole = start + (stop - start) // (2 * size) * (2 * size)
-    for column in range(start, whole, 2 * size):
-        a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = register_zeros(out)
-        if onto:
-            a0 = load_register(out, out0 + column)
-            a1 = load_register(out, out0 + column + size)
-            b0 = load_register(out, out1 + column)
-            b1 = load_register(out, out1 + column + size)
-            c0 = load_register(out, out2 + column)
-            c1 = load_register(out, out2 + column + size)
-            d0 = load_register(out, out3 + column)
-            d1 = load_register(out, out3 + column + size)
-        at = first + column
-        for k in range(count):
-            v0, v1 = load_register(matrix, at), load_register(matrix, at + size)
-            factor = repeat_register(factors, at0 + k)
-            a0, a1 = fma(factor, v0, a0), fma(factor, v1, a1)
-            factor = repeat_register(factors, at1 + k)
-            b0, b1 = fma(factor, v0, b0), fma(factor, v1, b1)
-            factor = repeat_register(factors, at2 + k)
-            c0, c1 = fma(factor, v0, c0), fma(factor, v1, c1)
-            factor = repeat_register(factors, at3 + k)
-            d0, d1 = fma(factor, v0, d0), fma(factor, v1, d1)
-            at += stride
-        store(out, out0 + column, a0)
-        store(out, out0 + column + size, a1)
-        store(out, out1 + column, b0)
-        store(out, out1 + column + size, b1)
-        store(out, out2 + column, c0)
-        store(out, out2 + column + size, c1)
-        store(out, out3 + column, d0)
-        store(out, out3 + column + size, d1)
-    for column in range(whole, stop, size):
-        left = stop - column
-        a0 = b0 = c0 = d0 = register_zeros(out)
-        if onto:
-            a0 = load_register_partial(out, out0 + column, left)
-            b0 = load_register_partial(out, out1 + column, left)
-            c0 = load_register_partial(out, out2 + column, left)
-            d0 = load_register_partial(out, out3 + column, left)
-        at = first + column
-        for k in range(count):
-            v0 = load_register_partial(matrix, at, left)
-            a0 = fma(repeat_register(factors, at0 + k), v0, a0)
-            b0 = fma(repeat_register(factors, at1 + k), v0, b0)
-            c0 = fma(repeat_register(factors, at2 + k), v0, c0)
-            d0 = fma(repeat_register(factors, at3 + k), v0, d0)
-            at += stride
-        store_partial(out, out0 + column, a0, left)
-        store_partial(out, out1 + column, b0, left)
-        store_partial(out, out2 + column, c0, left)
-        store_partial(out, out3 + column, d0, left)
-
-
-@part
-def outer_sums(
-    sums: Array,
-    node0: int,
-    node1: int,
-    node2: int,
-    factors: Array,
-    at0: int,
-    at1: int,
-    at2: int,
-    vectors: Array,
-    offsets: Array,
-    offsets_at: int,
-    count: int,
-    start: int,
-    stop: int,
-) -> None:
-    """Add weighted sums of the same rows onto three others, each with `weighted_sum`'s bits.
-
-    sums[node i + c] += sum over k of factors[at i + k] * row k, and a load of a row serves three.
-
-    Parameters
-    ----------
-    sums, node0, node1, node2
-        Column c of the sums is at places ``node0 + c``, ``node1 + c`` and ``node2 + c``.
-    factors, at0, at1, at2
-        Where the three runs of ``count`` factors start.
-    vectors, offsets, offsets_at
-        Row k starts in ``vectors`` at place ``offsets[offsets_at + k]``.
-    start, stop
-        The columns.
-    """
-    size = register_lanes(sums)
-    whole = start + (stop - start) // (4 * size) * (4 * size)
-    for column in range(start, whole, 4 * size):
-        second, third, fourth = column + size, column + 2 * size, column + 3 * size
-        a0, a1 = load_register(sums, node0 + column), load_register(sums, node0 + second)
-        a2, a3 = load_register(sums, node0 + third), load_register(sums, node0 + fourth)
-        b0, b1 = load_register(sums, node1 + column), load_register(sums, node1 + second)
-        b2, b3 = load_register(sums, node1 + third), load_register(sums, node1 + fourth)
-        c0, c1 = load_register(sums, node2 + column), load_register(sums, node2 + second)
-        c2, c3 = load_register(sums, node2 + third), load_register(sums, node2 + fourth)
-        for k in range(count):
-            at = offsets[offsets_at + k] + column
-            factor0 = repeat_register(factors, at0 + k)
-            factor1 = repeat_register(factors, at1 + k)
-            factor2 = repeat_register(factors, at2 + k)
-            v = load_register(vectors, at)
-            a0, b0, c0 = fma(factor0, v, a0), fma(factor1, v, b0), fma(factor2, v, c0)
-            v = load_register(vectors, at + size)
-            a1, b1, c1 = fma(factor0, v, a1), fma(factor1, v, b1), fma(factor2, v, c1)
-            v = load_register(vectors, at + 2 * size)
-            a2, b2, c2 = fma(factor0, v, a2), fma(factor1, v, b2), fma(factor2, v, c2)
-            v = load_register(vectors, at + 3 * size)
-            a3, b3, c3 = fma(factor0, v, a3), fma(factor1, v, b3), fma(factor2, v, c3)
-        store(sums, node0 + column, a0)
-        store(sums, node0 + second, a1)
-        store(sums, node0 + third, a2)
-        store(sums, node0 + fourth, a3)
-        store(sums, node1 + column, b0)
-        store(sums, node1 + second, b1)
-        store(sums, node1 + third, b2)
-        store(sums, node1 + fourth, b3)
-        store(sums, node2 + column, c0)
-        store(sums, node2 + second, c1)
-        store(sums, node2 + third, c2)
-        store(sums, node2 + fourth, c3)
-    if whole < stop:
-        for node, at in ((node0, at0), (node1, at1), (node2, at2)):
-            weighted_sum(
-                sums, node, factors, at, vectors, offsets, offsets_at, count, whole, stop, True
-            )

@@ -172,7 +172,7 @@ class Attention(Part[AttentionConfig]):
         d_context = upstream @ self.params["weights_out"]
         d_qkv = np.empty_like(cache.qkv)
         if len(d_qkv):
-            kernels.choose_rows().attention_backward(
+            kernels.selection().encoder.attention_backward(
                 d_qkv, d_context, cache.probabilities, cache.qkv, cache.kept, _share(cache.dropout)
             )
         grads = {"weights_qkv": d_qkv.T @ cache.x, "weights_out": upstream.T @ cache.context}
@@ -192,7 +192,7 @@ class Attention(Part[AttentionConfig]):
         """Write the context, and the probabilities if there is room for them."""
         penalties = self._penalties(mask, leading)
         if len(context):
-            kernels.choose_rows().attention(
+            kernels.selection().encoder.attention(
                 context, probabilities, qkv, penalties, kept, _share(dropout)
             )
 

@@ -83,7 +83,7 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
         self._set_up(config, _initial(config, generator(rng)))
 
     def _compute(self, y: Array, rows: Array) -> None:
-        active = kernels.choose_rows().activate(self._logits(rows), self._activation)
+        active = kernels.selection().encoder.activate(self._logits(rows), self._activation)
         np.matmul(active, self.params["weights_out"], out=y)
 
     def _logits(self, rows: Array) -> Array:
@@ -96,7 +96,7 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
         """Run the layer and keep what `backward` needs."""
         rows, leading = self._rows(x)
         logits = self._logits(rows)
-        active = kernels.choose_rows().activate(logits, self._activation)
+        active = kernels.selection().encoder.activate(logits, self._activation)
         y = active @ self.params["weights_out"]
         return y.reshape(*leading, y.shape[1]), DenseCache(rows, logits, leading)
 
@@ -105,7 +105,7 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
         widths = {"x": (self.config.input_dim,), "logits": (self.config.width,)}
         self._check_cache(cache, DenseCache, **widths)
         upstream = self._upstream(dy, cache.leading)
-        row_kernels = kernels.choose_rows()
+        row_kernels = kernels.selection().encoder
         d_logits = upstream @ self.params["weights_out"].T
         row_kernels.backpropagate(d_logits, cache.logits, self._activation)
         grads = {"weights_in": d_logits.T @ cache.x}

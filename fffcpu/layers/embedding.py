@@ -121,9 +121,9 @@ class Embedding(Part[EmbeddingConfig]):
         ids = self._tokens(cache.ids).reshape(-1)
         looked_up = ids != config.padding_id
         if looked_up.all():
-            kernels.choose_rows().add_rows(d_words, ids, upstream)
+            kernels.selection().encoder.add_rows(d_words, ids, upstream)
         else:
-            kernels.choose_rows().add_rows(d_words, ids[looked_up], upstream[looked_up])
+            kernels.selection().encoder.add_rows(d_words, ids[looked_up], upstream[looked_up])
         length = cache.ids.shape[1]
         d_positions = upstream.reshape(-1, length, config.width).sum(axis=0)
         d_scale = np.vdot(d_positions, self._positions(length)).astype(self._dtype)

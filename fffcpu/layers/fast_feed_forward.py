@@ -20,6 +20,7 @@ from fffcpu import kernels
 from fffcpu.checks import as_rows
 from fffcpu.config import FastFeedForwardConfig, QuantizedFastFeedForwardConfig, check_flag
 from fffcpu.errors import ArgumentError, ShapeError
+from fffcpu.kernels.weights import PathWeights, no_bias
 from fffcpu.layers.layer import Layer, as_parameter, empty_output, parameter_dtype
 from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weights, widen_weights
 from fffcpu.parameters import Parameters, RowGradient, aligned_empty, generator, uniform
@@ -49,11 +50,8 @@ class PathLayer(Layer[Config]):
 
     def _set_up(self, config: Config, params: Parameters) -> None:
         super()._set_up(config, params)
-        bias = params.get("bias_in", np.empty((config.trees, 0), self._dtype))
-        bias = params.get("terms", bias)
-        # Looked up once, since one row takes only microseconds. Views stay writable, as kernels
-        # were compiled for, even if somebody makes the parameters read-only.
-        self._weights = (params["weights_in"][...], bias[...], params["weights_out"][...])
+        # Looked up once, since one row takes only microseconds.
+        self._weights = PathWeights.of(params)
 
     def _compute(self, y: Array, rows: Array) -> None:
         kernels.choose(len(rows), self._weights).path_infer(
@@ -74,7 +72,8 @@ class PathLayer(Layer[Config]):
             Node numbers in heap order, root first.
         """
         rows, leading = self._rows(x)
-        _, nodes = _paths(rows, *self._weights[:2])
+        weights = self._weights
+        _, nodes = _paths(rows, weights.weights_in, weights.bias_in, weights.scale_in)
         return nodes.reshape(*leading, *nodes.shape[1:])
 
 
@@ -205,11 +204,11 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
             For `backward`.
         """
         rows, leading = self._rows(x)
-        weights_in, _, weights_out = self._weights
+        weights_in, _, weights_out = weights = self._weights.trained
         y = empty_output(len(rows), weights_out.shape[2], self._dtype)
         logits, nodes = _empty_paths(rows, weights_in)
         backend = kernels.choose(len(rows), self._weights)
-        backend.path_forward(y, logits, nodes, rows, *self._weights, self._activation)
+        backend.path_forward(y, logits, nodes, rows, *weights, self._activation)
         return y.reshape(*leading, y.shape[1]), PathCache(rows, logits, nodes, leading)
 
     def backward(
@@ -259,7 +258,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         """
         check_flag("row_sparse", row_sparse)
         check_flag("straight_through", straight_through)
-        weights_in, _, weights_out = self._weights
+        weights_in, _, weights_out = weights = self._weights.trained
         trees, count, width = weights_in.shape
         path = _path_shape(weights_in)
         self._check_cache(cache, PathCache, x=(width,), logits=path, nodes=path)
@@ -277,7 +276,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         d_logits = np.empty((len(x), path[0], chosen), self._dtype)
         if chosen:
             paths = (upstream, x, logits, nodes)
-            backend.path_choices(d_logits, *paths, *self._weights, self._activation)
+            backend.path_choices(d_logits, *paths, *weights, self._activation)
         if row_sparse:
             visited = _visited(nodes, count)
             places = np.empty(trees * count, np.int64)
@@ -350,9 +349,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         for name in ("weights_in", "weights_out"):
             arrays[name], scales[name] = round_weights(arrays[name], name, weights, 2)
         if weights == "int8":
-            bias = arrays.get("bias_in", np.zeros_like(scales["weights_in"]))
-            terms = (scales["weights_in"], bias, scales["weights_out"])
-            arrays["terms"] = np.stack(terms, axis=-1)
+            arrays["scale_in"], arrays["scale_out"] = scales["weights_in"], scales["weights_out"]
         return QuantizedFastFeedForward._from(config, arrays)
 
 
@@ -367,10 +364,9 @@ class QuantizedFastFeedForward(InferenceOnly, PathLayer[QuantizedFastFeedForward
     promised of a FastFeedForward's bits holds here as well, and with bfloat16 weights they are
     those of the layer that `dequantize` returns.
 
-    With bfloat16 weights ``params`` are ``weights_in``, ``bias_in`` and ``weights_out``, of which
-    the weights are uint16 arrays that hold the bits. With int8 weights they are ``weights_in``,
-    ``terms`` and ``weights_out``, where ``terms[t, n]`` has the scale of node n's input weights,
-    its bias (0 if there is none) and the scale of its output weights.
+    ``params`` are ``weights_in``, ``bias_in`` and ``weights_out``, as in a FastFeedForward.
+    bfloat16 weights are uint16 arrays that hold the bits. With int8 weights there are ``scale_in``
+    and ``scale_out`` (T, N) too, the scales of each node's input and output weights.
 
     Examples
     --------
@@ -388,13 +384,12 @@ class QuantizedFastFeedForward(InferenceOnly, PathLayer[QuantizedFastFeedForward
 
     def dequantize(self) -> FastFeedForward:
         """Return a float32 layer of the rounded weights, which can be trained on."""
-        config, params = self.config, self.params
-        terms = params.get("terms", np.empty((0, 0, 3)))
+        params = self.params
         return FastFeedForward.from_arrays(
-            widen_weights(params["weights_in"], terms[..., 0], 2),
-            widen_weights(params["weights_out"], terms[..., 2], 2),
-            params.get("bias_in", terms[..., 1]) if config.bias else None,
-            activation=config.activation,
+            widen_weights(params["weights_in"], params.get("scale_in"), 2),
+            widen_weights(params["weights_out"], params.get("scale_out"), 2),
+            params.get("bias_in"),
+            activation=self.config.activation,
         )
 
 
@@ -426,17 +421,18 @@ def cmm(x: Any, weights_in: Any, bias_in: Any = None) -> tuple[Array, Array]:
         If the arrays do not fit together, or do not hold real numbers.
     """
     weights = as_parameter(weights_in, "weights_in", 3)
-    bias = np.empty((len(weights), 0)) if bias_in is None else as_parameter(bias_in, "bias_in", 2)
+    bias = None if bias_in is None else as_parameter(bias_in, "bias_in", 2)
     _depth("weights_in", weights.shape[1])
-    if bias_in is not None and bias.shape != weights.shape[:2]:
+    if bias is not None and bias.shape != weights.shape[:2]:
         raise ShapeError(
             f"argument 'bias_in' must have shape {weights.shape[:2]} beside weights_in, "
             f"got shape {bias.shape}"
         )
-    dtype = np.dtype(parameter_dtype(weights, None if bias_in is None else bias))
-    weights, bias = np.ascontiguousarray(weights, dtype), np.ascontiguousarray(bias, dtype)
+    dtype = np.dtype(parameter_dtype(weights, bias))
+    weights = np.ascontiguousarray(weights, dtype)
+    bias = no_bias(weights) if bias is None else np.ascontiguousarray(bias, dtype)
     rows, leading = as_rows(x, "x", weights.shape[2], dtype)
-    logits, nodes = _paths(rows, weights, bias)
+    logits, nodes = _paths(rows, weights, bias, None)
     return logits.reshape(*leading, *logits.shape[1:]), nodes.reshape(*leading, *nodes.shape[1:])
 
 
@@ -488,10 +484,13 @@ def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return zeros
 
 
-def _paths(rows: Array, weights_in: Array, bias_in: Array) -> tuple[Array, Array]:
+def _paths(
+    rows: Array, weights_in: Array, bias_in: Array, scale_in: Array | None
+) -> tuple[Array, Array]:
     """Return logits and nodes of shape (B, T, L)."""
     logits, nodes = _empty_paths(rows, weights_in)
-    kernels.choose(len(rows), (weights_in,)).path_logits(logits, nodes, rows, weights_in, bias_in)
+    backend = kernels.choose(len(rows), (weights_in,))
+    backend.path_logits(logits, nodes, rows, weights_in, bias_in, scale_in)
     return logits, nodes
 
 

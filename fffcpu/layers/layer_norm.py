@@ -66,7 +66,7 @@ class LayerNorm(Part[LayerNormConfig]):
         y = empty_output(len(rows), width, self._dtype)
         moments = np.empty((len(rows), 2), self._dtype)
         scale, bias = self.params["scale"], self.params["bias"]
-        kernels.choose_rows().layer_norm(y, moments, rows, scale, bias, self.config.eps)
+        kernels.selection().encoder.layer_norm(y, moments, rows, scale, bias, self.config.eps)
         return y.reshape(*leading, width), LayerNormCache(rows, moments, leading)
 
     def backward(self, dy: Any, cache: LayerNormCache) -> tuple[Array, dict[str, Array]]:
@@ -82,7 +82,7 @@ class LayerNorm(Part[LayerNormConfig]):
         self._check_cache(cache, LayerNormCache, x=(width,), moments=(2,))
         upstream = self._upstream_rows(dy, cache.leading, width)
         dx = empty_output(len(upstream), width, self._dtype)
-        d_scale, d_bias = kernels.choose_rows().layer_norm_backward(
+        d_scale, d_bias = kernels.selection().encoder.layer_norm_backward(
             dx, upstream, cache.moments, cache.x, self.params["scale"]
         )
         return dx.reshape(*cache.leading, width), {"scale": d_scale, "bias": d_bias}

@@ -27,6 +27,7 @@ from fffcpu.config import (
 )
 from fffcpu.errors import ArgumentError, ShapeError, describe
 from fffcpu.kernels.backends.vectorized import activate, activate_gradient
+from fffcpu.kernels.weights import LeafWeights
 from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
 from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weights, widen_weights
 from fffcpu.parameters import Parameters, generator, uniform
@@ -77,12 +78,10 @@ class LeafLayer(Layer[Config]):
 
     def _set_up(self, config: Config, params: Parameters) -> None:
         super()._set_up(config, params)
-        # Views stay writable, as kernels were compiled for, even if the parameters do not.
-        self._weights = tuple(array[...] for array in params.values())
+        self._weights = LeafWeights.of(params)
 
     def _compute(self, y: Array, rows: Array) -> None:
-        leaves = len(self._weights[2])
-        kernels.choose(len(rows), leaves=leaves).leaf_infer(
+        kernels.choose(len(rows), leaves=len(self._weights.leaf_bias_in)).leaf_infer(
             y, rows, *self._weights, self._activation
         )
 
@@ -101,8 +100,9 @@ class LeafLayer(Layer[Config]):
         """
         rows, leading = self._rows(x)
         leaves = np.empty(len(rows), np.int32)
-        backend = kernels.choose(len(rows), leaves=len(self._weights[2]))
-        backend.leaf_route(leaves, rows, *self._weights[:2])
+        weights = self._weights
+        backend = kernels.choose(len(rows), leaves=len(weights.leaf_bias_in))
+        backend.leaf_route(leaves, rows, weights.gate_weights, weights.gate_bias)
         return leaves.reshape(leading)
 
 
@@ -448,9 +448,8 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
         for name, axis in (("leaf_weights_in", 1), ("leaf_weights_out", 2)):
             arrays[name], scales[name] = round_weights(arrays[name], name, weights, axis)
         if weights == "int8":
-            bias = arrays["leaf_bias_in"]
-            terms = (scales["leaf_weights_in"], bias, scales["leaf_weights_out"])
-            arrays["leaf_terms"] = np.stack(terms, axis=-1)
+            arrays["leaf_scale_in"] = scales["leaf_weights_in"]
+            arrays["leaf_scale_out"] = scales["leaf_weights_out"]
         return QuantizedLeafFeedForward._from(config, arrays)
 
 
@@ -465,10 +464,9 @@ class QuantizedLeafFeedForward(InferenceOnly, LeafLayer[QuantizedLeafFeedForward
     is promised of a LeafFeedForward's bits holds here as well, and with bfloat16 weights they are
     those of the layer that `dequantize` returns.
 
-    ``params`` are those of a LeafFeedForward. With bfloat16 weights ``leaf_weights_in`` and
-    ``leaf_weights_out`` are uint16 arrays that hold the bits. With int8 weights ``leaf_terms``
-    takes the place of ``leaf_bias_in``: ``leaf_terms[k, h]`` has the scale of the input weights of
-    neuron h in leaf k, its bias and the scale of its output weights.
+    ``params`` are those of a LeafFeedForward. bfloat16 weights are uint16 arrays that hold the
+    bits. With int8 weights there are ``leaf_scale_in`` and ``leaf_scale_out`` (K, H) too, the
+    scales of each neuron's input and output weights.
 
     Examples
     --------
@@ -483,13 +481,12 @@ class QuantizedLeafFeedForward(InferenceOnly, LeafLayer[QuantizedLeafFeedForward
     def dequantize(self) -> LeafFeedForward:
         """Return a float32 layer of the rounded weights, which can be trained on."""
         params = self.params
-        terms = params.get("leaf_terms", np.empty((0, 0, 3)))
         return LeafFeedForward.from_arrays(
             params["gate_weights"],
             params["gate_bias"],
-            widen_weights(params["leaf_weights_in"], terms[..., 0], 1),
-            params.get("leaf_bias_in", terms[..., 1]),
-            widen_weights(params["leaf_weights_out"], terms[..., 2], 2),
+            widen_weights(params["leaf_weights_in"], params.get("leaf_scale_in"), 1),
+            params["leaf_bias_in"],
+            widen_weights(params["leaf_weights_out"], params.get("leaf_scale_out"), 2),
             params["leaf_bias_out"],
             activation=self.config.activation,
         )

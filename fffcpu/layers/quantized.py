@@ -82,6 +82,6 @@ def round_weights(array: Array, name: str, weights: str, axis: int) -> tuple[Arr
     return to_int8(numbers, axis)
 
 
-def widen_weights(array: Array, scales: Array, axis: int) -> Array:
-    """Return narrow weights as float32; ``scales`` and ``axis`` matter to int8 only."""
-    return from_bfloat16(array) if array.dtype == np.uint16 else from_int8(array, scales, axis)
+def widen_weights(array: Array, scales: Array | None, axis: int) -> Array:
+    """Return narrow weights as float32; int8 weights have ``scales``, along ``axis``."""
+    return from_bfloat16(array) if scales is None else from_int8(array, scales, axis)

@@ -185,7 +185,7 @@ class FastBertForMaskedLM(Model):
         positions = np.flatnonzero(wanted != IGNORED_LABEL)
         rows = hidden.reshape(-1, self.config.width)[positions]
         logits = rows @ self._words.T
-        loss = kernels.choose_rows().cross_entropy(logits, wanted[positions])
+        loss = kernels.selection().encoder.cross_entropy(logits, wanted[positions])
         return loss, MaskedLMCache(encoder, positions, rows, logits)
 
     def backward(

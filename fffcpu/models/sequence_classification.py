@@ -219,7 +219,7 @@ class FastBertForSequenceClassification(Model):
         batch, classes = logits.shape
         if classes > 1:
             wanted = class_labels(labels, (batch,), classes, may_miss=False)
-            return kernels.choose_rows().cross_entropy(logits, wanted), logits
+            return kernels.selection().encoder.cross_entropy(logits, wanted), logits
         differences = logits[:, 0] - number_labels(labels, (batch,))
         loss = float(np.square(differences).mean()) if batch else 0.0
         d_logits = (2 / max(batch, 1)) * differences

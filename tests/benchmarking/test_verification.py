@@ -27,7 +27,8 @@ def run_plain(layer: FastFeedForward, x: np.ndarray) -> tuple[np.ndarray, np.nda
     shape = (len(x), config.trees, config.depth + 1)
     y = np.empty((len(x), config.output_dim), config.dtype)
     nodes = np.empty(shape, np.int32)
-    vectorized.path_forward(y, np.empty(shape, config.dtype), nodes, x, *path_arguments(layer))
+    logits = np.empty(shape, config.dtype)
+    vectorized.path_forward(y, logits, nodes, x, *layer._weights.trained, layer._activation)
     return y, nodes
 
 
@@ -152,8 +153,9 @@ def test_dense_outputs_are_checked(bias, dtype):
 
 def test_path_arguments_hold_the_parameters_themselves():
     layer = FastFeedForward(5, 4, 2, 3, bias=False, activation="relu", rng=0)
-    weights_in, bias_in, weights_out, activation = path_arguments(layer)
-    assert weights_in is layer.params["weights_in"]
-    assert weights_out is layer.params["weights_out"]
-    assert bias_in.shape == (3, 0)
+    weights_in, bias_in, weights_out, scale_in, scale_out, activation = path_arguments(layer)
+    assert np.shares_memory(weights_in, layer.params["weights_in"])
+    assert np.shares_memory(weights_out, layer.params["weights_out"])
+    assert bias_in.tolist() == np.zeros((3, 7)).tolist()
+    assert scale_in is scale_out is None
     assert activation == 1

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from fffcpu import pipelines
 from fffcpu.cli import main
+from fffcpu.inference import pipelines
+from fffcpu.inference.pipelines import FillMask, TextClassifier, TextEmbedder
 from fffcpu.models import FastBertConfig, FastBertForMaskedLM, FastBertForSequenceClassification
 from fffcpu.models.model import INDEX_FILE
-from fffcpu.pipelines import FillMask, TextClassifier, TextEmbedder
 from fffcpu.text import Tokenizer
 from tests.support.golden_models import GOLDEN
 

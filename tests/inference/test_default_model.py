@@ -10,8 +10,8 @@ import pytest
 
 from fffcpu.cli import demo
 from fffcpu.cli.demo import MASK, SENTENCES_FILE, fill_sentences
+from fffcpu.inference.pipelines import FillMask, default_model_folder
 from fffcpu.models import FastBertForMaskedLM
-from fffcpu.pipelines import FillMask, default_model_folder
 from fffcpu.text import Tokenizer
 
 FOLDER = default_model_folder()

@@ -8,15 +8,15 @@ import json
 import numpy as np
 import pytest
 
-from fffcpu import pipelines
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
+from fffcpu.inference import pipelines
+from fffcpu.inference.pipelines import FillMask, TextClassifier, TextEmbedder, default_model_folder
 from fffcpu.models import (
     FastBertConfig,
     FastBertEncoder,
     FastBertForMaskedLM,
     FastBertForSequenceClassification,
 )
-from fffcpu.pipelines import FillMask, TextClassifier, TextEmbedder, default_model_folder
 from fffcpu.text import Tokenizer
 
 WORDS = ["the", "a", "cat", "dog", "rose", "sat", "ran", "on", "under", "mat", "tree"]

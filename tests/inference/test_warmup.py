@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fffcpu
-from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward
+from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward, kernels
 from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.inference import warmup as startup
 from fffcpu.kernels import jit
@@ -26,7 +26,7 @@ from fffcpu.system.pool import POOL
 from tests.support.processes import PACKAGE, run
 
 INFERENCE = {"_path_infer", "_path_logits", "_leaf_infer", "_leaf_route"}
-INFERENCE |= {"_paths", "_leaves"}  # of the grouped kernels
+INFERENCE |= {"_paths", "_gates", "_leaves"}  # of the grouped kernels
 INFERENCE |= {"_layer_norm", "_attention"}  # of an encoder's rows
 TRAINING = {"_path_forward", "_path_choices", "_path_deltas", "_path_gradients"}
 TRAINING |= {"_layer_norm_backward", "_attention_backward", "_cross_entropy", "_add_rows"}
@@ -79,7 +79,7 @@ def test_kernels_of_given_layers_are_warmed_and_no_others(threads):
         ("LeafFeedForward", "float64", "inference", "_leaf_infer"),
         ("LeafFeedForward", "float64", "inference", "_leaves"),
         ("LeafFeedForward", "float64", "route", "_leaf_route"),
-        ("LeafFeedForward", "float64", "route", "_leaves"),
+        ("LeafFeedForward", "float64", "route", "_gates"),
         ("DenseFeedForward", "float32", "inference", "_activate"),
         ("DenseFeedForward", "float32", "forward", "_activate"),
         ("DenseFeedForward", "float32", "backward", "_activate"),
@@ -105,18 +105,20 @@ def test_kernels_of_a_model_are_warmed(threads, kind):
     backward |= {"_add_rows"}
     losses = set() if kind is FastBertEncoder else {"_cross_entropy"}
     expected = {"inference": forward, "forward": forward | losses, "backward": backward}
-    for call, kernels in expected.items():
-        assert {one.kernel for one in warmed if one.call == call} == kernels
+    for call, names in expected.items():
+        assert {one.kernel for one in warmed if one.call == call} == names
 
 
 def test_without_the_jit_there_is_nothing_to_warm(monkeypatch):
     monkeypatch.setattr(jit, "JIT", False)
+    monkeypatch.setattr(kernels, "selection", kernels.selection.__wrapped__)
     assert fffcpu.warmup() == ()
     assert startup.cache_folder() is None
 
 
 def test_without_numba_there_is_nothing_to_warm(monkeypatch):
-    monkeypatch.setattr(startup.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(kernels, "selection", kernels.selection.__wrapped__)
     assert fffcpu.warmup() == ()
     assert startup.cache_folder() is None
 
@@ -226,6 +228,7 @@ CHECK = """
 import numpy as np
 from fffcpu import FastFeedForward
 from fffcpu.config import Activation
+from fffcpu import kernels
 from fffcpu.kernels import jit
 from fffcpu.kernels.backends import vectorized
 
@@ -233,7 +236,7 @@ jit.MIN_PARALLEL_WORK = 1
 layer = FastFeedForward(20, 12, 3, rng=0)
 x = np.random.default_rng(0).standard_normal((40, 20)).astype(np.float32)
 expected = np.empty((40, 12), np.float32)
-vectorized.path_infer(expected, x, *layer.params.values(), int(Activation.GELU))
+vectorized.path_infer(expected, x, *layer.params.values(), None, None, int(Activation.GELU))
 np.testing.assert_allclose(layer(x), expected, atol=1e-6)
 for row, right in zip(x, layer(x)):
     assert np.array_equal(layer(row), right)

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fffcpu import kernels
 from fffcpu.kernels import jit
 from fffcpu.kernels.adam import adam_rows
 from fffcpu.parameters import RowGradient
-from fffcpu.training import Adam, AdamW, optimizers
+from fffcpu.training import Adam, AdamW
 
 MAKERS = {
     "Adam": lambda params: Adam(params, 0.05, betas=(0.0, 0.95), eps=1e-3),
@@ -25,7 +26,8 @@ def train(make, kernel, seed, width, dtype):
     params = {"weights": rng.standard_normal((2, 7, width)).astype(dtype)}
     optimizer = make(params)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optimizers, "_adam_rows", lambda: kernel)
+        chosen = kernels.selection()._replace(adam_rows=kernel)
+        patch.setattr(kernels, "selection", lambda: chosen)
         for _ in range(12):
             rows = np.flatnonzero(rng.random(14) < 0.3)
             values = rng.standard_normal((len(rows), width)).astype(dtype)
@@ -59,4 +61,4 @@ def test_bits_do_not_depend_on_threads(monkeypatch):
 
 
 def test_the_kernel_is_used_where_something_compiles():
-    assert optimizers._adam_rows() is (adam_rows if jit.JIT else None)
+    assert kernels.selection().adam_rows is (adam_rows if jit.JIT else None)

@@ -83,9 +83,9 @@ def output(program, *folders, **variables):
 def choose(monkeypatch):
     """`kernels.choose` as a process that calls it for the first time has it."""
     monkeypatch.delenv("FFFCPU_BACKEND", raising=False)
-    kernels._modules.cache_clear()
+    kernels.selection.cache_clear()
     yield kernels.choose
-    kernels._modules.cache_clear()
+    kernels.selection.cache_clear()
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def no_numba(monkeypatch):
 @pytest.mark.parametrize("name", kernels.BACKENDS)
 def test_backends_here_go_by_their_short_or_dotted_name(name):
     module = kernels.load_backend(name)
-    assert module.__name__ == f"fffcpu.kernels.{name}"
+    assert module.__name__ == f"fffcpu.kernels.backends.{name}"
     assert kernels.load_backend(module.__name__) is module
 
 
@@ -182,7 +182,7 @@ def test_few_rows_take_the_row_kernels_and_many_the_grouped(choose):
         (kernels.GROUPED_ROWS - 1, wide, "rowwise"),
         (kernels.GROUPED_ROWS, [], "rowwise"),
     ):
-        assert choose(rows, weights).__name__ == f"fffcpu.kernels.{name}"
+        assert choose(rows, weights).__name__ == f"fffcpu.kernels.backends.{name}"
     assert choose().__name__ == "fffcpu.kernels.backends.rowwise"
 
 
@@ -191,7 +191,7 @@ def test_few_rows_take_the_row_kernels_and_many_the_grouped(choose):
     [(63, 1, "rowwise"), (64, 1, "grouped"), (255, 128, "rowwise"), (256, 128, "grouped")],
 )
 def test_rows_that_share_leaves_take_the_grouped_kernels(choose, rows, leaves, name):
-    assert choose(rows, leaves=leaves).__name__ == f"fffcpu.kernels.{name}"
+    assert choose(rows, leaves=leaves).__name__ == f"fffcpu.kernels.backends.{name}"
 
 
 def test_plain_numpy_is_the_default_without_numba(choose, no_numba):
@@ -203,7 +203,7 @@ def test_plain_numpy_is_the_default_without_numba(choose, no_numba):
 def test_variable_forces_a_backend(choose, monkeypatch, name):
     monkeypatch.setenv("FFFCPU_BACKEND", name)
     for rows in (1, 10**6):
-        assert choose(rows, leaves=1).__name__ == f"fffcpu.kernels.{name}"
+        assert choose(rows, leaves=1).__name__ == f"fffcpu.kernels.backends.{name}"
 
 
 def test_empty_variable_forces_nothing(choose, monkeypatch):
@@ -233,12 +233,12 @@ def test_rows_are_compiled_unless_plain_numpy_is_forced(monkeypatch, forced):
     if forced:
         monkeypatch.setenv("FFFCPU_BACKEND", forced)
     compiled = JIT and forced != "vectorized"
-    name = "fused_rows" if compiled else "plain_rows"
-    assert kernels.choose_rows.__wrapped__().__name__ == f"fffcpu.kernels.{name}"
+    name = "fused" if compiled else "vectorized"
+    assert kernels.selection.__wrapped__().encoder.__name__ == f"fffcpu.kernels.encoder.{name}"
 
 
 def test_rows_are_plain_without_numba(no_numba):
-    assert kernels.choose_rows.__wrapped__().__name__ == "fffcpu.kernels.encoder.vectorized"
+    assert kernels.selection.__wrapped__().encoder.__name__ == "fffcpu.kernels.encoder.vectorized"
 
 
 # --- Threads without Numba ------------------------------------------------------------------------
@@ -320,7 +320,7 @@ def test_layers_run_on_the_module_that_the_variable_names(tmp_path):
     layer = fffcpu.FastFeedForward(6, 5, 3, rng=1)
     expected = np.empty((4, 5), np.float32)
     x = np.ones((4, 6), np.float32)
-    vectorized.path_infer(expected, x, *layer.params.values(), 0)
+    vectorized.path_infer(expected, x, *layer.params.values(), None, None, 0)
     assert bits == expected.tobytes().hex()
 
 

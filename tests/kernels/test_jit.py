@@ -1,4 +1,4 @@
-"""Compiled kernels: launching, rehearsing, equal types, and the cache on disk."""
+"""Compiled kernels: launching, recording, equal types, and the cache on disk."""
 
 from __future__ import annotations
 
@@ -100,39 +100,39 @@ def test_arguments_of_other_types_call_another_version(threads):
         assert ranges.sum() == 0.75 * threads
 
 
-def test_parts_can_be_called_from_python():
-    double = jit.part(lambda a, at: 2 * a[at])
+def test_inner_functions_can_be_called_from_python():
+    double = jit.inner(lambda a, at: 2 * a[at])
     assert double(np.array([3.0, 4.0]), 1) == 8.0
     assert double(np.array([3, 4]), 0) == 6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parallel", [False, True])
-def test_rehearsal_launches_all_on_the_pool_or_none_however_small(parallel):
+def test_recording_launches_all_on_the_pool_or_none_however_small(parallel):
     from fffcpu.kernels.backends import rowwise
 
     leaves = np.full(3, -1, np.int32)
     arguments = np.zeros((3, 2)), np.zeros((1, 2)), np.array([1.0])
-    with jit.rehearsal(parallel=parallel) as launches:
+    with jit.recording(parallel=parallel) as times:
         rowwise.leaf_route(leaves, *arguments)
         np.testing.assert_array_equal(leaves, 1)
         rowwise.leaf_route(leaves, *arguments)
-    assert [launch[:2] for launch in launches] == [("_leaf_route", parallel)] * 2
-    assert launches[1].source == "memory"
+    assert [time[:2] for time in times] == [("_leaf_route", parallel)] * 2
+    assert times[1].source == "memory"
     rowwise.leaf_route(leaves, *arguments)
-    assert len(launches) == 2
+    assert len(times) == 2
 
 
 @pytest.mark.slow
-def test_rehearsal_without_a_pool_computes_all_the_same(monkeypatch):
+def test_recording_without_a_pool_computes_all_the_same(monkeypatch):
     from fffcpu.kernels.backends import rowwise
 
     monkeypatch.setattr(POOL, "usable", False)
     leaves = np.full(3, -1, np.int32)
-    with jit.rehearsal(parallel=True) as launches:
+    with jit.recording(parallel=True) as times:
         rowwise.leaf_route(leaves, np.zeros((3, 2)), np.zeros((1, 2)), np.array([1.0]))
     np.testing.assert_array_equal(leaves, 1)
-    assert [launch[:2] for launch in launches] == [("_leaf_route", False)]
+    assert [time[:2] for time in times] == [("_leaf_route", False)]
 
 
 # --- Read-only arrays -----------------------------------------------------------------------------
@@ -177,14 +177,12 @@ import fffcpu
 layer = fffcpu.FastFeedForward(20, 12, 3, rng=0)
 assert "numba" not in sys.modules, "import fffcpu, or a layer, imports Numba"
 
-from fffcpu.kernels import simd
-from fffcpu.kernels.backends import gradients
-from fffcpu.kernels.backends import grouped
-from fffcpu.kernels.backends import rowwise
+from fffcpu.kernels import simd, sums
+from fffcpu.kernels.backends import gradients, grouped, rowwise
 
 dispatchers = {
     name: value
-    for module in (gradients, grouped, rowwise, simd)
+    for module in (gradients, grouped, rowwise, simd, sums)
     for name, value in vars(module).items()
     if hasattr(value, "signatures")
 }
@@ -243,7 +241,7 @@ def first_call():
     from fffcpu.kernels.backends import vectorized
 
     expected = np.empty_like(y)
-    vectorized.path_infer(expected, x, *layer.params.values(), int(Activation.GELU))
+    vectorized.path_infer(expected, x, *layer.params.values(), None, None, int(Activation.GELU))
     np.testing.assert_allclose(y, expected, atol=1e-6)
     return [f"{w.category.__name__}: {w.message}" for w in caught]
 
@@ -354,7 +352,7 @@ def test_damaged_cache_is_mended(installed, tmp_path, suffixes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["kernels/simd.py", "config.py"])
+@pytest.mark.parametrize("name", ["kernels/simd.py", "config/layers.py"])
 def test_a_change_in_what_kernels_are_made_of_compiles_them_anew(installed, tmp_path, name):
     cache = installed.copy_cache(tmp_path)
     source = installed.package / name
@@ -363,6 +361,17 @@ def test_a_change_in_what_kernels_are_made_of_compiles_them_anew(installed, tmp_
         source.write_bytes(before + b"# A comment, in another file than the kernel's.\n")
         assert installed.call(cache) == ["0 1"]
         assert installed.call(cache) == ["1 0"]
+    finally:
+        source.write_bytes(before)
+
+
+@pytest.mark.slow
+def test_a_change_elsewhere_compiles_nothing(installed):
+    source = installed.package / "cli" / "demo.py"
+    before = source.read_bytes()
+    try:
+        source.write_bytes(before + b"# A comment, which no kernel is made of.\n")
+        assert installed.call(installed.cache) == ["1 0"]
     finally:
         source.write_bytes(before)
 

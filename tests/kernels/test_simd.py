@@ -1,13 +1,8 @@
-"""Vectors do lane by lane what NumPy does, and both sums add in the one order that is promised."""
+"""Vectors do lane by lane what NumPy does."""
 
 from __future__ import annotations
 
-import math
-import os
-import subprocess
-import sys
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,34 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba.core.errors import TypingError
 
-import fffcpu
 from fffcpu.kernels import simd
 from fffcpu.kernels.jit import JIT, kernel
+from tests.support.emulation import (
+    assert_same_bits,
+    bits,
+    folded,
+    fused,
+    lanes_of,
+    multiply_add,
+    numbers,
+)
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 SEEDS = st.integers(0, 2**32 - 1)
-
-
-def lanes_of(dtype):
-    return 64 // np.dtype(dtype).itemsize
-
-
-def numbers(seed, *shape, dtype=np.float64):
-    """Random numbers over some orders of magnitude, so that each rounding shows."""
-    rng = np.random.default_rng(seed)
-    return (rng.standard_normal(shape) * 10 ** rng.uniform(-3, 3, shape)).astype(dtype)
-
-
-def bits(value, dtype):
-    """Bytes of numbers, which tell 0 from -0. A compiled function returns Python's floats."""
-    return np.asarray(value, dtype).tobytes()
-
-
-def assert_same_bits(found, expected):
-    """Compare arrays of one dtype bit by bit."""
-    assert found.dtype == expected.dtype
-    unsigned = np.dtype(f"u{found.itemsize}")
-    np.testing.assert_array_equal(found.view(unsigned), expected.view(unsigned))
 
 
 # --- Kernels under test: one vector function each -------------------------------------------------
@@ -133,60 +114,7 @@ def sum_of_lanes(array, at):
     return simd.ordered_sum(simd.load(array, at))
 
 
-# --- Slow emulations of what they promise ---------------------------------------------------------
-
-
-def fused(a, b, c):
-    """``a * b + c`` of each element, rounded once; of finite numbers without overflow."""
-    a, b, c = np.broadcast_arrays(a, b, c)
-    if c.dtype == np.float64:
-        exact = [
-            Fraction(x) * Fraction(y) + Fraction(z)
-            for x, y, z in zip(a.flat, b.flat, c.flat, strict=True)
-        ]
-        return np.array([float(value) for value in exact]).reshape(c.shape)
-    # A product of float32 numbers is exact in float64. The sum is not; so it is rounded to the odd
-    # one of its two neighbours, from which rounding to float32 goes where the exact sum would go.
-    product, c = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
-    total = product + c
-    part = total - product
-    error = (product - (total - part)) + (c - part)
-    even = total.view(np.uint64) % 2 == 0
-    towards = np.where(error > 0, np.inf, -np.inf)
-    total = np.where((error != 0) & even, np.nextafter(total, towards), total)
-    return total.astype(np.float32)
-
-
-def multiply_add(a, b, c):
-    """What the kernels' multiply-add gives: fused when compiled, rounded twice in plain Python."""
-    return fused(a, b, c) if JIT else a * b + c
-
-
-def folded(vector):
-    """Sum of the lanes: the upper half onto the lower, until one is left."""
-    while len(vector) > 1:
-        half = len(vector) // 2
-        vector = vector[:half] + vector[half:]
-    return vector[0]
-
-
-def emulated_dot(a, b):
-    """Dot product in the order that simd.py draws."""
-    step = lanes_of(a.dtype)
-    a, b = (np.concatenate([v, np.zeros(-len(v) % step, v.dtype)]) for v in (a, b))
-    accumulators = [np.zeros(step, a.dtype), np.zeros(step, a.dtype)]
-    for block, column in enumerate(range(0, len(a), step)):
-        run = slice(column, column + step)
-        accumulators[block % 2] = multiply_add(a[run], b[run], accumulators[block % 2])
-    return folded(accumulators[0] + accumulators[1])
-
-
-def emulated_weighted_sum(begin, weights, rows):
-    """Every column adds its terms, one multiply-add each, in the order of the rows."""
-    total = begin.copy()
-    for weight, row in zip(weights, rows, strict=True):
-        total = multiply_add(weight, row, total)
-    return total
+# --- The emulation --------------------------------------------------------------------------------
 
 
 def test_emulated_fusing_rounds_once():
@@ -418,207 +346,6 @@ def test_order_of_the_lanes_decides_the_bits_of_their_sum(dtype):
     assert sum_of_lanes(array, 0) == (step - 2) * small
     array[1], array[step // 2] = -1, small
     assert sum_of_lanes(array, 0) < (step - 2) * small
-
-
-# --- The dot product ------------------------------------------------------------------------------
-
-
-WIDTHS = [*range(101), 127, 128, 129, 160, 255, 256, 257, 300, 767, 768, 769]
-
-
-@DTYPES
-def test_dot_is_near_the_exact_sum(dtype):
-    eps = float(np.finfo(dtype).eps) / 2
-    for width in WIDTHS:
-        a, b = numbers(width, 2, width, dtype=dtype)
-        terms = [Fraction(float(x)) * Fraction(float(y)) for x, y in zip(a, b, strict=True)]
-        exact = sum(terms, Fraction(0))
-        # A term goes through so many roundings: its lane's, even + odd, and the lanes' halves.
-        roundings = 2 * (width // (2 * lanes_of(dtype)) + 1) + 1 + math.log2(lanes_of(dtype))
-        bound = 1.01 * roundings * eps * math.fsum(abs(float(term)) for term in terms)
-        found = simd.dot(a, 0, b, 0, width)
-        assert abs(float(Fraction(float(found)) - exact)) <= bound, width
-        assert abs(float(found) - math.fsum(map(float, terms))) <= bound * (1 + eps), width
-
-
-@DTYPES
-@pytest.mark.parametrize(("a_at", "b_at"), [(0, 0), (3, 0), (0, 5), (1, 13)])
-def test_dot_has_the_bits_of_its_order(dtype, a_at, b_at):
-    for width in WIDTHS if dtype is np.float32 else WIDTHS[:101]:
-        a, b = numbers(width, 2, width + 20, dtype=dtype)
-        expected = emulated_dot(a[a_at : a_at + width], b[b_at : b_at + width])
-        assert bits(simd.dot(a, a_at, b, b_at, width), dtype) == bits(expected, dtype), width
-
-
-@DTYPES
-def test_dot_of_nothing_is_zero(dtype):
-    a = numbers(0, 5, dtype=dtype)
-    assert bits(simd.dot(a, 2, a, 3, 0), dtype) == bits(0.0, dtype)
-
-
-@DTYPES
-def test_dot_runs_along_rows_of_arrays_of_any_shape(dtype):
-    weights, x = numbers(0, 2, 7, 37, dtype=dtype), numbers(1, 5, 37, dtype=dtype)
-    for node in (0, 6, 9):
-        found = simd.dot(weights, node * 37, x, 3 * 37, 37)
-        expected = emulated_dot(weights.reshape(-1, 37)[node], x[3])
-        assert bits(found, dtype) == bits(expected, dtype)
-
-
-@DTYPES
-@given(seed=SEEDS, width=st.integers(0, 200))
-def test_dot_is_the_same_both_ways_round(dtype, seed, width):
-    a, b = numbers(seed, 2, width, dtype=dtype)
-    assert bits(simd.dot(a, 0, b, 0, width), dtype) == bits(simd.dot(b, 0, a, 0, width), dtype)
-
-
-@DTYPES
-@pytest.mark.parametrize("width", [1, 8, 17, 100])
-def test_dot_sees_what_is_not_finite_and_nothing_beyond_its_width(dtype, width):
-    a, b = np.full((2, width + 2), np.nan, dtype)
-    a[1:-1], b[1:-1] = 1, 2
-    assert simd.dot(a, 1, b, 1, width) == 2 * width
-    a[width] = np.inf
-    assert simd.dot(a, 1, b, 1, width) == np.inf
-    b[width] = 0
-    assert math.isnan(simd.dot(a, 1, b, 1, width))
-
-
-@pytest.mark.slow
-def test_bits_of_dot_depend_on_the_fused_multiply_add():
-    # Else the tests of its order would pass with any rounding.
-    different = 0
-    for seed in range(20):
-        a, b = np.random.default_rng(seed).standard_normal((2, 64)).astype(np.float32)
-        products = (a * b).reshape(4, 16)
-        twice_rounded = folded((products[0] + products[2]) + (products[1] + products[3]))
-        different += simd.dot(a, 0, b, 0, 64) != twice_rounded
-        assert bits(simd.dot(a, 0, b, 0, 64), np.float32) == bits(emulated_dot(a, b), np.float32)
-    assert different > 0
-
-
-# --- The weighted sum -----------------------------------------------------------------------------
-
-
-def weighted_case(seed, count, width, dtype):
-    """Weights, rows lying anywhere in an array, where they start, and an out to write to."""
-    rng = np.random.default_rng(seed)
-    weights = numbers(seed, count + 3, dtype=dtype)
-    rows = numbers(seed + 1, 6, width + 5, dtype=dtype)
-    offsets = rng.integers(0, 5 * (width + 5), count + 2)
-    out = numbers(seed + 2, 3, width + 4, dtype=dtype)
-    return weights, rows, offsets, out
-
-
-@DTYPES
-@given(
-    seed=SEEDS,
-    count=st.integers(0, 6),
-    width=st.integers(0, 150),
-    onto=st.booleans(),
-    data=st.data(),
-)
-def test_weighted_sum_adds_terms_in_order_and_touches_no_other_column(
-    dtype, seed, count, width, onto, data
-):
-    weights, rows, offsets, out = weighted_case(seed, count, width, dtype)
-    start = data.draw(st.integers(0, width), label="start")
-    stop = data.draw(st.integers(start, width), label="stop")
-    out_at = width + 6  # in the second row, and not where a vector would be aligned
-    terms = [rows.reshape(-1)[at + start : at + stop] for at in offsets[2:]]
-    expected = out.copy()
-    written = expected.reshape(-1)[out_at + start : out_at + stop]
-    begin = written if onto else np.zeros_like(written)
-    written[...] = emulated_weighted_sum(begin, weights[3:], terms)
-    simd.weighted_sum(out, out_at, weights, 3, rows, offsets, 2, count, start, stop, onto)
-    assert_same_bits(out, expected)
-
-
-@DTYPES
-@given(seed=SEEDS, width=st.integers(1, 300), data=st.data())
-def test_weighted_sum_has_the_same_bits_however_columns_are_cut(dtype, seed, width, data):
-    weights, rows, offsets, out = weighted_case(seed, 5, width, dtype)
-    whole, cut = out.copy(), out.copy()
-    simd.weighted_sum(whole, 2, weights, 0, rows, offsets, 0, 5, 0, width, False)
-    cuts = data.draw(st.lists(st.integers(0, width), max_size=4).map(sorted), label="cuts")
-    for start, stop in zip([0, *cuts], [*cuts, width], strict=True):
-        simd.weighted_sum(cut, 2, weights, 0, rows, offsets, 0, 5, start, stop, False)
-    assert_same_bits(cut, whole)
-
-
-@DTYPES
-@given(seed=SEEDS, count=st.integers(0, 8), width=st.integers(1, 150), data=st.data())
-def test_weighted_sum_has_the_same_bits_however_terms_are_cut(dtype, seed, count, width, data):
-    weights, rows, offsets, out = weighted_case(seed, count, width, dtype)
-    whole, cut = out.copy(), out.copy()
-    simd.weighted_sum(whole, 2, weights, 0, rows, offsets, 0, count, 0, width, True)
-    first = data.draw(st.integers(0, count), label="first part")
-    simd.weighted_sum(cut, 2, weights, 0, rows, offsets, 0, first, 0, width, True)
-    rest = count - first
-    simd.weighted_sum(cut, 2, weights, first, rows, offsets, first, rest, 0, width, True)
-    assert_same_bits(cut, whole)
-
-
-@DTYPES
-@pytest.mark.parametrize("width", [5, 64, 70])
-def test_weighted_sum_of_no_terms_is_zero_or_what_was_there(dtype, width):
-    weights, rows, offsets, out = weighted_case(0, 0, width, dtype)
-    before = out.copy()
-    simd.weighted_sum(out, 2, weights, 0, rows, offsets, 0, 0, 0, width, True)
-    assert_same_bits(out, before)
-    simd.weighted_sum(out, 2, weights, 0, rows, offsets, 0, 0, 0, width, False)
-    before.reshape(-1)[2 : 2 + width] = 0
-    assert_same_bits(out, before)
-
-
-# --- The end of memory ----------------------------------------------------------------------------
-
-
-AT_THE_END_OF_MEMORY = """
-import ctypes, mmap
-import numpy as np
-from fffcpu.kernels.simd import dot, weighted_sum
-
-PAGE = mmap.PAGESIZE
-libc = ctypes.CDLL(None, use_errno=True)
-libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-
-def at_the_end(count, dtype):
-    # Zeros behind which the next byte must be neither read nor written.
-    memory = mmap.mmap(-1, 2 * PAGE)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    if libc.mprotect(start + PAGE, PAGE, 0):
-        raise OSError(ctypes.get_errno())
-    size = count * np.dtype(dtype).itemsize
-    return np.frombuffer(memory, np.uint8)[PAGE - size : PAGE].view(dtype)
-
-for dtype in (np.float32, np.float64):
-    for width in range(1, 140):
-        a, b, out = (at_the_end(width, dtype) for _ in range(3))
-        weights, offsets = at_the_end(2, dtype), at_the_end(2, np.int64)
-        a[:], b[:], weights[:] = 1, 2, 3
-        assert dot(a, 0, b, 0, width) == 2 * width
-        weighted_sum(out, 0, weights, 0, a, offsets, 0, 2, 0, width, False)
-        assert (out == 6).all()
-        weighted_sum(out, 0, weights, 0, a, offsets, 0, 2, 0, width, True)
-        assert (out == 12).all()
-print("untouched")
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="mprotect is of POSIX")
-def test_memory_behind_an_array_is_not_touched():
-    done = subprocess.run(
-        [sys.executable, "-c", AT_THE_END_OF_MEMORY],
-        env={**os.environ, "PYTHONPATH": str(Path(fffcpu.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["untouched"]
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def test_bytes_of_a_path_layer():
     assert layer.quantize("int8").nbytes == numbers + 12 * nodes
     bare = FastFeedForward(64, 32, 5, trees=2, bias=False, rng=0)
     assert bare.quantize("bfloat16").nbytes == bare.nbytes / 2
-    assert bare.quantize("int8").nbytes == bare.nbytes / 4 + 12 * nodes
+    assert bare.quantize("int8").nbytes == bare.nbytes / 4 + 8 * nodes
 
 
 def test_bytes_of_a_leaf_layer():

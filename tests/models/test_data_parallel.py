@@ -10,7 +10,7 @@ import pytest
 
 import fffcpu
 from fffcpu.errors import ArgumentError, ShapeError
-from fffcpu.kernels.jit import rehearsal
+from fffcpu.kernels.jit import recording
 from fffcpu.models import (
     FastBertConfig,
     FastBertEncoder,
@@ -144,7 +144,7 @@ def test_what_stays_whole(threads):
     assert not share_out(BIG, SEQUENCES[0])
     assert not share_out(BIG, SEQUENCES, SEQUENCES[:9])
     assert not share_out(BIG, SEQUENCES.tolist())
-    with rehearsal(parallel=True):
+    with recording(parallel=True):
         assert not share_out(BIG, SEQUENCES)
     threads(1)
     assert not share_out(BIG, SEQUENCES)

@@ -30,11 +30,13 @@ class PathProblem(NamedTuple):
 
     x: np.ndarray  # (B, I)
     weights_in: np.ndarray  # (T, N, I)
-    bias_in: np.ndarray  # (T, N) or (T, 0)
+    bias_in: np.ndarray  # (T, N)
     weights_out: np.ndarray  # (T, N, O)
     dy: np.ndarray  # (B, O)
     activation: str
     kind: str
+    scale_in: np.ndarray | None = None  # (T, N), of int8 weights
+    scale_out: np.ndarray | None = None  # (T, N)
 
     @property
     def code(self):
@@ -42,8 +44,8 @@ class PathProblem(NamedTuple):
 
     @property
     def bias(self):
-        """Bias as the oracle and `from_arrays` take it."""
-        return self.bias_in if self.bias_in.size else None
+        """Bias as the oracle and `from_arrays` take it: None for zeros."""
+        return self.bias_in if self.bias_in.any() else None
 
 
 @st.composite
@@ -60,7 +62,7 @@ def path_problems(draw, max_rows=12, kinds=("normal", "integer"), dtypes=DTYPES,
     return PathProblem(
         numbers(rng, (rows, width_in), kind, dtype),
         numbers(rng, (trees, nodes, width_in), kind, dtype),
-        numbers(rng, (trees, nodes if bias else 0), kind, dtype),
+        numbers(rng, (trees, nodes), kind, dtype) * dtype(bias),
         numbers(rng, (trees, nodes, width_out), kind, dtype),
         numbers(rng, (rows, width_out), kind, dtype),
         activation,
@@ -146,11 +148,10 @@ def narrow_path_problems(draw, weights=None):
     w_in, wide_in, scale_in = _narrow(rng, problem.weights_in, weights, 2)
     w_out, wide_out, scale_out = _narrow(rng, problem.weights_out, weights, 2)
     wide = problem._replace(weights_in=wide_in, weights_out=wide_out)
-    bias = problem.bias_in
+    narrow = problem._replace(weights_in=w_in, weights_out=w_out)
     if weights == "int8":
-        bias = bias if bias.size else np.zeros_like(scale_in)
-        bias = np.stack([scale_in, bias, scale_out], axis=-1)
-    return problem._replace(weights_in=w_in, bias_in=bias, weights_out=w_out), wide
+        narrow = narrow._replace(scale_in=scale_in, scale_out=scale_out)
+    return narrow, wide
 
 
 @st.composite
@@ -165,6 +166,5 @@ def narrow_leaf_problems(draw, weights=None):
         params[name], wide[name], scale = _narrow(rng, params[name], weights, axis)
         scales.append(scale)
     if weights == "int8":
-        terms = np.stack([scales[0], params["leaf_bias_in"], scales[1]], axis=-1)
-        params["leaf_bias_in"] = terms
+        params["leaf_scale_in"], params["leaf_scale_out"] = scales
     return problem._replace(params=params), problem._replace(params=wide)

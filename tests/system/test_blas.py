@@ -10,15 +10,15 @@ import pytest
 
 from fffcpu.system.blas import VARIABLE
 
-SEEN = "import os; print(blas_threads.APPLIED, os.environ.get(blas_threads.VARIABLE))"
+SEEN = "import os; print(blas.APPLIED, os.environ.get(blas.VARIABLE))"
 
 
 @pytest.mark.parametrize(
     ("imports", "value", "expected"),
     [
-        ("from fffcpu import blas_threads", None, "True None"),
-        ("import numpy; from fffcpu import blas_threads", None, "False None"),
-        ("from fffcpu import blas_threads", "20", "False 20"),
+        ("from fffcpu.system import blas", None, "True None"),
+        ("import numpy; from fffcpu.system import blas", None, "False None"),
+        ("from fffcpu.system import blas", "20", "False 20"),
     ],
 )
 def test_only_where_nothing_is_set_or_loaded(imports, value, expected):

@@ -377,6 +377,7 @@ print(*sorted(set(calls)))
 """
 
 KERNELS = (
+    "_gates",
     "_leaf_infer",
     "_leaf_route",
     "_leaves",

@@ -166,13 +166,10 @@ def _descend(
     """Write one row's path through every tree; ``weights_in`` has shape (T * N, I)."""
     _, trees, levels = logits.shape
     count = weights_in.shape[0] // trees
-    biased = bias_in.shape[1] > 0
     for tree in range(trees):
         node = 0
         for level in range(levels):
-            logit = _dot(partial, weights_in, tree * count + node, x, row)
-            if biased:
-                logit += bias_in[tree, node]
+            logit = _dot(partial, weights_in, tree * count + node, x, row) + bias_in[tree, node]
             if cuda.threadIdx.x == 0:
                 logits[row, tree, level] = logit
                 nodes[row, tree, level] = node
@@ -262,7 +259,6 @@ def _path_choices(
     number = x.dtype.type
     _, trees, levels = logits.shape
     count = weights_in.shape[0] // trees
-    biased = bias_in.shape[1] > 0
     for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
         for tree in range(trees):
             taken = number(0)
@@ -273,9 +269,7 @@ def _path_choices(
                 other = number(0)
                 for _ in range(level + 1, levels):
                     place = tree * count + node
-                    logit = _dot(partial, weights_in, place, x, row)
-                    if biased:
-                        logit += bias_in[tree, node]
+                    logit = _dot(partial, weights_in, place, x, row) + bias_in[tree, node]
                     share = _dot(partial, weights_out, place, dy, row)
                     other += _activate(logit, activation) * share
                     node = 2 * node + (2 if logit > 0 else 1)
@@ -525,7 +519,14 @@ def _runs(last_nodes: Array, levels: int) -> Array:
 # --- What every backend module exports, as `vectorized` documents it ------------------------------
 
 
-def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array) -> None:
+def path_logits(
+    logits: Array,
+    nodes: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    scale_in: None,
+) -> None:
     """Conditional matrix multiplication: the logits of the nodes each row visits."""
     rows, width = x.shape
     if not rows:
@@ -536,7 +537,14 @@ def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_i
 
 
 def path_infer(
-    y: Array, x: Array, weights_in: Array, bias_in: Array, weights_out: Array, activation: int
+    y: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    scale_in: None,
+    scale_out: None,
+    activation: int,
 ) -> None:
     """Output of FastFeedForward."""
     x = _on_device(x)
@@ -659,6 +667,8 @@ def leaf_infer(
     leaf_bias_in: Array,
     leaf_weights_out: Array,
     leaf_bias_out: Array,
+    leaf_scale_in: None,
+    leaf_scale_out: None,
     activation: int,
 ) -> None:
     """Output of LeafFeedForward at inference: the network of the one leaf that each row reaches."""

@@ -33,17 +33,9 @@ from fffcpu.kernels.elementwise import (
     density_run,
     finished_logit,
 )
-from fffcpu.kernels.jit import kernel, launch, part, writable
-from fffcpu.kernels.simd import (
-    dot,
-    dots,
-    fence,
-    lanes,
-    may_stream,
-    outer_sums,
-    weighted_sum,
-    weighted_sums,
-)
+from fffcpu.kernels.jit import inner, kernel, launch, writable
+from fffcpu.kernels.simd import fence, lanes, may_stream
+from fffcpu.kernels.sums import dot, dots, outer_sums, weighted_sum, weighted_sums
 
 __all__ = ["path_backward", "path_choices"]
 
@@ -55,7 +47,7 @@ BLOCK_ROWS = 128
 that x and dy come from the nearest cache at all levels but the first."""
 
 
-@part
+@inner
 def _active_gradients(
     d_active: Array,
     dy: Array,
@@ -88,19 +80,11 @@ def _active_gradients(
             products,
             scratch,
             dy,
-            rows[0] * width,
-            rows[1] * width,
-            rows[2] * width,
-            rows[3] * width,
+            (rows[0] * width, rows[1] * width, rows[2] * width, rows[3] * width),
             weights_out,
-            offsets[level],
-            offsets[min(level + 1, last)],
-            offsets[min(level + 2, last)],
+            (offsets[level], offsets[min(level + 1, last)], offsets[min(level + 2, last)]),
             width,
-            here,
-            here,
-            here,
-            here,
+            (here, here, here, here),
         )
         for i in range(4):
             for j in range(min(3, shared - level)):
@@ -144,7 +128,7 @@ def _path_choices(
                 for k in range(below):
                     place = tree * count + node
                     product = dot(weights_in, place * width_in, x, row * width_in, width_in)
-                    aside[k] = finished_logit(product, bias_in, tree, node)
+                    aside[k] = finished_logit(product, bias_in, None, tree, node)
                     node = 2 * node + (2 if aside[k] > 0 else 1)
                 activate_run(aside, 0, aside, 0, below, activation)
                 other = dy.dtype.type(0)
@@ -221,12 +205,16 @@ def _path_deltas(
                 active[tree, level, place] = own[level]
                 node = tree * count + nodes[rows[i], tree, level]
                 offsets[first + level] = node * input_width
+        next0, next1 = order[min(k + 4, stop - 1)], order[min(k + 5, stop - 1)]
+        next2, next3 = order[min(k + 6, stop - 1)], order[min(k + 7, stop - 1)]
         weighted_sums(
             dx,
-            rows[0] * input_width,
-            rows[1] * input_width,
-            rows[2] * input_width,
-            rows[3] * input_width,
+            (
+                rows[0] * input_width,
+                rows[1] * input_width,
+                rows[2] * input_width,
+                rows[3] * input_width,
+            ),
             d_active,
             weights_in,
             offsets,
@@ -237,19 +225,23 @@ def _path_deltas(
             input_width,
             tree > 0,
             streamed,
-            dy_at + int(order[min(k + 4, stop - 1)]) * dy_bytes,
-            dy_at + int(order[min(k + 5, stop - 1)]) * dy_bytes,
-            dy_at + int(order[min(k + 6, stop - 1)]) * dy_bytes,
-            dy_at + int(order[min(k + 7, stop - 1)]) * dy_bytes,
-            dx_at + int(order[min(k + 4, stop - 1)]) * dx_bytes,
-            dx_at + int(order[min(k + 5, stop - 1)]) * dx_bytes,
-            dx_at + int(order[min(k + 6, stop - 1)]) * dx_bytes,
-            dx_at + int(order[min(k + 7, stop - 1)]) * dx_bytes,
+            (
+                dy_at + next0 * dy_bytes,
+                dy_at + next1 * dy_bytes,
+                dy_at + next2 * dy_bytes,
+                dy_at + next3 * dy_bytes,
+            ),
+            (
+                dx_at + next0 * dx_bytes,
+                dx_at + next1 * dx_bytes,
+                dx_at + next2 * dx_bytes,
+                dx_at + next3 * dx_bytes,
+            ),
         )
     fence()
 
 
-@part
+@inner
 def _run_end(last_nodes: Array, tree: int, begin: int, limit: int, shift: int) -> int:
     """Return where the run of sorted rows ends that share the node of ``begin`` at a level.
 
@@ -310,13 +302,13 @@ def _path_gradients(
                     if together == 3:
                         outer_sums(
                             d_weights,
-                            places[tree * count + (node >> 2) - 1] * width,
-                            places[tree * count + (node >> 1) - 1] * width,
-                            places[tree * count + node - 1] * width,
+                            (
+                                places[tree * count + (node >> 2) - 1] * width,
+                                places[tree * count + (node >> 1) - 1] * width,
+                                places[tree * count + node - 1] * width,
+                            ),
                             flat,
-                            at,
-                            at + rows,
-                            at + 2 * rows,
+                            (at, at + rows, at + 2 * rows),
                             vectors,
                             offsets,
                             tree * rows + begin,

@@ -37,19 +37,9 @@ from numpy.typing import NDArray
 
 from fffcpu.kernels.backends.gradients import path_backward, path_choices
 from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
-from fffcpu.kernels.jit import kernel, launch, part, writable
-from fffcpu.kernels.simd import (
-    add,
-    dot,
-    dots,
-    fence,
-    lanes,
-    load_partial,
-    may_stream,
-    row_products,
-    store_partial,
-    weighted_sums,
-)
+from fffcpu.kernels.jit import inner, kernel, launch, writable
+from fffcpu.kernels.simd import add, fence, lanes, load_partial, may_stream, store_partial
+from fffcpu.kernels.sums import dot, dots, row_products, weighted_sums
 
 __all__ = [
     "leaf_infer",
@@ -85,7 +75,9 @@ class _Descent(NamedTuple):
     weights_in: Array
     """Weights (T, N, I)."""
     bias_in: Array
-    """Biases as in `fffcpu.kernels.backends.vectorized.path_logits`."""
+    """Biases (T, N)."""
+    scale_in: Array | None
+    """Scales of the weights (T, N), if these are int8."""
     tree: int
     """Which tree."""
     inclusive: bool
@@ -113,7 +105,7 @@ class _Scratch(NamedTuple):
     """Where each of four groups of rows goes."""
 
 
-@part
+@inner
 def _new_scratch(x: Array) -> _Scratch:
     return _Scratch(
         np.empty(12, x.dtype),
@@ -123,33 +115,46 @@ def _new_scratch(x: Array) -> _Scratch:
     )
 
 
+@inner
+def _four_places(order: Array, first: int, last: int, width: int) -> tuple[int, int, int, int]:
+    """Return where four sorted rows start; behind ``last``, it is taken again."""
+    return (
+        order[first] * width,
+        order[min(first + 1, last)] * width,
+        order[min(first + 2, last)] * width,
+        order[min(first + 3, last)] * width,
+    )
+
+
 # --- Descending -----------------------------------------------------------------------------------
 
 
-@part
+@inner
 def _visit(
     logits: Array,
     row: int,
     slot: int,
     level: int,
     bias_in: Array,
+    scale_in: Array | None,
     tree: int,
     node: int,
     product: Any,
     inclusive: bool,
 ) -> int:
     """Write a logit, and return the child the row goes to."""
-    logit = finished_logit(product, bias_in, tree, node)
+    logit = finished_logit(product, bias_in, scale_in, tree, node)
     logits[row, slot, level] = logit
     right = logit > 0 or (inclusive and logit == 0)
     return 2 * node + (2 if right else 1)
 
 
-@part
+@inner
 def _one_level(
     x: Array,
     weights_in: Array,
     bias_in: Array,
+    scale_in: Array | None,
     tree: int,
     inclusive: bool,
     logits: Array,
@@ -166,14 +171,17 @@ def _one_level(
         row = order[k]
         node = reached[row]
         product = dot(weights_in, (tree * count + node) * width, x, row * width, width)
-        reached[row] = _visit(logits, row, slot, level, bias_in, tree, node, product, inclusive)
+        reached[row] = _visit(
+            logits, row, slot, level, bias_in, scale_in, tree, node, product, inclusive
+        )
 
 
-@part
+@inner
 def _two_levels(
     x: Array,
     weights_in: Array,
     bias_in: Array,
+    scale_in: Array | None,
     tree: int,
     inclusive: bool,
     logits: Array,
@@ -185,17 +193,21 @@ def _two_levels(
     level: int,
     products: Array,
     sums: Array,
-    next_node: int,
     upcoming: Array,
 ) -> None:
-    """Take rows that are at one node two levels down, four at a time."""
+    """Take rows that are at one node two levels down, four at a time.
+
+    ``upcoming`` says what to fetch into the cache meanwhile: the first and the last row that come
+    next, in sorted order, and the node of the next run, or -1.
+    """
     _, count, width = weights_in.shape
     x_at, weights_at = x.ctypes.data, weights_in.ctypes.data
     x_bytes, weights_bytes = width * x.itemsize, width * weights_in.itemsize
     ahead1 = ahead2 = ahead3 = x_at + int(order[begin]) * x_bytes
+    next_node = upcoming[2]
     if next_node >= 0:
-        ahead1 = weights_at + (tree * count + int(next_node)) * weights_bytes
-        ahead2 = weights_at + (tree * count + 2 * int(next_node) + 1) * weights_bytes
+        ahead1 = weights_at + (tree * count + next_node) * weights_bytes
+        ahead2 = weights_at + (tree * count + 2 * next_node + 1) * weights_bytes
         ahead3 = ahead2 + weights_bytes
     node = reached[order[begin]]
     at = (tree * count + node) * width
@@ -214,30 +226,24 @@ def _two_levels(
             products,
             sums,
             x,
-            order[k] * width,
-            order[min(k + 1, end - 1)] * width,
-            order[min(k + 2, end - 1)] * width,
-            order[min(k + 3, end - 1)] * width,
+            _four_places(order, k, end - 1, width),
             weights_in,
-            at,
-            children,
-            children + width,
+            (at, children, children + width),
             width,
-            ahead0,
-            ahead1,
-            ahead2,
-            ahead3,
+            (ahead0, ahead1, ahead2, ahead3),
         )
         for i in range(min(4, end - k)):
             row, product = order[k + i], products[3 * i]
-            child = _visit(logits, row, slot, level, bias_in, tree, node, product, inclusive)
+            child = _visit(
+                logits, row, slot, level, bias_in, scale_in, tree, node, product, inclusive
+            )
             product = products[3 * i + child - 2 * node]
             reached[row] = _visit(
-                logits, row, slot, level + 1, bias_in, tree, child, product, inclusive
+                logits, row, slot, level + 1, bias_in, scale_in, tree, child, product, inclusive
             )
 
 
-@part
+@inner
 def _sort_run(
     order: Array, begin: int, end: int, reached: Array, first: int, spare: Array, places: Array
 ) -> None:
@@ -255,7 +261,7 @@ def _sort_run(
         places[way] += 1
 
 
-@part
+@inner
 def _run_end(reached: Array, order: Array, begin: int, end: int) -> int:
     """Return where the run of sorted rows ends that are at the node of the row at ``begin``."""
     node = reached[order[begin]]
@@ -265,7 +271,7 @@ def _run_end(reached: Array, order: Array, begin: int, end: int) -> int:
     return stop
 
 
-@part
+@inner
 def _descend_block(
     descent: _Descent, begin: int, end: int, limit: int, first: int, last: int, scratch: _Scratch
 ) -> None:
@@ -275,9 +281,9 @@ def _descend_block(
     have gone to.
     """
     # Taken out once: each look into a tuple counts references of arrays.
-    x, weights_in, bias_in, tree, inclusive, logits, slot, reached, order = descent
+    x, weights_in, bias_in, scale_in, tree, inclusive, logits, slot, reached, order = descent
     products, sums, spare, places = scratch
-    upcoming = np.empty(2, np.int64)
+    upcoming = np.empty(3, np.int64)
     upcoming[0], upcoming[1] = min(end, limit - 1), min(2 * end - begin, limit)
     level = first
     while level < last:
@@ -290,10 +296,12 @@ def _descend_block(
             paired = stop - (stop - run) % 4 if (stop - run) % 4 < 3 else stop
             paired = run if single else paired
             if run < paired:
+                upcoming[2] = reached[order[stop]] if stop < end else -1
                 _two_levels(
                     x,
                     weights_in,
                     bias_in,
+                    scale_in,
                     tree,
                     inclusive,
                     logits,
@@ -305,7 +313,6 @@ def _descend_block(
                     level,
                     products,
                     sums,
-                    reached[order[stop]] if stop < end else -1,
                     upcoming,
                 )
             for below in range(level, level + 2 - single):
@@ -313,6 +320,7 @@ def _descend_block(
                     x,
                     weights_in,
                     bias_in,
+                    scale_in,
                     tree,
                     inclusive,
                     logits,
@@ -330,8 +338,9 @@ def _descend_block(
 
 
 @kernel
-def _sort(order: Array, reached: Array, top: int) -> None:
+def _sort(sorting: Array, top: int) -> None:
     """Sort all rows by the node they reached at level ``top``; stable."""
+    reached, order = sorting[0], sorting[1]
     first = (1 << top) - 1
     places = np.zeros((1 << top) + 1, np.int64)
     for row in range(reached.size):
@@ -344,7 +353,7 @@ def _sort(order: Array, reached: Array, top: int) -> None:
         places[k] += 1
 
 
-@part
+@inner
 def _start(reached: Array, order: Array, first: int, start: int, stop: int) -> None:
     """Put rows that start at the root, and not at level ``first``, into their own order."""
     if first == 0:
@@ -353,7 +362,7 @@ def _start(reached: Array, order: Array, first: int, start: int, stop: int) -> N
             order[row] = row
 
 
-@part
+@inner
 def _next_block(descent: _Descent, begin: int, stop: int, first: int) -> int:
     """Return where the block ends that starts at ``begin``: rows of one node at level ``first``."""
     end = min(begin + BLOCK_ROWS, stop)
@@ -365,13 +374,14 @@ def _next_block(descent: _Descent, begin: int, stop: int, first: int) -> int:
 # --- FastFeedForward ------------------------------------------------------------------------------
 
 
-@part
+@inner
 def _path_outputs(
     y: Array,
     descent: _Descent,
     begin: int,
     end: int,
     weights_out: Array,
+    scale_out: Array | None,
     activation: int,
     active: Array,
     offsets: Array,
@@ -388,12 +398,7 @@ def _path_outputs(
     """
     _, count, width = weights_out.shape
     _, slots, levels = descent.logits.shape
-    order, reached, logits, bias_in = (
-        descent.order,
-        descent.reached,
-        descent.logits,
-        descent.bias_in,
-    )
+    order, reached, logits = descent.order, descent.reached, descent.logits
     tree, slot = descent.tree, descent.slot
     padded = begin + (end - begin + 3) // 4 * 4
     for k in range(begin, padded):
@@ -402,15 +407,14 @@ def _path_outputs(
         for level in range(levels):
             node = ((reached[row] + 1) >> (levels - level)) - 1
             offsets[first + level] = (tree * count + node) * width
-            if bias_in.ndim == 3:
-                active[first + level] = scaled(active[first + level], bias_in, tree, node)
+            active[first + level] = scaled(active[first + level], scale_out, tree, node)
     for k in range(0, padded - begin, 4):
         # Sorted rows have in common what the first and the last have.
         common, first, last = 0, k * levels, (k + 3) * levels
         while common < levels and offsets[first + common] == offsets[last + common]:
             common += 1
         shared[k // 4] = common
-    y_at, weights_at = y.ctypes.data, weights_out.ctypes.data
+    y_at, y_bytes, weights_at = y.ctypes.data, width * y.itemsize, weights_out.ctypes.data
     streamed = may_stream(y) and len(weights_out) == 1  # further trees would read y again
     ahead = np.empty(4, np.int64)
     for k in range(begin, end, 4):
@@ -423,12 +427,10 @@ def _path_outputs(
                     break
                 ahead[new] = weights_at + offsets[place + level] * weights_out.itemsize
                 new += 1
+        next0, next1, next2, next3 = _four_places(order, min(k + 4, end - 1), end - 1, y_bytes)
         weighted_sums(
             y,
-            order[k] * width,
-            order[min(k + 1, end - 1)] * width,
-            order[min(k + 2, end - 1)] * width,
-            order[min(k + 3, end - 1)] * width,
+            _four_places(order, k, end - 1, width),
             active,
             weights_out,
             offsets,
@@ -439,14 +441,8 @@ def _path_outputs(
             width,
             tree > 0,
             streamed,
-            ahead[0],
-            ahead[1],
-            ahead[2],
-            ahead[3],
-            y_at + int(order[min(k + 4, end - 1)]) * width * y.itemsize,
-            y_at + int(order[min(k + 5, end - 1)]) * width * y.itemsize,
-            y_at + int(order[min(k + 6, end - 1)]) * width * y.itemsize,
-            y_at + int(order[min(k + 7, end - 1)]) * width * y.itemsize,
+            (ahead[0], ahead[1], ahead[2], ahead[3]),
+            (y_at + next0, y_at + next1, y_at + next2, y_at + next3),
         )
 
 
@@ -454,23 +450,27 @@ def _path_outputs(
 def _paths(
     y: Array,
     nodes: Array,
-    weights_out: Array,
-    activation: int,
+    logits: Array,
+    sorting: Array,
     x: Array,
     weights_in: Array,
     bias_in: Array,
+    weights_out: Array,
+    scale_in: Array | None,
+    scale_out: Array | None,
+    activation: int,
     tree: int,
-    logits: Array,
-    slot: int,
-    reached: Array,
-    order: Array,
     first: int,
     last: int,
     start: int,
     stop: int,
 ) -> None:
-    """Take sorted rows from level ``first`` to ``last``; past their leaves, write what is asked."""
-    descent = _Descent(x, weights_in, bias_in, tree, False, logits, slot, reached, order)
+    """Take sorted rows from level ``first`` to ``last``; past their leaves, write what is asked.
+
+    ``sorting`` (2, B) holds the node that each row has reached, then the rows in their order.
+    """
+    reached, order, slot = sorting[0], sorting[1], tree % logits.shape[1]
+    descent = _Descent(x, weights_in, bias_in, scale_in, tree, False, logits, slot, reached, order)
     scratch = _new_scratch(x)
     levels = logits.shape[2]
     active = np.empty(BLOCK_ROWS * levels, x.dtype)
@@ -481,7 +481,18 @@ def _paths(
         end = _next_block(descent, begin, stop, first)
         _descend_block(descent, begin, end, stop, first, last, scratch)
         if last == levels and len(y):
-            _path_outputs(y, descent, begin, end, weights_out, activation, active, offsets, shared)
+            _path_outputs(
+                y,
+                descent,
+                begin,
+                end,
+                weights_out,
+                scale_out,
+                activation,
+                active,
+                offsets,
+                shared,
+            )
         if last == levels and len(nodes):
             for k in range(begin, end):
                 row = order[k]
@@ -494,7 +505,7 @@ def _paths(
 # --- LeafFeedForward ------------------------------------------------------------------------------
 
 
-@part
+@inner
 def _leaf_outputs(
     y: Array,
     x: Array,
@@ -505,6 +516,8 @@ def _leaf_outputs(
     leaf_bias_in: Array,
     leaf_weights_out: Array,
     leaf_bias_out: Array,
+    leaf_scale_in: Array | None,
+    leaf_scale_out: Array | None,
     activation: int,
     hidden: Array,
 ) -> None:
@@ -526,17 +539,12 @@ def _leaf_outputs(
     for first in range(0, width_in, slice_rows):
         for k in range(0, rows.size, 4):
             k1, k2, k3 = min(k + 1, last), min(k + 2, last), min(k + 3, last)
+            x0, x1, x2, x3 = _four_places(rows, k, last, width_in)
             row_products(
                 hidden,
-                k * neurons,
-                k1 * neurons,
-                k2 * neurons,
-                k3 * neurons,
+                (k * neurons, k1 * neurons, k2 * neurons, k3 * neurons),
                 vectors,
-                rows[k] * width_in + first,
-                rows[k1] * width_in + first,
-                rows[k2] * width_in + first,
-                rows[k3] * width_in + first,
+                (x0 + first, x1 + first, x2 + first, x3 + first),
                 leaf_weights_in,
                 (leaf * width_in + first) * neurons,
                 neurons,
@@ -550,11 +558,11 @@ def _leaf_outputs(
         for level in range(logits.shape[2]):
             finite = finite and math.isfinite(logits[rows[k], 0, level])
         for neuron in range(neurons):
-            logit = finished_logit(hidden[k, neuron], leaf_bias_in, leaf, neuron)
+            logit = finished_logit(hidden[k, neuron], leaf_bias_in, leaf_scale_in, leaf, neuron)
             hidden[k, neuron] = logit if finite else math.nan
         activate_run(active, k * neurons, active, k * neurons, neurons, activation)
         for neuron in range(neurons):
-            hidden[k, neuron] = scaled(hidden[k, neuron], leaf_bias_in, leaf, neuron)
+            hidden[k, neuron] = scaled(hidden[k, neuron], leaf_scale_out, leaf, neuron)
     step = lanes(y)
     slice_columns = max(1, SLICE_BYTES // (neurons * x.itemsize) // (2 * step)) * 2 * step
     for start in range(0, width_out, slice_columns):
@@ -563,15 +571,9 @@ def _leaf_outputs(
             k1, k2, k3 = min(k + 1, last), min(k + 2, last), min(k + 3, last)
             row_products(
                 y,
-                rows[k] * width_out,
-                rows[k1] * width_out,
-                rows[k2] * width_out,
-                rows[k3] * width_out,
+                _four_places(rows, k, last, width_out),
                 active,
-                k * neurons,
-                k1 * neurons,
-                k2 * neurons,
-                k3 * neurons,
+                (k * neurons, k1 * neurons, k2 * neurons, k3 * neurons),
                 leaf_weights_out,
                 leaf * neurons * width_out,
                 width_out,
@@ -589,41 +591,61 @@ def _leaf_outputs(
 
 
 @kernel
-def _leaves(
-    y: Array,
-    leaves: Array,
-    leaf_weights_in: Array,
-    leaf_bias_in: Array,
-    leaf_weights_out: Array,
-    leaf_bias_out: Array,
-    activation: int,
-    x: Array,
-    weights_in: Array,
-    bias_in: Array,
+def _gates(
     logits: Array,
-    reached: Array,
-    order: Array,
+    sorting: Array,
+    x: Array,
+    gate_weights: Array,
+    gate_bias: Array,
     first: int,
     last: int,
     start: int,
     stop: int,
 ) -> None:
-    """Take sorted rows from level ``first`` to ``last``; at their leaves, write what is asked."""
-    descent = _Descent(x, weights_in, bias_in, 0, True, logits, 0, reached, order)
+    """Take sorted rows from level ``first`` to ``last``; ``sorting`` is that of `_paths`."""
+    reached, order = sorting[0], sorting[1]
+    descent = _Descent(x, gate_weights, gate_bias, None, 0, True, logits, 0, reached, order)
     scratch = _new_scratch(x)
-    depth = logits.shape[2]
-    gates = weights_in.shape[1]
-    hidden = np.empty((BLOCK_ROWS, leaf_weights_in.shape[2]), x.dtype)
     _start(reached, order, first, start, stop)
     begin = start
     while begin < stop:
         end = _next_block(descent, begin, stop, first)
         _descend_block(descent, begin, end, stop, first, last, scratch)
-        if last == depth and len(leaves):
-            for k in range(begin, end):
-                leaves[order[k]] = reached[order[k]] - gates
+        begin = end
+
+
+@kernel
+def _leaves(
+    y: Array,
+    logits: Array,
+    sorting: Array,
+    x: Array,
+    gate_weights: Array,
+    gate_bias: Array,
+    leaf_weights_in: Array,
+    leaf_bias_in: Array,
+    leaf_weights_out: Array,
+    leaf_bias_out: Array,
+    leaf_scale_in: Array | None,
+    leaf_scale_out: Array | None,
+    activation: int,
+    first: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Take sorted rows from level ``first`` to their leaves, and write their outputs."""
+    reached, order = sorting[0], sorting[1]
+    descent = _Descent(x, gate_weights, gate_bias, None, 0, True, logits, 0, reached, order)
+    scratch = _new_scratch(x)
+    gates = gate_weights.shape[1]
+    hidden = np.empty((BLOCK_ROWS, leaf_weights_in.shape[2]), x.dtype)
+    _start(reached, order, first, start, stop)
+    begin = start
+    while begin < stop:
+        end = _next_block(descent, begin, stop, first)
+        _descend_block(descent, begin, end, stop, first, logits.shape[2], scratch)
         run = begin
-        while last == depth and len(y) and run < end:
+        while run < end:
             after = _run_end(reached, order, run, end)
             _leaf_outputs(
                 y,
@@ -635,6 +657,8 @@ def _leaves(
                 leaf_bias_in,
                 leaf_weights_out,
                 leaf_bias_out,
+                leaf_scale_in,
+                leaf_scale_out,
                 activation,
                 hidden,
             )
@@ -655,76 +679,75 @@ def _top(rows: int, levels: int) -> int:
 
 
 def _run_paths(
-    y: Array,
-    nodes: Array,
-    logits: Array,
-    x: Array,
-    weights_in: Array,
-    bias_in: Array,
-    weights_out: Array,
-    activation: int,
+    y: Array, nodes: Array, logits: Array, x: Array, weights: tuple[Any, ...], activation: int
 ) -> None:
     """Descend tree by tree; ``y`` or ``nodes`` without rows are not written."""
-    rows, slots, levels = logits.shape
-    x = writable(x)
-    width_in, width_out = x.shape[1], weights_out.shape[2]
-    reached, order = np.empty(rows, np.int32), np.empty(rows, np.int32)
+    rows, _, levels = logits.shape
+    width_in, width_out = x.shape[1], weights[2].shape[2]
+    sorting = np.empty((2, rows), np.int32)
     top = _top(rows, levels)
-    for tree in range(len(weights_in)):
-        arguments: tuple[Any, ...] = (y, nodes, weights_out, activation, x, weights_in, bias_in)
-        arguments += (tree, logits, tree % slots, reached, order)
+    for tree in range(len(weights[0])):
+        arguments = (y, nodes, logits, sorting, writable(x), *weights, activation, tree)
         if top:
             launch(_paths, rows, top * width_in, *arguments, 0, top)
-            _sort(order, reached, top)
+            _sort(sorting, top)
         work = (levels - top) * width_in + levels * width_out
         launch(_paths, rows, work, *arguments, top, levels)
 
 
-def _run_leaves(
-    y: Array,
-    leaves: Array,
-    x: Array,
-    gate_weights: Array,
-    gate_bias: Array,
-    leaf_weights_in: Array,
-    leaf_bias_in: Array,
-    leaf_weights_out: Array,
-    leaf_bias_out: Array,
-    activation: int,
-) -> None:
-    """Descend to the leaves; ``y`` or ``leaves`` without rows are not written."""
+def _descend_gates(x: Array, gate_weights: Array, gate_bias: Array) -> tuple[int, tuple[Any, ...]]:
+    """Sort a large batch by the gates near the root.
+
+    Returns
+    -------
+    level : int
+        The level that rows have reached, and lie sorted by.
+    arguments : tuple
+        What kernels take to go on from there: logits, sorting, x and the gates.
+    """
     rows, depth = len(x), len(gate_weights).bit_length()
-    logits = np.empty((rows, 1, depth), x.dtype)
-    reached, order = np.empty(rows, np.int32), np.empty(rows, np.int32)
-    arguments: tuple[Any, ...] = (y, leaves)
-    arguments += (leaf_weights_in, leaf_bias_in, leaf_weights_out, leaf_bias_out)
-    arguments += (activation, writable(x), gate_weights[np.newaxis], gate_bias[np.newaxis])
-    arguments += (logits, reached, order)
-    _, width_in, neurons = leaf_weights_in.shape
+    logits, sorting = np.empty((rows, 1, depth), x.dtype), np.empty((2, rows), np.int32)
+    gates = (gate_weights[np.newaxis], gate_bias[np.newaxis])
+    arguments = (logits, sorting, writable(x), *gates)
     top = _top(rows, depth)
     if top:
-        launch(_leaves, rows, top * width_in, *arguments, 0, top)
-        _sort(order, reached, top)
-    work = (depth - top) * width_in + neurons * (width_in + leaf_weights_out.shape[2])
-    launch(_leaves, rows, work, *arguments, top, depth)
+        launch(_gates, rows, top * x.shape[1], *arguments, 0, top)
+        _sort(sorting, top)
+    return top, arguments
 
 
 # --- What every backend module exports, as `vectorized` documents it ------------------------------
 
 
-def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array) -> None:
+def path_logits(
+    logits: Array,
+    nodes: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    scale_in: Array | None,
+) -> None:
     """Conditional matrix multiplication: the logits of the nodes each row visits."""
     nothing = np.empty((0, 1), x.dtype)
-    _run_paths(nothing, nodes, logits, x, weights_in, bias_in, weights_in[:, :0], 0)
+    weights = (weights_in, bias_in, weights_in[:, :0], scale_in, scale_in)
+    _run_paths(nothing, nodes, logits, x, weights, 0)
 
 
 def path_infer(
-    y: Array, x: Array, weights_in: Array, bias_in: Array, weights_out: Array, activation: int
+    y: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    scale_in: Array | None,
+    scale_out: Array | None,
+    activation: int,
 ) -> None:
     """Output of FastFeedForward."""
     logits = np.empty((len(x), 1, weights_in.shape[1].bit_length()), x.dtype)
     nodes = np.empty((0, 1, 1), np.int32)
-    _run_paths(y, nodes, logits, x, weights_in, bias_in, weights_out, activation)
+    weights = (weights_in, bias_in, weights_out, scale_in, scale_out)
+    _run_paths(y, nodes, logits, x, weights, activation)
 
 
 def path_forward(
@@ -738,15 +761,16 @@ def path_forward(
     activation: int,
 ) -> None:
     """Like `path_infer`, and keep what `path_backward` needs."""
-    _run_paths(y, nodes, logits, x, weights_in, bias_in, weights_out, activation)
+    _run_paths(y, nodes, logits, x, (weights_in, bias_in, weights_out, None, None), activation)
 
 
 def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -> None:
     """Leaf that each row reaches in LeafFeedForward."""
-    nothing = np.empty((0, 1), x.dtype)
-    matrices, biases = np.empty((1, x.shape[1], 1), x.dtype), np.empty((1, 1), x.dtype)
-    leaf = (matrices, biases, matrices[:, :1], biases)
-    _run_leaves(nothing, leaves, x, gate_weights, gate_bias, *leaf, 0)
+    top, arguments = _descend_gates(x, gate_weights, gate_bias)
+    logits, sorting, *_ = arguments
+    rows, _, depth = logits.shape
+    launch(_gates, rows, (depth - top) * x.shape[1], *arguments, top, depth)
+    np.subtract(sorting[0], len(gate_weights), out=leaves)
 
 
 def leaf_infer(
@@ -758,9 +782,26 @@ def leaf_infer(
     leaf_bias_in: Array,
     leaf_weights_out: Array,
     leaf_bias_out: Array,
+    leaf_scale_in: Array | None,
+    leaf_scale_out: Array | None,
     activation: int,
 ) -> None:
     """Output of LeafFeedForward at inference: the network of the one leaf that each row reaches."""
-    leaf = (leaf_weights_in, leaf_bias_in, leaf_weights_out, leaf_bias_out)
-    leaves = np.empty(0, np.int32)
-    _run_leaves(y, leaves, x, gate_weights, gate_bias, *leaf, activation)
+    top, arguments = _descend_gates(x, gate_weights, gate_bias)
+    _, width, neurons = leaf_weights_in.shape
+    work = (len(gate_weights).bit_length() - top) * width + neurons * (width + y.shape[1])
+    launch(
+        _leaves,
+        len(x),
+        work,
+        y,
+        *arguments,
+        leaf_weights_in,
+        leaf_bias_in,
+        leaf_weights_out,
+        leaf_bias_out,
+        leaf_scale_in,
+        leaf_scale_out,
+        activation,
+        top,
+    )

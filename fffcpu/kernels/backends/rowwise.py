@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from fffcpu.kernels.backends.gradients import path_backward, path_choices
 from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
-from fffcpu.kernels.jit import kernel, launch, part, writable
-from fffcpu.kernels.simd import dot, prefetch_run, weighted_sum
+from fffcpu.kernels.jit import inner, kernel, launch, writable
+from fffcpu.kernels.simd import prefetch_run
+from fffcpu.kernels.sums import dot, weighted_sum
 
 __all__ = [
     "leaf_infer",
@@ -48,7 +49,7 @@ FAR = 4
 # --- A few rows of FastFeedForward --------------------------------------------------------------
 
 
-@part
+@inner
 def _descend(
     logits: Array,
     nodes: Array,
@@ -58,6 +59,7 @@ def _descend(
     rows: int,
     weights_in: Array,
     bias_in: Array,
+    scale_in: Array | None,
     weights_out: Array,
 ) -> None:
     """Write the paths of rows from ``row`` on to ``logits`` and ``nodes``, from ``slot`` on.
@@ -75,7 +77,7 @@ def _descend(
                 node = int(nodes[slot + k, tree, level])
                 at = (tree * count + node) * width
                 product = dot(weights_in, at, x, (row + k) * width, width)
-                logit = finished_logit(product, bias_in, tree, node)
+                logit = finished_logit(product, bias_in, scale_in, tree, node)
                 logits[slot + k, tree, level] = logit
                 prefetch_run(weights_out, (tree * count + node) * width_out, width_out)
                 if level + 1 < logits.shape[2]:
@@ -84,7 +86,7 @@ def _descend(
                     prefetch_run(weights_in, (tree * count + child) * width, width)
 
 
-@part
+@inner
 def _offsets(offsets: Array, nodes: Array, slot: int, count: int, width: int) -> None:
     """Write where the weights of the nodes that a row visits start."""
     _, trees, levels = nodes.shape
@@ -93,7 +95,7 @@ def _offsets(offsets: Array, nodes: Array, slot: int, count: int, width: int) ->
             offsets[tree * levels + level] = (tree * count + nodes[slot, tree, level]) * width
 
 
-@part
+@inner
 def _output(
     y: Array,
     row: int,
@@ -102,8 +104,8 @@ def _output(
     slot: int,
     active: Array,
     offsets: Array,
-    bias_in: Array,
     weights_out: Array,
+    scale_out: Array | None,
     activation: int,
 ) -> None:
     """Write one row of y; ``active`` and ``offsets`` are scratch of T * L elements."""
@@ -114,7 +116,7 @@ def _output(
     for tree in range(trees):
         for level in range(levels):
             k = tree * levels + level
-            active[k] = scaled(active[k], bias_in, tree, nodes[slot, tree, level])
+            active[k] = scaled(active[k], scale_out, tree, nodes[slot, tree, level])
     _offsets(offsets, nodes, slot, count, width)
     weighted_sum(y, row * width, active, 0, weights_out, offsets, 0, visits, 0, width, False)
 
@@ -124,13 +126,19 @@ def _output(
 
 @kernel
 def _path_logits(
-    logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array, start: int, stop: int
+    logits: Array,
+    nodes: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    scale_in: Array | None,
+    start: int,
+    stop: int,
 ) -> None:
     nothing = weights_in[:, :, :0].copy()
     for row in range(start, stop, TOGETHER):
-        _descend(
-            logits, nodes, row, x, row, min(TOGETHER, stop - row), weights_in, bias_in, nothing
-        )
+        rows = min(TOGETHER, stop - row)
+        _descend(logits, nodes, row, x, row, rows, weights_in, bias_in, scale_in, nothing)
 
 
 @kernel
@@ -140,6 +148,8 @@ def _path_infer(
     weights_in: Array,
     bias_in: Array,
     weights_out: Array,
+    scale_in: Array | None,
+    scale_out: Array | None,
     activation: int,
     start: int,
     stop: int,
@@ -155,9 +165,11 @@ def _path_infer(
     offsets = np.empty(trees * levels, np.int64)
     for row in range(start, stop, TOGETHER):
         rows = min(TOGETHER, stop - row)
-        _descend(logits, nodes, 0, x, row, rows, weights_in, bias_in, weights_out)
+        _descend(logits, nodes, 0, x, row, rows, weights_in, bias_in, scale_in, weights_out)
         for k in range(rows):
-            _output(y, row + k, logits, nodes, k, active, offsets, bias_in, weights_out, activation)
+            _output(
+                y, row + k, logits, nodes, k, active, offsets, weights_out, scale_out, activation
+            )
 
 
 @kernel
@@ -178,15 +190,15 @@ def _path_forward(
     offsets = np.empty(trees * levels, np.int64)
     for first in range(start, stop, TOGETHER):
         rows = min(TOGETHER, stop - first)
-        _descend(logits, nodes, first, x, first, rows, weights_in, bias_in, weights_out)
+        _descend(logits, nodes, first, x, first, rows, weights_in, bias_in, None, weights_out)
         for row in range(first, first + rows):
-            _output(y, row, logits, nodes, row, active, offsets, bias_in, weights_out, activation)
+            _output(y, row, logits, nodes, row, active, offsets, weights_out, None, activation)
 
 
 # --- Ranges of rows of LeafFeedForward ----------------------------------------------------------
 
 
-@part
+@inner
 def _descend_gates(x: Array, row: int, gate_weights: Array, gate_bias: Array) -> tuple[int, bool]:
     """Return the leaf a row reaches, and whether every logit on its way was finite."""
     gates, width = gate_weights.shape
@@ -207,7 +219,7 @@ def _leaf_route(
         leaves[row], _ = _descend_gates(x, row, gate_weights, gate_bias)
 
 
-@part
+@inner
 def _consecutive(offsets: Array, first: int, step: int) -> None:
     """Fill with ``first``, ``first + step``, ...: where the rows of a matrix start."""
     for k in range(offsets.size):
@@ -224,6 +236,8 @@ def _leaf_infer(
     leaf_bias_in: Array,
     leaf_weights_out: Array,
     leaf_bias_out: Array,
+    leaf_scale_in: Array | None,
+    leaf_scale_out: Array | None,
     activation: int,
     start: int,
     stop: int,
@@ -243,11 +257,11 @@ def _leaf_infer(
             active, 0, vectors, at, leaf_weights_in, rows_in, 0, width_in, 0, hidden, False
         )
         for neuron in range(hidden):
-            logit = finished_logit(active[neuron], leaf_bias_in, leaf, neuron)
+            logit = finished_logit(active[neuron], leaf_bias_in, leaf_scale_in, leaf, neuron)
             active[neuron] = logit if finite else math.nan
         activate_run(active, 0, active, 0, hidden, activation)
         for neuron in range(hidden):
-            active[neuron] = scaled(active[neuron], leaf_bias_in, leaf, neuron)
+            active[neuron] = scaled(active[neuron], leaf_scale_out, leaf, neuron)
         at = row * width_out
         weighted_sum(y, at, active, 0, leaf_weights_out, rows_out, 0, hidden, 0, width_out, False)
         for column in range(width_out):
@@ -257,21 +271,35 @@ def _leaf_infer(
 # --- What every backend module exports, as `vectorized` documents it ------------------------------
 
 
-def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array) -> None:
+def path_logits(
+    logits: Array,
+    nodes: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    scale_in: Array | None,
+) -> None:
     """Conditional matrix multiplication: the logits of the nodes each row visits."""
     rows, trees, levels = logits.shape
     work = FAR * trees * levels * x.shape[1]
-    arguments = (logits, nodes, writable(x), weights_in, bias_in)
+    arguments = (logits, nodes, writable(x), weights_in, bias_in, scale_in)
     launch(_path_logits, rows, work, *arguments)
 
 
 def path_infer(
-    y: Array, x: Array, weights_in: Array, bias_in: Array, weights_out: Array, activation: int
+    y: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    scale_in: Array | None,
+    scale_out: Array | None,
+    activation: int,
 ) -> None:
     """Output of FastFeedForward."""
     if len(x) == 1:  # nothing to share; a single row takes little more than the calls around it
         x = x if x.flags.writeable else writable(x)
-        _path_infer(y, x, weights_in, bias_in, weights_out, activation, 0, 1)
+        _path_infer(y, x, weights_in, bias_in, weights_out, scale_in, scale_out, activation, 0, 1)
         return
     trees, count, width = weights_in.shape
     launch(
@@ -283,6 +311,8 @@ def path_infer(
         weights_in,
         bias_in,
         weights_out,
+        scale_in,
+        scale_out,
         activation,
     )
 
@@ -320,6 +350,8 @@ def leaf_infer(
     leaf_bias_in: Array,
     leaf_weights_out: Array,
     leaf_bias_out: Array,
+    leaf_scale_in: Array | None,
+    leaf_scale_out: Array | None,
     activation: int,
 ) -> None:
     """Output of LeafFeedForward at inference: the network of the one leaf that each row reaches."""
@@ -337,5 +369,7 @@ def leaf_infer(
         leaf_bias_in,
         leaf_weights_out,
         leaf_bias_out,
+        leaf_scale_in,
+        leaf_scale_out,
         activation,
     )

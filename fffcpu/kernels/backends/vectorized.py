@@ -2,8 +2,8 @@
 
 Shape symbols: B rows, I input width, O output width, T trees, N nodes in a tree, L levels; in the
 leaf layer G gates, K leaves, H leaf width. All arrays are C-contiguous and, apart from ``nodes``
-and ``leaves`` (int32), of one dtype, float32 or float64. ``bias_in`` has shape (T, 0) where there
-is no bias. ``activation`` is a code of `fffcpu.config.Activation`. Functions write into the arrays
+and ``leaves`` (int32), of one dtype, float32 or float64. A layer without a bias has zeros in
+``bias_in``. ``activation`` is a code of `fffcpu.config.Activation`. Functions write into the arrays
 they are given first and return nothing; ``x`` and ``dy`` may be read-only.
 
 Functions of inference (`path_logits`, `path_infer`, `leaf_infer`) also take *narrow weights*, where
@@ -13,11 +13,10 @@ bfloat16
     Weights are uint16 arrays of bits, the upper halves of float32 numbers. The result has the bits
     that float32 arrays of the same numbers give.
 int8
-    Weights are int8 arrays. Instead of a bias of shape (T, N) there is an array of shape (T, N, 3):
-    for each node the scale of its input weights, its bias, the scale of its output weights. Then
-    ``logit = scale_in * dot + bias``, and ``scale_out`` times the activation weighs the output
-    weights. In the leaf layer the array has shape (K, H, 3), with the same for each neuron; gates
-    are never narrow.
+    Weights are int8 arrays, and each node has a scale for its input weights and one for its output
+    weights: ``logit = scale_in * dot + bias``, and ``scale_out`` times the activation weighs the
+    output weights. In the leaf layer each neuron has both scales, of shape (K, H); gates are never
+    narrow. With other weights the scales are None.
 
 A backend without narrow weights refuses them with an ArgumentTypeError.
 
@@ -122,25 +121,28 @@ def _dot(gathered: Array, x: Array) -> Array:
     return result
 
 
-def _finished(products: Array, bias: Array, at: Any) -> Array:
+def _finished(products: Array, bias: Array, scale: Array | None, at: Any) -> Array:
     """Turn dot products into logits: with their scale where weights are int8, and the bias."""
-    if bias.ndim == 3:
-        products *= bias[(*at, 0)]
-        products += bias[(*at, 1)]
-    elif bias.shape[1]:
-        products += bias[at]
+    if scale is not None:
+        products *= scale[at]
+    products += bias[at]
     return products
 
 
-def _scaled(active: Array, bias: Array, at: Any) -> Array:
+def _scaled(active: Array, scale: Array | None, at: Any) -> Array:
     """Return activations, times the scales of the output weights where weights are int8."""
-    if bias.ndim == 3:
-        active = active * bias[(*at, 2)]
-    return active
+    return active if scale is None else active * scale[at]
 
 
 @_quiet
-def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_in: Array) -> None:
+def path_logits(
+    logits: Array,
+    nodes: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    scale_in: Array | None,
+) -> None:
     """Conditional matrix multiplication: the logits of the nodes each row visits.
 
     A row starts at node 0 and goes right where its logit is above 0, else (a tie, NaN) left.
@@ -151,37 +153,50 @@ def path_logits(logits: Array, nodes: Array, x: Array, weights_in: Array, bias_i
     nodes : int32 array of shape (B, T, L), written
     x : array of shape (B, I)
     weights_in : array of shape (T, N, I)
-    bias_in : array of shape (T, N) or (T, 0), or (T, N, 3) with int8 weights
+    bias_in : array of shape (T, N)
+    scale_in : array of shape (T, N), or None unless the weights are int8
     """
     levels = logits.shape[2]
     for tree, weights in enumerate(weights_in):
         for rows in _blocks(*x.shape):
             node = np.zeros(rows.stop - rows.start, np.int32)
             for level in range(levels):
-                logit = _finished(_dot(weights[node], x[rows]), bias_in, (tree, node))
+                logit = _finished(_dot(weights[node], x[rows]), bias_in, scale_in, (tree, node))
                 nodes[rows, tree, level] = node
                 logits[rows, tree, level] = logit
                 node = 2 * node + 1 + (logit > 0)
 
 
 def _path_output(
-    y: Array, logits: Array, nodes: Array, bias_in: Array, weights_out: Array, code: int
+    y: Array,
+    logits: Array,
+    nodes: Array,
+    weights_out: Array,
+    scale_out: Array | None,
+    activation: int,
 ) -> None:
     """Sum the visited nodes' output weights, weighted by their activations, into y (B, O)."""
     _, trees, levels = nodes.shape
     y[...] = 0
     for rows in _blocks(*y.shape):
-        active = activate(logits[rows], code)
+        active = activate(logits[rows], activation)
         for tree in range(trees):
             for level in range(levels):
                 at = (tree, nodes[rows, tree, level])
-                weight = _scaled(active[:, tree, level], bias_in, at)
+                weight = _scaled(active[:, tree, level], scale_out, at)
                 y[rows] += weight[:, np.newaxis] * _widened(weights_out[at])
 
 
 @_quiet
 def path_infer(
-    y: Array, x: Array, weights_in: Array, bias_in: Array, weights_out: Array, activation: int
+    y: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    scale_in: Array | None,
+    scale_out: Array | None,
+    activation: int,
 ) -> None:
     """Output of FastFeedForward: y = sum over visited nodes of act(logit) * weights_out.
 
@@ -191,14 +206,16 @@ def path_infer(
         Shares no memory with ``x``.
     x : array of shape (B, I)
     weights_in : array of shape (T, N, I)
-    bias_in : array of shape (T, N) or (T, 0), or (T, N, 3) with int8 weights
+    bias_in : array of shape (T, N)
     weights_out : array of shape (T, N, O)
+    scale_in, scale_out : arrays of shape (T, N), or None unless the weights are int8
     activation : int
     """
     trees, count, _ = weights_in.shape
     shape = (len(x), trees, count.bit_length())
     logits, nodes = np.empty(shape, x.dtype), np.empty(shape, np.int32)
-    path_forward(y, logits, nodes, x, weights_in, bias_in, weights_out, activation)
+    path_logits(logits, nodes, x, weights_in, bias_in, scale_in)
+    _path_output(y, logits, nodes, weights_out, scale_out, activation)
 
 
 @_quiet
@@ -212,7 +229,7 @@ def path_forward(
     weights_out: Array,
     activation: int,
 ) -> None:
-    """Like `path_infer`, and keep what `path_backward` needs.
+    """Like `path_infer` without scales, and keep what `path_backward` needs.
 
     Parameters
     ----------
@@ -222,8 +239,8 @@ def path_forward(
     x, weights_in, bias_in, weights_out, activation
         As in `path_infer`.
     """
-    path_logits(logits, nodes, x, weights_in, bias_in)
-    _path_output(y, logits, nodes, bias_in, weights_out, activation)
+    path_logits(logits, nodes, x, weights_in, bias_in, None)
+    _path_output(y, logits, nodes, weights_out, None, activation)
 
 
 @_quiet
@@ -255,7 +272,7 @@ def path_choices(
     logits, nodes : arrays of shape (B, T, L)
         From `path_forward`.
     weights_in : array of shape (T, N, I)
-    bias_in : array of shape (T, N) or (T, 0)
+    bias_in : array of shape (T, N)
     weights_out : array of shape (T, N, O)
     activation : int
     """
@@ -270,7 +287,7 @@ def path_choices(
                 aside = 2 * node + 2 - right
                 for _ in range(level + 1, levels):
                     products = _dot(weights_in[tree, aside], x[rows])
-                    logit = _finished(products, bias_in, (tree, aside))
+                    logit = _finished(products, bias_in, None, (tree, aside))
                     share = _dot(weights_out[tree, aside], dy[rows])
                     other += activate(logit, activation) * share
                     aside = 2 * aside + 1 + (logit > 0)
@@ -381,6 +398,8 @@ def leaf_infer(
     leaf_bias_in: Array,
     leaf_weights_out: Array,
     leaf_bias_out: Array,
+    leaf_scale_in: Array | None,
+    leaf_scale_out: Array | None,
     activation: int,
 ) -> None:
     """Output of LeafFeedForward at inference: the network of the one leaf that each row reaches.
@@ -393,9 +412,10 @@ def leaf_infer(
     gate_weights : array of shape (G, I)
     gate_bias : array of shape (G,)
     leaf_weights_in : array of shape (K, I, H)
-    leaf_bias_in : array of shape (K, H), or (K, H, 3) with int8 weights
+    leaf_bias_in : array of shape (K, H)
     leaf_weights_out : array of shape (K, H, O)
     leaf_bias_out : array of shape (K, O)
+    leaf_scale_in, leaf_scale_out : arrays of shape (K, H), or None unless the weights are int8
     activation : int
     """
     _, width, hidden = leaf_weights_in.shape
@@ -405,10 +425,9 @@ def leaf_infer(
         output = np.zeros_like(y[rows])
         for column in range(width):
             logits += x[rows, column, np.newaxis] * _widened(leaf_weights_in[leaf, column])
-        every = (leaf, slice(None))
-        active = activate(_finished(logits, leaf_bias_in, every), activation)
+        active = activate(_finished(logits, leaf_bias_in, leaf_scale_in, leaf), activation)
         active[~finite] = np.nan
-        active = _scaled(active, leaf_bias_in, every)
+        active = _scaled(active, leaf_scale_out, leaf)
         for neuron in range(hidden):
             output += active[:, neuron, np.newaxis] * _widened(leaf_weights_out[leaf, neuron])
         y[rows] = output + leaf_bias_out[leaf]

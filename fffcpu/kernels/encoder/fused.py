@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.kernels.elementwise import activate_run, backpropagate_run, exponential
-from fffcpu.kernels.jit import kernel, launch, part, writable
+from fffcpu.kernels.jit import inner, kernel, launch, writable
 from fffcpu.kernels.simd import (
     add,
     broadcast,
-    dot,
     element,
     fma,
     lanes,
@@ -40,6 +39,7 @@ from fffcpu.kernels.simd import (
     where_greater,
     zeros,
 )
+from fffcpu.kernels.sums import dot
 
 __all__ = [
     "activate",
@@ -94,7 +94,7 @@ def backpropagate(delta: Array, s: Array, activation: int) -> None:
     launch(_backpropagate, len(s), EXPONENTIAL * s.shape[1], delta, writable(s), activation)
 
 
-@part
+@inner
 def _take(array: Array, at: int, left: int) -> Any:
     """Vector of the elements from a place on, with zeros behind the last of those that are left."""
     if left >= lanes(array):
@@ -102,7 +102,7 @@ def _take(array: Array, at: int, left: int) -> Any:
     return load_partial(array, at, left)
 
 
-@part
+@inner
 def _put(array: Array, at: int, vector: Any, left: int) -> None:
     """Write a vector to the elements from a place on, as far as there are any left."""
     if left >= lanes(array):
@@ -114,7 +114,7 @@ def _put(array: Array, at: int, vector: Any, left: int) -> None:
 # --- Layer norm -----------------------------------------------------------------------------------
 
 
-@part
+@inner
 def _sum(x: Array, at: int, width: int) -> Any:
     """Sum of a run of numbers."""
     total = zeros(x)
@@ -123,7 +123,7 @@ def _sum(x: Array, at: int, width: int) -> Any:
     return ordered_sum(total)
 
 
-@part
+@inner
 def _centre(out: Array, x: Array, at: int, width: int, mean: Any) -> Any:
     """Write a run of numbers less their mean; return the sum of the squares."""
     means, total = broadcast(mean), zeros(x)
@@ -166,7 +166,7 @@ def layer_norm(out: Array, moments: Array, x: Array, scale: Array, bias: Array, 
     launch(_layer_norm, len(x), 3 * PASS * width, out, moments, writable(x), scale, bias, numbers)
 
 
-@part
+@inner
 def _normal(x: Array, at: int, left: int, mean: Any, inverse: Any) -> Any:
     """Vector of normalised numbers."""
     return multiply(subtract(_take(x, at, left), broadcast(mean)), broadcast(inverse))
@@ -237,7 +237,7 @@ def layer_norm_backward(
 # --- Softmax and cross-entropy --------------------------------------------------------------------
 
 
-@part
+@inner
 def _largest(x: Array, at: int, width: int, scratch: Array) -> Any:
     """Largest of a run of numbers, NaN left out; ``scratch`` has room for a vector."""
     step = lanes(x)
@@ -255,7 +255,7 @@ def _largest(x: Array, at: int, width: int, scratch: Array) -> Any:
     return result
 
 
-@part
+@inner
 def _exponentials(x: Array, at: int, width: int, largest: Any) -> Any:
     """Write the exponentials of a run of numbers less the largest in their place; return the sum.
 
@@ -272,7 +272,7 @@ def _exponentials(x: Array, at: int, width: int, largest: Any) -> Any:
     return result
 
 
-@part
+@inner
 def _multiply_run(x: Array, at: int, width: int, factor: Any) -> None:
     """Multiply a run of numbers by a factor."""
     for k in range(0, width, lanes(x)):
@@ -317,14 +317,14 @@ def cross_entropy(logits: Array, labels: Array) -> float:
 # So scores, probabilities and their gradients never leave the caches, unless the caller keeps them.
 
 
-@part
+@inner
 def _step(array: Array, width: int) -> int:
     """Width of a row of scratch memory."""
     size: int = 2 * register_lanes(array)
     return (width + size - 1) // size * size
 
 
-@part
+@inner
 def _copy(
     out: Array, out_at: int, out_step: int, x: Array, at: int, step: int, rows: int, width: int
 ) -> None:
@@ -335,7 +335,7 @@ def _copy(
             _put(out, out_at + row * out_step + k, vector, width - k)
 
 
-@part
+@inner
 def _copy_transposed(
     out: Array, out_step: int, x: Array, at: int, step: int, rows: int, width: int
 ) -> None:
@@ -346,21 +346,19 @@ def _copy_transposed(
             columns[k * out_step + row] = element(x, at + row * step + k)
 
 
-@part
+@inner
 def _four_products(
     out: Array,
     out_step: int,
     a: Array,
-    a0: int,
-    a1: int,
-    a2: int,
-    a3: int,
+    rows: tuple[int, int, int, int],
     a_step: int,
     b: Array,
     b_step: int,
     depth: int,
 ) -> None:
-    """Four rows times a matrix; numbers of row i of ``a`` start at ``ai``, ``a_step`` apart."""
+    """Four rows of ``a`` times a matrix; their numbers lie ``a_step`` apart."""
+    a0, a1, a2, a3 = rows
     size = register_lanes(out)
     for column in range(0, out_step, 2 * size):
         c0 = c1 = d0 = d1 = e0 = e1 = f0 = f1 = register_zeros(out)
@@ -385,7 +383,7 @@ def _four_products(
         store(out, 3 * out_step + column + size, f1)
 
 
-@part
+@inner
 def _rows_by_matrix(
     out: Array,
     out_step: int,
@@ -406,10 +404,10 @@ def _rows_by_matrix(
     last = at + (rows - 1) * a_row
     a0 = at + first * a_row
     a1, a2, a3 = min(a0 + a_row, last), min(a0 + 2 * a_row, last), min(a0 + 3 * a_row, last)
-    _four_products(out, out_step, a, a0, a1, a2, a3, a_step, b, b_step, depth)
+    _four_products(out, out_step, a, (a0, a1, a2, a3), a_step, b, b_step, depth)
 
 
-@part
+@inner
 def _softmax(
     x: Array, at: int, width: int, penalties: Array, first: int, numbers: Array, scratch: Array
 ) -> None:
@@ -424,7 +422,7 @@ def _softmax(
     _multiply_run(x, at, width, numbers[0] / scratch[0])
 
 
-@part
+@inner
 def _drop(x: Array, at: int, width: int, kept: Array, first: int, share: Any) -> None:
     """Drop numbers of a run, and multiply the others."""
     if kept.shape[0] > 0:

@@ -40,15 +40,14 @@ a compiled kernel where there is one, `fffcpu.kernels.adam`, which gives the sam
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu import kernels
 from fffcpu.config import check_number
 from fffcpu.errors import (
     ArgumentError,
@@ -550,7 +549,7 @@ class Adam(Optimizer):
         values: NDArray[Any],
         arrays: list[NDArray[Any]],
     ) -> None:
-        kernel = _adam_rows()
+        kernel = kernels.selection().adam_rows
         if kernel is None:
             super()._update_rows(name, lr, missed, last, rows, values, arrays)
             return
@@ -782,17 +781,6 @@ def row_blocks(
         yield part, block
         for array, changed in zip(arrays, block, strict=True):
             array[rows[part]] = changed
-
-
-@functools.cache
-def _adam_rows() -> Callable[..., None] | None:
-    """Return the kernel for rows of Adam, or None where nothing compiles."""
-    if not importlib.util.find_spec("numba"):
-        return None
-    from fffcpu.kernels import adam as row_updates
-    from fffcpu.kernels import jit
-
-    return row_updates.adam_rows if jit.JIT else None
 
 
 def _column(factors: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from fffcpu import kernels
 from fffcpu.errors import ArgumentTypeError
 from fffcpu.kernels import jit
 from fffcpu.kernels.backends import vectorized
+from fffcpu.kernels.weights import LeafWeights
 from tests.support import reference
 from tests.support.strategies import (
     PathProblem,
@@ -62,14 +63,15 @@ def chain(problem):
 def run_logits(backend, p):
     shape = (len(p.x), len(p.weights_in), p.weights_in.shape[1].bit_length())
     logits, nodes = np.full(shape, 7, p.x.dtype), np.full(shape, 7, np.int32)
-    backend.path_logits(logits, nodes, p.x, p.weights_in, p.bias_in)
+    backend.path_logits(logits, nodes, p.x, p.weights_in, p.bias_in, p.scale_in)
     return logits, nodes
 
 
 def run_infer(backend, p, x=None):
     x = p.x if x is None else x
     y = np.full((len(x), p.weights_out.shape[2]), 7, x.dtype)
-    backend.path_infer(y, x, p.weights_in, p.bias_in, p.weights_out, p.code)
+    weights = (p.weights_in, p.bias_in, p.weights_out)
+    backend.path_infer(y, x, *weights, p.scale_in, p.scale_out, p.code)
     return y
 
 
@@ -125,7 +127,7 @@ def run_leaf(backend, p, x=None):
     x = p.x if x is None else x
     leaves, y = np.full(len(x), 7, np.int32), np.full((len(x), p.dy.shape[1]), 7, x.dtype)
     backend.leaf_route(leaves, x, p.params["gate_weights"], p.params["gate_bias"])
-    backend.leaf_infer(y, x, *p.params.values(), p.code)
+    backend.leaf_infer(y, x, *LeafWeights.of(p.params), p.code)
     return leaves, y
 
 
@@ -139,7 +141,7 @@ def test_signature_is_that_of_the_plain_backend(backend, name):
 def test_logits_and_routes_agree_with_the_oracle(backend, problem):
     logits, nodes = run_logits(backend, problem)
     expected = reference.path(
-        problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.activation
+        problem.x, problem.weights_in, problem.bias_in, problem.weights_out, problem.activation
     )
     error = logit_error(problem, problem.weights_in, problem.bias_in)
     sure = expected.margin > error if error else np.ones(len(problem.x), bool)
@@ -163,7 +165,7 @@ def test_every_route_is_a_path_from_the_root(backend, problem):
 def test_output_agrees_with_the_oracle(backend, problem):
     y = run_infer(backend, problem)
     expected = reference.path(
-        problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.activation
+        problem.x, problem.weights_in, problem.bias_in, problem.weights_out, problem.activation
     )
     error = logit_error(problem, problem.weights_in, problem.bias_in)
     sure = expected.margin > error if error else np.ones(len(problem.x), bool)
@@ -189,7 +191,7 @@ def test_gradients_agree_with_the_oracle(backend, problem):
 def check_gradients(backend, problem, drop=False):
     """Compare with the oracle; rows whose route is not sure spoil an example, or are dropped."""
     expected = reference.path(
-        problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.activation
+        problem.x, problem.weights_in, problem.bias_in, problem.weights_out, problem.activation
     )
     error = logit_error(problem, problem.weights_in, problem.bias_in)
     sure = expected.margin > error if error else np.ones(len(problem.x), bool)
@@ -203,7 +205,7 @@ def check_gradients(backend, problem, drop=False):
         assume(sure.all())
     _, logits, nodes = run_forward(backend, problem)
     dx, grads = run_backward(backend, problem, logits, nodes)
-    bias = np.zeros(problem.weights_in.shape[:2]) if problem.bias is None else problem.bias
+    bias = problem.bias_in
     expected_dx, expected_grads = reference.path_gradients(
         problem.x, problem.weights_in, bias, problem.weights_out, problem.dy, problem.activation
     )
@@ -223,7 +225,7 @@ def check_gradients(backend, problem, drop=False):
 @given(problem=path_problems())
 def test_gradients_of_choices_agree_with_the_oracle(backend, problem):
     expected, margin = reference.choice_gradients(
-        problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.dy,
+        problem.x, problem.weights_in, problem.bias_in, problem.weights_out, problem.dy,
         problem.activation,
     )  # fmt: skip
     error = logit_error(problem, problem.weights_in, problem.bias_in)
@@ -321,9 +323,10 @@ def test_a_row_has_the_same_bits_in_a_batch_large_enough_for_all_threads(backend
     many, alone = np.empty((701, 96), dtype), np.empty((1, 96), dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jit, "MIN_PARALLEL_WORK", 1)
-        backend.path_infer(many, x, weights_in, bias_in, weights_out, 0)
+        backend.path_infer(many, x, weights_in, bias_in, weights_out, None, None, 0)
     for row in [0, 350, 351, 700, *rng.integers(0, 701, 20)]:
-        backend.path_infer(alone, x[row : row + 1], weights_in, bias_in, weights_out, 0)
+        weights = (weights_in, bias_in, weights_out, None, None)
+        backend.path_infer(alone, x[row : row + 1], *weights, 0)
         np.testing.assert_array_equal(alone[0], many[row])
 
 
@@ -434,7 +437,7 @@ def test_what_is_not_finite_aside_of_a_path_is_worth_nothing(backend, bad):
     x, dy = np.ones((1, 5), np.float32), np.ones((1, 5), np.float32)
     weights_in[0, 0] = -1
     weights_in[0, 2] = np.finfo(np.float32).max if bad == "largest" else bad
-    bias = np.zeros((1, 0), np.float32)
+    bias = np.zeros((1, 3), np.float32)
     problem = PathProblem(x, weights_in, bias, weights_out, dy, "gelu", "normal")
     _, logits, nodes = run_forward(backend, problem)
     assert nodes.tolist() == [[[0, 1]]]
@@ -498,7 +501,9 @@ def test_narrow_weights_agree_with_the_oracle(backend, problems):
     narrow, wide = problems
     logits, nodes = run_narrow(backend, run_logits, narrow)
     y = run_narrow(backend, run_infer, narrow)
-    expected = reference.path(wide.x, wide.weights_in, wide.bias, wide.weights_out, wide.activation)
+    expected = reference.path(
+        wide.x, wide.weights_in, wide.bias_in, wide.weights_out, wide.activation
+    )
     error = logit_error(wide, wide.weights_in, wide.bias_in)
     sure = expected.margin > error if error else np.ones(len(wide.x), bool)
     np.testing.assert_array_equal(nodes[sure], expected.nodes[sure])

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import fffcpu
 from fffcpu import kernels
 from fffcpu.kernels.backends import vectorized
+from fffcpu.kernels.weights import LeafWeights
 from tests.support.paths import ROOT
 from tests.support.processes import run_module
 from tests.support.strategies import LeafProblem, PathProblem, numbers
@@ -160,7 +161,8 @@ def leaf_problem(rows=5, hidden=3, dtype=np.float32):
     """A problem of width 11 to 9, with four leaves."""
     rng = np.random.default_rng(0)
     shapes = ((3, 11), (3,), (4, 11, hidden), (4, hidden), (4, hidden, 9), (4, 9))
-    params = dict(enumerate(numbers(rng, shape, "normal", dtype) for shape in shapes))
+    arrays = (numbers(rng, shape, "normal", dtype) for shape in shapes)
+    params = dict(zip(LeafWeights._fields, arrays, strict=False))
     x, dy = (numbers(rng, (rows, width), "normal", dtype) for width in (11, 9))
     return LeafProblem(x, params, dy, "relu", "normal")
 
@@ -177,8 +179,8 @@ def path_results(backend, p, place=np.array):
     grads = [np.zeros((rows, *width), p.x.dtype) for width in widths]
     dx, *grads = map(place, [np.full_like(p.x, 7), *grads])
     places = place(np.arange(rows))
-    backend.path_logits(alone_logits, alone_nodes, x, weights_in, bias_in)
-    backend.path_infer(alone, x, weights_in, bias_in, weights_out, p.code)
+    backend.path_logits(alone_logits, alone_nodes, x, weights_in, bias_in, None)
+    backend.path_infer(alone, x, weights_in, bias_in, weights_out, None, None, p.code)
     backend.path_forward(y, logits, nodes, x, weights_in, bias_in, weights_out, p.code)
     d_logits = place(np.full(shape, 7, p.x.dtype))
     weights = (weights_in, bias_in, weights_out)
@@ -193,7 +195,7 @@ def leaf_results(backend, p, place=np.array):
     x, *params = map(place, (p.x, *p.params.values()))
     leaves, y = map(place, (np.full(len(p.x), 7, np.int32), np.full_like(p.dy, 7)))
     backend.leaf_route(leaves, x, *params[:2])
-    backend.leaf_infer(y, x, *params, p.code)
+    backend.leaf_infer(y, x, *params, None, None, p.code)
     return [leaves, y]
 
 
@@ -212,16 +214,16 @@ def test_inference_copies_nothing_that_lies_on_the_gpu(gpu, monkeypatch):
     p = path_problem()
     y, *inputs = map(gpu.cuda.to_device, (np.zeros_like(p.dy), *p[:4]))
     expected = np.zeros_like(p.dy)
-    vectorized.path_infer(expected, *p[:4], p.code)
+    vectorized.path_infer(expected, *p[:4], None, None, p.code)
 
     def copied(array):
         raise AssertionError(f"copied an array of shape {array.shape}")
 
     monkeypatch.setattr(gpu.cuda, "to_device", copied)
-    gpu.path_infer(y, *inputs, p.code)
+    gpu.path_infer(y, *inputs, None, None, p.code)
     np.testing.assert_allclose(y.copy_to_host(), expected, atol=1e-5)
     with pytest.raises(AssertionError, match=r"copied an array of shape \(5, 11\)"):
-        gpu.path_infer(y, p.x, *inputs[1:], p.code)
+        gpu.path_infer(y, p.x, *inputs[1:], None, None, p.code)
 
 
 @pytest.mark.simulator

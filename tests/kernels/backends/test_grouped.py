@@ -126,7 +126,7 @@ def test_the_input_gradient_is_the_same_past_the_caches(monkeypatch, trees, widt
     x, dy = np.random.default_rng(1).standard_normal((2, 203, width)).astype(np.float32)
     _, cache = layer.forward(x)
     expected, _ = layer.backward(dy, cache)
-    weights_in, _, weights_out = layer._weights
+    weights_in, _, weights_out = layer._weights.trained
     monkeypatch.setattr(jit, "MIN_PARALLEL_WORK", 1)
     for dx in guarded(x.shape, np.float32):
         rows = trees * weights_in.shape[1]

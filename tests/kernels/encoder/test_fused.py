@@ -1,4 +1,4 @@
-"""Rows of an encoder, compiled (`fused_rows`) and plain (`plain_rows`), against formulas."""
+"""Rows of an encoder, compiled (`fused`) and plain (`plain`), against formulas."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from fffcpu.config import Activation
 from fffcpu.kernels import jit
 from fffcpu.kernels.backends import vectorized
-from fffcpu.kernels.encoder import fused as fused_rows
-from fffcpu.kernels.encoder import vectorized as plain_rows
+from fffcpu.kernels.encoder import fused
+from fffcpu.kernels.encoder import vectorized as plain
 from fffcpu.system.pool import POOL
 
-MODULES = pytest.mark.parametrize("module", [fused_rows, plain_rows], ids=["fused", "plain"])
+MODULES = pytest.mark.parametrize("module", [fused, plain], ids=["fused", "plain"])
 DTYPES = st.sampled_from([np.float32, np.float64])
 ROWS = st.integers(0, 9)
 WIDTHS = st.integers(1, 70)
@@ -48,10 +48,10 @@ def exact_softmax(scores):
 
 
 def test_both_modules_have_the_same_functions():
-    assert fused_rows.__all__ == plain_rows.__all__
-    for name in plain_rows.__all__:
-        plain, fused = getattr(plain_rows, name), getattr(fused_rows, name)
-        assert inspect.signature(plain) == inspect.signature(fused)
+    assert fused.__all__ == plain.__all__
+    for name in plain.__all__:
+        ours, theirs = getattr(fused, name), getattr(plain, name)
+        assert inspect.signature(ours) == inspect.signature(theirs)
 
 
 @MODULES
@@ -222,15 +222,15 @@ def test_threads_do_not_change_a_bit(monkeypatch):
     for threads in (1, POOL.threads):
         monkeypatch.setattr(POOL, "threads", threads)
         out, moments, dx = np.empty_like(x), np.empty((3000, 2), np.float32), np.empty_like(x)
-        fused_rows.layer_norm(out, moments, x, scale, scale, 1e-12)
-        sums = fused_rows.layer_norm_backward(dx, dy, moments, x, scale)
+        fused.layer_norm(out, moments, x, scale, scale, 1e-12)
+        sums = fused.layer_norm_backward(dx, dy, moments, x, scale)
         table = np.zeros((50, 200), np.float32)
-        fused_rows.add_rows(table, ids, dy)
+        fused.add_rows(table, ids, dy)
         *given, upstream = attention_problem(3, 5, 40, 24, np.float32, 0, True, True)
         context, d_qkv = np.empty_like(upstream), np.empty_like(given[0])
         p = np.empty(given[2].shape, np.float32)
-        fused_rows.attention(context, p, *given)
-        fused_rows.attention_backward(d_qkv, upstream, p, given[0], *given[2:])
+        fused.attention(context, p, *given)
+        fused.attention_backward(d_qkv, upstream, p, given[0], *given[2:])
         results.append((out, moments, dx, *sums, table, context, p, d_qkv))
     for one, many in zip(*results, strict=True):
         assert one.tobytes() == many.tobytes()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from fffcpu.errors import ArgumentError, CheckpointError, ShapeError
 from fffcpu.parameters import Parameters, RowGradient
-from fffcpu.training import SGD, Adam, AdamW, clip_gradients, optimizers
+from fffcpu.training import SGD, Adam, AdamW, clip_gradients
+from fffcpu.training.optimizers import base as optimizers
 from fffcpu.training.optimizers import missed_steps
 
 SEEDS = st.integers(0, 2**32 - 1)

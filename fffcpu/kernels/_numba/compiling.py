@@ -1,0 +1,149 @@
+"""Compiling functions, and keeping their machine code on disk, beyond Numba's public interface.
+
+Numba's own cache looks only at the file that a function stands in, fails where no folder can be
+written to, and trusts what lies there. And every compiled function of Numba carries a wrapper for
+Python, which functions that only compiled code calls do not need.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numba
+from numba.core.caching import FunctionCache
+from numba.core.registry import CPUDispatcher
+
+__all__ = ["JIT", "Loads", "cache_folder", "compiled", "compiled_inner", "loads"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+JIT = not numba.config.DISABLE_JIT
+"""False where ``NUMBA_DISABLE_JIT=1`` turns kernels into plain Python, for debugging."""
+
+PACKAGE = Path(__file__).parents[2]
+
+FOUNDATIONS = ("checks.py", "config", "errors.py", "kernels", "lowbit.py", "system", "tree.py")
+"""Modules and packages of fffcpu that kernels are made of: kernels, and all that these import."""
+
+
+def sources() -> Iterator[Path]:
+    """Yield the source files of `FOUNDATIONS`."""
+    for name in FOUNDATIONS:
+        path = PACKAGE / name
+        yield from sorted(path.rglob("*.py")) if path.is_dir() else (path,)
+
+
+@functools.cache
+def fingerprint() -> str:
+    """Return a hash of the sources that kernels are made of.
+
+    A kernel has functions of other files compiled into it, and must not be taken from the cache
+    when one of those has changed.
+    """
+    digest = hashlib.sha256()
+    for path in sources():
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache  # one warning per process, not one per kernel
+def _warn_uncached() -> None:
+    warnings.warn(
+        "compiled kernels cannot be kept on disk, so each process compiles them anew; "
+        "the environment variable NUMBA_CACHE_DIR may name a folder that can be written to",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+class _KernelCache(FunctionCache):  # type: ignore[misc]  # numba has no type information
+    """Numba's cache on disk, which here never makes a call fail."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        stamp = self._impl.locator.get_source_stamp()
+        self._cache_file._source_stamp = (stamp, fingerprint())
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            found = super().load_overload(sig, target_context)
+            # Two processes that fill one cache may leave an entry that leads to the other's code.
+            return found if found is None or tuple(found.signature.args) == tuple(sig) else None
+        except Exception:  # noqa: BLE001  # a damaged file raises anything; compiling mends it
+            with contextlib.suppress(OSError):
+                self.flush()  # saving reads the index again
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError:
+            _warn_uncached()
+
+
+def compiled(function: Function, **flags: Any) -> Function:
+    """Return a function that compiles when it is first called, and keeps its code on disk.
+
+    ``flags`` are those of ``numba.njit``. No ``fastmath``: reassociation would give one row
+    different bits in different kernels.
+    """
+    dispatcher = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, **flags)(
+        function
+    )
+    if JIT:
+        try:
+            dispatcher._cache = _KernelCache(function)
+        except RuntimeError:  # Numba found no folder it may write to
+            _warn_uncached()
+    return dispatcher  # type: ignore[no-any-return]
+
+
+class _Inner(CPUDispatcher):  # type: ignore[misc]
+    """A compiled function that Python cannot call, except by way of another one made for that."""
+
+    @functools.cached_property
+    def _entry(self) -> Callable[..., Any]:
+        inner = self
+        return numba.njit(error_model="numpy")(lambda *arguments: inner(*arguments))  # type: ignore[no-any-return]
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._entry(*arguments)
+
+
+def compiled_inner(function: Function) -> Function:
+    """Like `compiled`, without the wrapper for calls from Python: a quarter less to compile.
+
+    A call from Python, in a test, still works.
+    """
+    dispatcher: Any = compiled(function, no_cpython_wrapper=True)
+    if JIT:
+        dispatcher.__class__ = _Inner
+    return dispatcher  # type: ignore[no-any-return]
+
+
+class Loads(NamedTuple):
+    """How many versions of functions were compiled in this process, and how many read from disk."""
+
+    compiled: int
+    cached: int
+
+
+def loads(*functions: Any) -> Loads:
+    """Return the loads of compiled functions."""
+    stats = [function.stats for function in functions]
+    return Loads(
+        sum(sum(one.cache_misses.values()) for one in stats),
+        sum(sum(one.cache_hits.values()) for one in stats),
+    )
+
+
+def cache_folder(function: Any) -> str:
+    """Return the folder on disk where the code of a compiled function is kept."""
+    path: str = function.stats.cache_path
+    return path

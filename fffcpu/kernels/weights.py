@@ -1,0 +1,84 @@
+"""What kernels take of a layer: its arrays, by name and in the order of the kernels' arguments.
+
+A kernel takes arrays and no objects, so callers unpack these: ``path_infer(y, x, *weights, code)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LeafWeights", "PathWeights", "no_bias"]
+
+Array = NDArray[Any]
+
+
+def _views(fields: tuple[str, ...], params: Mapping[str, Array]) -> dict[str, Any]:
+    """Return a view of each parameter that a layer has, by name.
+
+    Views stay writable, as kernels are compiled for, even if somebody makes a parameter read-only.
+    """
+    return {name: params[name][...] for name in fields if name in params}
+
+
+class PathWeights(NamedTuple):
+    """The arrays of a FastFeedForward: T trees of N nodes."""
+
+    weights_in: Array
+    """Input weights (T, N, I)."""
+    bias_in: Array
+    """Biases (T, N); zeros for a layer without a bias."""
+    weights_out: Array
+    """Output weights (T, N, O)."""
+    scale_in: Array | None = None
+    """Scales of the input weights (T, N), or None unless they are int8."""
+    scale_out: Array | None = None
+    """Scales of the output weights (T, N), or None unless they are int8."""
+
+    @classmethod
+    def of(cls, params: Mapping[str, Array]) -> Self:
+        """Return those of a layer's parameters."""
+        views = _views(cls._fields, params)
+        if "bias_in" not in views:
+            views["bias_in"] = no_bias(params["weights_in"])
+        return cls(**views)
+
+    @property
+    def trained(self) -> tuple[Array, Array, Array]:
+        """The arrays that training knows: those without scales."""
+        return self.weights_in, self.bias_in, self.weights_out
+
+
+def no_bias(weights_in: Array) -> Array:
+    """Return what kernels take for the biases of a layer without any: zeros (T, N)."""
+    dtype = weights_in.dtype if weights_in.dtype.kind == "f" else np.float32
+    return np.zeros(weights_in.shape[:2], dtype)
+
+
+class LeafWeights(NamedTuple):
+    """The arrays of a LeafFeedForward: G gates, and K leaves of H neurons."""
+
+    gate_weights: Array
+    """Weights of the gates (G, I)."""
+    gate_bias: Array
+    """Biases of the gates (G,)."""
+    leaf_weights_in: Array
+    """Input weights of the leaves (K, I, H)."""
+    leaf_bias_in: Array
+    """Input biases (K, H)."""
+    leaf_weights_out: Array
+    """Output weights (K, H, O)."""
+    leaf_bias_out: Array
+    """Output biases (K, O)."""
+    leaf_scale_in: Array | None = None
+    """Scales of the input weights (K, H), or None unless they are int8."""
+    leaf_scale_out: Array | None = None
+    """Scales of the output weights (K, H), or None unless they are int8."""
+
+    @classmethod
+    def of(cls, params: Mapping[str, Array]) -> Self:
+        """Return those of a layer's parameters."""
+        return cls(**_views(cls._fields, params))
