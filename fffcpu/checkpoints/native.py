@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints.differences import check_arrays, list_differences
@@ -33,6 +34,7 @@ from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
 from fffcpu.system.files import named_errors, open_regular, parse_json
 
 __all__ = [
+    "FORMER_ARRAYS",
     "KINDS",
     "METADATA_KEY",
     "READ_VERSIONS",
@@ -64,6 +66,14 @@ KINDS: Mapping[str, type[LayerConfig]] = MappingProxyType(
     }
 )
 """The config class of each kind of layer."""
+
+FORMER_ARRAYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "terms": ("scale_in", "bias_in", "scale_out"),
+        "leaf_terms": ("leaf_scale_in", "leaf_bias_in", "leaf_scale_out"),
+    }
+)
+"""Arrays of int8 layers that files of 0.2.0.dev0 hold as one, side by side along its last axis."""
 
 _IMPORTERS = (
     "read it with safetensors.numpy.load_file and convert its arrays with from_state_dict of "
@@ -135,9 +145,14 @@ def load(path: str | os.PathLike[str]) -> tuple[LayerConfig, dict[str, NDArray[A
     with named_errors(path), open_regular(path) as file:
         header = read_header(file)
         config = _parse_layer(header.metadata)
-        _check_tensors(config, header.entries)
+        shapes = _stored_shapes(config, header.entries)
+        _check_tensors(config, shapes, header.entries)
         tensors = header.tensors()
-        return config, {name: read_array(file, tensors[name]) for name in config.shapes()}
+        arrays = {name: read_array(file, tensors[name]) for name in shapes}
+    for name in set(FORMER_ARRAYS) & set(arrays):
+        columns = np.moveaxis(arrays[name], -1, 0)
+        arrays.update(zip(FORMER_ARRAYS[name], map(np.ascontiguousarray, columns), strict=True))
+    return config, {name: arrays[name] for name in config.shapes()}
 
 
 def read_note(path: str | os.PathLike[str], key: str) -> Any:
@@ -229,10 +244,25 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: repr(value) for name, value in values.items()}
 
 
-def _check_tensors(config: LayerConfig, entries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise unless a header's entries have just the config's names, types and shapes."""
-    dtypes = config.dtypes()
-    expected = {name: f"{dtypes[name]} {shape}" for name, shape in config.shapes().items()}
+def _stored_shapes(config: LayerConfig, names: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that a config's arrays have in a file, which may have `FORMER_ARRAYS`."""
+    shapes = dict(config.shapes())
+    for former, parts in FORMER_ARRAYS.items():
+        if former in names and parts[0] in shapes:
+            stacked = (*shapes[parts[0]], len(parts))
+            shapes = {name: shape for name, shape in shapes.items() if name not in parts}
+            shapes[former] = stacked
+    return shapes
+
+
+def _check_tensors(
+    config: LayerConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+    entries: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Raise unless a header's entries have just these names and shapes, and the config's types."""
+    dtypes = config.dtypes() | dict.fromkeys(FORMER_ARRAYS, "float32")
+    expected = {name: f"{dtypes[name]} {shape}" for name, shape in shapes.items()}
     differences = list_differences(
         expected, {name: _describe_entry(entry) for name, entry in entries.items()}
     )

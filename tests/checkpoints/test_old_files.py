@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 import fffcpu
 from fffcpu import Predictor
 from fffcpu.checkpoints import native
+from fffcpu.errors import CheckpointError
 from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
 from tests.support.paths import GOLDEN
 
@@ -39,6 +42,15 @@ def test_there_is_a_file_of_every_kind_and_version():
 @pytest.mark.parametrize("name", [name for name in LAYERS if name not in PREDICTORS])
 def test_layer_is_read(name):
     check(fffcpu.load(FILES / f"{name}.safetensors")(EXPECTED["x"]), name)
+
+
+def test_former_array_of_a_wrong_shape_is_refused(tmp_path):
+    arrays = load_file(FILES / "QuantizedFastFeedForward_int8.safetensors")
+    arrays["terms"] = arrays["terms"][..., :2].copy()
+    with safe_open(FILES / "QuantizedFastFeedForward_int8.safetensors", framework="np") as file:
+        save_file(arrays, tmp_path / "wrong", file.metadata())
+    with pytest.raises(CheckpointError, match=r"'terms' must be float32 \(2, 7, 3\), got"):
+        fffcpu.load(tmp_path / "wrong")
 
 
 @pytest.mark.parametrize("name", PREDICTORS)
