@@ -2,7 +2,7 @@
 
 The metadata has one key, ``fffcpu``, whose value is a JSON text::
 
-    {"config": {...}, "kind": "FastFeedForward", "version": 1}
+    {"config": {...}, "kind": "FastFeedForward", "version": 2}
 
 The config fixes the name, shape and dtype of every tensor, and ``load`` compares all of them with
 the file's header before it reads, or allocates room for, a single number. docs/formats.md describes
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -47,10 +47,10 @@ __all__ = [
 METADATA_KEY = "fffcpu"
 """The metadata key that makes a safetensors file one of ours."""
 
-VERSION = 1
+VERSION = 2
 """The version of the format that ``save`` writes."""
 
-READ_VERSIONS = (1,)
+READ_VERSIONS = (1, 2)
 """The versions that ``load`` reads."""
 
 KINDS: Mapping[str, type[LayerConfig]] = MappingProxyType(
@@ -73,7 +73,7 @@ FORMER_ARRAYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "leaf_terms": ("leaf_scale_in", "leaf_bias_in", "leaf_scale_out"),
     }
 )
-"""Arrays of int8 layers that files of 0.2.0.dev0 hold as one, side by side along its last axis."""
+"""Arrays of int8 layers that version 1 holds as one, side by side along its last axis."""
 
 _IMPORTERS = (
     "read it with safetensors.numpy.load_file and convert its arrays with from_state_dict of "
@@ -144,8 +144,8 @@ def load(path: str | os.PathLike[str]) -> tuple[LayerConfig, dict[str, NDArray[A
     """
     with named_errors(path), open_regular(path) as file:
         header = read_header(file)
-        config = _parse_layer(header.metadata)
-        shapes = _stored_shapes(config, header.entries)
+        config, version = _parse_layer(header.metadata)
+        shapes = _stored_shapes(config, version)
         _check_tensors(config, shapes, header.entries)
         tensors = header.tensors()
         arrays = {name: read_array(file, tensors[name]) for name in shapes}
@@ -187,8 +187,8 @@ def _describe_layer(config: LayerConfig) -> str:
     return json.dumps(description, sort_keys=True)
 
 
-def _parse_layer(metadata: Mapping[str, str]) -> LayerConfig:
-    """Return the config in a file's metadata."""
+def _parse_layer(metadata: Mapping[str, str]) -> tuple[LayerConfig, int]:
+    """Return the config in a file's metadata, and the version of the file."""
     if METADATA_KEY not in metadata:
         raise CheckpointError(
             f"is a safetensors file of another program: it has no metadata '{METADATA_KEY}'. "
@@ -204,7 +204,7 @@ def _parse_layer(metadata: Mapping[str, str]) -> LayerConfig:
     )
     if differences:
         raise CheckpointError(f"is damaged: {what} does not fit: {differences}")
-    return _parse_config(values["kind"], values["config"])
+    return _parse_config(values["kind"], values["config"]), values["version"]
 
 
 def _check_version(version: Any) -> None:
@@ -244,13 +244,15 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: repr(value) for name, value in values.items()}
 
 
-def _stored_shapes(config: LayerConfig, names: Collection[str]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that a config's arrays have in a file, which may have `FORMER_ARRAYS`."""
+def _stored_shapes(config: LayerConfig, version: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays in a file of this version."""
     shapes = dict(config.shapes())
-    for former, parts in FORMER_ARRAYS.items():
-        if former in names and parts[0] in shapes:
-            stacked = (*shapes[parts[0]], len(parts))
-            shapes = {name: shape for name, shape in shapes.items() if name not in parts}
+    if version > 1:
+        return shapes
+    for former, names in FORMER_ARRAYS.items():
+        if names[0] in shapes:
+            stacked = (*shapes[names[0]], len(names))
+            shapes = {name: shape for name, shape in shapes.items() if name not in names}
             shapes[former] = stacked
     return shapes
 

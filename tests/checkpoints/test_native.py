@@ -94,7 +94,7 @@ def tensor_headers(config: LayerConfig = SMALL) -> dict[str, dict]:
 
 
 def describe_layer(**changes: object) -> dict[str, object]:
-    return {"version": 1, "kind": SMALL.kind, "config": SMALL.to_dict()} | changes
+    return {"version": 2, "kind": SMALL.kind, "config": SMALL.to_dict()} | changes
 
 
 def write_raw(
@@ -161,7 +161,7 @@ def test_bytes_are_those_of_the_safetensors_library(config: LayerConfig) -> None
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = Path(folder) / "ours", Path(folder) / "theirs"
         native.save(ours, config, arrays)
-        description = {"version": 1, "kind": config.kind, "config": config.to_dict()}
+        description = {"version": 2, "kind": config.kind, "config": config.to_dict()}
         metadata = {"fffcpu": json.dumps(description, sort_keys=True)}
         save_file(arrays, theirs, metadata=metadata)
         assert ours.read_bytes() == theirs.read_bytes()
@@ -207,7 +207,7 @@ def test_bytes_as_documented(tmp_path: Path) -> None:
     header = json.loads(data[8 : 8 + length])
     layer = json.loads(header.pop("__metadata__")["fffcpu"])
     assert layer == {
-        "version": 1,
+        "version": 2,
         "kind": "FastFeedForward",
         "config": {
             "input_dim": 3,
@@ -385,7 +385,7 @@ def test_repeated_keys(tmp_path: Path, where: str) -> None:
     """Whichever of the two a reader takes, another may take the other."""
     layer = json.dumps(describe_layer())
     if where == "version":
-        layer = layer.replace('"version": 1', '"version": 1, "version": 1')
+        layer = layer.replace('"version": 2', '"version": 2, "version": 2')
     if where == "depth":
         layer = layer.replace('"depth": 1', '"depth": 30, "depth": 1')
     header = json.dumps({"__metadata__": {"fffcpu": layer}, **tensor_headers()})
@@ -399,11 +399,11 @@ def test_repeated_keys(tmp_path: Path, where: str) -> None:
     assert "more than once" in refuse(write_raw(tmp_path, header.encode()))
 
 
-@pytest.mark.parametrize("version", [0, 2, 10**30, "1", 1.0, True, None, [1]])
+@pytest.mark.parametrize("version", [0, 3, 10**30, "1", 1.0, True, None, [1]])
 def test_other_versions(tmp_path: Path, version: object) -> None:
     message = refuse(write_raw(tmp_path, tensor_headers(), describe_layer(version=version)))
     assert f"has version {version!r}" in message
-    assert "reads 1" in message
+    assert "reads 1, 2" in message
 
 
 @pytest.mark.parametrize("kind", ["fastfeedforward", "", "LayerConfig", None, ["FastFeedForward"]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from safetensors import safe_open
@@ -14,7 +16,7 @@ from fffcpu.errors import CheckpointError
 from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
 from tests.support.paths import GOLDEN
 
-FILES = GOLDEN / "files"
+FILES = GOLDEN / "version_1"
 EXPECTED = np.load(FILES / "expected.npz")
 LAYERS = sorted(path.stem for path in FILES.glob("*.safetensors"))
 PREDICTORS = [name for name in LAYERS if name.startswith("predictor_")]
@@ -36,12 +38,35 @@ def check(found, name):
 def test_there_is_a_file_of_every_kind_and_version():
     kinds = {native.load(FILES / f"{name}.safetensors")[0].kind for name in LAYERS}
     assert kinds == set(fffcpu.layers.LAYERS)
-    assert native.READ_VERSIONS == (1,)
+    assert native.READ_VERSIONS == (1, 2)
 
 
 @pytest.mark.parametrize("name", [name for name in LAYERS if name not in PREDICTORS])
 def test_layer_is_read(name):
     check(fffcpu.load(FILES / f"{name}.safetensors")(EXPECTED["x"]), name)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name not in PREDICTORS])
+def test_layer_is_saved_as_the_newest_version_and_stays_the_same(name, tmp_path):
+    layer, path = fffcpu.load(FILES / f"{name}.safetensors"), tmp_path / "new.safetensors"
+    layer.save(path)
+    assert native.read_note(path, native.METADATA_KEY)["version"] == native.VERSION
+    again = fffcpu.load(path)
+    assert dict(layer.params).keys() == dict(again.params).keys()
+    for key, array in layer.params.items():
+        np.testing.assert_array_equal(again.params[key], array)
+
+
+def test_unfinished_run_is_resumed_to_the_parameters_of_an_unbroken_one(command, tmp_path):
+    """`fffcpu train --layer node`, as the layer was called then, stopped after 40 of 140 steps."""
+    folder = shutil.copytree(FILES / "unfinished", tmp_path / "unfinished")
+    out = folder / "run.safetensors"
+    options = "--target y --layer node --depth 2 --trees 2 --epochs 20 --batch-size 16 --resume"
+    status, _, err = command("train", folder / "table.csv", *options.split(), "--out", out)
+    assert status == 0, err
+    finished = fffcpu.load(folder / "finished.safetensors")
+    for name, array in fffcpu.load(out).params.items():
+        np.testing.assert_allclose(array, finished.params[name], rtol=1e-4, atol=1e-6)
 
 
 def test_former_array_of_a_wrong_shape_is_refused(tmp_path):
