@@ -1,11 +1,10 @@
-"""Results as people read them: tables in Markdown, facts, lines of progress."""
+"""Results as people read them: tables in Markdown, and facts on one line."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["facts", "print_progress", "table"]
+__all__ = ["facts", "table"]
 
 
 def facts(values: Mapping[str, object]) -> str:
@@ -17,8 +16,3 @@ def table(head: Sequence[str], rows: Iterable[Iterable[object]]) -> list[str]:
     """Return the lines of a table."""
     lines = [head, ["---"] * len(head), *rows]
     return [f"| {' | '.join(map(str, line))} |" for line in lines]
-
-
-def print_progress(text: str) -> None:
-    """Print a line to standard error, where it does not mix with results."""
-    print(text, file=sys.stderr, flush=True)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import fffcpu.system.blas  # noqa: F401  # before NumPy is imported
 from fffcpu.inference.predictor import Meaning, Predictor
 from fffcpu.inference.warmup import warmup
-from fffcpu.kernels import get_num_threads, set_num_threads
 from fffcpu.layers import (
     DenseFeedForward,
     FastFeedForward,
@@ -23,6 +22,7 @@ from fffcpu.layers import (
     cmm,
     load,
 )
+from fffcpu.system.threads import get_num_threads, set_num_threads
 
 __all__ = [
     "DenseFeedForward",

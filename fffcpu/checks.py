@@ -1,19 +1,121 @@
-"""What users pass in, turned into what kernels take: C-contiguous rows of the parameters' dtype.
+"""Is this argument right? Every check that more than one module makes, and the errors it raises.
 
-Any real array-like is welcome: lists, Fortran order, negative strides, read-only and memory-mapped
-arrays, half precision, integers. Rows that already have the right form are passed on uncopied.
+``check_*`` functions return a value once it is known to be what it must be. ``as_*`` functions turn
+any real array-like into an array: lists, Fortran order, negative strides, read-only and
+memory-mapped arrays, half precision, integers. An array that already has the right form is passed
+on uncopied, unless the function promises a copy.
 """
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
+from fffcpu.lowbit import NARROW_TYPES
 
-__all__ = ["as_real_array", "as_rows", "check_out"]
+__all__ = [
+    "IGNORED_LABEL",
+    "as_class_labels",
+    "as_float_array",
+    "as_number_labels",
+    "as_real_array",
+    "as_rows",
+    "as_targets",
+    "check_dtype",
+    "check_elements",
+    "check_flag",
+    "check_indices",
+    "check_integer",
+    "check_nonnegative",
+    "check_number",
+    "check_out",
+    "check_weights",
+    "first_wrong",
+]
+
+IGNORED_LABEL = -100
+"""The label of a position that counts neither in a loss nor in its gradient."""
+
+
+def check_integer(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return ``value`` as an int between ``low`` and ``high`` (included), or raise.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If the value is not an integer (a bool is not, a NumPy integer is).
+    ArgumentError
+        If it is out of range.
+    """
+    span = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise ArgumentTypeError(
+            f"argument '{name}' must be {span}, got {describe(value)}"
+        ) from None
+    if number < low or (high is not None and number > high):
+        raise ArgumentError(f"argument '{name}' must be {span}, got {number}")
+    return number
+
+
+def check_number(name: str, value: Any, low: float, high: float | None = None) -> float:
+    """Return ``value`` as a finite float between ``low`` and ``high`` (included), or raise.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If the value is not a real number.
+    ArgumentError
+        If it is out of range, infinite or NaN.
+    """
+    span = f"a number of at least {low:g}" if high is None else f"a number from {low:g} to {high:g}"
+    try:
+        if isinstance(value, str | bytes | bool | np.bool_):
+            raise TypeError
+        number = float(value)
+    except OverflowError:
+        raise ArgumentError(f"argument '{name}' must be {span}, got {describe(value)}") from None
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(
+            f"argument '{name}' must be {span}, got {describe(value)}"
+        ) from None
+    if not low <= number <= (np.finfo(np.float64).max if high is None else high):
+        raise ArgumentError(f"argument '{name}' must be {span}, got {number:g}")
+    return number
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False, or raise ArgumentTypeError."""
+    if not isinstance(value, bool | np.bool_):
+        raise ArgumentTypeError(f"argument '{name}' must be True or False, got {describe(value)}")
+    return bool(value)
+
+
+def check_dtype(value: Any) -> str:
+    """Return ``"float32"`` or ``"float64"``, or raise ArgumentError."""
+    try:
+        # None would mean float64.
+        name = str(np.dtype(value)) if value is not None else None
+    except (TypeError, SyntaxError, ValueError):
+        name = None
+    if name not in ("float32", "float64"):
+        raise ArgumentError(f"argument 'dtype' must be float32 or float64, got {describe(value)}")
+    return name
+
+
+def check_weights(value: Any) -> str:
+    """Return ``value`` if it is one of `NARROW_TYPES`, or raise ArgumentError."""
+    if isinstance(value, str) and value in NARROW_TYPES:
+        return value
+    names = " or ".join(repr(name) for name in NARROW_TYPES)
+    raise ArgumentError(f"argument 'weights' must be {names}, got {describe(value)}")
 
 
 def as_real_array(value: Any, name: str) -> NDArray[Any]:
@@ -37,6 +139,18 @@ def as_real_array(value: Any, name: str) -> NDArray[Any]:
         came = describe(array if isinstance(value, np.ndarray) else value)
         raise ArgumentTypeError(f"argument '{name}' must hold real numbers, got {came}")
     return array
+
+
+def as_float_array(value: Any, name: str) -> NDArray[Any]:
+    """Return an array-like of real numbers as an array of floats; other kinds become float64.
+
+    Raises
+    ------
+    ArgumentTypeError, ShapeError
+        If it is not such an array.
+    """
+    array = as_real_array(value, name)
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
 
 
 def as_rows(
@@ -95,3 +209,168 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         raise ShapeError(f"argument 'out' must have shape {shape}, got shape {out.shape}")
     if not out.flags.writeable:
         raise ArgumentError("argument 'out' must be writable, got a read-only array")
+
+
+def first_wrong(array: NDArray[Any], right: NDArray[np.bool_]) -> str:
+    """Return the first element of an array that is not right, as errors show it.
+
+    Returns
+    -------
+    str
+        The element and its index: ``"5 at index 3"`` or ``"5 at index (0, 3)"``.
+    """
+    place = tuple(int(index) for index in np.unravel_index(np.argmin(right), right.shape))
+    if not place:
+        return str(array[place])
+    return f"{array[place]} at index {place[0] if len(place) == 1 else place}"
+
+
+def check_elements(array: NDArray[Any], name: str, right: NDArray[np.bool_], expected: str) -> None:
+    """Raise unless every element of an array is right; the error names the first that is not.
+
+    Parameters
+    ----------
+    array : array
+        The argument.
+    name : str
+        What errors call it.
+    right : array of bool, of the same shape
+        Which elements are right.
+    expected : str
+        What the array must hold, such as ``"finite numbers"``.
+
+    Raises
+    ------
+    ArgumentError
+        If an element is wrong.
+    """
+    if not right.all():
+        raise ArgumentError(
+            f"argument '{name}' must hold {expected}, got {first_wrong(array, right)}"
+        )
+
+
+def check_nonnegative(array: NDArray[Any], name: str) -> None:
+    """Raise unless an array of real numbers holds finite numbers of at least 0."""
+    right = np.isfinite(array) & (array >= 0)
+    check_elements(array, name, right, "finite numbers of at least 0")
+
+
+def check_indices(
+    array: NDArray[Any], name: str, count: int, missing: int | None = None, meaning: str = ""
+) -> None:
+    """Raise unless an array holds integers from 0 to ``count - 1``.
+
+    Parameters
+    ----------
+    array : array
+        The argument. An empty one may be of any dtype, since NumPy takes ``[]`` for floats.
+    name : str
+        What errors call it.
+    count : int
+        How many things the integers may name.
+    missing : int, optional
+        Another integer that is allowed.
+    meaning : str
+        What ``missing`` stands for, in errors.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If the array does not hold integers.
+    ArgumentError
+        If one is out of range.
+    """
+    if array.dtype.kind not in "iu" and array.size:
+        raise ArgumentTypeError(f"argument '{name}' must hold integers, got {describe(array)}")
+    right = (array >= 0) & (array < count)
+    expected = f"integers from 0 to {count - 1}"
+    if missing is not None:
+        right |= array == missing
+        expected += f", or {missing} {meaning}"
+    check_elements(array, name, right, expected)
+
+
+def as_class_labels(
+    labels: Any, shape: tuple[int, ...], classes: int, *, may_miss: bool = True
+) -> NDArray[np.int64]:
+    """Return labels of classes as an array.
+
+    Parameters
+    ----------
+    labels : array_like of integers
+        From 0 to ``classes - 1``, or -100 for no label, if any ``may_miss``.
+    shape : tuple of int
+        The shape they must have.
+    classes : int
+        How many classes there are.
+    may_miss : bool
+        Whether -100 is allowed.
+
+    Returns
+    -------
+    int64 array
+        A copy.
+
+    Raises
+    ------
+    ArgumentTypeError, ShapeError, ArgumentError
+        If they are no such labels.
+    """
+    array = _shaped_labels(labels, shape)
+    if may_miss:
+        check_indices(array, "labels", classes, IGNORED_LABEL, "where there is no label")
+    else:
+        check_indices(array, "labels", classes)
+    return array.astype(np.int64)
+
+
+def as_number_labels(labels: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the labels of a regression, finite numbers, as an array.
+
+    Returns
+    -------
+    float64 array
+        A copy.
+
+    Raises
+    ------
+    ArgumentTypeError, ShapeError, ArgumentError
+        If they are no such numbers, or of another shape.
+    """
+    array = _shaped_labels(labels, shape).astype(np.float64)
+    check_elements(array, "labels", np.isfinite(array), "finite numbers")
+    return array
+
+
+def _shaped_labels(labels: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    array = as_real_array(labels, "labels")
+    if array.shape != shape:
+        raise ShapeError(f"argument 'labels' must have shape {shape}, got shape {array.shape}")
+    return array
+
+
+def as_targets(targets: Any, outputs: NDArray[Any], name: str) -> NDArray[Any]:
+    """Return targets as an array of the shape and dtype of a model's outputs.
+
+    Parameters
+    ----------
+    targets : array_like
+        Real numbers. There is no broadcasting.
+    outputs : array
+        What they are compared with.
+    name : str
+        What errors call the outputs.
+
+    Raises
+    ------
+    ArgumentTypeError, ShapeError
+        If they are no such array.
+    """
+    array = as_real_array(targets, "targets")
+    if array.shape != outputs.shape:
+        raise ShapeError(
+            f"argument 'targets' must be an array of shape {outputs.shape}, as {name}, "
+            f"got {describe(array)}"
+        )
+    return array.astype(outputs.dtype, copy=False)

@@ -17,12 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["from_bfloat16", "from_int8", "to_bfloat16", "to_int8"]
+__all__ = ["NARROW_TYPES", "from_bfloat16", "from_int8", "numpy_dtype", "to_bfloat16", "to_int8"]
 
 Array = NDArray[Any]
 
+NARROW_TYPES = ("bfloat16", "int8")
+"""The types of a quantized layer's weights."""
+
 LARGEST = 127
 """The largest int8 used; -128 would have no counterpart."""
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """Return the dtype of arrays of a type; NumPy has no bfloat16, so uint16 holds its bits."""
+    return np.dtype("uint16" if name == "bfloat16" else name)
 
 
 def to_bfloat16(array: Array) -> Array:

@@ -22,19 +22,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fffcpu.checks import check_indices
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 
 __all__ = [
+    "ALIGNED_ROWS",
     "ALIGNMENT",
     "Parameters",
     "RowGradient",
     "aligned_empty",
+    "empty_output",
     "generator",
     "normal",
     "uniform",
 ]
 
 ALIGNMENT = 64
+
+ALIGNED_ROWS = 256
+"""Rows from which on an output is aligned to cache lines, so that kernels may write whole ones.
+
+To align it takes about 4 microseconds, a hundredth of what so many rows take at BERT's size."""
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -46,6 +54,12 @@ def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     buffer = np.empty(size + ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % ALIGNMENT
     return buffer[start : start + size].view(dtype).reshape(shape)
+
+
+def empty_output(rows: int, width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return uninitialised memory for an output (rows, width)."""
+    shape = (rows, width)
+    return np.empty(shape, dtype) if rows < ALIGNED_ROWS else aligned_empty(shape, dtype)
 
 
 def generator(rng: Any) -> np.random.Generator:
@@ -191,11 +205,16 @@ class RowGradient:
                 f"argument 'values' must have a row for each of {len(rows)} rows of a parameter of "
                 f"shape {self.shape}, got shape {values.shape}"
             )
-        count = math.prod(self.leading)
-        if len(rows) and not (rows[0] >= 0 and rows[-1] < count and (np.diff(rows) > 0).all()):
+        rises = np.diff(rows) > 0
+        if not rises.all():
+            place = int(np.argmin(rises)) + 1
             raise ArgumentError(
-                f"argument 'rows' must rise from at least 0 to at most {count - 1}, got others"
+                f"argument 'rows' must rise, got {rows[place]} after {rows[place - 1]} at index "
+                f"{place}"
             )
+        count = math.prod(self.leading)
+        if len(rows) and not (rows[0] >= 0 and rows[-1] < count):
+            check_indices(rows, "rows", count)
 
     @property
     def leading(self) -> tuple[int, ...]:

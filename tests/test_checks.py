@@ -1,16 +1,31 @@
-"""Any real array-like becomes rows that kernels take; anything else is an error that says why."""
+"""What users pass is checked: it becomes what the package works on, or an error that says why."""
 
 from __future__ import annotations
 
 import re
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fffcpu.checks import as_real_array, as_rows, check_out
+from fffcpu.checks import (
+    as_class_labels,
+    as_float_array,
+    as_number_labels,
+    as_real_array,
+    as_rows,
+    check_elements,
+    check_flag,
+    check_indices,
+    check_integer,
+    check_nonnegative,
+    check_number,
+    check_out,
+    first_wrong,
+)
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -34,6 +49,88 @@ def rows_of(value, dtype=F32, width=WIDTH):
 def numbers(*shape, dtype=np.float32):
     """Small integers, which every dtype here can hold."""
     return np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
+
+
+# --- Integers and numbers -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3), np.array(3)])
+def test_integers_of_any_kind_become_int(value):
+    number = check_integer("depth", value, 0, 10)
+    assert type(number) is int
+    assert number == 3
+
+
+@pytest.mark.parametrize("value", [0, 10])
+def test_both_ends_of_a_range_are_allowed(value):
+    assert check_integer("depth", value, 0, 10) == value
+    assert check_number("rate", value, 0, 10) == value
+
+
+@pytest.mark.parametrize(
+    "value", [True, np.True_, 3.0, "3", None, 1j, [3], np.float32(3), np.array([3])]
+)
+def test_what_is_no_integer_is_an_error_of_kind(value):
+    message = "argument 'depth' must be an integer from 0 to 10, got "
+    with pytest.raises(ArgumentTypeError, match=message):
+        check_integer("depth", value, 0, 10)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "message"),
+    [
+        (0, 30, -1, "argument 'depth' must be an integer from 0 to 30, got -1"),
+        (0, 30, 31, "argument 'depth' must be an integer from 0 to 30, got 31"),
+        (1, None, 0, "argument 'depth' must be an integer of at least 1, got 0"),
+        (1, None, np.int8(-5), "argument 'depth' must be an integer of at least 1, got -5"),
+        (0, 30, 10**100, "argument 'depth' must be an integer from 0 to 30, got 1000"),
+    ],
+)
+def test_integer_out_of_range_is_an_error_of_value(low, high, value, message):
+    with pytest.raises(ArgumentError, match=message):
+        check_integer("depth", value, low, high)
+
+
+@pytest.mark.parametrize("value", [1, 1.0, np.float32(1), np.int64(1), np.array(1.0), Fraction(1)])
+def test_real_numbers_of_any_kind_become_float(value):
+    number = check_number("rate", value, 0)
+    assert type(number) is float
+    assert number == 1.0
+
+
+@pytest.mark.parametrize("value", ["1", b"1", True, np.False_, None, 1j, [1.0], np.zeros(2)])
+def test_what_is_no_number_is_an_error_of_kind(value):
+    with pytest.raises(
+        ArgumentTypeError, match="argument 'rate' must be a number from 0 to 1, got"
+    ):
+        check_number("rate", value, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "message"),
+    [
+        (0, 1, 1.5, "argument 'rate' must be a number from 0 to 1, got 1.5"),
+        (0, 1, -0.5, "argument 'rate' must be a number from 0 to 1, got -0.5"),
+        (0, 1, float("nan"), "argument 'rate' must be a number from 0 to 1, got nan"),
+        (0.25, None, 0, "argument 'rate' must be a number of at least 0.25, got 0"),
+        (0, None, float("inf"), "argument 'rate' must be a number of at least 0, got inf"),
+        (0, None, float("nan"), "argument 'rate' must be a number of at least 0, got nan"),
+    ],
+)
+def test_number_out_of_range_is_an_error_of_value(low, high, value, message):
+    with pytest.raises(ArgumentError, match=message):
+        check_number("rate", value, low, high)
+
+
+@pytest.mark.parametrize("high", [None, 1])
+def test_number_too_large_for_a_float_is_an_error_of_value(high):
+    with pytest.raises(ArgumentError, match=r"argument 'rate' must be a number .*, got "):
+        check_number("rate", 10**400, 0, high)
+
+
+def test_largest_number_is_a_number():
+    largest = np.finfo(np.float64).max
+    assert check_number("rate", largest, 0) == largest
 
 
 # --- Layouts --------------------------------------------------------------------------------------
@@ -339,3 +436,94 @@ def test_output_of_another_shape_is_an_error_that_names_both(shape):
 def test_output_that_is_read_only_is_an_error():
     with pytest.raises(ArgumentError, match="'out' must be writable, got a read-only array"):
         check_out(read_only(np.zeros((5, WIDTH), np.float32)), (5, WIDTH), F32)
+
+
+# --- Elements and labels --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("array", "place"),
+    [
+        (np.float32(-1), ""),
+        ([1, 2, -1, -1], " at index 2"),
+        ([[1, 2], [3, -1]], " at index (1, 1)"),
+    ],
+)
+def test_the_first_wrong_element_is_named_with_its_place(array, place):
+    array = np.array(array)
+    message = f"argument 'x' must hold numbers of at least 0, got {array.min()}{place}"
+    with pytest.raises(ArgumentError, match=f"^{re.escape(message)}$"):
+        check_elements(array, "x", array >= 0, "numbers of at least 0")
+    assert first_wrong(array, array >= 0) == f"{array.min()}{place}"
+
+
+@pytest.mark.parametrize("wrong", [-0.5, np.inf, -np.inf, np.nan])
+def test_amounts_are_finite_and_at_least_0(wrong):
+    check_nonnegative(np.array([0.0, 1e300]), "weights")
+    check_nonnegative(np.array([0, 3], np.uint8), "weights")
+    message = f"'weights' must hold finite numbers of at least 0, got {wrong} at index 1"
+    with pytest.raises(ArgumentError, match=re.escape(message)):
+        check_nonnegative(np.array([0.0, wrong, wrong]), "weights")
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (0,), (2, 0)])
+def test_right_elements_pass(shape):
+    check_elements(np.ones(shape), "x", np.ones(shape, bool), "anything")
+
+
+def test_indices_name_things_that_exist():
+    check_indices(np.array([0, 4], np.uint8), "ids", 5)
+    check_indices(np.array([]), "ids", 5)
+    check_indices(np.array([-1, 4]), "ids", 5, -1, "for none")
+    with pytest.raises(ArgumentTypeError, match="'ids' must hold integers, got an array of shape"):
+        check_indices(np.array([0.0]), "ids", 5)
+    with pytest.raises(ArgumentError, match=r"from 0 to 4, or -1 for none, got 5 at index 0"):
+        check_indices(np.array([5, -1]), "ids", 5, -1, "for none")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
+def test_floats_stay_what_they_are(dtype):
+    array = numbers(2, 3, dtype=dtype)
+    assert as_float_array(array, "x") is array
+
+
+@pytest.mark.parametrize("value", [[1, 2], np.array([True, False]), np.array([3], np.int8)])
+def test_numbers_that_are_no_floats_become_float64(value):
+    array = as_float_array(value, "x")
+    assert array.dtype == np.float64
+    np.testing.assert_array_equal(array, value)
+
+
+@pytest.mark.parametrize("value", [True, False, np.True_])
+def test_flags_become_bool(value):
+    assert check_flag("bias", value) is bool(value)
+
+
+@pytest.mark.parametrize("value", [0, 1, None, "True"])
+def test_what_is_no_flag_is_an_error(value):
+    with pytest.raises(ArgumentTypeError, match="argument 'bias' must be True or False, got "):
+        check_flag("bias", value)
+
+
+def test_labels_are_returned_as_arrays():
+    labels = as_class_labels([[0, -100], [2, 1]], (2, 2), 3)
+    assert labels.dtype == np.int64
+    np.testing.assert_array_equal(labels, [[0, -100], [2, 1]])
+    assert as_class_labels([], (0,), 3).dtype == np.int64
+    numbers = as_number_labels([1, 2], (2,))
+    assert numbers.dtype == np.float64
+
+
+def test_what_is_no_label_is_an_error():
+    with pytest.raises(ArgumentError, match=r"0 to 2, or -100 .*, got -1 at index 1"):
+        as_class_labels([0, -1], (2,), 3)
+    with pytest.raises(ArgumentError, match=r"from 0 to 2, got -100 at index 0"):
+        as_class_labels([-100, 1], (2,), 3, may_miss=False)
+    with pytest.raises(ArgumentTypeError, match="must hold integers"):
+        as_class_labels([0.0, 1.0], (2,), 3)
+    with pytest.raises(ArgumentTypeError, match="must hold real numbers"):
+        as_class_labels(["a", "b"], (2,), 3)
+    with pytest.raises(ShapeError, match=r"must have shape \(3,\), got shape \(2,\)"):
+        as_number_labels([1.0, 2.0], (3,))
+    with pytest.raises(ArgumentError, match="must hold finite numbers, got inf at index 0"):
+        as_number_labels([np.inf], (1,))

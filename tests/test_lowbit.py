@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fffcpu.lowbit import from_bfloat16, from_int8, to_bfloat16, to_int8
+from fffcpu.lowbit import from_bfloat16, from_int8, numpy_dtype, to_bfloat16, to_int8
 
 LARGEST_BFLOAT16 = (2 - 2**-7) * 2.0**127
+
+
+@pytest.mark.parametrize("name", ["float32", "float64", "int8"])
+def test_numpy_knows_all_types_but_bfloat16(name):
+    assert numpy_dtype(name) == name
+    assert numpy_dtype("bfloat16") == to_bfloat16(np.ones(1)).dtype
 
 
 def patterns(seed, count=20_000):

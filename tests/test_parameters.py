@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
 from fffcpu.parameters import (
+    ALIGNED_ROWS,
     ALIGNMENT,
     Parameters,
     RowGradient,
     aligned_empty,
+    empty_output,
     generator,
     normal,
     uniform,
@@ -77,6 +79,15 @@ def test_aligned_array_lies_inside_the_memory_it_owns():
     first = owner.ctypes.data
     assert first <= array.ctypes.data
     assert array.ctypes.data + array.nbytes <= first + owner.nbytes
+
+
+@DTYPES
+@pytest.mark.parametrize("rows", [0, 1, ALIGNED_ROWS - 1, ALIGNED_ROWS, ALIGNED_ROWS + 3])
+def test_outputs_of_many_rows_are_aligned(rows, dtype):
+    y = empty_output(rows, 5, np.dtype(dtype))
+    assert (y.shape, y.dtype) == ((rows, 5), dtype)
+    assert y.flags.c_contiguous
+    assert rows < ALIGNED_ROWS or is_aligned(y)
 
 
 # --- The mapping ----------------------------------------------------------------------------------
@@ -310,3 +321,17 @@ def test_row_gradients_add(rows):
 def test_refuses_a_row_gradient(rows, values, error, named):
     with pytest.raises(error, match=f"'{named}'"):
         RowGradient(rows, values, (2, 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([0, 3, 5, 5], "'rows' must rise, got 5 after 5 at index 3"),
+        ([4, 1, 3, 2], "'rows' must rise, got 1 after 4 at index 1"),
+        ([0, 1, 2, 6], "'rows' must hold integers from 0 to 5, got 6 at index 3"),
+        ([-2, -1, 2, 5], "'rows' must hold integers from 0 to 5, got -2 at index 0"),
+    ],
+)
+def test_the_first_wrong_row_is_named(rows, message):
+    with pytest.raises(ArgumentError, match=message):
+        RowGradient(np.array(rows), np.ones((4, 2)), (2, 3, 2))

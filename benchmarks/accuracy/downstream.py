@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy.text_runs import read_result, text_parser, write_result
-from fffcpu.cli.support.table import format_table
 from fffcpu.models import FastBertForMaskedLM
-from fffcpu.recipes.finetuning import FinetuneSettings, evaluate, finetune
+from fffcpu.recipes.finetuning import FinetuneSettings, evaluate_texts, finetune
+from fffcpu.system.terminal import format_table
 from fffcpu.text import LabelledTexts, Tokenizer, read_labelled
 
 TASKS = ("glosses", "snippets")
@@ -62,7 +62,7 @@ def run(
             resume=True,
         )  # fmt: skip
         figures["validation"] = done.outcome.figures["validation_accuracy"]
-        figures["test"] = evaluate(done.model, tokenizer, test)["accuracy"]
+        figures["test"] = evaluate_texts(done.model, tokenizer, test)["accuracy"]
         figures["settings"] = dataclasses.asdict(settings)
     figures["seconds"] = time.perf_counter() - start
     write_result(result, figures)

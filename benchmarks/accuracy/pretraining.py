@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy.text_runs import read_result, text_parser, write_result
-from fffcpu.cli.support.table import format_table
 from fffcpu.recipes.pretraining import PretrainSettings, pretrain
+from fffcpu.system.terminal import format_table
 from fffcpu.text import Corpus, Tokenizer, build_corpus, find_files, read_documents
 
 FEEDFORWARDS: dict[str, dict[str, Any]] = {

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import new_parser
+from fffcpu.system.files import write_atomically
 
 __all__ = ["read_result", "text_parser", "write_result"]
 
@@ -30,5 +31,6 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def write_result(path: Path, figures: dict[str, Any]) -> None:
-    """Write the figures of a run."""
-    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    """Write the figures of a run, whole or not at all."""
+    with write_atomically(path) as temporary:
+        Path(temporary).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -11,11 +11,11 @@ import numpy as np
 
 from benchmarks.crossover.sets import SOURCES, Rows, Source
 from benchmarks.records import Record
-from fffcpu.checkpoints.native import write_atomically
 from fffcpu.data import Table
 from fffcpu.inference.predictor import Predictor
-from fffcpu.recipes.fitting import FitSettings, evaluate, fit
+from fffcpu.recipes.fitting import FitSettings, evaluate_table, fit
 from fffcpu.recipes.table_objective import Scaling
+from fffcpu.system.files import write_atomically
 from fffcpu.training.batches import split_rows
 
 Array = np.ndarray
@@ -98,21 +98,16 @@ def train_layer(rows: Rows, source: Source, settings: Record, seed: int) -> Trai
     """Train a layer of fffcpu."""
     classes = tuple(range(int(rows.y.max()) + 1))
     table = Table(rows.x, rows.y, classes=classes)
+    test = Table(rows.test_x, rows.test_y, classes=classes)
     fitted = fit(table, FitSettings(validation=VALIDATION, seed=seed, **settings), progress=False)
     layer = fitted.predictor.layer
     return Trained(
         fitted.predictor,
         fitted.validation["accuracy"],
-        evaluate(fitted.predictor, Table(rows.test_x, rows.test_y, classes=classes))["accuracy"],
+        evaluate_table(fitted.predictor, test)["accuracy"],
         sum(array.size for array in layer.params.values()),
-        multiply_adds(layer.config),
+        layer.config.multiply_adds,
     )
-
-
-def multiply_adds(config: Any) -> int:
-    """Return the multiply-adds per row at inference."""
-    gates = config.depth * config.input_dim if config.kind == LEAF else 0
-    return int(gates + config.active_neurons * (config.input_dim + config.output_dim))
 
 
 def train_mlp(rows: Rows, source: Source, settings: Record, seed: int) -> Trained:

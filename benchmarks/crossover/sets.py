@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.data.tables import read_data
-from fffcpu.checkpoints.native import write_atomically
 from fffcpu.data import load_digits
+from fffcpu.system.files import write_atomically
 
 Array = np.ndarray
 

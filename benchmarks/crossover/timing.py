@@ -5,26 +5,24 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 import fffcpu
 from benchmarks.crossover.models import MODELS, TREES, model_path
 from benchmarks.crossover.sets import SOURCES, data_path
 from benchmarks.crossover.training import chosen
 from benchmarks.records import Record, append_records, read_records
-from benchmarks.report import print_progress
 from fffcpu.benchmarking.machine import describe_machine
 from fffcpu.benchmarking.onnx_dense import onnx_dense
 from fffcpu.benchmarking.timing import Contender, alternate, cycling
 from fffcpu.benchmarking.verification import DISTINCT_ROWS, TOLERANCES, check_close
 from fffcpu.errors import WrongOutputError
 from fffcpu.inference.predictor import Predictor
+from fffcpu.system.terminal import print_status, progress_bar
 
 Array = np.ndarray
 
@@ -46,7 +44,7 @@ class Runner(NamedTuple):
 def measure(options: argparse.Namespace) -> None:
     """Time the trained models of every set, unless all of them were timed together before."""
     if not ONNXRUNTIME:
-        print_progress("onnxruntime left out: pip install 'fffcpu[bench]'")
+        print_status("onnxruntime left out: pip install 'fffcpu[bench]'")
     fffcpu.set_num_threads(options.threads)
     everything = with_files(chosen(options.out), options.out)
     sets = [data for data in SOURCES if data in everything and data in options.data]
@@ -56,7 +54,7 @@ def measure(options: argparse.Namespace) -> None:
         for data in sets
         if set(everything[data]) - set(times.get(data, {"batch": ()})["batch"])
     ]
-    for data in tqdm(waiting, "timing", unit="set", file=sys.stderr):
+    for data in progress_bar(waiting, "timing", unit="set", shown=True, kept=True):
         append_records(options.out / "times.jsonl", [time_set(data, everything[data], options)])
 
 
@@ -72,7 +70,7 @@ def with_files(
             if absent is None:
                 found.setdefault(data, {})[name] = runs
             else:
-                print_progress(f"{data} {name} left out: no {absent}; `train` makes it")
+                print_status(f"{data} {name} left out: no {absent}; `train` makes it")
     return found
 
 

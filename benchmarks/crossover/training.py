@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from benchmarks.crossover.models import MODELS, TRAIN, TRIES, model_path, save, settings_of
 from benchmarks.crossover.sets import SOURCES, Rows, prepared
 from benchmarks.records import Record, append_records, read_records
-from benchmarks.report import print_progress
+from fffcpu.system.terminal import print_status, progress_bar
 
 
 def chosen(out: Path) -> dict[str, dict[str, list[Record]]]:
@@ -51,7 +48,7 @@ def train(options: argparse.Namespace) -> None:
     present = [data for data in options.data if is_present(data, options)]
     # Repeated, since a chosen run that is done again may no longer be the best of its settings.
     while runs := missing(present, options):
-        with tqdm(total=len(runs), unit="run", file=sys.stderr) as bar:
+        with progress_bar(total=len(runs), unit="run", shown=True, kept=True) as bar:
             for data, own in itertools.groupby(runs, key=lambda run: run.data):
                 rows = prepared(data, options)
                 for run in own:
@@ -89,7 +86,7 @@ def is_present(data: str, options: argparse.Namespace) -> bool:
     try:
         prepared(data, options)
     except FileNotFoundError as error:
-        print_progress(f"{data} left out: no {error.filename}")
+        print_status(f"{data} left out: no {error.filename}")
         return False
     return True
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.command import new_parser
-from benchmarks.report import print_progress
+from fffcpu.system.terminal import print_status
 
 __all__ = ["find_file", "parse_folders"]
 
@@ -25,5 +25,5 @@ def find_file(folder: Path, name: str) -> Path | None:
     """Return a file of this name anywhere in a folder, or print that it is left out."""
     found = next(iter(sorted(folder.rglob(name))), None)
     if found is None:
-        print_progress(f"no {name} in {folder}: left out")
+        print_status(f"no {name} in {folder}: left out")
     return found

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.data.files import find_file, parse_folders
-from benchmarks.report import print_progress
 from fffcpu.data import Table, read_table
+from fffcpu.system.terminal import print_status
 
 IMAGES = (
     "train-images-idx3-ubyte",
@@ -86,7 +86,7 @@ def copy_images(folder: Path, out: Path, ending: str = "") -> None:
         if found := find_file(folder, name + ending):
             out.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(found, out / found.name)
-            print_progress(f"{out / found.name}: {found.stat().st_size:,} bytes")
+            print_status(f"{out / found.name}: {found.stat().st_size:,} bytes")
 
 
 def frame_of(path: Path, name: str) -> Any:
@@ -102,7 +102,7 @@ def write_table(path: Path, frame: Any, target: str) -> None:
     """Write a data frame as CSV, with its target as the column ``class``."""
     frame.rename(columns={target: "class"}).to_csv(path, index=False, float_format="%g")
     rows, columns = frame.shape
-    print_progress(f"{path}: {rows:,} rows, {columns - 1} columns and the class")
+    print_status(f"{path}: {rows:,} rows, {columns - 1} columns and the class")
 
 
 def main() -> None:

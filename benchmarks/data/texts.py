@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.data.files import find_file, parse_folders
-from benchmarks.report import print_progress
+from fffcpu.system.terminal import print_status
 
 Document = dict[str, str]
 
@@ -108,7 +108,7 @@ def _write(path: Path, documents: Iterable[Document]) -> None:
             if document["text"]:
                 file.write(json.dumps(document, ensure_ascii=False) + "\n")
                 count, characters = count + 1, characters + len(document["text"])
-    print_progress(f"{path}: {count:,} documents, {characters:,} characters")
+    print_status(f"{path}: {count:,} documents, {characters:,} characters")
 
 
 def _write_split(out: Path, name: str, documents: Iterable[Document]) -> None:

@@ -18,10 +18,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.command import new_parser
 from fffcpu.data import load_digits
+from fffcpu.system.terminal import progress_bar
 
 TRAINING = ("--depth", "4", "--trees", "2", "--epochs", "30", "--checkpoint-seconds", "0.02")
 
@@ -55,7 +55,7 @@ def kill_trainings(folder: Path, kills: int, rng: np.random.Generator) -> int:
     expected, lines = result(folder, "unbroken")
     done = failures = number = 0
     resumed = 0  # kills after which there was a checkpoint
-    with tqdm(total=kills, desc="kills of trainings", file=sys.stderr) as bar:
+    with progress_bar(description="kills of trainings", total=kills, shown=True, kept=True) as bar:
         while done < kills:
             number += 1
             out = f"killed-{number}"
@@ -123,7 +123,7 @@ def kill_predictions(folder: Path, kills: int, rows: int, rng: np.random.Generat
     subprocess.run(command, check=True, capture_output=True)
     whole = time.perf_counter() - whole
     expected, failures = out.read_bytes(), 0
-    for _ in tqdm(range(kills), desc="kills of predictions", file=sys.stderr):
+    for _ in progress_bar(range(kills), "kills of predictions", shown=True, kept=True):
         out.unlink(missing_ok=True)
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(rng.uniform(0.3 * whole, 1.1 * whole))

@@ -206,7 +206,7 @@ def heading(backend: ModuleType, shape: PathShape, layer: fffcpu.FastFeedForward
 def table_rows(layer: fffcpu.FastFeedForward, timings: list[Timing]) -> list[tuple[str, ...]]:
     """Return rows of the table. Each row of FastFeedForward reads the weights of its own path."""
     config, path = layer.config, timings[0]
-    path_bytes = 4 * config.active_neurons * (config.input_dim + config.output_dim)
+    path_bytes = 4 * config.multiply_adds
     result = []
     for timing in timings:
         low, high = (1e6 * end(timing.seconds) / timing.rows for end in (min, max))

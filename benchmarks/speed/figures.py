@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from benchmarks.report import table
 from fffcpu.benchmarking.timing import Timing, ratios
-from fffcpu.cli.support.table import format_number
+from fffcpu.system.terminal import format_number
 
 __all__ = ["Figure", "figure_table"]
 

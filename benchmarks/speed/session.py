@@ -12,11 +12,11 @@ import threadpoolctl
 import fffcpu
 from benchmarks.command import command_line, new_parser
 from benchmarks.peers.layers import absent
-from benchmarks.report import print_progress
 from benchmarks.speed.figures import Figure
 from benchmarks.speed.options import add_quick, add_seconds, add_threads
 from fffcpu.benchmarking.machine import describe_machine, package_version
 from fffcpu.benchmarking.timing import Timing
+from fffcpu.system.terminal import print_status
 
 __all__ = ["Section", "Session", "run_sections", "section_help", "section_parser"]
 
@@ -54,7 +54,7 @@ class Session:
     def note(self, text: str) -> None:
         """Add a line below the tables, once."""
         if text not in self.notes:
-            print_progress(text)
+            print_status(text)
             self.notes.append(text)
 
     def header(self, packages: Sequence[str]) -> dict[str, Any]:
@@ -103,6 +103,6 @@ def run_sections(session: Session, sections: Mapping[str, Section]) -> None:
     start = time.monotonic()
     with threadpoolctl.threadpool_limits(options.threads, "blas"):
         for name in options.only or sections:
-            print_progress(f"--- {name} ({time.monotonic() - start:.0f} s)")
+            print_status(f"--- {name} ({time.monotonic() - start:.0f} s)")
             sections[name](session)
-    print_progress(f"--- done ({time.monotonic() - start:.0f} s)")
+    print_status(f"--- done ({time.monotonic() - start:.0f} s)")

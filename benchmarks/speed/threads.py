@@ -37,8 +37,8 @@ from benchmarks.speed.shapes import BERT_BASE, PathShape
 from fffcpu.benchmarking.machine import describe_machine
 from fffcpu.benchmarking.timing import REST, cycling
 from fffcpu.benchmarking.verification import check_paths, distinct_batches
-from fffcpu.kernels import get_thread_layer
 from fffcpu.kernels.jit import MIN_PARALLEL_WORK, kernel, launch
+from fffcpu.system.threads import get_thread_layer
 
 VARIANTS = {
     "one thread, no pool": {"NUMBA_NUM_THREADS": "1"},

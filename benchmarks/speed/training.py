@@ -17,15 +17,15 @@ import numpy as np
 
 import fffcpu
 from benchmarks.command import new_parser
-from benchmarks.report import facts, print_progress
+from benchmarks.report import facts
 from benchmarks.speed.options import add_seconds
 from benchmarks.speed.session import Section, section_help
 from fffcpu.benchmarking.machine import describe_machine
 from fffcpu.benchmarking.timing import Contender, Timing, alternate, ratio, ratios
 from fffcpu.benchmarking.verification import distinct_batches
-from fffcpu.cli.support.table import format_number, format_table
 from fffcpu.data import Table
 from fffcpu.recipes.fitting import FitSettings, fit
+from fffcpu.system.terminal import format_number, format_table, print_status
 from fffcpu.training import AdamW, clip_gradients
 
 WIDTH = 768
@@ -62,7 +62,7 @@ def steps(options: argparse.Namespace) -> None:
     """A step with dense and with row-sparse gradients, for trees of several depths."""
     rows = []
     for depth in options.depths:
-        print_progress(f"depth {depth} ...")
+        print_status(f"depth {depth} ...")
         dense, sparse = compare(options, "row_sparse", WIDTH, WIDTH, depth)
         times = [milliseconds(timing, options) for timing in (dense, sparse)]
         rows.append((f"{depth}", f"{(2 << depth) - 1:,}", *times, times_longer(dense, sparse, 1)))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fffcpu.kernels import get_thread_layer
+from fffcpu.system.threads import get_thread_layer
 
 __all__ = ["describe_machine", "package_version"]
 

@@ -155,15 +155,15 @@ def path_work(
     Work
         The work of one call.
     """
-    widths, size = config.input_dim + config.output_dim, _item_bytes(config.dtype)
+    widths, size = config.input_dim + config.output_dim, config.itemsize
     weights = visited * widths * (item_bytes or size)
-    return Work(2 * rows * config.active_neurons * widths, rows * widths * size + weights)
+    return Work(2 * rows * config.multiply_adds, rows * widths * size + weights)
 
 
 def dense_work(config: DenseFeedForwardConfig, rows: int) -> Work:
     """Return the work of DenseFeedForward's inference on ``rows`` rows."""
-    widths, size = config.input_dim + config.output_dim, _item_bytes(config.dtype)
-    return Work(2 * rows * config.width * widths, (rows + config.width) * widths * size)
+    numbers = rows * (config.input_dim + config.output_dim) + config.multiply_adds
+    return Work(2 * rows * config.multiply_adds, numbers * config.itemsize)
 
 
 def leaf_work(config: LeafFeedForwardConfig, rows: int, leaves: int) -> Work:
@@ -172,17 +172,11 @@ def leaf_work(config: LeafFeedForwardConfig, rows: int, leaves: int) -> Work:
     The gates above those leaves are taken to be ``leaves - 1``, which is all of them if all leaves
     are reached.
     """
-    inner, outer, size = config.input_dim, config.output_dim, _item_bytes(config.dtype)
-    leaf = config.leaf_width * (inner + outer)
-    flops = 2 * rows * (config.depth * inner + leaf)
-    weights = leaves * leaf + max(0, leaves - 1) * inner
-    return Work(flops, (rows * (inner + outer) + weights) * size)
+    widths = config.input_dim + config.output_dim
+    weights = leaves * config.leaf_width * widths + max(0, leaves - 1) * config.input_dim
+    return Work(2 * rows * config.multiply_adds, (rows * widths + weights) * config.itemsize)
 
 
 def visited_nodes(nodes: Array) -> int:
     """Return the number of different nodes in routes (B, T, L), in all trees."""
     return sum(len(np.unique(tree)) for tree in np.moveaxis(nodes, 1, 0))
-
-
-def _item_bytes(dtype: str) -> int:
-    return int(np.dtype(dtype).itemsize)

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_integer, check_number
+from fffcpu.checks import check_integer, check_number
 from fffcpu.errors import ArgumentError
 
 __all__ = [

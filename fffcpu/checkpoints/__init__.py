@@ -1,9 +1,9 @@
 """Names and arrays: how parameters lie in files and in other programs' state dicts.
 
-``native`` reads and writes the project's own files. ``ultrafastbert``, ``ultrafastbert_bmm`` and
-``fastfeedforward`` translate the three published layer formats, and ``crammed_bert`` that of whole
-models, each by a key map that is data; ``safetensors_file`` reads what they translate. No module
-here knows a layer or a kernel: a config and a mapping of arrays go in or come out.
+``safetensors_file`` reads and writes the safetensors format, and ``native`` the project's files in
+it. ``ultrafastbert``, ``ultrafastbert_bmm`` and ``fastfeedforward`` translate the three
+published layer formats, and ``crammed_bert`` that of whole models, each by a key map that is data.
+No module here knows a layer or a kernel: a config and a mapping of arrays go in or come out.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import ArraysConfig, numpy_dtype
+from fffcpu.config import ArraysConfig
 from fffcpu.errors import CheckpointError
+from fffcpu.lowbit import numpy_dtype
 
 __all__ = ["check_arrays", "list_differences"]
 

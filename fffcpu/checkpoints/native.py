@@ -5,30 +5,22 @@ The metadata has one key, ``fffcpu``, whose value is a JSON text::
     {"config": {...}, "kind": "FastFeedForward", "version": 1}
 
 The config fixes the name, shape and dtype of every tensor, and ``load`` compares all of them with
-the file's header before it reads, or allocates room for, a single number.
-
-docs/formats.md describes the format byte by byte. It is written and read here, and not by the
-safetensors library, because that has no bfloat16 for NumPy arrays.
+the file's header before it reads, or allocates room for, a single number. docs/formats.md describes
+the format byte by byte; `fffcpu.checkpoints.safetensors` reads and writes it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import io
 import json
-import math
 import os
-import stat
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints.differences import check_arrays, list_differences
+from fffcpu.checkpoints.safetensors import DTYPES, read_array, read_header, write_tensors
 from fffcpu.config import (
     DenseFeedForwardConfig,
     FastFeedForwardConfig,
@@ -36,31 +28,22 @@ from fffcpu.config import (
     LeafFeedForwardConfig,
     QuantizedFastFeedForwardConfig,
     QuantizedLeafFeedForwardConfig,
-    numpy_dtype,
 )
 from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
+from fffcpu.system.files import named_errors, open_regular, parse_json
 
 __all__ = [
     "KINDS",
     "METADATA_KEY",
     "READ_VERSIONS",
-    "TEMPORARY",
     "VERSION",
     "load",
-    "open_file",
-    "parse_json",
-    "read_header",
     "read_note",
     "save",
-    "write_atomically",
-    "write_tensors",
 ]
 
 METADATA_KEY = "fffcpu"
 """The metadata key that makes a safetensors file one of ours."""
-
-TEMPORARY = ".fffcpu-*.tmp"
-"""Pattern of the names that files have until they are whole. One stays if the process is killed."""
 
 VERSION = 1
 """The version of the format that ``save`` writes."""
@@ -81,31 +64,6 @@ KINDS: Mapping[str, type[LayerConfig]] = MappingProxyType(
     }
 )
 """The config class of each kind of layer."""
-
-_ABBREVIATIONS = MappingProxyType(
-    {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "int8": "I8"}
-)
-"""How safetensors abbreviates each type that a layer may have, the widest first."""
-
-_DTYPES = MappingProxyType({short: name for name, short in _ABBREVIATIONS.items()})
-"""Our name of each abbreviation; others belong to no layer."""
-
-_LONGEST_HEADER = 1 << 20
-"""Bytes. Ours take under a thousand; the bound keeps a hostile header from being parsed at all."""
-
-_PICKLE = "is a Python pickle, as PyTorch writes it, and pickles are never opened here"
-_ZIP = (
-    "is a zip archive: a pickle, if PyTorch wrote it (.pt, .pth, .bin), and pickles are never "
-    "opened here"
-)
-_FOREIGN_STARTS = (
-    (b"PK\x03\x04", _ZIP),
-    (b"\x80\x02", _PICKLE),
-    (b"\x80\x03", _PICKLE),
-    (b"\x80\x04", _PICKLE),
-    (b"\x80\x05", _PICKLE),
-)
-"""How files start that people take for models, and what to say of them."""
 
 _IMPORTERS = (
     "read it with safetensors.numpy.load_file and convert its arrays with from_state_dict of "
@@ -145,11 +103,8 @@ def save(
     if type(config) not in KINDS.values():
         raise ArgumentTypeError(f"argument 'config' must be a layer's, got {describe(config)}")
     checked = check_arrays(config, arrays)
-    with write_atomically(path) as temporary:
-        try:
-            _write(temporary, config, checked, notes or {})
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error
+    metadata = {METADATA_KEY: _describe_layer(config), **(notes or {})}
+    write_tensors(path, dict(sorted(checked.items())), metadata, config.dtypes())
 
 
 def load(path: str | os.PathLike[str]) -> tuple[LayerConfig, dict[str, NDArray[Any]]]:
@@ -177,11 +132,12 @@ def load(path: str | os.PathLike[str]) -> tuple[LayerConfig, dict[str, NDArray[A
     OSError
         If the file cannot be read: FileNotFoundError, IsADirectoryError and so on.
     """
-    name = os.fsdecode(path)
-    try:
-        return _load(name)
-    except CheckpointError as error:
-        raise CheckpointError(f"file {name!r} {error}") from error.__cause__
+    with named_errors(path), open_regular(path) as file:
+        header = read_header(file)
+        config = _parse_layer(header.metadata)
+        _check_tensors(config, header.entries)
+        tensors = header.tensors()
+        return config, {name: read_array(file, tensors[name]) for name in config.shapes()}
 
 
 def read_note(path: str | os.PathLike[str], key: str) -> Any:
@@ -204,60 +160,10 @@ def read_note(path: str | os.PathLike[str], key: str) -> Any:
     CheckpointError, OSError
         As ``load``, as far as the header goes; also if the note is no JSON.
     """
-    name = os.fsdecode(path)
-    try:
-        with open_file(name) as file:
-            header = parse_json(read_header(file), "its header")
-        metadata = header.get("__metadata__", {}) if isinstance(header, dict) else {}
-        text = metadata.get(key) if isinstance(metadata, dict) else None
-        return parse_json(text, f"metadata '{key}'") if isinstance(text, str) else None
-    except CheckpointError as error:
-        raise CheckpointError(f"file {name!r} {error}") from error.__cause__
-
-
-@contextlib.contextmanager
-def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary file to write, which replaces ``path`` if the block succeeds.
-
-    The temporary file is made, empty, in the folder of ``path`` under a name of its own. After the
-    block it is flushed to the disk, gets the permissions of the file that it replaces, or of a new
-    one, and is renamed. If the block raises, it is removed and ``path`` stays as it was. A symbolic
-    link is followed. Other readers see the old file or the new one, never a part.
-
-    Parameters
-    ----------
-    path : str or path
-        The file to write or replace.
-
-    Yields
-    ------
-    Path
-        The temporary file; the block may write to it or replace it.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        If the folder does not exist or is none.
-    IsADirectoryError
-        If ``path`` is a folder.
-    FileExistsError
-        If ``path`` is a device, a pipe or the like.
-    PermissionError
-        If ``path`` is read-only, or its folder is.
-    """
-    target = Path(os.path.realpath(os.fsdecode(path)))
-    _check_target(target)
-    temporary = target.with_name(TEMPORARY.replace("*", os.urandom(8).hex()))
-    mode = _create(temporary, target)
-    try:
-        yield temporary
-        _flush(temporary, mode)
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _flush_folder(target.parent)
+    with named_errors(path):
+        with open_regular(path) as file:
+            text = read_header(file).metadata.get(key)
+        return parse_json(text, f"metadata '{key}'") if text is not None else None
 
 
 def _describe_layer(config: LayerConfig) -> str:
@@ -266,154 +172,8 @@ def _describe_layer(config: LayerConfig) -> str:
     return json.dumps(description, sort_keys=True)
 
 
-def _write(
-    path: Path,
-    config: LayerConfig,
-    arrays: Mapping[str, NDArray[Any]],
-    notes: Mapping[str, str],
-) -> None:
-    """Write a layer's checked arrays as a safetensors file.
-
-    The widest types come first, so that every array starts at a multiple of its numbers' bytes.
-    """
-    dtypes, widths = config.dtypes(), list(_ABBREVIATIONS)
-    names = sorted(arrays, key=lambda name: (widths.index(dtypes[name]), name))
-    tensors = {name: (_ABBREVIATIONS[dtypes[name]], arrays[name]) for name in names}
-    write_tensors(path, tensors, {METADATA_KEY: _describe_layer(config), **notes})
-
-
-def write_tensors(
-    path: Path, tensors: Mapping[str, tuple[str, NDArray[Any]]], metadata: Mapping[str, str]
-) -> None:
-    """Write a safetensors file, one array after the other.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    tensors : mapping of str to (str, array)
-        What the format calls each array's type, and the array. One that is not contiguous is copied
-        when its turn comes.
-    metadata : mapping of str to str
-        For the header.
-    """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    start = 0
-    for name, (dtype, array) in tensors.items():
-        offsets = (start, start + array.nbytes)
-        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": offsets}
-        start += array.nbytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for _, array in tensors.values():
-            file.write(_bytes(np.ascontiguousarray(array, array.dtype.newbyteorder("<"))))
-
-
-def _bytes(array: NDArray[Any]) -> memoryview:
-    """Return the memory of a contiguous array."""
-    return array.reshape(-1).view(np.uint8).data
-
-
-def _load(name: str) -> tuple[LayerConfig, dict[str, NDArray[Any]]]:
-    """Read a file; complaints are worded to follow its name."""
-    with open_file(name) as file:
-        header = parse_json(read_header(file), "its header")
-        if not isinstance(header, dict):
-            raise CheckpointError(f"is damaged: its header must be an object, {_got(header)}")
-        config = _parse_layer(header.pop("__metadata__", {}))
-        _check_tensors(config, header)
-        start = file.tell()
-        _check_layout(config, header, os.fstat(file.fileno()).st_size - start)
-        return config, {
-            key: _read_array(file, start + header[key]["data_offsets"][0], shape, dtype)
-            for (key, shape), dtype in zip(
-                config.shapes().items(), config.dtypes().values(), strict=True
-            )
-        }
-
-
-def open_file(name: str) -> io.BufferedReader:
-    """Open a regular file; a folder is an error, and a pipe is not waited for."""
-    status = os.stat(name)
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    if not stat.S_ISREG(status.st_mode):
-        raise CheckpointError("is not a regular file")
-    return open(name, "rb")
-
-
-def read_header(file: io.BufferedReader) -> bytes:
-    """Return the JSON text at the start of a file, having checked its length."""
-    start = file.read(8)
-    length = int.from_bytes(start, "little")
-    if len(start) < 8 or length > _LONGEST_HEADER:
-        raise CheckpointError(_explain_start(start))
-    header = file.read(length)
-    if len(header) < length:
-        raise CheckpointError(
-            f"is truncated: its header should take {length} bytes, and {len(header)} are there"
-        )
-    return header
-
-
-def _read_array(
-    file: io.BufferedReader, at: int, shape: tuple[int, ...], dtype: str
-) -> NDArray[Any]:
-    """Read the array that starts at a byte of a file."""
-    native = numpy_dtype(dtype)
-    array = np.empty(shape, native.newbyteorder("<"))
-    file.seek(at)
-    if file.readinto(_bytes(array)) < array.nbytes:
-        raise CheckpointError("was made shorter while it was read")
-    return array.astype(native, copy=False)
-
-
-def _explain_start(start: bytes) -> str:
-    """Say what a file is whose first eight bytes are not the length of a header."""
-    for magic, meaning in _FOREIGN_STARTS:
-        if start.startswith(magic):
-            return f"{meaning}; convert it to safetensors first, as docs/formats.md shows"
-    if not start:
-        return "is empty"
-    if len(start) < 8:
-        return f"is not a safetensors file: it has only {len(start)} bytes"
-    return (
-        f"is not a safetensors file of fffcpu: its header would take "
-        f"{int.from_bytes(start, 'little')} bytes, more than {_LONGEST_HEADER}"
-    )
-
-
-def parse_json(text: bytes | str, what: str) -> Any:
-    """Return the value of a JSON text in which no object has the same key twice.
-
-    With a key given twice it would depend on the reader which of the two counts.
-    """
-    repeated: list[str] = []
-
-    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in values:
-                repeated.append(name)
-            values[name] = value
-        return values
-
-    try:
-        value = json.loads(text, object_pairs_hook=collect)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"is damaged: {what} is not valid JSON ({error})") from error
-    if repeated:
-        raise CheckpointError(f"is damaged: {what} has {describe(repeated[0])} more than once")
-    return value
-
-
-def _parse_layer(metadata: Any) -> LayerConfig:
+def _parse_layer(metadata: Mapping[str, str]) -> LayerConfig:
     """Return the config in a file's metadata."""
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise CheckpointError(f"is damaged: its metadata must be texts by name, {_got(metadata)}")
     if METADATA_KEY not in metadata:
         raise CheckpointError(
             f"is a safetensors file of another program: it has no metadata '{METADATA_KEY}'. "
@@ -469,105 +229,19 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: repr(value) for name, value in values.items()}
 
 
-def _check_tensors(config: LayerConfig, header: Mapping[str, Any]) -> None:
-    """Raise unless a header's tensors are just the config's."""
+def _check_tensors(config: LayerConfig, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise unless a header's entries have just the config's names, types and shapes."""
     dtypes = config.dtypes()
     expected = {name: f"{dtypes[name]} {shape}" for name, shape in config.shapes().items()}
-    came = {}
-    for name, tensor in header.items():
-        if not isinstance(tensor, dict) or set(tensor) != {"dtype", "shape", "data_offsets"}:
-            raise CheckpointError(
-                f"is not a whole safetensors file: {describe(name)} must have a dtype, a shape "
-                f"and offsets, {_got(tensor)}"
-            )
-        shape, dtype = tensor["shape"], tensor["dtype"]
-        shape = tuple(shape) if isinstance(shape, list) else shape
-        came[name] = f"{_DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype} {shape}"
-    differences = list_differences(expected, came)
+    differences = list_differences(
+        expected, {name: _describe_entry(entry) for name, entry in entries.items()}
+    )
     if differences:
         raise CheckpointError(f"does not hold the arrays of its config: {differences}")
 
 
-def _check_layout(config: LayerConfig, header: Mapping[str, Any], size: int) -> None:
-    """Raise unless the config's arrays fill ``size`` bytes, one after the other."""
-    dtypes, shapes = config.dtypes(), config.shapes()
-    spans = {}
-    for name, tensor in header.items():
-        span = tensor["data_offsets"]
-        length = math.prod(shapes[name]) * numpy_dtype(dtypes[name]).itemsize
-        if (
-            not isinstance(span, list)
-            or [type(offset) for offset in span] != [int, int]
-            or span[1] - span[0] != length
-        ):
-            raise CheckpointError(
-                f"is not a whole safetensors file: the offsets of '{name}' must be {length} bytes "
-                f"apart, {_got(span)}"
-            )
-        spans[name] = span
-    end = 0
-    for name, span in sorted(spans.items(), key=lambda item: item[1]):
-        if span[0] != end:
-            raise CheckpointError(
-                f"is not a whole safetensors file: '{name}' must start at byte {end}, "
-                f"{_got(span[0])}"
-            )
-        end = span[1]
-    if end != size:
-        raise CheckpointError(
-            f"is not a whole safetensors file: its arrays take {end} bytes, and {size} are there"
-        )
-
-
-def _got(value: Any) -> str:
-    """Return the end of a complaint about a value, which may be as long as the header."""
-    return f"got {describe(value)[:200]}"
-
-
-def _check_target(target: Path) -> None:
-    """Raise unless a file can be made or replaced at a path whose links are resolved."""
-    if not target.parent.is_dir():
-        code = errno.ENOTDIR if target.parent.exists() else errno.ENOENT
-        raise OSError(code, os.strerror(code), str(target.parent))
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-    if target.exists():
-        if not target.is_file():
-            raise FileExistsError(errno.EEXIST, "Exists and is not a regular file", str(target))
-        if not os.access(target, os.W_OK):
-            # A rename would need no permission to write to the file, but the owner withheld it.
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
-
-
-def _create(temporary: Path, target: Path) -> int:
-    """Make an empty file; return the permissions that it, or the target if it exists, has."""
-    try:
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(target)) from error
-    try:
-        status = target.stat() if target.exists() else os.fstat(descriptor)
-        return stat.S_IMODE(status.st_mode)
-    finally:
-        os.close(descriptor)
-
-
-def _flush(path: Path, mode: int) -> None:
-    """Set a file's permissions and wait until its bytes are on the disk."""
-    descriptor = os.open(path, os.O_RDWR)
-    try:
-        # By name: the block may have put another file, with other permissions, in the place.
-        os.chmod(path, mode)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Wait until a rename in a folder is on the disk, where the system has a way to."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _describe_entry(entry: Mapping[str, Any]) -> str:
+    """Return the type and shape in a header's entry, which may be of any kind."""
+    dtype, shape = entry["dtype"], entry["shape"]
+    shape = tuple(shape) if isinstance(shape, list) else shape
+    return f"{DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype} {shape}"

@@ -17,7 +17,8 @@ from typing import Any
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.checkpoints.keymap import Entry, KeyMap
-from fffcpu.config import FastFeedForwardConfig, check_integer
+from fffcpu.checks import check_integer
+from fffcpu.config import FastFeedForwardConfig
 from fffcpu.errors import ArgumentError, CheckpointError
 from fffcpu.tree import MAX_DEPTH, node_count
 

@@ -1,80 +1,86 @@
-"""The command ``fffcpu``: one module a sub-command, each with ``add`` and ``run``.
+"""The command ``fffcpu``: one module or package for each sub-command.
 
-``add`` registers the sub-command and its options, ``run`` does it. What is slow to import is
-imported by ``run``, so that ``fffcpu --help`` answers at once.
+`COMMANDS` has all that ``fffcpu --help`` prints of a sub-command. Its module is imported when the
+sub-command is chosen, and has
+
+- ``DESCRIPTION``, what ``fffcpu COMMAND --help`` prints above the options,
+- ``add_arguments(parser)``, which adds its arguments and options, and
+- ``run(options)``, which does the work.
+
+`fffcpu.cli.support` holds what several commands share.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 from fffcpu import __version__
-from fffcpu.cli import (
-    bench,
-    classify,
-    convert,
-    demo,
-    embed,
-    fill_mask,
-    finetune,
-    info,
-    inspection,
-    predict,
-    pretrain,
-    quantize,
-    train,
-    warmup,
-)
 from fffcpu.errors import WrongOutputError
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "Command", "main"]
 
-COMMANDS = (
-    *(demo, train, predict, info, inspection, quantize, convert),
-    *(pretrain, finetune, fill_mask, classify, embed),
-    *(bench, warmup),
+
+class Command(NamedTuple):
+    """A sub-command, as ``fffcpu --help`` shows it."""
+
+    module: str
+    """Its module in `fffcpu.cli`."""
+    summary: str
+    """What it does, in a line."""
+
+
+COMMANDS: Mapping[str, Command] = MappingProxyType(
+    {
+        "demo": Command("demo", "train on real digits, save, reload, time"),
+        "train": Command("train", "train a layer on a table"),
+        "predict": Command("predict", "predict the rows of a table"),
+        "info": Command("info", "describe a saved layer and its costs"),
+        "inspect": Command("inspection", "show how rows use a layer's trees"),
+        "quantize": Command("quantize", "save a layer with bfloat16 or int8 weights"),
+        "convert": Command("convert", "read and write published formats"),
+        "pretrain": Command("pretrain", "pretrain a FastBERT on text"),
+        "finetune": Command("finetune", "fine-tune a FastBERT to classify texts"),
+        "fill-mask": Command("fill_mask", "guess the masked words of texts"),
+        "classify": Command("classify", "predict the classes of texts"),
+        "embed": Command("embed", "make vectors of texts"),
+        "bench": Command("bench", "time inference beside a dense layer"),
+        "warmup": Command("warmup", "compile kernels before a server starts"),
+    }
 )
+"""The sub-commands by name, in the order of ``fffcpu --help``."""
 
 ERRORS = (
     *(ValueError, TypeError, OSError, ImportError, MemoryError),
     *(FloatingPointError, WrongOutputError),
 )
-"""What is told in one line: complaints about what the user asked for, or what the system lacks."""
+"""Errors that are reported in one line: faults of the input, or of the system."""
 
 DESCRIPTION = """\
-Fast feedforward networks on CPUs: layers that hold thousands of neurons as a binary tree and use,
-for each row, only those on one path from the root to a leaf.
+Fast feedforward networks on CPUs: layers that hold thousands of neurons in a binary tree. Each row
+uses only the neurons on one path from the root to a leaf.
 
 start here:
-  fffcpu demo                      train on real digits, save, reload, time: under a minute
+  fffcpu demo                      everything on data that fffcpu carries: under a minute
   fffcpu train DATA --out MODEL    from a table (.csv, .npy, .npz, IDX) to a model
-  fffcpu predict MODEL DATA        what a model says of each row of a table
-  fffcpu info FILE                 what a saved layer is, and what it costs
-  fffcpu inspect FILE DATA         how the rows of a table use the layer's trees
-  fffcpu quantize IN OUT           a saved layer with bfloat16 or int8 weights
-  fffcpu convert IN OUT            published formats of layers and models to ours, and back
   fffcpu pretrain TEXT --out BERT  from text to a FastBERT
-  fffcpu finetune BERT DATA        from a FastBERT and labelled texts to a classifier
-  fffcpu fill-mask "a [MASK]"      which words may stand there
-  fffcpu classify MODEL TEXTS      of which class texts are
-  fffcpu embed MODEL TEXTS         a vector of each text
-  fffcpu bench                     microseconds a row, beside a dense layer
-  fffcpu warmup                    compile kernels before a server starts
   fffcpu COMMAND --help            options, examples, how to read the output
 """
 
 EPILOG = """\
 environment:
-  FFFCPU_BACKEND                   forces a kernel module: rowwise, vectorized, cuda or a dotted one
-  NUMBA_NUM_THREADS                most threads that kernels may use
-  NUMBA_THREADING_LAYER            forces what they run on: tbb, omp or workqueue
-  NUMBA_CACHE_DIR                  where compiled kernels are kept between processes
+  FFFCPU_BACKEND         a kernel module to use: rowwise, vectorized, cuda or a dotted name
+  NUMBA_NUM_THREADS      the largest number of threads for the kernels
+  NUMBA_THREADING_LAYER  the thread layer to use: tbb, omp or workqueue
+  NUMBA_CACHE_DIR        the folder for compiled kernels
 
-exit status: 0 done, 1 an error told in one line, 2 wrong usage, 130 interrupted.
+exit status: 0 done, 1 an error (reported in one line), 2 wrong usage, 130 interrupted.
 """
 
 
@@ -109,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     """Parse and run; a reader of the output who has gone shows here and not at exit."""
     try:
-        options = _parser().parse_args(argv)
+        options = _parse(sys.argv[1:] if argv is None else list(argv))
         try:
             options.run(options)
         except BrokenPipeError:
@@ -125,22 +131,55 @@ def _run(argv: Sequence[str] | None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    """Return the parser with all commands."""
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    """Parse the arguments; an option that nobody knows is an error of the command it follows."""
+    # No option of the command itself takes a value, so the first word is the sub-command.
+    place = next((i for i, word in enumerate(arguments) if not word.startswith("-")), None)
+    chosen = None if place is None else arguments[place]
+    parser, commands = _parsers(chosen)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        blamed = parser if unknown[0] in arguments[:place] else commands[str(chosen)]
+        blamed.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return options
+
+
+def _parsers(
+    chosen: str | None,
+) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser, and those of the sub-commands. Only the chosen one has its arguments."""
     parser = argparse.ArgumentParser(
         "fffcpu",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"fffcpu {__version__}")
     parser.add_argument(
         "--traceback", action="store_true", help="let an error end with Python's traceback"
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add(commands).set_defaults(run=command.run)
-    return parser
+    group = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = {
+        name: group.add_parser(
+            name,
+            help=command.summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        for name, command in COMMANDS.items()
+    }
+    if chosen is not None and chosen in COMMANDS:
+        _complete(commands[chosen], COMMANDS[chosen])
+    return parser, commands
+
+
+def _complete(parser: argparse.ArgumentParser, command: Command) -> None:
+    """Import a sub-command, and give its parser the description and the arguments."""
+    module = importlib.import_module(f"{__name__}.{command.module}")
+    parser.description = module.DESCRIPTION
+    parser.set_defaults(run=module.run)
+    module.add_arguments(parser)
 
 
 def _one_line(error: BaseException) -> str:
@@ -154,6 +193,6 @@ def _one_line(error: BaseException) -> str:
 
 
 def _discard_output() -> None:
-    """Send what is still buffered nowhere, lest it fail again when Python exits."""
+    """Send what is still buffered nowhere, so that Python does not fail again when it exits."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fffcpu
-from fffcpu.checkpoints.native import write_atomically
 from fffcpu.cli.support.results import tell_written, with_progress
-from fffcpu.cli.support.table import Commands, add_command, check_output
+from fffcpu.cli.support.table import check_output
 from fffcpu.cli.support.texts import add_texts, count_texts, open_texts
 from fffcpu.errors import ArgumentError, require_extra
+from fffcpu.system.files import write_atomically
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 Answer = dict[str, Any]
 
@@ -55,9 +55,8 @@ ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 """How labels are printed that would break their line or its columns."""
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "classify", "say of which class texts are", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("model", metavar="MODEL", help="the folder of a classifier")
     add_texts(parser, nargs="?")
     parser.add_argument(
@@ -66,7 +65,6 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="Y", help="the file to write: .csv or .jsonl")
     parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:

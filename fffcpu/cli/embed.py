@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fffcpu
-from fffcpu.checkpoints.native import write_atomically
 from fffcpu.cli.support.results import tell_written, with_progress, write_npy
-from fffcpu.cli.support.table import Commands, add_command, check_output
+from fffcpu.cli.support.table import check_output
 from fffcpu.cli.support.texts import add_texts, count_texts, open_texts
 from fffcpu.errors import ArgumentError, require_extra
+from fffcpu.system.files import write_atomically
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = """\
 Make a vector of each text with the encoder of any FastBERT. Texts are read, computed and written
@@ -42,9 +42,8 @@ angles between them.
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "embed", "make vectors of texts", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("model", metavar="MODEL", help="the folder of a model")
     add_texts(parser)
     parser.add_argument("--out", required=True, metavar="X", help="the .npy file to write")
@@ -57,7 +56,6 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("--normalize", action="store_true", help="scale vectors to length 1")
     parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:

@@ -7,11 +7,10 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fffcpu.cli.support.table import Commands, add_command
 from fffcpu.cli.support.texts import standard_input
 from fffcpu.errors import ArgumentError, require_extra
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = """\
 Say which tokens may stand where a text has [MASK], and how likely a FastBERT holds each.
@@ -30,9 +29,8 @@ which are the model's and sum to 1 over all tokens. A text without a mask is lef
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "fill-mask", "guess the masked words of texts", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument(
         "texts", metavar="TEXT", nargs="*", help="texts with [MASK]; lines of standard input"
     )
@@ -41,7 +39,6 @@ def add(commands: Commands) -> argparse.ArgumentParser:
         "--top", type=int, default=5, metavar="N", help="how many tokens for each mask (5)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:

@@ -10,25 +10,17 @@ from typing import Any
 import fffcpu
 from fffcpu.cli.support.runs import (
     add_number,
-    check_unfinished,
-    remove_checkpoints,
+    check_resume,
+    run_folder,
     running,
-    tell,
-    work_folder,
 )
-from fffcpu.cli.support.table import (
-    Commands,
-    add_command,
-    check_folder,
-    format_number,
-    format_table,
-)
+from fffcpu.cli.support.table import check_folder
 from fffcpu.config.fastbert import POOLERS
 from fffcpu.errors import require_extra
-from fffcpu.recipes.finetuning import FinetuneSettings, evaluate, finetune
-from fffcpu.training.trainer import HISTORY, read_history
+from fffcpu.recipes.finetuning import FinetuneSettings, evaluate_texts, finetune
+from fffcpu.system.terminal import format_number, format_table, print_status
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DEFAULTS = FinetuneSettings()
 
@@ -50,16 +42,16 @@ what comes out:
   OUT is a folder like MODEL, with a head for the classes. 'fffcpu classify' reads it.
 
 while it trains:
-  The state goes to OUT.training every minute. Ctrl-C saves it; the same command with --resume goes
-  on, also after a crash or kill -9, to the same bits. history.jsonl there stays.
+  Every minute, and on Ctrl-C, the state is saved in the folder OUT.training. The same command with
+  --resume continues the run, also after a crash or kill -9, and reaches the same bits. The folder's
+  history.jsonl stays.
 
 The recipe is the published one for models of BERT's size. Small models learn with a larger --lr.
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "finetune", "make a classifier of texts", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("model", metavar="MODEL", help="the folder of a pretrained model")
     parser.add_argument("data", metavar="DATA", help="texts with labels")
     parser.add_argument("--out", required=True, metavar="OUT", help="the folder to write")
@@ -67,7 +59,7 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("--text", default="text", metavar="F", help="where the text is (text)")
     parser.add_argument("--label", default="label", metavar="F", help="where the label is (label)")
     parser.add_argument("--regression", action="store_true", help="labels are numbers to predict")
-    parser.add_argument("--resume", action="store_true", help="go on with an unfinished training")
+    parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
     parser.add_argument("--plot", metavar="FILE", help="draw the history (.png, .svg, .pdf)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
@@ -94,7 +86,6 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     for name, kind, text in numbers:
         add_number(group, DEFAULTS, name, kind, text)
     group.add_argument("--length", type=int, metavar="N", help="tokens of a text (the model's)")
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:
@@ -110,33 +101,34 @@ def run(options: argparse.Namespace) -> None:
         fffcpu.set_num_threads(options.threads)
     if options.plot is not None:
         check_plot_path(options.plot)
-    out, folder = check_folder(options.out, options.model), work_folder(options.out)
-    check_unfinished(folder, options.out, options.resume)
+    out, folder = check_folder(options.out, options.model), run_folder(options.out)
+    check_resume(folder, options.out, options.resume)
     pretrained = FastBertForMaskedLM.from_pretrained(options.model)
     tokenizer = Tokenizer.load(options.model)
     fields = {"text": options.text, "label": options.label, "regression": options.regression}
     data = read_labelled(options.data, **fields)
     test = read_labelled(options.test, classes=data.classes, **fields) if options.test else None
     kind = "numbers" if data.classes is None else f"{len(data.classes)} classes"
-    tell(f"{len(data.texts):,} texts, {kind}")
+    print_status(f"{len(data.texts):,} texts, {kind}")
+    where = {"folder": folder.path, "resume": options.resume}
     with running(folder, options.resume):
-        done = finetune(pretrained, tokenizer, data, settings, folder=folder, resume=options.resume)
+        done = finetune(pretrained, tokenizer, data, settings, **where)
     done.model.save_pretrained(out)
     tokenizer.save(out)
-    remove_checkpoints(folder)
+    folder.remove_checkpoints()
     if options.plot is not None:
-        plot_history(read_history(folder), options.plot, f"Fine-tuning of {out.name}")
+        plot_history(folder.read_history(), options.plot, f"Fine-tuning of {out.name}")
     validation = {
         name.removeprefix("validation_"): value for name, value in done.outcome.figures.items()
     }
     report = {
         "model": str(out),
-        "history": str(folder / HISTORY),
+        "history": str(folder.history_path),
         "texts": len(data.texts),
         "steps": done.outcome.steps,
         "seconds": done.outcome.seconds,
         "validation": validation,
-        "test": evaluate(done.model, tokenizer, test) if test else {},
+        "test": evaluate_texts(done.model, tokenizer, test) if test else {},
     }
     print(json.dumps(report, indent=2) if options.json else f"{done.model!r}\n{_format(report)}")
 

@@ -8,10 +8,11 @@ import os
 from typing import Any
 
 import fffcpu
-from fffcpu.cli.support.table import Commands, add_command, format_number, format_table
-from fffcpu.config import LayerConfig, LeafFeedForwardConfig
+from fffcpu.checkpoints import native
+from fffcpu.config import DenseFeedForwardConfig
+from fffcpu.system.terminal import format_number, format_table
 
-__all__ = ["add", "describe_file", "multiply_adds", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "describe_file", "run"]
 
 DESCRIPTION = """\
 Say what layer a file holds: its kind and config, its parameters, the neurons it holds and those a
@@ -27,12 +28,10 @@ on top. Their ratio is the most by which the layer can be faster than the dense 
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "info", "say what a saved layer is", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("file", metavar="FILE", help="a file that a layer's save wrote")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:
@@ -66,7 +65,8 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     layer = fffcpu.load(path)
     config = layer.config
-    own, dense = multiply_adds(config), config.neurons * (config.input_dim + config.output_dim)
+    own = config.multiply_adds
+    dense = DenseFeedForwardConfig(config.input_dim, config.output_dim, config.neurons)
     return {
         "file": os.fspath(path),
         "bytes": os.path.getsize(path),
@@ -83,28 +83,17 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
             }
             for name, array in layer.params.items()
         ],
-        "multiply_adds": {"layer": own, "dense": dense, "ratio": dense / own},
+        "multiply_adds": {
+            "layer": own,
+            "dense": dense.multiply_adds,
+            "ratio": dense.multiply_adds / own,
+        },
     }
-
-
-def multiply_adds(config: LayerConfig) -> int:
-    """Weights that inference multiplies for one row.
-
-    Each neuron used reads a row of width I and writes one of width O; a gate only reads.
-    """
-    gates = config.depth if isinstance(config, LeafFeedForwardConfig) else 0
-    widths = config.input_dim + config.output_dim
-    return config.active_neurons * widths + gates * config.input_dim
 
 
 def _format_version(path: str | os.PathLike[str]) -> int:
     """Return the format version of a file that was read without complaint."""
-    from safetensors import safe_open
-
-    from fffcpu.checkpoints.native import METADATA_KEY
-
-    with safe_open(path, framework="np") as file:
-        return int(json.loads(file.metadata()[METADATA_KEY])["version"])
+    return int(native.read_note(path, native.METADATA_KEY)["version"])
 
 
 def _format(description: dict[str, Any]) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.cli.support.table import Commands, add_command
 from fffcpu.data import read_blocks
 from fffcpu.diagnosis import TreeUsage, UsageReport, diagnose, leaf_means
 from fffcpu.diagnosis.routes import BLOCK_ROWS
@@ -22,7 +21,7 @@ from fffcpu.errors import ArgumentError
 from fffcpu.inference.predictor import Meaning, load_model
 from fffcpu.plots import check_plot_path, plot_prototypes, plot_regions, plot_tree
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 Array = NDArray[Any]
 
@@ -67,9 +66,8 @@ PROTOTYPES = 24
 """Leaves whose mean row is drawn."""
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "inspect", "say how a layer's trees are used", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("model", metavar="MODEL", help="a file that a layer's save wrote")
     parser.add_argument("data", metavar="DATA", help="the table: .npy, .npz, .csv or IDX")
     parser.add_argument("--tree", type=int, metavar="T", help="this tree only, counted from 0")
@@ -83,7 +81,6 @@ def add(commands: Commands) -> argparse.ArgumentParser:
         metavar="HxW",
         help="height and width of the images of --draw prototypes; by default they are square",
     )
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:

@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fffcpu
-from fffcpu.checkpoints.native import write_atomically
 from fffcpu.cli.support.results import tell_written, with_progress, write_npy
-from fffcpu.cli.support.table import Commands, add_command, check_output
+from fffcpu.cli.support.table import check_output
 from fffcpu.data import count_rows, read_blocks
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.inference.predictor import Meaning, Predictor, load_model
+from fffcpu.system.files import write_atomically
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 Array = NDArray[Any]
 
@@ -47,9 +47,8 @@ ENDINGS = (".npy", ".csv")
 OUTPUTS = ("predictions", "probabilities", "scores")
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "predict", "predict the rows of a table", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("model", metavar="MODEL", help="a file of 'fffcpu train', or any layer's")
     parser.add_argument("data", metavar="DATA", help="the table")
     parser.add_argument("--out", required=True, metavar="Y", help="the file to write: .npy or .csv")
@@ -64,7 +63,6 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:

@@ -13,25 +13,17 @@ from typing import Any
 import fffcpu
 from fffcpu.cli.support.runs import (
     add_number,
-    check_unfinished,
+    check_resume,
     reading,
-    remove_checkpoints,
+    run_folder,
     running,
-    tell,
-    work_folder,
 )
-from fffcpu.cli.support.table import (
-    Commands,
-    add_command,
-    check_folder,
-    format_number,
-    format_table,
-)
+from fffcpu.cli.support.table import check_folder
 from fffcpu.errors import ArgumentError, require_extra
 from fffcpu.recipes.pretraining import PretrainSettings, pretrain
-from fffcpu.training.trainer import HISTORY, read_history
+from fffcpu.system.terminal import format_number, format_table, print_status
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DEFAULTS = PretrainSettings()
 
@@ -59,9 +51,10 @@ what comes out:
   tokenizer.json. 'fffcpu fill-mask', 'finetune' and 'embed' read it.
 
 while it trains:
-  The state goes to OUT.training every minute. Ctrl-C saves it; the same command with --resume goes
-  on, also after a crash or kill -9, and with --epochs or --steps to the same bits. history.jsonl
-  there says how losses, norms of gradients and learning rate went, and stays.
+  Every minute, and on Ctrl-C, the state is saved in the folder OUT.training. The same command with
+  --resume continues the run, also after a crash or kill -9, and with --epochs or --steps it reaches
+  the same bits. The folder's history.jsonl records losses, norms of gradients and learning rates,
+  and stays.
 
 how big:
   Memory beside the parameters (four times their size): about --small-batch-size x --length x layers
@@ -69,12 +62,11 @@ how big:
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "pretrain", "pretrain a FastBERT on text", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("text", nargs="+", metavar="TEXT", help="files and folders of text")
     parser.add_argument("--out", required=True, metavar="MODEL", help="the folder to write")
-    parser.add_argument("--resume", action="store_true", help="go on with an unfinished training")
+    parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
     parser.add_argument("--plot", metavar="FILE", help="draw the history (.png, .svg, .pdf)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
@@ -101,7 +93,6 @@ def add(commands: Commands) -> argparse.ArgumentParser:
         "--initial-std", type=float, metavar="X", help="of weights (0.02 at width 768)"
     )
     _add_training(parser.add_argument_group("training"))
-    return parser
 
 
 def _add_training(group: Any) -> None:
@@ -138,13 +129,13 @@ def run(options: argparse.Namespace) -> None:
         fffcpu.set_num_threads(options.threads)
     if options.plot is not None:
         check_plot_path(options.plot)
-    out, folder = check_folder(options.out), work_folder(options.out)
-    check_unfinished(folder, options.out, options.resume)
-    folder.mkdir(exist_ok=True)
-    place = folder / "corpus"
+    out, folder = check_folder(options.out), run_folder(options.out)
+    check_resume(folder, options.out, options.resume)
+    folder.path.mkdir(exist_ok=True)
+    place = folder.path / "corpus"
     if not options.resume and (place / CORPUS_FILE).exists():
         shutil.rmtree(place)  # of a run that never came to train, perhaps of other text
-    tokenizer = _tokenizer(options, folder)
+    tokenizer = _tokenizer(options, folder.path)
     with reading("tokenising") as progress:
         corpus = build_corpus(
             options.text,
@@ -154,22 +145,22 @@ def run(options: argparse.Namespace) -> None:
             field=options.field,
             progress=progress,
         )
-    tell(
+    print_status(
         f"{corpus.documents:,} documents, {len(corpus.training):,} tokens to train on, "
         f"{len(corpus.validation):,} held out"
     )
     with running(folder, options.resume):
-        done = pretrain(corpus, settings, folder=folder, resume=options.resume)
+        done = pretrain(corpus, settings, folder=folder.path, resume=options.resume)
     done.model.save_pretrained(out)
     tokenizer.save(out)
-    remove_checkpoints(folder)
+    folder.remove_checkpoints()
     shutil.rmtree(place)
     if options.plot is not None:
-        plot_history(read_history(folder), options.plot, f"Pretraining of {out.name}")
+        plot_history(folder.read_history(), options.plot, f"Pretraining of {out.name}")
     outcome = done.outcome
     report = {
         "model": str(out),
-        "history": str(folder / HISTORY),
+        "history": str(folder.history_path),
         "parameters": done.model.params.count,
         "steps": outcome.steps,
         "tokens": outcome.rows,
@@ -196,7 +187,7 @@ def _tokenizer(options: argparse.Namespace, folder: Path) -> Any:
     path = folder / TOKENIZER_FILE
     if not (options.resume and path.exists()):
         files = find_files(options.text)
-        tell("training a tokenizer")
+        print_status("training a tokenizer")
         pieces = (piece.text for piece in read_documents(files, options.field))
         Tokenizer.train(pieces, options.vocabulary).save(path)
     return Tokenizer.load(path)

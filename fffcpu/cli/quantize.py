@@ -8,11 +8,11 @@ import os
 
 import fffcpu
 from fffcpu.checkpoints import native
-from fffcpu.cli.support.table import Commands, add_command, format_table
 from fffcpu.errors import CheckpointError
 from fffcpu.inference.predictor import NOTE
+from fffcpu.system.terminal import format_table
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = """\
 Read a float layer from a file, round its weights to bfloat16 or int8, and write the result to
@@ -33,15 +33,13 @@ digits.
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "quantize", "save a layer with smaller weights", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("file", metavar="IN", help="a file that a layer's save wrote")
     parser.add_argument("out", metavar="OUT", help="the file to write; replaced if it exists")
     parser.add_argument(
         "--weights", required=True, metavar="TYPE", help="bfloat16 or int8, of the weights in OUT"
     )
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:

@@ -11,36 +11,29 @@ from typing import Any
 import fffcpu
 from fffcpu.cli.support.runs import (
     add_number,
-    check_unfinished,
+    check_resume,
     reading,
-    remove_checkpoints,
+    run_folder,
     running,
-    tell,
-    work_folder,
 )
-from fffcpu.cli.support.table import (
-    Commands,
-    add_command,
-    check_output,
-    format_number,
-    format_table,
-)
+from fffcpu.cli.support.table import check_output
 from fffcpu.data import Table, read_table
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.recipes.fitting import (
-    HARDENING,
-    LAYERS,
+    FIT_HARDENING,
+    LAYER_NAMES,
     OPTIMIZERS,
     SCHEDULES,
     FitSettings,
     Fitted,
     check_rows,
-    evaluate,
+    evaluate_table,
     fit,
+    layer_name,
 )
-from fffcpu.training.trainer import HISTORY
+from fffcpu.system.terminal import format_number, format_table, print_status
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DEFAULTS = FitSettings()
 
@@ -64,15 +57,15 @@ data:
 Text or integers to predict are classes, other numbers are a regression; --task overrules that.
 
 which layer:
-  node   FastFeedForward: every node of the tree is a neuron. A row uses trees x (depth + 1).
+  fast   FastFeedForward: every node of the tree is a neuron. A row uses trees x (depth + 1).
   leaf   LeafFeedForward: gates choose one of 2^depth small networks of --leaf-width neurons. It is
          trained softly, all leaves at once; --hardening makes its gates decide.
   dense  one hidden layer of --width neurons, to compare with.
 
 while it trains:
-  The state goes to OUT.training every half minute. Ctrl-C saves it and says how to go on; after a
-  crash or kill -9 the same command with --resume goes on as well, to the same bits. history.jsonl
-  there has a line an epoch, and stays. The state is removed when OUT is written.
+  Every half minute, and on Ctrl-C, the state is saved in the folder OUT.training. The same command
+  with --resume continues the run, also after a crash or kill -9, and reaches the same bits. The
+  folder's history.jsonl has a line per epoch and stays. The state is removed when OUT is written.
 
 report:
   Figures are those of the model as it was saved, in the units of the data; in history.jsonl the
@@ -81,9 +74,8 @@ report:
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "train", "train a layer on a table", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("data", metavar="DATA", help="the table to train on")
     parser.add_argument("--target", metavar="T", help="what to predict: a column or a file")
     parser.add_argument(
@@ -92,20 +84,23 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, metavar="MODEL", help="the file to write")
     parser.add_argument("--test", metavar="DATA", help="a table to test the saved model on")
     parser.add_argument("--test-target", metavar="T", help="its target (the same column)")
-    parser.add_argument("--resume", action="store_true", help="go on with an unfinished training")
+    parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
     parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     _add_layer(parser.add_argument_group("layer"))
     _add_training(parser.add_argument_group("training"))
-    return parser
 
 
 def _add_layer(group: Any) -> None:
     group.add_argument(
-        "--layer", choices=LAYERS, default=DEFAULTS.layer, help=f"which layer ({DEFAULTS.layer})"
+        "--layer",
+        type=layer_name,
+        choices=LAYER_NAMES,
+        default=DEFAULTS.layer,
+        help=f"which layer ({DEFAULTS.layer})",
     )
     add_number(group, DEFAULTS, "depth", int, "of the trees")
-    add_number(group, DEFAULTS, "trees", int, "node layer: trees that are summed")
+    add_number(group, DEFAULTS, "trees", int, "fast layer: trees that are summed")
     add_number(group, DEFAULTS, "leaf-width", int, "leaf layer: neurons of a leaf")
     add_number(group, DEFAULTS, "width", int, "dense layer: neurons")
     group.add_argument(
@@ -164,7 +159,7 @@ def _add_training(group: Any) -> None:
         "--hardening",
         type=float,
         metavar="X",
-        help=f"leaf layer: weight of the hardening loss ({HARDENING})",
+        help=f"leaf layer: weight of the hardening loss ({FIT_HARDENING})",
     )
     group.add_argument(
         "--hardening-schedule",
@@ -186,13 +181,13 @@ def _add_training(group: Any) -> None:
         "--straight-through",
         action=argparse.BooleanOptionalAction,
         default=DEFAULTS.straight_through,
-        help="node layer: whether routes learn as well; on by default",
+        help="fast layer: whether routes learn as well; on by default",
     )
     group.add_argument(
         "--gradients",
         choices=("auto", "dense", "rows"),
         default=DEFAULTS.gradients,
-        help="node layer: of all nodes, or of those that a batch visits",
+        help="fast layer: of all nodes, or of those that a batch visits",
     )
     add_number(group, DEFAULTS, "validation", float, "share of the rows held out to watch")
     group.add_argument(
@@ -216,17 +211,17 @@ def run(options: argparse.Namespace) -> None:
         fffcpu.set_num_threads(options.threads)
     _check_targets(options)
     check_output(*(options.out, options.data, options.target, options.test, options.test_target))
-    folder = work_folder(options.out)
-    check_unfinished(folder, options.out, options.resume)
+    folder = run_folder(options.out)
+    check_resume(folder, options.out, options.resume)
     with reading(options.data) as progress:
         table = read_table(options.data, options.target, options.task, progress=progress)
     test = _read_test(options, table)
-    tell(f"{len(table.x):,} rows of {table.x.shape[1]:,} columns, {_targets(table)}")
+    print_status(f"{len(table.x):,} rows of {table.x.shape[1]:,} columns, {_targets(table)}")
     with running(folder, options.resume):
-        fitted = fit(table, settings, folder=folder, resume=options.resume)
+        fitted = fit(table, settings, folder=folder.path, resume=options.resume)
     fitted.predictor.save(options.out)
-    remove_checkpoints(folder)
-    tested = evaluate(fitted.predictor, test) if test else {}
+    folder.remove_checkpoints()
+    tested = evaluate_table(fitted.predictor, test) if test else {}
     report = _report(options.out, table, fitted, tested)
     print(json.dumps(report, indent=2) if options.json else _format(report))
 
@@ -271,7 +266,7 @@ def _report(out: str, table: Table, fitted: Fitted, tested: dict[str, float]) ->
     config, outcome = fitted.predictor.layer.config, fitted.outcome
     return {
         "model": out,
-        "history": str(work_folder(out) / HISTORY),
+        "history": str(run_folder(out).history_path),
         "kind": config.kind,
         "config": config.to_dict(),
         "neurons": {"held": config.neurons, "used": config.active_neurons},

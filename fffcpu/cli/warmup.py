@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import fffcpu
-from fffcpu.cli.support.table import Commands, add_command, format_table
 from fffcpu.inference.warmup import (
     WarmedKernel,
     WarmupRun,
@@ -19,8 +17,9 @@ from fffcpu.inference.warmup import (
     standard_layers,
     warmup_runs,
 )
+from fffcpu.system.terminal import format_table, progress_bar
 
-__all__ = ["add", "run"]
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = """\
 Compile the kernels of fffcpu and keep them on disk, so that no process that starts later compiles
@@ -47,9 +46,8 @@ how to read the table:
 """
 
 
-def add(commands: Commands) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser = add_command(commands, "warmup", "compile kernels before a server starts", DESCRIPTION)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
     parser.add_argument("files", metavar="FILE", nargs="*", help="saved layers, folders of models")
     parser.add_argument(
         "--dtype",
@@ -60,7 +58,6 @@ def add(commands: Commands) -> argparse.ArgumentParser:
     )
     parser.add_argument("--training", action="store_true", help="forward and backward too")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:
@@ -82,7 +79,7 @@ def _load(path: str) -> Any:
     if not os.path.isdir(path):
         return fffcpu.load(path)
     from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
-    from fffcpu.models.model import open_config
+    from fffcpu.models.folders import open_config
 
     classes = open_config(Path(path)).classes
     kind = FastBertForMaskedLM if classes is None else FastBertForSequenceClassification
@@ -91,10 +88,8 @@ def _load(path: str) -> Any:
 
 def _progress(chosen: Sequence[WarmupRun]) -> Iterator[WarmedKernel]:
     """Yield each kernel's first call, with a bar on stderr if that is a terminal."""
-    from tqdm import tqdm
-
     seen = set()
-    with tqdm(chosen, file=sys.stderr, disable=None, leave=False, unit="step") as bar:
+    with progress_bar(chosen, unit="step") as bar:
         for run in bar:
             bar.set_description(run.kind)
             for one in run.run():

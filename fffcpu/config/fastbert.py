@@ -12,28 +12,21 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from fffcpu.checks import check_integer, check_number
 from fffcpu.config.layers import (
     ArraysConfig,
+    AttentionConfig,
+    DenseConfig,
     DenseFeedForwardConfig,
+    EmbeddingConfig,
     FastFeedForwardConfig,
+    LayerNormConfig,
     Shapes,
-    check_dtype,
-    check_flag,
-    check_integer,
-    check_number,
 )
 from fffcpu.errors import ArgumentError, CheckpointError, describe
 from fffcpu.tree import MAX_DEPTH
 
-__all__ = [
-    "FEEDFORWARDS",
-    "POOLERS",
-    "AttentionConfig",
-    "DenseConfig",
-    "EmbeddingConfig",
-    "FastBertConfig",
-    "LayerNormConfig",
-]
+__all__ = ["FEEDFORWARDS", "POOLERS", "FastBertConfig"]
 
 FEEDFORWARDS = ("fff", "ff")
 """Kinds of feedforward: FastFeedForward, or the dense one that it replaces."""
@@ -100,114 +93,8 @@ _FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Our fields, and where ``arch`` has them."""
 
 
-class _PartConfig(ArraysConfig):
-    """Checks that the parts of a model share."""
-
-    def _finish(self, what: str, **lows: int) -> None:
-        """Check the integers, of at least some number each, the dtype and the sizes."""
-        for name, low in lows.items():
-            self._set(name, check_integer(name, getattr(self, name), low))
-        self._set("dtype", check_dtype(self.dtype))
-        self._check_sizes(what)
-
-
 @dataclasses.dataclass(frozen=True)
-class DenseConfig(_PartConfig):
-    """Config of Dense, a projection."""
-
-    input_dim: int
-    """Input width I."""
-    output_dim: int
-    """Output width O."""
-    bias: bool = True
-    """Whether there is a bias."""
-    dtype: Any = dataclasses.field(default="float32", kw_only=True)
-
-    def __post_init__(self) -> None:
-        self._set("bias", check_flag("bias", self.bias))
-        self._finish("a Dense", input_dim=1, output_dim=1)
-
-    def shapes(self) -> Shapes:
-        """Name and shape of every parameter."""
-        shapes: Shapes = {"weights": (self.output_dim, self.input_dim)}
-        if self.bias:
-            shapes["bias"] = (self.output_dim,)
-        return shapes
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerNormConfig(_PartConfig):
-    """Config of LayerNorm."""
-
-    width: int
-    """Width D of a row."""
-    eps: float = 1e-12
-    """What is added to the variance."""
-    dtype: Any = dataclasses.field(default="float32", kw_only=True)
-
-    def __post_init__(self) -> None:
-        self._set("eps", check_number("eps", self.eps, 0.0))
-        self._finish("a LayerNorm", width=1)
-
-    def shapes(self) -> Shapes:
-        """Name and shape of every parameter."""
-        return {"scale": (self.width,), "bias": (self.width,)}
-
-
-@dataclasses.dataclass(frozen=True)
-class EmbeddingConfig(_PartConfig):
-    """Config of Embedding."""
-
-    vocabulary: int
-    """Number of tokens V."""
-    width: int
-    """Width D of a token's vector; even, since sines and cosines come in pairs."""
-    positions: int
-    """The longest sequence."""
-    padding_id: int = 0
-    """The token whose vector gets no gradient from being looked up."""
-    dtype: Any = dataclasses.field(default="float32", kw_only=True)
-
-    def __post_init__(self) -> None:
-        self._finish("an Embedding", vocabulary=1, width=2, positions=1, padding_id=0)
-        if self.width % 2:
-            raise ArgumentError(f"argument 'width' must be even, got {self.width}")
-        check_integer("padding_id", self.padding_id, 0, self.vocabulary - 1)
-
-    def shapes(self) -> Shapes:
-        """Name and shape of every parameter."""
-        return {"words": (self.vocabulary, self.width), "position_scale": (1,)}
-
-
-@dataclasses.dataclass(frozen=True)
-class AttentionConfig(_PartConfig):
-    """Config of Attention."""
-
-    width: int
-    """Width D of a position."""
-    heads: int
-    """Number of heads, each of width D / heads."""
-    dtype: Any = dataclasses.field(default="float32", kw_only=True)
-
-    def __post_init__(self) -> None:
-        self._finish("an Attention", width=1, heads=1)
-        if self.width % self.heads:
-            raise ArgumentError(
-                f"argument 'heads' must divide the width {self.width}, got {self.heads}"
-            )
-
-    @property
-    def head_width(self) -> int:
-        """Width of a head."""
-        return self.width // self.heads
-
-    def shapes(self) -> Shapes:
-        """Name and shape of every parameter."""
-        return {"weights_qkv": (3 * self.width, self.width), "weights_out": (self.width,) * 2}
-
-
-@dataclasses.dataclass(frozen=True)
-class FastBertConfig(_PartConfig):
+class FastBertConfig(ArraysConfig):
     """Config of a FastBERT: the encoder, and the head of a model that has one.
 
     Examples

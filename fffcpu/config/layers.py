@@ -8,38 +8,33 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 import sys
 from enum import IntEnum
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
+from fffcpu.checks import check_dtype, check_flag, check_integer, check_number, check_weights
+from fffcpu.errors import ArgumentError, CheckpointError, describe
+from fffcpu.lowbit import numpy_dtype
 from fffcpu.tree import MAX_DEPTH, gate_count, leaf_count, node_count
 
 __all__ = [
-    "IGNORED_LABEL",
     "Activation",
     "ArraysConfig",
+    "AttentionConfig",
+    "DenseConfig",
     "DenseFeedForwardConfig",
+    "EmbeddingConfig",
     "FastFeedForwardConfig",
     "LayerConfig",
+    "LayerNormConfig",
     "LeafFeedForwardConfig",
     "QuantizedFastFeedForwardConfig",
     "QuantizedLeafFeedForwardConfig",
-    "check_dtype",
-    "check_flag",
-    "check_integer",
-    "check_number",
-    "check_weights",
-    "numpy_dtype",
 ]
 
 Shapes = dict[str, tuple[int, ...]]
-
-IGNORED_LABEL = -100
-"""The label of a position that counts neither in a loss nor in its gradient."""
 
 
 class Activation(IntEnum):
@@ -61,80 +56,6 @@ class Activation(IntEnum):
         raise ArgumentError(f"argument 'activation' must be one of {names}, got {describe(name)}")
 
 
-def check_integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Return ``value`` as an int between ``low`` and ``high`` (included), or raise.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If the value is not an integer (a bool is not, a NumPy integer is).
-    ArgumentError
-        If it is out of range.
-    """
-    span = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise ArgumentTypeError(
-            f"argument '{name}' must be {span}, got {describe(value)}"
-        ) from None
-    if number < low or (high is not None and number > high):
-        raise ArgumentError(f"argument '{name}' must be {span}, got {number}")
-    return number
-
-
-def check_number(name: str, value: Any, low: float, high: float | None = None) -> float:
-    """Return ``value`` as a finite float between ``low`` and ``high`` (included), or raise.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If the value is not a real number.
-    ArgumentError
-        If it is out of range, infinite or NaN.
-    """
-    span = f"a number of at least {low:g}" if high is None else f"a number from {low:g} to {high:g}"
-    try:
-        if isinstance(value, str | bytes | bool | np.bool_):
-            raise TypeError
-        number = float(value)
-    except OverflowError:
-        raise ArgumentError(f"argument '{name}' must be {span}, got {describe(value)}") from None
-    except (TypeError, ValueError):
-        raise ArgumentTypeError(
-            f"argument '{name}' must be {span}, got {describe(value)}"
-        ) from None
-    if not low <= number <= (np.finfo(np.float64).max if high is None else high):
-        raise ArgumentError(f"argument '{name}' must be {span}, got {number:g}")
-    return number
-
-
-def check_flag(name: str, value: Any) -> bool:
-    """Return ``value`` if it is True or False, or raise ArgumentTypeError."""
-    if not isinstance(value, bool | np.bool_):
-        raise ArgumentTypeError(f"argument '{name}' must be True or False, got {describe(value)}")
-    return bool(value)
-
-
-def check_dtype(value: Any) -> str:
-    """Return ``"float32"`` or ``"float64"``, or raise ArgumentError."""
-    try:
-        # None would mean float64.
-        name = str(np.dtype(value)) if value is not None else None
-    except (TypeError, SyntaxError, ValueError):
-        name = None
-    if name not in ("float32", "float64"):
-        raise ArgumentError(f"argument 'dtype' must be float32 or float64, got {describe(value)}")
-    return name
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """Return the dtype of arrays of a type; NumPy has no bfloat16, so uint16 holds its bits."""
-    return np.dtype("uint16" if name == "bfloat16" else name)
-
-
 class ArraysConfig:
     """What every config knows of the arrays that belong to it."""
 
@@ -150,8 +71,21 @@ class ArraysConfig:
         raise NotImplementedError
 
     def dtypes(self) -> dict[str, str]:
-        """Name and type of every parameter; `numpy_dtype` says how NumPy holds them."""
+        """Name and type of every parameter; `fffcpu.lowbit.numpy_dtype` gives NumPy's."""
         return dict.fromkeys(self.shapes(), self.dtype)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number of the inputs and outputs."""
+        return int(np.dtype(self.dtype).itemsize)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parameters."""
+        shapes, dtypes = self.shapes(), self.dtypes()
+        return sum(
+            math.prod(shape) * numpy_dtype(dtypes[name]).itemsize for name, shape in shapes.items()
+        )
 
     def _check_sizes(self, what: str) -> None:
         """Raise if a parameter would not fit into an address space."""
@@ -161,6 +95,13 @@ class ArraysConfig:
                     f"the sizes of {what} must fit into an address space, "
                     f"got ones too large for the parameter '{name}'"
                 )
+
+    def _finish(self, what: str, **lows: int) -> None:
+        """Check the integers, of at least some number each, the dtype and the sizes."""
+        for name, low in lows.items():
+            self._set(name, check_integer(name, getattr(self, name), low))
+        self._set("dtype", check_dtype(self.dtype))
+        self._check_sizes(what)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +141,14 @@ class LayerConfig(ArraysConfig):
     def active_neurons(self) -> int:
         """Neurons that inference uses for one row."""
         raise NotImplementedError
+
+    @property
+    def multiply_adds(self) -> int:
+        """Weights that inference multiplies for one row.
+
+        Each neuron used reads a row of width I and writes one of width O.
+        """
+        return self.active_neurons * (self.input_dim + self.output_dim)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values, sizes first."""
@@ -288,6 +237,14 @@ class LeafFeedForwardConfig(LayerConfig):
         """Neurons of the one leaf a row reaches; the ``depth`` gates on its way come on top."""
         return self.leaf_width
 
+    @property
+    def multiply_adds(self) -> int:
+        """Weights that inference multiplies for one row: those of the gates and of the leaf.
+
+        A gate reads a row of width I and writes nothing.
+        """
+        return super().multiply_adds + self.depth * self.input_dim
+
     def shapes(self) -> Shapes:
         """Name and shape of every parameter."""
         gates, leaves = gate_count(self.depth), leaf_count(self.depth)
@@ -333,18 +290,6 @@ class DenseFeedForwardConfig(LayerConfig):
             shapes["bias_in"] = (self.width,)
         shapes["weights_out"] = (self.width, self.output_dim)
         return shapes
-
-
-NARROW_TYPES = ("bfloat16", "int8")
-"""The types of a quantized layer's weights."""
-
-
-def check_weights(value: Any) -> str:
-    """Return ``value`` if it is one of `NARROW_TYPES`, or raise ArgumentError."""
-    if isinstance(value, str) and value in NARROW_TYPES:
-        return value
-    names = " or ".join(repr(name) for name in NARROW_TYPES)
-    raise ArgumentError(f"argument 'weights' must be {names}, got {describe(value)}")
 
 
 def _check_computed_in_float32(config: LayerConfig) -> None:
@@ -410,3 +355,98 @@ class QuantizedLeafFeedForwardConfig(LeafFeedForwardConfig):
         """Name and type of every parameter."""
         narrow = {"leaf_weights_in": self.weights, "leaf_weights_out": self.weights}
         return super().dtypes() | narrow
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseConfig(ArraysConfig):
+    """Config of Dense, a projection."""
+
+    input_dim: int
+    """Input width I."""
+    output_dim: int
+    """Output width O."""
+    bias: bool = True
+    """Whether there is a bias."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._set("bias", check_flag("bias", self.bias))
+        self._finish("a Dense", input_dim=1, output_dim=1)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter."""
+        shapes: Shapes = {"weights": (self.output_dim, self.input_dim)}
+        if self.bias:
+            shapes["bias"] = (self.output_dim,)
+        return shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerNormConfig(ArraysConfig):
+    """Config of LayerNorm."""
+
+    width: int
+    """Width D of a row."""
+    eps: float = 1e-12
+    """What is added to the variance."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._set("eps", check_number("eps", self.eps, 0.0))
+        self._finish("a LayerNorm", width=1)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter."""
+        return {"scale": (self.width,), "bias": (self.width,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingConfig(ArraysConfig):
+    """Config of Embedding."""
+
+    vocabulary: int
+    """Number of tokens V."""
+    width: int
+    """Width D of a token's vector; even, since sines and cosines come in pairs."""
+    positions: int
+    """The longest sequence."""
+    padding_id: int = 0
+    """The token whose vector gets no gradient from being looked up."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._finish("an Embedding", vocabulary=1, width=2, positions=1, padding_id=0)
+        if self.width % 2:
+            raise ArgumentError(f"argument 'width' must be even, got {self.width}")
+        check_integer("padding_id", self.padding_id, 0, self.vocabulary - 1)
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter."""
+        return {"words": (self.vocabulary, self.width), "position_scale": (1,)}
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionConfig(ArraysConfig):
+    """Config of Attention."""
+
+    width: int
+    """Width D of a position."""
+    heads: int
+    """Number of heads, each of width D / heads."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._finish("an Attention", width=1, heads=1)
+        if self.width % self.heads:
+            raise ArgumentError(
+                f"argument 'heads' must divide the width {self.width}, got {self.heads}"
+            )
+
+    @property
+    def head_width(self) -> int:
+        """Width of a head."""
+        return self.width // self.heads
+
+    def shapes(self) -> Shapes:
+        """Name and shape of every parameter."""
+        return {"weights_qkv": (3 * self.width, self.width), "weights_out": (self.width,) * 2}

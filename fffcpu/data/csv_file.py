@@ -1,15 +1,10 @@
-"""CSV files: a line with the names of columns, then a line a row, read in blocks of rows.
+"""Tables in CSV files: columns of numbers and one of labels, read in blocks of rows.
 
-Fields are separated by commas and may be quoted; the text is UTF-8, with or without a byte-order
-mark. Every complaint names the line on which the row starts, as an editor counts them: a quoted
-field may go over several lines.
+`fffcpu.data.records` has the rules of CSV files. Spaces around numbers and labels do not count.
 """
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
 import math
 from array import array
 from collections.abc import Iterator, Sequence
@@ -18,21 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.data.files import list_names, locate, open_file
+from fffcpu.data.files import list_names, locate
+from fffcpu.data.records import Records, check_names, find_columns, locate_field, open_csv
 from fffcpu.errors import DataError, describe
 
 __all__ = [
     "CsvBlock",
     "choose_columns",
     "csv_blocks",
-    "find_column",
     "finite_kind",
     "is_number",
-    "locate_field",
     "read_header",
 ]
-
-Records = Iterator[tuple[int, list[str]]]
 
 
 class CsvBlock(NamedTuple):
@@ -54,39 +46,10 @@ def read_header(path: str) -> list[str]:
     Raises
     ------
     DataError
-        If there is no header, or a name is missing or given twice.
+        If there is no header.
     """
-    with _open_records(path) as (records, _):
-        _, header = next(records)
-    names = [name.strip() for name in header]
-    first: dict[str, int] = {}
-    for column, name in enumerate(names):
-        if not name:
-            raise DataError(
-                f"{locate(path, 'line 1', f'column {column + 1}')}: must have a name, "
-                "got an empty field"
-            )
-        if first.setdefault(name, column) != column:
-            raise DataError(
-                f"{locate_field(path, column, name, 1)}: must have a name of its own, "
-                f"got that of column {first[name] + 1}"
-            )
-    return names
-
-
-def find_column(path: str, names: Sequence[str], name: str) -> int:
-    """Return the number of a column, from 0.
-
-    Raises
-    ------
-    DataError
-        If there is none of this name.
-    """
-    if name not in names:
-        raise DataError(
-            f"{locate(path, 'line 1')}: must have a column {name!r}, got {list_names(names)}"
-        )
-    return list(names).index(name)
+    with open_csv(path) as file:
+        return file.names
 
 
 def choose_columns(
@@ -108,8 +71,9 @@ def choose_columns(
     Raises
     ------
     DataError
-        If there are no features, one is missing or also a target, or the names of all columns are
-        numbers, so that the first line seems to be a row (0, 1, 2, ... may be names).
+        If there are no features, one is missing or also a target, one has no name or that of
+        another, or the names of all columns are numbers, so that the first line seems to be a row
+        (0, 1, 2, ... may be names).
     """
     if features is None:
         if all(map(is_number, names)) and names != [str(column) for column in range(len(names))]:
@@ -118,11 +82,9 @@ def choose_columns(
                 f"{list_names(names)}"
             )
         chosen = [column for column in range(len(names)) if column not in targets]
+        check_names(path, names, chosen)
     else:
-        places = {name: column for column, name in enumerate(names)}
-        chosen = [
-            places[name] if name in places else find_column(path, names, name) for name in features
-        ]
+        chosen = find_columns(path, names, features)
         for column in chosen:
             if column in targets:
                 raise DataError(
@@ -165,14 +127,13 @@ def csv_blocks(
     DataError
         If a row has more or fewer fields than the header, or a field does not hold what it should.
     """
-    with _open_records(path) as (records, raw):
-        _, header = next(records)
-        plan = _Plan(path, [name.strip() for name in header], columns, text, dtype)
+    with open_csv(path) as file:
+        plan = _Plan(path, file.names, columns, text, dtype)
         while True:
-            block = _read_block(plan, records, rows)
+            block = _read_block(plan, file.records, rows)
             if not block.lines:
                 return
-            yield block._replace(position=raw.tell())
+            yield block._replace(position=file.raw.tell())
 
 
 def is_number(text: str) -> bool:
@@ -187,11 +148,6 @@ def is_number(text: str) -> bool:
 def finite_kind(number: float, dtype: str) -> str:
     """Say what a number should be that is not finite, or not as this dtype."""
     return f"a number that {dtype} can hold" if math.isfinite(number) else "a finite number"
-
-
-def locate_field(path: str, column: int, name: str, line: int) -> str:
-    """Return the start of a complaint about a field, of the column numbered ``column`` from 0."""
-    return locate(path, f"line {line}", f"column {column + 1} ({name!r})")
 
 
 class _Plan(NamedTuple):
@@ -250,66 +206,3 @@ def _explain_text(plan: _Plan, line: int, fields: Sequence[str]) -> str:
     chosen = next(i for i, field in enumerate(fields) if not is_number(field))
     came = describe(fields[chosen]) if fields[chosen].strip() else "an empty field"
     return f"{plan.locate(plan.columns[chosen], line)}: must be a number, got {came}"
-
-
-@contextlib.contextmanager
-def _open_records(path: str) -> Iterator[tuple[Records, io.BufferedReader]]:
-    """Open a file; give its records, and the file to tell how far it is read."""
-    with (
-        open_file(path) as file,
-        io.TextIOWrapper(file.content, "utf-8-sig", errors="surrogateescape", newline="") as text,
-    ):
-        yield _records(path, text), file.raw
-
-
-def _records(path: str, file: io.TextIOWrapper) -> Records:
-    """Yield the line on which each record starts, and its fields: the header first.
-
-    Empty lines at the end count for nothing. In other places they may be a mistake, or a missing
-    value of a file with one column.
-    """
-    reader = csv.reader(_lines(path, file), strict=True, skipinitialspace=True)
-    width = empty = 0
-    while True:
-        line = reader.line_num + 1
-        try:
-            record = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            raise DataError(
-                f"{locate(path, f'line {line}')}: must be valid CSV ({error})"
-            ) from error
-        if not record:
-            empty = empty or line
-            continue
-        if empty:
-            raise DataError(f"{locate(path, f'line {empty}')}: must not be empty")
-        width = width or len(record)
-        if len(record) != width:
-            raise DataError(
-                f"{locate(path, f'line {line}')}: must have {width} fields, as the header has, "
-                f"got {len(record)}"
-            )
-        yield line, record
-    if not width:
-        raise DataError(f"{locate(path)}: must have the names of columns, got an empty file")
-
-
-def _lines(path: str, file: io.TextIOWrapper) -> Iterator[str]:
-    """Yield the lines of a file, checked to be UTF-8."""
-    for number, line in enumerate(file, 1):
-        if not line.isascii():
-            _check_decoded(path, number, line)
-        yield line
-
-
-def _check_decoded(path: str, number: int, line: str) -> None:
-    """Raise if a line has bytes that are not UTF-8, which decoding has marked."""
-    try:
-        line.encode()
-    except UnicodeEncodeError as error:
-        byte = line[error.start].encode(errors="surrogateescape")
-        raise DataError(
-            f"{locate(path, f'line {number}')}: must be UTF-8 text, got byte {byte!r}"
-        ) from None

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gzip
 import io
-import os
-import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from fffcpu.errors import DataError
+from fffcpu.system.files import is_regular
 
 __all__ = ["OpenFile", "check_regular", "list_names", "locate", "open_file"]
 
@@ -56,10 +54,7 @@ def check_regular(path: str) -> None:
     FileNotFoundError, IsADirectoryError
         If it does not exist or is a folder.
     """
-    mode = os.stat(path).st_mode
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not stat.S_ISREG(mode):
+    if not is_regular(path):
         raise DataError(f"{locate(path)}: must be a regular file, got a pipe or a device")
 
 

@@ -1,34 +1,162 @@
-"""Lines of CSV files and of JSON lines, with their numbers, as mappings of names to values."""
+r"""Records of CSV files and of JSON lines: what tables and texts are read from.
+
+One set of rules holds for every CSV file, whatever it contains:
+
+===============  ===================================================================================
+text             UTF-8, with or without a byte-order mark, gzipped or not
+lines            end with ``\n``, ``\r\n`` or ``\r``
+header           the first line names the columns; spaces around names do not count
+fields           separated by commas; spaces behind a comma do not count
+quotes           a field in double quotes may contain commas, line ends and doubled quotes
+width            every record has as many fields as the header
+empty lines      count for nothing at the end, and are errors elsewhere: a mistake, or a missing
+                 value of a file with one column
+===============  ===================================================================================
+
+Every error names the line on which the record starts, as an editor counts lines: a quoted field may
+span several.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-from fffcpu.data.files import locate
+from fffcpu.data.files import list_names, locate, open_file
 from fffcpu.errors import DataError
 
-__all__ = ["csv_rows", "json_rows"]
+__all__ = [
+    "CsvFile",
+    "check_names",
+    "find_columns",
+    "json_rows",
+    "locate_field",
+    "open_csv",
+]
 
-Row = tuple[int, dict[Any, Any]]
-
-
-def csv_rows(stream: Iterable[str], path: str) -> Iterator[Row]:
-    """Yield the rows of a CSV file with a header; ``path`` is for complaints."""
-    reader = csv.DictReader(stream, strict=True)
-    try:
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        # The broken row begins after the last whole one, and may have taken all that follows.
-        where = locate(path, f"line {reader.line_num + 1}")
-        raise DataError(f"{where}: {error}") from error
+Records = Iterator[tuple[int, list[str]]]
 
 
-def json_rows(stream: Iterable[str], path: str) -> Iterator[Row]:
-    """Yield the objects of JSON lines, blank ones left out; what is no object counts as empty."""
+class CsvFile(NamedTuple):
+    """A CSV file that is being read."""
+
+    names: list[str]
+    """The names of its columns, without spaces around them."""
+    records: Records
+    """The line on which each record behind the header starts, from 1, and its fields."""
+    raw: io.BufferedReader
+    """The file itself; its position tells how much of it is read."""
+
+
+@contextlib.contextmanager
+def open_csv(path: str, *, replace: bool = False) -> Iterator[CsvFile]:
+    """Open a CSV file.
+
+    Parameters
+    ----------
+    path : str
+        The file, gzipped or not.
+    replace : bool
+        Whether bytes that are not UTF-8 become U+FFFD. By default they are an error.
+
+    Yields
+    ------
+    CsvFile
+
+    Raises
+    ------
+    DataError
+        If the file breaks one of the rules; also while its records are read.
+    OSError
+        If it cannot be read.
+    """
+    errors = "replace" if replace else "surrogateescape"
+    with (
+        open_file(path) as file,
+        io.TextIOWrapper(file.content, "utf-8-sig", errors=errors, newline="") as text,
+    ):
+        records = _records(path, text if replace else _checked_lines(path, text))
+        _, header = next(records)
+        yield CsvFile([name.strip() for name in header], records, file.raw)
+
+
+def find_columns(path: str, names: Sequence[str], wanted: Iterable[str]) -> list[int]:
+    """Return the numbers of columns, from 0.
+
+    Parameters
+    ----------
+    path : str
+        The file, for errors.
+    names : sequence of str
+        Names of its columns.
+    wanted : iterable of str
+        The names to find, in this order.
+
+    Raises
+    ------
+    DataError
+        If there is no column of a name, or more than one.
+    """
+    places: dict[str, int] = {}
+    again: dict[str, int] = {}
+    for column, name in enumerate(names):
+        if places.setdefault(name, column) != column:
+            again.setdefault(name, column)
+    found = []
+    for name in wanted:
+        if name not in places:
+            raise DataError(
+                f"{locate(path, 'line 1')}: must have a column {name!r}, got {list_names(names)}"
+            )
+        if name in again:
+            raise _name_given_twice(path, again[name], name, places[name])
+        found.append(places[name])
+    return found
+
+
+def check_names(path: str, names: Sequence[str], columns: Iterable[int]) -> None:
+    """Raise unless some columns have names that tell them apart.
+
+    Parameters
+    ----------
+    path : str
+        The file, for errors.
+    names : sequence of str
+        Names of all its columns.
+    columns : iterable of int
+        Numbers of the columns to check, from 0.
+
+    Raises
+    ------
+    DataError
+        If a name is empty or given twice.
+    """
+    places: dict[str, int] = {}
+    for column in columns:
+        name = names[column]
+        if not name:
+            raise DataError(
+                f"{locate(path, 'line 1', f'column {column + 1}')}: must have a name, "
+                "got an empty field"
+            )
+        if places.setdefault(name, column) != column:
+            raise _name_given_twice(path, column, name, places[name])
+
+
+def locate_field(path: str, column: int, name: str, line: int) -> str:
+    """Return the start of an error about a field, of the column numbered ``column`` from 0."""
+    return locate(path, f"line {line}", f"column {column + 1} ({name!r})")
+
+
+def json_rows(stream: Iterable[str], path: str) -> Iterator[tuple[int, dict[Any, Any]]]:
+    """Yield the numbers and the objects of JSON lines.
+
+    Blank lines are left out; what is no object counts as an empty one.
+    """
     for number, line in enumerate(stream, 1):
         if line.strip():
             try:
@@ -37,3 +165,59 @@ def json_rows(stream: Iterable[str], path: str) -> Iterator[Row]:
                 where = locate(path, f"line {number}")
                 raise DataError(f"{where}: must be JSON ({error})") from error
             yield number, row if isinstance(row, dict) else {}
+
+
+def _name_given_twice(path: str, column: int, name: str, first: int) -> DataError:
+    return DataError(
+        f"{locate_field(path, column, name, 1)}: must have a name of its own, "
+        f"got that of column {first + 1}"
+    )
+
+
+def _records(path: str, lines: Iterable[str]) -> Records:
+    """Yield the line on which each record starts, and its fields: the header first."""
+    reader = csv.reader(lines, strict=True, skipinitialspace=True)
+    width = empty = 0
+    while True:
+        line = reader.line_num + 1
+        try:
+            record = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            raise DataError(
+                f"{locate(path, f'line {line}')}: must be valid CSV ({error})"
+            ) from error
+        if not record:
+            empty = empty or line
+            continue
+        if empty:
+            raise DataError(f"{locate(path, f'line {empty}')}: must not be empty")
+        width = width or len(record)
+        if len(record) != width:
+            raise DataError(
+                f"{locate(path, f'line {line}')}: must have {width} fields, as the header has, "
+                f"got {len(record)}"
+            )
+        yield line, record
+    if not width:
+        raise DataError(f"{locate(path)}: must have the names of columns, got an empty file")
+
+
+def _checked_lines(path: str, file: io.TextIOWrapper) -> Iterator[str]:
+    """Yield the lines of a file, checked to be UTF-8."""
+    for number, line in enumerate(file, 1):
+        if not line.isascii():
+            _check_decoded(path, number, line)
+        yield line
+
+
+def _check_decoded(path: str, number: int, line: str) -> None:
+    """Raise if a line has bytes that are not UTF-8, which decoding has marked."""
+    try:
+        line.encode()
+    except UnicodeEncodeError as error:
+        byte = line[error.start].encode(errors="surrogateescape")
+        raise DataError(
+            f"{locate(path, f'line {number}')}: must be UTF-8 text, got byte {byte!r}"
+        ) from None

@@ -27,14 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_integer
-from fffcpu.data.csv_file import (
-    choose_columns,
-    csv_blocks,
-    find_column,
-    locate_field,
-    read_header,
-)
+from fffcpu.checks import check_integer
+from fffcpu.data.csv_file import choose_columns, csv_blocks, read_header
 from fffcpu.data.files import check_regular, locate, open_file
 from fffcpu.data.idx import IDX_MAGIC, idx_blocks, read_idx, read_idx_header
 from fffcpu.data.labels import (
@@ -45,6 +39,7 @@ from fffcpu.data.labels import (
     text_targets,
 )
 from fffcpu.data.numpy_files import map_npy, read_npz
+from fffcpu.data.records import find_columns, locate_field
 from fffcpu.errors import ArgumentError, ArgumentTypeError, DataError, describe
 
 __all__ = ["Table", "check_finite", "count_rows", "read_blocks", "read_table"]
@@ -481,7 +476,7 @@ def _find_targets(path: str, header: Sequence[str], target: Any) -> list[int]:
         names = (target,)
     else:
         names = _check_names("target", [name.strip() for name in target.split(",")])
-    return [find_column(path, header, name) for name in names or ()]
+    return find_columns(path, header, names or ())
 
 
 def _join(blocks: list[Array]) -> Array:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import LeafFeedForwardConfig, check_integer, check_number
+from fffcpu.checks import check_integer, check_number
+from fffcpu.config import LeafFeedForwardConfig
 from fffcpu.diagnosis.report import UsageReport
 from fffcpu.diagnosis.routes import check_layer, decisions, gates_above, reached_leaves, row_blocks
 from fffcpu.diagnosis.usage import TreeUsage

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_integer
+from fffcpu.checks import check_integer
 from fffcpu.diagnosis.usage import DeadSubtree, LevelUsage, TreeUsage
 
 __all__ = ["UsageReport"]

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import kernels
-from fffcpu.checks import as_real_array, as_rows
-from fffcpu.config import FastFeedForwardConfig, LeafFeedForwardConfig, check_integer
+from fffcpu.checks import as_real_array, as_rows, check_integer
+from fffcpu.config import FastFeedForwardConfig, LeafFeedForwardConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 from fffcpu.kernels.weights import PathWeights
 from fffcpu.tree import gate_count, leaf_count

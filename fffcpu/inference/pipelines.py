@@ -20,11 +20,12 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_flag, check_integer
+from fffcpu.checks import check_flag, check_integer
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.inference.predictor import softmax
 from fffcpu.models import FastBertEncoder, FastBertForMaskedLM, FastBertForSequenceClassification
-from fffcpu.models.model import CONFIG_FILE, Model, open_config
+from fffcpu.models.folders import CONFIG_FILE, open_config
+from fffcpu.models.model import Model
 from fffcpu.text.padding import PADDING, compute_by_length
 from fffcpu.text.tokenizer import Tokenizer
 

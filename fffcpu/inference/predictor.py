@@ -23,8 +23,8 @@ __all__ = ["NOTE", "Meaning", "Predictor", "load_model", "softmax"]
 
 Array = NDArray[Any]
 
-NOTE = "fffcpu.inference.predictor"
-"""The metadata key of a predictor's file."""
+NOTE = "fffcpu.predictor"
+"""The metadata key of a predictor's file. It stays as it is, wherever this module moves."""
 
 
 @dataclasses.dataclass(frozen=True)

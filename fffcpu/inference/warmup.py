@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fffcpu import kernels
-from fffcpu.config import check_flag
+from fffcpu.checks import check_flag
 from fffcpu.errors import ArgumentTypeError, describe
-from fffcpu.kernels import get_num_threads
 from fffcpu.layers import FastFeedForward, Layer, LeafFeedForward
+from fffcpu.system.threads import get_num_threads
 
 __all__ = [
     "ROWS",

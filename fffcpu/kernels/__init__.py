@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -19,8 +18,8 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from fffcpu.config import check_integer
 from fffcpu.errors import ArgumentError
+from fffcpu.system.compiler import has_numba
 
 __all__ = [
     "BACKENDS",
@@ -28,11 +27,8 @@ __all__ = [
     "FUNCTIONS",
     "Selection",
     "choose",
-    "get_num_threads",
-    "get_thread_layer",
     "load_backend",
     "selection",
-    "set_num_threads",
 ]
 
 BACKENDS = ("grouped", "rowwise", "vectorized")
@@ -110,8 +106,7 @@ class Selection(NamedTuple):
 def selection() -> Selection:
     """Decide, at the first call, what this process computes with.
 
-    This is the one place that asks whether Numba is installed, whether anything compiles, and what
-    ``FFFCPU_BACKEND`` says.
+    This is the one place that asks whether anything compiles, and what ``FFFCPU_BACKEND`` says.
 
     Raises
     ------
@@ -121,7 +116,7 @@ def selection() -> Selection:
     from fffcpu.kernels.encoder import vectorized
 
     forced = os.environ.get("FFFCPU_BACKEND")
-    numba = importlib.util.find_spec("numba") is not None
+    numba = has_numba()
     few, many = _forced(forced) if forced else _backends(numba)
     if not numba or forced == "vectorized":
         return Selection(few, many, vectorized, None)
@@ -177,47 +172,3 @@ def choose(
     arrays = [array for array in weights if array is not None]
     wide = bool(arrays) and arrays[0].shape[-1] >= GROUPED_WIDTH
     return many if wide or sum(array.nbytes for array in arrays) >= GROUPED_BYTES else few
-
-
-def get_num_threads() -> int:
-    """Return how many threads a kernel may use."""
-    if not importlib.util.find_spec("numba"):
-        return 1
-    from fffcpu.system.pool import POOL
-
-    return POOL.threads
-
-
-def set_num_threads(threads: int) -> None:
-    """Set how many threads a kernel may use, in this process, from now on.
-
-    Results of layers do not depend on it, to the bit; those of models may, in the last digits,
-    since their matrix products are cut otherwise. The default, and the most there can be, is
-    Numba's: ``NUMBA_NUM_THREADS``, or the CPUs this process may run on.
-
-    Raises
-    ------
-    ArgumentTypeError, ArgumentError
-        If ``threads`` is not an integer from 1 to that number.
-    """
-    if not importlib.util.find_spec("numba"):
-        check_integer("threads", threads, 1, 1)
-        return
-    from fffcpu.system.pool import POOL
-
-    POOL.set_threads(threads)
-
-
-def get_thread_layer() -> str:
-    """Return the name of the thread layer that kernels run on; starts its pool.
-
-    Returns
-    -------
-    str
-        ``tbb``, ``omp`` (OpenMP) or ``workqueue``; ``none`` where Numba is not installed.
-    """
-    if not importlib.util.find_spec("numba"):
-        return "none"
-    from fffcpu.system.pool import POOL
-
-    return POOL.layer()

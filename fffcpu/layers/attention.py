@@ -23,10 +23,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.checks import as_real_array, as_rows
-from fffcpu.config import check_number
-from fffcpu.config.fastbert import AttentionConfig
-from fffcpu.errors import ArgumentError, ShapeError
+from fffcpu.checks import as_real_array, as_rows, check_elements, check_number
+from fffcpu.config import AttentionConfig
+from fffcpu.errors import ShapeError
 from fffcpu.layers.layer import Part
 from fffcpu.parameters import generator, normal
 
@@ -215,8 +214,7 @@ class Attention(Part[AttentionConfig]):
             raise ShapeError(
                 f"argument 'attention_mask' must have shape {leading}, got shape {array.shape}"
             )
-        if not ((array == 0) | (array == 1)).all():
-            raise ArgumentError("argument 'attention_mask' must hold only 0 and 1, got others")
+        check_elements(array, "attention_mask", (array == 0) | (array == 1), "only 0 and 1")
         return np.where(array == 1, 0, PENALTY).astype(self._dtype)
 
     def _shape(self, leading: tuple[int, int]) -> tuple[int, int, int, int]:

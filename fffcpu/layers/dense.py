@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.checks import as_rows
-from fffcpu.config.fastbert import DenseConfig
+from fffcpu.config import DenseConfig
 from fffcpu.layers.layer import Part
 from fffcpu.parameters import normal
 

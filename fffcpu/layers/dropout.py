@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_number
+from fffcpu.checks import check_number
 
 __all__ = ["Dropout", "DropoutCache"]
 

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.checks import as_real_array
-from fffcpu.config.fastbert import EmbeddingConfig
-from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
+from fffcpu.checks import as_real_array, check_indices
+from fffcpu.config import EmbeddingConfig
+from fffcpu.errors import ArgumentTypeError, ShapeError, describe
 from fffcpu.layers.layer import Part
 from fffcpu.parameters import normal
 
@@ -89,7 +89,7 @@ class Embedding(Part[EmbeddingConfig]):
             If ``ids`` are not integers from 0 to V - 1 of shape (B, S), with S from 1 to the
             number of positions.
         """
-        tokens = self._tokens(ids)
+        tokens = self.as_tokens(ids)
         y: Array = self.params["words"][tokens]
         y += self.params["position_scale"] * self._positions(tokens.shape[1])
         return y, EmbeddingCache(tokens)
@@ -118,7 +118,7 @@ class Embedding(Part[EmbeddingConfig]):
         upstream = self._upstream_rows(dy, cache.ids.shape, config.width)
         if d_words is None:
             d_words = np.zeros_like(self.params["words"])
-        ids = self._tokens(cache.ids).reshape(-1)
+        ids = self.as_tokens(cache.ids).reshape(-1)
         looked_up = ids != config.padding_id
         if looked_up.all():
             kernels.selection().encoder.add_rows(d_words, ids, upstream)
@@ -129,26 +129,32 @@ class Embedding(Part[EmbeddingConfig]):
         d_scale = np.vdot(d_positions, self._positions(length)).astype(self._dtype)
         return {"words": d_words, "position_scale": d_scale.reshape(1)}
 
-    def _tokens(self, ids: Any) -> NDArray[np.int64]:
-        """Return tokens as an array, once they are known to exist."""
+    def as_tokens(self, ids: Any) -> NDArray[np.int64]:
+        """Return tokens as an array, once they are known to exist.
+
+        Parameters
+        ----------
+        ids : array_like of integers of shape (B, S)
+            The tokens, S at most ``config.positions``.
+
+        Returns
+        -------
+        int64 array of shape (B, S)
+            C-contiguous.
+
+        Raises
+        ------
+        ShapeError, ArgumentTypeError, ArgumentError
+            If it is not such an array.
+        """
         array = as_real_array(ids, "input_ids")
-        longest, largest = self.config.positions, self.config.vocabulary - 1
+        longest = self.config.positions
         if array.ndim != 2 or not 1 <= array.shape[1] <= longest:
             raise ShapeError(
                 "argument 'input_ids' must have shape (batch, sequence), with a sequence of 1 to "
                 f"{longest} positions, got shape {array.shape}"
             )
-        if array.dtype.kind not in "iu" and array.size:
-            raise ArgumentTypeError(
-                f"argument 'input_ids' must hold integers, got {describe(array)}"
-            )
-        wrong = (array < 0) | (array > largest)
-        if wrong.any():
-            place = tuple(int(index) for index in np.argwhere(wrong)[0])
-            raise ArgumentError(
-                f"argument 'input_ids' must hold integers from 0 to {largest}, "
-                f"got {array[place]} at index {place}"
-            )
+        check_indices(array, "input_ids", self.config.vocabulary)
         return np.ascontiguousarray(array, np.int64)
 
     def _positions(self, length: int) -> Array:

@@ -17,13 +17,20 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.checks import as_rows
-from fffcpu.config import FastFeedForwardConfig, QuantizedFastFeedForwardConfig, check_flag
+from fffcpu.checks import as_rows, check_flag, first_wrong
+from fffcpu.config import FastFeedForwardConfig, QuantizedFastFeedForwardConfig
 from fffcpu.errors import ArgumentError, ShapeError
 from fffcpu.kernels.weights import PathWeights, no_bias
-from fffcpu.layers.layer import Layer, as_parameter, empty_output, parameter_dtype
+from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
 from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weights, widen_weights
-from fffcpu.parameters import Parameters, RowGradient, aligned_empty, generator, uniform
+from fffcpu.parameters import (
+    Parameters,
+    RowGradient,
+    aligned_empty,
+    empty_output,
+    generator,
+    uniform,
+)
 from fffcpu.tree import depth_of
 
 __all__ = ["FastFeedForward", "PathCache", "QuantizedFastFeedForward", "cmm"]
@@ -263,8 +270,10 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         path = _path_shape(weights_in)
         self._check_cache(cache, PathCache, x=(width,), logits=path, nodes=path)
         if cache.nodes.size and not 0 <= cache.nodes.min() <= cache.nodes.max() < count:
+            wrong = first_wrong(cache.nodes, (cache.nodes >= 0) & (cache.nodes < count))
             raise ArgumentError(
-                "argument 'cache' must hold nodes of this layer's trees, got others"
+                f"argument 'cache' must hold nodes of this layer's trees, from 0 to {count - 1}, "
+                f"got {wrong} of 'nodes'"
             )
         upstream = self._upstream(dy, cache.leading)
         dx = empty_output(len(cache.x), width, self._dtype)

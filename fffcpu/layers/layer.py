@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.checks import as_real_array, as_rows, check_out
-from fffcpu.config import Activation, ArraysConfig, LayerConfig, numpy_dtype
+from fffcpu.checks import as_real_array, as_rows, check_elements, check_out
+from fffcpu.config import Activation, ArraysConfig, LayerConfig
 from fffcpu.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -19,14 +19,10 @@ from fffcpu.errors import (
     ShapeError,
     describe,
 )
-from fffcpu.parameters import Parameters, aligned_empty, generator
+from fffcpu.lowbit import numpy_dtype
+from fffcpu.parameters import Parameters, empty_output, generator
 
-__all__ = ["INITIAL_STD", "Layer", "Part", "empty_output", "parameter_dtype"]
-
-ALIGNED_ROWS = 256
-"""Rows from which on an output is aligned to cache lines, so that kernels may write whole ones.
-
-To align it takes about 4 microseconds, a hundredth of what so many rows take at BERT's size."""
+__all__ = ["INITIAL_STD", "Layer", "Part", "parameter_dtype"]
 
 Array = NDArray[Any]
 PartConfig = TypeVar("PartConfig", bound=ArraysConfig)
@@ -189,8 +185,7 @@ class Layer(Part[Config]):
         """
         width = self.config.input_dim
         mean, scale = (np.broadcast_to(np.asarray(v, np.float64), width) for v in (mean, scale))
-        if not scale.all():
-            raise ArgumentError("argument 'scale' must have no zeros")
+        check_elements(scale, "scale", scale != 0, "numbers other than 0")
         if mean.any() and any(bias not in self.params for _, bias, _ in self._reading):
             raise ArgumentError("argument 'mean' must be 0 for a layer without a bias")
         for name, bias, axis in self._reading:
@@ -322,12 +317,6 @@ def _is_ready(array: Any, dtype: np.dtype[Any]) -> bool:
         return False
     flags = array.flags
     return flags.c_contiguous and flags.aligned
-
-
-def empty_output(rows: int, width: int, dtype: np.dtype[Any]) -> Array:
-    """Return uninitialised memory for an output (rows, width)."""
-    shape = (rows, width)
-    return np.empty(shape, dtype) if rows < ALIGNED_ROWS else aligned_empty(shape, dtype)
 
 
 def as_parameter(value: Any, name: str, axes: int) -> Array:

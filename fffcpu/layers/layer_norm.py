@@ -15,8 +15,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
 from fffcpu.checks import as_rows
-from fffcpu.config.fastbert import LayerNormConfig
-from fffcpu.layers.layer import Part, empty_output
+from fffcpu.config import LayerNormConfig
+from fffcpu.layers.layer import Part
+from fffcpu.parameters import empty_output
 
 __all__ = ["LayerNorm", "LayerNormCache"]
 

@@ -18,14 +18,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.checks import as_real_array
-from fffcpu.config import (
-    LeafFeedForwardConfig,
-    QuantizedLeafFeedForwardConfig,
-    check_flag,
-    check_number,
-)
-from fffcpu.errors import ArgumentError, ShapeError, describe
+from fffcpu.checks import as_real_array, check_flag, check_nonnegative, check_number
+from fffcpu.config import LeafFeedForwardConfig, QuantizedLeafFeedForwardConfig
+from fffcpu.errors import ShapeError, describe
 from fffcpu.kernels.backends.vectorized import activate, activate_gradient
 from fffcpu.kernels.weights import LeafWeights
 from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
@@ -502,10 +497,7 @@ def _hardening(hardening: Any, cache: LeafCache) -> float | Array:
             f"argument 'hardening' must be a number or an array of shape {cache.leading}, one for "
             f"each row, got {describe(weights)}"
         )
-    if not (np.isfinite(weights) & (weights >= 0)).all():
-        raise ArgumentError(
-            "argument 'hardening' must hold finite numbers of at least 0, got others"
-        )
+    check_nonnegative(weights, "hardening")
     return weights.reshape(-1, 1).astype(cache.p.dtype)
 
 

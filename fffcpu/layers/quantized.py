@@ -11,7 +11,8 @@ from typing import Any, Never
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import LayerConfig, check_weights
+from fffcpu.checks import check_weights
+from fffcpu.config import LayerConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.lowbit import from_bfloat16, from_int8, to_bfloat16, to_int8
 

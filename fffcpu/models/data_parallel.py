@@ -32,8 +32,8 @@ from threadpoolctl import ThreadpoolController
 
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
-from fffcpu.kernels import get_num_threads
 from fffcpu.parameters import RowGradient, generator
+from fffcpu.system.threads import get_num_threads
 
 __all__ = [
     "PartCaches",

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_flag
+from fffcpu.checks import check_flag
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentTypeError, describe
 from fffcpu.layers import (

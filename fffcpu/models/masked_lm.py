@@ -16,18 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import kernels
-from fffcpu.config import IGNORED_LABEL
+from fffcpu.checks import IGNORED_LABEL, as_class_labels
 from fffcpu.config.fastbert import FastBertConfig
-from fffcpu.errors import ArgumentTypeError, ShapeError, describe
-from fffcpu.models.data_parallel import (
-    PartCaches,
-    backward_in_parts,
-    forward_in_parts,
-    share_out,
-)
+from fffcpu.errors import ShapeError, describe
+from fffcpu.models.data_parallel import PartCaches
 from fffcpu.models.encoder import EncoderCache, FastBertEncoder
-from fffcpu.models.model import Model
-from fffcpu.models.targets import class_labels
+from fffcpu.models.head import ModelWithHead
 from fffcpu.parameters import Parameters
 
 __all__ = ["FastBertForMaskedLM", "MaskedLMCache"]
@@ -48,7 +42,7 @@ class MaskedLMCache(NamedTuple):
     """The gradient of their logits (M, V), which takes the place of the logits."""
 
 
-class FastBertForMaskedLM(Model):
+class FastBertForMaskedLM(ModelWithHead):
     """FastBERT with a masked language model's head.
 
     Parameters
@@ -81,7 +75,7 @@ class FastBertForMaskedLM(Model):
     True
     """
 
-    encoder: FastBertEncoder
+    _cache_type = MaskedLMCache
 
     def _set_up(self, config: FastBertConfig, params: Parameters) -> None:
         super()._set_up(config, params)
@@ -168,55 +162,27 @@ class FastBertForMaskedLM(Model):
         cache : MaskedLMCache, or PartCaches of several
             For `backward`.
         """
-        arrays = (input_ids, attention_mask, labels)
-        slices = share_out(self.config, *arrays, gradients=self.params.count)
-        if slices:
-            return forward_in_parts(
-                self._forward, slices, arrays, rng, lambda cache: len(cache.positions)
-            )
-        return self._forward(*arrays, rng)
+        return self._loss_of(input_ids, attention_mask, labels, rng)
+
+    def _as_labels(self, labels: Any, shape: tuple[int, ...]) -> Array:
+        return as_class_labels(labels, shape, self.config.vocabulary)
+
+    @staticmethod
+    def _count(cache: MaskedLMCache) -> int:
+        return len(cache.positions)
 
     def _forward(
         self, input_ids: Any, attention_mask: Any, labels: Any, rng: Any
     ) -> tuple[float, MaskedLMCache]:
-        """Run sequences that stay together."""
         hidden, encoder = self.encoder.forward(input_ids, attention_mask, rng)
-        wanted = class_labels(labels, hidden.shape[:2], self.config.vocabulary).reshape(-1)
+        wanted = labels.reshape(-1)
         positions = np.flatnonzero(wanted != IGNORED_LABEL)
         rows = hidden.reshape(-1, self.config.width)[positions]
         logits = rows @ self._words.T
         loss = kernels.selection().encoder.cross_entropy(logits, wanted[positions])
         return loss, MaskedLMCache(encoder, positions, rows, logits)
 
-    def backward(
-        self, cache: MaskedLMCache | PartCaches, *, row_sparse: bool = False
-    ) -> dict[str, Any]:
-        """Return the gradients of the loss, with the routes held constant.
-
-        Parameters
-        ----------
-        cache : MaskedLMCache or PartCaches
-            From `forward`.
-        row_sparse : bool
-            Whether gradients of FastFeedForward layers hold only the rows of visited nodes, as
-            `fffcpu.parameters.RowGradient`.
-
-        Returns
-        -------
-        dict of str to array, or to RowGradient
-            By the names of ``params``, in their order and of their shapes.
-        """
-        if isinstance(cache, PartCaches):
-            return backward_in_parts(self._backward, cache, row_sparse)
-        return self._backward(cache, row_sparse)
-
     def _backward(self, cache: MaskedLMCache, row_sparse: bool) -> dict[str, Any]:
-        """Return the gradients of sequences that stayed together."""
-        if not isinstance(cache, MaskedLMCache):
-            raise ArgumentTypeError(
-                "argument 'cache' must be the MaskedLMCache that forward of this model returned, "
-                f"got {describe(cache)}"
-            )
         batch, length = cache.encoder.embedding.ids.shape
         d_hidden = np.zeros((batch * length, self.config.width), self._dtype)
         d_hidden[cache.positions] = cache.d_logits @ self._words

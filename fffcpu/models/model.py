@@ -1,4 +1,4 @@
-"""What all models share: parts on common memory, and folders in the published form.
+"""What all models share: parts on common memory, a constructor, and opening and saving.
 
 A model's ``params`` and those of its parts are the same arrays::
 
@@ -8,36 +8,22 @@ A model's ``params`` and those of its parts are the same arrays::
 
 from __future__ import annotations
 
-import json
 import os
-from collections import ChainMap
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from fffcpu.checkpoints import crammed_bert
-from fffcpu.checkpoints.native import parse_json, write_atomically, write_tensors
-from fffcpu.checkpoints.safetensors import SafetensorsFile
-from fffcpu.config import check_flag
+from fffcpu.checks import check_flag
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.layers.layer import Part
+from fffcpu.models.folders import open_config, open_weights, write_folder
 from fffcpu.parameters import Parameters
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Model", "open_config", "open_weights"]
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-"""Where a large model's weights lie in several files: which name is in which."""
-
-_PICKLES = ("*.bin", "*.pt", "*.pth")
-"""Files of PyTorch, which are Python pickles."""
-
-_ABBREVIATIONS = {"float32": "F32", "float64": "F64"}
+__all__ = ["Model"]
 
 
 class Model(Part[FastBertConfig]):
@@ -145,82 +131,7 @@ class Model(Part[FastBertConfig]):
         """
         if check_flag("store_decoder", store_decoder) and self.config.classes is not None:
             raise ArgumentError("argument 'store_decoder' must be False for a classifier, got True")
-        place = Path(os.fsdecode(folder))
-        place.mkdir(parents=True, exist_ok=True)
-        dtype = _ABBREVIATIONS[self.config.dtype]
         state = crammed_bert.views(self.config, self.params)
         if store_decoder:
             state["decoder.weight"] = self.params["encoder.embedding.words"]
-        with write_atomically(place / WEIGHTS_FILE) as temporary:
-            tensors = {name: (dtype, array) for name, array in state.items()}
-            write_tensors(temporary, tensors, {"format": "pt"})
-        text = json.dumps(self.config.to_dict(), indent=2, sort_keys=True) + "\n"
-        with write_atomically(place / CONFIG_FILE) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-
-def open_config(place: Path, dtype: DTypeLike = np.float32) -> FastBertConfig:
-    """Return the config of the model in a folder.
-
-    Raises
-    ------
-    CheckpointError
-        If there is none.
-    OSError
-        If the file cannot be read.
-    """
-    if place.is_file():
-        raise CheckpointError(
-            f"'{place}' must be a folder with '{CONFIG_FILE}' and '{WEIGHTS_FILE}', got a file"
-        )
-    path = place / CONFIG_FILE
-    values = _read_json(path)
-    try:
-        return FastBertConfig.from_dict(values, dtype=dtype)
-    except CheckpointError as error:
-        raise CheckpointError(f"file '{path}' {error}") from error
-
-
-def open_weights(place: Path) -> Mapping[str, NDArray[Any]]:
-    """Return the arrays of the model in a folder by their published names; they stay on the disk.
-
-    Raises
-    ------
-    CheckpointError
-        If there are none, or a file is damaged.
-    OSError
-        If a file cannot be read.
-    """
-    path, index = place / WEIGHTS_FILE, place / INDEX_FILE
-    if path.exists():
-        return SafetensorsFile(path)
-    if index.exists():
-        return ChainMap(*(SafetensorsFile(place / name) for name in _shards(index)))  # type: ignore[arg-type]
-    pickles = sorted(found.name for pattern in _PICKLES for found in place.glob(pattern))
-    if pickles:
-        raise CheckpointError(
-            f"folder '{place}' has no '{WEIGHTS_FILE}', but '{pickles[0]}', which is a Python "
-            "pickle, as PyTorch writes it, and pickles are never opened here; convert it to "
-            "safetensors first, as docs/formats.md shows"
-        )
-    return SafetensorsFile(path)  # which says that it is missing
-
-
-def _shards(index: Path) -> list[str]:
-    """Return the names of the files that an index lists, all in its own folder."""
-    values = _read_json(index)
-    table = values.get("weight_map") if isinstance(values, dict) else None
-    names = list(table.values()) if isinstance(table, dict) else []
-    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise CheckpointError(f"file '{index}' must name files beside it in 'weight_map'")
-    return sorted(set(names))
-
-
-def _read_json(path: Path) -> Any:
-    """Return what a file of JSON holds."""
-    try:
-        return parse_json(path.read_text(encoding="utf-8"), "it")
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"file '{path}' is damaged: it is not UTF-8") from error
-    except CheckpointError as error:
-        raise CheckpointError(f"file '{path}' {error}") from error
+        write_folder(Path(os.fsdecode(folder)), self.config, state)

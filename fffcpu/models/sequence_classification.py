@@ -15,20 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import kernels
+from fffcpu.checks import as_class_labels, as_number_labels
 from fffcpu.config.fastbert import FastBertConfig
-from fffcpu.errors import ArgumentError, ArgumentTypeError, describe
+from fffcpu.errors import ArgumentError
 from fffcpu.layers import Dense, Dropout, DropoutCache, ProjectionCache
-from fffcpu.models.data_parallel import (
-    PartCaches,
-    backward_in_parts,
-    forward_in_parts,
-    share_out,
-)
+from fffcpu.models.data_parallel import PartCaches
 from fffcpu.models.encoder import EncoderCache, FastBertEncoder
 from fffcpu.models.encoder_layer import flattened
-from fffcpu.models.model import Model
+from fffcpu.models.head import ModelWithHead
 from fffcpu.models.pooling import pool, pool_backward
-from fffcpu.models.targets import class_labels, number_labels
 from fffcpu.parameters import Parameters, generator
 
 __all__ = ["FastBertForSequenceClassification", "SequenceClassificationCache"]
@@ -55,7 +50,7 @@ class SequenceClassificationCache(NamedTuple):
     """The gradient of the logits (B, C)."""
 
 
-class FastBertForSequenceClassification(Model):
+class FastBertForSequenceClassification(ModelWithHead):
     """FastBERT with a head for classification, or with one class for regression.
 
     Parameters
@@ -87,7 +82,7 @@ class FastBertForSequenceClassification(Model):
     (1, 3)
     """
 
-    encoder: FastBertEncoder
+    _cache_type = SequenceClassificationCache
 
     def _set_up(self, config: FastBertConfig, params: Parameters) -> None:
         super()._set_up(config, params)
@@ -155,18 +150,21 @@ class FastBertForSequenceClassification(Model):
         cache : SequenceClassificationCache, or PartCaches of several
             For `backward`.
         """
-        arrays = (input_ids, attention_mask, labels)
-        slices = share_out(self.config, *arrays, gradients=self.params.count)
-        if slices:
-            return forward_in_parts(
-                self._forward, slices, arrays, rng, lambda cache: len(cache.d_logits)
-            )
-        return self._forward(*arrays, rng)
+        return self._loss_of(input_ids, attention_mask, labels, rng)
+
+    def _as_labels(self, labels: Any, shape: tuple[int, ...]) -> Array:
+        classes = self.head.config.output_dim
+        if classes == 1:
+            return as_number_labels(labels, shape[:1])
+        return as_class_labels(labels, shape[:1], classes, may_miss=False)
+
+    @staticmethod
+    def _count(cache: SequenceClassificationCache) -> int:
+        return len(cache.d_logits)
 
     def _forward(
         self, input_ids: Any, attention_mask: Any, labels: Any, rng: Any
     ) -> tuple[float, SequenceClassificationCache]:
-        """Run sequences that stay together."""
         rng = None if rng is None else generator(rng)
         hidden, encoder = self.encoder.forward(input_ids, attention_mask, rng)
         projected, pooler = self.pooler.forward(pool(hidden, self.config.pooler))
@@ -178,35 +176,7 @@ class FastBertForSequenceClassification(Model):
             encoder, hidden, pooler, active, dropped, head, d_logits
         )
 
-    def backward(
-        self, cache: SequenceClassificationCache | PartCaches, *, row_sparse: bool = False
-    ) -> dict[str, Any]:
-        """Return the gradients of the loss, with the routes held constant.
-
-        Parameters
-        ----------
-        cache : SequenceClassificationCache or PartCaches
-            From `forward`.
-        row_sparse : bool
-            Whether gradients of FastFeedForward layers hold only the rows of visited nodes, as
-            `fffcpu.parameters.RowGradient`.
-
-        Returns
-        -------
-        dict of str to array, or to RowGradient
-            By the names of ``params``, in their order and of their shapes.
-        """
-        if isinstance(cache, PartCaches):
-            return backward_in_parts(self._backward, cache, row_sparse)
-        return self._backward(cache, row_sparse)
-
     def _backward(self, cache: SequenceClassificationCache, row_sparse: bool) -> dict[str, Any]:
-        """Return the gradients of sequences that stayed together."""
-        if not isinstance(cache, SequenceClassificationCache):
-            raise ArgumentTypeError(
-                "argument 'cache' must be the SequenceClassificationCache that forward of this "
-                f"model returned, got {describe(cache)}"
-            )
         d_kept, head = self.head.backward(cache.d_logits, cache.head)
         d_active = self._drop.backward(d_kept, cache.dropped)
         d_pooled, pooler = self.pooler.backward(d_active * (1 - cache.active**2), cache.pooler)
@@ -214,13 +184,12 @@ class FastBertForSequenceClassification(Model):
         grads = self.encoder.backward(d_hidden, cache.encoder, row_sparse=row_sparse)
         return grads | flattened({"pooler": pooler, "head": head})
 
-    def _loss(self, logits: Array, labels: Any) -> tuple[float, Array]:
+    def _loss(self, logits: Array, labels: Array) -> tuple[float, Array]:
         """Return the loss and the gradient of the logits (B, C), which may be their memory."""
         batch, classes = logits.shape
         if classes > 1:
-            wanted = class_labels(labels, (batch,), classes, may_miss=False)
-            return kernels.selection().encoder.cross_entropy(logits, wanted), logits
-        differences = logits[:, 0] - number_labels(labels, (batch,))
+            return kernels.selection().encoder.cross_entropy(logits, labels), logits
+        differences = logits[:, 0] - labels
         loss = float(np.square(differences).mean()) if batch else 0.0
         d_logits = (2 / max(batch, 1)) * differences
         return loss, d_logits.astype(self._dtype)[:, np.newaxis]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fffcpu.config import check_integer, check_number
+from fffcpu.checks import check_integer, check_number
 from fffcpu.config.fastbert import POOLERS
 from fffcpu.errors import ArgumentError, CheckpointError, DataError, describe
 from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
@@ -24,7 +24,7 @@ from fffcpu.training import AdamW, cosine
 from fffcpu.training.batches import BatchOrder, split_rows
 from fffcpu.training.trainer import Outcome, Trainer, TrainerSettings, identity_of
 
-__all__ = ["FinetuneSettings", "Finetuned", "evaluate", "finetune"]
+__all__ = ["FinetuneSettings", "Finetuned", "evaluate_texts", "finetune"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ def finetune(
     folder : path, optional
         For checkpoints and the history.
     resume : bool
-        Go on from the newest checkpoint in the folder, if there is one.
+        Continue from the newest checkpoint in the folder, if there is one.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
 
@@ -139,8 +139,8 @@ def finetune(
     ArgumentError, DataError
         If a setting is out of its range, or there are too few texts or classes.
     CheckpointError
-        If the folder holds a run that is not this one, or that is not to be resumed, or the
-        tokenizer does not go with the model.
+        If the folder contains another run, or an unfinished one that is not to be resumed, or
+        the tokenizer does not go with the model.
     Interrupted
         If the run was interrupted; see `Trainer.run`.
     """
@@ -211,7 +211,7 @@ def finetune(
     return Finetuned(model, trainer.run())
 
 
-def evaluate(
+def evaluate_texts(
     model: FastBertForSequenceClassification, tokenizer: Tokenizer, data: LabelledTexts
 ) -> dict[str, float]:
     """Return how good a model is on texts: ``loss``, and of a classifier ``accuracy``.

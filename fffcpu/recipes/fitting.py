@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,14 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fffcpu.config import (
-    DenseFeedForwardConfig,
-    FastFeedForwardConfig,
-    LeafFeedForwardConfig,
-    check_flag,
-    check_integer,
-    check_number,
-)
+from fffcpu.checks import check_flag, check_integer, check_number
+from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig, LeafFeedForwardConfig
 from fffcpu.data import Table, check_finite
 from fffcpu.errors import ArgumentError, describe
 from fffcpu.inference.predictor import Meaning, Predictor
@@ -34,31 +27,36 @@ from fffcpu.recipes.table_objective import (
     deviations,
     figures_of,
 )
+from fffcpu.system.terminal import progress_bar
 from fffcpu.training import SGD, Adam, AdamW, LocalAdam, LocalSGD, constant, cosine
 from fffcpu.training.batches import BatchOrder, split_rows
 from fffcpu.training.schedules import one_cycle_triangle
 from fffcpu.training.trainer import Moment, Outcome, Trainer, TrainerSettings, identity_of
 
 __all__ = [
-    "HARDENING",
-    "LAYERS",
+    "FIT_HARDENING",
+    "LAYER_NAMES",
     "OPTIMIZERS",
     "SCHEDULES",
     "FitSettings",
     "Fitted",
     "backward_options",
     "check_rows",
-    "evaluate",
+    "evaluate_table",
     "fit",
     "forward_options",
+    "layer_name",
     "new_layer",
     "new_optimizer",
 ]
 
 Array = NDArray[Any]
 
-LAYERS = ("node", "leaf", "dense")
-"""FastFeedForward, LeafFeedForward, and DenseFeedForward to compare with."""
+LAYER_NAMES = ("fast", "leaf", "dense")
+"""Names of FastFeedForward, LeafFeedForward, and DenseFeedForward to compare with."""
+
+_FORMER_NAMES = {"node": "fast"}
+"""What a layer was called before. Settings take these names too, and checkpoints have them."""
 
 
 class OptimizerDefaults(NamedTuple):
@@ -83,7 +81,7 @@ CHECKED_ROWS = 8192
 SAMPLED_ROWS = 1000
 """About how many rows of x tell whether a run that is resumed has the data it had."""
 
-HARDENING = 0.3
+FIT_HARDENING = 0.3
 """Weight of the hardening loss where none is given."""
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -99,12 +97,13 @@ class FitSettings:
 
     Parameters
     ----------
-    layer : {"node", "leaf", "dense"}
-        FastFeedForward, LeafFeedForward or DenseFeedForward.
+    layer : {"fast", "leaf", "dense"}
+        FastFeedForward, LeafFeedForward or DenseFeedForward. The former name of ``"fast"``,
+        ``"node"``, is accepted too.
     depth : int
         Of the trees.
     trees : int
-        Node layer: how many trees are summed.
+        Fast layer: how many trees are summed.
     leaf_width : int
         Leaf layer: neurons of a leaf.
     width : int
@@ -133,16 +132,16 @@ class FitSettings:
     standardize : {"columns", "table", "none"}
         How inputs are scaled; the scaling becomes part of the layer.
     hardening : float, optional
-        Leaf layer: weight of the hardening loss, by default `HARDENING`. Without any, gates of
+        Leaf layer: weight of the hardening loss, by default `FIT_HARDENING`. Without any, gates of
         which little depends stay undecided, and inference, which has to decide, is worse.
     hardening_schedule : {"constant", "linear"}
         Whether that weight is the same throughout, or rises from 0 to it.
     region_leak, dropout : float
         Leaf layer: see `LeafFeedForward.forward`.
     straight_through : bool
-        Node layer: whether routes learn as well; see `FastFeedForward.backward`.
+        Fast layer: whether routes learn as well; see `FastFeedForward.backward`.
     gradients : {"auto", "dense", "rows"}
-        Node layer: whether gradients hold all nodes, or only those that the batch visited. Auto
+        Fast layer: whether gradients hold all nodes, or only those that the batch visited. Auto
         takes rows where a batch can visit less than half of the nodes.
     validation : float
         Which part of the rows is held out to watch.
@@ -161,7 +160,7 @@ class FitSettings:
         If a value is out of range or of the wrong kind.
     """
 
-    layer: str = "node"
+    layer: str = "fast"
     depth: int = 4
     trees: int = 4
     leaf_width: int = 8
@@ -190,6 +189,7 @@ class FitSettings:
     keep: int = 2
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "layer", layer_name(self.layer))
         self._check_choices()
         self._check_numbers()
         self._check_together()
@@ -198,7 +198,7 @@ class FitSettings:
         """Raise unless names are known ones, and flags are flags."""
         check_flag("straight_through", self.straight_through)
         for name, values in (
-            ("layer", LAYERS),
+            ("layer", LAYER_NAMES),
             ("optimizer", tuple(OPTIMIZERS)),
             ("schedule", tuple(SCHEDULES)),
             ("standardize", ("columns", "table", "none")),
@@ -214,7 +214,7 @@ class FitSettings:
     def _check_numbers(self) -> None:
         """Raise unless numbers are in their ranges."""
         # What the layers' configs and the optimizers complain of is told before any data is read.
-        if self.layer == "node":
+        if self.layer == "fast":
             FastFeedForwardConfig(1, 1, self.depth, self.trees)
         elif self.layer == "leaf":
             LeafFeedForwardConfig(1, 1, self.depth, self.leaf_width)
@@ -273,7 +273,7 @@ class FitSettings:
     @property
     def hardening_weight(self) -> float:
         """The weight of the hardening loss."""
-        return HARDENING if self.hardening is None else self.hardening
+        return FIT_HARDENING if self.hardening is None else self.hardening
 
     @property
     def peak_rate(self) -> float:
@@ -285,6 +285,11 @@ class FitSettings:
         """The weight decay."""
         given = self.weight_decay
         return OPTIMIZERS[self.optimizer].weight_decay if given is None else given
+
+
+def layer_name(name: Any) -> Any:
+    """Return a layer's name, where its former one is given; anything else as it is."""
+    return _FORMER_NAMES.get(name, name) if isinstance(name, str) else name
 
 
 class Fitted(NamedTuple):
@@ -318,7 +323,7 @@ def fit(
     folder : path, optional
         For checkpoints and the history.
     resume : bool
-        Go on from the newest checkpoint in the folder, if there is one.
+        Continue from the newest checkpoint in the folder, if there is one.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
     make_layer : callable, optional
@@ -339,7 +344,7 @@ def fit(
     DataError
         If a number in it is not finite.
     CheckpointError
-        If the folder holds a run that is not this one, or that is not to be resumed.
+        If the folder contains another run, or an unfinished one that is not to be resumed.
     Interrupted
         If the run was interrupted; see `Trainer.run`.
     """
@@ -393,6 +398,7 @@ def fit(
         ),
         folder=folder,
         identity=_identity(table, settings, scaling),
+        former_values={"layer": _FORMER_NAMES},
         progress=progress,
     )
     trainer.begin(resume)
@@ -400,11 +406,11 @@ def fit(
     layer.absorb_input_scaling(scaling.mean, scaling.scale)
     layer.absorb_output_scaling(unit)
     predictor = Predictor(layer, _meaning(table, offset))
-    figures = evaluate(predictor, table, validation) if len(validation) else {}
+    figures = evaluate_table(predictor, table, validation) if len(validation) else {}
     return Fitted(predictor, outcome, figures)
 
 
-def evaluate(
+def evaluate_table(
     predictor: Predictor, table: Table, rows: NDArray[np.int64] | None = None
 ) -> dict[str, float]:
     """Return how good a predictor is on rows of a table: ``loss``, and ``accuracy`` or ``r2``.
@@ -449,13 +455,10 @@ def check_rows(table: Table, progress: bool | None = None) -> None:
     DataError
         If one is not; the message names row and column.
     """
-    from tqdm import tqdm
-
     if table.x.dtype.kind != "f":
         return
-    hidden = None if progress is None else not progress
     starts = range(0, len(table.x), CHECKED_ROWS)
-    for start in tqdm(starts, "looking at rows", leave=False, file=sys.stderr, disable=hidden):
+    for start in progress_bar(starts, "checking rows", shown=progress):
         block = table.x[start : start + CHECKED_ROWS]
         with np.errstate(over="ignore"):
             numbers = block.astype(np.float32, copy=False)
@@ -500,7 +503,7 @@ def new_layer(
     options: dict[str, Any] = {"rng": settings.seed, "dtype": dtype}
     if settings.activation is not None:
         options["activation"] = settings.activation
-    if settings.layer == "node":
+    if settings.layer == "fast":
         return FastFeedForward(inputs, outputs, settings.depth, settings.trees, **options)
     if settings.layer == "leaf":
         return LeafFeedForward(inputs, outputs, settings.depth, settings.leaf_width, **options)
@@ -542,7 +545,7 @@ def backward_options(
         return lambda moment: {
             "hardening": settings.hardening_weight * (moment.fraction if linear else 1.0)
         }
-    if settings.layer == "node":
+    if settings.layer == "fast":
         options = {
             "row_sparse": _takes_rows(settings, layer),
             "straight_through": settings.straight_through,
@@ -578,7 +581,7 @@ def _identity(table: Table, settings: FitSettings, scaling: Scaling) -> dict[str
         "weight_decay": settings.decay,
         "hardening": settings.hardening_weight,
     }
-    if settings.layer != "node":
+    if settings.layer != "fast":
         del values["straight_through"]
     some = table.x[:: max(1, len(table.x) // SAMPLED_ROWS)]
     return {

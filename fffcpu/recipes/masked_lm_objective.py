@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import IGNORED_LABEL, check_integer, check_number
+from fffcpu.checks import IGNORED_LABEL, check_integer, check_number
 from fffcpu.errors import ArgumentError
 from fffcpu.recipes.masking import mask_tokens
 from fffcpu.training.batches import BatchOrder

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import IGNORED_LABEL, check_integer, check_number
+from fffcpu.checks import IGNORED_LABEL, check_integer, check_number
 from fffcpu.errors import ShapeError, describe
 
 __all__ = ["mask_tokens"]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_integer, check_number
+from fffcpu.checks import check_integer, check_number
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError
 from fffcpu.models import FastBertForMaskedLM
@@ -189,7 +189,7 @@ def pretrain(
     folder : path, optional
         For checkpoints and the history.
     resume : bool
-        Go on from the newest checkpoint in the folder, if there is one.
+        Continue from the newest checkpoint in the folder, if there is one.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
 
@@ -205,7 +205,7 @@ def pretrain(
     DataError
         If the corpus has less than one sequence.
     CheckpointError
-        If the folder holds a run that is not this one, or that is not to be resumed.
+        If the folder contains another run, or an unfinished one that is not to be resumed.
     Interrupted
         If the run was interrupted; see `Trainer.run`.
 

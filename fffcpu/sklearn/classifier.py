@@ -32,12 +32,12 @@ class FFFClassifier(ClassifierMixin, Estimator):
 
     Parameters
     ----------
-    layer : {"node", "leaf"}
+    layer : {"fast", "leaf"}
         FastFeedForward or LeafFeedForward.
     depth : int
         Depth of the trees.
     trees : int, optional
-        Node layer: number of trees that are summed, 8 by default. The leaf layer has 1.
+        Fast layer: number of trees that are summed, 8 by default. The leaf layer has 1.
     leaf_width : int
         Leaf layer: neurons of a leaf.
     hardening : float, optional
@@ -45,7 +45,7 @@ class FFFClassifier(ClassifierMixin, Estimator):
     region_leak : float
         Leaf layer: probability that training flips a gate's choice. 0.1 often helps on small data.
     straight_through : bool
-        Node layer: whether routes are trained as well, see `fffcpu.FastFeedForward.backward`.
+        Fast layer: whether routes are trained as well, see `fffcpu.FastFeedForward.backward`.
     standardize : {"columns", "table", "none"}
         Columns: each column is shifted by its mean and divided by its standard deviation. Table: it
         is divided by the deviation of the whole table. None: rows are taken as they are. The
@@ -113,7 +113,7 @@ class FFFClassifier(ClassifierMixin, Estimator):
     def __init__(
         self,
         *,
-        layer: str = "node",
+        layer: str = "fast",
         depth: int = 3,
         trees: int | None = None,
         leaf_width: int = 8,

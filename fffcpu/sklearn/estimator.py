@@ -12,7 +12,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from fffcpu.config import FastFeedForwardConfig, check_flag, check_integer, check_number
+from fffcpu.checks import check_flag, check_integer, check_number
+from fffcpu.config import FastFeedForwardConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, describe
 from fffcpu.inference.predictor import Meaning, Predictor
 from fffcpu.layers import FastFeedForward, LeafFeedForward
@@ -20,6 +21,7 @@ from fffcpu.recipes.fitting import (
     FitSettings,
     backward_options,
     forward_options,
+    layer_name,
     new_layer,
     new_optimizer,
 )
@@ -42,7 +44,7 @@ BATCH_ROWS = 128
 """With batch size "auto", rows of a batch of a larger table."""
 
 TREES = 8
-"""Trees of the node layer, unless given."""
+"""Trees of the fast layer, unless given."""
 
 HARDENING = 1.0
 """Weight of the leaf layer's hardening loss, unless given. It is larger than in
@@ -68,7 +70,7 @@ class Estimator(BaseEstimator):
     def __init__(
         self,
         *,
-        layer: str = "node",
+        layer: str = "fast",
         depth: int = 3,
         trees: int | None = None,
         leaf_width: int = 8,
@@ -204,17 +206,18 @@ class Estimator(BaseEstimator):
 
     def _settings(self, rows: int, width: int, seed: int) -> FitSettings:
         """Return the checked parameters as settings of a training on ``rows`` rows."""
-        if self.layer not in ("node", "leaf"):
+        layer = layer_name(self.layer)
+        if layer not in ("fast", "leaf"):
             raise ArgumentError(
-                f"argument 'layer' must be node or leaf, got {describe(self.layer)}"
+                f"argument 'layer' must be fast or leaf, got {describe(self.layer)}"
             )
-        most = 1 if self.layer == "leaf" else None
-        hardening = HARDENING if self.layer == "leaf" and self.hardening is None else self.hardening
+        most = 1 if layer == "leaf" else None
+        hardening = HARDENING if layer == "leaf" and self.hardening is None else self.hardening
         trees = (most or TREES) if self.trees is None else self.trees
         check_integer("trees", trees, 1, most)
         patience = check_integer("n_iter_no_change", self.n_iter_no_change, 1)
         return FitSettings(
-            layer=self.layer,
+            layer=layer,
             depth=self.depth,
             trees=trees,
             leaf_width=self.leaf_width,
@@ -382,7 +385,7 @@ def _shape_of(layer: FastFeedForward | LeafFeedForward) -> dict[str, Any]:
     """Return the parameters of an estimator that describe a layer."""
     config = layer.config
     if isinstance(config, FastFeedForwardConfig):
-        return {"layer": "node", "depth": config.depth, "trees": config.trees}
+        return {"layer": "fast", "depth": config.depth, "trees": config.trees}
     return {"layer": "leaf", "depth": config.depth, "leaf_width": config.leaf_width}
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from fffcpu.checks import as_real_array
+from fffcpu.checks import as_real_array, check_elements, check_nonnegative
 from fffcpu.errors import ArgumentError, ShapeError, describe
 
 __all__ = [
@@ -76,13 +76,7 @@ def check_weights(sample_weight: Any, rows: int) -> NDArray[np.float64] | None:
         raise ShapeError(
             f"argument 'sample_weight' must have shape {(rows,)}, got shape {weights.shape}"
         )
-    wrong = ~(np.isfinite(weights) & (weights >= 0))
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise ArgumentError(
-            "argument 'sample_weight' must hold finite numbers of at least 0, "
-            f"got {weights[row]} at row {row}"
-        )
+    check_nonnegative(weights, "sample_weight")
     return weights
 
 
@@ -101,12 +95,7 @@ def class_numbers(y: Array, classes: Array) -> NDArray[np.int64]:
     y = column_or_1d(y, warn=True)
     numbers = np.searchsorted(classes, y)
     numbers[numbers == len(classes)] = 0
-    wrong = classes[numbers] != y
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise ArgumentError(
-            f"argument 'y' must hold classes of {classes.tolist()}, got {y[row]!r} at row {row}"
-        )
+    check_elements(y, "y", classes[numbers] == y, f"classes of {classes.tolist()}")
     return numbers
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.metadata
-import math
 import os
 import sys
 import threading
@@ -29,12 +28,10 @@ from typing import Any
 
 import numba
 
-from fffcpu.config import check_integer
+from fffcpu.checks import check_integer
+from fffcpu.system.cpus import default_threads
 
-__all__ = ["POOL", "Pool", "default_threads", "load_tbb"]
-
-CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux tells how much CPU a container may use."""
+__all__ = ["POOL", "Pool", "load_tbb"]
 
 TBB_LIBRARY = {"win32": "tbb12.dll", "darwin": "libtbb.12.dylib"}.get(sys.platform, "libtbb.so.12")
 """File name under which Numba asks for TBB."""
@@ -45,27 +42,6 @@ WAKING = {"tbb": 1, "omp": 2, "workqueue": 4}
 FORK_WAIT = 1.0
 """Seconds that a fork waits for a running kernel, so that no lock of the pool is held in a child
 whose holder was left behind."""
-
-
-def _cpu_quota() -> float:
-    """Return how many CPUs the process's control group may use; infinity if there is no limit."""
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (CGROUP / "cpu.max").read_text().split()
-        return math.inf if quota == "max" else int(quota) / int(period)
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (
-            (CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
-        )
-        return math.inf if int(quota) < 0 else int(quota) / int(period)
-    return math.inf
-
-
-def default_threads() -> int:
-    """Return Numba's number of threads, lowered to the control group's CPUs unless it was set."""
-    most = int(numba.config.NUMBA_NUM_THREADS)
-    if "NUMBA_NUM_THREADS" in os.environ:
-        return most
-    return max(1, min(most, math.ceil(min(most, _cpu_quota()))))
 
 
 def _tbb_paths() -> Iterator[Path]:
@@ -114,6 +90,17 @@ def _running_layer() -> str | None:
         return None
 
 
+def _keep_to_the_end(module: str) -> None:
+    """Keep a loaded extension module alive until the process has ended, with all it holds.
+
+    Numba's ``tbbpool`` waits for TBB's threads when Python ends. In a child of a fork it may wait
+    forever, for a lock that a thread of the parent held when the process forked.
+    """
+    loaded = sys.modules.get(module)
+    if loaded is not None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(loaded))
+
+
 class Pool:
     """Numba's thread pool as kernels use it: one call at a time, the others run serially.
 
@@ -122,7 +109,7 @@ class Pool:
     """
 
     def __init__(self) -> None:
-        self.threads = default_threads()
+        self.threads = default_threads(int(numba.config.NUMBA_NUM_THREADS))
         self.usable = True
         self.waking = 1
         self.lock = threading.Lock()
@@ -207,6 +194,8 @@ class Pool:
         elif layer == "tbb":
             wound_up = self._started_by == me and not self._used_by_others
             self.usable = self.usable and idle and wound_up
+            if not self.usable:
+                _keep_to_the_end("numba.np.ufunc.tbbpool")
 
 
 POOL = Pool()

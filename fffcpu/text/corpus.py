@@ -26,9 +26,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.checkpoints.native import parse_json, write_atomically
-from fffcpu.config import check_integer, check_number
+from fffcpu.checks import check_integer, check_number
 from fffcpu.errors import ArgumentError, CheckpointError, DataError, describe
+from fffcpu.system.files import read_json, write_text
 from fffcpu.text.documents import Piece, find_files, read_documents
 from fffcpu.text.tokenizer import TOKENIZER_FILE, Tokenizer
 
@@ -326,7 +326,7 @@ def _read_notes(place: Path) -> dict[str, Any]:
     path = place / CORPUS_FILE
     if not path.exists():
         raise CheckpointError(f"folder '{place}' must hold a corpus, got no '{CORPUS_FILE}'")
-    notes = parse_json(path.read_text(encoding="utf-8"), f"file '{path}'")
+    notes = read_json(path)
     if not isinstance(notes, dict) or notes.get("version") != CORPUS_VERSION:
         raise CheckpointError(f"file '{path}' is no corpus of this version of fffcpu")
     if not _are_whole(notes):
@@ -344,5 +344,4 @@ def _are_whole(notes: dict[str, Any]) -> bool:
 
 
 def _write_notes(place: Path, notes: dict[str, Any]) -> None:
-    with write_atomically(place / CORPUS_FILE) as temporary:
-        temporary.write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
+    write_text(place / CORPUS_FILE, json.dumps(notes, indent=1) + "\n")

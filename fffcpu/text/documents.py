@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from fffcpu.data.files import list_names, locate, open_file
-from fffcpu.data.records import csv_rows, json_rows
+from fffcpu.data.files import locate, open_file
+from fffcpu.data.records import find_columns, json_rows, open_csv
 from fffcpu.errors import DataError
 
-__all__ = ["Piece", "find_files", "read_documents", "read_texts"]
+__all__ = ["Piece", "find_files", "read_documents", "read_texts", "text_lines"]
 
 KINDS = (".txt", ".jsonl")
 """Endings of files of text; each may be followed by ``.gz``."""
@@ -127,7 +127,8 @@ def read_texts(path: str, field: str = "text") -> Iterator[str]:
     ----------
     path : str
         A ``.txt`` file, of which each line is a text, empty ones too; JSON lines (``.jsonl``); or
-        a CSV file with a header (``.csv``). Each may be gzipped (``.gz``).
+        a CSV file with a header (``.csv``), by the rules of `fffcpu.data.records`. Each may be
+        gzipped (``.gz``).
     field : str
         The field of a JSON line, or the column of the CSV file, that holds the text.
 
@@ -138,7 +139,8 @@ def read_texts(path: str, field: str = "text") -> Iterator[str]:
     Raises
     ------
     DataError
-        If the file is of another kind or damaged, or has a line without such a field.
+        If the file is of another kind or damaged, or has a line without such a field, or no such
+        column.
     OSError
         If it cannot be read.
 
@@ -150,21 +152,22 @@ def read_texts(path: str, field: str = "text") -> Iterator[str]:
     name = _name(path)
     if not name.endswith((*KINDS, ".csv")):
         raise DataError(f"{locate(path)}: must end with .txt, .jsonl or .csv, or these with .gz")
-    with open_file(path) as opened:
-        stream = _decoded(opened.content, newline="" if name.endswith(".csv") else None)
-        texts: Iterable[str]
-        if name.endswith(".csv"):
-            texts = _column(stream, path, field)
-        elif name.endswith(".jsonl"):
-            texts = (text for text, _ in _lines(stream, path, field))
-        else:
-            texts = (line.removesuffix("\n") for line in stream)
-        told = False
-        for text in texts:
-            if not told and "\ufffd" in text:
-                _warn(path)
-                told = True
-            yield text
+    texts = _column(path, field) if name.endswith(".csv") else _lines_or_objects(path, field)
+    warned = False
+    for text in texts:
+        if not warned and "\ufffd" in text:
+            _warn(path)
+            warned = True
+        yield text
+
+
+def text_lines(stream: IO[str]) -> Iterator[str]:
+    r"""Yield the lines of a stream that does not translate line ends; each is a text.
+
+    A line ends with ``\n`` or ``\r\n``. A ``\r`` alone ends none, as for ``wc -l``.
+    """
+    for line in stream:
+        yield line.removesuffix("\n").removesuffix("\r")
 
 
 def _decoded(content: Any, newline: str | None = None) -> IO[str]:
@@ -179,17 +182,25 @@ def _warn(path: str) -> None:
     )
 
 
-def _column(stream: IO[str], path: str, column: str) -> Iterator[str]:
+def _column(path: str, column: str) -> Iterator[str]:
     """Yield a column of a CSV file."""
-    for number, row in csv_rows(stream, path):
-        text = row.get(column)
-        if not isinstance(text, str):
-            names = list_names(name for name in row if name is not None)
-            raise DataError(
-                f"{locate(path, f'line {number}')}: must have text in column '{column}', "
-                f"got {names}"
-            )
-        yield text
+    with open_csv(path, replace=True) as file:
+        (number,) = find_columns(path, file.names, [column])
+        for _, fields in file.records:
+            yield fields[number]
+
+
+def _lines_or_objects(path: str, field: str) -> Iterator[str]:
+    """Yield the lines of a file of text, or the texts of JSON lines."""
+    objects = _name(path).endswith(".jsonl")
+    with (
+        open_file(path) as opened,
+        _decoded(opened.content, newline=None if objects else "\n") as stream,
+    ):
+        if objects:
+            yield from (text for text, _ in _lines(stream, path, field))
+        else:
+            yield from text_lines(stream)
 
 
 def _pieces(stream: IO[str]) -> Iterator[tuple[str, bool]]:

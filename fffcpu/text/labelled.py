@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.data.files import locate, open_file
-from fffcpu.data.records import csv_rows, json_rows
+from fffcpu.data.records import find_columns, json_rows, open_csv
 from fffcpu.errors import DataError, describe
 
 __all__ = ["LabelledTexts", "read_labelled"]
@@ -18,8 +19,12 @@ __all__ = ["LabelledTexts", "read_labelled"]
 _KINDS = (".csv", ".jsonl")
 
 
+Labelled = Iterator[tuple[str, str, Any]]
+"""Where a row stands, its text, and its label."""
+
+
 class LabelledTexts(NamedTuple):
-    """Texts, and what is to be said of each."""
+    """Texts and their labels."""
 
     texts: list[str]
     """R texts."""
@@ -42,14 +47,15 @@ def read_labelled(
     Parameters
     ----------
     path : str
-        A CSV file with a header (``.csv``), or JSON lines (``.jsonl``); either gzipped (``.gz``)
-        or not.
+        A CSV file with a header (``.csv``), by the rules of `fffcpu.data.records`, or JSON lines
+        (``.jsonl``); either gzipped (``.gz``) or not.
     text, label : str
         The names of the columns, or of the fields.
     regression : bool
         Whether labels are numbers to predict rather than names of classes.
     classes : tuple of str, optional
-        The names of the classes, if they are known already; else they are sorted.
+        The names of the classes, if they are known already; else they are sorted. Spaces around
+        a name do not count.
 
     Raises
     ------
@@ -64,23 +70,10 @@ def read_labelled(
         raise DataError(f"{locate(path)}: must end with .csv or .jsonl, or these with .gz")
     texts: list[str] = []
     labels: list[Any] = []
-    with open_file(path) as opened:
-        stream = io.TextIOWrapper(opened.content, encoding="utf-8-sig", newline="")
-        rows = csv_rows if name.endswith(".csv") else json_rows
-        try:
-            for number, row in rows(stream, path):
-                where = locate(path, f"line {number}")
-                if not isinstance(row.get(text), str) or row.get(label) is None:
-                    raise DataError(
-                        f"{where}: must have a '{text}' and a '{label}', "
-                        f"got {', '.join(repr(key) for key in row) or 'nothing'}"
-                    )
-                texts.append(row[text])
-                labels.append(
-                    _number(row[label], where) if regression else _name(row[label], where)
-                )
-        except UnicodeDecodeError as error:
-            raise DataError(f"{locate(path)}: must be UTF-8, got {error}") from error
+    read = _csv_rows if name.endswith(".csv") else _json_rows
+    for where, words, value in read(path, text, label):
+        texts.append(words)
+        labels.append(_number(value, where) if regression else _name(value, where))
     if not texts:
         raise DataError(f"{locate(path)}: must hold texts, got none")
     if regression:
@@ -93,12 +86,39 @@ def read_labelled(
     return LabelledTexts(texts, np.array([numbers[name] for name in labels], np.int64), known)
 
 
+def _csv_rows(path: str, text: str, label: str) -> Labelled:
+    """Yield the rows of a CSV file."""
+    with open_csv(path) as file:
+        texts, labels = find_columns(path, file.names, [text, label])
+        for line, fields in file.records:
+            yield locate(path, f"line {line}"), fields[texts], fields[labels]
+
+
+def _json_rows(path: str, text: str, label: str) -> Labelled:
+    """Yield the rows of JSON lines."""
+    with (
+        open_file(path) as opened,
+        io.TextIOWrapper(opened.content, encoding="utf-8-sig", newline="") as stream,
+    ):
+        try:
+            for number, row in json_rows(stream, path):
+                where = locate(path, f"line {number}")
+                if not isinstance(row.get(text), str) or row.get(label) is None:
+                    raise DataError(
+                        f"{where}: must have a '{text}' and a '{label}', "
+                        f"got {', '.join(repr(key) for key in row) or 'nothing'}"
+                    )
+                yield where, row[text], row[label]
+        except UnicodeDecodeError as error:
+            raise DataError(f"{locate(path)}: must be UTF-8, got {error}") from error
+
+
 def _name(value: Any, where: str) -> str:
-    """Return the name of a class."""
+    """Return the name of a class, without spaces around it."""
     # Of floats and tables the same may be written in several ways, and NaN is no class.
     if not isinstance(value, (str, int)) or not str(value).strip():
         raise DataError(f"{where}: must have text or an integer as label, got {describe(value)}")
-    return str(value)
+    return str(value).strip()
 
 
 def _number(value: Any, where: str) -> float:

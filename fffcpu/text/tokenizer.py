@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from fffcpu.checkpoints.native import write_atomically
-from fffcpu.config import check_integer
+from fffcpu.checks import check_integer
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe, require_extra
+from fffcpu.system.files import write_text
 
 __all__ = ["TOKENIZER_FILE", "Tokenizer"]
 
@@ -229,8 +229,7 @@ class Tokenizer:
         """
         place = Path(os.fsdecode(path))
         place = place / TOKENIZER_FILE if place.is_dir() else place
-        with write_atomically(place) as temporary:
-            temporary.write_text(self._definition, encoding="utf-8")
+        write_text(place, self._definition)
 
     # --- Using -----------------------------------------------------------------------------------
 

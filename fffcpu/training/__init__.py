@@ -1,7 +1,7 @@
 """What a training loop needs beside a layer, and a loop that resumes after anything.
 
 Losses, optimizers, clipping and schedules take and return plain arrays, so that a loop can be
-written out where it is used; `Trainer` is one with checkpoints and a history::
+written out where it is used; `Trainer` is one with checkpoints and a history in a `RunFolder`::
 
     optimizer = AdamW(layer.params, lr=1e-3)
     for step in range(steps):
@@ -19,9 +19,9 @@ from fffcpu.training.losses import (
     sigmoid_cross_entropy,
     softmax_cross_entropy,
 )
-from fffcpu.training.optimizers import SGD, Adam, AdamW, clip_gradients
-from fffcpu.training.optimizers.local import LocalAdam, LocalSGD
-from fffcpu.training.schedules import constant, cosine, one_cycle_triangle, warmup
+from fffcpu.training.optimizers import SGD, Adam, AdamW, LocalAdam, LocalSGD, clip_gradients
+from fffcpu.training.run_folder import RunFolder
+from fffcpu.training.schedules import constant, cosine, linear_warmup, one_cycle_triangle
 from fffcpu.training.trainer import Trainer, TrainerSettings
 
 __all__ = [
@@ -30,14 +30,15 @@ __all__ = [
     "AdamW",
     "LocalAdam",
     "LocalSGD",
+    "RunFolder",
     "Trainer",
     "TrainerSettings",
     "clip_gradients",
     "constant",
     "cosine",
+    "linear_warmup",
     "mean_squared_error",
     "one_cycle_triangle",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
-    "warmup",
 ]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_integer
+from fffcpu.checks import check_integer
 from fffcpu.errors import ArgumentError, ShapeError
 
 __all__ = ["BatchOrder", "split_rows"]

@@ -15,12 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fffcpu.checks import as_real_array
-from fffcpu.config import IGNORED_LABEL
-from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
+from fffcpu.checks import (
+    IGNORED_LABEL,
+    as_class_labels,
+    as_float_array,
+    as_real_array,
+    as_targets,
+    check_elements,
+    check_nonnegative,
+)
+from fffcpu.errors import ShapeError, describe
 
 __all__ = [
-    "IGNORED_LABEL",
     "mean_squared_error",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
@@ -67,14 +73,14 @@ def softmax_cross_entropy(
     Each row's largest logit is subtracted first, which changes nothing in exact arithmetic and
     keeps every exponential in [0, 1].
     """
-    logits = _float_array("logits", logits)
+    logits = as_float_array(logits, "logits")
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ShapeError(
             "argument 'logits' must be an array of shape (..., classes) with at least 1 class, "
             f"got {describe(logits)}"
         )
-    labels = _label_array(labels, logits.shape)
     classes = logits.shape[-1]
+    labels = as_class_labels(labels, logits.shape[:-1], classes)
     labelled = labels != IGNORED_LABEL
     shares = None
     if weights is not None:
@@ -84,14 +90,14 @@ def softmax_cross_entropy(
     if not labelled.any():
         return 0.0, dlogits
     loss, gradient = _cross_entropy_rows(
-        logits.reshape(-1, classes)[labelled.reshape(-1)], labels[labelled].astype(np.intp), shares
+        logits.reshape(-1, classes)[labelled.reshape(-1)], labels[labelled], shares
     )
     dlogits[labelled] = gradient
     return loss, dlogits
 
 
 def _cross_entropy_rows(
-    rows: NDArray[Any], labels: NDArray[np.intp], shares: NDArray[np.float64] | None
+    rows: NDArray[Any], labels: NDArray[np.int64], shares: NDArray[np.float64] | None
 ) -> tuple[float, NDArray[Any]]:
     """Loss and gradient of labelled rows of shape (M, C); may work in the rows' memory."""
     # float16 could hold the result, but its exponentials would lose half of their few digits.
@@ -151,10 +157,9 @@ def sigmoid_cross_entropy(
     The loss of an element is ``max(z, 0) - t z + log(1 + exp(-|z|))``, whose exponential is in
     [0, 1].
     """
-    logits = _float_array("logits", logits)
-    truth = _targets_like(targets, logits, "logits")
-    if not ((truth >= 0) & (truth <= 1)).all():
-        raise ArgumentError("argument 'targets' must hold numbers from 0 to 1, got others")
+    logits = as_float_array(logits, "logits")
+    truth = as_targets(targets, logits, "logits")
+    check_elements(truth, "targets", (truth >= 0) & (truth <= 1), "numbers from 0 to 1")
     shares = _row_shares(weights, logits)
     # float16 could hold the result, but its exponentials would lose half of their few digits.
     scores = logits.astype(np.result_type(logits.dtype, np.float32), copy=False)
@@ -198,8 +203,8 @@ def mean_squared_error(
     ArgumentTypeError
         If an argument does not hold real numbers.
     """
-    predictions = _float_array("predictions", predictions)
-    numbers = _targets_like(targets, predictions, "predictions")
+    predictions = as_float_array(predictions, "predictions")
+    numbers = as_targets(targets, predictions, "predictions")
     shares = _row_shares(weights, predictions)
     differences = np.asarray(predictions - numbers)
     squares = np.square(differences, dtype=np.float64)
@@ -256,45 +261,6 @@ def _shares(weights: ArrayLike, counted: NDArray[np.bool_]) -> NDArray[np.float6
             f"argument 'weights' must be an array of shape {counted.shape}, one weight for each "
             f"row, got {describe(array)}"
         )
-    if not (np.isfinite(array) & (array >= 0)).all():
-        raise ArgumentError("argument 'weights' must hold finite numbers of at least 0, got others")
+    check_nonnegative(array, "weights")
     shares: NDArray[np.float64] = np.where(counted, array, 0).astype(np.float64)
     return shares / (shares.sum() or 1.0)
-
-
-def _targets_like(targets: ArrayLike, outputs: NDArray[Any], name: str) -> NDArray[Any]:
-    """Return targets as an array of the outputs' shape and dtype."""
-    array = as_real_array(targets, "targets")
-    if array.shape != outputs.shape:
-        raise ShapeError(
-            f"argument 'targets' must be an array of shape {outputs.shape}, as {name}, "
-            f"got {describe(array)}"
-        )
-    return array.astype(outputs.dtype, copy=False)
-
-
-def _float_array(name: str, values: ArrayLike) -> NDArray[Any]:
-    """Return real numbers as an array of floats; those that are none yet become float64."""
-    array = as_real_array(values, name)
-    return array if array.dtype.kind == "f" else array.astype(np.float64)
-
-
-def _label_array(labels: ArrayLike, logits_shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return labels as an array that fits the logits and holds only labels that exist."""
-    array = as_real_array(labels, "labels")
-    # NumPy takes an empty list for floats: where there is no label there is no wrong kind of one.
-    if array.dtype.kind not in "iu" and array.size > 0:
-        raise ArgumentTypeError(f"argument 'labels' must hold integers, got {describe(array)}")
-    if array.shape != logits_shape[:-1]:
-        raise ShapeError(
-            f"argument 'labels' must be an array of shape {logits_shape[:-1]}, one label for each "
-            f"row of logits {logits_shape}, got {describe(array)}"
-        )
-    wrong = (array != IGNORED_LABEL) & ((array < 0) | (array >= logits_shape[-1]))
-    if wrong.any():
-        place = tuple(int(index) for index in np.argwhere(wrong)[0])
-        raise ArgumentError(
-            f"argument 'labels' must hold integers from 0 to {logits_shape[-1] - 1}, or "
-            f"{IGNORED_LABEL} where there is no label, got {array[place]} at index {place}"
-        )
-    return array

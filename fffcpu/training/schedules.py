@@ -2,7 +2,7 @@
 
 The budget may be steps or seconds: what a schedule sees is the fraction ``f`` that is spent, 0 at
 the start and 1 at the end, ``f = step / steps`` with steps counted from 0. Beyond 1 every schedule
-stays at its value at 1, so a loop that overruns its budget goes on without surprise::
+stays at its value at 1, so a loop may overrun its budget::
 
     factor  1 |      .              .___            .________
               |    .' |            /    `.         /
@@ -10,16 +10,16 @@ stays at its value at 1, so a loop that overruns its budget goes on without surp
          0.25 |.'       |        /          `.   /
             0 +----------|      +-------------  +-----------
               0     3/4  1      0 w          1  0 u        1
-            one_cycle_triangle       cosine         warmup
+            one_cycle_triangle       cosine      linear_warmup
 """
 
 from __future__ import annotations
 
 import math
 
-from fffcpu.config import check_number
+from fffcpu.checks import check_number
 
-__all__ = ["constant", "cosine", "one_cycle_triangle", "warmup"]
+__all__ = ["constant", "cosine", "linear_warmup", "one_cycle_triangle"]
 
 
 def one_cycle_triangle(fraction: float) -> float:
@@ -86,7 +86,7 @@ def cosine(fraction: float, warmup: float = 0.1) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (spent - peak) / (1.0 - peak)))
 
 
-def warmup(fraction: float, until: float) -> float:
+def linear_warmup(fraction: float, until: float) -> float:
     """Rise linearly from 0 to the peak and stay there: ``min(1, f / until)``.
 
     Parameters

@@ -1,9 +1,9 @@
-"""The training loop: steps, evaluations, early stopping, history, checkpoints, resuming.
+"""The training loop: steps, evaluations, early stopping, and what a run needs to be resumed.
 
 The loop knows nothing of layers. What is trained is an `Objective`: it returns the gradients of a
 batch, and evaluates. A run is a pure function of its settings and seeds: the batch, the learning
 rate and the random numbers of a step depend on nothing but the number of the step. So a run that is
-killed at any moment goes on from its last checkpoint to the bits it would have reached unbroken::
+killed at any moment continues from its last checkpoint to the bits it would have reached unbroken::
 
     step      0 ......... 500 ......... 1000 ... killed at 1300
     history   {...}       {...}         {...}
@@ -11,34 +11,29 @@ killed at any moment goes on from its last checkpoint to the bits it would have 
     resumed                             1000 ......... 1500 .........
 
 With a budget in seconds, or another number of threads in the caller's BLAS, the bits are not
-promised.
+promised. The files are those of a `RunFolder`.
 """
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import dataclasses
 import json
 import math
 import os
-import re
-import signal
-import sys
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.checkpoints.native import TEMPORARY, write_atomically
-from fffcpu.config import check_flag, check_integer, check_number
+from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.errors import ArgumentError, CheckpointError
+from fffcpu.training.interruption import StopRequest
 from fffcpu.training.optimizers import clip_gradients
+from fffcpu.training.progress import StepBar
+from fffcpu.training.run_folder import Checkpoint, RunFolder
 from fffcpu.training.schedules import constant
 
 __all__ = [
@@ -49,18 +44,14 @@ __all__ = [
     "StepResult",
     "Trainer",
     "TrainerSettings",
+    "identity_of",
 ]
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 
-STATE_VERSION = 2
-"""Of a checkpoint's format."""
-
-_NAME = re.compile(r"checkpoint-(\d{10})\.safetensors")
-
-HISTORY = "history.jsonl"
-"""Name of the history in the folder of a run."""
+_GROUPS = ("param", "optimizer", "best", "usage")
+"""Prefixes of the names of a checkpoint's arrays."""
 
 
 @dataclasses.dataclass
@@ -225,7 +216,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Trainer:
-    """Runs an optimizer over an objective, and keeps what it needs to go on after anything.
+    """Runs an optimizer over an objective, and saves what it needs to continue after anything.
 
     Parameters
     ----------
@@ -239,8 +230,10 @@ class Trainer:
     folder : path, optional
         Where checkpoints and the history go; made if missing. Without it nothing is written.
     identity : mapping, optional
-        JSON values that say what run this is (data, layer, options). A checkpoint of another
-        identity is refused.
+        JSON values that identify the run (data, layer, options). A checkpoint of another identity
+        is refused.
+    former_values : mapping of str to mapping, optional
+        By the name of an entry of the identity, which values it once had for which of today.
     unit : str
         What ``StepResult.rows`` counts, for the progress bar and the history.
     progress : bool, optional
@@ -248,6 +241,8 @@ class Trainer:
 
     Attributes
     ----------
+    run_folder : RunFolder or None
+        The folder, if there is one.
     step : int
         Steps made so far.
     rows : int
@@ -267,32 +262,30 @@ class Trainer:
         *,
         folder: str | os.PathLike[str] | None = None,
         identity: Mapping[str, Any] | None = None,
+        former_values: Mapping[str, Mapping[str, str]] | None = None,
         unit: str = "rows",
         progress: bool | None = None,
     ) -> None:
         self.objective = objective
         self.optimizer = optimizer
         self.settings = settings
-        self.folder = Path(folder) if folder is not None else None
+        self.run_folder = RunFolder(folder) if folder is not None else None
         self.step = self.rows = 0
         self.history: list[dict[str, Any]] = []
         self._identity = json.loads(json.dumps(dict(identity or {})))
+        self._former_values = dict(former_values or {})
         self._unit = unit
         self._progress = progress
-        self._spent = (
-            0.0  # seconds of earlier runs and of this one up to its last look at the clock
-        )
+        # Seconds of earlier runs, and of this one up to its last look at the clock.
+        self._spent = 0.0
         self._best: dict[str, float] = {}
         self._best_params: dict[str, Array] = {}
         self._since_best = 0
         self._usage: dict[str, Array] = {}
         self._losses, self._norms = _Mean(), _Mean()  # since the last line of the history
-        self._recent: collections.deque[float] = collections.deque(maxlen=100)  # for the bar
         self._evaluated_at = 0  # the step of the last evaluation
         self._noted_at = 0  # the step of the history's last line
         self._figures: dict[str, float] = {}
-        self._stop_requested = False
-        self._bar_rows, self._bar_started = 0, 0.0
 
     # --- Running ---------------------------------------------------------------------------------
 
@@ -314,30 +307,10 @@ class Trainer:
         OSError
             If the folder cannot be written to.
         """
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._cut_history()
-            for half_written in self.folder.glob(TEMPORARY):
-                half_written.unlink()
-        started = time.monotonic() - self._spent
-        saved_at = time.monotonic()
-        with self._signals(), self._bar() as bar:
-            while not self._is_done():
-                result, rate = self._make_step()
-                self._spent = time.monotonic() - started
-                self._tell(bar, result, rate)
-                self._look(rate)
-                self._spent = time.monotonic() - started
-                now = time.monotonic()
-                if self._stop_requested:
-                    self.save()
-                    raise Interrupted(self.step, self.folder)
-                if now - saved_at >= self.settings.checkpoint_seconds:
-                    self.save()
-                    saved_at = now
-            if self._evaluated_at < self.step:
-                self._evaluate(self._rate())
-            self._spent = time.monotonic() - started
+        if self.run_folder is not None:
+            self.run_folder.prepare()
+            self.history = self.run_folder.cut_history(self._noted_at)
+        self._make_steps()
         self.save()  # if what comes next fails, nothing is lost
         if self.settings.keep_best and self._best_params:
             for name, array in self.objective.params.items():
@@ -346,8 +319,31 @@ class Trainer:
         stopped_early = self._has_stopped_early()
         return Outcome(self.step, self.rows, self._spent, dict(figures), stopped_early, self._usage)
 
+    def _make_steps(self) -> None:
+        """Make all steps that are left, and the evaluations and checkpoints between them."""
+        started = time.monotonic() - self._spent
+        saved_at = time.monotonic()
+        with StopRequest() as stop, self._bar() as bar:
+            while not self._is_done():
+                result, rate = self._make_step()
+                self._spent = time.monotonic() - started
+                bar.advance(result.loss, result.rows, rate, self._best_so_far(), self._time_left())
+                self._look(rate)
+                self._spent = time.monotonic() - started
+                now = time.monotonic()
+                if stop.made:
+                    self.save()
+                    folder = self.run_folder.path if self.run_folder is not None else None
+                    raise Interrupted(self.step, folder)
+                if now - saved_at >= self.settings.checkpoint_seconds:
+                    self.save()
+                    saved_at = now
+            if self._evaluated_at < self.step:
+                self._evaluate(self._rate())
+            self._spent = time.monotonic() - started
+
     def _make_step(self) -> tuple[StepResult, float]:
-        """Make one step; return what came of its batch, and the learning rate."""
+        """Make one step; return the result of its batch, and the learning rate."""
         fraction, rate = self._fraction(), self._rate()
         rng = np.random.default_rng((self.settings.seed, self.step))
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told below
@@ -364,7 +360,6 @@ class Trainer:
         self.step += 1
         self.rows += result.rows
         self._losses.add(result.loss)
-        self._recent.append(result.loss)
         self._count(result.usage)
         return result, rate
 
@@ -425,7 +420,7 @@ class Trainer:
             self._since_best += 1
         self._note(rate, figures)
 
-    # --- Telling ---------------------------------------------------------------------------------
+    # --- Reporting -------------------------------------------------------------------------------
 
     def _note(self, rate: float, figures: Mapping[str, float]) -> None:
         """Add a line to the history."""
@@ -443,81 +438,34 @@ class Trainer:
         self._losses, self._norms = _Mean(), _Mean()
         self._noted_at = self.step
         self.history.append(line)
-        if self.folder is not None:
-            with open(self.folder / HISTORY, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        if self.run_folder is not None:
+            self.run_folder.append(line)
 
-    @contextlib.contextmanager
-    def _bar(self) -> Iterator[Any]:
-        from tqdm import tqdm
+    def _bar(self) -> StepBar:
+        return StepBar(self.settings.steps, self.step, self._unit, self._progress)
 
-        hidden = None if self._progress is None else not self._progress
-        total = self.settings.steps
-        with tqdm(
-            total=total,
-            initial=self.step if total else 0,
-            unit="step",
-            file=sys.stderr,
-            disable=hidden,
-            leave=False,
-            dynamic_ncols=True,
-        ) as bar:
-            self._bar_rows, self._bar_started = 0, time.monotonic()
-            yield bar
+    def _best_so_far(self) -> tuple[str, float] | None:
+        """Return the name and the best value of the figure that is watched."""
+        name = self.settings.watch
+        return (name, self._best[name]) if name in self._best else None
 
-    def _tell(self, bar: Any, result: StepResult, rate: float) -> None:
-        if bar.disable:
-            return
-        self._bar_rows += result.rows
-        rows = self._bar_rows / max(1e-9, time.monotonic() - self._bar_started)
-        words = {"loss": f"{sum(self._recent) / len(self._recent):.4f}", "lr": f"{rate:.2e}"}
-        if self.settings.watch in self._best:
-            words[f"best {self.settings.watch}"] = f"{self._best[self.settings.watch]:.4f}"
-        words[f"{self._unit}/s"] = f"{rows:,.0f}"
-        if self.settings.seconds:
-            words["left"] = f"{max(0.0, self.settings.seconds - self._spent):,.0f} s"
-        bar.set_postfix(words, refresh=False)
-        bar.update(1)
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """While a run lasts, the first Ctrl-C or SIGTERM waits for the step in hand to be done."""
-        self._stop_requested = False
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread can set handlers
-            return
-
-        def request(number: int, frame: Any) -> None:
-            if self._stop_requested:
-                raise KeyboardInterrupt
-            self._stop_requested = True
-
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, request) for number in numbers]
-        try:
-            yield
-        finally:
-            for number, handler in zip(numbers, before, strict=True):
-                signal.signal(number, handler)
+    def _time_left(self) -> float | None:
+        """Return the seconds left of a budget in seconds."""
+        return self.settings.seconds - self._spent if self.settings.seconds else None
 
     # --- Checkpoints -----------------------------------------------------------------------------
 
     def save(self) -> None:
         """Write a checkpoint, if there is a folder, and remove those that are too old."""
-        if self.folder is None:
+        if self.run_folder is None:
             return
-        from safetensors.numpy import save_file
-
-        self.folder.mkdir(parents=True, exist_ok=True)
-        arrays = {f"param.{name}": array for name, array in self.objective.params.items()}
-        for prefix, group in (
-            ("optimizer", self.optimizer.state_dict()),
-            ("best", self._best_params),
-            ("usage", self._usage),
-        ):
-            arrays.update({f"{prefix}.{name}": array for name, array in group.items()})
+        groups = (self.objective.params, self.optimizer.state_dict(), self._best_params)
+        arrays = {
+            f"{prefix}.{name}": np.asarray(array, order="C")
+            for prefix, group in zip(_GROUPS, (*groups, self._usage), strict=True)
+            for name, array in group.items()
+        }
         notes = {
-            "version": STATE_VERSION,
             "identity": self._identity,
             "step": self.step,
             "rows": self.rows,
@@ -530,35 +478,27 @@ class Trainer:
             "losses": dataclasses.astuple(self._losses),
             "norms": dataclasses.astuple(self._norms),
         }
-        arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-        path = self.folder / f"checkpoint-{self.step:010d}.safetensors"
-        with write_atomically(path) as temporary:
-            save_file(arrays, temporary, {"trainer": json.dumps(notes)})
-        for old in checkpoints(self.folder)[self.settings.keep :]:
-            old.unlink()
+        self.run_folder.save(self.step, arrays, notes, keep=self.settings.keep)
 
     def begin(self, resume: bool) -> None:
-        """Take up the run in the folder, if there is one, or see that none is lost by a new one.
+        """Continue the run in the folder, or raise if a new run would replace it.
 
         Parameters
         ----------
         resume : bool
-            Whether to go on from the newest checkpoint, if the folder holds one.
+            Whether to continue from the newest checkpoint, if the folder contains one.
 
         Raises
         ------
         CheckpointError
             If the checkpoint is of another run, or there is one that is not to be resumed.
         """
-        if self.folder is None:
+        if self.run_folder is None:
             return
         if resume:
             self.resume()
-        elif checkpoints(self.folder):  # else an old history makes way for the new one
-            raise CheckpointError(
-                f"folder '{self.folder}' holds a training that is not finished; "
-                "resume it, or remove the folder to begin anew"
-            )
+        else:
+            self.run_folder.check_finished()
 
     def resume(self) -> bool:
         """Take over the state of the newest whole checkpoint in the folder.
@@ -566,37 +506,27 @@ class Trainer:
         Returns
         -------
         bool
-            False if the folder holds none, so that the run starts at its beginning.
+            False if the folder contains none, so that the run starts at its beginning.
 
         Raises
         ------
         CheckpointError
             If the checkpoint is of another run: other data, layer or options.
         """
-        found = checkpoints(self.folder) if self.folder is not None else []
-        for path in found:
-            try:
-                notes, arrays = _read_state(path)
-            except CheckpointError as error:
-                warnings.warn(f"{error}; an older one is tried", RuntimeWarning, stacklevel=2)
-                continue
-            self._take(path, notes, arrays)
-            return True
-        if found:
-            raise CheckpointError(f"folder '{self.folder}' holds no checkpoint that is whole")
-        return False
+        checkpoint = self.run_folder.latest() if self.run_folder is not None else None
+        if checkpoint is None:
+            return False
+        self._take(checkpoint)
+        return True
 
-    def _take(self, path: Path, notes: dict[str, Any], arrays: dict[str, Array]) -> None:
+    def _take(self, checkpoint: Checkpoint) -> None:
         """Take over a checkpoint's state."""
-        differences = _differences(notes["identity"], self._identity)
+        path, notes, arrays = checkpoint
+        identity = _with_todays_values(notes["identity"], self._former_values)
+        differences = _differences(identity, self._identity)
         if differences:
             raise CheckpointError(f"checkpoint '{path}' is of another run: {differences}")
-        groups: dict[str, dict[str, Array]] = {
-            "param": {},
-            "optimizer": {},
-            "best": {},
-            "usage": {},
-        }
+        groups: dict[str, dict[str, Array]] = {prefix: {} for prefix in _GROUPS}
         for key, array in arrays.items():
             prefix, _, name = key.partition(".")
             groups.setdefault(prefix, {})[name] = array
@@ -616,24 +546,11 @@ class Trainer:
         self._noted_at = int(notes["noted_at"])
         self._losses, self._norms = _Mean(*notes["losses"]), _Mean(*notes["norms"])
 
-    def _cut_history(self) -> None:
-        """Drop the lines of the history that the checkpoint does not know of, and half a line."""
-        path = self.folder / HISTORY if self.folder is not None else None
-        if path is None or not path.exists():
-            return
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n")]
-        kept = [line for line in kept if _step_of(line) <= self._noted_at]
-        self.history = [json.loads(line) for line in kept]
-        if kept != lines:
-            with write_atomically(path) as temporary:
-                temporary.write_text("".join(kept), encoding="utf-8")
-
 
 def identity_of(settings: Any) -> dict[str, Any]:
-    """Return what the settings of a run, a dataclass, say of its result.
+    """Return the settings of a run, a dataclass, that its result depends on.
 
-    How often and how many times it is saved does not belong to that.
+    How often a run is saved, and how many checkpoints are kept, does not change the result.
     """
     values = dataclasses.asdict(settings)
     for name in ("checkpoint_seconds", "keep"):
@@ -641,49 +558,15 @@ def identity_of(settings: Any) -> dict[str, Any]:
     return values
 
 
-def checkpoints(folder: str | os.PathLike[str]) -> list[Path]:
-    """Return the checkpoints in the folder of a run, the newest first."""
-    folder = Path(folder)
-    names = [path for path in folder.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
-    return sorted(names, reverse=True)
-
-
-def read_history(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Return the lines of a run's history: step, seconds, lr, losses and evaluations' figures."""
-    text = (Path(folder) / HISTORY).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
-def _step_of(line: str) -> float:
-    """Return the step of a history's line; infinity if it is damaged."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
-
-
-def _read_state(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return the notes and arrays of a checkpoint.
-
-    Raises
-    ------
-    CheckpointError
-        If it is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            notes = json.loads((file.metadata() or {})["trainer"])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"checkpoint '{path}' is damaged ({error})") from error
-    if notes.get("version") != STATE_VERSION:
-        raise CheckpointError(
-            f"checkpoint '{path}' has version {notes.get('version')}, and this fffcpu reads "
-            f"{STATE_VERSION}"
-        )
-    return notes, arrays
+def _with_todays_values(
+    identity: Mapping[str, Any], former_values: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    """Return an identity with the values that its entries have today."""
+    today = dict(identity)
+    for name, values in former_values.items():
+        if isinstance(value := today.get(name), str):
+            today[name] = values.get(value, value)
+    return today
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

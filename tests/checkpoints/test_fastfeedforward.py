@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from fffcpu.checkpoints import fastfeedforward
 from fffcpu.config import LeafFeedForwardConfig
 from fffcpu.errors import ArgumentError, CheckpointError
-from tests.support.paths import GOLDEN
+from fffcpu.testing import golden
 
-FILES = sorted(GOLDEN.glob("leaf_fff_*.npz"))
+FILES = golden.files("leaf_fff")
 KEYS = ("node_weights", "node_biases", "w1s", "b1s", "w2s", "b2s")
 CONFIG = LeafFeedForwardConfig(4, 3, 2, 5, activation="relu")
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from fffcpu.checkpoints import native
+from fffcpu.checkpoints import native, safetensors
 from fffcpu.config import (
     DenseFeedForwardConfig,
     FastFeedForwardConfig,
@@ -33,9 +33,9 @@ from fffcpu.config import (
     LeafFeedForwardConfig,
     QuantizedFastFeedForwardConfig,
     QuantizedLeafFeedForwardConfig,
-    numpy_dtype,
 )
 from fffcpu.errors import ArgumentTypeError, CheckpointError
+from fffcpu.lowbit import numpy_dtype
 
 WIDTHS = st.integers(1, 5)
 DEPTHS = st.integers(0, 4)
@@ -337,9 +337,9 @@ def test_headers_that_do_not_fit_the_file(tmp_path: Path, name: str, change: dic
         ({"dtype": "O"}, "got O (1, 3)"),
         ({"dtype": None}, "got None (1, 3)"),
         ({"dtype": ["F32"]}, "got ['F32'] (1, 3)"),
-        ({"dtype": "I32"}, "got I32 (1, 3)"),
+        ({"dtype": "I32"}, "got int32 (1, 3)"),
         ({"dtype": "BF16", "shape": [1, 6]}, "got bfloat16 (1, 6)"),
-        ({"dtype": "U8", "shape": [1, 12]}, "got U8 (1, 12)"),
+        ({"dtype": "U8", "shape": [1, 12]}, "got uint8 (1, 12)"),
         ({"dtype": "F4", "shape": [1, 24]}, "got F4 (1, 24)"),
     ],
 )
@@ -571,7 +571,7 @@ def test_failed_save_leaves_the_old_file(
         name.write_bytes(before[: len(before) // 2])
         raise error
 
-    monkeypatch.setattr(native, "_write", write_half)
+    monkeypatch.setattr(safetensors, "_write", write_half)
     expected = error if isinstance(error, type) else type(error)
     with pytest.raises(expected):
         native.save(path, SMALL, random_arrays(SMALL, 1))
@@ -629,8 +629,8 @@ def test_killed_save_leaves_the_old_file(tmp_path: Path) -> None:
     before = path.read_bytes()
     code = f"""
 import os
-from fffcpu.checkpoints import native
-with native.write_atomically({str(path)!r}) as temporary:
+from fffcpu.system.files import write_atomically
+with write_atomically({str(path)!r}) as temporary:
     temporary.write_bytes(b"half of it")
     os._exit(9)
 """

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from fffcpu.checkpoints import ultrafastbert
 from fffcpu.config import FastFeedForwardConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
+from fffcpu.testing import golden
 from tests.support.paths import GOLDEN
 
-FILES = sorted(GOLDEN.glob("path_fff_*.npz"))
+FILES = [*golden.files("path_fff"), *sorted(GOLDEN.glob("path_fff_*.npz"))]
 KEYS = ("linear_in.weight", "linear_in.bias", "linear_out.weight")
 
 
@@ -61,7 +62,7 @@ def test_golden(path: Path) -> None:
 
 
 def test_golden_files_are_there() -> None:
-    assert len(FILES) >= 6
+    assert len(FILES) >= 7
 
 
 def test_nodes_are_tree_major() -> None:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from fffcpu.checkpoints import ultrafastbert_bmm
 from fffcpu.config import FastFeedForwardConfig
 from fffcpu.errors import CheckpointError
-from tests.support.paths import GOLDEN
+from fffcpu.testing import golden
 
-FILES = sorted(GOLDEN.glob("bmm_fff_*.npz"))
+FILES = golden.files("bmm_fff")
 CONFIG = FastFeedForwardConfig(4, 3, 2, bias=False)
 
 

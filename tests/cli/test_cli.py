@@ -21,15 +21,21 @@ from fffcpu import (
     LeafFeedForward,
     Meaning,
     Predictor,
-    kernels,
 )
-from fffcpu.checkpoints import fastfeedforward, native, ultrafastbert, ultrafastbert_bmm
-from fffcpu.cli import bench, convert, demo, info, inspection, main, sweep, warmup
+from fffcpu.checkpoints import (
+    fastfeedforward,
+    safetensors_file,
+    ultrafastbert,
+    ultrafastbert_bmm,
+)
+from fffcpu.cli import bench, convert, info, inspection, main, warmup
+from fffcpu.cli.bench import sweep
 from fffcpu.diagnosis import diagnose, leaf_means
 from fffcpu.errors import WrongOutputError
 from fffcpu.kernels.backends import vectorized
 from fffcpu.lowbit import from_bfloat16, to_bfloat16
 from fffcpu.plots import leaves
+from fffcpu.system.threads import get_thread_layer
 
 TINY = ["--input-dim", "6", "--output-dim", "4", "--depth", "3", "--seconds", "0.001"]
 PLAIN = ["bench", *TINY, "--rows", "1", "5", "--threads", "1", "--backends", "vectorized", "dense"]
@@ -332,7 +338,7 @@ def test_quantize(kind, weights, command, tmp_path):
     assert description["config"]["weights"] == weights
     narrow = [item for item in description["parameters"] if item["dtype"] == weights]
     assert len(narrow) == 2
-    assert description["multiply_adds"]["layer"] == info.multiply_adds(layer.config)
+    assert description["multiply_adds"]["layer"] == layer.config.multiply_adds
 
 
 def test_quantize_refuses_what_it_cannot_round(command, tmp_path):
@@ -555,7 +561,7 @@ def test_convert_widens_bfloat16(command, tmp_path):
     state = ultrafastbert_bmm.to_state_dict(layer.config, layer.params)
     halves = {name: to_bfloat16(array) for name, array in state.items()}
     published, path = tmp_path / "published.safetensors", tmp_path / "layer.safetensors"
-    native.write_tensors(published, {name: ("BF16", array) for name, array in halves.items()}, {})
+    safetensors_file.write_tensors(published, halves, dtypes=dict.fromkeys(halves, "bfloat16"))
     status, _, err = command("convert", published, path)
     assert (status, err) == (0, "")
     found = fffcpu.load(path)
@@ -665,7 +671,7 @@ def test_a_header_that_starts_like_a_pickle_is_none(tmp_path):
         (["text", "out.safetensors"], "file 'text' is not a safetensors file"),
         (
             ["text", "out.safetensors", "--from", "native", "--to", "ultrafastbert"],
-            "file 'text' is not a safetensors file of fffcpu",
+            "file 'text' is not a safetensors file: its header would take",
         ),
         (["unknown", "out.safetensors"], "got the names ['a', 'b']"),
         (["unknown", "out.safetensors", "--from", "ultrafastbert"], "'unknown': the state dict is"),
@@ -699,10 +705,11 @@ def test_convert_leaves_the_old_file_where_writing_fails(command, tmp_path, monk
     CONVERTED["ultrafastbert"][0](np.float32).save(path)
     out.write_text("old")
 
-    def fail(self: Path, content: bytes) -> None:
-        raise OSError(28, "No space left on device", str(self))
+    def fail(temporary: Path, *_: object) -> None:
+        temporary.write_bytes(b"half")
+        raise OSError(28, "No space left on device", str(temporary))
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(safetensors_file, "_write", fail)
     status, printed, err = command("convert", path, out, "--to", "ultrafastbert")
     assert_one_line(status, printed, err)
     assert f"No space left on device: '{out}'" in err
@@ -768,7 +775,7 @@ def test_bench_table(command):
     rows = lines[4:8]
     assert [line.split()[0] for line in rows] == ["vectorized", "dense", "vectorized", "dense"]
     assert all("%" in line for line in rows)
-    assert lines[8:] == ["", f"thread layer: {kernels.get_thread_layer()}"]
+    assert lines[8:] == ["", f"thread layer: {get_thread_layer()}"]
 
 
 @pytest.mark.slow
@@ -888,89 +895,6 @@ def test_bench_restores_the_threads_after_an_error(command):
     before = fffcpu.get_num_threads()
     assert_one_line(*command("bench", *TINY, "--threads", "1", "100000"))
     assert fffcpu.get_num_threads() == before
-
-
-# --- demo ---------------------------------------------------------------------------------------
-
-
-def test_split_is_fixed_and_keeps_rows_apart():
-    digits = demo.split_digits()
-    assert (len(digits.images), len(digits.test_images)) == (1438, 359)
-    assert (len(digits.labels), len(digits.test_labels)) == (1438, 359)
-    again = demo.split_digits()
-    for one, other in zip(digits, again, strict=True):
-        np.testing.assert_array_equal(one, other)
-    # No image is on both sides; the source has no two alike.
-    both = np.concatenate([digits.images, digits.test_images])
-    assert len(np.unique(both, axis=0)) == len(both)
-    assert set(digits.test_labels.tolist()) == set(range(10))
-
-
-@pytest.mark.parametrize(
-    "make",
-    [lambda: FastFeedForward(64, 10, 2, 2, rng=0), lambda: DenseFeedForward(64, 10, 6, rng=0)],
-)
-def test_training_learns_and_ends_on_plain_images(make):
-    digits = demo.split_digits()
-    digits = digits._replace(images=digits.images[:320], labels=digits.labels[:320])
-    network = make()
-    before = demo.accuracy_of(network, digits.images, digits.labels)
-    *_, (loss, accuracy) = demo.train(network, digits, np.random.default_rng(0), epochs=4)
-    assert np.isfinite(loss)
-    assert accuracy > before + 0.3
-    # The mean image went into the biases.
-    assert accuracy == demo.accuracy_of(network, digits.images, digits.labels)
-
-
-def test_examples_show_a_mistake_if_there_is_one():
-    digits = demo.split_digits()
-
-    def oracle(images: np.ndarray) -> np.ndarray:
-        return np.eye(10)[digits.test_labels]
-
-    def optimist(images: np.ndarray) -> np.ndarray:
-        return np.eye(10)[(digits.test_labels != 3) * digits.test_labels]
-
-    lines = demo.draw_examples(digits, oracle).splitlines()
-    assert len(lines) == 9
-    assert {len(line) for line in lines[:8]} == {3 * 16 + 2 * 5}
-    for network, mistakes in ((oracle, 0), (optimist, 1)):
-        caption = demo.draw_examples(digits, network).splitlines()[8]
-        pairs = [text.split() for text in caption.replace(",", "").split("says")[1:]]
-        assert len(pairs) == 3
-        assert sum(says != truth for says, _, truth in pairs) == mistakes
-
-
-def test_a_drawing_has_ink_where_the_image_has():
-    image = np.zeros((8, 8), np.float32)
-    image[2, 3] = 1
-    lines = demo._draw(image.reshape(64))
-    assert lines == [*2 * [16 * " "], "      @@        ", *5 * [16 * " "]]
-
-
-def test_demo_refuses_an_unknown_backend_before_it_starts(monkeypatch, command):
-    monkeypatch.setattr(demo.kernels, "choose", lambda: kernels.load_backend("nonsense"))
-    status, out, err = command("demo", "--quick")
-    assert_one_line(status, out, err)
-    assert "got 'nonsense'" in err
-
-
-@pytest.mark.slow
-def test_demo_from_end_to_end(command, tmp_path):
-    path = tmp_path / "digits.safetensors"
-    status, out, err = command("demo", "--quick", "--seed", "3", "--out", path)
-    assert (status, err) == (0, "")
-    network = fffcpu.load(path)
-    assert network.config.active_neurons == 20
-    digits = demo.split_digits()
-    accuracy = demo.accuracy_of(network, digits.test_images, digits.test_labels)
-    assert accuracy > 0.8
-    assert f"the same outputs to the bit, test accuracy {accuracy:.1%}" in out
-    assert "20 of 124" in out
-    assert "says " in out
-    assert "12 of 4,095 neurons" in out
-    assert "allows 341 times" in out
-    assert f"fffcpu info {path}" in out
 
 
 # --- warmup -------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def test_a_note_of_a_later_version_is_not_passed_over(predict, tmp_path):
     model = types.SimpleNamespace(save=lambda path: LAYER.save(path, {NOTE: json.dumps(note)}))
     status, printed, _ = predict(model)
     assert status == 1
-    assert "fffcpu.inference.predictor" in printed
+    assert "fffcpu.predictor" in printed
 
 
 @pytest.mark.parametrize(

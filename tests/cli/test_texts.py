@@ -17,7 +17,7 @@ from fffcpu.cli import main
 from fffcpu.inference import pipelines
 from fffcpu.inference.pipelines import FillMask, TextClassifier, TextEmbedder
 from fffcpu.models import FastBertConfig, FastBertForMaskedLM, FastBertForSequenceClassification
-from fffcpu.models.model import INDEX_FILE
+from fffcpu.models.folders import INDEX_FILE
 from fffcpu.text import Tokenizer
 from tests.support.golden_models import GOLDEN
 
@@ -209,7 +209,7 @@ def test_classify_takes_texts_themselves_and_threads(command, models):
             ["judge", "x.jsonl", "--field", "title"],
             "line 1: must be an object with text in 'title'",
         ),
-        (["judge", "x.csv", "--field", "title"], "line 2: must have text in column 'title', got"),
+        (["judge", "x.csv", "--field", "title"], "line 1: must have a column 'title', got"),
         (["judge", "x.txt", "--threads", "0"], "must be an integer"),
         (["bert", "x.txt"], "holds another model"),
     ],

@@ -19,7 +19,7 @@ from fffcpu.cli import train
 from fffcpu.cli.support import runs
 from fffcpu.data import load_digits
 from fffcpu.errors import ArgumentError
-from fffcpu.training.trainer import checkpoints, read_history
+from fffcpu.training.run_folder import RunFolder
 
 QUICK = ["--epochs", "2", "--depth", "2", "--trees", "1", "--seed", "3"]
 
@@ -86,11 +86,12 @@ def test_classes_from_a_csv(command, houses, tmp_path):
     assert report["task"] == "classification"
     assert report["test"]["accuracy"] > 0.9
     assert Predictor.load(out).meaning.classes == ("Main", "Side")
-    assert [line["step"] for line in read_history(f"{out}.training")][-1] == report["steps"]
-    assert not checkpoints(f"{out}.training")
+    folder = RunFolder(f"{out}.training")
+    assert [line["step"] for line in folder.read_history()][-1] == report["steps"]
+    assert not folder.checkpoints()
 
 
-@pytest.mark.parametrize("layer", ["node", "leaf", "dense"])
+@pytest.mark.parametrize("layer", ["fast", "leaf", "dense"])
 def test_arrays_and_every_layer(command, digits, tmp_path, layer):
     x, y = digits
     out = tmp_path / "digits.safetensors"
@@ -98,9 +99,17 @@ def test_arrays_and_every_layer(command, digits, tmp_path, layer):
         "train", x, "--target", y, "--out", out, "--layer", layer, *QUICK
     )
     assert status == 0, told
-    kinds = {"node": "FastFeedForward", "leaf": "LeafFeedForward", "dense": "DenseFeedForward"}
+    kinds = {"fast": "FastFeedForward", "leaf": "LeafFeedForward", "dense": "DenseFeedForward"}
     assert kinds[layer] in printed
     assert fffcpu.load(out).config.kind == kinds[layer]
+
+
+def test_the_former_name_of_the_fast_layer_is_accepted(command, digits, tmp_path):
+    x, y = digits
+    for name in ("fast", "node"):
+        arguments = ["--layer", name, "--out", tmp_path / name]
+        assert command("train", x, "--target", y, *arguments, *QUICK)[0] == 0
+    assert (tmp_path / "fast").read_bytes() == (tmp_path / "node").read_bytes()
 
 
 def test_the_same_command_gives_the_same_bytes(command, digits, tmp_path):
@@ -122,7 +131,7 @@ def test_an_unfinished_training_is_taken_up_or_left_alone(command, digits, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(Predictor, "save", power_cut)
         assert command(*arguments, "--out", out)[0] == 1
-    assert checkpoints(f"{out}.training")
+    assert RunFolder(f"{out}.training").checkpoints()
     status, printed, told = command(*arguments, "--out", out)
     assert (status, printed) == (1, "")
     assert "--resume" in told
@@ -143,12 +152,12 @@ def test_ctrl_c_saves_and_says_how_to_go_on(digits, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not checkpoints(f"{out}.training") and child.poll() is None:
+    while not RunFolder(f"{out}.training").checkpoints() and child.poll() is None:
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
     _, told = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert "--resume goes on" in told
+    assert "with --resume to continue" in told
     assert "Traceback" not in told
     assert not out.exists()
 
@@ -159,7 +168,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(digits, tmp_path):
         (["--target", "colour"], "colour"),
         (["--epochs", 0], "epochs"),
         (["--validation", 1], "validation"),
-        (["--layer", "node", "--hardening", 1], "hardening"),
+        (["--layer", "fast", "--hardening", 1], "hardening"),
         (["--out", "missing/model"], "missing"),
         (["--threads", 0], "threads"),
         (["--test", "none.csv"], "none.csv"),
@@ -228,7 +237,7 @@ def test_something_must_be_predicted(command, digits, tmp_path):
 def test_resuming_says_where_it_goes_on(command, digits, tmp_path):
     x, y = digits
     arguments = ["train", x, "--target", y, "--out", tmp_path / "m", "--resume", *QUICK]
-    assert "begins anew" in command(*arguments)[2]
+    assert "nothing to resume: starting from the beginning" in command(*arguments)[2]
     before = (tmp_path / "m").read_bytes()
     status, printed, told = command(*arguments)
     assert (status, printed) == (1, "")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig
-from fffcpu.config.fastbert import FEEDFORWARDS, POOLERS, AttentionConfig, FastBertConfig
+from fffcpu.config import AttentionConfig, DenseFeedForwardConfig, FastFeedForwardConfig
+from fffcpu.config.fastbert import FEEDFORWARDS, POOLERS, FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
 from tests.support.paths import GOLDEN
 

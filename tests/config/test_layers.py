@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from fractions import Fraction
+import math
 
 import numpy as np
 import pytest
@@ -13,12 +13,16 @@ from hypothesis import strategies as st
 
 from fffcpu.config import (
     Activation,
+    AttentionConfig,
+    DenseConfig,
     DenseFeedForwardConfig,
+    EmbeddingConfig,
     FastFeedForwardConfig,
     LayerConfig,
+    LayerNormConfig,
     LeafFeedForwardConfig,
-    check_integer,
-    check_number,
+    QuantizedFastFeedForwardConfig,
+    QuantizedLeafFeedForwardConfig,
 )
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
 
@@ -65,88 +69,6 @@ def test_unknown_activation_is_an_error_that_lists_the_known(name):
     message = "argument 'activation' must be one of 'gelu', 'relu', 'identity', got "
     with pytest.raises(ArgumentError, match=message):
         Activation.parse(name)
-
-
-# --- Integers and numbers -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("value", [3, np.int8(3), np.uint64(3), np.array(3)])
-def test_integers_of_any_kind_become_int(value):
-    number = check_integer("depth", value, 0, 10)
-    assert type(number) is int
-    assert number == 3
-
-
-@pytest.mark.parametrize("value", [0, 10])
-def test_both_ends_of_a_range_are_allowed(value):
-    assert check_integer("depth", value, 0, 10) == value
-    assert check_number("rate", value, 0, 10) == value
-
-
-@pytest.mark.parametrize(
-    "value", [True, np.True_, 3.0, "3", None, 1j, [3], np.float32(3), np.array([3])]
-)
-def test_what_is_no_integer_is_an_error_of_kind(value):
-    message = "argument 'depth' must be an integer from 0 to 10, got "
-    with pytest.raises(ArgumentTypeError, match=message):
-        check_integer("depth", value, 0, 10)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "value", "message"),
-    [
-        (0, 30, -1, "argument 'depth' must be an integer from 0 to 30, got -1"),
-        (0, 30, 31, "argument 'depth' must be an integer from 0 to 30, got 31"),
-        (1, None, 0, "argument 'depth' must be an integer of at least 1, got 0"),
-        (1, None, np.int8(-5), "argument 'depth' must be an integer of at least 1, got -5"),
-        (0, 30, 10**100, "argument 'depth' must be an integer from 0 to 30, got 1000"),
-    ],
-)
-def test_integer_out_of_range_is_an_error_of_value(low, high, value, message):
-    with pytest.raises(ArgumentError, match=message):
-        check_integer("depth", value, low, high)
-
-
-@pytest.mark.parametrize("value", [1, 1.0, np.float32(1), np.int64(1), np.array(1.0), Fraction(1)])
-def test_real_numbers_of_any_kind_become_float(value):
-    number = check_number("rate", value, 0)
-    assert type(number) is float
-    assert number == 1.0
-
-
-@pytest.mark.parametrize("value", ["1", b"1", True, np.False_, None, 1j, [1.0], np.zeros(2)])
-def test_what_is_no_number_is_an_error_of_kind(value):
-    with pytest.raises(
-        ArgumentTypeError, match="argument 'rate' must be a number from 0 to 1, got"
-    ):
-        check_number("rate", value, 0, 1)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "value", "message"),
-    [
-        (0, 1, 1.5, "argument 'rate' must be a number from 0 to 1, got 1.5"),
-        (0, 1, -0.5, "argument 'rate' must be a number from 0 to 1, got -0.5"),
-        (0, 1, float("nan"), "argument 'rate' must be a number from 0 to 1, got nan"),
-        (0.25, None, 0, "argument 'rate' must be a number of at least 0.25, got 0"),
-        (0, None, float("inf"), "argument 'rate' must be a number of at least 0, got inf"),
-        (0, None, float("nan"), "argument 'rate' must be a number of at least 0, got nan"),
-    ],
-)
-def test_number_out_of_range_is_an_error_of_value(low, high, value, message):
-    with pytest.raises(ArgumentError, match=message):
-        check_number("rate", value, low, high)
-
-
-@pytest.mark.parametrize("high", [None, 1])
-def test_number_too_large_for_a_float_is_an_error_of_value(high):
-    with pytest.raises(ArgumentError, match=r"argument 'rate' must be a number .*, got "):
-        check_number("rate", 10**400, 0, high)
-
-
-def test_largest_number_is_a_number():
-    largest = np.finfo(np.float64).max
-    assert check_number("rate", largest, 0) == largest
 
 
 # --- Configs --------------------------------------------------------------------------------------
@@ -353,6 +275,73 @@ def test_neurons_of_the_published_shape():
 )
 def test_neurons_held_and_used(config, neurons, active):
     assert (config.neurons, config.active_neurons) == (neurons, active)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (FAST, 8 * (5 + 4)),
+        (FastFeedForwardConfig(9, 5, 3, 2), 2 * 4 * (9 + 5)),
+        (LEAF, 3 * 5 + 2 * (5 + 4)),
+        (LeafFeedForwardConfig(9, 5, 3, 6), 3 * 9 + 6 * (9 + 5)),
+        (DENSE, 3 * (5 + 4)),
+        (DenseFeedForwardConfig(9, 5, 21), 21 * (9 + 5)),
+        (QuantizedFastFeedForwardConfig(5, 4, 3, 2, weights="int8"), 8 * (5 + 4)),
+        (QuantizedLeafFeedForwardConfig(5, 4, 3, 2, weights="int8"), 3 * 5 + 2 * (5 + 4)),
+    ],
+)
+def test_multiply_adds_are_those_of_the_neurons_and_gates_of_a_row(config, expected):
+    assert config.multiply_adds == expected
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "config", [FAST, LEAF, DENSE, DenseConfig(3, 2), LayerNormConfig(4), AttentionConfig(4, 2)]
+)
+def test_bytes_are_those_of_the_parameters(config, dtype):
+    config = dataclasses.replace(config, dtype=dtype)
+    size = np.dtype(dtype).itemsize
+    assert config.itemsize == size
+    assert config.nbytes == sum(size * math.prod(shape) for shape in config.shapes().values())
+
+
+def test_bytes_of_narrow_weights_are_narrow():
+    small = QuantizedFastFeedForwardConfig(5, 4, 3, 2, weights="bfloat16")
+    assert small.nbytes == 2 * 30 * (5 + 4) + 4 * 30
+    small = QuantizedFastFeedForwardConfig(5, 4, 3, 2, weights="int8")
+    assert small.nbytes == 30 * (5 + 4) + 4 * 90
+    assert small.itemsize == 4
+
+
+# --- Configs of the layers that models are made of ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "value", "message"),
+    [
+        (DenseConfig(3, 2), "input_dim", 0, "must be an integer of at least 1, got 0"),
+        (DenseConfig(3, 2), "output_dim", -1, "must be an integer of at least 1, got -1"),
+        (LayerNormConfig(4), "width", 0, "must be an integer of at least 1, got 0"),
+        (LayerNormConfig(4), "eps", -1.0, "must be a number of at least 0, got -1"),
+        (EmbeddingConfig(9, 4, 8), "width", 5, "must be even, got 5"),
+        (EmbeddingConfig(9, 4, 8), "padding_id", 9, "must be an integer from 0 to 8, got 9"),
+        (EmbeddingConfig(9, 4, 8), "positions", 0, "must be an integer of at least 1, got 0"),
+        (AttentionConfig(4, 2), "heads", 3, "must divide the width 4, got 3"),
+        (AttentionConfig(4, 2), "dtype", "float16", "must be float32 or float64"),
+    ],
+)
+def test_impossible_fields_of_a_models_layers_are_errors(config, field, value, message):
+    with pytest.raises(ArgumentError, match=f"argument '{field}' {message}"):
+        dataclasses.replace(config, **{field: value})
+
+
+def test_shapes_of_a_models_layers():
+    assert DenseConfig(3, 2).shapes() == {"weights": (2, 3), "bias": (2,)}
+    assert DenseConfig(3, 2, False).shapes() == {"weights": (2, 3)}
+    assert LayerNormConfig(4).shapes() == {"scale": (4,), "bias": (4,)}
+    assert EmbeddingConfig(9, 4, 8).shapes() == {"words": (9, 4), "position_scale": (1,)}
+    assert AttentionConfig(4, 2).shapes() == {"weights_qkv": (12, 4), "weights_out": (4, 4)}
+    assert AttentionConfig(4, 2).head_width == 2
 
 
 # --- from_dict ------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import shutil
 import numpy as np
 import pytest
 
-from fffcpu.cli import demo
-from fffcpu.cli.demo import MASK, SENTENCES_FILE, fill_sentences
+from fffcpu.cli.demo import sentences
+from fffcpu.cli.demo.sentences import MASK, SENTENCES_FILE, fill_sentences
 from fffcpu.inference.pipelines import FillMask, default_model_folder
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.text import Tokenizer
@@ -50,12 +50,12 @@ def test_the_demo_shows_no_special_tokens(tmp_path, monkeypatch):
     model.save_pretrained(tmp_path)
     for name in (SENTENCES_FILE, "tokenizer.json"):
         shutil.copy(FOLDER / name, tmp_path)
-    monkeypatch.setattr(demo, "default_model_folder", lambda: tmp_path)
+    monkeypatch.setattr(sentences, "default_model_folder", lambda: tmp_path)
     pipeline = FillMask.from_pretrained(tmp_path)
     for sentence, line in zip(SENTENCES, fill_sentences().splitlines()[1:], strict=False):
         logits = model.logits_at([sentence["ids"]], np.array([sentence["ids"]]) == 4)
         assert logits.argmax() < 5
-        (guesses,) = pipeline.fill([sentence["text"]], top=demo.GUESSES)[0]
+        (guesses,) = pipeline.fill([sentence["text"]], top=sentences.GUESSES)[0]
         shown = line.removeprefix(f"  {sentence['text']}").split(", ")
         assert [guess.split()[0] for guess in shown] == [guess.token for guess in guesses]
         assert "[PAD]" not in line

@@ -117,7 +117,7 @@ def test_without_the_jit_there_is_nothing_to_warm(monkeypatch):
 
 
 def test_without_numba_there_is_nothing_to_warm(monkeypatch):
-    monkeypatch.setattr(kernels.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.setattr(kernels, "selection", kernels.selection.__wrapped__)
     assert fffcpu.warmup() == ()
     assert startup.cache_folder() is None

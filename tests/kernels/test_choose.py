@@ -13,7 +13,7 @@ import pytest
 
 import fffcpu
 from fffcpu import kernels
-from fffcpu.errors import ArgumentError, ArgumentTypeError
+from fffcpu.errors import ArgumentError
 from fffcpu.kernels.backends import vectorized
 from fffcpu.kernels.jit import JIT
 
@@ -239,25 +239,6 @@ def test_rows_are_compiled_unless_plain_numpy_is_forced(monkeypatch, forced):
 
 def test_rows_are_plain_without_numba(no_numba):
     assert kernels.selection.__wrapped__().encoder.__name__ == "fffcpu.kernels.encoder.vectorized"
-
-
-# --- Threads without Numba ------------------------------------------------------------------------
-
-
-def test_there_is_one_thread_without_numba(no_numba):
-    assert kernels.get_num_threads() == 1
-    kernels.set_num_threads(1)
-    assert kernels.get_num_threads() == 1
-    assert kernels.get_thread_layer() == "none"
-
-
-@pytest.mark.parametrize(
-    ("threads", "error"),
-    [(2, ArgumentError), (0, ArgumentError), (True, ArgumentTypeError), ("a", ArgumentTypeError)],
-)
-def test_other_numbers_of_threads_are_errors_without_numba(no_numba, threads, error):
-    with pytest.raises(error, match="argument 'threads' must be an integer from 1 to 1, got "):
-        kernels.set_num_threads(threads)
 
 
 # --- Whole processes ------------------------------------------------------------------------------

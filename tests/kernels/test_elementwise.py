@@ -1,7 +1,7 @@
 """Activations and their derivatives are right to the last digits, in both backends.
 
-The bounds are those that docs/kernels.md states. Without the compiler a multiply-add rounds twice;
-then what rounding the exponent costs, about s**2 epsilons, is allowed besides.
+The bounds are those that docs/kernel_notes.md states. Without the compiler a multiply-add rounds
+twice; then what rounding the exponent costs, about s**2 epsilons, is allowed besides.
 """
 
 from __future__ import annotations

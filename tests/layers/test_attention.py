@@ -135,8 +135,9 @@ def test_wrong_arguments_are_errors():
         layer(x[0])
     with pytest.raises(ShapeError, match=r"'attention_mask' must have shape \(2, 3\), got shape"):
         layer(x, np.ones((2, 4)))
-    with pytest.raises(ArgumentError, match="'attention_mask' must hold only 0 and 1"):
-        layer(x, np.full((2, 3), 0.5))
+    message = r"'attention_mask' must hold only 0 and 1, got 0.5 at index \(1, 2\)"
+    with pytest.raises(ArgumentError, match=message):
+        layer(x, [[0, 0, 1], [1, 1, 0.5]])
     with pytest.raises(ArgumentError, match="'heads' must divide the width 6, got 4"):
         Attention(6, 4)
     _, cache = layer.forward(x)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from fffcpu import DenseFeedForward, FastFeedForward
-from tests.support.strategies import path_problems
+from fffcpu.testing.strategies import path_problems
 
 
 def twins(problem):

@@ -2,150 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import ndtr
 
 from fffcpu import FastFeedForward, cmm
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
-from tests.support import reference
+from fffcpu.testing import oracle
+from fffcpu.testing.conformance.test_fast_feed_forward import check_published
 from tests.support.paths import GOLDEN
-from tests.support.strategies import path_problems
-
-PATH_FILES = sorted(GOLDEN.glob("path_fff_*.npz"))
-BMM_FILES = sorted(GOLDEN.glob("bmm_fff_*.npz"))
-
-
-def assert_close(actual, expected, relative):
-    """Assert agreement relative to the largest value."""
-    assert np.abs(actual - expected).max() <= relative * np.abs(expected).max()
-
-
-def test_golden_files_are_there():
-    assert len(PATH_FILES) == 6
-    assert len(BMM_FILES) == 2
 
 
 @pytest.mark.parametrize(("dtype", "relative"), [(np.float64, 1e-10), (np.float32, 2e-5)])
-@pytest.mark.parametrize("file", PATH_FILES, ids=lambda file: file.stem)
-def test_published_outputs_and_gradients(file, dtype, relative, through):
-    data = np.load(file)
-    trees, width = int(data["trees"]), data["x"].shape[1]
-    weights_in = data["linear_in_weight"].reshape(trees, -1, width).astype(dtype)
-    weights_out = data["linear_out_weight"].T.reshape(weights_in.shape).astype(dtype)
-    bias_in = data["linear_in_bias"].reshape(trees, -1).astype(dtype)
-    layer = FastFeedForward.from_arrays(weights_in, weights_out, bias_in)
-    with through():
-        assert_close(layer(data["x"]), data["y"], relative)
-        y, cache = layer.forward(data["x"])
-        dx, grads = layer.backward(data["dy"], cache)
-    assert_close(y, data["y"], relative)
-    assert_close(dx, data["dx"], relative)
-    d_in = data["d_linear_in_weight"].reshape(weights_in.shape)
-    assert_close(grads["weights_in"], d_in, relative)
-    assert_close(grads["bias_in"], data["d_linear_in_bias"].reshape(trees, -1), relative)
-    d_out = data["d_linear_out_weight"].T.reshape(weights_out.shape)
-    assert_close(grads["weights_out"], d_out, relative)
-
-
-@pytest.mark.parametrize("file", BMM_FILES, ids=lambda file: file.stem)
-def test_published_outputs_of_the_benchmark_layer(file, through):
-    data = np.load(file)
-    layer = FastFeedForward.from_arrays(data["w1s"][np.newaxis], data["w2s"][np.newaxis])
-    with through():
-        assert_close(layer(data["x"]), data["y"], 2e-5)
-
-
-def layer_of(problem):
-    return FastFeedForward.from_arrays(
-        problem.weights_in, problem.weights_out, problem.bias, activation=problem.activation
-    )
-
-
-@given(
-    problem=path_problems(max_rows=4, kinds=("normal",), dtypes=(np.float64,)),
-    seed=st.integers(0, 99),
-)
-def test_gradients_agree_with_finite_differences(problem, seed, through):
-    assume(len(problem.x))
-    layer = layer_of(problem)
-    x, step = problem.x.copy(), 1e-6
-    rng = np.random.default_rng(seed)
-
-    def loss():
-        return (layer(x) * problem.dy).sum()
-
-    with through():
-        _, cache = layer.forward(problem.x)
-        # A step of a weight or of x moves a logit by less: no route changes, no kink is met.
-        assume(np.abs(cache.logits).min() > 20 * step)
-        dx, grads = layer.backward(problem.dy, cache)
-        checks = [(x, dx), *((layer.params[name], grad) for name, grad in grads.items())]
-        for array, grad in checks:
-            direction = rng.choice([-1.0, 1.0], array.shape) / math.sqrt(array.size)
-            array += step * direction
-            above = loss()
-            array -= 2 * step * direction
-            below = loss()
-            array += step * direction
-            expected = (above - below) / (2 * step)
-            scale = np.linalg.norm(grad) + abs(loss()) * 1e-3 + 1e-6
-            assert abs((grad * direction).sum() - expected) <= 1e-5 * scale
-
-
-@given(problem=path_problems())
-def test_calls_with_any_leading_shape_route_alike(problem, through):
-    layer = layer_of(problem)
-    with through():
-        nodes = layer.route(problem.x)
-        logits, again = cmm(problem.x, problem.weights_in, problem.bias)
-        stacked = layer.route(problem.x[np.newaxis, :, np.newaxis])
-    np.testing.assert_array_equal(nodes, again)
-    assert nodes.dtype == np.int32
-    assert stacked.shape == (1, len(problem.x), 1, *nodes.shape[1:])
-    np.testing.assert_array_equal(stacked.reshape(nodes.shape), nodes)
-    assert logits.dtype == problem.weights_in.dtype
-
-
-@given(problem=path_problems(kinds=("integer",)))
-def test_ties_go_left(problem, through):
-    layer = layer_of(problem)
-    expected = reference.path(
-        problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.activation
-    )
-    with through():
-        np.testing.assert_array_equal(layer.route(problem.x), expected.nodes)
-
-
-def test_a_zero_row_without_bias_goes_left_all_the_way(through):
-    layer = FastFeedForward(4, 3, 3, bias=False, rng=0)
-    with through():
-        np.testing.assert_array_equal(layer.route(np.zeros(4)), [[0, 1, 3, 7]])
-        np.testing.assert_array_equal(layer.route(np.full(4, np.nan)), [[0, 1, 3, 7]])
-        assert not layer(np.zeros(4)).any()
-
-
-@given(problem=path_problems(max_rows=6))
-def test_trees_add_up(problem, through):
-    layer = layer_of(problem)
-    with through():
-        together = layer(problem.x)
-        alone = sum(
-            FastFeedForward.from_arrays(
-                problem.weights_in[tree : tree + 1],
-                problem.weights_out[tree : tree + 1],
-                None if problem.bias is None else problem.bias_in[tree : tree + 1],
-                activation=problem.activation,
-            )(problem.x)
-            for tree in range(layer.config.trees)
-        )
-    scale = max(1.0, np.abs(together).max(initial=0))
-    np.testing.assert_allclose(together, alone, rtol=0, atol=2e-4 * scale)
+def test_published_outputs_and_gradients_of_a_whole_tree(dtype, relative):
+    """Of the file that the suite has the visited nodes of alone, by the kernels a layer chooses."""
+    file = GOLDEN / "path_fff_w64_d11_t1.npz"
+    check_published(file, dtype, relative, contextlib.nullcontext)
 
 
 def test_initial_values_are_uniform_in_the_stated_bounds():
@@ -170,7 +47,7 @@ def test_depth_0_is_one_node():
     x = np.random.default_rng(1).standard_normal((5, 6))
     np.testing.assert_array_equal(layer.route(x), np.zeros((5, 1, 1)))
     logits, _ = cmm(x, layer.params["weights_in"], layer.params["bias_in"])
-    active = reference.activate(logits[:, 0], "gelu")
+    active = oracle.activate(logits[:, 0], "gelu")
     np.testing.assert_allclose(layer(x), active @ layer.params["weights_out"][0], rtol=1e-4)
 
 
@@ -293,68 +170,6 @@ def test_flags_must_be_flags(flag):
     y, cache = layer.forward(np.zeros((2, 5)))
     with pytest.raises(ArgumentTypeError, match=f"'{flag}'"):
         layer.backward(y, cache, **{flag: "yes"})
-
-
-@given(problem=path_problems(dtypes=(np.float64,)), row_sparse=st.booleans())
-def test_straight_through_adds_the_gradients_of_choices(problem, row_sparse, through):
-    layer = layer_of(problem)
-    arrays = (problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.dy)
-    d_logits, margin = reference.choice_gradients(*arrays, problem.activation)
-    assume(problem.kind == "integer" or (margin > 1e-9).all())
-    with through():
-        _, cache = layer.forward(problem.x)
-        constant_dx, constant = layer.backward(problem.dy, cache)
-        dx, grads = layer.backward(problem.dy, cache, row_sparse, straight_through=True)
-    if row_sparse:
-        grads = {name: grad.dense() for name, grad in grads.items()}
-    added_dx, added = reference.logit_gradients(
-        problem.x, problem.weights_in, cache.nodes, d_logits
-    )
-    pairs = [(dx, constant_dx + added_dx)]
-    pairs += [(grads[name], constant[name] + added.get(name, 0.0)) for name in grads]
-    for actual, expected in pairs:
-        size = 1 + np.abs(expected).max(initial=0)
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-9 * size)
-    np.testing.assert_array_equal(grads["weights_out"], constant["weights_out"])
-
-
-def test_straight_through_is_the_derivative_of_a_choice_made_smooth(through):
-    """Of the root's: its two subtrees mixed by the normal distribution, moved to where it is hard.
-
-    The rows' logits there are far from 0 in units of the step, and the mixture is linear in the
-    probability, so that its slope is that of the difference.
-    """
-    layer = FastFeedForward(5, 3, 2, rng=0, dtype=np.float64)
-    rng = np.random.default_rng(1)
-    x, dy = rng.standard_normal((6, 5)), rng.standard_normal((6, 3))
-
-    def subtree(child):
-        """What rows get below the root when all are sent to one side."""
-        moved = layer.copy()
-        moved.params["weights_in"][0, 0], moved.params["bias_in"][0, 0] = 0, 2 * child - 1
-        below = moved(x)
-        moved.params["weights_out"][0, 1:] = 0
-        return below - moved(x)
-
-    with through():
-        _, cache = layer.forward(x)
-        _, constant = layer.backward(dy, cache)
-        _, grads = layer.backward(dy, cache, straight_through=True)
-        better = ((subtree(1) - subtree(0)) * dy).sum(axis=1)
-    step = 1e-6
-    slope = (ndtr(cache.logits[:, 0, 0] + step) - ndtr(cache.logits[:, 0, 0] - step)) / (2 * step)
-    added = grads["bias_in"][0, 0] - constant["bias_in"][0, 0]
-    assert added == pytest.approx((better * slope).sum(), rel=1e-6)
-
-
-def test_straight_through_of_one_node_is_nothing(through):
-    layer = FastFeedForward(5, 3, 0, 2, rng=0)
-    with through():
-        y, cache = layer.forward(np.ones((4, 5)))
-        _, constant = layer.backward(y, cache)
-        _, grads = layer.backward(y, cache, straight_through=True)
-    for name, grad in grads.items():
-        np.testing.assert_array_equal(grad, constant[name])
 
 
 def test_row_sparse_gradients_take_memory_for_visited_nodes_alone():

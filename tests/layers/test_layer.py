@@ -267,7 +267,13 @@ def test_a_cache_with_nodes_outside_the_tree_is_an_error(node):
     layer = FastFeedForward(12, 5, 3, trees=2, rng=1)
     y, cache = layer.forward(rows())
     cache.nodes[2, 1, 3] = node
-    with pytest.raises(ArgumentError, match="'cache' must hold nodes of this layer's trees"):
+    with pytest.raises(
+        ArgumentError,
+        match=(
+            f"'cache' must hold nodes of this layer's trees, from 0 to 14, got {node} at index "
+            r"\(2, 1, 3\) of 'nodes'"
+        ),
+    ):
         layer.backward(y, cache)
 
 

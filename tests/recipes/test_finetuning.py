@@ -14,9 +14,9 @@ from fffcpu.models import (
     FastBertForMaskedLM,
     FastBertForSequenceClassification,
 )
-from fffcpu.recipes.finetuning import FinetuneSettings, evaluate, finetune
+from fffcpu.recipes.finetuning import FinetuneSettings, evaluate_texts, finetune
 from fffcpu.text import LabelledTexts, Tokenizer, read_labelled
-from fffcpu.training.trainer import checkpoints
+from fffcpu.training.run_folder import RunFolder
 
 GOOD, BAD = ("fine", "great", "lovely"), ("poor", "awful", "dull")
 
@@ -54,7 +54,7 @@ def test_learns(pooler):
     before = bits(start)
     settings = FinetuneSettings(lr=3e-3, epochs=12, pooler=pooler)
     done = finetune(start, TOKENIZER, DATA, settings, progress=False)
-    assert evaluate(done.model, TOKENIZER, DATA)["accuracy"] > 0.95
+    assert evaluate_texts(done.model, TOKENIZER, DATA)["accuracy"] > 0.95
     assert done.model.config.labels == ("bad", "good")
     assert bits(start) == before
 
@@ -65,7 +65,7 @@ def test_a_regression_learns():
     settings = FinetuneSettings(lr=3e-3, epochs=12)
     done = finetune(pretrained(), TOKENIZER, data, settings, progress=False)
     assert done.model.config.classes == 1
-    assert evaluate(done.model, TOKENIZER, data)["loss"] < 0.1
+    assert evaluate_texts(done.model, TOKENIZER, data)["loss"] < 0.1
 
 
 def test_a_single_step_learns():
@@ -80,13 +80,13 @@ def test_a_single_step_learns():
 def test_a_broken_off_run_goes_on_to_the_same_bits(tmp_path):
     settings = FinetuneSettings(epochs=1, checkpoint_seconds=0)
     whole = finetune(pretrained(), TOKENIZER, DATA, settings, folder=tmp_path, progress=False)
-    checkpoints(tmp_path)[0].unlink()
+    RunFolder(tmp_path).checkpoints()[0].unlink()
     part = finetune(
         pretrained(), TOKENIZER, DATA, settings, folder=tmp_path, resume=True, progress=False
     )
     assert bits(whole.model) == bits(part.model)
     assert whole.outcome.figures == part.outcome.figures
-    with pytest.raises(CheckpointError, match="not finished"):
+    with pytest.raises(CheckpointError, match="Pass resume=True to continue it"):
         finetune(pretrained(), TOKENIZER, DATA, settings, folder=tmp_path, progress=False)
     other = FinetuneSettings(epochs=1, lr=1e-3)
     with pytest.raises(CheckpointError, match="another run: 'lr'"):
@@ -109,7 +109,7 @@ def test_what_is_wrong_is_told():
         FastBertConfig(9, 4, 1, 1, feedforward_size=1, positions=9, classes=2, labels=("a", "b"))
     )
     with pytest.raises(DataError, match="must have the model's classes"):
-        evaluate(model, TOKENIZER, DATA)
+        evaluate_texts(model, TOKENIZER, DATA)
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ def test_the_command(folder, capsys):
     model = FastBertForSequenceClassification.from_pretrained(folder / "judge")
     assert model.config.labels == ("bad", "good")
     data = read_labelled(str(folder / "films.jsonl"))
-    assert evaluate(model, Tokenizer.load(folder / "judge"), data) == report["test"]
-    assert not checkpoints(f"{folder / 'judge'}.training")
+    assert evaluate_texts(model, Tokenizer.load(folder / "judge"), data) == report["test"]
+    assert not RunFolder(f"{folder / 'judge'}.training").checkpoints()
     assert main([*map(str, arguments), "--resume"]) == 1
     assert f"'{folder / 'judge'}' is finished" in capsys.readouterr().err
 

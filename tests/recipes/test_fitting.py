@@ -10,10 +10,10 @@ import pytest
 from fffcpu import FastFeedForward
 from fffcpu.data import Table, load_digits
 from fffcpu.errors import ArgumentError, CheckpointError, DataError
-from fffcpu.recipes.fitting import OPTIMIZERS, FitSettings, evaluate, fit
+from fffcpu.recipes.fitting import OPTIMIZERS, FitSettings, evaluate_table, fit
 from fffcpu.recipes.table_objective import TableObjective
 from fffcpu.training import trainer
-from fffcpu.training.trainer import checkpoints, read_history
+from fffcpu.training.run_folder import RunFolder
 
 IMAGES, LABELS = load_digits()
 DIGITS = Table(IMAGES, LABELS, classes=tuple(range(10)))
@@ -31,9 +31,9 @@ def few(table, rows=300):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layer", ["node", "leaf", "dense"])
+@pytest.mark.parametrize("layer", ["fast", "leaf", "dense"])
 def test_learns_digits(layer):
-    enough = {"node": 0.85, "leaf": 0.75, "dense": 0.85}[layer]
+    enough = {"fast": 0.85, "leaf": 0.75, "dense": 0.85}[layer]
     fitted = fit(DIGITS, FitSettings(layer=layer, epochs=8, width=20, seed=1))
     assert fitted.validation["accuracy"] > enough
     assert fitted.outcome.figures["validation_accuracy"] == pytest.approx(
@@ -44,7 +44,7 @@ def test_learns_digits(layer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layer", ["node", "leaf", "dense"])
+@pytest.mark.parametrize("layer", ["fast", "leaf", "dense"])
 def test_learns_numbers_in_their_own_units(layer):
     settings = FitSettings(layer=layer, epochs=60, depth=2, lr=0.02, batch_size=32)
     fitted = fit(HOUSES, settings)
@@ -59,7 +59,7 @@ def test_learns_numbers_in_their_own_units(layer):
 def test_every_optimizer_brings_the_loss_down(optimizer, tmp_path):
     settings = FitSettings(**{**QUICK, "epochs": 6}, optimizer=optimizer)
     fit(few(DIGITS), settings, folder=tmp_path)
-    losses = [line["train_loss"] for line in read_history(tmp_path)]
+    losses = [line["train_loss"] for line in RunFolder(tmp_path).read_history()]
     assert losses[-1] < losses[0]
 
 
@@ -125,17 +125,17 @@ def test_routes_learn_unless_they_are_not_to(monkeypatch, straight_through):
 @pytest.mark.parametrize(
     "options",
     [
-        {"layer": "node", "gradients": "rows"},
+        {"layer": "fast", "gradients": "rows"},
         {"layer": "leaf", "region_leak": 0.1, "dropout": 0.1, "hardening": 0.3},
-        {"layer": "node", "optimizer": "local-adam"},
-        {"layer": "node", "optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.0},
+        {"layer": "fast", "optimizer": "local-adam"},
+        {"layer": "fast", "optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.0},
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
 def test_resumes_to_the_bits_of_an_unbroken_run(options, tmp_path, monkeypatch):
     settings = FitSettings(**QUICK, **options, checkpoint_seconds=0, keep=100)
     whole = fit(few(DIGITS), settings, folder=tmp_path)
-    for path in checkpoints(tmp_path)[:-3]:
+    for path in RunFolder(tmp_path).checkpoints()[:-3]:
         path.unlink()
     resumed = fit(few(DIGITS), settings, folder=tmp_path, resume=True)
     for name, array in whole.predictor.layer.params.items():
@@ -173,10 +173,35 @@ def test_other_data_are_another_run(tmp_path):
         )
 
 
+def test_the_former_name_of_the_fast_layer_is_accepted():
+    assert FitSettings(layer="node") == FitSettings() == FitSettings(layer="fast")
+    assert dataclasses.replace(FitSettings(layer="leaf"), layer="node").layer == "fast"
+    with pytest.raises(ArgumentError, match="'layer' must be one of fast, leaf, dense, got 'path'"):
+        FitSettings(layer="path")
+
+
+def test_an_unfinished_run_of_the_former_name_is_resumed(tmp_path):
+    settings = FitSettings(**QUICK, checkpoint_seconds=0)
+    whole = fit(few(DIGITS), settings, folder=tmp_path)
+    folder = RunFolder(tmp_path)
+    folder.checkpoints()[0].unlink()  # as if killed before the last step
+    path, notes, arrays = folder.latest()
+    assert notes["identity"]["layer"] == "fast"
+    notes["identity"]["layer"] = "node"
+    path.unlink()
+    folder.save(notes["step"], arrays, notes, keep=2)
+    with pytest.raises(CheckpointError, match="'layer' was 'fast' and is 'leaf'"):
+        fit(few(DIGITS), FitSettings(**QUICK, layer="leaf"), folder=tmp_path, resume=True)
+    resumed = fit(few(DIGITS), settings, folder=tmp_path, resume=True)
+    assert resumed.outcome.steps == whole.outcome.steps
+    for name, array in whole.predictor.layer.params.items():
+        assert resumed.predictor.layer.params[name].tobytes() == array.tobytes()
+
+
 def test_an_unfinished_run_is_not_overwritten(tmp_path):
     settings = FitSettings(**QUICK)
     fit(few(DIGITS), settings, folder=tmp_path)
-    with pytest.raises(CheckpointError, match="not finished"):
+    with pytest.raises(CheckpointError, match="Pass resume=True to continue it"):
         fit(few(DIGITS), settings, folder=tmp_path)
     with pytest.raises(CheckpointError, match="'rows' was 300 and is 200"):
         fit(few(DIGITS, 200), settings, folder=tmp_path, resume=True)
@@ -225,12 +250,12 @@ def test_bytes_are_a_table_too():
 
 def test_figures_of_another_table():
     fitted = fit(few(DIGITS), FitSettings(**QUICK))
-    figures = evaluate(fitted.predictor, DIGITS)
+    figures = evaluate_table(fitted.predictor, DIGITS)
     assert figures["accuracy"] == (fitted.predictor.predict(IMAGES) == LABELS).mean()
     with pytest.raises(ArgumentError, match="'table'"):
-        evaluate(fitted.predictor, dataclasses.replace(DIGITS, classes=("a", "b")))
+        evaluate_table(fitted.predictor, dataclasses.replace(DIGITS, classes=("a", "b")))
     with pytest.raises(ArgumentError, match="'table'"):
-        evaluate(fitted.predictor, dataclasses.replace(DIGITS, y=None, classes=None))
+        evaluate_table(fitted.predictor, dataclasses.replace(DIGITS, y=None, classes=None))
 
 
 def test_refuses_a_table():

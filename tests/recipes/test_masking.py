@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fffcpu.config import IGNORED_LABEL
+from fffcpu.checks import IGNORED_LABEL
 from fffcpu.recipes.masking import mask_tokens
 
 MASK, VOCABULARY = 4, 50

@@ -17,7 +17,7 @@ from fffcpu.errors import ArgumentError, CheckpointError, DataError
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.recipes.pretraining import PretrainSettings, pretrain
 from fffcpu.text import Tokenizer, build_corpus
-from fffcpu.training.trainer import HISTORY, checkpoints, read_history
+from fffcpu.training.run_folder import HISTORY, RunFolder
 
 WORDS = ("red", "blue", "green"), ("cat", "dog", "bird"), ("runs", "sleeps", "sings")
 TINY = {
@@ -69,7 +69,7 @@ def test_a_broken_off_run_goes_on_to_the_same_bits(feedforward, corpus, tmp_path
     )
     whole = pretrain(corpus, settings, folder=tmp_path / "whole", progress=False)
     pretrain(corpus, settings, folder=tmp_path / "part", progress=False)
-    newest, before = checkpoints(tmp_path / "part")[:2]
+    newest, before = RunFolder(tmp_path / "part").checkpoints()[:2]
     newest.unlink()
     assert before.name < newest.name
     part = pretrain(corpus, settings, folder=tmp_path / "part", resume=True, progress=False)
@@ -77,7 +77,10 @@ def test_a_broken_off_run_goes_on_to_the_same_bits(feedforward, corpus, tmp_path
     assert whole.outcome.figures == part.outcome.figures
     assert whole.outcome.rows == part.outcome.rows
     lines = [
-        [{k: v for k, v in line.items() if k != "seconds"} for line in read_history(folder)]
+        [
+            {k: v for k, v in line.items() if k != "seconds"}
+            for line in RunFolder(folder).read_history()
+        ]
         for folder in (tmp_path / "whole", tmp_path / "part")
     ]
     assert lines[0] == lines[1]
@@ -88,7 +91,7 @@ def test_another_run_is_not_resumed(corpus, tmp_path):
     other = PretrainSettings(**TINY, steps=2)
     with pytest.raises(CheckpointError, match="another run: 'steps' was 1 and is 2"):
         pretrain(corpus, other, folder=tmp_path, resume=True, progress=False)
-    with pytest.raises(CheckpointError, match="not finished"):
+    with pytest.raises(CheckpointError, match="Pass resume=True to continue it"):
         pretrain(corpus, other, folder=tmp_path, progress=False)
 
 
@@ -176,7 +179,7 @@ def test_the_command_survives_kill_9(text, tmp_path):
     subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
     broken = subprocess.Popen(command(tmp_path / "broken"), stderr=subprocess.PIPE)
     folder, deadline = tmp_path / "broken.training", time.monotonic() + 60
-    while not checkpoints(folder) and time.monotonic() < deadline:
+    while not RunFolder(folder).checkpoints() and time.monotonic() < deadline:
         time.sleep(0.02)
     broken.kill()
     broken.communicate()
@@ -185,7 +188,7 @@ def test_the_command_survives_kill_9(text, tmp_path):
     done = subprocess.run(
         [*command(tmp_path / "broken"), "--resume"], check=True, capture_output=True, text=True
     )
-    assert "goes on from checkpoint-" in done.stderr
+    assert "continuing from checkpoint-" in done.stderr
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         whole, broken_off = (tmp_path / run / name for run in ("whole", "broken"))
         assert whole.read_bytes() == broken_off.read_bytes(), name
@@ -209,7 +212,7 @@ def test_the_command_in_short(text, tmp_path, capsys):
     model = FastBertForMaskedLM.from_pretrained(out)
     assert report["parameters"] == model.params.count
     assert os.listdir(f"{out}.training") != []
-    assert not checkpoints(f"{out}.training")
+    assert not RunFolder(f"{out}.training").checkpoints()
     before = (out / "model.safetensors").read_bytes()
     assert main(["pretrain", str(text), "--out", str(out), *arguments, "--resume"]) == 1
     assert f"'{out}' is finished" in capsys.readouterr().err
@@ -239,7 +242,7 @@ def test_a_training_in_the_folder_of_its_text_goes_on(tmp_path, capsys, monkeypa
         assert main(arguments) == 1
     assert (tmp_path / "bert.training" / HISTORY).stat().st_size > 0
     assert main([*arguments, "--resume"]) == 0
-    assert "goes on from checkpoint-" in capsys.readouterr().err
+    assert "continuing from checkpoint-" in capsys.readouterr().err
     FastBertForMaskedLM.from_pretrained(tmp_path / "bert")
 
 

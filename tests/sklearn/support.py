@@ -19,7 +19,7 @@ NUMBERS = 1000 + 50 * SCALED @ [[1.0, 2.0], [3.0, 0.0], [-1.0, 1.0], [0.0, 1.0]]
 QUICK = {"max_iter": 40, "depth": 2, "trees": 4, "random_state": 0}
 LEAF = {"layer": "leaf", "max_iter": 40, "depth": 2, "random_state": 0}
 LONG = {"max_iter": 200}
-SHAPES = pytest.mark.parametrize("shape", [QUICK, LEAF], ids=["node", "leaf"])
+SHAPES = pytest.mark.parametrize("shape", [QUICK, LEAF], ids=["fast", "leaf"])
 
 
 def classifier(**parameters):

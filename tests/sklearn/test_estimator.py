@@ -30,6 +30,14 @@ from tests.sklearn.support import (
 )
 
 
+def test_the_former_name_of_the_fast_layer_is_accepted():
+    found = [
+        classifier(layer=name, max_iter=3).fit(X, LABELS).predict_proba(X)
+        for name in ("fast", "node")
+    ]
+    np.testing.assert_array_equal(*found)
+
+
 def test_routes_learn_unless_they_are_not_to(monkeypatch):
     asked = []
     backward = FastFeedForward.backward
@@ -86,7 +94,7 @@ def test_warm_start_goes_on():
     assert warm.n_iter_ == 20
     assert warm.loss_curve_[:10] == cold.loss_curve_
     assert warm.loss_ < cold.loss_
-    with pytest.raises(ArgumentError, match=r"'y' must hold classes of \['cat'.*got .*'fox'"):
+    with pytest.raises(ArgumentError, match=r"'y' must hold classes of \['cat'.*got fox at index"):
         warm.fit(X, np.where(LABELS == "cat", "fox", LABELS))
     numbers = regressor(warm_start=True, max_iter=2).fit(X, NUMBERS)
     with pytest.raises(ShapeError, match="'y' must have 2 numbers"):
@@ -98,8 +106,8 @@ def test_warm_start_goes_on():
     [
         (QUICK, {"depth": 3}, "'depth' must be 2, .*that training continues from, got 3"),
         (QUICK, {"trees": 5}, "'trees' must be 4"),
-        (QUICK, LEAF | {"trees": None}, "'layer' must be 'node', .*got 'leaf'"),
-        (LEAF, {"layer": "node"}, "'layer' must be 'leaf', .*got 'node'"),
+        (QUICK, LEAF | {"trees": None}, "'layer' must be 'fast', .*got 'leaf'"),
+        (LEAF, {"layer": "fast"}, "'layer' must be 'leaf', .*got 'fast'"),
         (LEAF, {"leaf_width": 3}, "'leaf_width' must be 8"),
     ],
 )
@@ -322,7 +330,7 @@ def test_who_has_not_learned_says_so(estimator):
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
-        ({"layer": "dense"}, ValueError, "'layer' must be node or leaf, got 'dense'"),
+        ({"layer": "dense"}, ValueError, "'layer' must be fast or leaf, got 'dense'"),
         ({"layer": "leaf"}, ValueError, "'trees' must be an integer from 1 to 1, got 4"),
         ({"trees": 0}, ValueError, "'trees' must be"),
         ({"trees": 2.0}, TypeError, "'trees' must be"),

@@ -54,12 +54,12 @@ def test_pipelines_and_grids():
     assert cross_val_score(steps, X, LABELS, cv=3).shape == (3,)
     grid = GridSearchCV(
         classifier(max_iter=10, trees=None),
-        {"layer": ["node", "leaf"], "depth": [1, 2]},
+        {"layer": ["fast", "leaf"], "depth": [1, 2]},
         cv=2,
         error_score="raise",
     )
     grid.fit(X, LABELS)
-    assert grid.best_params_["layer"] in ("node", "leaf")
+    assert grid.best_params_["layer"] in ("fast", "leaf")
     assert len(np.unique(grid.cv_results_["mean_test_score"])) > 1
     chain = ClassifierChain(classifier(max_iter=5)).fit(X, TRUTH)
     assert chain.predict(X).shape == TRUTH.shape

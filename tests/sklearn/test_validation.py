@@ -33,8 +33,8 @@ def test_a_column_of_classes_is_taken_with_a_warning():
         (X, TRUTH * 2, None, "0 or 1 for each of 3 labels"),
         (X, LABELS, np.ones(3), r"'sample_weight' must have shape \(120,\)"),
         (X, LABELS, np.ones((120, 1)), r"got shape \(120, 1\)"),
-        (X, LABELS, -np.ones(120), "must hold finite numbers of at least 0, got -1.0 at row 0"),
-        (X, LABELS, np.full(120, np.inf), "'sample_weight' must hold finite .*got inf at row 0"),
+        (X, LABELS, -np.ones(120), "must hold finite numbers of at least 0, got -1.0 at index 0"),
+        (X, LABELS, np.full(120, np.inf), "'sample_weight' must hold finite .*got inf at index 0"),
         (X, LABELS, np.zeros(120), "above 0 for at least one row, got zero for all"),
     ],
 )

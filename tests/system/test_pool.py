@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
+import types
 
 import numba
 import numpy as np
@@ -22,7 +23,7 @@ import os
 import sys
 import warnings
 import numba
-from fffcpu.kernels import get_thread_layer
+from fffcpu.system.threads import get_thread_layer
 from fffcpu.system import pool
 
 warnings.simplefilter("error")
@@ -310,6 +311,15 @@ def test_children_of_a_fork_compute_and_end_as_usual(program, threading_layer):
     assert lines[-1] == "done"
 
 
+def test_module_that_is_kept_to_the_end_has_one_more_reference(monkeypatch):
+    module = types.ModuleType("kept")
+    monkeypatch.setitem(sys.modules, "kept", module)
+    before = sys.getrefcount(module)
+    pool._keep_to_the_end("kept")
+    assert sys.getrefcount(module) == before + 1
+    pool._keep_to_the_end("absent")
+
+
 # --- Numbers of threads ---------------------------------------------------------------------------
 
 HASHES = """
@@ -364,7 +374,7 @@ def counted(kernel, arguments, items):
 jit._run_on_pool = counted
 most = fffcpu.get_num_threads()
 assert most == numba.config.NUMBA_NUM_THREADS
-fffcpu.kernels.get_thread_layer()  # which finds TBB; Numba alone would not
+fffcpu.system.threads.get_thread_layer()  # which finds TBB; Numba alone would not
 numba.set_num_threads(1)  # the caller's own choice, for the caller's own kernels
 with_all = bits()
 for threads in range(1, most):
@@ -441,31 +451,6 @@ def test_impossible_number_of_threads_is_an_error_and_changes_nothing(
 
 
 # --- Default threads ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({"cpu.max": "250000 100000\n"}, 3),
-        ({"cpu.max": "50000 100000\n"}, 1),
-        ({"cpu.max": "max 100000\n"}, 8),
-        ({"cpu.max": "6400000 100000\n"}, 8),
-        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
-        ({"cpu.max": "rubbish"}, 8),
-        ({}, 8),
-    ],
-)
-def test_a_limit_of_the_control_group_lowers_the_default(files, expected, tmp_path, monkeypatch):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(pool, "CGROUP", tmp_path)
-    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 8)
-    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
-    assert pool.default_threads() == expected
-    monkeypatch.setenv("NUMBA_NUM_THREADS", "8")
-    assert pool.default_threads() == 8
 
 
 WAITING = """

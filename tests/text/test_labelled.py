@@ -45,12 +45,12 @@ def test_names_of_columns_numbers_and_known_classes(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "text\nx\n", "line 2: must have a 'text' and a 'label', got 'text'"),
+        ("a.csv", "text\nx\n", "line 1: must have a column 'label', got 'text'"),
         ("a.csv", "text,label\n", "must hold texts, got none"),
-        ("a.csv", 'text,label\nx,y\n"x,y\nx,y\n', "line 3: unexpected end of data"),
-        ("a.csv", 'text,"label\nx,y\n', "line 1: unexpected end of data"),
+        ("a.csv", 'text,label\nx,y\n"x,y\nx,y\n', r"line 3: must be valid CSV \(unexpected end"),
+        ("a.csv", 'text,"label\nx,y\n', r"line 1: must be valid CSV \(unexpected end"),
         ("a.csv", "text,label\nx,y\nx,\n", "line 3: must have text or an integer as label, got ''"),
-        ("a.csv", "text,label\nx, \n", "line 2: must have text or an integer as label, got ' '"),
+        ("a.csv", "text,label\nx, \n", "line 2: must have text or an integer as label, got ''"),
         ("a.jsonl", '{"text": "x", "label": "y"}\n' + "[" * 100_000, "line 2: must be JSON"),
         ("a.jsonl", '{"text": "x", "label": NaN}', "line 1: must have text or an integer .* nan"),
         ("a.jsonl", '{"text": "x", "label": 1.0}', "line 1: must have text or an integer .* 1.0"),
@@ -71,6 +71,21 @@ def test_labels_of_json_are_texts_integers_and_truth_values(tmp_path):
     data = read_labelled(write(tmp_path / "a.jsonl", "\n".join(rows)))
     assert data.classes == ("-2", "1", "True", "no")
     assert data.labels.tolist() == [1, 1, 0, 2, 3]
+
+
+def test_spaces_around_labels_do_not_count(tmp_path):
+    table = write(tmp_path / "a.csv", "text,label\nx,pos\ny,pos \nz, neg\n")
+    lines = write(
+        tmp_path / "a.jsonl",
+        "\n".join(
+            json.dumps({"text": text, "label": label})
+            for text, label in (("x", "pos"), ("y", "pos "), ("z", " neg"))
+        ),
+    )
+    for path in (table, lines):
+        data = read_labelled(path)
+        assert data.classes == ("neg", "pos")
+        assert data.labels.tolist() == [1, 1, 0]
 
 
 def test_files_that_are_no_text(tmp_path):

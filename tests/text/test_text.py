@@ -447,6 +447,7 @@ def test_a_damaged_gzip_file_is_an_error(write):
     [
         ("a.txt", "one\r\n\ntwo", ["one", "", "two"]),
         ("a.txt", b"\xef\xbb\xbfone\n", ["one"]),
+        ("a.txt", "one\rstill one\ntwo\r\n", ["one\rstill one", "two"]),
         ("a.txt", "", []),
         ("a.JSONL", LINES, ["one", "two\nlines"]),
         ("a.csv", 'id,text\n1,one\n2,"two\nlines"\n3,\n', ["one", "two\nlines", ""]),
@@ -460,9 +461,9 @@ def test_texts_are_lines_objects_or_rows(name, content, expected, ending, write)
     ("name", "content", "message"),
     [
         ("a.md", "x", r"must end with \.txt, \.jsonl or \.csv"),
-        ("a.csv", "id,body\n1,x\n", "line 2: must have text in column 'text', got 'id', 'body'"),
-        ("a.csv", "id,text\n1\n", "line 2: must have text in column 'text'"),
-        ("a.csv", 'id,text\n1,"x\n', "a.csv', line 2: unexpected end of data"),
+        ("a.csv", "id,body\n1,x\n", "line 1: must have a column 'text', got 'id', 'body'"),
+        ("a.csv", "id,text\n1\n", "line 2: must have 2 fields, as the header has, got 1"),
+        ("a.csv", 'id,text\n1,"x\n', r"a.csv', line 2: must be valid CSV \(unexpected end"),
     ],
 )
 def test_files_that_hold_no_texts_are_errors(name, content, message, write):

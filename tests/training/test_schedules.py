@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fffcpu.training import constant, cosine, one_cycle_triangle, warmup
+from fffcpu.training import constant, cosine, linear_warmup, one_cycle_triangle
 
 FRACTIONS = st.floats(0.0, 1.0)
 SCHEDULES = {
     "one_cycle_triangle": one_cycle_triangle,
     "cosine": cosine,
-    "warmup": lambda fraction: warmup(fraction, 0.3),
+    "linear_warmup": lambda fraction: linear_warmup(fraction, 0.3),
     "constant": constant,
 }
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
@@ -59,11 +59,11 @@ def test_cosine_warms_up_over_a_tenth_unless_told():
     [(0.0, 0.5, 0.0), (0.25, 0.5, 0.5), (0.5, 0.5, 1.0), (0.9, 0.5, 1.0), (3.0, 1.0, 1.0)],
 )
 def test_warmup_rises_linearly_then_stays(fraction, until, factor):
-    assert warmup(fraction, until) == factor
+    assert linear_warmup(fraction, until) == factor
 
 
 def test_warmup_of_no_length_starts_at_the_peak():
-    assert warmup(0.0, 0.0) == 1.0
+    assert linear_warmup(0.0, 0.0) == 1.0
 
 
 def test_constant_stays_at_the_peak():
@@ -120,4 +120,4 @@ def test_length_of_the_warm_up_is_a_fraction_too(share):
     with pytest.raises(ValueError, match="argument 'warmup' must be a number from 0 to 1, got"):
         cosine(0.5, share)
     with pytest.raises(ValueError, match="argument 'until' must be a number from 0 to 1, got"):
-        warmup(0.5, share)
+        linear_warmup(0.5, share)

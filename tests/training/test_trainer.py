@@ -14,16 +14,9 @@ import numpy as np
 import pytest
 
 from fffcpu.errors import ArgumentError, CheckpointError
-from fffcpu.training import AdamW, trainer
-from fffcpu.training.trainer import (
-    HISTORY,
-    Interrupted,
-    StepResult,
-    Trainer,
-    TrainerSettings,
-    checkpoints,
-    read_history,
-)
+from fffcpu.training import AdamW, run_folder
+from fffcpu.training.run_folder import HISTORY, RunFolder
+from fffcpu.training.trainer import Interrupted, StepResult, Trainer, TrainerSettings
 from tests.support.paths import PACKAGE, ROOT
 
 
@@ -95,7 +88,7 @@ def test_a_budget_in_seconds():
 
 def test_gradients_are_clipped(tmp_path):
     make(folder=tmp_path, steps=6, max_norm=0.5, evaluate_every=2).run()
-    lines = read_history(tmp_path)
+    lines = RunFolder(tmp_path).read_history()
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert all(line["gradient_norm"] > 0 for line in lines)
 
@@ -148,7 +141,7 @@ def test_resumes_to_the_bits_of_an_unbroken_run(tmp_path, stop):
         name: counts.tolist() for name, counts in expected.usage.items()
     }
     lines, others = (
-        [{**line, "seconds": 0} for line in read_history(where)]
+        [{**line, "seconds": 0} for line in RunFolder(where).read_history()]
         for where in (tmp_path / "unbroken", folder)
     )
     assert lines == others
@@ -156,7 +149,7 @@ def test_resumes_to_the_bits_of_an_unbroken_run(tmp_path, stop):
 
 def test_keeps_the_last_checkpoints(tmp_path):
     make(folder=tmp_path, checkpoint_seconds=0, keep=3, steps=9).run()
-    assert [path.name for path in checkpoints(tmp_path)] == [
+    assert [path.name for path in RunFolder(tmp_path).checkpoints()] == [
         f"checkpoint-{step:010d}.safetensors" for step in (9, 8, 7)
     ]
 
@@ -169,7 +162,7 @@ def test_nothing_to_resume_starts_at_the_beginning(tmp_path):
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
     make(folder=tmp_path, checkpoint_seconds=0, steps=9).run()
-    newest, older = checkpoints(tmp_path)
+    newest, older = RunFolder(tmp_path).checkpoints()
     newest.write_bytes(newest.read_bytes()[:-5])
     again = make(folder=tmp_path)
     with pytest.warns(RuntimeWarning, match="damaged"):
@@ -190,6 +183,27 @@ def test_another_run_is_refused(tmp_path):
         make(folder=tmp_path, identity={"depth": 4, "seed": 0}).resume()
 
 
+def test_former_values_of_an_identity_are_todays(tmp_path):
+    make(folder=tmp_path, identity={"layer": "node", "classes": [1], "seed": 0}).run()
+
+    def again(layer, seed=0):
+        objective, identity = Line(), {"layer": layer, "classes": [1], "seed": seed}
+        return Trainer(
+            objective,
+            AdamW(objective.params, 0.05),
+            TrainerSettings(steps=40, lr=0.05),
+            folder=tmp_path,
+            identity=identity,
+            former_values={"layer": {"node": "fast"}, "classes": {}},
+        )
+
+    assert again("fast").resume()
+    with pytest.raises(CheckpointError, match=r"run: 'layer' was 'fast' and is 'leaf'$"):
+        again("leaf").resume()
+    with pytest.raises(CheckpointError, match=r"run: 'seed' was 0 and is 1$"):
+        again("fast", seed=1).resume()
+
+
 def test_other_parameters_are_refused(tmp_path):
     make(folder=tmp_path).run()
     other = Line()
@@ -199,9 +213,9 @@ def test_other_parameters_are_refused(tmp_path):
 
 
 def test_a_later_version_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "STATE_VERSION", 2)
+    monkeypatch.setattr(run_folder, "STATE_VERSION", 2)
     make(folder=tmp_path).run()
-    monkeypatch.setattr(trainer, "STATE_VERSION", 1)
+    monkeypatch.setattr(run_folder, "STATE_VERSION", 1)
     with pytest.warns(RuntimeWarning, match="version 2"), pytest.raises(CheckpointError):
         make(folder=tmp_path).resume()
 
@@ -213,7 +227,7 @@ def test_the_history_forgets_what_the_checkpoint_does_not_know(tmp_path):
     again = make(folder=tmp_path, steps=4, evaluate_every=2)
     again.resume()
     again.run()
-    assert [line["step"] for line in read_history(tmp_path)] == [2, 4]
+    assert [line["step"] for line in RunFolder(tmp_path).read_history()] == [2, 4]
 
 
 def test_the_trainer_holds_the_history_that_the_folder_does(tmp_path):
@@ -224,7 +238,7 @@ def test_the_trainer_holds_the_history_that_the_folder_does(tmp_path):
     resumed = make(folder=tmp_path, steps=8, evaluate_every=2)
     resumed.resume()
     resumed.run()
-    assert resumed.history == read_history(tmp_path)
+    assert resumed.history == RunFolder(tmp_path).read_history()
     assert [line["step"] for line in resumed.history] == [2, 4, 6, 8]
 
 
@@ -307,7 +321,7 @@ def test_kill_9_at_any_moment_costs_nothing_but_time(tmp_path):
     command = [sys.executable, "-c", CHILD, str(PACKAGE.parent), str(folder), str(ROOT)]
     for _ in range(3):
         child = subprocess.Popen(command)
-        while not checkpoints(folder) and child.poll() is None:
+        while not RunFolder(folder).checkpoints() and child.poll() is None:
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.1))
         child.kill()
@@ -319,7 +333,7 @@ def test_kill_9_at_any_moment_costs_nothing_but_time(tmp_path):
     assert last.step == 150
     make(unbroken, steps=150, evaluate_every=10).run()
     assert bits(killed) == bits(unbroken)
-    assert [line["step"] for line in read_history(folder)] == list(range(10, 151, 10))
+    assert [line["step"] for line in RunFolder(folder).read_history()] == list(range(10, 151, 10))
 
 
 STOPPING = {
@@ -361,7 +375,7 @@ def test_resuming_remembers_the_best_and_how_long_ago_it_was(tmp_path, stop):
 
 
 def history(folder):
-    return [{**line, "seconds": 0} for line in read_history(folder)]
+    return [{**line, "seconds": 0} for line in RunFolder(folder).read_history()]
 
 
 def test_time_before_an_interruption_counts(tmp_path):
@@ -387,13 +401,13 @@ def test_a_kill_between_the_last_evaluation_and_its_checkpoint_leaves_one_line(t
     again = make(folder=tmp_path, steps=6, evaluate_every=2)
     assert again.resume()
     again.run()
-    assert [line["step"] for line in read_history(tmp_path)] == [2, 4, 6]
+    assert [line["step"] for line in RunFolder(tmp_path).read_history()] == [2, 4, 6]
 
 
 def test_a_new_run_has_a_history_of_its_own(tmp_path):
     for _ in range(2):
         make(folder=tmp_path, steps=4, evaluate_every=2).run()
-        assert [line["step"] for line in read_history(tmp_path)] == [2, 4]
+        assert [line["step"] for line in RunFolder(tmp_path).read_history()] == [2, 4]
 
 
 def test_without_keeping_the_best_the_figures_are_the_last(tmp_path):
@@ -414,7 +428,7 @@ def test_a_figure_that_is_not_defined_is_never_the_best(tmp_path):
         keep_best=True,
     ).run()
     assert outcome.figures == {"score": 0.2}
-    assert [line["score"] for line in read_history(tmp_path)] == [None, 0.2, None, 0.1]
+    assert [line["score"] for line in RunFolder(tmp_path).read_history()] == [None, 0.2, None, 0.1]
 
 
 def test_half_written_checkpoints_are_removed(tmp_path):
@@ -434,7 +448,7 @@ def test_a_checkpoint_does_not_grow_with_the_steps_since_an_evaluation(tmp_path)
             run._losses.add(0.123456789)
             run._norms.add(0.123456789)
         run.save()
-        sizes.append(checkpoints(tmp_path / str(steps))[0].stat().st_size)
+        sizes.append(RunFolder(tmp_path / str(steps)).checkpoints()[0].stat().st_size)
     assert abs(sizes[0] - sizes[1]) < 100
 
 
@@ -459,7 +473,7 @@ def test_rows_are_up_to_date_when_they_are_evaluated():
 def test_the_history_has_lines_between_evaluations_also_after_resuming(tmp_path):
     options = {"steps": 10, "note_every": 2, "evaluate_every": 4}
     make(folder=tmp_path / "whole", **options).run()
-    lines = read_history(tmp_path / "whole")
+    lines = RunFolder(tmp_path / "whole").read_history()
     assert [line["step"] for line in lines] == [2, 4, 6, 8, 10]
     assert [line["rows"] for line in lines] == [8, 16, 24, 32, 40]
     assert ["loss" in line for line in lines] == [False, True, False, True, True]
@@ -477,7 +491,7 @@ def test_the_history_has_lines_between_evaluations_also_after_resuming(tmp_path)
     assert again.run().rows == 40
     without_time = [
         [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
-        for lines in (lines, read_history(tmp_path / "part"))
+        for lines in (lines, RunFolder(tmp_path / "part").read_history())
     ]
     assert without_time[0] == without_time[1]
 

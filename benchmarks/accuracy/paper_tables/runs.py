@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from benchmarks.accuracy.paper_tables import methods
 from benchmarks.accuracy.paper_tables.cells import Cell, tuned
 from benchmarks.data.tables import read_data
 from benchmarks.records import Record, append_records, read_records
 from fffcpu.data import Table
-from fffcpu.recipes.fitting import FitSettings, evaluate, fit
+from fffcpu.recipes.fitting import FitSettings, evaluate_table, fit
 from fffcpu.recipes.table_objective import Scaling
+from fffcpu.system.terminal import progress_bar
 from fffcpu.training.batches import split_rows
 
 
@@ -33,14 +32,14 @@ def train(cell: Cell, seed: int, folder: Path) -> Record:
     record = {
         **cell.run(seed),
         "neurons": {"held": config.neurons, "used": config.active_neurons},
-        "train": evaluate(fitted.predictor, training, learned)["accuracy"],
+        "train": evaluate_table(fitted.predictor, training, learned)["accuracy"],
         "validation": fitted.validation["accuracy"],
-        "test": evaluate(fitted.predictor, test)["accuracy"],
+        "test": evaluate_table(fitted.predictor, test)["accuracy"],
         "seconds": fitted.outcome.seconds,
     }
     if cell.layer == "node":
         record["unused"] = methods.prune(fitted.predictor.layer, training.x[np.sort(learned)])
-        record["pruned"] = evaluate(fitted.predictor, test)["accuracy"]
+        record["pruned"] = evaluate_table(fitted.predictor, test)["accuracy"]
     return record
 
 
@@ -82,13 +81,13 @@ def carry_out(cells: Sequence[Cell], seeds: int, folder: Path, path: Path) -> No
     known = by_key(read_records(path))
     planned = {key_of(cell.run(seed)): (cell, seed) for seed in range(seeds) for cell in cells}
     missing = [run for key, run in planned.items() if key not in known]
-    with progress_bar(len(planned), len(missing)) as bar:
+    with runs_bar(len(planned), len(missing)) as bar:
         for cell, seed in missing:
             bar.set_description(f"seed {seed}, {cell.data}, {cell}")
             append_records(path, [train(cell, seed, folder)])
             bar.update()
 
 
-def progress_bar(total: int, missing: int) -> Any:
+def runs_bar(total: int, missing: int) -> Any:
     """Return a progress bar that also counts the runs of before."""
-    return tqdm(total=total, initial=total - missing, file=sys.stderr, disable=None, unit="run")
+    return progress_bar(total=total, initial=total - missing, unit="run", kept=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import fffcpu
 from benchmarks.accuracy.paper_tables import cells
 from benchmarks.accuracy.paper_tables.cells import DATA, leaf_sizes
-from benchmarks.accuracy.paper_tables.runs import progress_bar
+from benchmarks.accuracy.paper_tables.runs import runs_bar
 from benchmarks.records import Record, append_records, read_records
 from benchmarks.report import table
 from fffcpu.benchmarking.machine import describe_machine
@@ -63,7 +63,7 @@ def time_all(data: Iterable[str], path: Path) -> None:
     }
     planned = [(name, width) for name in data for width in cells.WIDTHS]
     missing = [place for place in planned if place not in known]
-    with progress_bar(len(planned), len(missing)) as bar:
+    with runs_bar(len(planned), len(missing)) as bar:
         for name, width in missing:
             bar.set_description(f"{name}, width {width}")
             append_records(path, time_layers(name, width))

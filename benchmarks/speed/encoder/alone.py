@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.speed.encoder.run import MASKED, Run
 from fffcpu.models import FastBertConfig, FastBertForMaskedLM
+from fffcpu.system.terminal import progress_bar
 
 Array = np.ndarray
 
@@ -23,7 +21,9 @@ def alone(run: Run) -> None:
     config, rng = model.config, np.random.default_rng(3)
     masked = changed = sequences = 0
     moved, largest = [], 0.0
-    progress = tqdm(total=options.count, desc="sequences", file=sys.stderr, disable=options.json)
+    progress = progress_bar(
+        description="sequences", total=options.count, shown=not options.json, kept=True
+    )
     with progress:
         for start in range(0, options.count, options.batch):
             size = min(options.batch, options.count - start)

@@ -10,8 +10,8 @@ from benchmarks.report import facts, table
 from benchmarks.speed.encoder.run import Run
 from benchmarks.speed.figures import figure_table
 from fffcpu.benchmarking.timing import Timing
-from fffcpu.cli.support.table import format_number
 from fffcpu.system import blas
+from fffcpu.system.terminal import format_number
 
 
 def header(run: Run) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.report import print_progress
 from benchmarks.speed.session import Session
 from fffcpu.benchmarking.timing import Contender, Timing, alternate
 from fffcpu.models import FastBertConfig
+from fffcpu.system.terminal import print_status
 
 Array = np.ndarray
 
@@ -64,7 +64,7 @@ class Run(Session):
 
     def race(self, title: str, contenders: Sequence[Contender]) -> dict[str, Timing]:
         """Time contenders in alternation, whose rows are tokens; return timings by name."""
-        print_progress(f"{title}: {', '.join(contender.name for contender in contenders)}")
+        print_status(f"{title}: {', '.join(contender.name for contender in contenders)}")
         timings = alternate(contenders, self.options.rounds, self.options.seconds)
         self.races.append((title, timings))
         return {timing.name: timing for timing in timings}

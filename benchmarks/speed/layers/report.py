@@ -8,7 +8,8 @@ from typing import Any
 from benchmarks.report import facts, table
 from benchmarks.speed.figures import figure_table
 from benchmarks.speed.layers.run import Race, Run
-from fffcpu.cli.support.table import format_number, format_rates
+from fffcpu.cli.support.table import format_rates
+from fffcpu.system.terminal import format_number
 
 
 def header(run: Run) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import numpy as np
 
 import fffcpu
 from benchmarks.peers import layers as peers
-from benchmarks.report import print_progress
 from benchmarks.speed.session import Session
 from benchmarks.speed.shapes import BERT_BASE, LeafShape, PathShape
 from fffcpu.benchmarking.roofline import Roofline, roofline_contenders
 from fffcpu.benchmarking.timing import Contender, Timing, alternate
+from fffcpu.system.terminal import print_status
 
 Array = np.ndarray
 
@@ -86,7 +86,7 @@ class Run(Session):
 
     def race(self, title: str, contenders: Sequence[Contender]) -> dict[str, Timing]:
         """Time contenders in alternation with those of the roofline; return them by name."""
-        print_progress(f"{title}: {', '.join(contender.name for contender in contenders)}")
+        print_status(f"{title}: {', '.join(contender.name for contender in contenders)}")
         machine = roofline_contenders(self.options.threads)
         timings = alternate([*contenders, *machine], self.options.rounds, self.options.seconds)
         own = timings[: len(contenders)]

@@ -13,7 +13,6 @@ import numpy as np
 
 import fffcpu
 from benchmarks.peers import layers as peers
-from benchmarks.report import print_progress
 from benchmarks.speed.figures import Figure
 from benchmarks.speed.layers.contenders import (
     OURS,
@@ -29,6 +28,7 @@ from benchmarks.speed.session import Section
 from fffcpu.benchmarking.roofline import leaf_work
 from fffcpu.benchmarking.timing import REST, Contender, cycling, inference, ratio, ratios
 from fffcpu.benchmarking.verification import check_close, check_leaves
+from fffcpu.system.terminal import print_status
 
 Array = np.ndarray
 
@@ -177,7 +177,7 @@ def pools(run: Run) -> None:
         products = [np.empty((rows, width), np.float32) for _ in range(2)]
         tree = ours(run, run.layer, batches).run
         gemm = cycling(lambda x, y: np.matmul(x, matrix, out=y), batches, products)
-        print_progress(f"FFF and GEMM in turn, B = {rows}")
+        print_status(f"FFF and GEMM in turn, B = {rows}")
         rounds = [
             in_turn_over_alone(tree, gemm, run.options.seconds) for _ in range(run.options.rounds)
         ]
@@ -247,7 +247,7 @@ def memory(run: Run) -> None:
     """Memory that a call takes beyond its output: the rise of the peak of resident memory."""
     shape = run.sizes.shape
     for rows in run.sizes.memory_rows:
-        print_progress(f"memory of a call, B = {rows}")
+        print_status(f"memory of a call, B = {rows}")
         arguments = [str(number) for number in (*shape, rows, run.options.threads)]
         command = [sys.executable, "-c", MEMORY, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.cli.support.table import format_number
+from fffcpu.system.terminal import format_number, progress_bar
 
 __all__ = ["tell_written", "with_progress", "write_npy"]
 
@@ -21,11 +20,7 @@ Array = NDArray[Any]
 
 def with_progress(results: Iterator[Array], total: int | None, unit: str) -> Iterator[Array]:
     """Pass arrays of rows on, with a progress bar on a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(
-        total=total, unit=unit, unit_scale=True, file=sys.stderr, disable=None, leave=False
-    ) as bar:
+    with progress_bar(total=total, unit=unit, scaled=True) as bar:
         for result in results:
             yield result
             bar.update(len(result))

@@ -1,25 +1,24 @@
-"""What the commands that train share: the folder of a run, its options, and what is told of it."""
+"""What the commands that train share: the folder of a run, its options, and its messages."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fffcpu.errors import ArgumentError, CheckpointError
 from fffcpu.system.memory import keep_freed_memory
-from fffcpu.training.trainer import Interrupted, checkpoints
+from fffcpu.system.terminal import print_status, progress_bar
+from fffcpu.training.run_folder import RunFolder
+from fffcpu.training.trainer import Interrupted
 
 __all__ = [
     "add_number",
-    "check_unfinished",
+    "check_resume",
     "reading",
-    "remove_checkpoints",
+    "run_folder",
     "running",
-    "tell",
-    "work_folder",
 ]
 
 
@@ -35,26 +34,22 @@ def add_number(group: Any, defaults: Any, name: str, kind: type, text: str) -> N
     )
 
 
-def work_folder(out: str) -> Path:
-    """Return where the state and the history of a training go: beside what it is to make."""
+def run_folder(out: str) -> RunFolder:
+    """Return the folder for the checkpoints and the history of a run: beside its result."""
     path = Path(out)
     if path.name in ("", ".."):
         raise ArgumentError(f"argument '--out' must end with a name, got '{out}'")
-    return path.with_name(f"{path.name}.training")
+    return RunFolder(path.with_name(f"{path.name}.training"))
 
 
-def check_unfinished(folder: Path, out: str, resume: bool) -> None:
-    """Raise if a new run would replace one that is not finished, or ``--resume`` one that is."""
-    unfinished = bool(checkpoints(folder))
-    if resume and not unfinished and _is_made(Path(out)):
+def check_resume(folder: RunFolder, out: str, resume: bool) -> None:
+    """Raise if a new run would replace an unfinished one, or ``--resume`` a finished one."""
+    if not resume:
+        folder.check_finished("--resume")
+    elif not folder.unfinished and _is_made(Path(out)):
         raise CheckpointError(
-            f"argument '--resume' must be left out to train anew: '{out}' is finished, and folder "
-            f"'{folder}' holds nothing to go on with"
-        )
-    if unfinished and not resume:
-        raise CheckpointError(
-            f"folder '{folder}' holds a training that is not finished; --resume goes on with it, "
-            "and without the folder a new one begins"
+            f"argument '--resume' must be left out to train again: '{out}' is finished, and folder "
+            f"'{folder.path}' contains no checkpoint to continue from"
         )
 
 
@@ -64,41 +59,27 @@ def _is_made(out: Path) -> bool:
 
 
 @contextlib.contextmanager
-def running(folder: Path, resume: bool) -> Iterator[None]:
-    """Say where a training begins, and if it is interrupted, how it goes on."""
+def running(folder: RunFolder, resume: bool) -> Iterator[None]:
+    """Report where a run starts, and after an interruption how to continue it."""
     keep_freed_memory()
     if resume:
-        found = checkpoints(folder)
-        tell(f"goes on from {found[0].name}" if found else "nothing to resume: begins anew")
+        found = folder.checkpoints()
+        start = f"continuing from {found[0].name}" if found else "starting from the beginning"
+        print_status(start if found else f"nothing to resume: {start}")
     try:
         yield
     except Interrupted as interrupted:
-        tell(f"\n{interrupted}; the same command with --resume goes on")
+        print_status(f"\n{interrupted}; run the same command with --resume to continue")
         raise
-
-
-def remove_checkpoints(folder: Path) -> None:
-    """Remove the state of a training whose result is saved; its history stays."""
-    for path in checkpoints(folder):
-        path.unlink()
 
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on a terminal while a file is read; yields what takes the bytes done and all."""
-    from tqdm import tqdm
-
-    with tqdm(
-        desc=path, unit="B", unit_scale=True, file=sys.stderr, disable=None, leave=False
-    ) as bar:
+    with progress_bar(description=path, unit="B", scaled=True) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
         yield show
-
-
-def tell(text: str) -> None:
-    """Print a line on standard error."""
-    print(text, file=sys.stderr, flush=True)

@@ -38,9 +38,10 @@ def count_texts(path: str, field: str) -> int | None:
 
 def standard_input() -> Iterator[str]:
     """Yield the lines of standard input."""
+    from fffcpu.text.documents import text_lines
+
     try:
-        for line in sys.stdin:
-            yield line.removesuffix("\n")
+        yield from text_lines(sys.stdin)
     except UnicodeDecodeError as error:
         raise ArgumentError(
             f"standard input must be text in {error.encoding}, got {error}"

@@ -1,16 +1,4 @@
-"""SGD, Adam and AdamW on named arrays, and clipping of their gradients, all in place.
-
-With parameters ``p``, gradients ``g``, learning rate ``lr`` and steps ``t`` counted from 1:
-
-=====  =========================================================================================
-SGD    ``u = momentum u + (g + weight_decay p)``; ``p -= lr u``
-Adam   ``m += (1 - b1) (g - m)``; ``v = b2 v + (1 - b2) g^2``;
-       ``p -= lr / (1 - b1^t)  m / (sqrt(v / (1 - b2^t)) + eps)``
-AdamW  ``p *= 1 - lr weight_decay`` where the name is not excluded, then Adam
-=====  =========================================================================================
-
-Adam is algorithm 1 of arXiv 1412.6980, AdamW algorithm 2 of arXiv 1711.05101; the order of the
-operations and the meaning of every option are PyTorch's, so that recipes carry over.
+"""What all optimizers share: the arrays they train, their checks, their state, their gaps.
 
 **Row-sparse gradients.** Where a gradient is a `fffcpu.parameters.RowGradient`, a step changes the
 rows that it holds, and no others. What the others miss is made up for when a row is next touched,
@@ -23,32 +11,20 @@ Adam   the moments shrink, ``m *= b1^k`` and ``v *= b2^k`` for k missed steps; t
 AdamW  the same, and the decay that was missed
 =====  =========================================================================================
 
-So where every step touches every row, results have the bits of dense gradients. `missed_steps` says
-how it is kept, docs/mathematics.md why it is right.
-
-Every array is updated a block at a time, so that a parameter, its gradient, its moments and the
-scratch of one block stay in cache through all the operations, and memory is read and written once::
-
-    param    |  block 0  |  block 1  |  block 2  | ...        each BLOCK numbers
-    grad     |  block 0  |  block 1  |  block 2  | ...
-    moments  |  block 0  |  block 1  |  block 2  | ...
-    scratch  |  one block, used again and again  |
-
-Of a row-sparse gradient, a block is some of its rows, fetched and put back. Adam's rows go through
-a compiled kernel where there is one, `fffcpu.kernels.adam`, which gives the same bits.
+So where every step touches every row, results have the bits of dense gradients. `missed_steps`
+explains how it is kept, docs/mathematics.md why it is right.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu import kernels
-from fffcpu.config import check_number
+from fffcpu.checks import check_number, first_wrong
 from fffcpu.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -57,29 +33,13 @@ from fffcpu.errors import (
     describe,
 )
 from fffcpu.parameters import RowGradient
+from fffcpu.training.optimizers.blocks import blocks, row_blocks, scratch_for
 from fffcpu.training.optimizers.missed_steps import MOST_STEPS, MissedSteps
 
-__all__ = [
-    "SGD",
-    "Adam",
-    "AdamW",
-    "Optimizer",
-    "Stateful",
-    "adam_rule",
-    "blocks",
-    "check_betas",
-    "check_eps",
-    "clip_gradients",
-    "row_blocks",
-    "sgd_rule",
-]
+__all__ = ["Arrays", "Gradients", "Optimizer", "Stateful", "check_arrays", "values_of"]
 
 Arrays = Mapping[str, NDArray[Any]]
 Gradients = Mapping[str, NDArray[Any] | RowGradient]
-
-BLOCK = 32768
-"""Numbers updated at a time: five float32 arrays of it are 640 KiB. More would leave a common L2
-cache, and fewer would pay more for calling NumPy than for its work."""
 
 STEP_KEY = "step"
 """Key of the step count in a state; the other keys are ``moment.parameter``."""
@@ -87,12 +47,6 @@ STEP_KEY = "step"
 RATES_KEY = "rates"
 LAST_STEP = "last_step."
 """Keys of what rows have missed: learning rates, and by parameter each row's last step."""
-
-_WALK: Final[list[Literal["external_loop", "buffered", "zerosize_ok"]]] = [
-    "external_loop",
-    "buffered",
-    "zerosize_ok",
-]
 
 
 class Stateful:
@@ -120,7 +74,7 @@ class Stateful:
     """
 
     def __init__(self, params: Arrays, lr: float, moments: tuple[str, ...]) -> None:
-        _check_arrays("params", params)
+        check_arrays("params", params)
         for name, param in params.items():
             if param.dtype not in (np.float32, np.float64):
                 raise ArgumentTypeError(
@@ -208,7 +162,7 @@ class Stateful:
                 yield f"{moment}.{name}", array
 
     def _check_gradients(self, grads: Gradients) -> None:
-        _check_arrays("grads", _values_of(grads), writable=False)
+        check_arrays("grads", values_of(grads), writable=False)
         wrong = _name_differences(self._params, grads)
         if wrong:
             raise ArgumentError(
@@ -355,7 +309,7 @@ class Optimizer(Stateful):
         """Make a step in every number of a parameter."""
         param = self._params[name]
         moments = [arrays[name] for arrays in self._moments.values()]
-        scratch = np.empty(min(BLOCK, param.size), param.dtype)
+        scratch = scratch_for(param)
         for block in blocks(param, grad, moments):
             self._update(name, rate, scratch[: block[0].size], *block)
 
@@ -421,12 +375,25 @@ class Optimizer(Stateful):
         faults = super()._faults(state)
         rates, step = state.get(RATES_KEY, np.empty(0)), int(state[STEP_KEY])
         possible = (rates >= 0.0) & (rates < np.inf) & (rates * self.weight_decay < 1.0)
-        if len(rates) > max(0, step) or not possible.all():
-            faults.append(f"'{RATES_KEY}' must hold learning rates of the last steps, got others")
+        if len(rates) > max(0, step):
+            faults.append(
+                f"'{RATES_KEY}' must hold learning rates of the last steps, at most {step}, "
+                f"got {len(rates)}"
+            )
+        if not possible.all():
+            most = 1.0 / self.weight_decay if self.weight_decay else math.inf
+            faults.append(
+                f"'{RATES_KEY}' must hold learning rates of at least 0 and below {most:g}, "
+                f"got {first_wrong(rates, possible)}"
+            )
         for name in self._params:
             last = state.get(LAST_STEP + name, np.empty(0))
-            if not ((last >= step - len(rates)) & (last <= step)).all():
-                faults.append(f"'{LAST_STEP}{name}' must hold numbers of these steps, got others")
+            known = (last >= step - len(rates)) & (last <= step)
+            if not known.all():
+                faults.append(
+                    f"'{LAST_STEP}{name}' must hold numbers of these steps, from "
+                    f"{step - len(rates)} to {step}, got {first_wrong(last, known)}"
+                )
         return faults
 
     def _take(self, state: Arrays) -> None:
@@ -442,295 +409,7 @@ class Optimizer(Stateful):
                 self._last_steps[name] = state[LAST_STEP + name].copy()
 
 
-class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum if asked for.
-
-    Parameters
-    ----------
-    params : mapping of str to array
-        Writable float32 or float64 arrays, changed in place by every step.
-    lr : float
-        Learning rate, at least 0.
-    momentum : float
-        From 0 to 1: how much of the last step's direction is added to the gradient.
-    weight_decay : float
-        At least 0. This times the parameter is added to the gradient of every parameter, biases
-        included.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        If an argument is out of its range or of the wrong kind.
-
-    Notes
-    -----
-    The velocity is a sum of gradients, ``u = momentum u + g``, and not their mean: at a constant
-    gradient, steps grow to ``lr / (1 - momentum)`` times it.
-    """
-
-    def __init__(
-        self, params: Arrays, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
-    ) -> None:
-        self.momentum = check_number("momentum", momentum, 0.0, 1.0)
-        self.weight_decay = check_number("weight_decay", weight_decay, 0.0)
-        super().__init__(params, lr, ("velocity",) if self.momentum else ())
-
-    def _update(self, name: str, lr: float, scratch: NDArray[Any], *block: NDArray[Any]) -> None:
-        sgd_rule(scratch, lr, self.momentum, self.weight_decay, *block)
-
-    def _catch_up(
-        self, name: str, missed: MissedSteps, last: NDArray[np.int64], *block: NDArray[Any]
-    ) -> None:
-        param, *velocities = block
-        if self.weight_decay:
-            param *= _column(missed.decay(last), param)
-        for velocity in velocities:
-            param -= _column(missed.drift(last), param) * velocity
-            velocity *= _column(self.momentum ** missed.age(last), param)
-
-    def _options(self) -> dict[str, Any]:
-        return {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
-
-
-class Adam(Optimizer):
-    """Adam: steps of the mean gradient over the root of the mean squared gradient.
-
-    Parameters
-    ----------
-    params : mapping of str to array
-        Writable float32 or float64 arrays, changed in place by every step.
-    lr : float
-        Learning rate, at least 0: about the size of a step.
-    betas : tuple of two floats
-        At least 0 and below 1: how much of the two running means is kept at each step.
-    eps : float
-        Above 0; added to the root, so that a parameter whose gradients were all 0 stays.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        If an argument is out of its range or of the wrong kind.
-
-    References
-    ----------
-    "Adam: A Method for Stochastic Optimization", arXiv 1412.6980, algorithm 1.
-    """
-
-    def __init__(
-        self,
-        params: Arrays,
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-    ) -> None:
-        self.betas = check_betas(betas)
-        super().__init__(params, lr, ("first_moment", "second_moment"))
-        self.eps = check_eps(eps, self._params)
-
-    def _update(self, name: str, lr: float, scratch: NDArray[Any], *block: NDArray[Any]) -> None:
-        if self._decay_of(name):
-            param = block[0]
-            param *= 1.0 - lr * self._decay_of(name)
-        adam_rule(scratch, self.betas, self.eps, *self._corrections(lr), *block)
-
-    def _catch_up(
-        self, name: str, missed: MissedSteps, last: NDArray[np.int64], *block: NDArray[Any]
-    ) -> None:
-        for array, factors in zip(block, self._factors(name, missed, last), strict=True):
-            array *= _column(factors, array)
-
-    def _update_rows(
-        self,
-        name: str,
-        lr: float,
-        missed: MissedSteps,
-        last: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        values: NDArray[Any],
-        arrays: list[NDArray[Any]],
-    ) -> None:
-        kernel = kernels.selection().adam_rows
-        if kernel is None:
-            super()._update_rows(name, lr, missed, last, rows, values, arrays)
-            return
-        beta1, beta2 = self.betas
-        root, scale = self._corrections(lr)
-        factors = np.array(self._factors(name, missed, last), values.dtype)
-        shrink = 1.0 - lr * self._decay_of(name)
-        numbers = (shrink, 1.0 - beta1, beta2, 1.0 - beta2, root, self.eps, scale)
-        kernel(*arrays, values, rows, factors, numbers)
-
-    def _factors(
-        self, name: str, missed: MissedSteps, last: NDArray[np.int64]
-    ) -> tuple[NDArray[Any], ...]:
-        """By what the parameter and both moments shrink in missed steps, for each row."""
-        ages = missed.age(last)
-        decay = missed.decay(last) if self._decay_of(name) else np.ones(len(last))
-        return decay, self.betas[0] ** ages, self.betas[1] ** ages
-
-    def _corrections(self, lr: float) -> tuple[float, float]:
-        """Root and scale of `adam_rule`: moments start at 0, and their expectations fall short."""
-        beta1, beta2 = self.betas
-        return math.sqrt(1.0 - beta2**self.step_count), lr / (1.0 - beta1**self.step_count)
-
-    def _decay_of(self, name: str) -> float:
-        """Weight decay of one parameter."""
-        return 0.0
-
-    def _options(self) -> dict[str, Any]:
-        return {"lr": self.lr, "betas": self.betas, "eps": self.eps}
-
-
-class AdamW(Adam):
-    """Adam with decoupled weight decay, which spares the parameters with certain names.
-
-    Parameters
-    ----------
-    params : mapping of str to array
-        Writable float32 or float64 arrays, changed in place by every step.
-    lr : float
-        Learning rate, at least 0: about the size of a step.
-    betas : tuple of two floats
-        At least 0 and below 1: how much of the two running means is kept at each step.
-    eps : float
-        Above 0; added to the root, so that a parameter whose gradients were all 0 stays.
-    weight_decay : float
-        At least 0. Each step first multiplies the parameters by ``1 - lr * weight_decay``.
-    no_decay : iterable of str
-        Parameters whose names contain one of these strings do not decay.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        If an argument is out of its range or of the wrong kind.
-
-    References
-    ----------
-    "Decoupled Weight Decay Regularization", arXiv 1711.05101, algorithm 2. As in PyTorch, the
-    decay is scaled by the whole learning rate and not only by the factor of its schedule.
-    """
-
-    def __init__(
-        self,
-        params: Arrays,
-        lr: float,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.01,
-        no_decay: Iterable[str] = ("bias", "norm"),
-    ) -> None:
-        self.weight_decay = check_number("weight_decay", weight_decay, 0.0)
-        self.no_decay = _check_strings("no_decay", no_decay)
-        super().__init__(params, lr, betas, eps)
-
-    def decays(self, name: str) -> bool:
-        """Whether weight decay applies to the parameter of this name."""
-        return not any(part in name for part in self.no_decay)
-
-    def _decay_of(self, name: str) -> float:
-        return self.weight_decay if self.decays(name) else 0.0
-
-    def _options(self) -> dict[str, Any]:
-        own = {"weight_decay": self.weight_decay, "no_decay": self.no_decay}
-        return super()._options() | own
-
-
-def sgd_rule(
-    scratch: NDArray[Any],
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    param: NDArray[Any],
-    direction: NDArray[Any],
-    *velocities: NDArray[Any],
-) -> None:
-    """Update a block by SGD's rule; ``direction`` is the gradient, velocities are one or none."""
-    if weight_decay:
-        np.multiply(param, weight_decay, out=scratch)
-        scratch += direction
-        direction = scratch
-    for velocity in velocities:
-        velocity *= momentum
-        velocity += direction
-        direction = velocity
-    np.multiply(direction, lr, out=scratch)
-    param -= scratch
-
-
-def adam_rule(
-    scratch: NDArray[Any],
-    betas: tuple[float, float],
-    eps: float,
-    root: float | NDArray[Any],
-    scale: float | NDArray[Any],
-    param: NDArray[Any],
-    grad: NDArray[Any],
-    first: NDArray[Any],
-    second: NDArray[Any],
-) -> None:
-    """Update a block by Adam's rule.
-
-    ``root`` is the root of the second moment's bias correction, ``scale`` the learning rate over
-    that of the first: numbers, or columns of the block's dtype with one for each row.
-    """
-    np.subtract(grad, first, out=scratch)
-    scratch *= 1.0 - betas[0]
-    first += scratch
-    np.square(grad, out=scratch)
-    scratch *= 1.0 - betas[1]
-    second *= betas[1]
-    second += scratch
-    np.sqrt(second, out=scratch)
-    scratch /= root
-    scratch += eps
-    np.divide(first, scratch, out=scratch)
-    scratch *= scale
-    param -= scratch
-
-
-def clip_gradients(grads: Gradients, max_norm: float) -> float:
-    """Scale all gradients in place by one factor, so that their joint norm is at most max_norm.
-
-    Parameters
-    ----------
-    grads : mapping of str to array or RowGradient
-        Writable arrays of floats; their norm is that of all their numbers as one vector.
-    max_norm : float
-        The largest norm left, at least 0.
-
-    Returns
-    -------
-    float
-        The norm before clipping. If it is not finite the gradients are left as they are, so that
-        the caller can tell, and may skip the step.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError
-        If max_norm is not a finite number of at least 0, or grads not a mapping of writable arrays
-        of floats.
-
-    Notes
-    -----
-    The factor is ``min(1, max_norm / (norm + 1e-6))``, as PyTorch has it. Squares are summed in
-    float64, where no float32 overflows; float64 gradients beyond 1e154 have an infinite norm.
-
-    References
-    ----------
-    "On the difficulty of training recurrent neural networks", arXiv 1211.5063, algorithm 1.
-    """
-    limit = check_number("max_norm", max_norm, 0.0)
-    values = _values_of(grads)
-    _check_arrays("grads", values)
-    norm = math.sqrt(sum(_sum_of_squares(grad) for grad in values.values()))
-    factor = limit / (norm + 1e-6)
-    if math.isfinite(norm) and factor < 1.0:
-        for grad in values.values():
-            grad *= factor
-    return norm
-
-
-def _values_of(grads: Any) -> Any:
+def values_of(grads: Any) -> Any:
     """Return the numbers of gradients, those of the rows they hold where they are row-sparse."""
     if not isinstance(grads, Mapping):
         return grads
@@ -739,57 +418,7 @@ def _values_of(grads: Any) -> Any:
     }
 
 
-def _sum_of_squares(array: NDArray[Any]) -> float:
-    """Sum the squares in float64, in an order that depends on nothing but the array's layout."""
-    # BLAS would be a little faster, but its order of summation depends on the number of threads.
-    total = 0.0
-    walk = np.nditer(array, _WALK, op_dtypes=np.float64, buffersize=BLOCK)
-    with np.errstate(over="ignore"), walk:
-        for block in walk:
-            total += float(np.square(block).sum())
-    return total
-
-
-def blocks(
-    param: NDArray[Any], grad: NDArray[Any], moments: list[NDArray[Any]]
-) -> Iterator[tuple[NDArray[Any], ...]]:
-    """Walk arrays of one shape together, in flat pieces of at most BLOCK numbers.
-
-    Pieces of contiguous arrays of the parameter's dtype are views. What has another layout or
-    dtype passes through a buffer of one block, written back where it is to change.
-    """
-    arrays = [param, grad, *moments]
-    access: list[list[Literal["readonly", "readwrite"]]] = [["readwrite"] for _ in arrays]
-    access[1] = ["readonly"]
-    dtypes = [param.dtype for _ in arrays]
-    walk = np.nditer(arrays, _WALK, access, dtypes, casting="same_kind", buffersize=BLOCK)
-    with walk:
-        yield from walk
-
-
-def row_blocks(
-    rows: NDArray[Any], arrays: list[NDArray[Any]]
-) -> Iterator[tuple[slice, list[NDArray[Any]]]]:
-    """Walk the same rows of arrays (N, width), in blocks of about BLOCK numbers.
-
-    Yields which of the rows come in a block, and copies of them, which go back into the arrays.
-    """
-    size = max(1, BLOCK // max(1, arrays[0].shape[1]))
-    for start in range(0, len(rows), size):
-        part = slice(start, start + size)
-        block = [array[rows[part]] for array in arrays]
-        yield part, block
-        for array, changed in zip(arrays, block, strict=True):
-            array[rows[part]] = changed
-
-
-def _column(factors: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
-    """Return a factor for each of some rows, in their dtype."""
-    column: NDArray[Any] = factors.astype(rows.dtype)[:, np.newaxis]
-    return column
-
-
-def _check_arrays(argument: str, arrays: Any, writable: bool = True) -> None:
+def check_arrays(argument: str, arrays: Any, writable: bool = True) -> None:
     """Raise unless the argument is a mapping from names to arrays of floats."""
     if not isinstance(arrays, Mapping):
         raise ArgumentTypeError(
@@ -809,45 +438,6 @@ def _check_arrays(argument: str, arrays: Any, writable: bool = True) -> None:
             raise ArgumentError(
                 f"argument '{argument}' must hold writable arrays, got a read-only one for '{name}'"
             )
-
-
-def check_betas(betas: tuple[float, float]) -> tuple[float, float]:
-    """Return the two decay rates as floats, or raise."""
-    expected = "argument 'betas' must be two numbers of at least 0 and below 1"
-    try:
-        first, second = betas
-    except (TypeError, ValueError):
-        raise ArgumentTypeError(f"{expected}, got {describe(betas)}") from None
-    rates = check_number("betas", first, 0.0, 1.0), check_number("betas", second, 0.0, 1.0)
-    if max(rates) == 1.0:  # A mean that forgets nothing takes nothing in either.
-        raise ArgumentError(f"{expected}, got {describe(betas)}")
-    return rates
-
-
-def check_eps(eps: float, params: Arrays) -> float:
-    """Return what is added to the root as a float, or raise unless it is above 0 in every dtype."""
-    number = check_number("eps", eps, 0.0)
-    for name, param in params.items():
-        # A node that no row visited has gradients of 0, and 0 / (0 + 0) would make it NaN.
-        if param.dtype.type(number) == 0.0:
-            raise ArgumentError(
-                f"argument 'eps' must be above 0 in the {param.dtype} of '{name}', got {eps!r}"
-            )
-    return number
-
-
-def _check_strings(argument: str, values: Any) -> tuple[str, ...]:
-    """Return several strings as a tuple, or raise: a single one would be taken letter by letter."""
-    expected = f"argument '{argument}' must be a tuple of strings that are not empty"
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise ArgumentTypeError(f"{expected}, got {describe(values)}")
-    strings = tuple(values)
-    for string in strings:
-        if not isinstance(string, str):
-            raise ArgumentTypeError(f"{expected}, got {describe(string)} in it")
-        if not string:  # Every name contains it.
-            raise ArgumentError(f"{expected}, got {describe(strings)}")
-    return strings
 
 
 def _name_differences(expected: Arrays, given: Mapping[str, Any]) -> list[str]:

@@ -21,19 +21,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import check_integer, check_number
+from fffcpu.checks import check_integer, check_number, first_wrong
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 from fffcpu.parameters import RowGradient
-from fffcpu.training.optimizers.base import (
-    Gradients,
-    Stateful,
-    adam_rule,
-    blocks,
-    check_betas,
-    check_eps,
-    row_blocks,
-    sgd_rule,
-)
+from fffcpu.training.optimizers.adam import adam_rule, check_betas, check_eps
+from fffcpu.training.optimizers.base import Gradients, Stateful
+from fffcpu.training.optimizers.blocks import blocks, row_blocks
+from fffcpu.training.optimizers.sgd import sgd_rule
 
 __all__ = ["LocalAdam", "LocalOptimizer", "LocalSGD"]
 
@@ -120,10 +114,11 @@ class LocalOptimizer(Stateful):
                 raise ArgumentTypeError(
                     f"argument 'usage' must hold numbers, got {describe(counts)} for '{name}'"
                 )
-            if not ((counts >= 0) & (counts < np.inf)).all():
+            right = (counts >= 0) & (counts < np.inf)
+            if not right.all():
                 raise ArgumentError(
-                    f"argument 'usage' must hold finite numbers of at least 0, got others for "
-                    f"'{name}'"
+                    "argument 'usage' must hold finite numbers of at least 0, "
+                    f"got {first_wrong(counts, right)} for '{name}'"
                 )
             shape = self._params[name].shape[: max(1, counts.ndim)]
             expected = self._used[name].shape if name in self._used else shape
@@ -199,8 +194,10 @@ class LocalOptimizer(Stateful):
         for name in self._params:
             for key in (USED + name, UPDATES + name):
                 numbers = state.get(key, np.empty(0))
-                if not ((numbers >= 0) & (numbers < np.inf)).all():
-                    faults.append(f"'{key}' must hold finite numbers of at least 0, got others")
+                right = (numbers >= 0) & (numbers < np.inf)
+                if not right.all():
+                    wrong = first_wrong(numbers, right)
+                    faults.append(f"'{key}' must hold finite numbers of at least 0, got {wrong}")
         return faults
 
     def _take(self, state: Arrays) -> None:

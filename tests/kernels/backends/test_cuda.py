@@ -1,7 +1,7 @@
 """CUDA: a clear error where there is none, and the kernels under the simulator.
 
-What every backend must do, test_kernels.py asks of this one as well (``--kernel cuda``). Here is
-what only CUDA has: arrays that stay on the GPU, and blocks, whose sizes must not matter.
+What every backend must do, test_conformance.py asks of this one as well (``--kernel cuda``). Here
+is what only CUDA has: arrays that stay on the GPU, and blocks, whose sizes must not matter.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import fffcpu
 from fffcpu import kernels
 from fffcpu.kernels.backends import vectorized
 from fffcpu.kernels.weights import LeafWeights
+from fffcpu.testing.strategies import LeafProblem, PathProblem, numbers
 from tests.support.paths import ROOT
 from tests.support.processes import run_module
-from tests.support.strategies import LeafProblem, PathProblem, numbers
 
 PACKAGE_PARENT = str(Path(fffcpu.__file__).parents[1])
 

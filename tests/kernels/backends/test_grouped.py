@@ -12,8 +12,8 @@ from fffcpu.kernels import jit
 from fffcpu.kernels.backends import grouped, rowwise
 from fffcpu.parameters import aligned_empty
 from fffcpu.system.pool import POOL
-from tests.kernels.backends.test_backends import run_forward, run_infer, run_leaf, run_logits
-from tests.support.strategies import (
+from fffcpu.testing.conformance.calls import run_forward, run_infer, run_leaf, run_logits
+from fffcpu.testing.strategies import (
     ACTIVATIONS,
     DTYPES,
     LeafProblem,

@@ -158,6 +158,12 @@ def test_refuses_usage(usage, error):
     assert not params["w"].any()
 
 
+def test_the_first_wrong_usage_is_named():
+    message = "'usage' must hold finite numbers of at least 0, got -1 at index 1 for 'w'"
+    with pytest.raises(ArgumentError, match=message):
+        LocalSGD({"w": np.zeros((3, 2))}, 0.1, 4).step({"w": np.ones((3, 2))}, {"w": [1, -1, -2]})
+
+
 def test_usage_keeps_its_axes():
     params = {"w": np.zeros((3, 2))}
     optimizer = LocalSGD(params, 0.1, 4)
@@ -250,5 +256,6 @@ def test_a_state_with_impossible_numbers_is_refused(key):
     optimizer.step({"w": np.ones((3, 2))}, {"w": [1, 2, 5]})
     state = optimizer.state_dict()
     state[key][1] = -1
-    with pytest.raises(CheckpointError, match=key):
+    message = f"'{key}' must hold finite numbers of at least 0, got -1(.0)? at index 1"
+    with pytest.raises(CheckpointError, match=message):
         optimizer.load_state_dict(state)

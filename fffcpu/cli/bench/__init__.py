@@ -1,0 +1,416 @@
+"""``fffcpu bench``: microseconds a row, by rows, threads and backend, beside a dense layer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu import DenseFeedForward, FastFeedForward, get_num_threads, set_num_threads
+from fffcpu.benchmarking.machine import describe_machine
+from fffcpu.benchmarking.roofline import (
+    Roofline,
+    dense_work,
+    path_work,
+    roofline_contenders,
+    visited_nodes,
+)
+from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, ratio
+from fffcpu.benchmarking.verification import (
+    DISTINCT_ROWS,
+    check_dense,
+    check_paths,
+    distinct_batches,
+    path_arguments,
+)
+from fffcpu.checks import check_integer, check_number
+from fffcpu.cli.bench import sweep
+from fffcpu.cli.support.table import format_rates
+from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig
+from fffcpu.errors import ArgumentError
+from fffcpu.kernels import load_backend
+from fffcpu.system.terminal import format_number, format_table, progress_bar
+from fffcpu.system.threads import get_thread_layer
+
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
+
+Array = NDArray[Any]
+
+DENSE = "dense"
+"""The contender that is no backend: DenseFeedForward of as many neurons, by NumPy."""
+
+REPEATS = 7
+"""Rounds of each alternation."""
+
+DENSE_BYTES = 4 << 30
+"""The dense layer is left out where it would need more memory than this, ..."""
+
+DENSE_WORK = 1 << 38
+"""... or more multiply-adds a call: some ten seconds on a few cores."""
+
+DESCRIPTION = """\
+Time inference of a FastFeedForward layer with random weights, for each number of rows a call, of
+threads and each backend, beside 'dense': a dense layer of as many neurons as the tree holds, by
+NumPy's matrix products. Rows are random and distinct, outputs are checked against the plain NumPy
+backend first, and contenders are timed in alternation.
+
+examples:
+  fffcpu bench                                       the layer of UltraFastBERT-1x11
+  fffcpu bench --depth 15 --rows 1 --threads 1       a deeper tree, one row a call
+  fffcpu bench --backends rowwise my.kernels         beside a backend module of your own
+  fffcpu bench --json > here.json
+  fffcpu bench --plot speed.png                      draw instead: by width, by rows, who wins
+
+how to read the table:
+  us a row   microseconds: the median of 7 rounds. Kernels are called directly and write into an
+             array they are given; layer(x) adds its checks and a new array to each call.
+  spread     half the distance between the quartiles of the rounds, in percent of the median. Above
+             ten percent something else was running: trust ratios only, or run again.
+  GB/s       bytes that the call must move at least, if each row and each weight it uses moves once,
+             and the products it computes: what a row costs, per second of its time.
+  GFLOP/s    additions and multiplications.
+  of roofline
+             the time that this machine needs at best, over the time taken. It is the larger of two:
+             the bytes at the rate of a copy from memory to memory, the products at the rate of a
+             matrix product by BLAS, both measured in the same rounds, on all threads given. It
+             exceeds 100 % where the weights lie in a cache.
+  dense/it   how many times longer the dense layer takes: the median of the ratios of the rounds.
+             The arithmetic allows neurons held / neurons used.
+  threads    of the kernels. 'dense' runs on the threads of NumPy's BLAS, which --threads does not
+             set; OPENBLAS_NUM_THREADS=1 or MKL_NUM_THREADS=1 does, if set before the start.
+"""
+
+
+class Result(NamedTuple):
+    """One line of the table."""
+
+    backend: str
+    rows: int
+    threads: int
+    timing: Timing
+    roofline: Roofline
+    dense_ratio: float | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    _add_number(parser, "--input-dim", 768, "input width")
+    _add_number(parser, "--output-dim", 768, "output width")
+    _add_number(parser, "--depth", 11, "depth of a tree")
+    _add_number(parser, "--trees", 1, "trees that are summed")
+    parser.add_argument("--dtype", default="float32", help="float32 or float64 (float32)")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        nargs="+",
+        default=[1, 16, 256, 4096],
+        metavar="N",
+        help="rows a call (1 16 256 4096)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="threads of the kernels (1 and as many as there are)",
+    )
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        default=["rowwise", "vectorized", DENSE],
+        metavar="NAME",
+        help="rowwise, vectorized, dense (the default), cuda, or the dotted name of a module",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="time to spend on each figure, at least (0.5)",
+    )
+    _add_number(parser, "--seed", 0, "of weights and rows")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    sweep.add_arguments(parser)
+
+
+def _add_number(parser: argparse.ArgumentParser, name: str, default: int, what: str) -> None:
+    """Add an option that takes an integer."""
+    parser.add_argument(name, type=int, default=default, metavar="N", help=f"{what} ({default})")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Time all points and print them, or draw."""
+    if options.plot is not None:
+        sweep.run(options)
+        return
+    before = get_num_threads()
+    threads = options.threads or sorted({1, before})
+    _check(options)
+    skipped: list[dict[str, Any]] = []
+    try:
+        for number in threads:  # a wrong number is told before anything is timed
+            set_num_threads(number)
+        bench = _Bench(options)
+        results = [
+            result
+            for point in _progress([(number, rows) for number in threads for rows in options.rows])
+            for result in bench.measure(*point, skipped)
+        ]
+    finally:
+        set_num_threads(before)
+    if options.json:
+        print(json.dumps(_report(bench.layer.config, results, skipped), indent=2))
+    else:
+        print(_format(bench.layer.config, results, skipped))
+        print(f"\nthread layer: {get_thread_layer()}")
+
+
+class _Bench:
+    """The layers to time and how to time them."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        config = _config(options)
+        self.backends = {name: load_backend(name) for name in options.backends if name != DENSE}
+        self.layer = FastFeedForward(
+            config.input_dim,
+            config.output_dim,
+            config.depth,
+            config.trees,
+            dtype=config.dtype,
+            rng=options.seed,
+        )
+        self.dense = (
+            DenseFeedForward(
+                config.input_dim,
+                config.output_dim,
+                config.neurons,
+                dtype=config.dtype,
+                rng=options.seed,
+            )
+            if DENSE in options.backends
+            else None
+        )
+        self.seed = options.seed
+        self.min_time = options.seconds / REPEATS
+        most_threads = max(options.threads or [get_num_threads()])
+        self.machine = roofline_contenders(most_threads, config.dtype)
+
+    def measure(self, threads: int, rows: int, skipped: list[dict[str, Any]]) -> list[Result]:
+        """Check and time all contenders at one point; add to ``skipped`` what is left out."""
+        set_num_threads(threads)
+        config = self.layer.config
+        batches = distinct_batches(rows, config.input_dim, config.dtype, self.seed)
+        contenders = [self._path(name, batches) for name in self.backends]
+        reason = _too_much(config, rows) if self.dense else None
+        if reason:
+            skipped.append({"backend": DENSE, "rows": rows, "threads": threads, "reason": reason})
+        elif self.dense:
+            contenders.append(self._dense(self.dense, batches))
+        if not contenders:
+            return []
+        timings = alternate([*contenders, *self.machine], REPEATS, self.min_time)
+        roofline, timings = Roofline.of(timings), timings[: len(contenders)]
+        dense = next((timing for timing in timings if timing.name == DENSE), None)
+        return [
+            Result(
+                timing.name,
+                rows,
+                threads,
+                timing,
+                roofline,
+                ratio(dense, timing) if dense else None,
+            )
+            for timing in timings
+        ]
+
+    def _path(self, name: str, batches: list[Array]) -> Contender:
+        """Return a backend as a contender, once its output was checked."""
+        backend, arguments = self.backends[name], path_arguments(self.layer)
+        outputs = self._outputs(batches)
+        count = -(-DISTINCT_ROWS // len(batches[0]))
+        some = np.concatenate([batch[:DISTINCT_ROWS] for batch in batches[:count]])
+        self._check_path(backend, some)
+        run = cycling(lambda x, y: backend.path_infer(y, x, *arguments), batches, outputs)
+        rows = len(batches[0])
+        visited = visited_nodes(self.layer.route(batches[0]))
+        return Contender(name, run, rows, path_work(self.layer.config, rows, visited))
+
+    def _check_path(self, backend: ModuleType, x: Array) -> None:
+        config, arguments = self.layer.config, path_arguments(self.layer)
+        y = np.empty((len(x), config.output_dim), config.dtype)
+        nodes = np.empty((len(x), config.trees, config.depth + 1), np.int32)
+        backend.path_infer(y, x, *arguments)
+        weights_in, bias_in, _, scale_in, _, _ = arguments
+        logits = np.empty(nodes.shape, config.dtype)
+        backend.path_logits(logits, nodes, x, weights_in, bias_in, scale_in)
+        check_paths(self.layer, x, y, nodes)
+
+    def _dense(self, dense: DenseFeedForward, batches: list[Array]) -> Contender:
+        """Return the dense layer as a contender, once its output was checked."""
+        x = batches[0][:2]
+        check_dense(dense, x, dense(x))
+        run = cycling(lambda x, y: dense(x, out=y), batches, self._outputs(batches))
+        rows = len(batches[0])
+        return Contender(DENSE, run, rows, dense_work(dense.config, rows))
+
+    def _outputs(self, batches: list[Array]) -> list[Array]:
+        """Return two arrays to write to in turn, so that a large one does not stay in cache."""
+        config = self.layer.config
+        return [np.empty((len(batches[0]), config.output_dim), config.dtype) for _ in range(2)]
+
+
+def _config(options: argparse.Namespace) -> FastFeedForwardConfig:
+    """Return the layer's config; making it checks the sizes and takes no memory."""
+    return FastFeedForwardConfig(
+        options.input_dim, options.output_dim, options.depth, options.trees, dtype=options.dtype
+    )
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise if a number is out of range, or if all would not fit into memory."""
+    check_number("seconds", options.seconds, 0)
+    check_integer("seed", options.seed, 0)
+    config = _config(options)
+    layers = config.nbytes
+    if DENSE in options.backends:
+        layers *= 2
+    row = (config.input_dim + config.output_dim) * config.itemsize
+    batches = max(2 * row * check_integer("rows", rows, 1) for rows in options.rows)
+    memory = _memory()
+    if layers + batches > memory:
+        raise ArgumentError(
+            f"layers and rows must fit into the memory of {memory / 1e9:,.1f} GB, "
+            f"got sizes that take {(layers + batches) / 1e9:,.1f} GB"
+        )
+
+
+def _memory() -> float:
+    """Bytes of memory, or infinity where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def _too_much(config: FastFeedForwardConfig, rows: int) -> str | None:
+    """Return why the dense layer is not to be timed at this size, if it is not."""
+    dense = DenseFeedForwardConfig(
+        config.input_dim, config.output_dim, config.neurons, dtype=config.dtype
+    )
+    # The logits, their activations, and two arrays of the same size while these are computed.
+    logits = 4 * rows * dense.width * dense.itemsize
+    if dense.nbytes + logits > DENSE_BYTES:
+        return f"needs more than {DENSE_BYTES >> 30} GiB of memory"
+    if rows * dense.multiply_adds > DENSE_WORK:
+        return f"takes more than {DENSE_WORK:.1e} multiply-adds a call"
+    return None
+
+
+def _progress(points: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield the points (threads, rows), with a bar on stderr if that is a terminal."""
+    with progress_bar(points, unit="point") as bar:
+        for threads, rows in bar:
+            bar.set_description(f"rows {rows}, threads {threads}")
+            yield threads, rows
+
+
+def _report(
+    config: FastFeedForwardConfig, results: list[Result], skipped: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return all results as plain JSON values."""
+    return {
+        "machine": describe_machine(),
+        "layer": {
+            **config.to_dict(),
+            "neurons": config.neurons,
+            "active_neurons": config.active_neurons,
+        },
+        "results": [
+            {
+                "backend": result.backend,
+                "rows": result.rows,
+                "threads": result.threads,
+                "microseconds_a_row": result.timing.microseconds,
+                "spread": result.timing.spread,
+                "rows_a_second": result.timing.rows_per_second,
+                "gigabytes_a_second": result.timing.gigabytes,
+                "gigaflops": result.timing.gigaflops,
+                "copy_gigabytes_a_second": result.roofline.copy.gigabytes,
+                "gemm_gigaflops": result.roofline.gemm.gigaflops,
+                "fraction_of_roofline": result.roofline.fraction(result.timing),
+                "dense_ratio": result.dense_ratio,
+                "seconds_a_call": list(result.timing.seconds),
+            }
+            for result in results
+        ],
+        "skipped": skipped,
+    }
+
+
+def _format(
+    config: FastFeedForwardConfig, results: list[Result], skipped: list[dict[str, Any]]
+) -> str:
+    """Return the table for people."""
+    head = (
+        *("backend", "rows", "threads", "us a row", "spread", "rows/s"),
+        *("GB/s", "GFLOP/s", "of roofline", "dense/it"),
+    )
+    cells = [
+        (
+            result.backend,
+            f"{result.rows:,}",
+            "BLAS" if result.backend == DENSE else str(result.threads),
+            format_number(result.timing.microseconds),
+            f"{100 * result.timing.spread:.0f} %",
+            f"{result.timing.rows_per_second:,.0f}",
+            *format_rates(result.timing, result.roofline),
+            "-" if result.dense_ratio is None else f"{format_number(result.dense_ratio)}x",
+        )
+        for result in results
+    ]
+    return "\n".join(
+        [
+            _format_layer(config),
+            _format_rooflines([result.roofline for result in results]),
+            "",
+            format_table(head, cells),
+            *_format_skipped(skipped),
+        ]
+    )
+
+
+def _format_rooflines(rooflines: list[Roofline]) -> str:
+    """Return a line with the ranges of the machine's rates while the points were timed."""
+    copies = [roofline.copy.gigabytes or 0 for roofline in rooflines]
+    gemms = [roofline.gemm.gigaflops or 0 for roofline in rooflines]
+    if not rooflines:
+        return "nothing was timed"
+    return (
+        f"this machine meanwhile: copy {min(copies):.1f} to {max(copies):.1f} GB/s, "
+        f"matrix product {min(gemms):,.0f} to {max(gemms):,.0f} GFLOP/s"
+    )
+
+
+def _format_layer(config: FastFeedForwardConfig) -> str:
+    """Return a line that says what layer was timed."""
+    limit = config.neurons / config.active_neurons
+    return (
+        f"FastFeedForward {config.input_dim} -> {config.output_dim}, depth {config.depth}, "
+        f"trees {config.trees}, {config.dtype}: {config.active_neurons:,} neurons used of "
+        f"{config.neurons:,} (arithmetic allows {format_number(limit)}x)"
+    )
+
+
+def _format_skipped(skipped: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each thing left out, once for all threads."""
+    lines = [
+        f"{item['backend']} left out at {item['rows']:,} rows: {item['reason']}" for item in skipped
+    ]
+    return list(dict.fromkeys(lines))

@@ -1,0 +1,247 @@
+"""``fffcpu convert``: published formats to files of fffcpu, and back; folders of models."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.checkpoints import fastfeedforward, native, ultrafastbert, ultrafastbert_bmm
+from fffcpu.checkpoints.safetensors import SafetensorsFile, write_tensors
+from fffcpu.cli.convert.folders import FORMATS, convert_folder
+from fffcpu.cli.support.table import check_output
+from fffcpu.config import FastFeedForwardConfig, LayerConfig, LeafFeedForwardConfig
+from fffcpu.errors import ArgumentError, CheckpointError, describe
+from fffcpu.inference.predictor import NOTE
+
+__all__ = ["DESCRIPTION", "add_arguments", "run"]
+
+Arrays = Mapping[str, NDArray[Any]]
+
+NATIVE = "native"
+PUBLISHED: dict[str, ModuleType] = {
+    "ultrafastbert": ultrafastbert,
+    "ultrafastbert_bmm": ultrafastbert_bmm,
+    "fastfeedforward": fastfeedforward,
+}
+"""The modules that translate state dicts, by format."""
+
+TOLD = {"ultrafastbert": ("depth", "trees", "activation"), "fastfeedforward": ("activation",)}
+"""What files of a format leave open, and options tell."""
+
+DESCRIPTION = """\
+Turn one layer of a published format into a file of fffcpu, or a file of fffcpu into a published
+format. All are safetensors files: a published one holds a state dict, with the published names, of
+one layer. IN is read whole before OUT is written, and OUT appears complete or not at all.
+Where IN is a folder, a whole model is written to the folder OUT.
+
+formats of layers:
+  native             files of fffcpu: what a layer's save writes
+  ultrafastbert      UltraFastBERT's training layer: linear_in, linear_out (FastFeedForward)
+  ultrafastbert_bmm  UltraFastBERT's inference benchmark layer: w1s, w2s (FastFeedForward)
+  fastfeedforward    the fastfeedforward package's layer: node_weights, w1s, b1s (LeafFeedForward)
+
+formats of folders (config.json and model.safetensors, in one file or in several with an index):
+  crammed_bert          the decoder, whose weights are the word embedding's, is not stored (default)
+  crammed_bert_decoder  it is, for programs that look for every name
+OUT's numbers are float32, or float64 if any of IN's are. tokenizer.json goes along. A model that is
+in OUT is replaced, its tokenizer included.
+
+examples:
+  fffcpu convert published.safetensors layer.safetensors --depth 11
+  fffcpu convert leaves.safetensors layer.safetensors --activation gelu
+  fffcpu convert layer.safetensors published.safetensors --to ultrafastbert
+  fffcpu convert published-folder/ model/
+  fffcpu convert model/ for-pytorch/ --to crammed_bert_decoder
+
+IN's format is told from its names. A state dict of a whole model must be cut to one layer first,
+without a prefix to the names; docs/formats.md shows how. PyTorch's own files (.pt, .pth, .bin) are
+pickles, which can run any code when they are opened, so none is. Turn them into safetensors where
+PyTorch is installed:
+  python -c "import torch, safetensors.torch as s; s.save_file(
+      torch.load('layer.pt', weights_only=True), 'layer.safetensors')"
+and of a model, in its folder, without the decoder, whose memory is the word embedding's:
+  python -c "import torch, safetensors.torch as s; d = torch.load(
+      'pytorch_model.bin', weights_only=True); d.pop('decoder.weight', None); s.save_file(
+      d, 'model.safetensors')"
+
+how to read the output: where the two formats differ in more than names, a line says in what.
+Numbers in float32 or float64 are not changed: converted back, a layer has the same bits. Those in
+bfloat16 become float32.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    parser.add_argument("file", metavar="IN", help="a safetensors file with one layer, or a folder")
+    parser.add_argument("out", metavar="OUT", help="the .safetensors file or folder to write")
+    names = (NATIVE, *PUBLISHED, *FORMATS)
+    parser.add_argument(
+        "--from",
+        dest="source",
+        choices=names,
+        metavar="FORMAT",
+        help="of IN; by default told from its names",
+    )
+    parser.add_argument(
+        "--to",
+        dest="target",
+        choices=names,
+        metavar="FORMAT",
+        help="of OUT (native, or crammed_bert for a folder)",
+    )
+    parser.add_argument(
+        "--depth", type=int, metavar="D", help="of IN's trees, which ultrafastbert leaves open"
+    )
+    parser.add_argument(
+        "--trees", type=int, metavar="T", help="their number; either this or --depth is enough"
+    )
+    parser.add_argument(
+        "--activation",
+        metavar="NAME",
+        help="of IN's layer, which ultrafastbert (gelu) and fastfeedforward (relu) leave open",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Convert."""
+    if os.path.isdir(options.file):
+        convert_folder(options)
+        return
+    if not options.out.endswith(".safetensors"):
+        raise ArgumentError(f"argument 'OUT' must end in .safetensors, got '{options.out}'")
+    check_output(options.out)
+    _check_no_pickle(options.file)
+    for name, value in (("--to", options.target), ("--from", options.source)):
+        if value in FORMATS:
+            raise ArgumentError(
+                f"argument '{name}' must be the format of a layer where IN is a file, got {value}"
+            )
+    source, target = options.source or _recognise(options.file), options.target or NATIVE
+    if source == target:
+        raise ArgumentError(
+            f"argument '--to' must be another format than IN's, got {target} for both"
+        )
+    config, arrays = _read(options, source)
+    notes = _notes(options, source, target, config)
+    if target == NATIVE:
+        native.save(options.out, config, arrays)
+    else:
+        state = _to_state_dict(options.file, target, config, arrays)
+        write_tensors(options.out, dict(sorted(state.items())))
+    fields = ", ".join(f"{name} {value}" for name, value in config.to_dict().items())
+    print(f"{options.file} ({source}) -> {options.out} ({target})")
+    print(f"  {config.kind}: {fields}")
+    for note in notes:
+        print(f"  {note}")
+
+
+def _check_no_pickle(path: str) -> None:
+    """Raise if a file starts as a pickle or a zip archive does, and says how to convert it."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+    # A safetensors file starts with the length of its header, which may begin with the same byte.
+    fits = int.from_bytes(start, "little") < os.path.getsize(path)
+    if start.startswith((b"PK\x03\x04", b"\x80")) and not fits:
+        raise CheckpointError(
+            f"file {path!r} is a pickle, as PyTorch writes it, and pickles are never opened here; "
+            "turn it into safetensors first, as 'fffcpu convert --help' shows"
+        )
+
+
+def _recognise(path: str) -> str:
+    """Return the format that a safetensors file has, by its metadata and names."""
+    if native.read_note(path, native.METADATA_KEY) is not None:
+        return NATIVE
+    names = set(SafetensorsFile(path))
+    if "linear_in.weight" in names:
+        return "ultrafastbert"
+    # At depth 0 there need be no gates, but the leaves have biases.
+    if names & {"node_weights", "b1s"}:
+        return "fastfeedforward"
+    if names >= {"w1s", "w2s"}:
+        return "ultrafastbert_bmm"
+    raise CheckpointError(
+        f"file {path!r} must hold one layer of a known format ({', '.join((NATIVE, *PUBLISHED))}), "
+        f"got the names {describe(sorted(names))[:200]}; 'fffcpu convert --help' describes them"
+    )
+
+
+def _read(options: argparse.Namespace, source: str) -> tuple[LayerConfig, Arrays]:
+    """Return the layer in IN."""
+    names = ("depth", "trees", "activation")
+    told = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    for name, value in told.items():
+        if name not in TOLD.get(source, ()):
+            raise ArgumentError(
+                f"argument '--{name}' must be left out, since a file of format {source} leaves "
+                f"nothing open there, got {describe(value)}"
+            )
+    if source == NATIVE:
+        return native.load(options.file)
+    # Copies, since OUT may be IN, and a file that is mapped cannot be replaced everywhere.
+    state = {name: np.array(array) for name, array in SafetensorsFile(options.file).items()}
+    module = PUBLISHED[source]
+    try:
+        config: LayerConfig = module.infer_config(state, **told)
+        return config, module.from_state_dict(config, state)
+    except CheckpointError as error:
+        raise CheckpointError(f"file {options.file!r}: {error}") from error
+
+
+def _to_state_dict(path: str, target: str, config: LayerConfig, arrays: Arrays) -> Arrays:
+    """Return the state dict of a layer, or say why the format cannot hold it."""
+    module = PUBLISHED[target]
+    kind = module.KEY_MAP.config_type
+    if type(config) is not kind:
+        raise CheckpointError(
+            f"file {path!r} must hold a {kind.kind} to become {target}, got a {config.kind}"
+        )
+    state: Arrays = module.to_state_dict(config, arrays)
+    return state
+
+
+def _notes(options: argparse.Namespace, source: str, target: str, config: LayerConfig) -> list[str]:
+    """Say in what the formats differ beyond names, as far as this layer is concerned."""
+    notes = [_ties(name, config) for name in (source, target) if name != NATIVE]
+    if "fastfeedforward" in (source, target):
+        notes.append(
+            "output biases: the published inference leaves b2s out; LeafFeedForward adds them, as "
+            "published training does"
+        )
+    if "activation" in TOLD.get(source, ()) and options.activation is None:
+        notes.append(
+            f"activation: taken to be {config.activation}, which IN does not say (--activation)"
+        )
+    if "activation" in TOLD.get(target, ()):
+        notes.append(f"activation: {config.activation}, which OUT does not say")
+    biased = not isinstance(config, FastFeedForwardConfig) or config.bias
+    if not biased and "ultrafastbert" in (source, target):
+        notes.append("biases: there is no linear_in.bias; the published layer always has one")
+    if target == "ultrafastbert" and config.input_dim != config.output_dim:
+        notes.append("widths: the published layer runs only if input and output are equally wide")
+    if source == NATIVE and native.read_note(options.file, NOTE) is not None:
+        notes.append(
+            "meaning: names of classes and features, and what is added to a regression's outputs, "
+            "are not part of OUT's format"
+        )
+    return notes
+
+
+def _ties(name: str, config: LayerConfig) -> str:
+    """Say whether a format and a layer send a logit of 0 to the same side."""
+    theirs, own = (
+        PUBLISHED[name].TIE_RULE,
+        ">=" if isinstance(config, LeafFeedForwardConfig) else ">",
+    )
+    if theirs == own:
+        return f"ties: {name} and {config.kind} go right on logit {own} 0"
+    return (
+        f"ties: {name} goes right on logit {theirs} 0, {config.kind} on logit {own} 0; a row with "
+        "a logit of exactly 0 takes the other path"
+    )

@@ -1,0 +1,91 @@
+"""Conversion of model folders, a part of ``fffcpu convert``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.cli.support.table import check_folder
+from fffcpu.errors import ArgumentError
+from fffcpu.system.files import write_atomically
+
+__all__ = ["FORMATS", "convert_folder"]
+
+FORMATS = ("crammed_bert", "crammed_bert_decoder")
+"""A model folder's: without the decoder's weights, which are the word embedding's, or with both."""
+
+
+def convert_folder(options: argparse.Namespace) -> None:
+    """Write a folder's model to another folder."""
+    from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
+    from fffcpu.models.folders import open_config, open_weights
+
+    source, place = Path(options.file), Path(options.out)
+    target = options.target or FORMATS[0]
+    _check(options, target)
+    check_folder(options.out, options.file, name="OUT")
+    config = open_config(source)
+    state = open_weights(source)
+    found = _format(state)
+    if options.source not in (None, found):
+        raise ArgumentError(f"argument '--from' must be {found}, as IN is, got {options.source}")
+    if target == FORMATS[1] and config.classes is not None:
+        raise ArgumentError(
+            f"argument '--to' must be {FORMATS[0]} for a classifier, which has no decoder, "
+            f"got {target}"
+        )
+    stored = _dtypes(state)
+    dtype = np.float64 if "float64" in stored else np.float32
+    kind = FastBertForMaskedLM if config.classes is None else FastBertForSequenceClassification
+    model = kind.from_pretrained(source, dtype)
+    model.save_pretrained(place, store_decoder=target == FORMATS[1])
+    tokenizer = _copy_tokenizer(source, place)
+    print(f"{source} ({found}, {stored}) -> {place} ({target}, {model.config.dtype})")
+    print(f"  {repr(model)[1:-1]}")
+    print(f"  {tokenizer}")
+
+
+def _check(options: argparse.Namespace, target: str) -> None:
+    """Raise for what belongs to layers."""
+    for name, value in (("--to", target), ("--from", options.source)):
+        if value not in (None, *FORMATS):
+            raise ArgumentError(
+                f"argument '{name}' must be {' or '.join(FORMATS)} where IN is a folder, "
+                f"got {value}"
+            )
+    for name in ("depth", "trees", "activation"):
+        if getattr(options, name) is not None:
+            raise ArgumentError(
+                f"argument '--{name}' must be left out where IN is a folder, whose 'config.json' "
+                "says it"
+            )
+    if options.out.endswith(".safetensors"):
+        raise ArgumentError(f"argument 'OUT' must be a folder, as IN is, got '{options.out}'")
+
+
+def _format(state: Mapping[str, Any]) -> str:
+    """Return the format of a state dict."""
+    return FORMATS["decoder.weight" in state]
+
+
+def _dtypes(state: Mapping[str, NDArray[Any]]) -> str:
+    """Return the types of a state dict's numbers; bfloat16 shows as the float32 it is read as."""
+    return ", ".join(sorted({str(array.dtype) for array in state.values()}))
+
+
+def _copy_tokenizer(source: Path, place: Path) -> str:
+    """Copy the tokenizer, or take away that of the model which was there, and say so."""
+    from fffcpu.text.tokenizer import TOKENIZER_FILE
+
+    path = source / TOKENIZER_FILE
+    if not path.is_file():
+        (place / TOKENIZER_FILE).unlink(missing_ok=True)
+        return f"tokenizer: IN has no '{TOKENIZER_FILE}', which the commands for texts need"
+    with write_atomically(place / TOKENIZER_FILE) as temporary:
+        temporary.write_bytes(path.read_bytes())
+    return f"tokenizer: '{TOKENIZER_FILE}' is copied"

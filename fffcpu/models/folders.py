@@ -1,0 +1,119 @@
+"""Folders of models in the published form: a config in JSON, and the weights.
+
+::
+
+    config.json                     what the model is, in the words of arXiv 2212.14034
+    model.safetensors               its arrays, by their published names
+    model.safetensors.index.json    instead: which of several files has which array
+"""
+
+from __future__ import annotations
+
+import json
+from collections import ChainMap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fffcpu.checkpoints.safetensors import SafetensorsFile, write_tensors
+from fffcpu.config.fastbert import FastBertConfig
+from fffcpu.errors import CheckpointError
+from fffcpu.system.files import named_errors, read_json, write_text
+
+__all__ = [
+    "CONFIG_FILE",
+    "INDEX_FILE",
+    "WEIGHTS_FILE",
+    "open_config",
+    "open_weights",
+    "write_folder",
+]
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+"""Where a large model's weights lie in several files: which name is in which."""
+
+_PICKLES = ("*.bin", "*.pt", "*.pth")
+"""Files of PyTorch, which are Python pickles."""
+
+
+def open_config(place: Path, dtype: DTypeLike = np.float32) -> FastBertConfig:
+    """Return the config of the model in a folder.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none.
+    OSError
+        If the file cannot be read.
+    """
+    if place.is_file():
+        raise CheckpointError(
+            f"'{place}' must be a folder with '{CONFIG_FILE}' and '{WEIGHTS_FILE}', got a file"
+        )
+    path = place / CONFIG_FILE
+    values = read_json(path)
+    with named_errors(path):
+        return FastBertConfig.from_dict(values, dtype=dtype)
+
+
+def open_weights(place: Path) -> Mapping[str, NDArray[Any]]:
+    """Return the arrays of the model in a folder by their published names; they stay on the disk.
+
+    Raises
+    ------
+    CheckpointError
+        If there are none, or a file is damaged.
+    OSError
+        If a file cannot be read.
+    """
+    path, index = place / WEIGHTS_FILE, place / INDEX_FILE
+    if path.exists():
+        return SafetensorsFile(path)
+    if index.exists():
+        return ChainMap(*(SafetensorsFile(place / name) for name in _shards(index)))  # type: ignore[arg-type]
+    pickles = sorted(found.name for pattern in _PICKLES for found in place.glob(pattern))
+    if pickles:
+        raise CheckpointError(
+            f"folder '{place}' has no '{WEIGHTS_FILE}', but '{pickles[0]}', which is a Python "
+            "pickle, as PyTorch writes it, and pickles are never opened here; convert it to "
+            "safetensors first, as docs/formats.md shows"
+        )
+    return SafetensorsFile(path)  # which says that it is missing
+
+
+def _shards(index: Path) -> list[str]:
+    """Return the names of the files that an index lists, all in its own folder."""
+    values = read_json(index)
+    table = values.get("weight_map") if isinstance(values, dict) else None
+    names = list(table.values()) if isinstance(table, dict) else []
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise CheckpointError(f"file '{index}' must name files beside it in 'weight_map'")
+    return sorted(set(names))
+
+
+def write_folder(place: Path, config: FastBertConfig, state: Mapping[str, NDArray[Any]]) -> None:
+    """Write a model to a folder, which is made if need be; each file appears whole or not at all.
+
+    Parameters
+    ----------
+    place : Path
+        The folder.
+    config : FastBertConfig
+        The model's.
+    state : mapping of str to array
+        Its arrays by their published names.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    write_tensors(place / WEIGHTS_FILE, state, {"format": "pt"})
+    text = json.dumps(config.to_dict(), indent=2, sort_keys=True)
+    write_text(place / CONFIG_FILE, f"{text}\n")

@@ -1,0 +1,99 @@
+"""What models with a head share: labels that are checked first, and batches shared among threads.
+
+::
+
+    tokens, labels  ->  checked  ->  encoder  ->  head  ->  loss
+                                        and back
+
+A wrong label is an error before the encoder has computed anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from fffcpu.errors import ArgumentTypeError, describe
+from fffcpu.models.data_parallel import (
+    PartCaches,
+    backward_in_parts,
+    forward_in_parts,
+    share_out,
+)
+from fffcpu.models.encoder import FastBertEncoder
+from fffcpu.models.model import Model
+
+__all__ = ["ModelWithHead"]
+
+
+class ModelWithHead(Model):
+    """Base of the models with an encoder, a head and a loss.
+
+    Attributes
+    ----------
+    encoder : FastBertEncoder
+        The encoder, with the same arrays.
+    """
+
+    encoder: FastBertEncoder
+
+    _cache_type: ClassVar[type]
+    """What `_forward` keeps for `_backward`."""
+
+    def _loss_of(
+        self, input_ids: Any, attention_mask: Any, labels: Any, rng: Any
+    ) -> tuple[float, Any]:
+        """Return the loss and the cache of a batch, whose labels are checked first."""
+        ids = self.encoder.embedding.as_tokens(input_ids)
+        checked = (ids, attention_mask, self._as_labels(labels, ids.shape))
+        # Lists stay whole, though they are arrays by now.
+        given = (input_ids, attention_mask, labels)
+        slices = share_out(self.config, *given, gradients=self.params.count)
+        if slices:
+            return forward_in_parts(self._forward, slices, checked, rng, self._count)
+        return self._forward(*checked, rng)
+
+    def backward(self, cache: Any, *, row_sparse: bool = False) -> dict[str, Any]:
+        """Return the gradients of the loss, with the routes held constant.
+
+        Parameters
+        ----------
+        cache : object
+            From `forward`.
+        row_sparse : bool
+            Whether gradients of FastFeedForward layers hold only the rows of visited nodes, as
+            `fffcpu.parameters.RowGradient`.
+
+        Returns
+        -------
+        dict of str to array, or to RowGradient
+            By the names of ``params``, in their order and of their shapes.
+        """
+        if isinstance(cache, PartCaches):
+            return backward_in_parts(self._backward, cache, row_sparse)
+        if not isinstance(cache, self._cache_type):
+            raise ArgumentTypeError(
+                f"argument 'cache' must be the {self._cache_type.__name__} that forward of this "
+                f"model returned, got {describe(cache)}"
+            )
+        return self._backward(cache, row_sparse)
+
+    def _as_labels(self, labels: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return labels as an array, checked; ``shape`` is that of the tokens (B, S)."""
+        raise NotImplementedError
+
+    def _forward(
+        self, input_ids: Any, attention_mask: Any, labels: Any, rng: Any
+    ) -> tuple[float, Any]:
+        """Run sequences that stay together, with labels that `_as_labels` returned."""
+        raise NotImplementedError
+
+    def _backward(self, cache: Any, row_sparse: bool) -> dict[str, Any]:
+        """Return the gradients of sequences that stayed together."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _count(cache: Any) -> int:
+        """Return how many things the loss of some sequences is the mean of."""
+        raise NotImplementedError

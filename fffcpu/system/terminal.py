@@ -1,0 +1,85 @@
+"""What people see in a terminal: tables of text, messages on standard error, progress bars."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = ["format_number", "format_table", "print_status", "progress_bar"]
+
+
+def format_number(value: float) -> str:
+    """Return a positive number with about three digits, without an exponent."""
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return lines of columns: the first flush left, the others flush right."""
+    cells = [head, *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        first, *others = zip(row, widths, strict=True)
+        text = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+        lines.append("  ".join(text).rstrip())
+    return "\n".join(lines)
+
+
+def print_status(text: str) -> None:
+    """Print a line on standard error, where it does not mix with results."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  # what this is for
+
+
+def progress_bar(
+    items: Iterable[Any] | None = None,
+    description: str | None = None,
+    *,
+    total: int | None = None,
+    initial: int = 0,
+    unit: str = "it",
+    scaled: bool = False,
+    shown: bool | None = None,
+    kept: bool = False,
+) -> Any:
+    """Return a progress bar on standard error.
+
+    Parameters
+    ----------
+    items : iterable, optional
+        What the bar passes on, and counts; without it, call ``bar.update(n)``.
+    description : str, optional
+        What stands before the bar.
+    total : int, optional
+        How many there will be, if ``items`` has no length.
+    initial : int
+        How many were done before.
+    unit : str
+        What is counted.
+    scaled : bool
+        Whether large numbers are shown as k, M and so on.
+    shown : bool, optional
+        Whether to show the bar; by default only if standard error is a terminal.
+    kept : bool
+        Whether the bar stays on the screen when it is done.
+
+    Returns
+    -------
+    tqdm.tqdm
+        A context manager.
+    """
+    from tqdm import tqdm
+
+    return tqdm(
+        items,
+        description,
+        total,
+        initial=initial,
+        unit=unit,
+        unit_scale=scaled,
+        disable=None if shown is None else not shown,
+        leave=kept,
+        file=sys.stderr,
+        dynamic_ncols=True,
+    )

@@ -1,0 +1,5 @@
+"""The tests that every backend module must pass; `fffcpu.testing.plugin` runs them on yours."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,47 @@
+"""How far a result may be from the oracle's, by the rounding of its sums.
+
+A dot product of n terms in any order is off by at most ``n * eps * sum |w x|``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.testing.strategies import LeafProblem, PathProblem
+
+__all__ = ["chain", "close", "largest", "logit_error"]
+
+Array = NDArray[Any]
+
+
+def logit_error(problem: PathProblem | LeafProblem, weights: Array, bias: Array) -> float:
+    """Largest possible error of any logit of these rows."""
+    eps = np.finfo(problem.x.dtype).eps
+    if problem.kind == "integer" or not problem.x.size or not weights.size:
+        return 0.0
+    products = np.abs(problem.x) @ np.abs(weights).reshape(-1, weights.shape[-1]).T
+    return float((weights.shape[-1] + 2) * eps * (products.max() + np.abs(bias).max(initial=0)))
+
+
+def close(actual: Array, expected: Array, magnitude: float, terms: int) -> None:
+    """Assert agreement within the rounding of that many additions of terms that sum to magnitude.
+
+    Measured against the terms and not the result, which may be small because they cancel.
+    """
+    bound = 2 * (terms + 8) * np.finfo(actual.dtype).eps * magnitude
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
+
+
+def largest(*arrays: Array) -> float:
+    """Product of the largest absolute values."""
+    return math.prod(float(np.abs(array).max(initial=0)) for array in arrays)
+
+
+def chain(problem: PathProblem) -> int:
+    """Most roundings between an input and an output: a logit's terms, then the visited nodes."""
+    trees, count, width = problem.weights_in.shape
+    return int(width + trees * count.bit_length())

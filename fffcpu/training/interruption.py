@@ -1,0 +1,47 @@
+"""Ctrl-C and SIGTERM: a request to stop, which a run obeys when the step in hand is done."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+__all__ = ["StopRequest"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """While it is entered, the first signal is noted, and a second one interrupts at once.
+
+    Python lets only the main thread handle signals. Entered by another thread, it does nothing.
+
+    Attributes
+    ----------
+    made : bool
+        Whether somebody has asked to stop.
+    """
+
+    def __init__(self) -> None:
+        self.made = False
+        self._handlers_before: list[Any] = []
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._handlers_before = [signal.signal(number, self._note) for number in _SIGNALS]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in zip(_SIGNALS, self._handlers_before, strict=False):
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.made:
+            raise KeyboardInterrupt
+        self.made = True

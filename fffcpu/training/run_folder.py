@@ -1,0 +1,256 @@
+"""The folder of a run: the checkpoints it continues from, and its history.
+
+::
+
+    model.training/
+        checkpoint-0000000500.safetensors    the state after 500 steps
+        checkpoint-0000001000.safetensors    the newest one
+        history.jsonl                        a line for each evaluation
+
+A run is unfinished while its folder contains checkpoints. Who has saved the result removes them,
+and the history stays. A file appears under its name when it is whole, so a run that is killed at
+any moment leaves whole checkpoints. Its history may be ahead of them, and is then cut.
+
+A checkpoint is a safetensors file. Its metadata has one key, ``trainer``, whose value is a JSON
+object: the notes of a `Trainer`, and the version of the format.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from fffcpu.errors import CheckpointError
+from fffcpu.system.files import TEMPORARY, write_atomically, write_text
+
+__all__ = ["HISTORY", "Checkpoint", "RunFolder"]
+
+Array = NDArray[Any]
+
+STATE_VERSION = 2
+"""Version of the format of checkpoints."""
+
+HISTORY = "history.jsonl"
+"""Name of the history in the folder of a run."""
+
+_METADATA_KEY = "trainer"
+
+_NAME = re.compile(r"checkpoint-(\d{10})\.safetensors")
+
+
+class Checkpoint(NamedTuple):
+    """The state of a run after one of its steps."""
+
+    path: Path
+    """The file."""
+    notes: dict[str, Any]
+    """JSON values."""
+    arrays: dict[str, Array]
+    """Arrays by name."""
+
+
+class RunFolder:
+    """The folder of a run.
+
+    Parameters
+    ----------
+    path : path
+        The folder; made by `prepare` and `save` if it is missing.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    history_path : Path
+        The file of the history.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.history_path = self.path / HISTORY
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    # --- Whether there is something to continue --------------------------------------------------
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the folder contains an unfinished run."""
+        return bool(self.checkpoints())
+
+    def check_finished(self, resume_option: str = "resume=True") -> None:
+        """Raise if a new run would replace an unfinished one.
+
+        Parameters
+        ----------
+        resume_option : str
+            What the caller passes to continue a run, as the message names it.
+
+        Raises
+        ------
+        CheckpointError
+            If the folder contains an unfinished run.
+        """
+        if self.unfinished:
+            raise CheckpointError(
+                f"folder '{self.path}' contains an unfinished training run. "
+                f"Pass {resume_option} to continue it, or delete the folder to start over"
+            )
+
+    def prepare(self) -> None:
+        """Make the folder, and remove files that a kill left half-written."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for half_written in self.path.glob(TEMPORARY):
+            half_written.unlink()
+
+    # --- Checkpoints -----------------------------------------------------------------------------
+
+    def checkpoints(self) -> list[Path]:
+        """Return the files of the checkpoints, the newest first."""
+        paths = [path for path in self.path.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
+        return sorted(paths, reverse=True)
+
+    def latest(self) -> Checkpoint | None:
+        """Read the newest checkpoint that is whole.
+
+        Returns
+        -------
+        Checkpoint or None
+            None if the folder contains no checkpoints.
+
+        Raises
+        ------
+        CheckpointError
+            If it contains some, but none is whole.
+
+        Warns
+        -----
+        RuntimeWarning
+            For each checkpoint that is damaged.
+        """
+        paths = self.checkpoints()
+        for path in paths:
+            try:
+                return _read(path)
+            except CheckpointError as error:
+                warnings.warn(f"{error}; trying an older one", RuntimeWarning, stacklevel=3)
+        if paths:
+            raise CheckpointError(f"folder '{self.path}' contains no checkpoint that is whole")
+        return None
+
+    def save(
+        self, step: int, arrays: Mapping[str, Array], notes: Mapping[str, Any], *, keep: int
+    ) -> None:
+        """Write a checkpoint, then remove all but the newest.
+
+        Parameters
+        ----------
+        step : int
+            How many steps the run has made.
+        arrays : mapping of str to array
+            C-contiguous arrays.
+        notes : mapping
+            JSON values.
+        keep : int
+            How many checkpoints are kept.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be written to.
+        """
+        from safetensors.numpy import save_file
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        metadata = {_METADATA_KEY: json.dumps({"version": STATE_VERSION, **notes})}
+        with write_atomically(self.path / f"checkpoint-{step:010d}.safetensors") as temporary:
+            save_file(dict(arrays), temporary, metadata)
+        for old in self.checkpoints()[keep:]:
+            old.unlink()
+
+    def remove_checkpoints(self) -> None:
+        """Remove the checkpoints of a run whose result is saved. Its history stays."""
+        for path in self.checkpoints():
+            path.unlink()
+
+    # --- History ---------------------------------------------------------------------------------
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """Return the lines of the history: step, seconds, lr, losses, figures of evaluations.
+
+        Raises
+        ------
+        OSError
+            If there is none, or it cannot be read.
+        """
+        return [json.loads(line) for line in self._history_lines() if line.endswith("\n")]
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        """Add a line of JSON values to the history."""
+        with open(self.history_path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def cut_history(self, step: int) -> list[dict[str, Any]]:
+        """Drop the lines of later steps, which a resumed run writes again, and damaged ones.
+
+        Parameters
+        ----------
+        step : int
+            The last step whose line is kept.
+
+        Returns
+        -------
+        list of dict
+            The lines that are kept; empty if there is no history.
+        """
+        if not self.history_path.exists():
+            return []
+        lines = self._history_lines()
+        kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= step]
+        if kept != lines:
+            write_text(self.history_path, "".join(kept))
+        return [json.loads(line) for line in kept]
+
+    def _history_lines(self) -> list[str]:
+        return self.history_path.read_text(encoding="utf-8").splitlines(keepends=True)
+
+
+def _read(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged, or of another version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            notes = json.loads((file.metadata() or {})[_METADATA_KEY])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"checkpoint '{path}' is damaged ({error})") from error
+    if notes.get("version") != STATE_VERSION:
+        raise CheckpointError(
+            f"checkpoint '{path}' has version {notes.get('version')}, and this fffcpu reads "
+            f"{STATE_VERSION}"
+        )
+    return Checkpoint(path, notes, arrays)
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a history's line; infinity if it is damaged."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
