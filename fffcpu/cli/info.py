@@ -15,16 +15,17 @@ from fffcpu.system.terminal import format_number, format_table
 __all__ = ["DESCRIPTION", "add_arguments", "describe_file", "run"]
 
 DESCRIPTION = """\
-Say what layer a file holds: its kind and config, its parameters, the neurons it holds and those a
-row uses, and the arithmetic of a row beside a dense layer of as many neurons. The whole file is
-read and checked; a damaged or foreign one is an error that says what is wrong with it.
+Describe the layer in a file: its kind, config and parameters, the neurons that it holds and those
+that a row uses, and the arithmetic per row beside a dense layer of as many neurons. The whole file
+is read and checked; the error for a damaged or foreign file names the fault.
 
 examples:
   fffcpu info digits.safetensors
   fffcpu info digits.safetensors --json
 
-multiply-adds count the weights that inference multiplies for one row; biases and activations come
-on top. Their ratio is the most by which the layer can be faster than the dense one.
+how to read the output: multiply-adds are the weights that inference multiplies per row, without
+biases and activations. Their ratio limits how many times faster than the dense layer this one can
+be.
 """
 
 
