@@ -102,7 +102,7 @@ def _format(description: dict[str, Any]) -> str:
     neurons, cost = description["neurons"], description["multiply_adds"]
     config = ", ".join(f"{name} {value}" for name, value in description["config"].items())
     dense = f"{cost['dense']:,} in a dense layer of {neurons['held']:,} neurons"
-    version = description["format_version"]
+    ratio, version = format_number(cost["ratio"]), description["format_version"]
     parameters = [
         (item["name"], str(tuple(item["shape"])), item["dtype"], f"{item['bytes']:,}")
         for item in description["parameters"]
@@ -112,8 +112,8 @@ def _format(description: dict[str, Any]) -> str:
             description["file"],
             f"  kind           {description['kind']}",
             f"  config         {config}",
-            f"  neurons        {neurons['used']:,} used of {neurons['held']:,} held, for a row",
-            f"  multiply-adds  {cost['layer']:,} a row; {dense} ({format_number(cost['ratio'])}x)",
+            f"  neurons        {neurons['used']:,} used of {neurons['held']:,} held, per row",
+            f"  multiply-adds  {cost['layer']:,} per row; {dense} ({ratio}x)",
             f"  file           {description['bytes']:,} bytes, format version {version}",
             "",
             format_table(("parameter", "shape", "dtype", "bytes"), parameters),

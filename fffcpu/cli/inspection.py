@@ -1,6 +1,6 @@
 """``fffcpu inspect``: how the trees of a saved layer are used by the rows of a table.
 
-The module is not called like the command, lest it be taken for Python's own ``inspect``.
+The module is not named like the command, so that nobody takes it for Python's own ``inspect``.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def run(options: argparse.Namespace) -> None:
     names = {field.name for field in dataclasses.fields(PretrainSettings)} - {"seconds"}
     seconds = None if options.hours is None else 3600.0 * _hours(options.hours)
     settings = PretrainSettings(**{name: getattr(options, name) for name in names}, seconds=seconds)
-    settings.config(options.vocabulary, 0)  # so that what is wrong is told before any work
+    settings.config(options.vocabulary, 0)  # so that a wrong setting is an error before any work
     check_validation(options.validation)
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)

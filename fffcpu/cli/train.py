@@ -268,7 +268,7 @@ def _targets(table: Table) -> str:
 
 
 def _report(out: str, table: Table, fitted: Fitted, tested: dict[str, float]) -> dict[str, Any]:
-    """Return what came of it, in plain JSON values."""
+    """Return the report, in plain JSON values."""
     config, outcome = fitted.predictor.layer.config, fitted.outcome
     return {
         "model": out,
@@ -297,7 +297,7 @@ def _format(report: dict[str, Any]) -> str:
     neurons = report["neurons"]
     lines = [
         report["model"],
-        f"  layer     {report['kind']}, {neurons['used']:,} of {neurons['held']:,} neurons a row",
+        f"  layer     {report['kind']}, {neurons['used']:,} of {neurons['held']:,} neurons per row",
         f"  training  {report['steps']:,} steps in {format_number(report['seconds'])} s"
         + (", stopped early" if report["stopped_early"] else ""),
     ]

@@ -254,7 +254,7 @@ def test_info_in_json(kind, used, held, own, command, tmp_path):
     assert description == {
         "file": str(path),
         "bytes": path.stat().st_size,
-        "format_version": 1,
+        "format_version": 2,
         "kind": kind,
         "config": layer.config.to_dict(),
         "neurons": {"held": held, "used": used},
