@@ -1,1 +1,1 @@
-"""Benchmarks, run as modules from the repository: ``python -m benchmarks.speed.layers``."""
+"""Benchmarks, run as modules from the repository: ``python -m benchmarks.speed.layers --help``."""

@@ -1,8 +1,8 @@
 """One grammar for every complaint: what was wrong, what was expected, what came.
 
 Messages read ``argument 'depth' must be an integer from 0 to 30, got -1``. Every class derives from
-ValueError or TypeError (ImportError for a missing extra), so callers need none of these names
-unless they want to tell the cases apart.
+ValueError or TypeError (ImportError for a missing extra, RuntimeError for a wrong output), so
+callers need none of these names unless they want to tell the cases apart.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ __all__ = [
     "DataError",
     "MissingExtraError",
     "ShapeError",
+    "WrongOutputError",
 ]
 
 
@@ -49,6 +50,10 @@ class DataError(ValueError):
 
 class MissingExtraError(ImportError):
     """An optional dependency is not installed."""
+
+
+class WrongOutputError(RuntimeError):
+    """A result that is to be timed is wrong."""
 
 
 _SHORT = reprlib.Repr()

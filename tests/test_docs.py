@@ -11,9 +11,12 @@ import sys
 import pytest
 
 from fffcpu.cli import COMMANDS
+from tests.support.benchmarks import RUNNABLE
 from tests.support.paths import ROOT
 
 GALLERY = sorted((ROOT / "docs/gallery").glob("plot_*.py"))
+
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 
 
 def blocks(page, language="python"):
@@ -109,6 +112,22 @@ def test_every_script_of_the_gallery_is_a_lesson():
 def test_every_command_has_its_section_and_every_section_its_command():
     sections = re.findall(r"^## (.*)$", (ROOT / "docs/commands.md").read_text(), re.M)
     assert sorted(sections) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_benchmark_that_a_page_names_can_be_run(page):
+    text = (ROOT / page).read_text()
+    named = set(re.findall(r"python -m (benchmarks[\w.]*\w)", text))
+    assert named <= set(RUNNABLE), sorted(named - set(RUNNABLE))
+    # A benchmark is a module, not a script.
+    assert not re.search(r"python benchmarks/", text)
+    files = set(re.findall(r"`(benchmarks/[\w/]+\.py)`", text))
+    assert all((ROOT / file).exists() for file in files), sorted(files)
+
+
+def test_benchmarks_are_named_in_the_docs():
+    text = "\n".join((ROOT / page).read_text() for page in PAGES)
+    assert set(re.findall(r"python -m (benchmarks[\w.]*\w)", text)) == set(RUNNABLE)
 
 
 @pytest.mark.slow

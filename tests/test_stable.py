@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import re
 
@@ -90,3 +91,16 @@ def test_the_page_names_the_versions_that_are_tested():
     for library, _, newest in rows:
         below = bound(TESTED[library.split()[0]], "<")
         assert newest == (f"{below.major}.{below.minor - 1}" if below else "")
+
+
+def test_modules_that_the_changelog_names_have_moved():
+    page = (ROOT / "docs/changelog.md").read_text(encoding="utf-8")
+    table = re.search(r"^\| before \| now \|\n\|[-| ]+\n((?:\|.*\n)+)", page, re.M)[1]
+    cells = [line.split("|")[1:3] for line in table.splitlines()]
+    before, now = (
+        {name for cell in column for name in re.findall(r"`(fffcpu[\w.]+)`", cell)}
+        for column in zip(*cells, strict=True)
+    )
+    assert [name for name in sorted(now) if importlib.util.find_spec(name) is None] == []
+    assert [name for name in sorted(before - now) if importlib.util.find_spec(name)] == []
+    assert len(before) > 15

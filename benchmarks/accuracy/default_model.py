@@ -3,16 +3,15 @@
     python -m benchmarks.data.texts DIR TEXTS
     python -m benchmarks.accuracy.default_model TEXTS/glosses.jsonl
 
-Of the glosses that were held out when the model was pretrained (the same, since the choice depends
-on nothing but seed and order), a quarter of the tokens is hidden, and both say what stood there.
-The count model knows how often, in the glosses to train on, each token stood between the two
-neighbours; where it never saw the two together, it combines what stood after the one and before the
-other, ``P(t | left) P(t | right) / P(t)``. A neighbour that is hidden itself tells it nothing.
+The glosses are those that were held out when the model was pretrained, since the choice depends
+only on seed and order. A quarter of their tokens is hidden, and both models predict them. The count
+model knows how often each token stood between its two neighbours in the training glosses. For two
+neighbours that it never saw together, it combines the tokens after the one and before the other,
+P(t | left) P(t | right) / P(t). It ignores a neighbour that is itself hidden.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -21,19 +20,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.command import new_parser
 from fffcpu.inference.pipelines import default_model_folder
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.recipes.masking import mask_tokens
 from fffcpu.text import Tokenizer, build_corpus
 
 HELD_OUT = 0.05
-"""Share of the glosses that was held out."""
+"""Fraction of the glosses that was held out."""
 
 Array = NDArray[Any]
 
 
 class CountModel:
-    """Guesses a token from its two neighbours."""
+    """A model that predicts a token from counts of its two neighbours."""
 
     def __init__(self, tokens: Array, vocabulary: int, mask_id: int, smoothing: float = 0.01):
         numbers = tokens.astype(np.int64)
@@ -67,11 +67,11 @@ class CountModel:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = new_parser(__doc__)
+    parser.add_argument("texts", help="file of the glosses that benchmarks.data.texts wrote")
+    parser.add_argument(
+        "--model", type=Path, metavar="FOLDER", help="folder of another model (the package's)"
     )
-    parser.add_argument("texts", help="the glosses, as texts.py wrote them")
-    parser.add_argument("--model", type=Path, help="another model's folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     folder = options.model or default_model_folder()
@@ -86,7 +86,7 @@ def main() -> None:
         mask_id=tokenizer.mask_id,
         vocabulary=tokenizer.vocabulary,
     )
-    # At the ends of a sequence a neighbour is missing; what is not hidden need not be guessed.
+    # Only hidden tokens are predicted. At the ends of a sequence a neighbour is missing.
     wanted = (labels >= 0) & (ids == tokenizer.mask_id)
     wanted[:, [0, -1]] = False
     right: dict[str, float] = {"FastBERT": 0, "count model": 0}
@@ -103,7 +103,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(report))
         return
-    print(f"{report.pop('tokens'):,} hidden tokens of held-out glosses, told rightly:")
+    print(f"{report.pop('tokens'):,} hidden tokens of held-out glosses; share predicted correctly:")
     for name, share in report.items():
         print(f"  {name:<12} {share:.4f}")
 

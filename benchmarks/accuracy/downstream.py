@@ -1,14 +1,14 @@
-"""Classifiers of texts: fine-tuned FastBERT and dense encoders, and a linear one.
+"""Classifiers of texts: fine-tuned FastBERT and dense encoders, and a linear classifier.
 
     python -m benchmarks.data.texts DIR TEXTS
     python -m benchmarks.accuracy.pretraining TEXTS RUNS
     python -m benchmarks.accuracy.downstream TEXTS RUNS
 
-fine-tunes the encoders that bench_learning.py left in RUNS to tell the class of a gloss of WordNet
-(45 classes) and whether a snippet of a film review is favourable, on 80% of the texts, and tests
-them on the rest. Beside them stands a linear support vector machine on TF-IDF features of words,
-which scikit-learn trains. The recipe is the same for all encoders; a twentieth of the texts to
-train on is held out to watch, and the test texts have no say. Resumable: the same command goes on.
+The pretrained encoders in RUNS are fine-tuned on 80% of the texts and tested on the rest. The tasks
+are the class of a gloss of WordNet (45 classes), and whether a snippet of a film review is
+favourable. Beside them stands scikit-learn's linear support vector machine on TF-IDF features of
+words. The recipe is the same for all encoders. A twentieth of the training texts is held out and
+watched; the test texts choose nothing. Repeat the command to continue after an interruption.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accuracy.text_runs import read_result, text_parser, write_result
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.recipes.finetuning import FinetuneSettings, evaluate_texts, finetune
 from fffcpu.system.terminal import format_table
@@ -42,11 +43,11 @@ def linear(training: LabelledTexts, test: LabelledTexts) -> float:
 def run(
     task: str, name: str, texts: Path, runs: Path, settings: FinetuneSettings
 ) -> dict[str, Any]:
-    """Fine-tune an encoder, or return what came of it before."""
+    """Fine-tune an encoder and return its figures, or those of an earlier call."""
     label = f"{task}-{name}-{settings.seed}-{settings.lr:g}-{settings.epochs}-{settings.pooler}"
     result = runs / f"{label}.json"
     if result.exists():
-        return json.loads(result.read_text(encoding="utf-8"))
+        return read_result(result)
     training = read_labelled(str(texts / f"{task}-training.jsonl"))
     test = read_labelled(str(texts / f"{task}-test.jsonl"), classes=training.classes)
     figures: dict[str, Any] = {"task": task, "name": name}
@@ -64,24 +65,12 @@ def run(
         figures["test"] = evaluate_texts(done.model, tokenizer, test)["accuracy"]
         figures["settings"] = dataclasses.asdict(settings)
     figures["seconds"] = time.perf_counter() - start
-    result.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write_result(result, figures)
     return figures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("texts", type=Path, help="what texts.py wrote")
-    parser.add_argument("runs", type=Path, help="what bench_learning.py wrote")
-    parser.add_argument("--models", nargs="+", default=["fff-0", "dense-252-0", "dense-24-0"])
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--pooler", default="avg")
-    parser.add_argument("--json", action="store_true", help="print JSON lines")
-    options = parser.parse_args()
+    options = parse()
     settings = FinetuneSettings(
         lr=options.lr,
         epochs=options.epochs,
@@ -98,6 +87,25 @@ def main() -> None:
             rows.append((task, name, f"{figures['test']:.4f}", f"{figures['seconds']:,.0f}"))
     if not options.json:
         print(format_table(("task", "model", "test accuracy", "seconds"), rows))
+
+
+def parse() -> argparse.Namespace:
+    parser = text_parser(__doc__)
+    models = ["fff-0", "dense-252-0", "dense-24-0"]
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=models,
+        help=f"folders in RUNS of the encoders to fine-tune ({' '.join(models)})",
+    )
+    parser.add_argument(
+        "--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="tasks (all)"
+    )
+    parser.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (0.0005)")
+    parser.add_argument("--epochs", type=int, default=5, help="passes over the texts (5)")
+    parser.add_argument("--batch-size", type=int, default=32, help="texts per step (32)")
+    parser.add_argument("--pooler", default="avg", help="pooler of the classifiers (avg)")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

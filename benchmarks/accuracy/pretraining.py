@@ -1,17 +1,17 @@
-"""What FastBERT learns beside dense encoders: one text, equal tokens, one command.
+"""FastBERT pretrained beside dense encoders: on one text, with equally many tokens.
 
     python -m benchmarks.data.texts DIR TEXTS
     python -m benchmarks.accuracy.pretraining TEXTS RUNS
 
-pretrains, on ``gcide.jsonl``, ``anarchism.jsonl`` and ``brown.jsonl``, three encoders that differ
-in nothing but the feedforward::
+The texts are gcide.jsonl, anarchism.jsonl and brown.jsonl. Three encoders differ only in their
+feedforwards:
 
-    fff          4 trees of depth 5: holds 252 neurons, of which a token uses 24
+    fff          4 trees of depth 5, which hold 252 neurons; a token uses 24 of them
     dense-252    as many neurons as fff holds ("training width")
-    dense-24     as many as a token of fff uses ("inference cost")
+    dense-24     as many neurons as a token of fff uses ("inference cost")
 
-and prints a table. Everything is resumable: the same command goes on where it was stopped. Each run
-leaves a model folder, ``RUNS/NAME-SEED``, and the log of its training beside it.
+Repeat the command to continue after an interruption. Each run leaves a model folder RUNS/NAME-SEED,
+and the folder of its training beside it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accuracy.text_runs import read_result, text_parser, write_result
 from fffcpu.recipes.pretraining import PretrainSettings, pretrain
 from fffcpu.system.terminal import format_table
 from fffcpu.text import Corpus, Tokenizer, build_corpus, find_files, read_documents
@@ -36,12 +37,12 @@ TEXTS = ("gcide.jsonl", "anarchism.jsonl", "brown.jsonl")
 VOCABULARY = 8192
 
 LENGTH = 32
-"""Tokens of a sequence. With the recipe's 128, models of this size still guess by the frequency of
-tokens alone (loss 5.6) after 12 million tokens; with 32, they do not after 0.6 million."""
+"""Tokens per sequence. With the recipe's 128, models of this size still guess by the frequency of
+tokens alone (loss 5.6) after 12 million tokens. With 32, they no longer do after 0.6 million."""
 
 
 def corpus_of(texts: Path, runs: Path) -> Corpus:
-    """Return the corpus, tokenised at the first call."""
+    """Return the corpus. The first call tokenizes it."""
     files = find_files([texts / name for name in TEXTS])
     path = runs / "tokenizer.json"
     if not path.exists():
@@ -51,11 +52,11 @@ def corpus_of(texts: Path, runs: Path) -> Corpus:
 
 
 def run(name: str, seed: int, corpus: Corpus, runs: Path, tokens: int) -> dict[str, Any]:
-    """Pretrain a model, or return what came of it before."""
+    """Pretrain a model and return its figures, or those of an earlier call."""
     folder = runs / f"{name}-{seed}"
     result = folder / "result.json"
     if result.exists():
-        return json.loads(result.read_text(encoding="utf-8"))
+        return read_result(result)
     settings = PretrainSettings(
         length=LENGTH, epochs=tokens / len(corpus.training), seed=seed, **FEEDFORWARDS[name]
     )
@@ -71,21 +72,12 @@ def run(name: str, seed: int, corpus: Corpus, runs: Path, tokens: int) -> dict[s
         "parameters": done.model.params.count,
         **done.outcome.figures,
     }
-    result.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write_result(result, figures)
     return figures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("texts", type=Path, help="what texts.py wrote")
-    parser.add_argument("runs", type=Path, help="the folder for models and logs")
-    parser.add_argument("--tokens", type=int, default=4_000_000, help="of each run")
-    parser.add_argument("--seeds", type=int, default=1, help="how many")
-    parser.add_argument("--models", nargs="+", choices=FEEDFORWARDS, default=list(FEEDFORWARDS))
-    parser.add_argument("--json", action="store_true", help="print JSON lines")
-    options = parser.parse_args()
+    options = parse()
     options.runs.mkdir(parents=True, exist_ok=True)
     corpus = corpus_of(options.texts, options.runs)
     rows = []
@@ -108,6 +100,20 @@ def main() -> None:
     head = ("model", "seed", "parameters", "tokens", "loss", "top-1", "tokens/s")
     if not options.json:
         print(format_table(head, rows))
+
+
+def parse() -> argparse.Namespace:
+    parser = text_parser(__doc__)
+    parser.add_argument("--tokens", type=int, default=4_000_000, help="tokens per run (4000000)")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds (1)")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=FEEDFORWARDS,
+        default=list(FEEDFORWARDS),
+        help="encoders to pretrain (all)",
+    )
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,25 +1,29 @@
-"""What bfloat16 and int8 weights cost and save, as a table in Markdown: bytes, error, routes.
+"""The cost of bfloat16 and int8 weights: bytes, errors, changed routes, accuracy.
 
-Run ``python -m benchmarks.accuracy.quantized``. Nothing is timed. Both layers are trained on the
-digits, three times each; beside them stands an untrained layer of BERT's size on random rows.
+    python -m benchmarks.accuracy.quantized
 
-- ``same route``: the largest error of an output among rows that take the route they took before,
-  relative to the largest output of all rows.
-- ``all rows``: the median over all rows of their largest error, and the largest, relative likewise.
-- ``rows flipped``: the share of rows with another route in any tree.
-- ``accuracy``: on the 397 rows that training did not see, before and after.
+Nothing is timed. Both layers are trained on the digits, three times each. Beside them stands an
+untrained layer of BERT's size on random rows. The columns of the table:
+
+    same route      largest error of an output among rows with an unchanged route, relative to the
+                    largest output of all rows
+    all rows        median over all rows of their largest error, and the largest error, both
+                    relative to the largest output
+    rows flipped    share of the rows with another route in any tree
+    accuracy        on the 397 rows that training did not see, before and after
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fffcpu
+from benchmarks.command import command_line, new_parser
+from benchmarks.report import table
 from benchmarks.speed.shapes import BERT_BASE, PathShape
 from fffcpu import FastFeedForward, LeafFeedForward
 from fffcpu.data import load_digits
@@ -50,23 +54,20 @@ def main() -> None:
     layer = FastFeedForward(*shape, rng=0)
     rows = np.random.default_rng(1).standard_normal((4096, shape.input_dim), dtype=np.float32)
     lines += compare(f"{shape.input_dim} wide, depth {shape.depth}, random", layer, rows)
-    print(f"fffcpu {fffcpu.__version__}, NumPy {np.__version__}: `python {' '.join(sys.argv)}`\n")
-    for line in (HEAD, ["---"] * len(HEAD), *sorted(lines)):
-        print(f"| {' | '.join(line)} |")
+    print(f"fffcpu {fffcpu.__version__}, NumPy {np.__version__}: `{command_line()}`\n")
+    print("\n".join(table(HEAD, sorted(lines))))
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="tiny, to see that it runs")
+    parser = new_parser(__doc__)
+    parser.add_argument("--quick", action="store_true", help="tiny layers, to see that it runs")
     return parser.parse_args()
 
 
 def train(
     layer: Any, images: Array, labels: Array, steps: int, seed: int, **options: float
 ) -> None:
-    """Train on the digits; options are those of the layer's backward."""
+    """Train on the digits. The options are those of the layer's backward."""
     optimizer, rng = AdamW(layer.params, lr=0.01), np.random.default_rng(seed)
     for step in range(steps):
         batch = rng.integers(0, TRAINING_ROWS, BATCH)
@@ -78,7 +79,7 @@ def train(
 
 
 def compare(name: str, layer: Any, x: Array, labels: Array | None = None) -> list[list[str]]:
-    """Return a line of the table for each type of weights."""
+    """Return a row of the table for each type of weights."""
     y, routes = layer(x), layer.route(x).reshape(len(x), -1)
     lines = []
     for weights in ("bfloat16", "int8"):

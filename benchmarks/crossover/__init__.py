@@ -1,1 +1,1 @@
-"""Accuracy against measured time, on several data sets."""
+"""Accuracy against measured time on several data sets, beside other classifiers."""

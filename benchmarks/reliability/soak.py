@@ -1,15 +1,15 @@
-"""Kill trainings and predictions at random moments, and see that nothing is lost.
+"""Trainings and predictions that are killed at random moments, and must lose nothing.
 
-Run ``python -m benchmarks.reliability.soak``. A training is killed with SIGKILL again and again,
-each time taken up with ``--resume``, until it is done; its model must have the bytes of one that
-nobody disturbed, and its history each line once. Predictions are killed too; under the final name
-there must be nothing, or all of it. Progress goes to stderr; the exit status is 1 if anything was
-lost.
+    python -m benchmarks.reliability.soak
+
+A training is killed with SIGKILL again and again, and resumed with --resume, until it is done. Its
+model must have the bytes of an undisturbed one, and its history each line once. Predictions are
+killed too. Under the final name there must be nothing, or the whole output. Progress goes to
+standard error. The exit status is 1 if anything was lost.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.command import new_parser
 from fffcpu.data import load_digits
 from fffcpu.system.terminal import progress_bar
 
@@ -26,11 +27,15 @@ TRAINING = ("--depth", "4", "--trees", "2", "--epochs", "30", "--checkpoint-seco
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trainings", type=int, default=100, metavar="N", help="kills (100)")
-    parser.add_argument("--predictions", type=int, default=20, metavar="N", help="kills (20)")
+    parser = new_parser(__doc__)
+    parser.add_argument(
+        "--trainings", type=int, default=100, metavar="N", help="kills of trainings (100)"
+    )
+    parser.add_argument(
+        "--predictions", type=int, default=20, metavar="N", help="kills of predictions (20)"
+    )
     parser.add_argument("--rows", type=int, default=200_000, help="rows to predict (200000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the moments (0)")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory(prefix="fffcpu-soak-") as name:
@@ -42,14 +47,14 @@ def main() -> int:
 
 
 def kill_trainings(folder: Path, kills: int, rng: np.random.Generator) -> int:
-    """Return how many killed and resumed trainings ended with other bytes."""
+    """Return the number of killed and resumed trainings that ended with other bytes."""
     images, labels = load_digits()
     np.save(folder / "x.npy", images)
     np.save(folder / "y.npy", labels)
     subprocess.run(train(folder, "unbroken"), check=True, capture_output=True)
     expected, lines = result(folder, "unbroken")
     done = failures = number = 0
-    resumed = 0  # kills that found a checkpoint to go on from
+    resumed = 0  # kills after which there was a checkpoint
     with progress_bar(description="kills of trainings", total=kills, shown=True, kept=True) as bar:
         while done < kills:
             number += 1
@@ -61,21 +66,21 @@ def kill_trainings(folder: Path, kills: int, rng: np.random.Generator) -> int:
                 wait_for_a_moment(child, folder / f"{out}.training", rng)
                 child.kill()
                 if child.wait() == 0:
-                    break  # it was done before
+                    break  # the training had ended before the kill
                 done += 1
                 resumed += newest(folder / f"{out}.training") != ""
                 bar.update()
             subprocess.run(train(folder, out), check=True, capture_output=True)
             failures += result(folder, out) != (expected, lines)
     print(
-        f"{done} kills in {number} trainings, {resumed} with a checkpoint to go on from; "
+        f"{done} kills in {number} trainings, {resumed} with a checkpoint to resume from; "
         f"{failures} trainings with other results"
     )
     return failures
 
 
 def wait_for_a_moment(child: subprocess.Popen[bytes], run: Path, rng: np.random.Generator) -> None:
-    """Wait for some time: often until a checkpoint is written, else while the process starts."""
+    """Wait for a random time: often after a checkpoint, else while the process starts."""
     before = newest(run)
     if rng.random() < 0.75:
         while child.poll() is None and newest(run) == before:
@@ -86,12 +91,12 @@ def wait_for_a_moment(child: subprocess.Popen[bytes], run: Path, rng: np.random.
 
 
 def newest(run: Path) -> str:
-    """Return the name of the newest checkpoint; empty if there is none."""
+    """Return the name of the newest checkpoint, or an empty one."""
     return max((path.name for path in run.glob("checkpoint-*")), default="")
 
 
 def train(folder: Path, out: str) -> list[str]:
-    """Return the command; ``--resume`` begins anew where there is nothing to resume."""
+    """Return the command. ``--resume`` begins anew if there is nothing to resume."""
     return [
         *(sys.executable, "-m", "fffcpu", "train", str(folder / "x.npy")),
         *("--target", str(folder / "y.npy"), "--out", str(folder / out)),
@@ -100,14 +105,14 @@ def train(folder: Path, out: str) -> list[str]:
 
 
 def result(folder: Path, out: str) -> tuple[bytes, list[dict[str, float]]]:
-    """Return a model's bytes, and its history without times."""
+    """Return the bytes of a model, and its history without times."""
     text = (folder / f"{out}.training" / "history.jsonl").read_text()
     lines = [{**json.loads(line), "seconds": 0} for line in text.splitlines()]
     return (folder / out).read_bytes(), lines
 
 
 def kill_predictions(folder: Path, kills: int, rows: int, rng: np.random.Generator) -> int:
-    """Return how many killed predictions left a part of their output under its name."""
+    """Return the number of killed predictions that left a broken output under its name."""
     images, _ = load_digits()
     np.save(folder / "many.npy", np.resize(images, (rows, images.shape[1])))
     out = folder / "predicted.npy"
@@ -125,7 +130,7 @@ def kill_predictions(folder: Path, kills: int, rows: int, rng: np.random.Generat
         child.kill()
         child.wait()
         failures += out.exists() and out.read_bytes() != expected
-    print(f"{kills} kills of predictions of {whole:.1f} s, {failures} with half an output")
+    print(f"{kills} kills of predictions of {whole:.1f} s, {failures} with a broken output")
     return failures
 
 

@@ -1,8 +1,10 @@
-"""FastFeedForward on a GPU beside a dense layer by cuBLAS, as a table in Markdown.
+"""FastFeedForward on a GPU beside a dense layer by cuBLAS.
 
-Run ``python -m benchmarks.speed.cuda`` where a GPU is; ``--help`` tells the rest. Weights, rows and
-outputs lie on the GPU, and each call ends with a wait for it. The dense layer holds as many neurons
-as the tree and runs in CuPy or PyTorch, whichever is installed, in float32 without TF32.
+    python -m benchmarks.speed.cuda                   on a machine with a GPU
+
+Weights, rows and outputs lie on the GPU, and each call waits until it has finished. The dense layer
+holds as many neurons as the tree. It runs in CuPy and in PyTorch, as far as they are installed, in
+float32 without TF32.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import argparse
 import importlib
 import importlib.util
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -21,18 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fffcpu
+from benchmarks.command import command_line, new_parser
+from benchmarks.report import facts, table
+from benchmarks.speed.options import add_quick, add_seconds
 from benchmarks.speed.shapes import BERT_BASE, PathShape
-from fffcpu.benchmarking.timing import (
-    Contender,
-    Timing,
-    alternate,
+from fffcpu.benchmarking.machine import describe_machine
+from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, ratio
+from fffcpu.benchmarking.verification import (
     check_dense,
     check_paths,
-    cycling,
-    describe_machine,
     distinct_batches,
     path_arguments,
-    ratio,
 )
 from fffcpu.errors import MissingExtraError
 from fffcpu.kernels import load_backend
@@ -40,8 +40,7 @@ from fffcpu.kernels import load_backend
 Array = NDArray[Any]
 
 CHECKED_ROWS = 4096
-"""Rows of which outputs are checked, at most; of the dense layer two, since it takes the oracle
-long."""
+"""Most rows whose outputs are checked. Of the dense layer they are two, since its check is slow."""
 
 
 def main() -> None:
@@ -49,27 +48,27 @@ def main() -> None:
     try:
         backend = load_backend("cuda")
     except MissingExtraError as error:
-        sys.exit(f"bench_cuda: {error}")
+        sys.exit(str(error))
     shape = PathShape(5, 4, 2, 1) if options.quick else BERT_BASE
     layer = fffcpu.FastFeedForward(*shape, rng=0)
     dense = fffcpu.DenseFeedForward(shape.input_dim, shape.output_dim, layer.config.neurons, rng=0)
     peers = {name: make for name, make in PEERS.items() if serves_a_gpu(name)}
-    print(heading(backend, layer))
+    print(heading(backend, shape, layer))
     for rows in options.rows:
         batches = distinct_batches(rows, shape.input_dim, rng=1)
         checked = np.concatenate(batches)[: 8 if options.quick else CHECKED_ROWS]
         check(backend, layer, checked)
         contenders = [path_contender(backend, layer, batches)]
         contenders += [make(dense, batches) for make in peers.values()]
-        for line in lines(layer, alternate(contenders, options.repeats, options.seconds)):
-            print(line, flush=True)
+        rows_of_table = table_rows(layer, alternate(contenders, options.repeats, options.seconds))
+        print("\n".join(table(HEAD, rows_of_table)[2:]), flush=True)
     for name in PEERS:
         if name not in peers:
-            print(f"\nLeft out, not installed or without a GPU: dense by {name}.")
+            print(f"\nLeft out, since it is not installed or has no GPU: dense by {name}.")
 
 
 def serves_a_gpu(name: str) -> bool:
-    """Whether a peer is installed, and finds a GPU: PyTorch also comes built for CPUs alone."""
+    """Whether a peer is installed and finds a GPU. There are builds of PyTorch for CPUs only."""
     if not importlib.util.find_spec(name):
         return False
     peer = importlib.import_module(name)
@@ -77,22 +76,28 @@ def serves_a_gpu(name: str) -> bool:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = new_parser(__doc__)
     rows = [1, 16, 256, 4096, 16384, 65536]
-    parser.add_argument("--rows", type=int, nargs="+", default=rows, help="rows a call")
-    parser.add_argument("--repeats", type=int, default=15, help="rounds of alternation (15)")
-    parser.add_argument("--seconds", type=float, default=0.1, help="of each measurement (0.1)")
-    parser.add_argument("--quick", action="store_true", help="a tiny layer, to see that it runs")
+    parser.add_argument(
+        "--rows",
+        type=int,
+        nargs="+",
+        default=rows,
+        help=f"rows per call ({' '.join(map(str, rows))})",
+    )
+    parser.add_argument("--repeats", type=int, default=15, help="rounds of an alternation (15)")
+    add_seconds(parser, 0.1)
+    add_quick(parser)
     return parser.parse_args()
 
 
 def path_contender(
     backend: ModuleType, layer: fffcpu.FastFeedForward, batches: list[Array]
 ) -> Contender:
-    """FastFeedForward with everything on the GPU."""
+    """Return FastFeedForward with everything on the GPU."""
     cuda, rows = backend.cuda, len(batches[0])
     *weights, code = path_arguments(layer)
-    weights = [cuda.to_device(array) for array in weights]
+    weights = [array if array is None else cuda.to_device(array) for array in weights]
     outputs = [cuda.device_array((rows, layer.config.output_dim), np.float32) for _ in range(2)]
 
     def call(x: Any, y: Any) -> None:
@@ -114,7 +119,7 @@ def check(backend: ModuleType, layer: fffcpu.FastFeedForward, x: Array) -> None:
 
 
 def cupy_contender(dense: fffcpu.DenseFeedForward, batches: list[Array]) -> Contender:
-    """Dense layer in CuPy, whose matrix products are cuBLAS's."""
+    """Return a dense layer in CuPy, whose matrix products are cuBLAS's."""
     import cupy
     from cupyx.scipy.special import ndtr
 
@@ -133,7 +138,7 @@ def cupy_contender(dense: fffcpu.DenseFeedForward, batches: list[Array]) -> Cont
 
 
 def torch_contender(dense: fffcpu.DenseFeedForward, batches: list[Array]) -> Contender:
-    """Dense layer in PyTorch, whose matrix products are cuBLAS's."""
+    """Return a dense layer in PyTorch, whose matrix products are cuBLAS's."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -174,33 +179,32 @@ def dense_contender(
 DENSE_PARAMS = ("weights_in", "bias_in", "weights_out")
 
 PEERS = {"cupy": cupy_contender, "torch": torch_contender}
-"""Dense layers by cuBLAS, by the module that they need."""
+"""Dense layers by cuBLAS, by the module that each needs."""
+
+HEAD = ("layer", "rows per call", "us per row", "range", "weights read, GB/s", "dense/FFF")
 
 
-def heading(backend: ModuleType, layer: fffcpu.FastFeedForward) -> str:
-    config = layer.config
-    machine = ", ".join(f"{name} {value}" for name, value in describe_machine().items())
+def heading(backend: ModuleType, shape: PathShape, layer: fffcpu.FastFeedForward) -> str:
+    """Return the layer, the GPU, the machine and the command, above the head of the table."""
     device = "the simulator"
     if not backend.SIMULATED:
         device = os.fsdecode(backend.cuda.get_current_device().name)
-    bound = config.neurons / config.active_neurons
-    sizes = f"{config.input_dim} -> {config.output_dim}, depth {config.depth}, trees {config.trees}"
+    limit = layer.config.neurons / layer.config.active_neurons
     return "\n".join(
         [
-            f"FastFeedForward {sizes}, float32, fffcpu {fffcpu.__version__}.",
-            f"The arithmetic allows {bound:.0f} times the dense layer.",
+            f"{shape}, float32, fffcpu {fffcpu.__version__}.",
+            f"The arithmetic allows {limit:.0f} times the speed of the dense layer.",
             f"{device}, blocks of at most {backend.MOST_THREADS} threads.",
-            f"{machine}.",
-            f"`python {shlex.join(sys.argv)}`",
+            f"{facts(describe_machine())}.",
+            f"`{command_line()}`",
             "",
-            "| layer | rows a call | us a row | range | weights read, GB/s | dense/FFF |",
-            "|---|---|---|---|---|---|",
+            *table(HEAD, ()),
         ]
     )
 
 
-def lines(layer: fffcpu.FastFeedForward, timings: list[Timing]) -> list[str]:
-    """Lines of the table; each row of FastFeedForward reads its own path's weights."""
+def table_rows(layer: fffcpu.FastFeedForward, timings: list[Timing]) -> list[tuple[str, ...]]:
+    """Return rows of the table. Each row of FastFeedForward reads the weights of its own path."""
     config, path = layer.config, timings[0]
     path_bytes = 4 * config.multiply_adds
     result = []
@@ -209,8 +213,14 @@ def lines(layer: fffcpu.FastFeedForward, timings: list[Timing]) -> list[str]:
         rate = f"{path_bytes / timing.microseconds / 1e3:,.0f}" if timing is path else "-"
         times = "-" if timing is path else f"{ratio(timing, path):.1f}x"
         result.append(
-            f"| {timing.name} | {timing.rows:,} | {timing.microseconds:.3g} "
-            f"| {low:.3g} to {high:.3g} | {rate} | {times} |"
+            (
+                timing.name,
+                f"{timing.rows:,}",
+                f"{timing.microseconds:.3g}",
+                f"{low:.3g} to {high:.3g}",
+                rate,
+                times,
+            )
         )
     return result
 

@@ -1,61 +1,34 @@
-"""The figures of the row kernels at BERT size, and of start-up, as a table in Markdown.
+"""The row kernels at BERT's size, and start-up.
 
-Run ``python -m benchmarks.speed.rows``; ``--help`` tells the rest. Nothing else heavy may run at
-the time. Layers are called as users call them: ``layer(x)``, with its checks and its new array.
+    python -m benchmarks.speed.rows
+
+No other heavy program may run at the same time. Layers are called as layer(x), with its checks and
+its new array. Start-up is that of new processes, whose kernels are on disk.
 """
 
 from __future__ import annotations
 
 import argparse
-import shlex
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 import fffcpu
+from benchmarks.command import command_line, new_parser
+from benchmarks.report import facts
+from benchmarks.speed.figures import Figure, figure_table
+from benchmarks.speed.options import add_quick, add_seconds, add_threads
+from benchmarks.speed.processes import first_line, first_result
 from benchmarks.speed.shapes import BERT_BASE, PathShape
-from fffcpu.benchmarking.timing import (
-    Contender,
-    Timing,
-    alternate,
-    check_paths,
-    cycling,
-    describe_machine,
-    distinct_batches,
-    ratio,
-)
+from fffcpu.benchmarking.machine import describe_machine
+from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, ratios
+from fffcpu.benchmarking.verification import check_paths, distinct_batches
 
 IMPORT = (
     "import time; start = time.perf_counter(); import fffcpu; print(time.perf_counter() - start)"
 )
-FIRST_RESULT = """
-import numpy as np
-from fffcpu import FastFeedForward
-layer = FastFeedForward({shape}, rng=0)
-print(layer(np.ones((1, {width}), np.float32)).shape, flush=True)
-"""
 MOST_PROCESSES = 7
-
-
-class Figure(NamedTuple):
-    """One line of the table."""
-
-    what: str
-    value: str
-    range: str
-    goal: str
-
-
-class FirstLine(NamedTuple):
-    """What a process printed first, and how many seconds after its start."""
-
-    text: str
-    seconds: float
 
 
 def main() -> None:
@@ -70,16 +43,17 @@ def main() -> None:
         *training(layer, many, options),
         *start_up(shape, min(options.repeats, MOST_PROCESSES)),
     ]
-    print(format_report(shape, figures))
+    print(f"{shape}, float32, fffcpu {fffcpu.__version__}, {options.threads} threads.")
+    print(f"{facts(describe_machine())}.\n`{command_line()}`\n")
+    print("\n".join(figure_table(figures)))
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    threads = min(2, fffcpu.get_num_threads())
-    parser.add_argument("--threads", type=int, default=threads, help="of the kernels (2)")
-    parser.add_argument("--repeats", type=int, default=15, help="rounds of alternation (15)")
-    parser.add_argument("--seconds", type=float, default=0.1, help="of each measurement (0.1)")
-    parser.add_argument("--quick", action="store_true", help="a tiny layer, to see that it runs")
+    parser = new_parser(__doc__)
+    add_threads(parser)
+    parser.add_argument("--repeats", type=int, default=15, help="rounds of an alternation (15)")
+    add_seconds(parser, 0.1)
+    add_quick(parser)
     return parser.parse_args()
 
 
@@ -88,7 +62,7 @@ def race(contenders: list[Contender], options: argparse.Namespace) -> list[Timin
 
 
 def one_row(layer: fffcpu.FastFeedForward, options: argparse.Namespace) -> list[Figure]:
-    """One row a call: the same each time, and another each time."""
+    """Time one row per call: the same row each time, and another row each time."""
     batches = distinct_batches(1, layer.config.input_dim, rng=1)
     check(layer, np.concatenate(batches))
     repeated, distinct = race(
@@ -99,15 +73,15 @@ def one_row(layer: fffcpu.FastFeedForward, options: argparse.Namespace) -> list[
         options,
     )
     return [
-        time_figure("one row a call, the same row", repeated, "5"),
-        time_figure(f"one row a call, {len(batches):,} rows in turn", distinct, "8"),
+        time_figure("one row per call, the same row", repeated, 5),
+        time_figure(f"one row per call, {len(batches):,} rows in turn", distinct, 8),
     ]
 
 
 def many_rows(
     layer: fffcpu.FastFeedForward, rows: int, options: argparse.Namespace
 ) -> list[Figure]:
-    """Many rows a call, into a new array and into given ones; batches take turns."""
+    """Time many rows per call, into a new array and into given ones, with batches in turn."""
     batches = distinct_batches(rows, layer.config.input_dim, rng=2)
     outputs = [np.empty((rows, layer.config.output_dim), np.float32) for _ in range(2)]
     check(layer, batches[0])
@@ -119,13 +93,13 @@ def many_rows(
         options,
     )
     return [
-        time_figure(f"{rows:,} rows a call, layer(x)", new, "3"),
-        time_figure(f"{rows:,} rows a call, layer(x, out=y)", given, "3"),
+        time_figure(f"{rows:,} rows per call, layer(x)", new, 3),
+        time_figure(f"{rows:,} rows per call, layer(x, out=y)", given, 3),
     ]
 
 
 def training(layer: fffcpu.FastFeedForward, rows: int, options: argparse.Namespace) -> list[Figure]:
-    """Forward and backward, without an optimizer, over inference."""
+    """Time forward and backward, without an optimizer, beside inference."""
     batches = distinct_batches(rows, layer.config.input_dim, rng=3)
     upstream = distinct_batches(rows, layer.config.output_dim, rng=4)
     inference, both = race(
@@ -135,12 +109,9 @@ def training(layer: fffcpu.FastFeedForward, rows: int, options: argparse.Namespa
         ],
         options,
     )
-    rounds = [two / one for one, two in zip(inference.seconds, both.seconds, strict=True)]
-    low, high = min(rounds), max(rounds)
-    times = f"{ratio(both, inference):.2f}x"
     return [
-        time_figure(f"{rows:,} rows, forward and backward", both, "-"),
-        Figure("the same over inference", times, f"{low:.2f} to {high:.2f}x", "4x"),
+        time_figure(f"{rows:,} rows, forward and backward", both),
+        Figure.at_most("the same over inference", ratios(both, inference), "x", 4),
     ]
 
 
@@ -153,60 +124,25 @@ def forward_backward(layer: fffcpu.FastFeedForward) -> Callable[[Any, Any], obje
 
 
 def start_up(shape: PathShape, processes: int) -> list[Figure]:
-    """Import, and a second process's first result from its start, kernels on disk."""
+    """Time the import, and the first result of a second process, whose kernels are on disk."""
     imports = [float(first_line(IMPORT).text) for _ in range(processes)]
-    sizes = ", ".join(map(str, shape))
-    program = FIRST_RESULT.format(shape=sizes, width=shape.input_dim)
+    program = first_result(shape, rows=1)
     first_line(program)  # leaves the kernels on disk
     firsts = [first_line(program).seconds for _ in range(processes)]
     return [
-        seconds_figure("import fffcpu", imports, "0.3"),
-        seconds_figure("a new process's first result, kernels on disk", firsts, "1.5"),
+        Figure.at_most("import fffcpu", imports, "s", 0.3),
+        Figure.at_most("a new process's first result, kernels on disk", firsts, "s", 1.5),
     ]
-
-
-def first_line(program: str) -> FirstLine:
-    """Run a program in a process of its own."""
-    command = [sys.executable, "-c", program]
-    start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        seconds = time.perf_counter() - start
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return FirstLine(line, seconds)
 
 
 def check(layer: fffcpu.FastFeedForward, x: Any) -> None:
     check_paths(layer, x, layer(x), layer.route(x))
 
 
-def time_figure(what: str, timing: Timing, goal: str) -> Figure:
-    limit = goal if goal == "-" else f"{goal} us"
-    low, high = (1e6 * end(timing.seconds) / timing.rows for end in (min, max))
-    return Figure(what, f"{timing.microseconds:.2f} us a row", f"{low:.2f} to {high:.2f} us", limit)
-
-
-def seconds_figure(what: str, seconds: list[float], goal: str) -> Figure:
-    limits = f"{min(seconds):.2f} to {max(seconds):.2f} s"
-    return Figure(what, f"{statistics.median(seconds):.2f} s", limits, f"{goal} s")
-
-
-def format_report(shape: PathShape, figures: list[Figure]) -> str:
-    machine = ", ".join(f"{name} {value}" for name, value in describe_machine().items())
-    layer = f"{shape.input_dim} -> {shape.output_dim}, depth {shape.depth}, trees {shape.trees}"
-    lines = [
-        f"FastFeedForward {layer}, float32, fffcpu {fffcpu.__version__}.",
-        f"{fffcpu.get_num_threads()} threads.",
-        f"{machine}.",
-        f"`python {shlex.join(sys.argv)}`",
-        "",
-        "| figure | median | range | goal: at most |",
-        "|---|---|---|---|",
-        *(f"| {' | '.join(figure)} |" for figure in figures),
-    ]
-    return "\n".join(lines)
+def time_figure(what: str, timing: Timing, goal: float | None = None) -> Figure:
+    """Return the figure of a contender's time per row."""
+    rounds = [1e6 * seconds / timing.rows for seconds in timing.seconds]
+    return Figure.at_most(what, rounds, "us per row", goal)
 
 
 if __name__ == "__main__":

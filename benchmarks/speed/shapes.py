@@ -1,15 +1,15 @@
 """Shapes of the layers in the two papers, by name.
 
-`ULTRAFASTBERT` are the feedforward layers of the models in "Exponentially Faster Language
-Modelling" (arXiv 2311.10770): UltraFastBERT-TxD has T trees of depth D in a BERT of width 768, all
-of about 4,000 neurons. With D growing, a row uses fewer of them::
+`ULTRAFASTBERT` holds the feedforward layers of the models in "Exponentially Faster Language
+Modelling" (arXiv 2311.10770). UltraFastBERT-TxD has T trees of depth D in a BERT of width 768, with
+about 4,000 neurons in all. The deeper the trees, the fewer of them a row uses::
 
     3072x0    1536x1    512x2    256x3    ...    4x9    2x10    1x11
     3072      3072      1536     1024     ...    40     22      12        neurons used
     3072      4608      3584     3840     ...    4092   4094    4095      neurons held
 
-`FAST_FEEDFORWARD` are layers of "Fast Feedforward Networks" (arXiv 2308.14711): trees of depth D
-over leaves of width H, of training width ``2**D * H``.
+`FAST_FEEDFORWARD` holds layers of "Fast Feedforward Networks" (arXiv 2308.14711): trees of depth D
+over leaves of width H, with the training width ``2**D * H``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,12 @@ class PathShape(NamedTuple):
     output_dim: int
     depth: int
     trees: int
+
+    def __str__(self) -> str:
+        return (
+            f"FastFeedForward {self.input_dim} -> {self.output_dim}, depth {self.depth}, "
+            f"trees {self.trees}"
+        )
 
 
 class LeafShape(NamedTuple):

@@ -1,14 +1,16 @@
-"""FastFeedForward between matrix products of NumPy, on each thread layer: who slows whom.
+"""FastFeedForward and matrix products of NumPy in turn, on each thread layer.
 
-Run ``python -m benchmarks.speed.threads``; ``--help`` tells the rest. Nothing else heavy may run at
-the time. Each layer is measured in a process of its own, since a process has one pool. For each
-number of rows, both are timed alone, back to back, and then in alternation, call by call::
+    python -m benchmarks.speed.threads
+
+No other heavy program may run at the same time. Each thread layer is measured in a process of its
+own, since a process has one pool. For each number of rows both are timed alone, and then in
+alternation, call by call:
 
     alone         F F F F F ...      G G G G G ...
     alternating   F G F G F G F G ...                 each call timed on its own
 
 The ratio is the median alternating over the median alone, and its range that of the rounds. The
-last line is what a launch costs: a kernel that does nothing, on the pool, right after another, and
+last line is the cost of a launch: a kernel that does nothing, on the pool, right after another, and
 right after a matrix product.
 """
 
@@ -18,7 +20,6 @@ import argparse
 import dataclasses
 import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -29,8 +30,13 @@ from typing import Any
 import numpy as np
 
 import fffcpu
+from benchmarks.command import command_line, new_parser, program
+from benchmarks.report import facts, table
+from benchmarks.speed.options import add_quick, add_threads
 from benchmarks.speed.shapes import BERT_BASE, PathShape
-from fffcpu.benchmarking.timing import check_paths, cycling, describe_machine, distinct_batches
+from fffcpu.benchmarking.machine import describe_machine
+from fffcpu.benchmarking.timing import REST, cycling
+from fffcpu.benchmarking.verification import check_paths, distinct_batches
 from fffcpu.kernels.jit import MIN_PARALLEL_WORK, kernel, launch
 from fffcpu.system.threads import get_thread_layer
 
@@ -41,21 +47,18 @@ VARIANTS = {
     "omp, idle threads spin": {"NUMBA_THREADING_LAYER": "omp", "OMP_WAIT_POLICY": "active"},
     "workqueue": {"NUMBA_THREADING_LAYER": "workqueue"},
 }
-"""Environments of the processes. Without a pool, what makes a call longer is that the other took
-its place in the caches; the two after that are what `fffcpu.system.pool` prefers."""
+"""Environments of the processes. Without a pool a call takes longer because the other one took its
+place in the caches. The next two are those that `fffcpu.system.pool` prefers."""
 
 GOAL = 1.5
-"""Times longer in alternation than alone, at most."""
-
-REST = 0.15
-"""Seconds between two series, in which idle threads stop spinning."""
+"""Largest ratio of the time in alternation to the time alone."""
 
 Call = Callable[[], object]
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Seconds of calls alone and in alternation with another, a median a round."""
+    """Seconds of calls alone and in alternation with another: the median of each round."""
 
     what: str
     alone: list[float]
@@ -63,7 +66,7 @@ class Series:
 
     @property
     def ratios(self) -> list[float]:
-        """How many times longer in alternation, a figure a round."""
+        """Time in alternation over time alone, in each round."""
         return [two / one for one, two in zip(self.alone, self.alternating, strict=True)]
 
 
@@ -75,24 +78,23 @@ def main() -> None:
     rows = []
     for variant, variables in VARIANTS.items():
         found = in_process(variant, variables)
-        rows += [line(variant, series) for series in found] or [f"| {variant} |{6 * ' - |'}"]
+        rows += [cells(variant, series) for series in found] or [(variant, *6 * "-")]
     print(format_report(options, rows))
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    threads = min(2, fffcpu.get_num_threads())
-    parser.add_argument("--threads", type=int, default=threads, help="of the kernels (2)")
+    parser = new_parser(__doc__)
+    add_threads(parser)
     parser.add_argument("--repeats", type=int, default=15, help="rounds (15)")
-    parser.add_argument("--calls", type=int, default=50, help="of each series of a round (50)")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    parser.add_argument("--calls", type=int, default=50, help="calls of a series in a round (50)")
+    add_quick(parser)
     parser.add_argument("--variant", choices=list(VARIANTS), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def in_process(variant: str, variables: dict[str, str]) -> list[Series]:
-    """Measure in a process that has these variables; nothing if the layer cannot be loaded."""
-    command = [sys.executable, *sys.argv, "--variant", variant]
+    """Measure in a process with these variables. The list is empty if the layer cannot load."""
+    command = [sys.executable, *program(), *sys.argv[1:], "--variant", variant]
     done = subprocess.run(
         command, env={**os.environ, **variables}, stdout=subprocess.PIPE, text=True, check=True
     )
@@ -100,7 +102,7 @@ def in_process(variant: str, variables: dict[str, str]) -> list[Series]:
 
 
 def measure(options: argparse.Namespace) -> Iterator[Series]:
-    """Time all pairs on the layer that the environment names."""
+    """Time all pairs on the thread layer that the environment names."""
     try:
         get_thread_layer()
     except ValueError:  # Numba cannot load it
@@ -121,7 +123,7 @@ def measure(options: argparse.Namespace) -> Iterator[Series]:
 
 
 def inference_call(layer: fffcpu.FastFeedForward, rows: int) -> Call:
-    """Return a call of the layer as users make it, on batches in turn; its output is checked."""
+    """Return a call of the layer on batches in turn, after its output was checked."""
     batches = distinct_batches(rows, layer.config.input_dim, rng=1)
     check_paths(layer, batches[0], layer(batches[0]), layer.route(batches[0]))
     return cycling(layer, batches)
@@ -145,11 +147,12 @@ MARKS = np.zeros(1024, np.int64)
 
 
 def empty_call() -> object:
+    """Run a kernel that does nothing on the pool."""
     return launch(_nothing, MARKS.size, MIN_PARALLEL_WORK, MARKS)
 
 
 def alternate(calls: list[Call], options: argparse.Namespace) -> list[list[float]]:
-    """Return for each of the calls its median seconds in each round, the calls taking turns."""
+    """Return the median seconds of each call in each round. The calls take turns."""
     rounds: list[list[float]] = [[] for _ in calls]
     for call in calls:
         call()
@@ -166,10 +169,11 @@ def alternate(calls: list[Call], options: argparse.Namespace) -> list[list[float
     return rounds
 
 
-def line(variant: str, series: Series) -> str:
+def cells(variant: str, series: Series) -> tuple[str, ...]:
+    """Return a row of the table."""
     alone, both = (1e6 * statistics.median(one) for one in (series.alone, series.alternating))
     ratio, low, high = both / alone, min(series.ratios), max(series.ratios)
-    cells = (
+    return (
         variant,
         series.what,
         f"{alone:,.0f} us",
@@ -178,20 +182,18 @@ def line(variant: str, series: Series) -> str:
         f"{low:.2f} to {high:.2f}x",
         "-" if series.what == "empty kernel" else f"{GOAL}x",
     )
-    return f"| {' | '.join(cells)} |"
 
 
-def format_report(options: argparse.Namespace, rows: list[str]) -> str:
-    machine = ", ".join(f"{name} {value}" for name, value in describe_machine().items())
+def format_report(options: argparse.Namespace, rows: list[tuple[str, ...]]) -> str:
+    """Return the table, under the machine and the command."""
     versions = f"fffcpu {fffcpu.__version__}, {options.threads} threads"
+    head = ("threads", "call", "alone", "alternating", "ratio", "range", "goal: at most")
     lines = [
         f"FastFeedForward at BERT's size and NumPy products of the same rows, float32, {versions}.",
-        f"{machine} (by default).",
-        f"`python {shlex.join(sys.argv)}`",
+        f"{facts(describe_machine())} (by default).",
+        f"`{command_line()}`",
         "",
-        "| threads | call | alone | alternating | ratio | range | goal: at most |",
-        "|---|---|---|---|---|---|---|",
-        *rows,
+        *table(head, rows),
     ]
     return "\n".join(lines)
 

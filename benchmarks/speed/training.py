@@ -1,31 +1,31 @@
 """Training: a step with dense and with row-sparse gradients, with routes that learn, and epochs.
 
-Run ``python -m benchmarks.speed.training``; nothing else heavy may run at the time. A step is
-forward, backward, clipping and AdamW on random rows, timed in alternation by batches in turn.
+    python -m benchmarks.speed.training
+    python -m benchmarks.speed.training --only routes
+
+No other heavy program may run at the same time. A step is forward, backward, clipping and AdamW on
+random rows. Steps are timed in alternation, with batches in turn.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 import time
 
 import numpy as np
 
 import fffcpu
-from fffcpu.benchmarking.timing import (
-    Contender,
-    Timing,
-    alternate,
-    describe_machine,
-    distinct_batches,
-    ratio,
-    ratios,
-)
+from benchmarks.command import new_parser
+from benchmarks.report import facts
+from benchmarks.speed.options import add_seconds
+from benchmarks.speed.session import Section, section_help
+from fffcpu.benchmarking.machine import describe_machine
+from fffcpu.benchmarking.timing import Contender, Timing, alternate, ratio, ratios
+from fffcpu.benchmarking.verification import distinct_batches
 from fffcpu.data import Table
 from fffcpu.recipes.fitting import FitSettings, fit
-from fffcpu.system.terminal import format_number, format_table
+from fffcpu.system.terminal import format_number, format_table, print_status
 from fffcpu.training import AdamW, clip_gradients
 
 WIDTH = 768
@@ -34,43 +34,56 @@ PIXELS, CLASSES = 784, 10
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("step", "routes", "epochs"), help="one of the parts")
-    parser.add_argument("--depths", type=int, nargs="+", default=[9, 11, 13, 15], help="of `step`")
-    parser.add_argument("--batch", type=int, default=64, help="rows of a step (64)")
-    parser.add_argument("--rounds", type=int, default=9, help="of each alternation (9)")
-    parser.add_argument("--seconds", type=float, default=0.2, help="of a measurement (0.2)")
-    options = parser.parse_args()
-    print(", ".join(f"{name} {value}" for name, value in describe_machine().items()), "\n")
-    if options.only in (None, "step"):
-        steps(options)
-    if options.only in (None, "routes"):
-        routes(options)
-    if options.only in (None, "epochs"):
-        epochs()
+    options = parse()
+    print(facts(describe_machine()), "\n")
+    for name in options.only or SECTIONS:
+        SECTIONS[name](options)
+
+
+def parse() -> argparse.Namespace:
+    parser = new_parser(__doc__, section_help(SECTIONS))
+    parser.add_argument(
+        "--only", nargs="+", choices=SECTIONS, metavar="SECTION", help="run these sections (all)"
+    )
+    parser.add_argument(
+        "--depths",
+        type=int,
+        nargs="+",
+        default=[9, 11, 13, 15],
+        help="depths of the trees in section step (9 11 13 15)",
+    )
+    parser.add_argument("--batch", type=int, default=64, help="rows per step (64)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of an alternation (9)")
+    add_seconds(parser, 0.2)
+    return parser.parse_args()
 
 
 def steps(options: argparse.Namespace) -> None:
-    """Time a step with dense and with row-sparse gradients, for trees of several depths."""
+    """A step with dense and with row-sparse gradients, for trees of several depths."""
     rows = []
     for depth in options.depths:
-        print(f"depth {depth} ...", file=sys.stderr)
+        print_status(f"depth {depth} ...")
         dense, sparse = compare(options, "row_sparse", WIDTH, WIDTH, depth)
         times = [milliseconds(timing, options) for timing in (dense, sparse)]
         rows.append((f"{depth}", f"{(2 << depth) - 1:,}", *times, times_longer(dense, sparse, 1)))
-    head = ("depth", "nodes", "ms a step, dense", "ms, row-sparse", "times faster")
+    head = ("depth", "nodes", "ms per step, dense", "ms, row-sparse", "times faster")
     print(f"{WIDTH} -> {WIDTH}, one tree, {options.batch} rows, AdamW\n")
     print(format_table(head, rows), "\n")
 
 
 def routes(options: argparse.Namespace) -> None:
-    """Time a step with constant routes and with routes that learn, of two layers for images."""
+    """A step with constant routes and with routes that learn, of two layers for images."""
     rows = []
     for trees, depth in ((4, 3), (2, 7)):
         constant, learning = compare(options, "straight_through", PIXELS, CLASSES, depth, trees)
         times = [milliseconds(timing, options) for timing in (constant, learning)]
         rows.append((f"{trees} x {depth}", *times, times_longer(learning, constant, 2)))
-    head = ("trees x depth", "ms a step, constant routes", "ms, routes that learn", "times longer")
+    head = (
+        "trees x depth",
+        "ms per step, constant routes",
+        "ms, routes that learn",
+        "times longer",
+    )
     print(f"{PIXELS} -> {CLASSES}, {options.batch} rows, AdamW, dense gradients\n")
     print(format_table(head, rows), "\n")
 
@@ -85,7 +98,7 @@ def compare(options: argparse.Namespace, flag: str, *sizes: int) -> list[Timing]
 
 
 def milliseconds(timing: Timing, options: argparse.Namespace) -> str:
-    """Return what a step takes."""
+    """Return the milliseconds of a step."""
     return format_number(timing.microseconds * options.batch / 1000)
 
 
@@ -97,7 +110,7 @@ def times_longer(slow: Timing, fast: Timing, digits: int) -> str:
 
 
 def step(layer: fffcpu.FastFeedForward, batch: int, **backward: bool) -> Contender:
-    """Return a training step to be timed; `backward` is what the backward pass is told."""
+    """Return a training step to be timed, with options of the backward pass."""
     optimizer = AdamW(layer.params, 1e-3)
     batches = itertools.cycle(distinct_batches(batch, layer.config.input_dim, rng=1))
 
@@ -112,8 +125,8 @@ def step(layer: fffcpu.FastFeedForward, batch: int, **backward: bool) -> Contend
     return Contender("step", run, batch)
 
 
-def epochs() -> None:
-    """Time ten epochs on a table of MNIST's size, for several batch sizes."""
+def epochs(options: argparse.Namespace) -> None:
+    """Ten epochs on a table of MNIST's size, for several batch sizes."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (ROWS, PIXELS), dtype=np.uint8)
     y = rng.integers(0, CLASSES, ROWS)
@@ -133,7 +146,10 @@ def epochs() -> None:
         seconds = time.perf_counter() - start
         rows.append((f"{batch}", f"{seconds:.1f}", f"{10 * ROWS / seconds:,.0f}"))
     print(f"10 epochs of {ROWS:,} x {PIXELS}, 2 trees of depth 7, AdamW\n")
-    print(format_table(("rows a step", "seconds", "rows/s"), rows))
+    print(format_table(("rows per step", "seconds", "rows/s"), rows))
+
+
+SECTIONS: dict[str, Section] = {"step": steps, "routes": routes, "epochs": epochs}
 
 
 if __name__ == "__main__":

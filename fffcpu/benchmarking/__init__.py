@@ -1,1 +1,1 @@
-"""Measuring: checked timing in alternation, and what a machine could do at best."""
+"""Measuring: outputs checked, contenders timed in alternation, and the machine's roofline."""

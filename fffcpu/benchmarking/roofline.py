@@ -1,16 +1,17 @@
-"""What a call must do at least, and how fast this machine could do it.
+"""The roofline: the time that this machine needs at best for the work of a call.
 
-A call must compute its products and move its data once: each row in, each row out, and the weights
-it uses, however many rows use them. Two contenders measure what the machine can do, in the same
-alternation as the others::
+After "Roofline: an insightful visual performance model for multicore architectures" (Williams,
+Waterman and Patterson, 2009). A call must compute its products and move its data once: each row in,
+each row out, and the weights that it uses, however many rows use them. Two contenders measure what
+the machine can do, in the same alternation as the others::
 
-    copy    64 MiB to 64 MiB, a slice a thread        bytes / second, from memory to memory
-    gemm    a product of square matrices by BLAS      flops / second, from the nearest caches
+    copy    64 MiB to 64 MiB, a slice for each thread  bytes per second, from memory to memory
+    gemm    a product of square matrices by BLAS       flops per second, from the nearest caches
 
-    bound = max(flops of the call / gemm's rate, bytes of the call / copy's rate)
+    roofline = max(flops of the call / rate of gemm, bytes of the call / rate of copy)
 
-The fraction of the bound that a contender reaches is the bound over its time, the median over the
-rounds. It can exceed 1 where the data lie in caches, which a copy between memories does not see.
+The fraction of the roofline that a contender reaches is the roofline over its time, the median over
+the rounds. It exceeds 1 where the data lie in caches, since the copy goes from memory to memory.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ from fffcpu.benchmarking.timing import Contender, Timing, Work
 from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig, LeafFeedForwardConfig
 
 __all__ = [
-    "Bound",
-    "bound_contenders",
+    "Roofline",
     "dense_work",
     "leaf_work",
     "path_work",
+    "roofline_contenders",
     "visited_nodes",
 ]
 
 Array = NDArray[Any]
 
 COPY_BYTES = 64 << 20
-"""Bytes of the copied array: more than the caches of most machines hold twice."""
+"""Bytes of the copied array. Two such arrays do not fit into the caches of most machines."""
 
 GEMM_WIDTH = 1024
 """Rows and columns of the multiplied matrices."""
@@ -46,36 +47,42 @@ GEMM_WIDTH = 1024
 COPY, GEMM = "copy", "gemm"
 
 
-class Bound(NamedTuple):
-    """What the machine can do, measured in the alternation of what it is compared with."""
+class Roofline(NamedTuple):
+    """The machine's two rates, measured in the alternation of the contenders."""
 
     copy: Timing
-    """Of a copy from memory to memory."""
+    """Timing of a copy from memory to memory."""
     gemm: Timing
-    """Of a product of matrices."""
+    """Timing of a product of matrices."""
 
     @classmethod
     def of(cls, timings: Sequence[Timing]) -> Self:
-        """Pick the two timings of `bound_contenders` out of an alternation's."""
+        """Take the two timings of `roofline_contenders` from those of an alternation."""
         by_name = {timing.name: timing for timing in timings}
         return cls(by_name[COPY], by_name[GEMM])
 
     def microseconds(self, timing: Timing) -> float | None:
-        """Least microseconds a row that the machine could take: the median over the rounds."""
-        least = self._seconds(timing)
-        return statistics.median(least) / timing.rows * 1e6 if least else None
+        """Return the roofline in microseconds per row, or None where the work is not known.
+
+        It is the median over the rounds.
+        """
+        roofline = self._seconds(timing)
+        return statistics.median(roofline) / timing.rows * 1e6 if roofline else None
 
     def fraction(self, timing: Timing) -> float | None:
-        """Fraction of the bound reached: the median over the rounds of bound over time."""
-        least = self._seconds(timing)
-        if not least:
+        """Return the roofline over the time taken, or None where the work is not known.
+
+        It is the median over the rounds.
+        """
+        roofline = self._seconds(timing)
+        if not roofline:
             return None
         return statistics.median(
-            bound / taken for bound, taken in zip(least, timing.seconds, strict=True)
+            best / taken for best, taken in zip(roofline, timing.seconds, strict=True)
         )
 
     def _seconds(self, timing: Timing) -> list[float]:
-        """Least seconds of a call, a figure a round; none where the work is not known."""
+        """Return the roofline of a call in seconds, in each round; empty for unknown work."""
         work = timing.work
         if work is None:
             return []
@@ -87,20 +94,20 @@ class Bound(NamedTuple):
         return [max(by_copy * copy, by_gemm * gemm) for copy, gemm in rounds]
 
 
-def bound_contenders(threads: int, dtype: str = "float32") -> list[Contender]:
-    """Return the copy and the matrix product, to be timed with the contenders they bound.
+def roofline_contenders(threads: int, dtype: str = "float32") -> list[Contender]:
+    """Return the copy and the matrix product, to be timed beside other contenders.
 
     Parameters
     ----------
     threads : int
         Threads of the copy. The product runs on those of NumPy's BLAS.
     dtype : {"float32", "float64"}
-        Of the matrices.
+        Type of the matrices.
 
     Returns
     -------
     list of Contender
-        Two, for `fffcpu.benchmarking.timing.alternate`; `Bound.of` finds them in what it returns.
+        Two contenders for `fffcpu.benchmarking.timing.alternate`. `Roofline.of` takes its result.
     """
     return [_copy(threads), _gemm(dtype)]
 
@@ -130,23 +137,23 @@ def _gemm(dtype: str) -> Contender:
 def path_work(
     config: FastFeedForwardConfig, rows: int, visited: int, item_bytes: float | None = None
 ) -> Work:
-    """Work of FastFeedForward's inference.
+    """Return the work of FastFeedForward's inference.
 
     Parameters
     ----------
     config : FastFeedForwardConfig
-        Of the layer.
+        Configuration of the layer.
     rows : int
-        Rows of a call.
+        Rows per call.
     visited : int
         Nodes that the rows visit, each counted once, as `visited_nodes` counts.
     item_bytes : float, optional
-        Bytes of a weight, where it is not of the layer's dtype.
+        Bytes of a weight, where they are not those of the layer's dtype.
 
     Returns
     -------
     Work
-        Of one call.
+        The work of one call.
     """
     widths, size = config.input_dim + config.output_dim, config.itemsize
     weights = visited * widths * (item_bytes or size)
@@ -154,16 +161,16 @@ def path_work(
 
 
 def dense_work(config: DenseFeedForwardConfig, rows: int) -> Work:
-    """Work of DenseFeedForward's inference on so many rows."""
+    """Return the work of DenseFeedForward's inference on ``rows`` rows."""
     numbers = rows * (config.input_dim + config.output_dim) + config.multiply_adds
     return Work(2 * rows * config.multiply_adds, numbers * config.itemsize)
 
 
 def leaf_work(config: LeafFeedForwardConfig, rows: int, leaves: int) -> Work:
-    """Work of LeafFeedForward's hard inference on rows that reach so many different leaves.
+    """Return the work of LeafFeedForward's hard inference on rows that reach ``leaves`` leaves.
 
-    The gates above those leaves are taken to be ``leaves - 1``: all of them, where all leaves are
-    reached.
+    The gates above those leaves are taken to be ``leaves - 1``, which is all of them if all leaves
+    are reached.
     """
     widths = config.input_dim + config.output_dim
     weights = leaves * config.leaf_width * widths + max(0, leaves - 1) * config.input_dim
@@ -171,5 +178,5 @@ def leaf_work(config: LeafFeedForwardConfig, rows: int, leaves: int) -> Work:
 
 
 def visited_nodes(nodes: Array) -> int:
-    """Count the different nodes in routes (B, T, L), in all trees."""
+    """Return the number of different nodes in routes (B, T, L), in all trees."""
     return sum(len(np.unique(tree)) for tree in np.moveaxis(nodes, 1, 0))

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints.differences import check_arrays, list_differences
@@ -33,6 +34,7 @@ from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
 from fffcpu.system.files import named_errors, open_regular, parse_json
 
 __all__ = [
+    "FORMER_ARRAYS",
     "KINDS",
     "METADATA_KEY",
     "READ_VERSIONS",
@@ -65,14 +67,13 @@ KINDS: Mapping[str, type[LayerConfig]] = MappingProxyType(
 )
 """The config class of each kind of layer."""
 
-_TERMS: Mapping[str, tuple[str, str]] = MappingProxyType(
+FORMER_ARRAYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        QuantizedFastFeedForwardConfig.kind: ("", "weights_in"),
-        QuantizedLeafFeedForwardConfig.kind: ("leaf_", "leaf_weights_in"),
+        "terms": ("scale_in", "bias_in", "scale_out"),
+        "leaf_terms": ("leaf_scale_in", "leaf_bias_in", "leaf_scale_out"),
     }
 )
-"""Of the kinds that version 1 kept differently with int8 weights: how its names begin, and the
-array before the one that it had instead of biases and scales."""
+"""Arrays of int8 layers that version 1 holds as one, side by side along its last axis."""
 
 _IMPORTERS = (
     "read it with safetensors.numpy.load_file and convert its arrays with from_state_dict of "
@@ -144,11 +145,14 @@ def load(path: str | os.PathLike[str]) -> tuple[LayerConfig, dict[str, NDArray[A
     with named_errors(path), open_regular(path) as file:
         header = read_header(file)
         config, version = _parse_layer(header.metadata)
-        shapes, dtypes = _layout(config, version)
-        _check_tensors(shapes, dtypes, header.entries)
+        shapes = _stored_shapes(config, version)
+        _check_tensors(config, shapes, header.entries)
         tensors = header.tensors()
         arrays = {name: read_array(file, tensors[name]) for name in shapes}
-        return config, _upgraded(config, arrays)
+    for name in set(FORMER_ARRAYS) & set(arrays):
+        columns = np.moveaxis(arrays[name], -1, 0)
+        arrays.update(zip(FORMER_ARRAYS[name], map(np.ascontiguousarray, columns), strict=True))
+    return config, {name: arrays[name] for name in config.shapes()}
 
 
 def read_note(path: str | os.PathLike[str], key: str) -> Any:
@@ -240,44 +244,26 @@ def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {name: repr(value) for name, value in values.items()}
 
 
-def _layout(config: LayerConfig, version: int) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    """Return shape and type of every array in a file of this version.
-
-    Where weights are int8, version 1 has one array ``terms`` (or ``leaf_terms``) in place of biases
-    and scales. Its last axis holds a neuron's input scale, its bias (0 if it has none) and its
-    output scale.
-    """
-    shapes, dtypes = config.shapes(), config.dtypes()
-    prefix, before = _TERMS.get(config.kind, ("", ""))
-    if version > 1 or f"{prefix}scale_in" not in shapes:
-        return shapes, dtypes
-    terms = (*shapes[f"{prefix}scale_in"], 3)
-    gone = {f"{prefix}{name}" for name in ("bias_in", "scale_in", "scale_out")}
-    old: dict[str, tuple[int, ...]] = {}
-    for name, shape in shapes.items():
-        if name not in gone:
-            old[name] = shape
-        if name == before:
-            old[f"{prefix}terms"] = terms
-    return old, {name: dtypes.get(name, "float32") for name in old}
-
-
-def _upgraded(config: LayerConfig, arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return the arrays of the config, of those that `_layout` describes."""
-    prefix, _ = _TERMS.get(config.kind, ("", ""))
-    terms = arrays.get(f"{prefix}terms")
-    if terms is not None:
-        names = (f"{prefix}scale_in", f"{prefix}bias_in", f"{prefix}scale_out")
-        arrays |= {name: terms[..., k].copy() for k, name in enumerate(names)}
-    return {name: arrays[name] for name in config.shapes()}
+def _stored_shapes(config: LayerConfig, version: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays in a file of this version."""
+    shapes = dict(config.shapes())
+    if version > 1:
+        return shapes
+    for former, names in FORMER_ARRAYS.items():
+        if names[0] in shapes:
+            stacked = (*shapes[names[0]], len(names))
+            shapes = {name: shape for name, shape in shapes.items() if name not in names}
+            shapes[former] = stacked
+    return shapes
 
 
 def _check_tensors(
+    config: LayerConfig,
     shapes: Mapping[str, tuple[int, ...]],
-    dtypes: Mapping[str, str],
     entries: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Raise unless a header's entries have just these names, types and shapes."""
+    """Raise unless a header's entries have just these names and shapes, and the config's types."""
+    dtypes = config.dtypes() | dict.fromkeys(FORMER_ARRAYS, "float32")
     expected = {name: f"{dtypes[name]} {shape}" for name, shape in shapes.items()}
     differences = list_differences(
         expected, {name: _describe_entry(entry) for name, entry in entries.items()}

@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from fffcpu import __version__
+from fffcpu.errors import WrongOutputError
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -57,7 +58,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
 
 ERRORS = (
     *(ValueError, TypeError, OSError, ImportError, MemoryError),
-    FloatingPointError,
+    *(FloatingPointError, WrongOutputError),
 )
 """Errors that are reported in one line: faults of the input, or of the system."""
 
@@ -119,8 +120,8 @@ def _run(argv: Sequence[str] | None) -> int:
             options.run(options)
         except BrokenPipeError:
             raise
-        except Exception as error:
-            if options.traceback or not _is_reported(error):
+        except ERRORS as error:
+            if options.traceback:
                 raise
             sys.stdout.flush()
             print(f"fffcpu: error: {_one_line(error)}", file=sys.stderr)
@@ -179,13 +180,6 @@ def _complete(parser: argparse.ArgumentParser, command: Command) -> None:
     parser.description = module.DESCRIPTION
     parser.set_defaults(run=module.run)
     module.add_arguments(parser)
-
-
-def _is_reported(error: Exception) -> bool:
-    """Whether an error is reported in one line."""
-    from fffcpu.benchmarking.timing import WrongOutputError
-
-    return isinstance(error, (*ERRORS, WrongOutputError))
 
 
 def _one_line(error: BaseException) -> str:

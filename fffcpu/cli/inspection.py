@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.data import read_blocks
-from fffcpu.diagnosis import BLOCK_ROWS, TreeUsage, UsageReport, diagnose, leaf_means
+from fffcpu.diagnosis import TreeUsage, UsageReport, diagnose, leaf_means
+from fffcpu.diagnosis.routes import BLOCK_ROWS
 from fffcpu.errors import ArgumentError
 from fffcpu.inference.predictor import Meaning, load_model
 from fffcpu.plots import check_plot_path, plot_prototypes, plot_regions, plot_tree

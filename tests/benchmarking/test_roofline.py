@@ -1,4 +1,4 @@
-"""Work of a call, counted by hand, and the bound; nothing here asserts how fast anything is."""
+"""The work of a call, counted by hand, and the roofline; no test asserts how fast anything is."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward
-from fffcpu.benchmarking import roofline as bounds
+from fffcpu.benchmarking import roofline
 from fffcpu.benchmarking.roofline import (
-    Bound,
-    bound_contenders,
+    Roofline,
     dense_work,
     leaf_work,
     path_work,
+    roofline_contenders,
     visited_nodes,
 )
 from fffcpu.benchmarking.timing import Timing, Work, alternate
@@ -44,45 +44,45 @@ def test_visited_nodes_are_counted_once_in_each_tree():
     assert visited_nodes(np.array(routes, np.int32)) == 3 + 2
 
 
-def bound() -> Bound:
-    """A machine of 8 bytes and 100 operations a second, twice as fast in the second round."""
-    return Bound(
+def machine() -> Roofline:
+    """A machine of 8 bytes and 100 operations per second, twice as fast in the second round."""
+    return Roofline(
         copy=Timing("copy", 1, 1, (2.0, 1.0, 2.0), Work(0, 16)),
         gemm=Timing("gemm", 1, 1, (1.0, 0.5, 1.0), Work(100, 1)),
     )
 
 
 @pytest.mark.parametrize(
-    ("work", "least"),
+    ("work", "best"),
     [(Work(50, 1), (0.5, 0.25, 0.5)), (Work(50, 8), (1.0, 0.5, 1.0))],
     ids=["products", "bytes"],
 )
-def test_the_bound_is_the_larger_of_products_and_bytes(work, least):
+def test_the_roofline_is_the_larger_of_products_and_bytes(work, best):
     timing = Timing("A", 2, 1, (2.0, 2.0, 4.0), work)
-    assert bound().microseconds(timing) == pytest.approx(np.median(least) / 2 * 1e6)
-    expected = np.median(np.array(least) / timing.seconds)
-    assert bound().fraction(timing) == pytest.approx(expected)
+    assert machine().microseconds(timing) == pytest.approx(np.median(best) / 2 * 1e6)
+    expected = np.median(np.array(best) / timing.seconds)
+    assert machine().fraction(timing) == pytest.approx(expected)
 
 
-def test_no_bound_where_the_work_is_unknown():
+def test_no_roofline_where_the_work_is_unknown():
     timing = Timing("A", 2, 1, (2.0, 2.0, 4.0))
-    assert bound().microseconds(timing) is None
-    assert bound().fraction(timing) is None
+    assert machine().microseconds(timing) is None
+    assert machine().fraction(timing) is None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_contenders_do_what_they_say(dtype, threads, monkeypatch):
-    monkeypatch.setattr(bounds, "COPY_BYTES", 1000)
-    monkeypatch.setattr(bounds, "GEMM_WIDTH", 10)
+    monkeypatch.setattr(roofline, "COPY_BYTES", 1000)
+    monkeypatch.setattr(roofline, "GEMM_WIDTH", 10)
     made = []
     filled = np.empty_like
     monkeypatch.setattr(
-        bounds.np, "empty_like", lambda array: made.append(filled(array)) or made[-1]
+        roofline.np, "empty_like", lambda array: made.append(filled(array)) or made[-1]
     )
-    contenders = bound_contenders(threads, dtype)
+    contenders = roofline_contenders(threads, dtype)
     timings = alternate(contenders, 2, min_time=0, rest=0)
-    assert Bound.of(timings[::-1]) == Bound(*timings)
+    assert Roofline.of(timings[::-1]) == Roofline(*timings)
     assert [contender.work.bytes for contender in contenders] == [2000, made[1].nbytes * 3]
     assert [contender.work.flops for contender in contenders] == [0, 2000]
     copied, product = made

@@ -6,10 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 import fffcpu
 from fffcpu import Predictor
 from fffcpu.checkpoints import native
+from fffcpu.errors import CheckpointError
 from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
 from tests.support.paths import GOLDEN
 
@@ -64,6 +67,15 @@ def test_unfinished_run_is_resumed_to_the_parameters_of_an_unbroken_one(command,
     finished = fffcpu.load(folder / "finished.safetensors")
     for name, array in fffcpu.load(out).params.items():
         np.testing.assert_allclose(array, finished.params[name], rtol=1e-4, atol=1e-6)
+
+
+def test_former_array_of_a_wrong_shape_is_refused(tmp_path):
+    arrays = load_file(FILES / "QuantizedFastFeedForward_int8.safetensors")
+    arrays["terms"] = arrays["terms"][..., :2].copy()
+    with safe_open(FILES / "QuantizedFastFeedForward_int8.safetensors", framework="np") as file:
+        save_file(arrays, tmp_path / "wrong", file.metadata())
+    with pytest.raises(CheckpointError, match=r"'terms' must be float32 \(2, 7, 3\), got"):
+        fffcpu.load(tmp_path / "wrong")
 
 
 @pytest.mark.parametrize("name", PREDICTORS)

@@ -21,16 +21,16 @@ from fffcpu import (
     LeafFeedForward,
     Meaning,
     Predictor,
-    plots,
 )
-from fffcpu.benchmarking.timing import WrongOutputError
 from fffcpu.checkpoints import fastfeedforward, ultrafastbert, ultrafastbert_bmm
 from fffcpu.checkpoints import safetensors as safetensors_file
 from fffcpu.cli import bench, convert, info, inspection, main, warmup
 from fffcpu.cli.bench import sweep
 from fffcpu.diagnosis import diagnose, leaf_means
+from fffcpu.errors import WrongOutputError
 from fffcpu.kernels.backends import vectorized
 from fffcpu.lowbit import from_bfloat16, to_bfloat16
+from fffcpu.plots import leaves
 from fffcpu.system.threads import get_thread_layer
 
 TINY = ["--input-dim", "6", "--output-dim", "4", "--depth", "3", "--seconds", "0.001"]
@@ -392,7 +392,7 @@ def test_inspect_for_people(command, table, tmp_path):
 
 
 def test_inspect_takes_a_model_s_columns_by_name(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "REGION_CELLS", 16)
+    monkeypatch.setattr(leaves, "REGION_CELLS", 16)
     path, table = tmp_path / "model.safetensors", tmp_path / "table.csv"
     layer = FastFeedForward(2, 2, 3, rng=0)
     meaning = Meaning("classification", ("cat", "dog"), features=("height", "weight"))
@@ -747,7 +747,7 @@ def test_bench_in_json(command):
             "gigaflops",
             "copy_gigabytes_a_second",
             "gemm_gigaflops",
-            "fraction_of_bound",
+            "fraction_of_roofline",
             "dense_ratio",
             "seconds_a_call",
         }
@@ -757,7 +757,7 @@ def test_bench_in_json(command):
         assert result["dense_ratio"] > 0
         assert 0 < result["gigabytes_a_second"] < result["copy_gigabytes_a_second"]
         assert 0 < result["gigaflops"] < result["gemm_gigaflops"]
-        assert 0 < result["fraction_of_bound"] < 1
+        assert 0 < result["fraction_of_roofline"] < 1
     assert report["results"][1]["dense_ratio"] == 1
 
 

@@ -7,10 +7,10 @@ import pytest
 
 import fffcpu
 from fffcpu import Predictor, kernels
-from fffcpu.benchmarking.timing import WrongOutputError
 from fffcpu.cli import demo
 from fffcpu.cli.demo.digits import KINDS, _draw, draw_examples, split_digits, train
 from fffcpu.cli.demo.files import save_and_reload
+from fffcpu.errors import WrongOutputError
 from fffcpu.recipes.fitting import evaluate_table
 
 

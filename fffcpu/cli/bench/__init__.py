@@ -14,25 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import DenseFeedForward, FastFeedForward, get_num_threads, set_num_threads
+from fffcpu.benchmarking.machine import describe_machine
 from fffcpu.benchmarking.roofline import (
-    Bound,
-    bound_contenders,
+    Roofline,
     dense_work,
     path_work,
+    roofline_contenders,
     visited_nodes,
 )
-from fffcpu.benchmarking.timing import (
+from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, ratio
+from fffcpu.benchmarking.verification import (
     DISTINCT_ROWS,
-    Contender,
-    Timing,
-    alternate,
     check_dense,
     check_paths,
-    cycling,
-    describe_machine,
     distinct_batches,
     path_arguments,
-    ratio,
 )
 from fffcpu.checks import check_integer, check_number
 from fffcpu.cli.bench import sweep
@@ -80,9 +76,10 @@ how to read the table:
   GB/s       bytes that the call must move at least, if each row and each weight it uses moves once,
              and the products it computes: what a row costs, per second of its time.
   GFLOP/s    additions and multiplications.
-  of bound   the least time this machine could take, over the time taken. The bound is the larger of
-             two: the bytes at the rate of a copy from memory to memory, the products at the rate of
-             a matrix product by BLAS, both measured in the same rounds, on all threads given. It
+  of roofline
+             the time that this machine needs at best, over the time taken. It is the larger of two:
+             the bytes at the rate of a copy from memory to memory, the products at the rate of a
+             matrix product by BLAS, both measured in the same rounds, on all threads given. It
              exceeds 100 % where the weights lie in a cache.
   dense/it   how many times longer the dense layer takes: the median of the ratios of the rounds.
              The arithmetic allows neurons held / neurons used.
@@ -98,7 +95,7 @@ class Result(NamedTuple):
     rows: int
     threads: int
     timing: Timing
-    bound: Bound
+    roofline: Roofline
     dense_ratio: float | None
 
 
@@ -203,7 +200,7 @@ class _Bench:
         self.seed = options.seed
         self.min_time = options.seconds / REPEATS
         most_threads = max(options.threads or [get_num_threads()])
-        self.bounds = bound_contenders(most_threads, config.dtype)
+        self.machine = roofline_contenders(most_threads, config.dtype)
 
     def measure(self, threads: int, rows: int, skipped: list[dict[str, Any]]) -> list[Result]:
         """Check and time all contenders at one point; add to ``skipped`` what is left out."""
@@ -218,12 +215,17 @@ class _Bench:
             contenders.append(self._dense(self.dense, batches))
         if not contenders:
             return []
-        timings = alternate([*contenders, *self.bounds], REPEATS, self.min_time)
-        bound, timings = Bound.of(timings), timings[: len(contenders)]
+        timings = alternate([*contenders, *self.machine], REPEATS, self.min_time)
+        roofline, timings = Roofline.of(timings), timings[: len(contenders)]
         dense = next((timing for timing in timings if timing.name == DENSE), None)
         return [
             Result(
-                timing.name, rows, threads, timing, bound, ratio(dense, timing) if dense else None
+                timing.name,
+                rows,
+                threads,
+                timing,
+                roofline,
+                ratio(dense, timing) if dense else None,
             )
             for timing in timings
         ]
@@ -340,9 +342,9 @@ def _report(
                 "rows_a_second": result.timing.rows_per_second,
                 "gigabytes_a_second": result.timing.gigabytes,
                 "gigaflops": result.timing.gigaflops,
-                "copy_gigabytes_a_second": result.bound.copy.gigabytes,
-                "gemm_gigaflops": result.bound.gemm.gigaflops,
-                "fraction_of_bound": result.bound.fraction(result.timing),
+                "copy_gigabytes_a_second": result.roofline.copy.gigabytes,
+                "gemm_gigaflops": result.roofline.gemm.gigaflops,
+                "fraction_of_roofline": result.roofline.fraction(result.timing),
                 "dense_ratio": result.dense_ratio,
                 "seconds_a_call": list(result.timing.seconds),
             }
@@ -358,7 +360,7 @@ def _format(
     """Return the table for people."""
     head = (
         *("backend", "rows", "threads", "us a row", "spread", "rows/s"),
-        *("GB/s", "GFLOP/s", "of bound", "dense/it"),
+        *("GB/s", "GFLOP/s", "of roofline", "dense/it"),
     )
     cells = [
         (
@@ -368,7 +370,7 @@ def _format(
             format_number(result.timing.microseconds),
             f"{100 * result.timing.spread:.0f} %",
             f"{result.timing.rows_per_second:,.0f}",
-            *format_rates(result.timing, result.bound),
+            *format_rates(result.timing, result.roofline),
             "-" if result.dense_ratio is None else f"{format_number(result.dense_ratio)}x",
         )
         for result in results
@@ -376,7 +378,7 @@ def _format(
     return "\n".join(
         [
             _format_layer(config),
-            _format_bound([result.bound for result in results]),
+            _format_rooflines([result.roofline for result in results]),
             "",
             format_table(head, cells),
             *_format_skipped(skipped),
@@ -384,11 +386,11 @@ def _format(
     )
 
 
-def _format_bound(bounds: list[Bound]) -> str:
-    """Return a line with the range of what the machine could do while the points were timed."""
-    copies = [bound.copy.gigabytes or 0 for bound in bounds]
-    gemms = [bound.gemm.gigaflops or 0 for bound in bounds]
-    if not bounds:
+def _format_rooflines(rooflines: list[Roofline]) -> str:
+    """Return a line with the ranges of the machine's rates while the points were timed."""
+    copies = [roofline.copy.gigabytes or 0 for roofline in rooflines]
+    gemms = [roofline.gemm.gigaflops or 0 for roofline in rooflines]
+    if not rooflines:
         return "nothing was timed"
     return (
         f"this machine meanwhile: copy {min(copies):.1f} to {max(copies):.1f} GB/s, "
@@ -398,11 +400,11 @@ def _format_bound(bounds: list[Bound]) -> str:
 
 def _format_layer(config: FastFeedForwardConfig) -> str:
     """Return a line that says what layer was timed."""
-    bound = config.neurons / config.active_neurons
+    limit = config.neurons / config.active_neurons
     return (
         f"FastFeedForward {config.input_dim} -> {config.output_dim}, depth {config.depth}, "
         f"trees {config.trees}, {config.dtype}: {config.active_neurons:,} neurons used of "
-        f"{config.neurons:,} (arithmetic allows {format_number(bound)}x)"
+        f"{config.neurons:,} (arithmetic allows {format_number(limit)}x)"
     )
 
 

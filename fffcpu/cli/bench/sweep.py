@@ -23,19 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import DenseFeedForward, FastFeedForward, get_num_threads, set_num_threads
+from fffcpu.benchmarking.machine import describe_machine, package_version
 from fffcpu.benchmarking.onnx_dense import MODEL_BYTES, onnx_dense
-from fffcpu.benchmarking.timing import (
+from fffcpu.benchmarking.timing import Contender, alternate, inference, ratio
+from fffcpu.benchmarking.verification import (
     TOLERANCES,
-    Contender,
-    alternate,
     check_close,
     check_dense,
     check_paths,
-    describe_machine,
     distinct_batches,
-    inference,
-    package_version,
-    ratio,
 )
 from fffcpu.checks import check_integer, check_number
 from fffcpu.errors import MissingExtraError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from fffcpu.benchmarking.timing import WrongOutputError
 from fffcpu.data import Table
+from fffcpu.errors import WrongOutputError
 from fffcpu.inference.predictor import Predictor
 from fffcpu.recipes.fitting import evaluate_table
 

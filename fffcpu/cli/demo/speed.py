@@ -9,16 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import DenseFeedForward, FastFeedForward, get_num_threads
-from fffcpu.benchmarking.timing import (
-    Contender,
-    Timing,
-    alternate,
-    check_dense,
-    check_paths,
-    cycling,
-    distinct_batches,
-    ratio,
-)
+from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, ratio
+from fffcpu.benchmarking.verification import check_dense, check_paths, distinct_batches
 from fffcpu.system.terminal import format_number, format_table
 
 __all__ = ["compare_at_bert_size", "threads", "time_layers"]

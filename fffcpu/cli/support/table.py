@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from fffcpu.benchmarking.roofline import Bound
+from fffcpu.benchmarking.roofline import Roofline
 from fffcpu.benchmarking.timing import Timing
 from fffcpu.errors import ArgumentError
 from fffcpu.system.terminal import format_number
@@ -51,9 +51,9 @@ def check_folder(out: str, *inputs: str, name: str = "--out") -> Path:
     return path
 
 
-def format_rates(timing: Timing, bound: Bound) -> tuple[str, str, str]:
-    """Return GB/s, GFLOP/s and the fraction of the bound, or dashes where the work is unknown."""
-    flops, size, fraction = timing.gigaflops, timing.gigabytes, bound.fraction(timing)
+def format_rates(timing: Timing, roofline: Roofline) -> tuple[str, str, str]:
+    """Return GB/s, GFLOP/s and the fraction of the roofline, or dashes for unknown work."""
+    flops, size, fraction = timing.gigaflops, timing.gigabytes, roofline.fraction(timing)
     if flops is None or size is None or fraction is None:
         return "-", "-", "-"
     return format_number(size), format_number(flops), f"{100 * fraction:.0f} %"

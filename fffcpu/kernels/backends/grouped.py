@@ -117,12 +117,15 @@ def _new_scratch(x: Array) -> _Scratch:
 
 @inner
 def _four_places(order: Array, first: int, last: int, width: int) -> tuple[int, int, int, int]:
-    """Return where four sorted rows start; behind ``last``, it is taken again."""
+    """Return where four sorted rows start; behind ``last``, it is taken again.
+
+    Rows are int32, and NumPy would keep a place or an address in 32 bits where nothing compiles.
+    """
     return (
-        order[first] * width,
-        order[min(first + 1, last)] * width,
-        order[min(first + 2, last)] * width,
-        order[min(first + 3, last)] * width,
+        int(order[first]) * width,
+        int(order[min(first + 1, last)]) * width,
+        int(order[min(first + 2, last)]) * width,
+        int(order[min(first + 3, last)]) * width,
     )
 
 

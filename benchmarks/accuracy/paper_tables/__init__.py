@@ -1,0 +1,1 @@
+"""Tables of accuracy after "Fast Feedforward Networks", and with other ways to train."""

@@ -1,0 +1,197 @@
+"""The models: their sizes, the settings that are tried, how each is trained and saved."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.crossover.sets import SOURCES, Rows, Source
+from benchmarks.records import Record
+from fffcpu.data import Table
+from fffcpu.inference.predictor import Predictor
+from fffcpu.recipes.fitting import FitSettings, evaluate_table, fit
+from fffcpu.recipes.table_objective import Scaling
+from fffcpu.system.files import write_atomically
+from fffcpu.training.batches import split_rows
+
+Array = np.ndarray
+
+VALIDATION = 0.1
+"""Fraction of the training rows that is held out."""
+
+
+class Model(NamedTuple):
+    """A model of a certain size."""
+
+    family: str
+    sizes: dict[str, Any]
+    """Fields of a layer's `FitSettings`, or arguments of scikit-learn's estimator."""
+
+
+NODE, LEAF, DENSE = "FastFeedForward", "LeafFeedForward", "dense"
+MLP, TREES = "MLPClassifier", "boosted trees"
+FFF = (NODE, LEAF)
+
+MODELS = {
+    **{
+        f"fff-{trees}x{depth}": Model(NODE, {"layer": "node", "trees": trees, "depth": depth})
+        for trees, depth in ((1, 3), (1, 7), (2, 5), (4, 3), (4, 6), (8, 3), (8, 7), (16, 4))
+    },
+    **{
+        # Batches of the size with which docs/benchmarks.md trains leaves.
+        f"leaf-{depth}x{width}": Model(
+            LEAF, {"layer": "leaf", "depth": depth, "leaf_width": width, "batch_size": 256}
+        )
+        for depth, width in ((2, 8), (4, 8), (4, 16), (3, 32), (5, 32))
+    },
+    **{
+        f"dense-{width}": Model(DENSE, {"layer": "dense", "width": width})
+        for width in (4, 8, 16, 32, 64, 128, 256, 512)
+    },
+    **{
+        f"mlp-{width}": Model(MLP, {"hidden_layer_sizes": [width], "early_stopping": True})
+        for width in (16, 64, 256)
+    },
+    **{
+        f"boosting-{count}x{leaves}": Model(
+            TREES, {"max_iter": count, "max_leaf_nodes": leaves, "early_stopping": count > 20}
+        )
+        for count, leaves in itertools.product((20, 100), (8, 31))
+    },
+}
+
+
+def grid(**values: Sequence[float]) -> list[dict[str, float]]:
+    """Return all combinations of the values."""
+    return [dict(zip(values, some, strict=True)) for some in itertools.product(*values.values())]
+
+
+LAYER_TRIES = grid(lr=(0.003, 0.008), weight_decay=(0.02, 0.2))
+TRIES = {
+    NODE: LAYER_TRIES,
+    LEAF: LAYER_TRIES,
+    DENSE: LAYER_TRIES,
+    MLP: grid(learning_rate_init=(0.001, 0.003), alpha=(1e-4, 1e-2)),
+    TREES: grid(learning_rate=(0.1, 0.3), l2_regularization=(0.0, 1.0)),
+}
+"""Settings from which the held-out rows choose one."""
+
+
+class Trained(NamedTuple):
+    """A trained model and its figures."""
+
+    model: Any
+    validation: float
+    """Accuracy on the held-out rows."""
+    test: float
+    """Accuracy on the test rows."""
+    parameters: int
+    operations: float
+    """Multiply-adds per row, or comparisons of boosted trees."""
+
+
+def train_layer(rows: Rows, source: Source, settings: Record, seed: int) -> Trained:
+    """Train a layer of fffcpu."""
+    classes = tuple(range(int(rows.y.max()) + 1))
+    table = Table(rows.x, rows.y, classes=classes)
+    test = Table(rows.test_x, rows.test_y, classes=classes)
+    fitted = fit(table, FitSettings(validation=VALIDATION, seed=seed, **settings), progress=False)
+    layer = fitted.predictor.layer
+    return Trained(
+        fitted.predictor,
+        fitted.validation["accuracy"],
+        evaluate_table(fitted.predictor, test)["accuracy"],
+        sum(array.size for array in layer.params.values()),
+        layer.config.multiply_adds,
+    )
+
+
+def train_mlp(rows: Rows, source: Source, settings: Record, seed: int) -> Trained:
+    """Train scikit-learn's dense network."""
+    from sklearn.neural_network import MLPClassifier
+
+    scaling = Scaling.of(rows.x, np.arange(len(rows.x)), source.standardize)
+    model = MLPClassifier(validation_fraction=VALIDATION, random_state=seed, **settings)
+    model.fit(scaling.apply(rows.x, np.float32), rows.y)
+    # The scaling moves into the first weights, so that the model takes rows as they are.
+    first = model.coefs_[0] / scaling.scale[:, np.newaxis]
+    model.intercepts_[0] -= (scaling.mean @ first).astype(np.float32)
+    model.coefs_[0] = first.astype(np.float32)
+    return Trained(
+        model,
+        model.best_validation_score_,
+        model.score(rows.test_x.astype(np.float32), rows.test_y),
+        sum(array.size for array in (*model.coefs_, *model.intercepts_)),
+        sum(array.size for array in model.coefs_),
+    )
+
+
+def train_trees(rows: Rows, source: Source, settings: Record, seed: int) -> Trained:
+    """Train scikit-learn's boosted trees."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    training, validation = split_rows(len(rows.x), VALIDATION, seed)
+    held_out = rows.x[validation], rows.y[validation]
+    model = HistGradientBoostingClassifier(random_state=seed, **settings)
+    watched = dict(zip(("X_val", "y_val"), held_out, strict=True))
+    model.fit(rows.x[training], rows.y[training], **(watched if settings["early_stopping"] else {}))
+    trees = [tree.nodes for trees in model._predictors for tree in trees]
+    return Trained(
+        model,
+        model.score(*held_out),
+        model.score(rows.test_x, rows.test_y),
+        sum(map(len, trees)),  # thresholds and values
+        sum(visits(nodes) for nodes in trees),
+    )
+
+
+def visits(nodes: Array) -> float:
+    """Return the number of nodes of a tree that compare, for an average training row."""
+    inner = nodes["count"][nodes["is_leaf"] == 0]
+    return float(inner.sum(dtype=np.int64) / nodes["count"][0])
+
+
+TRAIN = {
+    NODE: train_layer,
+    LEAF: train_layer,
+    DENSE: train_layer,
+    MLP: train_mlp,
+    TREES: train_trees,
+}
+
+
+def settings_of(data: str, name: str, attempt: Record, quick: bool) -> Record:
+    """Return the settings of a model on a set."""
+    settings = MODELS[name].sizes | attempt
+    if MODELS[name].family in (MLP, TREES):
+        return settings
+    source = SOURCES[data]
+    return {
+        **settings,
+        "epochs": 1 if quick else source.epochs,
+        "standardize": source.standardize,
+    }
+
+
+def model_path(out: Path, record: Record) -> Path:
+    """Return the file of a run's model."""
+    family = MODELS[record["model"]].family
+    ending = "joblib" if family in (MLP, TREES) else "safetensors"
+    attempt = "-".join(f"{record['settings'][key]:g}" for key in TRIES[family][0])
+    name = f"{record['data']}-{record['model']}-{attempt}-{record['seed']}"
+    return out / "models" / f"{name}.{ending}"
+
+
+def save(model: Any, path: Path) -> None:
+    """Write a model to a file."""
+    if isinstance(model, Predictor):
+        model.save(path)
+    else:
+        import joblib
+
+        with write_atomically(path) as temporary:
+            joblib.dump(model, temporary)

@@ -1,0 +1,1 @@
+"""FastBERT beside other encoders: inference, training, predictions alone."""

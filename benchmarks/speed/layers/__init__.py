@@ -1,0 +1,1 @@
+"""FastFeedForward and LeafFeedForward beside dense runtimes and other FFFs."""

@@ -1,0 +1,145 @@
+"""How one tree is used: its nodes, its leaves and its levels.
+
+The nodes are drawn level by level. All nodes of a level are equally wide, and their colour is that
+of their visits::
+
+    level 0 |            root             |
+    level 1 |      1       |       2      |
+    level 2 |  3   |   4   |   5  |   6   |
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from fffcpu.diagnosis import TreeUsage
+from fffcpu.errors import require_extra
+from fffcpu.plots.figure import MARKERS, colours, new_figure, save
+from fffcpu.tree import level_start
+
+__all__ = ["plot_tree"]
+
+DRAWN_LEVELS = 13
+"""Most levels that are drawn. The last of them has 4,096 nodes."""
+
+OUTLINED_LEVELS = 7
+NUMBERED_LEVELS = 4
+"""Levels with nodes wide enough for lines between them, and for numbers."""
+
+LEVEL_DOTS = 64
+"""Height of a level in an image."""
+
+EXTREME = 4
+"""Colours range from 2**-4 to 2**4 times the even share of a level."""
+
+
+def plot_tree(usage: TreeUsage, path: str | os.PathLike[str], title: str) -> None:
+    """Draw how one tree is used: visits of its nodes, shares of its leaves, measures of its levels.
+
+    Parameters
+    ----------
+    usage : TreeUsage
+        The tree. The first panel shows at most 13 levels, the last of them with 4,096 nodes.
+    path : path
+        File to write. Its ending determines the format: ``.png``, ``.svg``, ``.pdf`` and all others
+        that Matplotlib knows.
+    title : str
+        One line above the picture.
+
+    Raises
+    ------
+    MissingExtraError
+        If the extra ``plot`` is not installed.
+    """
+    figure = new_figure()
+    grid = figure.add_gridspec(2, 2, height_ratios=(1.3, 1))
+    _draw_nodes(figure, figure.add_subplot(grid[0, :]), usage)
+    _draw_leaves(figure.add_subplot(grid[1, 0]), usage)
+    _draw_levels(figure.add_subplot(grid[1, 1]), usage)
+    save(figure, path, title)
+
+
+def _draw_nodes(figure: Any, axes: Any, usage: TreeUsage) -> None:
+    """Draw the tree level by level. Colours compare visits with an even share."""
+    levels = min(usage.depth + 1, DRAWN_LEVELS)
+    shares = [
+        usage.visits[level_start(level) : level_start(level + 1)] / usage.rows
+        for level in range(levels)
+    ]
+    width = len(shares[-1])
+    ratios = np.stack([np.repeat(line * len(line), width // len(line)) for line in shares])
+    logs = np.log2(np.maximum(ratios, 2.0**-EXTREME))
+    # Nodes narrower than a dot are averaged. Levels must not be, so each is many dots high.
+    shown = np.ma.masked_array(logs, ratios == 0).repeat(LEVEL_DOTS, axis=0)
+    colours = require_extra("matplotlib", "plot").colormaps["PuOr"].with_extremes(bad="0.3")
+    extent = (0, 1, levels - 0.5, -0.5)
+    mesh = axes.imshow(
+        shown, cmap=colours, vmin=-EXTREME, vmax=EXTREME, aspect="auto", extent=extent
+    )
+    axes.hlines(np.arange(levels - 1) + 0.5, 0, 1, color="white", linewidth=1)
+    for level, line in enumerate(shares[:OUTLINED_LEVELS]):
+        borders = np.arange(1, len(line)) / len(line)
+        axes.vlines(borders, level - 0.5, level + 0.5, color="white", linewidth=1)
+        for i, share in enumerate(line if level < NUMBERED_LEVELS else ()):
+            # The ends of the colours are dark, so numbers there are white.
+            dark = abs(np.log2(max(share * len(line), 2.0**-EXTREME))) > EXTREME / 2
+            place = ((i + 0.5) / len(line), level)
+            axes.annotate(
+                f"{share:.1%}", place, ha="center", va="center", color="white" if dark else "black"
+            )
+    axes.set_yticks(range(levels))
+    axes.set_xticks([])
+    axes.set_ylabel("level")
+    shown_levels = (
+        f"{levels}" if levels > usage.depth else f"the first {levels} of {usage.depth + 1}"
+    )
+    axes.set_xlabel(f"nodes of each level, from left to right; {shown_levels} levels")
+    what = "Share of the rows: orange is less than even, purple is more, dark grey is no row"
+    axes.set_title(what, loc="left", fontweight="bold")
+    bar = figure.colorbar(mesh, ax=axes, pad=0.01)
+    ticks = range(-EXTREME, EXTREME + 1)
+    labels = [f"{2**tick}x" if tick >= 0 else f"1/{2**-tick}x" for tick in ticks]
+    bar.set_ticks(list(ticks), labels=labels)
+    bar.set_label("visits over an even share of the level's")
+
+
+def _draw_leaves(axes: Any, usage: TreeUsage) -> None:
+    """Draw the cumulative share of the rows by leaves, the most visited first."""
+    visits = np.sort(usage.leaf_visits)[::-1]
+    leaves = np.arange(len(visits) + 1)
+    served = np.concatenate([[0.0], np.cumsum(visits) / usage.rows])
+    axes.plot(leaves, served, color="tab:purple", label="this tree")
+    axes.plot([0, len(visits)], [0, 1], color="black", linestyle="--", linewidth=1, label="even")
+    axes.axvline(usage.effective_leaves, color="tab:orange", label="effective leaves")
+    axes.set_xlabel("leaves, the most visited first")
+    axes.set_ylabel("share of the rows that reach them")
+    axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    what = f"Leaves: {np.count_nonzero(visits):,} of {len(visits):,} reached"
+    axes.set_title(f"{what}, balance {usage.balance:.2f}", loc="left", fontweight="bold")
+
+
+def _draw_levels(axes: Any, usage: TreeUsage) -> None:
+    """Draw the measures of each level that lie between 0 and 1."""
+    levels = usage.levels
+    lines: list[tuple[str, list[float]]] = [
+        ("nodes reached", [level.reached / level.nodes for level in levels]),
+        ("balance of splits", [level.balance for level in levels if level.balance is not None]),
+        ("near ties", [level.near_ties for level in levels if level.near_ties is not None]),
+    ]
+    entropies = [level.choice_entropy for level in levels if level.choice_entropy is not None]
+    lines.append(("choice entropy / log 2", [value / np.log(2) for value in entropies]))
+    lines = [(label, values) for label, values in lines if values]
+    for (label, values), colour, marker in zip(lines, colours(len(lines)), MARKERS, strict=False):
+        axes.plot(values, color=colour, marker=marker, label=label)
+    axes.set_xticks(range(len(levels)))
+    axes.set_xlabel("level")
+    axes.set_ylabel("from 0 to 1")
+    axes.set_ylim(-0.02, 1.02)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    axes.set_title("Levels", loc="left", fontweight="bold")

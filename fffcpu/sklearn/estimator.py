@@ -1,0 +1,411 @@
+"""The base of both estimators: training on checked rows, outputs, and a layer's way in and out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from fffcpu.checks import check_flag, check_integer, check_number
+from fffcpu.config import FastFeedForwardConfig
+from fffcpu.errors import ArgumentError, ArgumentTypeError, describe
+from fffcpu.inference.predictor import Meaning, Predictor
+from fffcpu.layers import FastFeedForward, LeafFeedForward
+from fffcpu.recipes.fitting import (
+    FitSettings,
+    backward_options,
+    forward_options,
+    layer_name,
+    new_layer,
+    new_optimizer,
+)
+from fffcpu.recipes.table_objective import Scaling, TableObjective, block_rows, dense_rows
+from fffcpu.sklearn.validation import check_rows
+from fffcpu.training import constant, cosine
+from fffcpu.training.batches import BatchOrder, split_rows
+from fffcpu.training.trainer import Moment, Trainer, TrainerSettings
+
+__all__ = ["Estimator"]
+
+Array = NDArray[Any]
+Rows = NDArray[np.int64]
+
+FULL_BATCH_ROWS = 1000
+FULL_BATCH_NUMBERS = 1 << 22
+"""With batch size "auto", up to so many rows and so many numbers in them are one batch."""
+
+BATCH_ROWS = 128
+"""With batch size "auto", rows of a batch of a larger table."""
+
+TREES = 8
+"""Trees of the fast layer, unless given."""
+
+HARDENING = 1.0
+"""Weight of the leaf layer's hardening loss, unless given. It is larger than in
+`fffcpu.recipes.fitting`: few rows make few steps, in which the gates must become hard."""
+
+
+class Estimator(BaseEstimator):
+    """The parameters, the training, the outputs and the conversions that both estimators share.
+
+    Training changes ``_layer``, which takes scaled rows. ``layer_`` is a copy of it, made at the
+    end of a training, that contains the scaling.
+    """
+
+    _tasks: tuple[str, ...]
+    """The tasks of predictors that an estimator can be made from."""
+    _watched: str
+    """The figure of an evaluation by which the best layer is found."""
+    _score: str
+    """The figure of an evaluation that is `score`."""
+    _moments: dict[str, Array] | None
+    """State of the optimizer between calls of `partial_fit`."""
+
+    def __init__(
+        self,
+        *,
+        layer: str = "fast",
+        depth: int = 3,
+        trees: int | None = None,
+        leaf_width: int = 8,
+        hardening: float | None = None,
+        region_leak: float = 0.0,
+        straight_through: bool = True,
+        standardize: str = "columns",
+        alpha: float = 0.3,
+        batch_size: int | str = "auto",
+        learning_rate_init: float = 0.02,
+        max_iter: int = 200,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        warm_start: bool = False,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.layer = layer
+        self.depth = depth
+        self.trees = trees
+        self.leaf_width = leaf_width
+        self.hardening = hardening
+        self.region_leak = region_leak
+        self.straight_through = straight_through
+        self.standardize = standardize
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    # --- Training --------------------------------------------------------------------------------
+
+    def _is_new(self, *, incremental: bool) -> bool:
+        """Whether training begins with a new layer instead of the present one."""
+        warm = check_flag("warm_start", self.warm_start) or incremental
+        return not (warm and hasattr(self, "layer_"))
+
+    def _train(
+        self, x: Any, y: Array, weights: Array | None, *, new: bool, incremental: bool
+    ) -> None:
+        """Train on checked rows.
+
+        Parameters
+        ----------
+        x : array or CSR matrix of shape (R, I)
+            Rows.
+        y : array
+            Class numbers (R,), truth of each label as bool (R, O), or numbers (R, O).
+        weights : float64 array of shape (R,), optional
+            Rows of weight 0 are ignored.
+        new : bool
+            Whether to begin with a new layer.
+        incremental : bool
+            Whether to see each row once, with the optimizer's state of the previous call.
+        """
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        seed += 0 if new else self.n_iter_
+        rows, validation = self._split(x.shape[0], weights, seed, incremental)
+        settings = self._settings(len(rows), x.shape[1], seed)
+        if new:
+            self._begin(settings, x, y, weights, rows)
+        else:
+            self._check_shape(settings)
+        order = BatchOrder(rows, settings.batch_size, seed)
+        objective = TableObjective(
+            self._layer,
+            x,
+            self._scaled(y),
+            order,
+            validation,
+            scaling=self._scaling,
+            weights=weights,
+            forward_options=forward_options(settings),
+            backward_options=_backward_options(settings, self._layer, order, weights),
+        )
+        optimizer = new_optimizer(settings, self._layer)
+        if incremental and self._moments is not None:
+            optimizer.load_state_dict(self._moments)
+        schedule = TrainerSettings(
+            steps=order.steps_per_epoch * (1 if incremental else settings.epochs),
+            lr=settings.peak_rate,
+            schedule=constant if incremental else _falling,
+            max_norm=settings.max_norm,
+            evaluate_every=order.steps_per_epoch,
+            patience=settings.patience,
+            watch=self._watched,
+            higher_is_better=self._watched == self._score,
+            keep_best=settings.patience is not None,
+            seed=seed,
+        )
+        trainer = Trainer(objective, optimizer, schedule, progress=bool(self.verbose))
+        trainer.run()
+        self._moments = optimizer.state_dict() if incremental else None
+        self._record(trainer.history)
+        self.layer_ = self._layer.copy()
+        self.layer_.absorb_input_scaling(self._scaling.mean, self._scaling.scale)
+        self.layer_.absorb_output_scaling(self._unit)
+
+    def _split(
+        self, count: int, weights: Array | None, seed: int, incremental: bool
+    ) -> tuple[Rows, Rows]:
+        """Return the rows to train on and the rows to validate on."""
+        rows = np.arange(count) if weights is None else np.flatnonzero(weights)
+        if not len(rows):
+            raise ArgumentError(
+                "argument 'sample_weight' must be above 0 for at least one row, got zero for all"
+            )
+        chosen, held_out = np.arange(len(rows)), np.arange(0)
+        stopping = check_flag("early_stopping", self.early_stopping)
+        if stopping and incremental:
+            raise ArgumentError("argument 'early_stopping' must be False for partial_fit, got True")
+        if stopping:
+            fraction = check_number("validation_fraction", self.validation_fraction, 0.0, 1.0)
+            chosen, held_out = split_rows(len(rows), fraction, seed)
+            if not len(chosen) or not len(held_out):
+                raise ArgumentError(
+                    "argument 'validation_fraction' must leave rows to train on and to validate "
+                    f"on, got {len(chosen)} and {len(held_out)}"
+                )
+        return rows[chosen], rows[held_out]
+
+    def _settings(self, rows: int, width: int, seed: int) -> FitSettings:
+        """Return the checked parameters as settings of a training on ``rows`` rows."""
+        layer = layer_name(self.layer)
+        if layer not in ("fast", "leaf"):
+            raise ArgumentError(
+                f"argument 'layer' must be fast or leaf, got {describe(self.layer)}"
+            )
+        most = 1 if layer == "leaf" else None
+        hardening = HARDENING if layer == "leaf" and self.hardening is None else self.hardening
+        trees = (most or TREES) if self.trees is None else self.trees
+        check_integer("trees", trees, 1, most)
+        patience = check_integer("n_iter_no_change", self.n_iter_no_change, 1)
+        return FitSettings(
+            layer=layer,
+            depth=self.depth,
+            trees=trees,
+            leaf_width=self.leaf_width,
+            epochs=check_integer("max_iter", self.max_iter, 1),
+            batch_size=self._batch_rows(rows, width),
+            lr=check_number("learning_rate_init", self.learning_rate_init, 0.0),
+            weight_decay=check_number("alpha", self.alpha, 0.0),
+            standardize=self.standardize,
+            hardening=hardening,
+            region_leak=self.region_leak,
+            straight_through=self.straight_through,
+            patience=patience if self.early_stopping else None,
+            seed=seed,
+        )
+
+    def _batch_rows(self, rows: int, width: int) -> int:
+        """Return how many of the rows a step takes."""
+        if self.batch_size == "auto":
+            small = rows <= FULL_BATCH_ROWS and rows * width <= FULL_BATCH_NUMBERS
+            return rows if small else BATCH_ROWS
+        return min(rows, check_integer("batch_size", self.batch_size, 1))
+
+    def _begin(
+        self, settings: FitSettings, x: Any, y: Array, weights: Array | None, rows: Rows
+    ) -> None:
+        """Make a new layer, and find the scaling of its inputs and outputs."""
+        # If training fails, no old layer may stay beside the new scaling.
+        self.__dict__.pop("layer_", None)
+        self._scaling = Scaling.of(x, rows, settings.standardize, weights)
+        self._offset, self._unit = self._output_scaling(
+            y[rows], None if weights is None else weights[rows]
+        )
+        dtype = np.float64 if settings.batch_size == len(rows) else np.float32
+        self._layer = new_layer(settings, x.shape[1], len(self._unit), dtype)
+        self._moments = None
+        self._clear_records()
+
+    def _check_shape(self, settings: FitSettings) -> None:
+        """Raise unless the parameters describe the layer that training continues from."""
+        for name, value in _shape_of(self._layer).items():
+            if getattr(settings, name) != value:
+                raise ArgumentError(
+                    f"argument '{name}' must be {value!r}, as in the layer that training "
+                    f"continues from, got {getattr(settings, name)!r}"
+                )
+
+    def _output_scaling(self, y: Array, weights: Array | None) -> tuple[Array, Array]:
+        """Return the offset of the outputs, (O,) or empty for none, and their unit (O,)."""
+        raise NotImplementedError
+
+    def _scaled(self, y: Array) -> Array:
+        """Return the targets in the unit that the layer is trained in."""
+        return y
+
+    def _clear_records(self) -> None:
+        """Begin new records of training."""
+        self.n_iter_ = 0
+        self.loss_curve_: list[float] = []
+        self.validation_scores_: list[float] = []
+
+    def _record(self, history: list[dict[str, Any]]) -> None:
+        """Add the history of a training to the records."""
+        self.n_iter_ += len(history)
+        self.loss_curve_ += [line["train_loss"] for line in history]
+        self.loss_ = self.loss_curve_[-1]
+        scores = [line[self._score] for line in history if self._score in line]
+        self.validation_scores_ += [math.nan if score is None else score for score in scores]
+
+    # --- Outputs ---------------------------------------------------------------------------------
+
+    def _outputs(self, x: Any) -> Array:
+        """Return the layer's outputs (B, O), with the offset added."""
+        check_is_fitted(self, "layer_")
+        x = check_rows(self, x)
+        step = block_rows(x.shape[1]) if hasattr(x, "toarray") else x.shape[0]
+        outputs: Array = np.concatenate(
+            [
+                self.layer_(dense_rows(x, slice(start, start + step)))
+                for start in range(0, x.shape[0], step)
+            ]
+        )
+        if len(self._offset):
+            outputs += self._offset.astype(outputs.dtype)
+        return outputs
+
+    # --- To a predictor and back -----------------------------------------------------------------
+
+    def to_predictor(self) -> Predictor:
+        """Return the trained layer as a predictor, whose files need no scikit-learn.
+
+        Returns
+        -------
+        Predictor
+            It holds a copy of ``layer_`` and the names of classes and features.
+
+        Raises
+        ------
+        ArgumentError
+            If a class is neither a string nor an integer.
+        """
+        check_is_fitted(self, "layer_")
+        task, classes = self._labels()
+        names = getattr(self, "feature_names_in_", None)
+        features = None if names is None else tuple(map(str, names))
+        offset = tuple(float(value) for value in self._offset)
+        return Predictor(self.layer_.copy(), Meaning(task, classes, features, offset=offset))
+
+    def _labels(self) -> tuple[str, tuple[Any, ...]]:
+        """Return the task and the classes in the form that a predictor holds."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_predictor(cls, predictor: Predictor, **parameters: Any) -> Self:
+        """Return a fitted estimator that predicts as a predictor does.
+
+        Parameters
+        ----------
+        predictor : Predictor
+            It holds a FastFeedForward or a LeafFeedForward, which is copied.
+        **parameters : object
+            Parameters of the estimator, without those that describe the layer.
+
+        Returns
+        -------
+        FFFClassifier or FFFRegressor
+            The estimator. `partial_fit`, and `fit` with ``warm_start``, continue from the layer.
+            They do not scale rows, since the scaling is part of the layer.
+
+        Raises
+        ------
+        ArgumentError
+            If the predictor is for another task.
+        ArgumentTypeError
+            If the predictor's layer is of another kind.
+        """
+        layer, meaning = predictor.layer, predictor.meaning
+        if meaning.task not in cls._tasks:
+            raise ArgumentError(
+                f"argument 'predictor' must be for {' or '.join(cls._tasks)}, "
+                f"got one for {meaning.task}"
+            )
+        if not isinstance(layer, FastFeedForward | LeafFeedForward):
+            raise ArgumentTypeError(
+                "argument 'predictor' must hold a FastFeedForward or a LeafFeedForward, "
+                f"got {describe(layer)}"
+            )
+        estimator = cls(**_shape_of(layer), **parameters)
+        estimator._take(layer, meaning)
+        return estimator
+
+    def _take(self, layer: Any, meaning: Meaning) -> None:
+        """Adopt a trained layer and the meaning of its outputs."""
+        inputs, outputs = layer.config.input_dim, layer.config.output_dim
+        self._scaling = Scaling(np.zeros(inputs), np.ones(inputs))
+        self._offset, self._unit = np.array(meaning.offset), np.ones(outputs)
+        self._layer, self.layer_ = layer.copy(), layer.copy()
+        self._moments = None
+        self._clear_records()
+        self.n_features_in_ = inputs
+        if meaning.features is not None:
+            self.feature_names_in_ = np.array(meaning.features, object)
+
+
+def _shape_of(layer: FastFeedForward | LeafFeedForward) -> dict[str, Any]:
+    """Return the parameters of an estimator that describe a layer."""
+    config = layer.config
+    if isinstance(config, FastFeedForwardConfig):
+        return {"layer": "fast", "depth": config.depth, "trees": config.trees}
+    return {"layer": "leaf", "depth": config.depth, "leaf_width": config.leaf_width}
+
+
+def _backward_options(
+    settings: FitSettings, layer: Any, order: BatchOrder, weights: Array | None
+) -> Callable[[Moment], dict[str, Any]] | None:
+    """Return a step's options of ``backward``, in which rows have weights in the hardening loss."""
+    options_of = backward_options(settings, layer)
+    if options_of is None or weights is None or settings.layer != "leaf":
+        return options_of
+
+    def weighted(moment: Moment) -> dict[str, Any]:
+        options = options_of(moment)
+        batch = weights[order.rows(moment.step)]
+        options["hardening"] = options["hardening"] * batch / batch.mean()
+        return options
+
+    return weighted
+
+
+def _falling(fraction: float) -> float:
+    """Return half a cosine from 1 to 0, without a warmup: a single step must not have rate 0."""
+    return cosine(fraction, warmup=0.0)
