@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import fffcpu.system.blas  # noqa: F401  # before NumPy is imported
-from fffcpu.inference.predictor import Meaning, Predictor
+from fffcpu.inference.predictor import Predictor, Schema
 from fffcpu.inference.warmup import warmup
 from fffcpu.layers import (
     DenseFeedForward,
@@ -28,10 +28,10 @@ __all__ = [
     "DenseFeedForward",
     "FastFeedForward",
     "LeafFeedForward",
-    "Meaning",
     "Predictor",
     "QuantizedFastFeedForward",
     "QuantizedLeafFeedForward",
+    "Schema",
     "__version__",
     "cmm",
     "get_num_threads",

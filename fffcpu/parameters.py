@@ -119,8 +119,8 @@ class Parameters(Mapping[str, NDArray[Any]]):
         params._arrays = dict(arrays)
         return params
 
-    def part(self, prefix: str, names: Iterable[str]) -> Parameters:
-        """Return the parameters of one part of a model, ``prefix.name`` under each name.
+    def module(self, prefix: str, names: Iterable[str]) -> Parameters:
+        """Return the parameters of one module of a model, ``prefix.name`` under each name.
 
         The arrays are the same: what changes in one mapping changes in the other.
         """

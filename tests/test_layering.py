@@ -118,8 +118,8 @@ def imports_of(module: str) -> set[str]:
     return found - {module}
 
 
-def part(module: str, index: int) -> str:
-    """`part("fffcpu.kernels.jit", 2)` is `jit`; an absent part is empty."""
+def segment(module: str, index: int) -> str:
+    """`segment("fffcpu.kernels.jit", 2)` is `jit`; an absent part is empty."""
     parts = module.split(".")
     return parts[index] if index < len(parts) else ""
 
@@ -145,27 +145,27 @@ def test_imports_are_read_in_every_form():
 
 
 def test_every_module_has_a_place():
-    unplaced = {part(module, 1) for module in SOURCES} - {"", "__main__"} - set(ORDER)
+    unplaced = {segment(module, 1) for module in SOURCES} - {"", "__main__"} - set(ORDER)
     assert not unplaced, f"give these a place in ORDER: {sorted(unplaced)}"
 
 
-@pytest.mark.parametrize("module", [name for name in SOURCES if part(name, 1) in ORDER])
+@pytest.mark.parametrize("module", [name for name in SOURCES if segment(name, 1) in ORDER])
 def test_module_imports_only_what_stands_before_it(module):
-    room = part(module, 1)
+    room = segment(module, 1)
     allowed = {room, *ORDER[: ORDER.index(room)]} - FORBIDDEN.get(room, set())
     # The package itself gathers the public names, so only what stands on all of them may import it.
     allowed |= {""} if room in ("testing", "cli") else set()
-    wrong = {name for name in imports_of(module) if part(name, 1) not in allowed}
+    wrong = {name for name in imports_of(module) if segment(name, 1) not in allowed}
     assert not wrong, f"{module} imports {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("module", [name for name in SOURCES if part(name, 1) == "kernels"])
+@pytest.mark.parametrize("module", [name for name in SOURCES if segment(name, 1) == "kernels"])
 def test_kernels_stand_on_each_other_in_order(module):
     own = module.removeprefix("fffcpu.kernels").removeprefix(".")
     if SOURCES[module].name == "__init__.py":
         return  # a package gathers its modules
     known = KERNEL_ORDER[: KERNEL_ORDER.index(own)] if own in KERNEL_ORDER else KERNEL_ORDER
-    imports = {name for name in imports_of(module) if part(name, 1) == "kernels"}
+    imports = {name for name in imports_of(module) if segment(name, 1) == "kernels"}
     siblings = {name.removeprefix("fffcpu.kernels").removeprefix(".") for name in imports}
     wrong = siblings - {own, *known}
     assert not wrong, f"{module} imports {sorted(wrong)} (an empty name is fffcpu.kernels itself)"
@@ -174,13 +174,13 @@ def test_kernels_stand_on_each_other_in_order(module):
 def test_the_fingerprint_of_the_cache_covers_all_that_kernels_are_made_of():
     from fffcpu.kernels._numba.compiling import FOUNDATIONS, sources
 
-    todo, found = [name for name in SOURCES if part(name, 1) == "kernels"], set()
+    todo, found = [name for name in SOURCES if segment(name, 1) == "kernels"], set()
     while todo:
         module = todo.pop()
         if module not in found:
             found.add(module)
             todo += imports_of(module)
-    rooms = {part(name, 1) for name in found}
+    rooms = {segment(name, 1) for name in found}
     assert rooms <= {name.removesuffix(".py") for name in FOUNDATIONS}
     hashed = set(sources())
     assert {SOURCES[name] for name in found} <= hashed
@@ -195,7 +195,7 @@ def test_system_imports_nothing_by_itself():
 
 def test_base_layer_imports_no_other_layer():
     imports = imports_of(f"fffcpu.layers.{LAYER_BASE}")
-    assert not {name for name in imports if part(name, 1) == "layers"}
+    assert not {name for name in imports if segment(name, 1) == "layers"}
 
 
 def run_python(program: str) -> str:

@@ -271,11 +271,11 @@ def test_sharing_copies_nothing():
 
 def test_a_part_has_the_same_arrays_under_shorter_names():
     whole = Parameters({"x.a": np.zeros(3), "x.y.a": np.ones(3), "a": np.ones(1)}, np.float32)
-    part = whole.part("x", ["a"])
+    part = whole.module("x", ["a"])
     assert list(part) == ["a"]
     assert part["a"] is whole["x.a"]
     with pytest.raises(KeyError):
-        whole.part("x", ["b"])
+        whole.module("x", ["b"])
 
 
 def test_a_row_gradient_is_the_rows_that_are_not_zero():

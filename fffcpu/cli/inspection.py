@@ -18,7 +18,7 @@ from fffcpu.data import read_blocks
 from fffcpu.diagnosis import TreeUsage, UsageReport, diagnose, leaf_means
 from fffcpu.diagnosis.routes import BLOCK_ROWS
 from fffcpu.errors import ArgumentError
-from fffcpu.inference.predictor import Meaning, load_model
+from fffcpu.inference.predictor import Schema, load_model
 from fffcpu.plots import check_plot_path, plot_prototypes, plot_regions, plot_tree
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
@@ -87,13 +87,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Count, report and draw."""
-    layer, meaning = load_model(options.model)
+    layer, schema = load_model(options.model)
     shape = _check_drawing(options, layer.config.input_dim)
-    report = diagnose(layer, _blocks(options.data, layer, meaning))
+    report = diagnose(layer, _blocks(options.data, layer, schema))
     if options.tree is not None:
         report = report.of_tree(options.tree)
     if options.plot is not None:
-        _draw(options, layer, meaning, report, shape)
+        _draw(options, layer, schema, report, shape)
     if options.json:
         source = {"model": options.model, "data": options.data}
         print(json.dumps(source | report.to_dict(), indent=2))
@@ -104,10 +104,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _blocks(
-    path: str, layer: Any, meaning: Meaning | None, rows: int = BLOCK_ROWS
+    path: str, layer: Any, schema: Schema | None, rows: int = BLOCK_ROWS
 ) -> Iterable[Array]:
     """Return the table in blocks of rows; of a .csv the columns that the model names."""
-    features = None if meaning is None else meaning.features
+    features = None if schema is None else schema.features
     return read_blocks(path, rows, features, dtype=layer.config.dtype)
 
 
@@ -148,7 +148,7 @@ def _image_shape(text: str | None, width: int) -> tuple[int, int]:
 def _draw(
     options: argparse.Namespace,
     layer: Any,
-    meaning: Meaning | None,
+    schema: Schema | None,
     report: UsageReport,
     shape: tuple[int, int],
 ) -> None:
@@ -158,12 +158,12 @@ def _draw(
         f"{options.model}: {report.kind}, tree {usage.tree}\n{usage.rows:,} rows: {options.data}"
     )
     if options.draw == "map":
-        first = next(iter(_blocks(options.data, layer, meaning, MAP_ROWS)))
-        classes = () if meaning is None else meaning.classes
+        first = next(iter(_blocks(options.data, layer, schema, MAP_ROWS)))
+        classes = () if schema is None else schema.classes
         plot_regions(layer, first, options.plot, title, tree=usage.tree, classes=classes)
     elif options.draw == "prototypes":
         leaves = _most_visited(usage)
-        means = leaf_means(layer, _blocks(options.data, layer, meaning), leaves, usage.tree)
+        means = leaf_means(layer, _blocks(options.data, layer, schema), leaves, usage.tree)
         captions = [f"leaf {leaf}\n{usage.leaf_visits[leaf]:,} rows" for leaf in leaves]
         plot_prototypes(means.reshape(-1, *shape), captions, options.plot, title)
     else:

@@ -17,7 +17,7 @@ from fffcpu.cli.support.results import tell_written, with_progress, write_npy
 from fffcpu.cli.support.table import check_output
 from fffcpu.data import count_rows, read_blocks
 from fffcpu.errors import ArgumentError, DataError
-from fffcpu.inference.predictor import Meaning, Predictor, load_model
+from fffcpu.inference.predictor import Predictor, Schema, load_model
 from fffcpu.system.files import write_atomically
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
@@ -72,9 +72,9 @@ def run(options: argparse.Namespace) -> None:
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)
     check_output(options.out, options.model, options.data)
-    layer, meaning = load_model(options.model)
-    compute, names = _computation(layer, meaning, options)
-    features = None if meaning is None else meaning.features
+    layer, schema = load_model(options.model)
+    compute, names = _computation(layer, schema, options)
+    features = None if schema is None else schema.features
     blocks = read_blocks(options.data, options.rows, features, dtype=layer.config.dtype)
     start, total = time.perf_counter(), count_rows(options.data)
     with write_atomically(options.out) as temporary:
@@ -90,27 +90,27 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _computation(
-    layer: Any, meaning: Meaning | None, options: argparse.Namespace
+    layer: Any, schema: Schema | None, options: argparse.Namespace
 ) -> tuple[Callable[[Array], Array], list[str]]:
     """Return how to compute a block's output, and the names of its columns."""
     outputs = layer.config.output_dim
     plain = [f"y{k}" for k in range(outputs)]
-    if meaning is None:
+    if schema is None:
         if options.what not in (None, "scores"):
             raise ArgumentError(
                 f"argument '--what' must be scores for a layer alone, got '{options.what}': file "
                 f"'{options.model}' does not say what its outputs mean"
             )
         return layer, plain
-    predictor = Predictor(layer, meaning)
-    targets = list(meaning.target or ("prediction",))
-    columns = list(map(str, meaning.classes)) or targets
+    predictor = Predictor(layer, schema)
+    targets = list(schema.target or ("prediction",))
+    columns = list(map(str, schema.classes)) or targets
     columns = columns if len(columns) == outputs else plain
     if options.what == "scores":
         return predictor.scores, columns
     if options.what == "probabilities":
         return predictor.probabilities, columns
-    one_label = meaning.task == "classification"
+    one_label = schema.task == "classification"
     return predictor.predict, targets if one_label else columns
 
 

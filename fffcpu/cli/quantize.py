@@ -54,8 +54,8 @@ def run(options: argparse.Namespace) -> None:
             f"got a {layer.config.kind}"
         )
     small = layer.quantize(options.weights)
-    meaning = native.read_note(options.file, NOTE)
-    small.save(options.out, {} if meaning is None else {NOTE: json.dumps(meaning)})
+    schema = native.read_note(options.file, NOTE)
+    small.save(options.out, {} if schema is None else {NOTE: json.dumps(schema)})
     before, after = os.path.getsize(options.file), os.path.getsize(options.out)
     rows = [
         (options.file, layer.config.dtype, f"{layer.nbytes:,}", f"{before:,}"),

@@ -276,7 +276,7 @@ def _report(out: str, table: Table, fitted: Fitted, tested: dict[str, float]) ->
         "kind": config.kind,
         "config": config.to_dict(),
         "neurons": {"held": config.neurons, "used": config.active_neurons},
-        "task": fitted.predictor.meaning.task,
+        "task": fitted.predictor.schema.task,
         "rows": len(table.x),
         "steps": outcome.steps,
         "seconds": outcome.seconds,

@@ -1,8 +1,8 @@
-"""What a FastBERT is, apart from its numbers, and what its parts are.
+"""What a FastBERT is, apart from its numbers, and what its modules are.
 
-A FastBERT is a stack of parts, each with a config of its own; `FastBertConfig.parts` lists them by
-name. It turns into the ``config.json`` of a published folder, whose ``arch`` table has the fields
-of "Cramming" (arXiv 2212.14034), and is made of one.
+A FastBERT is a stack of modules, each with a config of its own; `FastBertConfig.modules` lists them
+by name. It turns into the ``config.json`` of a published folder, whose ``arch`` table has the
+fields of "Cramming" (arXiv 2212.14034), and is made of one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ POOLERS = ("zero_index", "avg", "max", "lse")
 mean, the largest of each column, or the logarithm of the sum of exponentials."""
 
 MOST_LAYERS = 10_000
-"""The most layers of a model, so that a damaged config is told before its parts are listed."""
+"""The most layers of a model, so that a damaged config is told before its modules are listed."""
 
 _CONVENTIONS: Mapping[str, Any] = MappingProxyType(
     {
@@ -102,7 +102,7 @@ class FastBertConfig(ArraysConfig):
     >>> from fffcpu.models import FastBertConfig
     >>> fast = FastBertConfig(32768, 768, 16, 12, feedforward_size=1, depth=11)  # 1 tree: "1x11"
     >>> dense = FastBertConfig(32768, 768, 16, 12, feedforward="ff", feedforward_size=3072)
-    >>> fast.parts()["encoder.layers.0.feedforward"].active_neurons
+    >>> fast.modules()["encoder.layers.0.feedforward"].active_neurons
     12
     """
 
@@ -167,11 +167,11 @@ class FastBertConfig(ArraysConfig):
         lows |= {"vocabulary": 1, "width": 2, "heads": 1, "positions": 1, "padding_id": 0}
         self._finish("a FastBERT", **lows)
 
-    def parts(self) -> dict[str, ArraysConfig]:
-        """Name and config of every part, in the order of the computation."""
+    def modules(self) -> dict[str, ArraysConfig]:
+        """Name and config of every module, in the order of the computation."""
         width, dtype = self.width, self.dtype
         norm = LayerNormConfig(width, self.norm_eps, dtype=dtype)
-        parts: dict[str, ArraysConfig] = {
+        modules: dict[str, ArraysConfig] = {
             "encoder.embedding": EmbeddingConfig(
                 self.vocabulary, width, self.positions, self.padding_id, dtype=dtype
             ),
@@ -181,15 +181,15 @@ class FastBertConfig(ArraysConfig):
         feedforward = self._feedforward()
         for i in range(self.layers):
             layer = f"encoder.layers.{i}"
-            parts[f"{layer}.norm1"] = norm
-            parts[f"{layer}.attention"] = attention
-            parts[f"{layer}.norm2"] = norm
-            parts[f"{layer}.feedforward"] = feedforward
-        parts["encoder.final_norm"] = norm
+            modules[f"{layer}.norm1"] = norm
+            modules[f"{layer}.attention"] = attention
+            modules[f"{layer}.norm2"] = norm
+            modules[f"{layer}.feedforward"] = feedforward
+        modules["encoder.final_norm"] = norm
         if self.classes is not None:
-            parts["pooler"] = DenseConfig(width, self.head_width, dtype=dtype)
-            parts["head"] = DenseConfig(self.head_width, self.classes, dtype=dtype)
-        return parts
+            modules["pooler"] = DenseConfig(width, self.head_width, dtype=dtype)
+            modules["head"] = DenseConfig(self.head_width, self.classes, dtype=dtype)
+        return modules
 
     def _feedforward(self) -> ArraysConfig:
         """Config of a layer's feedforward."""
@@ -201,8 +201,8 @@ class FastBertConfig(ArraysConfig):
     def shapes(self) -> Shapes:
         """Name and shape of every parameter; the decoder has none, being the word embedding."""
         return {
-            f"{part}.{name}": shape
-            for part, config in self.parts().items()
+            f"{module}.{name}": shape
+            for module, config in self.modules().items()
             for name, shape in config.shapes().items()
         }
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fffcpu.inference.predictor import Meaning, Predictor
+from fffcpu.inference.predictor import Predictor, Schema
 
-__all__ = ["Meaning", "Predictor"]
+__all__ = ["Predictor", "Schema"]

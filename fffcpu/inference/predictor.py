@@ -19,7 +19,7 @@ from fffcpu.checkpoints import native
 from fffcpu.errors import ArgumentError, CheckpointError, ShapeError, describe
 from fffcpu.layers import load as load_layer
 
-__all__ = ["NOTE", "Meaning", "Predictor", "load_model", "softmax"]
+__all__ = ["NOTE", "Predictor", "Schema", "load_model", "softmax"]
 
 Array = NDArray[Any]
 
@@ -28,7 +28,7 @@ NOTE = "fffcpu.predictor"
 
 
 @dataclasses.dataclass(frozen=True)
-class Meaning:
+class Schema:
     """What a layer's inputs and outputs stand for.
 
     Parameters
@@ -77,8 +77,8 @@ class Meaning:
         return len(self.classes) or len(self.offset) or None
 
     @classmethod
-    def from_dict(cls, values: Any) -> Meaning:
-        """Return the meaning that ``dataclasses.asdict`` of one, written as JSON, describes.
+    def from_dict(cls, values: Any) -> Schema:
+        """Return the schema that ``dataclasses.asdict`` of one, written as JSON, describes.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class Predictor:
     ----------
     layer : layer
         Anything that maps rows (..., I) to (..., O).
-    meaning : Meaning
+    schema : Schema
         What inputs and outputs stand for.
 
     Raises
@@ -120,27 +120,27 @@ class Predictor:
     Examples
     --------
     >>> import numpy as np
-    >>> from fffcpu import FastFeedForward, Meaning, Predictor
+    >>> from fffcpu import FastFeedForward, Schema, Predictor
     >>> layer = FastFeedForward(4, 3, depth=2, rng=0)
-    >>> predictor = Predictor(layer, Meaning("classification", ("cat", "dog", "owl")))
+    >>> predictor = Predictor(layer, Schema("classification", ("cat", "dog", "owl")))
     >>> predictor.predict(np.zeros((2, 4))).shape, predictor.probabilities(np.zeros((2, 4))).shape
     ((2,), (2, 3))
     """
 
-    def __init__(self, layer: Any, meaning: Meaning) -> None:
+    def __init__(self, layer: Any, schema: Schema) -> None:
         config = layer.config
-        if meaning.outputs is not None and meaning.outputs != config.output_dim:
+        if schema.outputs is not None and schema.outputs != config.output_dim:
             raise ShapeError(
-                f"argument 'meaning' must be of {config.output_dim} outputs, as the layer's, "
-                f"got {meaning.outputs}"
+                f"argument 'schema' must be of {config.output_dim} outputs, as the layer's, "
+                f"got {schema.outputs}"
             )
-        if meaning.features is not None and len(meaning.features) != config.input_dim:
+        if schema.features is not None and len(schema.features) != config.input_dim:
             raise ShapeError(
-                f"argument 'meaning' must have {config.input_dim} features, as the layer, "
-                f"got {len(meaning.features)}"
+                f"argument 'schema' must have {config.input_dim} features, as the layer, "
+                f"got {len(schema.features)}"
             )
         self.layer = layer
-        self.meaning = meaning
+        self.schema = schema
 
     def predict(self, x: Any) -> Array:
         """Return the class of each row, which labels it has, or the numbers that are predicted.
@@ -158,18 +158,18 @@ class Predictor:
             numbers, with the last axis dropped if there is one target.
         """
         scores = self.scores(x)
-        if self.meaning.task == "classification":
-            labels: Array = np.asarray(self.meaning.classes)[scores.argmax(axis=-1)]
+        if self.schema.task == "classification":
+            labels: Array = np.asarray(self.schema.classes)[scores.argmax(axis=-1)]
             return labels
-        if self.meaning.task == "multilabel":
+        if self.schema.task == "multilabel":
             return (scores > 0).astype(np.int64)
         return scores[..., 0] if scores.shape[-1] == 1 else scores
 
     def scores(self, x: Any) -> Array:
         """Return the layer's outputs (..., O), for regression with the offset added."""
         scores: Array = self.layer(x)
-        if self.meaning.offset:
-            scores += np.asarray(self.meaning.offset, scores.dtype)
+        if self.schema.offset:
+            scores += np.asarray(self.schema.offset, scores.dtype)
         return scores
 
     def probabilities(self, x: Any) -> Array:
@@ -180,10 +180,10 @@ class Predictor:
         ArgumentError
             If this is not a classifier.
         """
-        if self.meaning.task == "regression":
+        if self.schema.task == "regression":
             raise ArgumentError("only a classifier has probabilities, and this is a regression")
         scores = self.scores(x)
-        if self.meaning.task == "multilabel":
+        if self.schema.task == "multilabel":
             from scipy.special import expit
 
             chances: Array = expit(scores)
@@ -191,14 +191,14 @@ class Predictor:
         return softmax(scores)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write layer and meaning to a file, which `fffcpu.load` reads as the layer alone.
+        """Write layer and schema to a file, which `fffcpu.load` reads as the layer alone.
 
         Parameters
         ----------
         path : path
             Replaced if it exists, once the whole file is on the disk.
         """
-        note = json.dumps(dataclasses.asdict(self.meaning), sort_keys=True)
+        note = json.dumps(dataclasses.asdict(self.schema), sort_keys=True)
         self.layer.save(path, notes={NOTE: note})
 
     @classmethod
@@ -220,7 +220,7 @@ class Predictor:
                 " fffcpu.load reads it"
             )
         try:
-            return cls(layer, Meaning.from_dict(note))
+            return cls(layer, Schema.from_dict(note))
         except ValueError as error:
             raise CheckpointError(
                 f"file '{os.fsdecode(path)}': metadata '{NOTE}' {error}"
@@ -228,9 +228,9 @@ class Predictor:
 
     def __repr__(self) -> str:
         what = (
-            _names(self.meaning.classes, "classes")
-            if self.meaning.classes
-            else _names(self.meaning.target or (), "targets")
+            _names(self.schema.classes, "classes")
+            if self.schema.classes
+            else _names(self.schema.target or (), "targets")
         )
         return f"<Predictor of {what}: {self.layer!r}>"
 
@@ -243,7 +243,7 @@ def softmax(scores: Array) -> Array:
     return scores
 
 
-def load_model(path: str | os.PathLike[str]) -> tuple[Any, Meaning | None]:
+def load_model(path: str | os.PathLike[str]) -> tuple[Any, Schema | None]:
     """Read the layer in a file, and what it means if the file says so.
 
     Parameters
@@ -254,7 +254,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Any, Meaning | None]:
     Returns
     -------
     layer : layer
-    meaning : Meaning or None
+    schema : Schema or None
 
     Raises
     ------
@@ -264,7 +264,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Any, Meaning | None]:
     if native.read_note(path, NOTE) is None:
         return load_layer(path), None
     predictor = Predictor.load(path)
-    return predictor.layer, predictor.meaning
+    return predictor.layer, predictor.schema
 
 
 def _names(values: Sequence[Any], what: str) -> str:

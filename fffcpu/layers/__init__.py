@@ -6,8 +6,8 @@ import os
 from typing import Any
 
 from fffcpu.layers.attention import Attention, AttentionCache
-from fffcpu.layers.dense import Dense, ProjectionCache
-from fffcpu.layers.dense_feed_forward import DenseCache, DenseFeedForward
+from fffcpu.layers.dense import Dense, DenseCache
+from fffcpu.layers.dense_feed_forward import DenseFeedForward, DenseFeedForwardCache
 from fffcpu.layers.dropout import Dropout, DropoutCache
 from fffcpu.layers.embedding import Embedding, EmbeddingCache
 from fffcpu.layers.fast_feed_forward import (
@@ -27,6 +27,7 @@ __all__ = [
     "Dense",
     "DenseCache",
     "DenseFeedForward",
+    "DenseFeedForwardCache",
     "Dropout",
     "DropoutCache",
     "Embedding",
@@ -38,7 +39,6 @@ __all__ = [
     "LeafCache",
     "LeafFeedForward",
     "PathCache",
-    "ProjectionCache",
     "QuantizedFastFeedForward",
     "QuantizedLeafFeedForward",
     "cmm",

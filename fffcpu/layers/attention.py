@@ -26,7 +26,7 @@ from fffcpu import kernels
 from fffcpu.checks import as_real_array, as_rows, check_elements, check_number
 from fffcpu.config import AttentionConfig
 from fffcpu.errors import ShapeError
-from fffcpu.layers.layer import Part
+from fffcpu.layers.layer import Module
 from fffcpu.parameters import generator, normal
 
 __all__ = ["Attention", "AttentionCache"]
@@ -60,7 +60,7 @@ class AttentionCache(NamedTuple):
     """(B, S)."""
 
 
-class Attention(Part[AttentionConfig]):
+class Attention(Module[AttentionConfig]):
     """Multi-head self-attention.
 
     Parameters

@@ -12,15 +12,15 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.checks import as_rows
 from fffcpu.config import DenseConfig
-from fffcpu.layers.layer import Part
+from fffcpu.layers.layer import Module
 from fffcpu.parameters import normal
 
-__all__ = ["Dense", "ProjectionCache"]
+__all__ = ["Dense", "DenseCache"]
 
 Array = NDArray[Any]
 
 
-class ProjectionCache(NamedTuple):
+class DenseCache(NamedTuple):
     """What `Dense.forward` keeps for `Dense.backward`."""
 
     x: Array
@@ -29,7 +29,7 @@ class ProjectionCache(NamedTuple):
     """Leading shape of the input, whose product is B."""
 
 
-class Dense(Part[DenseConfig]):
+class Dense(Module[DenseConfig]):
     """Projection of rows.
 
     Parameters
@@ -67,17 +67,17 @@ class Dense(Part[DenseConfig]):
         """Return the output (..., O) of an array_like of shape (..., I)."""
         return self.forward(x)[0]
 
-    def forward(self, x: Any) -> tuple[Array, ProjectionCache]:
+    def forward(self, x: Any) -> tuple[Array, DenseCache]:
         """Run the layer and keep what `backward` needs, which is x itself."""
         rows, leading = as_rows(x, "x", self.config.input_dim, self._dtype)
         y = rows @ self.params["weights"].T
         if self.config.bias:
             y += self.params["bias"]
-        return y.reshape(*leading, y.shape[1]), ProjectionCache(rows, leading)
+        return y.reshape(*leading, y.shape[1]), DenseCache(rows, leading)
 
-    def backward(self, dy: Any, cache: ProjectionCache) -> tuple[Array, dict[str, Array]]:
+    def backward(self, dy: Any, cache: DenseCache) -> tuple[Array, dict[str, Array]]:
         """Return ``dx`` of shape (..., I) and the gradients by name, from ``dy`` of (..., O)."""
-        self._check_cache(cache, ProjectionCache, x=(self.config.input_dim,))
+        self._check_cache(cache, DenseCache, x=(self.config.input_dim,))
         upstream = self._upstream_rows(dy, cache.leading, self.config.output_dim)
         grads = {"weights": upstream.T @ cache.x}
         if self.config.bias:

@@ -19,12 +19,12 @@ from fffcpu.config import DenseFeedForwardConfig
 from fffcpu.layers.layer import Layer
 from fffcpu.parameters import Parameters, generator, uniform
 
-__all__ = ["DenseCache", "DenseFeedForward"]
+__all__ = ["DenseFeedForward", "DenseFeedForwardCache"]
 
 Array = NDArray[Any]
 
 
-class DenseCache(NamedTuple):
+class DenseFeedForwardCache(NamedTuple):
     """What `DenseFeedForward.forward` keeps for `DenseFeedForward.backward`."""
 
     x: Array
@@ -92,18 +92,18 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
             logits += self.params["bias_in"]
         return logits
 
-    def forward(self, x: Any) -> tuple[Array, DenseCache]:
+    def forward(self, x: Any) -> tuple[Array, DenseFeedForwardCache]:
         """Run the layer and keep what `backward` needs."""
         rows, leading = self._rows(x)
         logits = self._logits(rows)
         active = kernels.selection().encoder.activate(logits, self._activation)
         y = active @ self.params["weights_out"]
-        return y.reshape(*leading, y.shape[1]), DenseCache(rows, logits, leading)
+        return y.reshape(*leading, y.shape[1]), DenseFeedForwardCache(rows, logits, leading)
 
-    def backward(self, dy: Any, cache: DenseCache) -> tuple[Array, dict[str, Array]]:
+    def backward(self, dy: Any, cache: DenseFeedForwardCache) -> tuple[Array, dict[str, Array]]:
         """Return ``dx`` of shape (..., I) and the gradients by name, from ``dy`` of (..., O)."""
         widths = {"x": (self.config.input_dim,), "logits": (self.config.width,)}
-        self._check_cache(cache, DenseCache, **widths)
+        self._check_cache(cache, DenseFeedForwardCache, **widths)
         upstream = self._upstream(dy, cache.leading)
         row_kernels = kernels.selection().encoder
         d_logits = upstream @ self.params["weights_out"].T

@@ -24,7 +24,7 @@ from fffcpu import kernels
 from fffcpu.checks import as_real_array, check_indices
 from fffcpu.config import EmbeddingConfig
 from fffcpu.errors import ArgumentTypeError, ShapeError, describe
-from fffcpu.layers.layer import Part
+from fffcpu.layers.layer import Module
 from fffcpu.parameters import normal
 
 __all__ = ["Embedding", "EmbeddingCache"]
@@ -39,7 +39,7 @@ class EmbeddingCache(NamedTuple):
     """The tokens (B, S)."""
 
 
-class Embedding(Part[EmbeddingConfig]):
+class Embedding(Module[EmbeddingConfig]):
     """Token vectors and positions.
 
     Parameters

@@ -22,14 +22,14 @@ from fffcpu.errors import (
 from fffcpu.lowbit import numpy_dtype
 from fffcpu.parameters import Parameters, empty_output, generator
 
-__all__ = ["INITIAL_STD", "Layer", "Part", "parameter_dtype"]
+__all__ = ["INITIAL_STD", "Layer", "Module", "parameter_dtype"]
 
 Array = NDArray[Any]
-PartConfig = TypeVar("PartConfig", bound=ArraysConfig)
+ModuleConfig = TypeVar("ModuleConfig", bound=ArraysConfig)
 Config = TypeVar("Config", bound=LayerConfig)
 
 INITIAL_STD = 0.02
-"""Standard deviation of a part's initial weights, as BERT has them."""
+"""Standard deviation of a module's initial weights, as BERT has them."""
 
 
 def parameter_dtype(*arrays: Array | None) -> str:
@@ -41,11 +41,11 @@ def parameter_dtype(*arrays: Array | None) -> str:
     return "float32" if np.result_type(np.float32, *kinds) == np.float32 else "float64"
 
 
-class Part(Generic[PartConfig]):
-    """Base of whatever has parameters: the layers, and the parts that models are built of."""
+class Module(Generic[ModuleConfig]):
+    """Base of whatever has parameters: the layers, and the modules that models are built of."""
 
     @property
-    def config(self) -> PartConfig:
+    def config(self) -> ModuleConfig:
         """What the layer is."""
         return self._config
 
@@ -68,13 +68,13 @@ class Part(Generic[PartConfig]):
         layer._set_up(config, params)
         return layer
 
-    def _set_up(self, config: PartConfig, params: Parameters) -> None:
+    def _set_up(self, config: ModuleConfig, params: Parameters) -> None:
         self._config = config
         self._params = params
         self._dtype = np.dtype(config.dtype)
 
-    def _start(self, config: PartConfig, rng: Any, std: float = INITIAL_STD) -> None:
-        """Set up a part with its initial values: what constructors end with."""
+    def _start(self, config: ModuleConfig, rng: Any, std: float = INITIAL_STD) -> None:
+        """Set up a module with its initial values: what constructors end with."""
         self._set_up(config, Parameters.empty(config.shapes(), config.dtype))
         self._initialise(std, generator(rng))
 
@@ -136,7 +136,7 @@ class Part(Generic[PartConfig]):
                 )
 
 
-class Layer(Part[Config]):
+class Layer(Module[Config]):
     """Base of the layers that stand for themselves: rows in, rows out, and files."""
 
     config_type: ClassVar[type[LayerConfig]]

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from fffcpu import kernels
 from fffcpu.checks import as_rows
 from fffcpu.config import LayerNormConfig
-from fffcpu.layers.layer import Part
+from fffcpu.layers.layer import Module
 from fffcpu.parameters import empty_output
 
 __all__ = ["LayerNorm", "LayerNormCache"]
@@ -35,7 +35,7 @@ class LayerNormCache(NamedTuple):
     """Leading shape of the input, whose product is B."""
 
 
-class LayerNorm(Part[LayerNormConfig]):
+class LayerNorm(Module[LayerNormConfig]):
     """Layer norm.
 
     Parameters

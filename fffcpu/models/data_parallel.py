@@ -36,11 +36,11 @@ from fffcpu.parameters import RowGradient, generator
 from fffcpu.system.threads import get_num_threads
 
 __all__ = [
-    "PartCaches",
-    "backward_in_parts",
-    "call_in_parts",
-    "forward_in_parts",
-    "run_parts",
+    "ShardCaches",
+    "backward_in_shards",
+    "call_in_shards",
+    "forward_in_shards",
+    "run_shards",
     "share_out",
 ]
 
@@ -53,13 +53,13 @@ MIN_BALANCE = 0.8
 """Least share of the threads' time that must be work: 5 sequences on 2 threads do, 3 do not."""
 
 
-class PartCaches(NamedTuple):
-    """What a forward that ran in parts keeps for its backward."""
+class ShardCaches(NamedTuple):
+    """What a forward that ran in shards keeps for its backward."""
 
-    parts: tuple[Any, ...]
-    """What the model keeps, for each part of the sequences."""
+    shards: tuple[Any, ...]
+    """What the model keeps, for each shard of the sequences."""
     weights: tuple[float, ...]
-    """Share that each part's loss has in the loss, a mean over something that parts have more or
+    """Share that each shard's loss has in the loss, a mean over something that shards have more or
     less of."""
 
 
@@ -77,7 +77,7 @@ def share_out(
     *others : array_like of shape (B, ...), or None
         What else is to be shared out. Lists stay whole.
     gradients : int
-        How many numbers the gradients have, of which each part makes its own. They must not take
+        How many numbers the gradients have, of which each shard makes its own. They must not take
         more memory than what the forward keeps.
     """
     threads = get_num_threads()
@@ -95,26 +95,26 @@ def share_out(
     return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
 
 
-def run_parts(function: Callable[..., Any], parts: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Return what a function gives for the arguments of each part, a thread for each.
+def run_shards(function: Callable[..., Any], shards: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Return what a function gives for the arguments of each shard, a thread for each.
 
-    The first part runs on the caller's thread. What a part raises is raised here.
+    The first shard runs on the caller's thread. What a shard raises is raised here.
     """
-    results: list[Any] = [None] * len(parts)
+    results: list[Any] = [None] * len(shards)
     failures: dict[int, Exception] = {}
     errors = np.geterr()
 
     def run(k: int) -> None:
         try:
             with np.errstate(**errors):  # which NumPy keeps by thread before version 2
-                results[k] = function(*parts[k])
+                results[k] = function(*shards[k])
         except Exception as failure:  # noqa: BLE001  # whatever it is, it is the caller's
             failures[k] = failure
 
     started: list[threading.Thread] = []
     with _TURN.taken():
         try:
-            for k in range(1, len(parts)):
+            for k in range(1, len(shards)):
                 thread = threading.Thread(target=contextvars.copy_context().run, args=(run, k))
                 try:
                     thread.start()
@@ -131,7 +131,7 @@ def run_parts(function: Callable[..., Any], parts: Sequence[tuple[Any, ...]]) ->
     return results
 
 
-def call_in_parts(
+def call_in_shards(
     function: Callable[..., Any],
     slices: Sequence[slice],
     arrays: Sequence[Any],
@@ -148,28 +148,28 @@ def call_in_parts(
     arrays : sequence of (array of shape (B, ...), or None)
         Of the whole batch.
     rngs : sequence
-        One for each part, or none at all.
+        One for each shard, or none at all.
     """
-    parts: list[tuple[Any, ...]] = [
+    shards: list[tuple[Any, ...]] = [
         tuple(None if array is None else array[own] for array in arrays) for own in slices
     ]
     if rngs:
-        parts = [(*part, rng) for part, rng in zip(parts, rngs, strict=True)]
+        shards = [(*shard, rng) for shard, rng in zip(shards, rngs, strict=True)]
     try:
-        return run_parts(function, parts)
+        return run_shards(function, shards)
     except (ArgumentError, ArgumentTypeError, ShapeError):
-        # The whole is as wrong as its part, and its error names the place in the whole.
+        # The whole is as wrong as its shard, and its error names the place in the whole.
         return [function(*arrays, *rngs[:1])]
 
 
-def forward_in_parts(
+def forward_in_shards(
     forward: Callable[..., tuple[float, Any]],
     slices: Sequence[slice],
     arrays: Sequence[Any],
     rng: Any,
     weigh: Callable[[Any], int],
-) -> tuple[float, PartCaches]:
-    """Return the loss of a batch, and what `backward_in_parts` needs.
+) -> tuple[float, ShardCaches]:
+    """Return the loss of a batch, and what `backward_in_shards` needs.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def forward_in_parts(
     arrays : sequence of (array of shape (B, ...), or None)
         Of the whole batch.
     rng : None, int or numpy.random.Generator
-        For dropout; each part has a generator of its own, seeded from it.
+        For dropout; each shard has a generator of its own, seeded from it.
     weigh : callable
         Gives from a cache how many things its loss is the mean of.
     """
@@ -188,15 +188,15 @@ def forward_in_parts(
     if rng is not None:
         seeds = generator(rng).integers(1 << 62, size=len(slices))
         rngs = [generator(seed) for seed in seeds]
-    losses, caches = zip(*call_in_parts(forward, slices, arrays, rngs), strict=True)
+    losses, caches = zip(*call_in_shards(forward, slices, arrays, rngs), strict=True)
     counts = [weigh(cache) for cache in caches]
     weights = tuple(count / max(1, sum(counts)) for count in counts)
     loss = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
-    return loss, PartCaches(caches, weights)
+    return loss, ShardCaches(caches, weights)
 
 
-def backward_in_parts(
-    backward: Callable[..., dict[str, Any]], cache: PartCaches, row_sparse: bool
+def backward_in_shards(
+    backward: Callable[..., dict[str, Any]], cache: ShardCaches, row_sparse: bool
 ) -> dict[str, Any]:
     """Return the gradients of a batch's loss.
 
@@ -205,21 +205,21 @@ def backward_in_parts(
     backward : callable
         ``backward(cache, row_sparse)`` gives the gradients of some sequences' loss, each in memory
         of its own.
-    cache : PartCaches
-        From `forward_in_parts`.
+    cache : ShardCaches
+        From `forward_in_shards`.
     row_sparse : bool
         Passed on.
     """
 
-    def weighted(part: Any, weight: float) -> dict[str, Any]:
-        grads = backward(part, row_sparse)
+    def weighted(shard: Any, weight: float) -> dict[str, Any]:
+        grads = backward(shard, row_sparse)
         for grad in grads.values():
             values = grad.values if isinstance(grad, RowGradient) else grad
             values *= weight
         return grads
 
     first: dict[str, Any]
-    first, *others = run_parts(weighted, list(zip(cache.parts, cache.weights, strict=True)))
+    first, *others = run_shards(weighted, list(zip(cache.shards, cache.weights, strict=True)))
     for other in others:
         for name, grad in other.items():
             if isinstance(grad, RowGradient):
@@ -256,7 +256,7 @@ def _blas() -> ThreadpoolController:
 
 
 class _Turn:
-    """The one call at a time that runs in parts; others wait. NumPy's BLAS is serial meanwhile.
+    """The one call at a time that runs in shards; others wait. NumPy's BLAS is serial meanwhile.
 
     A forked child has the thread alone that forked, and so nobody else's turn.
     """

@@ -31,8 +31,8 @@ from fffcpu.layers import (
     LayerNorm,
     LayerNormCache,
 )
-from fffcpu.layers.layer import Part
-from fffcpu.models.data_parallel import call_in_parts, share_out
+from fffcpu.layers.layer import Module
+from fffcpu.models.data_parallel import call_in_shards, share_out
 from fffcpu.models.encoder_layer import EncoderLayer, EncoderLayerCache, flattened
 from fffcpu.models.model import Model
 from fffcpu.parameters import Parameters, generator, normal
@@ -73,10 +73,10 @@ class FastBertEncoder(Model):
 
     def _set_up(self, config: FastBertConfig, params: Parameters) -> None:
         super()._set_up(config, params)
-        parts = config.parts()
+        modules = config.modules()
 
         def own(name: str) -> tuple[Any, Parameters]:
-            return parts[name], params.part(name, parts[name].shapes())
+            return modules[name], params.module(name, modules[name].shapes())
 
         self.embedding = Embedding._sharing(*own("encoder.embedding"))
         self.norm = LayerNorm._sharing(*own("encoder.embedding.norm"))
@@ -113,7 +113,7 @@ class FastBertEncoder(Model):
         arrays = (input_ids, attention_mask)
         slices = share_out(self.config, *arrays)
         if slices:
-            return np.concatenate(call_in_parts(self._hidden, slices, arrays))
+            return np.concatenate(call_in_shards(self._hidden, slices, arrays))
         return self._hidden(*arrays)
 
     def _hidden(self, input_ids: Any, attention_mask: Any) -> Array:
@@ -200,8 +200,8 @@ class FastBertEncoder(Model):
         return {name: grads[name] for name in self.params}
 
     def _initialise(self, std: float, rng: np.random.Generator) -> None:
-        for part in self._parts():
-            part._initialise(std, rng)
+        for module in self._modules():
+            module._initialise(std, rng)
         for layer in self.layers:
             for name, array in layer.feedforward.params.items():
                 if name == "bias_in":
@@ -209,8 +209,8 @@ class FastBertEncoder(Model):
                 else:
                     normal(array, std, rng)
 
-    def _parts(self) -> Iterator[Part[Any]]:
-        """Yield all parts but the feedforwards."""
+    def _modules(self) -> Iterator[Module[Any]]:
+        """Yield all modules but the feedforwards."""
         yield from (self.embedding, self.norm, self.final_norm)
         for layer in self.layers:
             yield from (layer.norm1, layer.attention, layer.norm2)

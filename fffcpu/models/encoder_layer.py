@@ -16,8 +16,8 @@ from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.layers import (
     Attention,
     AttentionCache,
-    DenseCache,
     DenseFeedForward,
+    DenseFeedForwardCache,
     Dropout,
     DropoutCache,
     FastFeedForward,
@@ -43,7 +43,7 @@ class EncoderLayerCache(NamedTuple):
     attention: AttentionCache
     dropped1: DropoutCache
     norm2: LayerNormCache
-    feedforward: PathCache | DenseCache
+    feedforward: PathCache | DenseFeedForwardCache
     dropped2: DropoutCache
 
 
@@ -61,10 +61,10 @@ class EncoderLayer:
     """
 
     def __init__(self, config: FastBertConfig, number: int, params: Parameters) -> None:
-        prefix, parts = f"encoder.layers.{number}", config.parts()
+        prefix, modules = f"encoder.layers.{number}", config.modules()
         names = ("norm1", "attention", "norm2", "feedforward")
-        configs: dict[str, Any] = {name: parts[f"{prefix}.{name}"] for name in names}
-        own = {n: params.part(f"{prefix}.{n}", configs[n].shapes()) for n in names}
+        configs: dict[str, Any] = {name: modules[f"{prefix}.{name}"] for name in names}
+        own = {n: params.module(f"{prefix}.{n}", configs[n].shapes()) for n in names}
         dense = config.feedforward == "ff"
         self.norm1 = LayerNorm._sharing(configs["norm1"], own["norm1"])
         self.attention = Attention._sharing(configs["attention"], own["attention"])
@@ -120,5 +120,5 @@ class EncoderLayer:
 
 
 def flattened(grads: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return gradients of parts, by ``part.name``."""
-    return {f"{part}.{name}": g for part, own in grads.items() for name, g in own.items()}
+    """Return gradients of modules, by ``module.name``."""
+    return {f"{module}.{name}": g for module, own in grads.items() for name, g in own.items()}

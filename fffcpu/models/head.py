@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from fffcpu.errors import ArgumentTypeError, describe
 from fffcpu.models.data_parallel import (
-    PartCaches,
-    backward_in_parts,
-    forward_in_parts,
+    ShardCaches,
+    backward_in_shards,
+    forward_in_shards,
     share_out,
 )
 from fffcpu.models.encoder import FastBertEncoder
@@ -51,7 +51,7 @@ class ModelWithHead(Model):
         given = (input_ids, attention_mask, labels)
         slices = share_out(self.config, *given, gradients=self.params.count)
         if slices:
-            return forward_in_parts(self._forward, slices, checked, rng, self._count)
+            return forward_in_shards(self._forward, slices, checked, rng, self._count)
         return self._forward(*checked, rng)
 
     def backward(self, cache: Any, *, row_sparse: bool = False) -> dict[str, Any]:
@@ -70,8 +70,8 @@ class ModelWithHead(Model):
         dict of str to array, or to RowGradient
             By the names of ``params``, in their order and of their shapes.
         """
-        if isinstance(cache, PartCaches):
-            return backward_in_parts(self._backward, cache, row_sparse)
+        if isinstance(cache, ShardCaches):
+            return backward_in_shards(self._backward, cache, row_sparse)
         if not isinstance(cache, self._cache_type):
             raise ArgumentTypeError(
                 f"argument 'cache' must be the {self._cache_type.__name__} that forward of this "

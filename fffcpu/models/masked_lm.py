@@ -19,7 +19,7 @@ from fffcpu import kernels
 from fffcpu.checks import IGNORED_LABEL, as_class_labels
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ShapeError, describe
-from fffcpu.models.data_parallel import PartCaches
+from fffcpu.models.data_parallel import ShardCaches
 from fffcpu.models.encoder import EncoderCache, FastBertEncoder
 from fffcpu.models.head import ModelWithHead
 from fffcpu.parameters import Parameters
@@ -143,7 +143,7 @@ class FastBertForMaskedLM(ModelWithHead):
 
     def forward(
         self, input_ids: Any, attention_mask: Any = None, *, labels: Any, rng: Any = None
-    ) -> tuple[float, MaskedLMCache | PartCaches]:
+    ) -> tuple[float, MaskedLMCache | ShardCaches]:
         """Return the loss, and what `backward` needs.
 
         Parameters
@@ -159,7 +159,7 @@ class FastBertForMaskedLM(ModelWithHead):
         -------
         loss : float
             Mean cross-entropy over the labelled positions; 0 if there are none.
-        cache : MaskedLMCache, or PartCaches of several
+        cache : MaskedLMCache, or ShardCaches of several
             For `backward`.
         """
         return self._loss_of(input_ids, attention_mask, labels, rng)

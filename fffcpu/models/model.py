@@ -1,6 +1,6 @@
-"""What all models share: parts on common memory, a constructor, and opening and saving.
+"""What all models share: modules on common memory, a constructor, and opening and saving.
 
-A model's ``params`` and those of its parts are the same arrays::
+A model's ``params`` and those of its modules are the same arrays::
 
     model.params["encoder.layers.0.feedforward.weights_in"]
     model.encoder.layers[0].feedforward.params["weights_in"]
@@ -19,14 +19,14 @@ from fffcpu.checkpoints import crammed_bert
 from fffcpu.checks import check_flag
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
-from fffcpu.layers.layer import Part
+from fffcpu.layers.layer import Module
 from fffcpu.models.folders import open_config, open_weights, write_folder
 from fffcpu.parameters import Parameters
 
 __all__ = ["Model"]
 
 
-class Model(Part[FastBertConfig]):
+class Model(Module[FastBertConfig]):
     """Base of the models.
 
     Parameters

@@ -18,8 +18,8 @@ from fffcpu import kernels
 from fffcpu.checks import as_class_labels, as_number_labels
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError
-from fffcpu.layers import Dense, Dropout, DropoutCache, ProjectionCache
-from fffcpu.models.data_parallel import PartCaches
+from fffcpu.layers import Dense, DenseCache, Dropout, DropoutCache
+from fffcpu.models.data_parallel import ShardCaches
 from fffcpu.models.encoder import EncoderCache, FastBertEncoder
 from fffcpu.models.encoder_layer import flattened
 from fffcpu.models.head import ModelWithHead
@@ -38,13 +38,13 @@ class SequenceClassificationCache(NamedTuple):
     """What the encoder keeps."""
     hidden: Array
     """The hidden states (B, S, D)."""
-    pooler: ProjectionCache
+    pooler: DenseCache
     """The pooled vectors (B, D)."""
     active: Array
     """What tanh gave (B, H)."""
     dropped: DropoutCache
     """Dropout of that."""
-    head: ProjectionCache
+    head: DenseCache
     """What the head took."""
     d_logits: Array
     """The gradient of the logits (B, C)."""
@@ -86,13 +86,13 @@ class FastBertForSequenceClassification(ModelWithHead):
 
     def _set_up(self, config: FastBertConfig, params: Parameters) -> None:
         super()._set_up(config, params)
-        parts = config.parts()
+        modules = config.modules()
         own = FastBertEncoder._own(config)
         self.encoder = FastBertEncoder._sharing(
             own, Parameters.sharing({name: params[name] for name in own.shapes()})
         )
         self.pooler, self.head = (
-            Dense._sharing(parts[name], params.part(name, parts[name].shapes()))
+            Dense._sharing(modules[name], params.module(name, modules[name].shapes()))
             for name in ("pooler", "head")
         )
         self._drop = Dropout(config.classifier_dropout)
@@ -131,7 +131,7 @@ class FastBertForSequenceClassification(ModelWithHead):
 
     def forward(
         self, input_ids: Any, attention_mask: Any = None, *, labels: Any, rng: Any = None
-    ) -> tuple[float, SequenceClassificationCache | PartCaches]:
+    ) -> tuple[float, SequenceClassificationCache | ShardCaches]:
         """Return the loss, and what `backward` needs.
 
         Parameters
@@ -147,7 +147,7 @@ class FastBertForSequenceClassification(ModelWithHead):
         -------
         loss : float
             Mean cross-entropy, or mean squared error; 0 for an empty batch.
-        cache : SequenceClassificationCache, or PartCaches of several
+        cache : SequenceClassificationCache, or ShardCaches of several
             For `backward`.
         """
         return self._loss_of(input_ids, attention_mask, labels, rng)
@@ -195,5 +195,5 @@ class FastBertForSequenceClassification(ModelWithHead):
         return loss, d_logits.astype(self._dtype)[:, np.newaxis]
 
     def _initialise(self, std: float, rng: np.random.Generator) -> None:
-        for part in (self.encoder, self.pooler, self.head):
-            part._initialise(std, rng)
+        for module in (self.encoder, self.pooler, self.head):
+            module._initialise(std, rng)

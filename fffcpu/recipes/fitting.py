@@ -19,7 +19,7 @@ from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig, LeafFeedForwardConfig
 from fffcpu.data import Table, check_finite
 from fffcpu.errors import ArgumentError, describe
-from fffcpu.inference.predictor import Meaning, Predictor
+from fffcpu.inference.predictor import Predictor, Schema
 from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
 from fffcpu.recipes.table_objective import (
     Scaling,
@@ -406,7 +406,7 @@ def fit(
     outcome = trainer.run()
     layer.absorb_input_scaling(scaling.mean, scaling.scale)
     layer.absorb_output_scaling(unit)
-    predictor = Predictor(layer, _meaning(table, offset))
+    predictor = Predictor(layer, _schema(table, offset))
     figures = evaluate_table(predictor, table, validation) if len(validation) else {}
     return Fitted(predictor, outcome, figures)
 
@@ -430,9 +430,9 @@ def evaluate_table(
     ArgumentError
         If the table has no targets, or other classes.
     """
-    if table.y is None or (table.classes or ()) != predictor.meaning.classes:
+    if table.y is None or (table.classes or ()) != predictor.schema.classes:
         raise ArgumentError(
-            f"argument 'table' must have targets of the classes {predictor.meaning.classes}, "
+            f"argument 'table' must have targets of the classes {predictor.schema.classes}, "
             f"got {table.classes}"
         )
     rows = np.arange(len(table.x)) if rows is None else rows
@@ -564,9 +564,9 @@ def _takes_rows(settings: FitSettings, layer: FastFeedForward) -> bool:
     return settings.gradients == "rows"
 
 
-def _meaning(table: Table, offset: Array) -> Meaning:
+def _schema(table: Table, offset: Array) -> Schema:
     """Return what the outputs of a layer trained on a table mean."""
-    return Meaning(
+    return Schema(
         "classification" if table.classes else "regression",
         table.classes or (),
         table.features,

@@ -11,7 +11,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from fffcpu.errors import ArgumentError, describe
-from fffcpu.inference.predictor import Meaning
+from fffcpu.inference.predictor import Schema
 from fffcpu.sklearn.estimator import Estimator
 from fffcpu.sklearn.validation import (
     balanced_weights,
@@ -336,10 +336,10 @@ class FFFClassifier(ClassifierMixin, Estimator):
             )
         return "multilabel" if self._multilabel else "classification", classes
 
-    def _take(self, layer: Any, meaning: Meaning) -> None:
-        super()._take(layer, meaning)
-        self._multilabel = meaning.task == "multilabel"
-        self.classes_ = np.array(meaning.classes)
+    def _take(self, layer: Any, schema: Schema) -> None:
+        super()._take(layer, schema)
+        self._multilabel = schema.task == "multilabel"
+        self.classes_ = np.array(schema.classes)
 
 
 def _kind_of_targets(multilabel: bool) -> str:

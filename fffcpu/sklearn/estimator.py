@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config import FastFeedForwardConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, describe
-from fffcpu.inference.predictor import Meaning, Predictor
+from fffcpu.inference.predictor import Predictor, Schema
 from fffcpu.layers import FastFeedForward, LeafFeedForward
 from fffcpu.recipes.fitting import (
     FitSettings,
@@ -323,7 +323,7 @@ class Estimator(BaseEstimator):
         names = getattr(self, "feature_names_in_", None)
         features = None if names is None else tuple(map(str, names))
         offset = tuple(float(value) for value in self._offset)
-        return Predictor(self.layer_.copy(), Meaning(task, classes, features, offset=offset))
+        return Predictor(self.layer_.copy(), Schema(task, classes, features, offset=offset))
 
     def _labels(self) -> tuple[str, tuple[Any, ...]]:
         """Return the task and the classes in the form that a predictor holds."""
@@ -353,11 +353,11 @@ class Estimator(BaseEstimator):
         ArgumentTypeError
             If the predictor's layer is of another kind.
         """
-        layer, meaning = predictor.layer, predictor.meaning
-        if meaning.task not in cls._tasks:
+        layer, schema = predictor.layer, predictor.schema
+        if schema.task not in cls._tasks:
             raise ArgumentError(
                 f"argument 'predictor' must be for {' or '.join(cls._tasks)}, "
-                f"got one for {meaning.task}"
+                f"got one for {schema.task}"
             )
         if not isinstance(layer, FastFeedForward | LeafFeedForward):
             raise ArgumentTypeError(
@@ -365,20 +365,20 @@ class Estimator(BaseEstimator):
                 f"got {describe(layer)}"
             )
         estimator = cls(**_shape_of(layer), **parameters)
-        estimator._take(layer, meaning)
+        estimator._take(layer, schema)
         return estimator
 
-    def _take(self, layer: Any, meaning: Meaning) -> None:
-        """Adopt a trained layer and the meaning of its outputs."""
+    def _take(self, layer: Any, schema: Schema) -> None:
+        """Adopt a trained layer and the schema of its outputs."""
         inputs, outputs = layer.config.input_dim, layer.config.output_dim
         self._scaling = Scaling(np.zeros(inputs), np.ones(inputs))
-        self._offset, self._unit = np.array(meaning.offset), np.ones(outputs)
+        self._offset, self._unit = np.array(schema.offset), np.ones(outputs)
         self._layer, self.layer_ = layer.copy(), layer.copy()
         self._moments = None
         self._clear_records()
         self.n_features_in_ = inputs
-        if meaning.features is not None:
-            self.feature_names_in_ = np.array(meaning.features, object)
+        if schema.features is not None:
+            self.feature_names_in_ = np.array(schema.features, object)
 
 
 def _shape_of(layer: FastFeedForward | LeafFeedForward) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 
 from fffcpu.errors import ShapeError
-from fffcpu.inference.predictor import Meaning
+from fffcpu.inference.predictor import Schema
 from fffcpu.recipes.table_objective import deviations
 from fffcpu.sklearn.estimator import Estimator
 from fffcpu.sklearn.validation import check_table, check_weights
@@ -187,7 +187,7 @@ class FFFRegressor(RegressorMixin, Estimator):
     def _labels(self) -> tuple[str, tuple[Any, ...]]:
         return "regression", ()
 
-    def _take(self, layer: Any, meaning: Meaning) -> None:
-        super()._take(layer, meaning)
-        if not meaning.offset:
+    def _take(self, layer: Any, schema: Schema) -> None:
+        super()._take(layer, schema)
+        if not schema.offset:
             self._offset = np.zeros(len(self._unit))

@@ -36,7 +36,7 @@ __all__ = ["Corpus", "build_corpus"]
 
 CORPUS_FILE = "corpus.json"
 CORPUS_VERSION = 2
-PARTS = ("training", "validation")
+SPLITS = ("training", "validation")
 
 BATCH_CHARACTERS = 1 << 20
 """About how many characters are tokenised together."""
@@ -84,15 +84,15 @@ class Corpus(NamedTuple):
                 "where it stopped"
             )
         dtype = np.dtype(notes["dtype"])
-        parts = [_mapped(place / f"{part}.bin", dtype, notes[part]) for part in PARTS]
-        return cls(parts[0], parts[1], Tokenizer.load(place), notes["documents"])
+        splits = [_mapped(place / f"{split}.bin", dtype, notes[split]) for split in SPLITS]
+        return cls(splits[0], splits[1], Tokenizer.load(place), notes["documents"])
 
-    def sequences(self, part: str, length: int) -> NDArray[Any]:
-        """Return a part as packed sequences (N, S); tokens beyond the last whole one are dropped.
+    def sequences(self, split: str, length: int) -> NDArray[Any]:
+        """Return a split as packed sequences (N, S); tokens beyond the last whole one are dropped.
 
         Parameters
         ----------
-        part : {"training", "validation"}
+        split : {"training", "validation"}
             Which documents.
         length : int
             Tokens of a sequence S.
@@ -100,20 +100,20 @@ class Corpus(NamedTuple):
         Raises
         ------
         ArgumentError
-            If there is no such part.
+            If there is no such split.
         DataError
             If there are not enough tokens for one.
         """
-        if part not in PARTS:
+        if split not in SPLITS:
             raise ArgumentError(
-                f"argument 'part' must be {' or '.join(PARTS)}, got {describe(part)}"
+                f"argument 'split' must be {' or '.join(SPLITS)}, got {describe(split)}"
             )
-        tokens: NDArray[Any] = getattr(self, part)
+        tokens: NDArray[Any] = getattr(self, split)
         count = len(tokens) // check_integer("length", length, 1)
         if count == 0:
             raise DataError(
-                f"the {part} part of the corpus must have at least {length} tokens, one sequence, "
-                f"got {len(tokens)}"
+                f"the {split} split of the corpus must have at least {length} tokens, one "
+                f"sequence, got {len(tokens)}"
             )
         return tokens[: count * length].reshape(count, length)
 
@@ -215,7 +215,7 @@ def _start(place: Path, identity: dict[str, Any], tokenizer: Tokenizer) -> dict[
         return notes
     dtype = "uint16" if tokenizer.vocabulary <= 1 << 16 else "uint32"
     notes = {**identity, "dtype": dtype, "next": [0, 0], "documents": 0, "complete": False}
-    notes |= dict.fromkeys(PARTS, 0)
+    notes |= dict.fromkeys(SPLITS, 0)
     tokenizer.save(place / TOKENIZER_FILE)
     _write_notes(place, notes)
     return notes
@@ -233,19 +233,19 @@ class _Writer:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> _Writer:
-        sizes = {part: self._notes[part] * self._dtype.itemsize for part in PARTS}
-        paths = {part: self._place / f"{part}.bin" for part in PARTS}
-        for part, path in paths.items():
+        sizes = {split: self._notes[split] * self._dtype.itemsize for split in SPLITS}
+        paths = {split: self._place / f"{split}.bin" for split in SPLITS}
+        for split, path in paths.items():
             length = path.stat().st_size if path.exists() else 0
-            if length < sizes[part]:
+            if length < sizes[split]:
                 raise CheckpointError(
-                    f"file '{path}' is damaged: must have at least {sizes[part]} bytes, "
+                    f"file '{path}' is damaged: must have at least {sizes[split]} bytes, "
                     f"got {length}"
                 )
-        for part, path in paths.items():
+        for split, path in paths.items():
             file = self._stack.enter_context(open(path, "ab"))
-            file.truncate(sizes[part])  # what was written since the notes
-            self._files[part] = file
+            file.truncate(sizes[split])  # what was written since the notes
+            self._files[split] = file
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -256,10 +256,10 @@ class _Writer:
     ) -> None:
         """Write pieces of documents."""
         rows = tokenizer.encode([piece.text for piece in batch], markers=False)
-        tokens: dict[str, list[int]] = {part: [] for part in PARTS}
+        tokens: dict[str, list[int]] = {split: [] for split in SPLITS}
         for piece, row in zip(batch, rows, strict=True):
             held_out = _chance(seed, self._notes["documents"]) < validation
-            into = tokens[PARTS[held_out]]
+            into = tokens[SPLITS[held_out]]
             if row and not self._inside:
                 into.append(tokenizer.start_id)
                 self._inside = True
@@ -268,9 +268,9 @@ class _Writer:
                 into.append(tokenizer.end_id)
                 self._inside = False
                 self._notes["documents"] += 1
-        for part, numbers in tokens.items():
-            self._files[part].write(np.array(numbers, self._dtype).tobytes())
-            self._notes[part] += len(numbers)
+        for split, numbers in tokens.items():
+            self._files[split].write(np.array(numbers, self._dtype).tobytes())
+            self._notes[split] += len(numbers)
         self._notes["next"] = [batch[-1].file, batch[-1].number + 1]
         self._notes["inside"] = self._inside
         if time.monotonic() - self._noted_at > NOTED_SECONDS:
@@ -339,7 +339,7 @@ def _are_whole(notes: dict[str, Any]) -> bool:
     following = notes.get("next")
     if notes.get("dtype") not in ("uint16", "uint32") or not isinstance(following, list):
         return False
-    counts = [notes.get(name) for name in (*PARTS, "documents")]
+    counts = [notes.get(name) for name in (*SPLITS, "documents")]
     return len(following) == 2 and all(type(n) is int and n >= 0 for n in counts + following)
 
 

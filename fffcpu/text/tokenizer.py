@@ -37,7 +37,7 @@ PROBE = "\U00013000"
 """A hieroglyph, a letter that tokenizers hardly know."""
 
 HELD_CHARACTERS = 1 << 22
-"""About how many characters of different parts of texts are held, before they are made words."""
+"""About how many characters of different pieces of texts are held, before they are made words."""
 
 REPEATED = 4096
 """How many words are handed to the training together."""
@@ -99,9 +99,9 @@ class Tokenizer:
         backend = require_extra("tokenizers", "text").Tokenizer
         with _reporting("must define a tokenizer, but is damaged"):
             self._backend, self._plain = (backend.from_str(definition) for _ in range(2))
-            for part in (self._backend, self._plain):
-                part.no_truncation()
-                part.no_padding()
+            for backend in (self._backend, self._plain):
+                backend.no_truncation()
+                backend.no_padding()
             # Some damage shows only where a text is encoded, some where a letter is unknown.
             self._backend.encode_batch_fast([PROBE])
         # Text that happens to hold "[MASK]" must not become the special token.
@@ -311,24 +311,24 @@ def _count_words(backend: Any, texts: Iterable[str]) -> Counter[str]:
     What stands between spaces is counted first, so that the tokenizer sees most of it only once.
     """
     words: Counter[str] = Counter()
-    parts: Counter[str] = Counter()
+    pieces: Counter[str] = Counter()
     held = 0
     for text in _strings(texts):
         found = text.split()
-        held += sum(len(part) for part in set(found) if part not in parts)
-        parts.update(found)
+        held += sum(len(piece) for piece in set(found) if piece not in pieces)
+        pieces.update(found)
         if held > HELD_CHARACTERS:  # as it soon is where words are not between spaces
-            _add_words(words, backend, parts)
-            parts.clear()
+            _add_words(words, backend, pieces)
+            pieces.clear()
             held = 0
-    _add_words(words, backend, parts)
+    _add_words(words, backend, pieces)
     return words
 
 
-def _add_words(words: Counter[str], backend: Any, parts: Mapping[str, int]) -> None:
-    """Add the words of parts of texts, each as often as it occurs."""
-    for part, count in parts.items():
-        normal = backend.normalizer.normalize_str(part)
+def _add_words(words: Counter[str], backend: Any, pieces: Mapping[str, int]) -> None:
+    """Add the words of pieces of texts, each as often as it occurs."""
+    for piece, count in pieces.items():
+        normal = backend.normalizer.normalize_str(piece)
         for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal):
             words[word] += count
 

@@ -19,8 +19,8 @@ from fffcpu import (
     DenseFeedForward,
     FastFeedForward,
     LeafFeedForward,
-    Meaning,
     Predictor,
+    Schema,
 )
 from fffcpu.checkpoints import fastfeedforward, ultrafastbert, ultrafastbert_bmm
 from fffcpu.checkpoints import safetensors as safetensors_file
@@ -395,8 +395,8 @@ def test_inspect_takes_a_model_s_columns_by_name(command, tmp_path, monkeypatch)
     monkeypatch.setattr(leaves, "REGION_CELLS", 16)
     path, table = tmp_path / "model.safetensors", tmp_path / "table.csv"
     layer = FastFeedForward(2, 2, 3, rng=0)
-    meaning = Meaning("classification", ("cat", "dog"), features=("height", "weight"))
-    Predictor(layer, meaning).save(path)
+    schema = Schema("classification", ("cat", "dog"), features=("height", "weight"))
+    Predictor(layer, schema).save(path)
     table.write_text("weight,height,animal\n3,-1,cat\n4,2,dog\n-2,5,dog\n")
     picture = tmp_path / "map.svg"
     status, out, err = command("inspect", path, table, "--json", "--plot", picture, "--draw", "map")
@@ -613,11 +613,11 @@ def test_convert_tells_what_differs(name, notes, command, tmp_path):
 def test_convert_tells_what_is_lost_or_assumed(command, tmp_path):
     path, published = tmp_path / "layer.safetensors", tmp_path / "published.safetensors"
     layer = FastFeedForward(6, 4, 2, bias=False, rng=0)
-    Predictor(layer, Meaning("classification", tuple("abcd"))).save(path)
+    Predictor(layer, Schema("classification", tuple("abcd"))).save(path)
     _, out, _ = command("convert", path, published, "--to", "ultrafastbert")
     assert "widths: the published layer runs only if" in out
     assert "biases: there is no linear_in.bias" in out
-    assert "meaning: names of classes" in out
+    assert "schema: names of classes" in out
     _, out, _ = command("convert", published, path, "--depth", "2")
     assert "activation: taken to be gelu, which IN does not say" in out
     _, out, _ = command("convert", published, path, "--depth", "2", "--activation", "relu")
@@ -939,8 +939,8 @@ def test_warmup_where_nothing_compiles():
 
 
 def test_a_quantized_model_keeps_its_meaning(command, tmp_path):
-    meaning = fffcpu.Meaning("classification", ("a", "b", "c", "d"), target=("letter",))
-    fffcpu.Predictor(LAYERS["FastFeedForward"](), meaning).save(tmp_path / "model")
+    schema = fffcpu.Schema("classification", ("a", "b", "c", "d"), target=("letter",))
+    fffcpu.Predictor(LAYERS["FastFeedForward"](), schema).save(tmp_path / "model")
     paths = tmp_path / "model", tmp_path / "small"
     assert command("quantize", *paths, "--weights", "int8")[0] == 0
-    assert fffcpu.Predictor.load(tmp_path / "small").meaning == meaning
+    assert fffcpu.Predictor.load(tmp_path / "small").schema == schema

@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 
-from fffcpu import FastFeedForward, Meaning, Predictor
+from fffcpu import FastFeedForward, Predictor, Schema
 from fffcpu.cli import main
 from fffcpu.inference.predictor import NOTE
 
@@ -18,14 +18,14 @@ X = RNG.standard_normal((50, 3)).astype(np.float32)
 FEATURES = ("a", "b", "c")
 LAYER = FastFeedForward(3, 2, depth=3, rng=0)
 CLASSIFIER = Predictor(
-    LAYER, Meaning("classification", ("no", "yes"), features=FEATURES, target=("answer",))
+    LAYER, Schema("classification", ("no", "yes"), features=FEATURES, target=("answer",))
 )
 REGRESSION = Predictor(
     FastFeedForward(3, 1, depth=3, rng=0),
-    Meaning("regression", features=FEATURES, target=("price",), offset=(10.0,)),
+    Schema("regression", features=FEATURES, target=("price",), offset=(10.0,)),
 )
 
-LABELS = Predictor(LAYER, Meaning("multilabel", ("red", "big"), target=("what",)))
+LABELS = Predictor(LAYER, Schema("multilabel", ("red", "big"), target=("what",)))
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_no_rows(predict, tmp_path):
 
 
 def test_a_note_of_a_later_version_is_not_passed_over(predict, tmp_path):
-    note = {**dataclasses.asdict(CLASSIFIER.meaning), "more": 1}
+    note = {**dataclasses.asdict(CLASSIFIER.schema), "more": 1}
     model = types.SimpleNamespace(save=lambda path: LAYER.save(path, {NOTE: json.dumps(note)}))
     status, printed, _ = predict(model)
     assert status == 1

@@ -67,8 +67,8 @@ def test_a_regression_from_a_csv(command, houses, tmp_path):
     assert "120 rows of 2 columns, regression" in told
     assert "validation" in printed
     predictor = Predictor.load(out)
-    assert predictor.meaning.features == ("rooms", "area")
-    assert predictor.meaning.target == ("price",)
+    assert predictor.schema.features == ("rooms", "area")
+    assert predictor.schema.target == ("price",)
     predicted = predictor.predict([[4, 100]])
     assert 90_000 < predicted[0] < 150_000
 
@@ -85,7 +85,7 @@ def test_classes_from_a_csv(command, houses, tmp_path):
     report = json.loads(printed)
     assert report["task"] == "classification"
     assert report["test"]["accuracy"] > 0.9
-    assert Predictor.load(out).meaning.classes == ("Main", "Side")
+    assert Predictor.load(out).schema.classes == ("Main", "Side")
     folder = RunFolder(f"{out}.training")
     assert [line["step"] for line in folder.read_history()][-1] == report["steps"]
     assert not folder.checkpoints()

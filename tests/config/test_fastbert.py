@@ -77,13 +77,13 @@ def test_golden_configs_are_there():
 
 def test_parts():
     fast, dense = small(depth=3), small(feedforward="ff")
-    parts = fast.parts()
+    parts = fast.modules()
     assert parts["encoder.layers.1.feedforward"] == FastFeedForwardConfig(4, 4, 3, 3)
     assert parts["encoder.layers.0.attention"] == AttentionConfig(4, 2)
     expected = DenseFeedForwardConfig(4, 4, 3, bias=False)
-    assert dense.parts()["encoder.layers.1.feedforward"] == expected
+    assert dense.modules()["encoder.layers.1.feedforward"] == expected
     assert "pooler" not in parts
-    classifier = dataclasses.replace(fast, classes=5).parts()
+    classifier = dataclasses.replace(fast, classes=5).modules()
     assert list(classifier) == [*parts, "pooler", "head"]
     assert classifier["head"].shapes() == {"weights": (5, 1024), "bias": (5,)}
 

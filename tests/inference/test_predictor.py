@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import fffcpu
-from fffcpu import FastFeedForward, LeafFeedForward, Meaning, Predictor
+from fffcpu import FastFeedForward, LeafFeedForward, Predictor, Schema
 from fffcpu.errors import ArgumentError, CheckpointError, ShapeError
 from fffcpu.inference.predictor import NOTE
 
@@ -18,7 +18,7 @@ X = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
 
 def classifier(classes=("cat", "dog", "owl"), **options):
     layer = FastFeedForward(4, len(classes), depth=2, trees=2, rng=0)
-    return Predictor(layer, Meaning("classification", classes, **options))
+    return Predictor(layer, Schema("classification", classes, **options))
 
 
 def test_labels_are_those_of_the_largest_score():
@@ -40,17 +40,17 @@ def test_probabilities_are_a_softmax():
 
 def test_a_regression_adds_its_offset_and_drops_a_single_axis():
     layer = FastFeedForward(4, 1, depth=2, rng=0)
-    predictor = Predictor(layer, Meaning("regression", offset=(3.0,)))
+    predictor = Predictor(layer, Schema("regression", offset=(3.0,)))
     assert np.allclose(predictor.predict(X), layer(X)[:, 0] + 3)
     two = FastFeedForward(4, 2, depth=2, rng=0)
-    assert Predictor(two, Meaning("regression", offset=(1.0, 2.0))).predict(X).shape == (20, 2)
+    assert Predictor(two, Schema("regression", offset=(1.0, 2.0))).predict(X).shape == (20, 2)
     with pytest.raises(ArgumentError, match="regression"):
         predictor.probabilities(X)
 
 
 def test_labels_of_which_a_row_may_have_several():
     layer = FastFeedForward(4, 3, depth=2, rng=0)
-    predictor = Predictor(layer, Meaning("multilabel", ("red", "big", "old")))
+    predictor = Predictor(layer, Schema("multilabel", ("red", "big", "old")))
     found = predictor.predict(X)
     assert found.dtype == np.int64
     assert np.array_equal(found, layer(X) > 0)
@@ -66,16 +66,16 @@ def test_labels_of_which_a_row_may_have_several():
 @pytest.mark.parametrize(
     "predictor",
     [
-        Predictor(FastFeedForward(4, 2, depth=2, rng=0), Meaning("multilabel", ("red", "big"))),
+        Predictor(FastFeedForward(4, 2, depth=2, rng=0), Schema("multilabel", ("red", "big"))),
         classifier(features=("a", "b", "ç", 'd"'), target=("animal",)),
         classifier((3, 5, 11)),
         classifier().__class__(
             LeafFeedForward(4, 2, depth=1, leaf_width=3, rng=0),
-            Meaning("regression", offset=(0.1, -1e30), target=("u", "v")),
+            Schema("regression", offset=(0.1, -1e30), target=("u", "v")),
         ),
         Predictor(
             FastFeedForward(4, 3, depth=2, rng=0).quantize("int8"),
-            Meaning("classification", ("x", "y", "z")),
+            Schema("classification", ("x", "y", "z")),
         ),
     ],
     ids=["labels", "names", "numbers", "regression", "quantized"],
@@ -84,7 +84,7 @@ def test_files_remember_everything(predictor, tmp_path):
     path = tmp_path / "model.safetensors"
     predictor.save(path)
     again = Predictor.load(path)
-    assert again.meaning == predictor.meaning
+    assert again.schema == predictor.schema
     assert again.predict(X).tobytes() == predictor.predict(X).tobytes()
     # Whoever wants only the layer gets it.
     assert fffcpu.load(path)(X).tobytes() == predictor.layer(X).tobytes()
@@ -152,24 +152,24 @@ def test_the_note_is_ordinary_metadata_of_an_ordinary_file(tmp_path):
 )
 def test_refuses_a_meaning(arguments, error):
     with pytest.raises(error):
-        Meaning(*arguments)
+        Schema(*arguments)
 
 
 @pytest.mark.parametrize(
-    "meaning",
+    "schema",
     [
-        Meaning("classification", ("a", "b")),
-        Meaning("regression", offset=(1.0,)),
-        Meaning("classification", ("a", "b", "c"), features=("x",)),
+        Schema("classification", ("a", "b")),
+        Schema("regression", offset=(1.0,)),
+        Schema("classification", ("a", "b", "c"), features=("x",)),
     ],
 )
-def test_refuses_a_meaning_that_does_not_fit_the_layer(meaning):
-    with pytest.raises(ShapeError, match="'meaning'"):
-        Predictor(FastFeedForward(4, 3, depth=1, rng=0), meaning)
+def test_refuses_a_meaning_that_does_not_fit_the_layer(schema):
+    with pytest.raises(ShapeError, match="'schema'"):
+        Predictor(FastFeedForward(4, 3, depth=1, rng=0), schema)
 
 
 def test_says_what_it_predicts():
     assert "cat, dog, owl" in repr(classifier())
     assert "100 classes" in repr(classifier(tuple(range(100))))
     layer = FastFeedForward(4, 1, depth=1, rng=0)
-    assert "price" in repr(Predictor(layer, Meaning("regression", target=("price",))))
+    assert "price" in repr(Predictor(layer, Schema("regression", target=("price",))))

@@ -65,7 +65,7 @@ def test_wrong_arguments_are_errors():
     _, cache = layer.forward(np.ones((5, 3)))
     with pytest.raises(ShapeError, match=r"'dy' must have the shape of the output, \(5, 2\)"):
         layer.backward(np.ones((4, 2)), cache)
-    with pytest.raises(ArgumentTypeError, match="'cache' must be the ProjectionCache"):
+    with pytest.raises(ArgumentTypeError, match="'cache' must be the DenseCache"):
         layer.backward(np.ones((5, 2)), None)
-    with pytest.raises(ShapeError, match="'cache' must be the ProjectionCache"):
+    with pytest.raises(ShapeError, match="'cache' must be the DenseCache"):
         Dense(4, 2).backward(np.ones((5, 2)), cache)

@@ -1,4 +1,4 @@
-"""Models run in parts give what they give whole: hidden states, losses, gradients, errors."""
+"""Models run in shards give what they give whole: hidden states, losses, gradients, errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fffcpu.models import (
     FastBertForSequenceClassification,
     data_parallel,
 )
-from fffcpu.models.data_parallel import PartCaches, run_parts, share_out
+from fffcpu.models.data_parallel import ShardCaches, run_shards, share_out
 from fffcpu.parameters import RowGradient
 from tests.support.golden_models import GOLDEN, check_gradients, check_outputs, expected_of
 from tests.support.processes import FORKS, run
@@ -43,8 +43,8 @@ def threads():
 
 
 @pytest.fixture
-def in_parts(monkeypatch, threads):
-    """Have all batches run in two parts that can be."""
+def in_shards(monkeypatch, threads):
+    """Have all batches run in two shards that can be."""
     threads(2)
     monkeypatch.setattr(data_parallel, "_pays", lambda *_: True)
 
@@ -62,7 +62,7 @@ def classifier_of(classes, **changes):
 
 
 def models_of():
-    """Each model, and labels for it that differ in number between the parts."""
+    """Each model, and labels for it that differ in number between the shards."""
     ids, _, rng = batch_of()
     few = np.where(rng.random(ids.shape) < 0.4, ids, -100)
     few[:3, 1:] = -100
@@ -85,14 +85,14 @@ def step(model, *arrays, labels, rng=None, row_sparse=False):
 
 @pytest.mark.parametrize("number", range(4))
 @pytest.mark.parametrize("row_sparse", [False, True])
-def test_losses_and_gradients(number, row_sparse, threads, in_parts):
+def test_losses_and_gradients(number, row_sparse, threads, in_shards):
     model, labels = models_of()[number]
     ids, mask, _ = batch_of()
     loss, grads, cache = step(model, ids, mask, labels=labels, row_sparse=row_sparse)
-    assert isinstance(cache, PartCaches)
+    assert isinstance(cache, ShardCaches)
     threads(1)
     expected, wanted, cache = step(model, ids, mask, labels=labels, row_sparse=row_sparse)
-    assert not isinstance(cache, PartCaches)
+    assert not isinstance(cache, ShardCaches)
     assert loss == pytest.approx(expected, rel=1e-12)
     assert list(grads) == list(wanted) == list(model.params)
     for name, grad in wanted.items():
@@ -100,7 +100,7 @@ def test_losses_and_gradients(number, row_sparse, threads, in_parts):
         np.testing.assert_allclose(dense(grads[name]), dense(grad), rtol=1e-9, atol=1e-12)
 
 
-def test_hidden_states(threads, in_parts):
+def test_hidden_states(threads, in_shards):
     encoder, (ids, mask, _) = FastBertEncoder(CONFIG, rng=0), batch_of()
     found = encoder(ids), encoder(ids, mask)
     threads(1)
@@ -109,21 +109,21 @@ def test_hidden_states(threads, in_parts):
 
 
 @pytest.mark.parametrize("name", ["crammed_fff_mlm", "crammed_dense_mlm"])
-def test_published_numbers(name, in_parts):
+def test_published_numbers(name, in_shards):
     model, expected = FastBertForMaskedLM.from_pretrained(GOLDEN / name), expected_of(name)
     _, cache = model.forward(expected["input_ids"], labels=expected["labels"])
-    assert isinstance(cache, PartCaches)
+    assert isinstance(cache, ShardCaches)
     check_outputs(model, expected)
     check_gradients(model, expected)
 
 
-def test_dropout_is_repeated_and_differs_between_parts(in_parts):
+def test_dropout_is_repeated_and_differs_between_shards(in_shards):
     model = classifier_of(3, dropout=0.5)
     ids = np.tile(np.arange(1, 7), (2, 1))
     losses = [model.forward(ids, labels=np.array([1, 1]), rng=seed)[0] for seed in (4, 4, 5)]
     assert losses[0] == losses[1] != losses[2]
     _, cache = model.forward(ids, labels=np.array([1, 1]), rng=4)
-    first, second = (part.encoder.layers[0].dropped1 for part in cache.parts)
+    first, second = (shard.encoder.layers[0].dropped1 for shard in cache.shards)
     assert not all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -154,13 +154,13 @@ def test_parts_are_serial_and_leave_all_as_it_was(threads):
     def blas():
         return [found["num_threads"] for found in data_parallel._blas().info()]
 
-    def part(number):
+    def shard(number):
         return number, blas(), share_out(BIG, SEQUENCES), threading.get_ident()
 
     threads(2)
     before = blas()
     assert before, "no BLAS was found"
-    first, second = run_parts(part, [(1,), (2,)])
+    first, second = run_shards(shard, [(1,), (2,)])
     assert first[:3] == (1, [1] * len(before), [])
     assert second[:3] == (2, [1] * len(before), [])
     assert first[3] == threading.get_ident() != second[3]
@@ -170,13 +170,13 @@ def test_parts_are_serial_and_leave_all_as_it_was(threads):
 
 @pytest.mark.parametrize("failing", [0, 1])
 def test_errors_of_any_part_reach_the_caller(failing):
-    def part(number):
+    def shard(number):
         if number == failing:
-            raise ArgumentError(f"part {number}")
+            raise ArgumentError(f"shard {number}")
 
-    with pytest.raises(ArgumentError, match=f"part {failing}"):
-        run_parts(part, [(0,), (1,)])
-    assert run_parts(abs, [(-1,), (-2,)]) == [1, 2]  # the pool is free again
+    with pytest.raises(ArgumentError, match=f"shard {failing}"):
+        run_shards(shard, [(0,), (1,)])
+    assert run_shards(abs, [(-1,), (-2,)]) == [1, 2]  # the pool is free again
 
 
 def test_parts_run_one_by_one_where_no_thread_starts(monkeypatch):
@@ -184,12 +184,12 @@ def test_parts_run_one_by_one_where_no_thread_starts(monkeypatch):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert run_parts(abs, [(-1,), (-2,), (-3,)]) == [1, 2, 3]
+    assert run_shards(abs, [(-1,), (-2,), (-3,)]) == [1, 2, 3]
 
 
 def test_warnings_are_as_the_caller_has_them():
     with np.errstate(over="ignore"):
-        run_parts(lambda number: np.float32(1e38) * np.float32(number), [(9,), (9,)])
+        run_shards(lambda number: np.float32(1e38) * np.float32(number), [(9,), (9,)])
 
 
 LATE = """
@@ -209,23 +209,23 @@ threading.Thread(target=late).start()
 
 FORKED = """
 import os, threading
-from fffcpu.models.data_parallel import _blas, run_parts
+from fffcpu.models.data_parallel import _blas, run_shards
 
 def threads():
     return [found["num_threads"] for found in _blas().info()]
 
 before, inside, forked = threads(), threading.Event(), threading.Event()
 
-def part(number):
+def shard(number):
     inside.set()
     assert forked.wait(60)
 
-caller = threading.Thread(target=run_parts, args=(part, [(0,), (1,)]))
+caller = threading.Thread(target=run_shards, args=(shard, [(0,), (1,)]))
 caller.start()
 assert inside.wait(60)
 child = os.fork()
 if not child:
-    answer = threads() == before and run_parts(abs, [(-1,), (-2,)]) == [1, 2]
+    answer = threads() == before and run_shards(abs, [(-1,), (-2,)]) == [1, 2]
     os._exit(0 if answer else 1)
 forked.set()
 caller.join()
@@ -242,7 +242,7 @@ def test_a_child_of_a_fork_in_the_midst_has_its_threads(program):
     assert run(program(FORKED), NUMBA_NUM_THREADS="2") == ["0"]
 
 
-def test_wrong_arguments_are_told_as_ever(in_parts):
+def test_wrong_arguments_are_told_as_ever(in_shards):
     model, (ids, mask, _) = FastBertForMaskedLM(CONFIG, rng=0), batch_of()
     with pytest.raises(ShapeError, match=r"'labels' must have shape \(7, 6\)"):
         model.forward(ids, labels=ids[:5])
@@ -258,7 +258,7 @@ def test_wrong_arguments_are_told_as_ever(in_parts):
         model.forward(ids, labels=labels)
 
 
-def test_several_threads_at_once(in_parts):
+def test_several_threads_at_once(in_shards):
     encoder, (ids, mask, _) = FastBertEncoder(CONFIG, rng=0), batch_of()
     expected, found = encoder(ids, mask), []
     callers = [

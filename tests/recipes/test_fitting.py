@@ -52,7 +52,7 @@ def test_learns_numbers_in_their_own_units(layer):
     predicted = fitted.predictor.predict(INPUTS)
     assert predicted.shape == (400, 2)
     assert abs(predicted.mean() - HOUSES.y.mean()) < 20
-    assert fitted.predictor.meaning.features == ("a", "b", "c")
+    assert fitted.predictor.schema.features == ("a", "b", "c")
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -7,7 +7,7 @@ import pandas
 import pytest
 from scipy import sparse
 
-from fffcpu import FastFeedForward, Meaning, Predictor
+from fffcpu import FastFeedForward, Predictor, Schema
 from fffcpu.errors import ArgumentError
 from fffcpu.sklearn import FFFClassifier
 from tests.sklearn.support import (
@@ -129,11 +129,11 @@ def test_classes_without_weight_are_passed_over():
 
 
 def test_names_come_with_the_predictor():
-    meaning = Meaning("classification", (3, 5), ("a", "b", "c", "d"))
-    learned = FFFClassifier.from_predictor(Predictor(FastFeedForward(4, 2, 1, rng=0), meaning))
+    schema = Schema("classification", (3, 5), ("a", "b", "c", "d"))
+    learned = FFFClassifier.from_predictor(Predictor(FastFeedForward(4, 2, 1, rng=0), schema))
     frame = pandas.DataFrame(X, columns=list("abcd"))
     assert set(learned.predict(frame)) <= {3, 5}
-    assert learned.to_predictor().meaning == meaning
+    assert learned.to_predictor().schema == schema
 
 
 def test_a_predictor_has_classes_that_a_file_can_hold():

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import fffcpu
-from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward, Meaning, Predictor
+from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward, Predictor, Schema
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
 from fffcpu.sklearn import FFFClassifier, FFFRegressor
 from tests.sklearn.support import (
@@ -229,7 +229,7 @@ def test_frames_lend_their_names():
         assert np.array_equal(
             learned.predict_proba(frame), classifier(max_iter=5).fit(X, LABELS).predict_proba(X)
         )
-        assert learned.to_predictor().meaning.features == tuple(names)
+        assert learned.to_predictor().schema.features == tuple(names)
         with pytest.raises(ValueError, match="feature names"):
             learned.predict(frame[names[::-1]])
     weighted = regressor(max_iter=5).fit(
@@ -291,25 +291,25 @@ def test_a_predictor_does_not_change_with_its_estimator():
     [
         (
             FFFRegressor,
-            Predictor(FastFeedForward(4, 2, 1), Meaning("classification", (0, 1))),
+            Predictor(FastFeedForward(4, 2, 1), Schema("classification", (0, 1))),
             ArgumentError,
             "'predictor' must be for regression, got one for classification",
         ),
         (
             FFFClassifier,
-            Predictor(LeafFeedForward(4, 2, 1, 3), Meaning("regression")),
+            Predictor(LeafFeedForward(4, 2, 1, 3), Schema("regression")),
             ArgumentError,
             "'predictor' must be for classification or multilabel, got one for regression",
         ),
         (
             FFFRegressor,
-            Predictor(DenseFeedForward(4, 2, 3), Meaning("regression")),
+            Predictor(DenseFeedForward(4, 2, 3), Schema("regression")),
             ArgumentTypeError,
             "'predictor' must hold a FastFeedForward or a LeafFeedForward, got <DenseFeed",
         ),
         (
             FFFRegressor,
-            Predictor(FastFeedForward(4, 2, 3).quantize("int8"), Meaning("regression")),
+            Predictor(FastFeedForward(4, 2, 3).quantize("int8"), Schema("regression")),
             ArgumentTypeError,
             "got <QuantizedFast",
         ),

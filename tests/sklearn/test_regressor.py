@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fffcpu import FastFeedForward, Meaning, Predictor
+from fffcpu import FastFeedForward, Predictor, Schema
 from fffcpu.sklearn import FFFRegressor
 from tests.sklearn.support import (
     LONG,
@@ -27,6 +27,6 @@ def test_learns_numbers_in_their_own_units(shape):
 
 def test_a_regression_without_an_offset_goes_on():
     layer = FastFeedForward(4, 1, depth=1, rng=0)
-    learned = FFFRegressor.from_predictor(Predictor(layer, Meaning("regression")))
+    learned = FFFRegressor.from_predictor(Predictor(layer, Schema("regression")))
     assert np.array_equal(learned.predict(X), layer(X)[:, 0])
     assert learned.partial_fit(SCALED, SCALED[:, 0]).predict(X).shape == (120,)

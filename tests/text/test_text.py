@@ -540,7 +540,7 @@ def test_sequences_are_packed(source, tmp_path):
     assert packed.shape == (count, 16)
     assert packed.base is not None
     np.testing.assert_array_equal(packed.reshape(-1), corpus.training[: 16 * count])
-    with pytest.raises(ArgumentError, match="'part' must be training or validation, got 'test'"):
+    with pytest.raises(ArgumentError, match="'split' must be training or validation, got 'test'"):
         corpus.sequences("test", 16)
     with pytest.raises(ArgumentError, match="argument 'length' must be"):
         corpus.sequences("training", 0)

@@ -231,7 +231,7 @@ def _notes(options: argparse.Namespace, source: str, target: str, config: LayerC
         notes.append("widths: the published layer runs only if input and output are equally wide")
     if source == NATIVE and native.read_note(options.file, NOTE) is not None:
         notes.append(
-            "meaning: names of classes and features, and what is added to a regression's outputs, "
+            "schema: names of classes and features, and what is added to a regression's outputs, "
             "are not part of OUT's format"
         )
     return notes

@@ -32,7 +32,7 @@ def fill_sentences() -> str:
     vocabulary = tokenizer["model"]["vocab"]
     special = [token["id"] for token in tokenizer["added_tokens"]]
     names = {number: name for name, number in vocabulary.items()}
-    feedforward: Any = model.config.parts()["encoder.layers.0.feedforward"]
+    feedforward: Any = model.config.modules()["encoder.layers.0.feedforward"]
     used, held = feedforward.active_neurons, feedforward.neurons
     lines = [
         f"Masked sentences: a FastBERT that has read WordNet's glosses, {used} of {held} neurons"
