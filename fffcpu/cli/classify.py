@@ -25,8 +25,8 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 Answer = dict[str, Any]
 
 DESCRIPTION = """\
-Say of which class texts are, with a classifier that 'fffcpu finetune' made or that was published.
-Texts are read, judged and written some thousands at a time, in their order. The output appears
+Predict the classes of texts, with a classifier that 'fffcpu finetune' wrote or a published one.
+Texts are read, classified and written some thousands at a time, in their order. The output appears
 under its name when it is complete, or not at all.
 
 examples:
@@ -36,17 +36,17 @@ examples:
   cat reviews.txt | fffcpu classify judge - > labels.tsv
 
 texts:
-  .txt    a text a line
-  .jsonl  an object a line, with its text in --field
-  .csv    with a header; --field names the column
-  All may be gzipped (.gz). What is beyond the model's longest text is not read.
+  .txt    a text per line
+  .jsonl  an object per line, with its text in --field
+  .csv    a header and a record per text; --field names the column
+  All may be gzipped (.gz). Tokens beyond the model's longest text are dropped.
 
 output, for each text:
-  without --out  the label, a tab, and the model's probability of it; a tab, a line's end or a
+  without --out  the label, a tab, and the model's probability for it. A tab, a line end or a
                  backslash within a label is written as \\t, \\n, \\r or \\\\
   .csv           the same, under a header
   .jsonl         an object with 'label', 'probability', and the 'probabilities' of all classes
-  Of a regression there is one number instead, called 'prediction'.
+  A regression has one number instead, called 'prediction'.
 """
 
 ENDINGS = (".csv", ".jsonl")
@@ -60,10 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="the folder of a classifier")
     add_texts(parser, nargs="?")
     parser.add_argument(
-        "--text", action="append", metavar="TEXT", help="a text itself, instead of a file of them"
+        "--text",
+        action="append",
+        metavar="TEXT",
+        help="a text itself, instead of TEXTS; may be repeated",
     )
     parser.add_argument("--out", metavar="Y", help="the file to write: .csv or .jsonl")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
 

@@ -23,7 +23,7 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = """\
 Make a vector of each text with the encoder of any FastBERT. Texts are read, computed and written
-some thousands at a time, in their order, so neither they nor the vectors need fit into memory. The
+some thousands at a time, in their order, so neither texts nor vectors need to fit into memory. The
 output appears under its name when it is complete, or not at all.
 
 examples:
@@ -32,13 +32,12 @@ examples:
   cat sentences.txt | fffcpu embed bert - --out vectors.npy --pooling start
 
 texts:
-  .txt    a text a line
-  .jsonl  an object a line, with its text in --field
-  .csv    with a header; --field names the column
-  All may be gzipped (.gz). What is beyond the model's longest text is not read.
+  .txt    a text per line
+  .jsonl  an object per line, with its text in --field
+  .csv    a header and a record per text; --field names the column
+  All may be gzipped (.gz). Tokens beyond the model's longest text are dropped.
 
-output: one array (texts, width). With --normalize the products of vectors are the cosines of the
-angles between them.
+output: one array (texts, width). With --normalize, products of vectors are cosine similarities.
 """
 
 
@@ -54,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the mean over the tokens (default), or the start token's vector",
     )
     parser.add_argument("--normalize", action="store_true", help="scale vectors to length 1")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
 

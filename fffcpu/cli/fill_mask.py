@@ -13,30 +13,38 @@ from fffcpu.errors import ArgumentError, require_extra
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = """\
-Say which tokens may stand where a text has [MASK], and how likely a FastBERT holds each.
+Guess the tokens that are masked in a text: where it has [MASK], print the likeliest tokens and
+their probabilities.
 
 examples:
   fffcpu fill-mask "the [MASK] of a tree"
   fffcpu fill-mask "a [MASK] that [MASK] at night" --top 3 --model bert
-  fffcpu fill-mask --json < sentences.txt              a text a line, from standard input
+  fffcpu fill-mask --json < sentences.txt              a text per line, from standard input
 
-Without --model, the small model that the package carries is asked. Tokens that begin with ## go on
-the word before them.
+Without --model, the small model that the package carries is used. Tokens that begin with ##
+continue the word before them.
 
-how to read the output: for each mask of a text the likeliest tokens, with their probabilities,
-which are the model's and sum to 1 over all tokens. A text without a mask is left out, or with
---json has an empty list of 'masks'. If no text has one, that is an error.
+how to read the output: each mask has its likeliest tokens. Their probabilities are the model's,
+which sum to 1 over all tokens. A text without a mask is left out, or with --json has an empty list
+of 'masks'. If no text has a mask, that is an error.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     parser.add_argument(
-        "texts", metavar="TEXT", nargs="*", help="texts with [MASK]; lines of standard input"
+        "texts",
+        metavar="TEXT",
+        nargs="*",
+        help="texts with [MASK] (default: the lines of standard input)",
     )
-    parser.add_argument("--model", metavar="FOLDER", help="of a masked language model (our own)")
     parser.add_argument(
-        "--top", type=int, default=5, metavar="N", help="how many tokens for each mask (5)"
+        "--model",
+        metavar="FOLDER",
+        help="folder of a masked language model (default: the package's)",
+    )
+    parser.add_argument(
+        "--top", type=int, default=5, metavar="N", help="number of guesses per mask (5)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -25,8 +25,8 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 DEFAULTS = FinetuneSettings()
 
 DESCRIPTION = """\
-Make a classifier of texts, or a regression, from a FastBERT that 'fffcpu pretrain' made or that was
-published, and from texts with labels.
+Fine-tune a FastBERT on texts with labels, to make a classifier or a regression. MODEL is a folder
+that 'fffcpu pretrain' wrote, or a published one.
 
 examples:
   fffcpu finetune bert reviews.csv --out judge
@@ -34,8 +34,8 @@ examples:
   fffcpu finetune bert films.csv --label rating --regression --out rater
 
 data:
-  .csv     with a header; --text and --label name the columns
-  .jsonl   an object a line; --text and --label name the fields
+  .csv     a header and a record per text; --text and --label name the columns
+  .jsonl   an object per line; --text and --label name the fields
   Either may be gzipped (.gz). Labels are names of classes, or with --regression numbers.
 
 what comes out:
@@ -46,7 +46,7 @@ while it trains:
   --resume continues the run, also after a crash or kill -9, and reaches the same bits. The folder's
   history.jsonl stays.
 
-The recipe is the published one for models of BERT's size. Small models learn with a larger --lr.
+The recipe is the published one for models of BERT's size. Small models need a larger --lr.
 """
 
 
@@ -56,36 +56,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="texts with labels")
     parser.add_argument("--out", required=True, metavar="OUT", help="the folder to write")
     parser.add_argument("--test", metavar="DATA", help="texts to test the saved model on")
-    parser.add_argument("--text", default="text", metavar="F", help="where the text is (text)")
-    parser.add_argument("--label", default="label", metavar="F", help="where the label is (label)")
-    parser.add_argument("--regression", action="store_true", help="labels are numbers to predict")
+    parser.add_argument(
+        "--text", default="text", metavar="F", help="column or field of the texts (text)"
+    )
+    parser.add_argument(
+        "--label", default="label", metavar="F", help="column or field of the labels (label)"
+    )
+    parser.add_argument(
+        "--regression", action="store_true", help="predict numbers, which the labels are"
+    )
     parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
     parser.add_argument("--plot", metavar="FILE", help="draw the history (.png, .svg, .pdf)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     group = parser.add_argument_group("training")
     group.add_argument(
         "--pooler",
         choices=POOLERS,
         default=DEFAULTS.pooler,
-        help=f"how one vector is made of a text ({DEFAULTS.pooler}); in training, the others take "
-        "padding for text, as published",
+        help=f"how a text becomes one vector ({DEFAULTS.pooler}); in training, the other ways pool "
+        "over padding too, as published",
     )
     numbers: tuple[tuple[str, type, str], ...] = (
         ("epochs", int, "passes over the texts"),
-        ("batch-size", int, "texts of a step"),
+        ("batch-size", int, "texts per step"),
         ("lr", float, "peak learning rate"),
-        ("eps", float, "of AdamW"),
-        ("weight-decay", float, "of AdamW"),
-        ("dropout", float, "of everything that may be dropped"),
-        ("validation", float, "share of the texts held out to watch"),
-        ("seed", int, "of everything random"),
-        ("checkpoint-seconds", float, "between two checkpoints"),
-        ("keep", int, "checkpoints that are kept"),
+        ("eps", float, "eps of AdamW"),
+        ("weight-decay", float, "weight decay of AdamW"),
+        ("dropout", float, "share of the numbers that are dropped"),
+        ("validation", float, "share of the texts to validate with"),
+        ("seed", int, "random seed"),
+        ("checkpoint-seconds", float, "seconds between checkpoints"),
+        ("keep", int, "number of checkpoints to keep"),
     )
     for name, kind, text in numbers:
         add_number(group, DEFAULTS, name, kind, text)
-    group.add_argument("--length", type=int, metavar="N", help="tokens of a text (the model's)")
+    group.add_argument(
+        "--length", type=int, metavar="N", help="most tokens per text (those of the model)"
+    )
 
 
 def run(options: argparse.Namespace) -> None:

@@ -15,16 +15,17 @@ from fffcpu.system.terminal import format_number, format_table
 __all__ = ["DESCRIPTION", "add_arguments", "describe_file", "run"]
 
 DESCRIPTION = """\
-Say what layer a file holds: its kind and config, its parameters, the neurons it holds and those a
-row uses, and the arithmetic of a row beside a dense layer of as many neurons. The whole file is
-read and checked; a damaged or foreign one is an error that says what is wrong with it.
+Describe the layer in a file: its kind, config and parameters, the neurons that it holds and those
+that a row uses, and the arithmetic per row beside a dense layer of as many neurons. The whole file
+is read and checked; the error for a damaged or foreign file names the fault.
 
 examples:
   fffcpu info digits.safetensors
   fffcpu info digits.safetensors --json
 
-multiply-adds count the weights that inference multiplies for one row; biases and activations come
-on top. Their ratio is the most by which the layer can be faster than the dense one.
+how to read the output: multiply-adds are the weights that inference multiplies per row, without
+biases and activations. Their ratio limits how many times faster than the dense layer this one can
+be.
 """
 
 
@@ -101,7 +102,7 @@ def _format(description: dict[str, Any]) -> str:
     neurons, cost = description["neurons"], description["multiply_adds"]
     config = ", ".join(f"{name} {value}" for name, value in description["config"].items())
     dense = f"{cost['dense']:,} in a dense layer of {neurons['held']:,} neurons"
-    version = description["format_version"]
+    ratio, version = format_number(cost["ratio"]), description["format_version"]
     parameters = [
         (item["name"], str(tuple(item["shape"])), item["dtype"], f"{item['bytes']:,}")
         for item in description["parameters"]
@@ -111,8 +112,8 @@ def _format(description: dict[str, Any]) -> str:
             description["file"],
             f"  kind           {description['kind']}",
             f"  config         {config}",
-            f"  neurons        {neurons['used']:,} used of {neurons['held']:,} held, for a row",
-            f"  multiply-adds  {cost['layer']:,} a row; {dense} ({format_number(cost['ratio'])}x)",
+            f"  neurons        {neurons['used']:,} used of {neurons['held']:,} held, per row",
+            f"  multiply-adds  {cost['layer']:,} per row; {dense} ({ratio}x)",
             f"  file           {description['bytes']:,} bytes, format version {version}",
             "",
             format_table(("parameter", "shape", "dtype", "bytes"), parameters),

@@ -1,6 +1,6 @@
 """``fffcpu inspect``: how the trees of a saved layer are used by the rows of a table.
 
-The module is not called like the command, lest it be taken for Python's own ``inspect``.
+The module is not named like the command, so that nobody takes it for Python's own ``inspect``.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Array = NDArray[Any]
 
 DESCRIPTION = """\
 Send the rows of a table through a saved FastFeedForward or LeafFeedForward, quantized or not, and
-say how its trees are used: which nodes and leaves rows reach, how evenly, and how firmly rows are
-sent to one side. Rows are read a block at a time.
+report how they use its trees: which nodes and leaves they reach, how evenly, and how firmly nodes
+decide. Rows are read a block at a time.
 
 examples:
   fffcpu inspect digits.safetensors images.npy
@@ -38,17 +38,17 @@ examples:
 
 how to read the output:
   balance           entropy of the leaves' shares of rows over the largest possible: 1 where all
-                    leaves get as many rows, 0 where one leaf gets all.
-  effective leaves  as many equally used leaves would have the same entropy.
+                    leaves get equally many rows, 0 where one leaf gets all of them.
+  effective leaves  the number of equally used leaves that would have the same entropy.
   dead subtrees     largest subtrees that no row enters. Their weights do nothing for this table,
                     and a tree of less depth might do as well.
-  balance of splits the same for the two sides of a node; their mean over the levels is the tree's
-                    balance.
+  balance of splits the balance between the two sides of a node. Its mean over the levels is the
+                    tree's balance.
   choice entropy    LeafFeedForward: entropy of sigmoid(logit), from 0 to 0.693. Near 0 the choices
                     of training are as hard as those of inference.
-  near ties         decisions that small changes of weights or input may turn round.
-With --tree, or where there is one tree, its upper levels are drawn: the share of rows in each node
-or, where it is narrow, a mark: x no row, . less than a quarter of an even share, - less than one,
+  near ties         decisions that small changes of weights or input may flip.
+With --tree, or for a single tree, its upper levels are drawn. Each node shows its share of rows or,
+where space is narrow, a mark: x no row, . less than a quarter of an even share, - less than one,
 + less than four, # more.
 
 what --plot draws, with the extra 'plot':
@@ -70,7 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     parser.add_argument("model", metavar="MODEL", help="a file that a layer's save wrote")
     parser.add_argument("data", metavar="DATA", help="the table: .npy, .npz, .csv or IDX")
-    parser.add_argument("--tree", type=int, metavar="T", help="this tree only, counted from 0")
+    parser.add_argument(
+        "--tree", type=int, metavar="T", help="report on this tree only, counted from 0"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--plot", metavar="FILE", help="draw to this file: .png, .svg, .pdf")
     parser.add_argument(

@@ -34,8 +34,8 @@ examples:
   fffcpu predict mnist.safetensors t10k-images-idx3-ubyte.gz --out digits.npy
   fffcpu predict mnist.safetensors x.npy --out probabilities.npy --what probabilities
 
-data: as 'fffcpu train' reads it. Of a .csv the model's columns are taken by name, and others are
-passed over.
+data: as for 'fffcpu train'. Columns of a .csv are found by the names that the model has; other
+columns are ignored.
 
 output, by the ending of --out:
   .npy  one array: labels as strings or integers, numbers, probabilities or scores
@@ -58,10 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labels or numbers (the default for a model), probabilities of the classes, or the "
         "layer's outputs (the default for a layer alone)",
     )
-    parser.add_argument(
-        "--rows", type=int, default=8192, metavar="N", help="rows of a block (8192)"
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
+    parser.add_argument("--rows", type=int, default=8192, metavar="N", help="rows per block (8192)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
 

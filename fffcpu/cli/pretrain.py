@@ -28,27 +28,27 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 DEFAULTS = PretrainSettings()
 
 DESCRIPTION = """\
-Pretrain a FastBERT on text: a transformer encoder whose feedforwards are trees of neurons, of which
-each token uses a few. It learns to guess tokens that are hidden from it, by the recipe of
-"Cramming" (arXiv 2212.14034).
+Pretrain a FastBERT on text. It is a transformer encoder whose feedforwards are trees of neurons;
+each token uses a few of them. It learns to guess masked tokens, by the recipe of "Cramming"
+(arXiv 2212.14034).
 
 examples:
   fffcpu pretrain books/ --out bert                       one pass over a folder of .txt files
   fffcpu pretrain wiki.jsonl.gz --out bert --hours 12     as much as fits into twelve hours
   fffcpu pretrain books/ --out dense --feedforward ff --feedforward-size 252
                                                           the same with dense feedforwards
-  fffcpu pretrain books/ --out bert --plot losses.svg     and draw how the losses went
+  fffcpu pretrain books/ --out bert --plot losses.svg     and draw the losses
 
 text:
-  .txt     one document a file
-  .jsonl   one a line: an object with its text in --field
-  Both may be gzipped (.gz); a folder stands for all such files in it. Documents are tokenised once,
-  into OUT.training/corpus, and packed to sequences of --length tokens. A tokenizer is trained on
-  them unless --tokenizer names one. Some documents are held out to watch (--validation).
+  .txt     one document per file
+  .jsonl   one document per line: an object with its text in --field
+  Both may be gzipped (.gz). A folder stands for all such files in it. Documents are tokenized once,
+  into OUT.training/corpus, and packed into sequences of --length tokens. A tokenizer is trained on
+  them unless --tokenizer names one. Some documents are held out for validation (--validation).
 
 what comes out:
-  OUT is a folder in the form that Hugging Face's models have: config.json, model.safetensors,
-  tokenizer.json. 'fffcpu fill-mask', 'finetune' and 'embed' read it.
+  OUT is a folder as Hugging Face's models are: config.json, model.safetensors, tokenizer.json.
+  'fffcpu fill-mask', 'finetune' and 'embed' read it.
 
 while it trains:
   Every minute, and on Ctrl-C, the state is saved in the folder OUT.training. The same command with
@@ -56,9 +56,10 @@ while it trains:
   the same bits. The folder's history.jsonl records losses, norms of gradients and learning rates,
   and stays.
 
-how big:
-  Memory beside the parameters (four times their size): about --small-batch-size x --length x layers
-  x (8 width + heads x length) x 4 bytes, and a quarter of the tokens x vocabulary x 4 bytes.
+memory:
+  Parameters, gradients and moments take four times the size of the parameters. A step takes about
+  --small-batch-size x --length x layers x (8 width + heads x length) x 4 bytes, and a quarter of
+  its tokens x vocabulary x 4 bytes.
 """
 
 
@@ -68,49 +69,78 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="MODEL", help="the folder to write")
     parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
     parser.add_argument("--plot", metavar="FILE", help="draw the history (.png, .svg, .pdf)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     text = parser.add_argument_group("text")
-    text.add_argument("--tokenizer", metavar="FILE", help="a tokenizer.json (default: train one)")
     text.add_argument(
-        "--vocabulary", type=int, default=8192, metavar="N", help="tokens of a new one (8192)"
+        "--tokenizer", metavar="FILE", help="a tokenizer.json (default: train a new one)"
     )
-    text.add_argument("--field", default="text", metavar="F", help="of JSON lines (text)")
     text.add_argument(
-        "--validation", type=float, default=0.02, metavar="X", help="share held out (0.02)"
+        "--vocabulary",
+        type=int,
+        default=8192,
+        metavar="N",
+        help="number of tokens of a new tokenizer (8192)",
     )
-    add_number(text, DEFAULTS, "length", int, "tokens of a sequence")
+    text.add_argument(
+        "--field",
+        default="text",
+        metavar="F",
+        help="the field of JSON lines that has the text (text)",
+    )
+    text.add_argument(
+        "--validation",
+        type=float,
+        default=0.02,
+        metavar="X",
+        help="share of the documents to validate with (0.02)",
+    )
+    add_number(text, DEFAULTS, "length", int, "tokens per sequence")
     model = parser.add_argument_group("model")
-    add_number(model, DEFAULTS, "width", int, "of the encoder")
-    add_number(model, DEFAULTS, "layers", int, "how many")
-    add_number(model, DEFAULTS, "heads", int, "of the attention")
+    add_number(model, DEFAULTS, "width", int, "width of the encoder")
+    add_number(model, DEFAULTS, "layers", int, "number of layers")
+    add_number(model, DEFAULTS, "heads", int, "heads of the attention")
     model.add_argument(
-        "--feedforward", choices=("fff", "ff"), default="fff", help="trees (fff), or dense (ff)"
+        "--feedforward",
+        choices=("fff", "ff"),
+        default="fff",
+        help="feedforwards: trees (fff) or dense (ff)",
     )
-    add_number(model, DEFAULTS, "feedforward-size", int, "trees, or neurons of a dense one")
-    add_number(model, DEFAULTS, "depth", int, "of the trees")
+    add_number(model, DEFAULTS, "feedforward-size", int, "trees, or neurons of a dense feedforward")
+    add_number(model, DEFAULTS, "depth", int, "depth of the trees")
     model.add_argument(
-        "--initial-std", type=float, metavar="X", help="of weights (0.02 at width 768)"
+        "--initial-std",
+        type=float,
+        metavar="X",
+        help="deviation of initial weights (0.02 at width 768)",
     )
     _add_training(parser.add_argument_group("training"))
 
 
 def _add_training(group: Any) -> None:
-    group.add_argument("--epochs", type=float, metavar="X", help="budget: passes (1)")
-    group.add_argument("--steps", type=int, metavar="N", help="or steps")
-    group.add_argument("--hours", type=float, metavar="X", help="or wall-clock time")
-    add_number(group, DEFAULTS, "batch-size", int, "sequences of a step")
+    group.add_argument("--epochs", type=float, metavar="X", help="budget: passes over the text (1)")
+    group.add_argument("--steps", type=int, metavar="N", help="budget: steps")
+    group.add_argument("--hours", type=float, metavar="X", help="budget: hours of wall-clock time")
+    add_number(group, DEFAULTS, "batch-size", int, "sequences per step")
     add_number(group, DEFAULTS, "small-batch-size", int, "sequences computed together")
     add_number(group, DEFAULTS, "lr", float, "peak learning rate")
-    add_number(group, DEFAULTS, "weight-decay", float, "of all but biases and norms")
-    add_number(group, DEFAULTS, "max-norm", float, "gradients are clipped to it")
-    add_number(group, DEFAULTS, "mask-share", float, "share of the tokens to guess")
-    add_number(group, DEFAULTS, "ramp", float, "fraction of the budget at which batches are full")
-    group.add_argument("--evaluate-every", type=int, metavar="N", help="steps (a tenth of all)")
-    add_number(group, DEFAULTS, "validation-sequences", int, "the most an evaluation looks at")
-    add_number(group, DEFAULTS, "seed", int, "of everything random")
-    add_number(group, DEFAULTS, "checkpoint-seconds", float, "between two checkpoints")
-    add_number(group, DEFAULTS, "keep", int, "checkpoints that are kept")
+    add_number(group, DEFAULTS, "weight-decay", float, "weight decay; biases and norms have none")
+    add_number(group, DEFAULTS, "max-norm", float, "largest norm of the gradients")
+    add_number(group, DEFAULTS, "mask-share", float, "share of the tokens to mask")
+    add_number(
+        group,
+        DEFAULTS,
+        "ramp",
+        float,
+        "fraction of the budget after which batches are full",
+    )
+    group.add_argument(
+        "--evaluate-every", type=int, metavar="N", help="steps between evaluations (a tenth of all)"
+    )
+    add_number(group, DEFAULTS, "validation-sequences", int, "most sequences per evaluation")
+    add_number(group, DEFAULTS, "seed", int, "random seed")
+    add_number(group, DEFAULTS, "checkpoint-seconds", float, "seconds between checkpoints")
+    add_number(group, DEFAULTS, "keep", int, "number of checkpoints to keep")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -123,7 +153,7 @@ def run(options: argparse.Namespace) -> None:
     names = {field.name for field in dataclasses.fields(PretrainSettings)} - {"seconds"}
     seconds = None if options.hours is None else 3600.0 * _hours(options.hours)
     settings = PretrainSettings(**{name: getattr(options, name) for name in names}, seconds=seconds)
-    settings.config(options.vocabulary, 0)  # so that what is wrong is told before any work
+    settings.config(options.vocabulary, 0)  # so that a wrong setting is an error before any work
     check_validation(options.validation)
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)

@@ -16,19 +16,19 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = """\
 Read a float layer from a file, round its weights to bfloat16 or int8, and write the result to
-another file, which fffcpu.load, 'fffcpu info' and 'fffcpu predict' read. It is for inference only:
-keep the first file if you may train on.
+another file, which fffcpu.load, 'fffcpu info' and 'fffcpu predict' read. The result is for
+inference only: keep the first file if you may train further.
 
 examples:
   fffcpu quantize digits.safetensors small.safetensors --weights int8
   fffcpu info small.safetensors
 
 which to take:
-  bfloat16  half the bytes; each weight is off by 0.4% of itself at most.
-  int8      a quarter of the bytes, and a scale for each neuron; each weight is off by 0.4% of the
-            neuron's largest at most.
-Rounding may send a row down another path of a FastFeedForward where its logit was near 0, so
-compare the accuracy of both files on rows of your own. docs/benchmarks.md says what it cost on the
+  bfloat16  half the bytes. The error of a weight is at most 0.4% of the weight.
+  int8      a quarter of the bytes, and a scale per neuron. The error of a weight is at most 0.4% of
+            the neuron's largest weight.
+Rounding may send a row down another path of a FastFeedForward, where a logit was near 0. Compare
+the accuracy of both files on your own rows. docs/benchmarks.md has the loss of accuracy on the
 digits.
 """
 
@@ -38,7 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="IN", help="a file that a layer's save wrote")
     parser.add_argument("out", metavar="OUT", help="the file to write; replaced if it exists")
     parser.add_argument(
-        "--weights", required=True, metavar="TYPE", help="bfloat16 or int8, of the weights in OUT"
+        "--weights",
+        required=True,
+        metavar="TYPE",
+        help="type of the weights in OUT: bfloat16 or int8",
     )
 
 

@@ -49,18 +49,19 @@ examples:
       --standardize table --out mnist.safetensors
 
 data:
-  .csv, .csv.gz  a header, then numbers; --target names the column to predict, or several, with
-                 commas between
-  .npz           arrays x and y; --target names another y
-  .npy           rows, read from the disk as they are needed; --target is a file, .npy too
+  .csv, .csv.gz  a header, then numbers; --target names the column to predict, or several columns
+                 separated by commas
+  .npz           arrays x and y; --target names another array than y
+  .npy           rows, read from the disk as they are needed; --target is another .npy file
   IDX            MNIST's format, gzipped or not; --target is the file of labels
-Text or integers to predict are classes, other numbers are a regression; --task overrules that.
+Targets that are text or integers are classes. Other numbers are a regression. --task decides
+otherwise.
 
 which layer:
   fast   FastFeedForward: every node of the tree is a neuron. A row uses trees x (depth + 1).
-  leaf   LeafFeedForward: gates choose one of 2^depth small networks of --leaf-width neurons. It is
-         trained softly, all leaves at once; --hardening makes its gates decide.
-  dense  one hidden layer of --width neurons, to compare with.
+  leaf   LeafFeedForward: gates choose one of 2^depth small networks of --leaf-width neurons.
+         Training mixes all leaves; --hardening makes the gates decide.
+  dense  DenseFeedForward: one hidden layer of --width neurons, for comparison.
 
 while it trains:
   Every half minute, and on Ctrl-C, the state is saved in the folder OUT.training. The same command
@@ -68,9 +69,9 @@ while it trains:
   folder's history.jsonl has a line per epoch and stays. The state is removed when OUT is written.
 
 report:
-  Figures are those of the model as it was saved, in the units of the data; in history.jsonl the
-  losses of a regression are of targets scaled to a standard deviation of 1. With --json, 'unused'
-  counts the nodes, or gates and leaves, that no row of the training reached.
+  The figures are those of the saved model, in the units of the data. In history.jsonl, the losses
+  of a regression are those of targets scaled to a standard deviation of 1. With --json, 'unused'
+  counts the nodes, or gates and leaves, that no training row reached.
 """
 
 
@@ -79,13 +80,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="the table to train on")
     parser.add_argument("--target", metavar="T", help="what to predict: a column or a file")
     parser.add_argument(
-        "--task", choices=("classification", "regression"), help="what kind of target it is"
+        "--task",
+        choices=("classification", "regression"),
+        help="what the target is (default: see data)",
     )
     parser.add_argument("--out", required=True, metavar="MODEL", help="the file to write")
     parser.add_argument("--test", metavar="DATA", help="a table to test the saved model on")
-    parser.add_argument("--test-target", metavar="T", help="its target (the same column)")
+    parser.add_argument("--test-target", metavar="T", help="the target of --test (the same column)")
     parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the kernels")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     _add_layer(parser.add_argument_group("layer"))
     _add_training(parser.add_argument_group("training"))
@@ -97,25 +100,27 @@ def _add_layer(group: Any) -> None:
         type=layer_name,
         choices=LAYER_NAMES,
         default=DEFAULTS.layer,
-        help=f"which layer ({DEFAULTS.layer})",
+        help=f"the layer to train ({DEFAULTS.layer})",
     )
-    add_number(group, DEFAULTS, "depth", int, "of the trees")
-    add_number(group, DEFAULTS, "trees", int, "fast layer: trees that are summed")
-    add_number(group, DEFAULTS, "leaf-width", int, "leaf layer: neurons of a leaf")
-    add_number(group, DEFAULTS, "width", int, "dense layer: neurons")
+    add_number(group, DEFAULTS, "depth", int, "depth of the trees")
+    add_number(group, DEFAULTS, "trees", int, "fast layer: trees, whose outputs are summed")
+    add_number(group, DEFAULTS, "leaf-width", int, "leaf layer: neurons per leaf")
+    add_number(group, DEFAULTS, "width", int, "dense layer: number of neurons")
     group.add_argument(
-        "--activation", choices=("gelu", "relu", "identity"), help="of neurons (the layer's own)"
+        "--activation",
+        choices=("gelu", "relu", "identity"),
+        help="activation of the neurons (the layer's default)",
     )
 
 
 def _add_training(group: Any) -> None:
     add_number(group, DEFAULTS, "epochs", int, "passes over the data")
-    add_number(group, DEFAULTS, "batch-size", int, "rows of a step")
+    add_number(group, DEFAULTS, "batch-size", int, "rows per step")
     group.add_argument(
         "--optimizer",
         choices=tuple(OPTIMIZERS),
         default=DEFAULTS.optimizer,
-        help=f"how parameters move ({DEFAULTS.optimizer})",
+        help=f"optimizer ({DEFAULTS.optimizer})",
     )
     group.add_argument(
         "--lr",
@@ -127,33 +132,34 @@ def _add_training(group: Any) -> None:
         "--schedule",
         choices=tuple(SCHEDULES),
         default=DEFAULTS.schedule,
-        help=f"how the learning rate goes ({DEFAULTS.schedule})",
+        help=f"schedule of the learning rate ({DEFAULTS.schedule})",
     )
     group.add_argument(
         "--weight-decay",
         type=float,
         metavar="X",
-        help=f"of all optimizers but adam ({_by_optimizer('weight_decay')})",
+        help=f"weight decay; adam has none ({_by_optimizer('weight_decay')})",
     )
-    add_number(group, DEFAULTS, "momentum", float, "of sgd and local-sgd")
+    add_number(group, DEFAULTS, "momentum", float, "momentum of sgd and local-sgd")
     group.add_argument(
         "--local-batch-size",
         type=int,
         metavar="N",
-        help="local optimizers: rows that must have used a node before it is updated",
+        help="local optimizers: rows that use a node before it is updated",
     )
     group.add_argument(
         "--max-norm",
         type=lambda text: None if text == "none" else float(text),
         default=DEFAULTS.max_norm,
         metavar="X",
-        help=f"gradients are clipped to this norm, or not: none ({DEFAULTS.max_norm})",
+        help=f"largest norm of the gradients, or none ({DEFAULTS.max_norm})",
     )
     group.add_argument(
         "--standardize",
         choices=("columns", "table", "none"),
         default=DEFAULTS.standardize,
-        help="scale each column by itself (default), all alike as suits pixels, or not",
+        help="scale each column by its own deviation (default), or all by that of the table, as "
+        "suits pixels, or none",
     )
     group.add_argument(
         "--hardening",
@@ -165,17 +171,17 @@ def _add_training(group: Any) -> None:
         "--hardening-schedule",
         choices=("constant", "linear"),
         default=DEFAULTS.hardening_schedule,
-        help="the same throughout (default), or rising from 0",
+        help="whether that weight is constant (default) or rises from 0",
     )
     add_number(
         group,
         DEFAULTS,
         "region-leak",
         float,
-        "leaf layer: how often a gate's choice is turned round",
+        "leaf layer: share of the choices that are flipped",
     )
     add_number(
-        group, DEFAULTS, "dropout", float, "leaf layer: share of activations that are dropped"
+        group, DEFAULTS, "dropout", float, "leaf layer: share of the activations that are dropped"
     )
     group.add_argument(
         "--straight-through",
@@ -187,19 +193,19 @@ def _add_training(group: Any) -> None:
         "--gradients",
         choices=("auto", "dense", "rows"),
         default=DEFAULTS.gradients,
-        help="fast layer: of all nodes, or of those that a batch visits",
+        help="fast layer: gradients of all nodes, or of those that a batch visits",
     )
-    add_number(group, DEFAULTS, "validation", float, "share of the rows held out to watch")
+    add_number(group, DEFAULTS, "validation", float, "share of the rows to validate with")
     group.add_argument(
-        "--patience", type=int, metavar="N", help="stop after N epochs without a better one"
+        "--patience", type=int, metavar="N", help="stop after N epochs without improvement"
     )
-    add_number(group, DEFAULTS, "seed", int, "of everything random")
-    add_number(group, DEFAULTS, "checkpoint-seconds", float, "between two checkpoints")
-    add_number(group, DEFAULTS, "keep", int, "checkpoints that are kept")
+    add_number(group, DEFAULTS, "seed", int, "random seed")
+    add_number(group, DEFAULTS, "checkpoint-seconds", float, "seconds between checkpoints")
+    add_number(group, DEFAULTS, "keep", int, "number of checkpoints to keep")
 
 
 def _by_optimizer(name: str) -> str:
-    """Say what each optimizer takes where nothing is given."""
+    """Return the default of each optimizer, in words."""
     return ", ".join(f"{key} {getattr(value, name)}" for key, value in OPTIMIZERS.items())
 
 
@@ -262,7 +268,7 @@ def _targets(table: Table) -> str:
 
 
 def _report(out: str, table: Table, fitted: Fitted, tested: dict[str, float]) -> dict[str, Any]:
-    """Return what came of it, in plain JSON values."""
+    """Return the report, in plain JSON values."""
     config, outcome = fitted.predictor.layer.config, fitted.outcome
     return {
         "model": out,
@@ -291,7 +297,7 @@ def _format(report: dict[str, Any]) -> str:
     neurons = report["neurons"]
     lines = [
         report["model"],
-        f"  layer     {report['kind']}, {neurons['used']:,} of {neurons['held']:,} neurons a row",
+        f"  layer     {report['kind']}, {neurons['used']:,} of {neurons['held']:,} neurons per row",
         f"  training  {report['steps']:,} steps in {format_number(report['seconds'])} s"
         + (", stopped early" if report["stopped_early"] else ""),
     ]

@@ -24,39 +24,41 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 DESCRIPTION = """\
 Compile the kernels of fffcpu and keep them on disk, so that no process that starts later compiles
 anything. Kernels depend on the kind of a layer and on its dtype, not on its sizes or numbers, so
-one run serves all layers alike: run it when an image is built or a machine set up, as the user and
-with the NUMBA_CACHE_DIR that the server will have. Kernels are compiled for the processor at hand;
-on another model they compile anew. What is on disk already is only read.
+one run serves all layers. Run it when an image is built or a machine is set up, as the user and
+with the NUMBA_CACHE_DIR that the server will have. Kernels are compiled for this model of
+processor; on another model they compile again. Kernels that are on disk already are only read.
 
 examples:
   fffcpu warmup                             inference, float32, both kinds of trees and FastBERT
   fffcpu warmup --training --dtype float32 float64
-  fffcpu warmup model.safetensors           just what the layer in this file needs
-  fffcpu warmup model/                      or the model in this folder
-  fffcpu warmup --json                      which kernels, what each took, whether it was on disk
+  fffcpu warmup model.safetensors           only what the layer in this file needs
+  fffcpu warmup model/                      only what the model in this folder needs
+  fffcpu warmup --json                      the same report as JSON
 
 how to read the table:
-  call       what was called: inference and route, and with --training forward and backward.
-  kernel     the compiled function.
-  on         whether it ran on the thread of the caller, as in small batches, or on the pool; the
-             pool is left out where NUMBA_NUM_THREADS or the machine allows one thread only.
-  seconds    of the call. The first has the start of the compiler in it, and compiles the parts that
-             the others share.
-  from       compiled, or cache: it was on disk.
+  call       what was called: inference and route, and with --training forward and backward
+  kernel     the compiled function
+  on         caller: on the caller's thread, as for small batches; or pool: on the pool of threads,
+             which is left out where NUMBA_NUM_THREADS or the machine allows one thread only
+  seconds    time of the call; the first call also starts the compiler, and compiles the functions
+             that the others share
+  from       compiled, or cache: it was on disk
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("files", metavar="FILE", nargs="*", help="saved layers, folders of models")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="*", help="saved layers and folders of models"
+    )
     parser.add_argument(
         "--dtype",
         nargs="+",
         default=["float32"],
         metavar="DTYPE",
-        help="of the layers where no FILE is given: float32, float64 or both (float32)",
+        help="dtypes of the layers without a FILE: float32, float64 or both (float32)",
     )
-    parser.add_argument("--training", action="store_true", help="forward and backward too")
+    parser.add_argument("--training", action="store_true", help="also compile forward and backward")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -62,7 +62,7 @@ def choose_columns(
     path : str
         The file.
     names : sequence of str
-        Of its columns.
+        Names of its columns.
     features : sequence of str or None
         The columns to take, in this order. None: all that are not targets.
     targets : sequence of int
@@ -115,7 +115,7 @@ def csv_blocks(
     rows : int
         Most rows of a block.
     dtype : str
-        Of the numbers, ``"float32"`` or ``"float64"``.
+        Type of the numbers, ``"float32"`` or ``"float64"``.
 
     Yields
     ------

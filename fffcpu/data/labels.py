@@ -112,15 +112,15 @@ def text_targets(
     Parameters
     ----------
     labels : Labels
-        Of text.
+        Labels that are text.
     place : callable
-        From a line to the start of a complaint.
+        Returns the start of an error about a line.
     task : str or None
         ``"classification"``, or None to decide by the labels.
     classes : tuple or None
         Known classes, which decide for classification.
     dtype : str
-        Of numbers to predict.
+        Type of numbers to predict.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def array_targets(
     Parameters
     ----------
     labels : array of shape (rows,), (rows, 1) or, of numbers to predict, (rows, outputs)
-        A label a row.
+        A label per row.
     rows : int
         How many there must be.
     where : str
@@ -161,7 +161,7 @@ def array_targets(
     classes : tuple or None
         Known classes, which decide for classification.
     dtype : str
-        Of numbers to predict that are not stored as floats.
+        Type of numbers to predict that are not stored as floats.
 
     Raises
     ------

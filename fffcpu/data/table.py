@@ -1,15 +1,15 @@
 """Tables of rows and targets, whole or in blocks, from files of every kind that can be read.
 
-What a file is, its name's ending says, and IDX files their first two bytes:
+The ending of a file's name tells its kind, and an IDX file's first two bytes:
 
-=============  =====================================================  =========================
-file           holds                                                  how it is read
-=============  =====================================================  =========================
-.csv, .csv.gz  a header, then a line a row; the target is a column    in blocks of rows
-.npy           an array; the target is another file                   mapped into memory
-.npz           arrays; the target is one of them                      whole
-IDX            an array, gzipped or not; the target is another file   mapped, if not gzipped
-=============  =====================================================  =========================
+=============  =======================================================  =========================
+file           holds                                                    how it is read
+=============  =======================================================  =========================
+.csv, .csv.gz  a header, then a record per row; the target is a column  in blocks of rows
+.npy           an array; the target is another file                     mapped into memory
+.npz           arrays; the target is one of them                        whole
+IDX            an array, gzipped or not; the target is another file     mapped, if not gzipped
+=============  =======================================================  =========================
 
 A mapped array is read from the disk as it is used, so it may be larger than memory. Its numbers are
 not looked at beforehand: `check_finite` is for whoever takes blocks of rows from it.
@@ -127,7 +127,7 @@ def read_table(
         The known classes, in the order of their numbers: those of a model. Default: the labels that
         occur, sorted.
     dtype : {"float32", "float64"}
-        Of numbers that are not stored as floats: those of CSV files, and integers to predict.
+        Type of numbers that are not stored as floats: those of CSV files, and integers to predict.
     progress : callable, optional
         Called with the number of bytes read and the file's size after each block of a CSV file.
 
@@ -207,7 +207,7 @@ def read_blocks(
         Which columns of a CSV file to read, in this order: those of a model. Others are passed
         over. Default: all. Other files are only checked to have as many columns.
     dtype : {"float32", "float64"}
-        Of the numbers of CSV files.
+        Type of the numbers of CSV files.
 
     Returns
     -------
@@ -416,8 +416,8 @@ def _check_rows(
         raise DataError(f"{where}: must have shape (rows, features), got shape {shape}")
     if features is not None and math.prod(shape[1:]) != len(features):
         raise DataError(
-            f"{where}: must have shape (..., {len(features)}), for so many features are named, "
-            f"got shape {shape}"
+            f"{where}: must have {len(features)} columns, as the model was trained on, "
+            f"got {math.prod(shape[1:])}"
         )
 
 

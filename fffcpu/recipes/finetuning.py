@@ -36,16 +36,15 @@ class FinetuneSettings:
     epochs : int
         Passes over the texts.
     batch_size : int
-        Texts of a step.
+        Texts per step.
     lr : float
         Peak learning rate. The default is the published one, for models of BERT's size; small ones
         learn with a larger.
-    eps : float
-        Of AdamW.
-    weight_decay : float
-        Of AdamW.
+    eps, weight_decay : float
+        Options of AdamW.
     dropout : float
-        Of embedding, attention, what attention and feedforward put out, and the classifier.
+        Share of the numbers that are dropped in the embedding, in the attention, in the outputs of
+        attention and feedforward, and in the classifier.
     pooler : str
         How one vector is made of a text: see `fffcpu.models.FastBertConfig`. All but
         ``"zero_index"`` take a training batch's padding for a part of its texts, as published;
@@ -53,9 +52,9 @@ class FinetuneSettings:
     length : int, optional
         The most tokens of a text; what is beyond is dropped. By default what the model takes.
     validation : float
-        Share of the texts held out to watch.
+        Share of the texts to validate with.
     seed : int
-        Of everything random.
+        Random seed.
     checkpoint_seconds : float
         Seconds between checkpoints.
     keep : int
@@ -94,7 +93,7 @@ class FinetuneSettings:
 
 
 class Finetuned(NamedTuple):
-    """What came of a fine-tuning."""
+    """The result of a fine-tuning."""
 
     model: FastBertForSequenceClassification
     outcome: Outcome
@@ -117,7 +116,7 @@ def finetune(
     pretrained : FastBertForMaskedLM
         Where to start; not changed.
     tokenizer : Tokenizer
-        Of that model.
+        The tokenizer of that model.
     data : LabelledTexts
         What to learn.
     settings : FinetuneSettings

@@ -101,41 +101,42 @@ class FitSettings:
         FastFeedForward, LeafFeedForward or DenseFeedForward. The former name of ``"fast"``,
         ``"node"``, is accepted too.
     depth : int
-        Of the trees.
+        Depth of the trees.
     trees : int
-        Fast layer: how many trees are summed.
+        Fast layer: number of trees, whose outputs are summed.
     leaf_width : int
-        Leaf layer: neurons of a leaf.
+        Leaf layer: neurons per leaf.
     width : int
-        Dense layer: neurons.
+        Dense layer: number of neurons.
     activation : str, optional
-        Of the neurons: by default the layer's own.
+        Activation of the neurons; by default the layer's own.
     epochs : int
         Passes over the rows to train on.
     batch_size : int
-        Rows of a step.
+        Rows per step.
     optimizer : str
         One of `OPTIMIZERS`.
     lr : float, optional
         Peak learning rate; by default the optimizer's.
     schedule : {"cosine", "triangle", "constant"}
-        How the learning rate goes.
+        Schedule of the learning rate.
     weight_decay : float, optional
-        Of AdamW, which spares biases, SGD and the local optimizers; by default the optimizer's.
+        Weight decay of AdamW, which spares biases, of SGD and of the local optimizers; by default
+        the optimizer's.
     momentum : float
-        Of SGD.
+        Momentum of SGD and LocalSGD.
     local_batch_size : int, optional
-        Local optimizers: rows that must have used a node before it is updated; by default the
-        batch size over the number of leaves, at least 1.
+        Local optimizers: rows that use a node before it is updated; by default the batch size over
+        the number of leaves, at least 1.
     max_norm : float, optional
         Largest norm of the gradients; None leaves them as they are.
     standardize : {"columns", "table", "none"}
         How inputs are scaled; the scaling becomes part of the layer.
     hardening : float, optional
-        Leaf layer: weight of the hardening loss, by default `FIT_HARDENING`. Without any, gates of
-        which little depends stay undecided, and inference, which has to decide, is worse.
+        Leaf layer: weight of the hardening loss, by default `FIT_HARDENING`. With a weight of 0,
+        gates that matter little stay undecided. Inference has to decide, and is worse then.
     hardening_schedule : {"constant", "linear"}
-        Whether that weight is the same throughout, or rises from 0 to it.
+        Whether that weight is constant, or rises from 0 to it.
     region_leak, dropout : float
         Leaf layer: see `LeafFeedForward.forward`.
     straight_through : bool
@@ -144,11 +145,11 @@ class FitSettings:
         Fast layer: whether gradients hold all nodes, or only those that the batch visited. Auto
         takes rows where a batch can visit less than half of the nodes.
     validation : float
-        Which part of the rows is held out to watch.
+        Share of the rows to validate with.
     patience : int, optional
-        Stop after so many epochs without a better one, and keep the best.
+        Stop after so many epochs without improvement, and keep the best parameters.
     seed : int
-        Of initial values, split, batches and all else that is random.
+        Random seed: of initial values, split, batches and so on.
     checkpoint_seconds : float
         Seconds between checkpoints.
     keep : int
@@ -213,7 +214,7 @@ class FitSettings:
 
     def _check_numbers(self) -> None:
         """Raise unless numbers are in their ranges."""
-        # What the layers' configs and the optimizers complain of is told before any data is read.
+        # Wrong numbers are errors before any data is read.
         if self.layer == "fast":
             FastFeedForwardConfig(1, 1, self.depth, self.trees)
         elif self.layer == "leaf":

@@ -65,11 +65,11 @@ class MaskedLMObjective:
     ramp : float
         At which fraction of the budget the batch has its full size; 0 for always.
     share : float
-        Which share of the tokens is to be guessed.
+        Share of the tokens to mask.
     row_sparse : bool
         Whether gradients of steps of one small batch hold only the nodes that it visited.
     seed : int
-        Of the order of the sequences.
+        Seed of the order of the sequences.
 
     Attributes
     ----------

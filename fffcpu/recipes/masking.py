@@ -22,7 +22,7 @@ from fffcpu.errors import ShapeError, describe
 __all__ = ["mask_tokens"]
 
 MASKED, REPLACED = 0.8, 0.1
-"""Of the positions to guess, which share is masked, and which replaced by random tokens."""
+"""Shares of the positions to guess that become the mask, and a random token."""
 
 
 def mask_tokens(
@@ -40,7 +40,7 @@ def mask_tokens(
     tokens : array of integers of shape (B, S)
         Sequences without padding.
     rng : numpy.random.Generator
-        Of the choice.
+        Generator of the choice.
     mask_id : int
         The mask token.
     vocabulary : int

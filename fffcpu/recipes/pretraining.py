@@ -48,13 +48,13 @@ class PretrainSettings:
     Parameters
     ----------
     width, layers, heads : int
-        Of the encoder.
+        Sizes of the encoder.
     feedforward : {"fff", "ff"}
         FastFeedForward, or the dense feedforward to compare with.
     feedforward_size : int
         Trees of a FastFeedForward, or neurons of a dense feedforward.
     depth : int
-        Of the trees.
+        Depth of the trees.
     initial_std : float, optional
         Standard deviation of initial weights. By default the published 0.02 at width 768, and in
         proportion to ``1 / sqrt(width)`` at others: the positions' vectors are, and would drown
@@ -71,11 +71,11 @@ class PretrainSettings:
     lr : float
         Peak learning rate.
     weight_decay : float
-        Of all parameters but biases and norms.
+        Weight decay of all parameters but biases and norms.
     max_norm : float
         Largest norm of the gradients.
     mask_share : float
-        Which share of the tokens is to be guessed.
+        Share of the tokens to mask.
     ramp : float
         At which fraction of the budget the batch has its full size.
     evaluate_every : int, optional
@@ -87,7 +87,7 @@ class PretrainSettings:
     keep : int
         How many checkpoints are kept.
     seed : int
-        Of everything random.
+        Random seed.
     """
 
     width: int = 256
@@ -164,7 +164,7 @@ class PretrainSettings:
 
 
 class Pretrained(NamedTuple):
-    """What came of a pretraining."""
+    """The result of a pretraining."""
 
     model: FastBertForMaskedLM
     outcome: Outcome

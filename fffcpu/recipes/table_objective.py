@@ -69,9 +69,9 @@ class Scaling(NamedTuple):
     """Columns shifted and scaled: ``(x - mean) / scale``."""
 
     mean: Array
-    """Of each column, float64 (I,)."""
+    """The mean of each column, float64 (I,)."""
     scale: Array
-    """Of each column, float64 (I,), above 0."""
+    """The scale of each column, float64 (I,), above 0."""
 
     @classmethod
     def of(cls, x: Any, rows: NDArray[np.int64], by: str, weights: Array | None = None) -> Scaling:

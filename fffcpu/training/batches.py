@@ -25,7 +25,7 @@ __all__ = ["BatchOrder", "split_rows"]
 Rows = NDArray[np.int64]
 
 BLOCK_ROWS = 4096
-"""Rows of a block. At 784 float32 numbers a row, a block is 12 MiB of one stretch of a file."""
+"""Rows of a block. With 784 float32 numbers per row, a block is 12 MiB of one stretch of a file."""
 
 GROUP_BLOCKS = 16
 """Blocks whose rows are shuffled together."""
@@ -41,7 +41,7 @@ class BatchOrder:
     batch_size : int
         Rows of a batch. The last one of an epoch may have fewer.
     seed : int
-        Of the shuffling.
+        Seed of the shuffling.
     block_rows : int, optional
         Rows of a block. Tables of up to `GROUP_BLOCKS` blocks are shuffled as a whole.
 
@@ -142,9 +142,9 @@ def split_rows(rows: int, fraction: float, seed: int = 0) -> tuple[Rows, Rows]:
     rows : int
         How many there are.
     fraction : float
-        Which part is to validate with, from 0 (none) to below 1.
+        Share of the rows to validate with, from 0 (none) to below 1.
     seed : int
-        Of the choice.
+        Seed of the choice.
 
     Returns
     -------

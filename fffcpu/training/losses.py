@@ -50,7 +50,7 @@ def softmax_cross_entropy(
     labels : array of integers of shape (...)
         From 0 to C - 1, or -100: such rows are not read, and their gradient is 0.
     weights : array of shape (...), optional
-        Of the rows, at least 0.
+        Weights of the rows, at least 0.
 
     Returns
     -------
@@ -122,8 +122,8 @@ def sigmoid_cross_entropy(
 ) -> tuple[float, NDArray[Any]]:
     """Mean cross-entropy between sigmoid(logits) and the truth of each label, and its gradient.
 
-    The loss of several labels a row, of which any number are true. With ``p = sigmoid(z)`` of one
-    element, its target ``t`` and n elements, the loss is the mean of
+    The loss for several labels per row, any number of which are true. With ``p = sigmoid(z)`` of
+    one element, its target ``t`` and n elements, the loss is the mean of
     ``-t log p - (1 - t) log(1 - p)`` and its gradient ``(p - t) / n``.
 
     Parameters
@@ -133,8 +133,8 @@ def sigmoid_cross_entropy(
     targets : array of the same shape
         True or False, or numbers from 0 to 1.
     weights : array of shape (...), optional
-        Of the rows, at least 0; a mean over elements is then the weighted mean over rows of their
-        own means.
+        Weights of the rows, at least 0; a mean over elements is then the weighted mean over rows of
+        their own means.
 
     Returns
     -------
@@ -179,13 +179,13 @@ def mean_squared_error(
     Parameters
     ----------
     predictions : array
-        Of any shape and real dtype.
+        Numbers of any shape and real dtype.
     targets : array of the same shape
-        Of any real dtype. There is no broadcasting, since ``(B,)`` against ``(B, 1)`` would give
-        B * B differences without a word.
+        Numbers of any real dtype. There is no broadcasting, since ``(B,)`` against ``(B, 1)`` would
+        give B * B differences without an error.
     weights : array of shape (...), optional
-        Of the rows of predictions (..., O), at least 0; a mean over elements is then the weighted
-        mean over rows of their own means.
+        Weights of the rows of predictions (..., O), at least 0; a mean over elements is then the
+        weighted mean over rows of their own means.
 
     Returns
     -------
@@ -222,13 +222,13 @@ def _mean_over_rows(
     Parameters
     ----------
     losses : array of shape (..., O)
-        Of the elements.
+        Losses of the elements.
     gradient : array of shape (..., O)
-        Of each element's own loss, over ``factor``; overwritten.
+        The gradient of each element's own loss, over ``factor``; overwritten.
     shares : float64 array of shape (...), optional
         Which part of the whole each row is; by default all are alike.
     factor : float
-        Of the gradient.
+        Factor of the gradient.
     """
     if losses.size == 0:
         return 0.0, gradient

@@ -90,7 +90,7 @@ class StepResult(NamedTuple):
 
     loss: float
     grads: dict[str, Any]
-    """Of the objective's parameters; they may be changed."""
+    """The gradients of the objective's parameters; they may be changed."""
     rows: int
     """How many rows (or tokens) the batch has."""
     usage: dict[str, Array]
@@ -135,11 +135,11 @@ class TrainerSettings:
     evaluate_every : int, optional
         Steps between evaluations; there is always one at the end. Default: only that.
     note_every : int, optional
-        Steps between lines of the history that say how the training goes, without an evaluation.
+        Steps between lines of the history without an evaluation.
     patience : int, optional
         Stop after so many evaluations in a row without a better one.
     watch : str
-        The figure of an evaluation that says which is better.
+        The figure by which evaluations are compared.
     higher_is_better : bool
         Whether a greater ``watch`` is the better.
     keep_best : bool
@@ -149,7 +149,7 @@ class TrainerSettings:
     keep : int
         How many of the last checkpoints are kept.
     seed : int
-        Of the random numbers of the steps.
+        Seed of the random numbers of the steps.
     """
 
     steps: int | None = None
@@ -198,7 +198,7 @@ class Outcome(NamedTuple):
     seconds: float
     """Time spent, that before interruptions included."""
     figures: dict[str, float]
-    """Of the evaluation whose parameters were kept; empty if there was none."""
+    """Those of the evaluation whose parameters were kept; empty if there was none."""
     stopped_early: bool
     """Whether it ended for want of progress, before its budget was spent."""
     usage: dict[str, Array]
@@ -346,7 +346,7 @@ class Trainer:
         """Make one step; return the result of its batch, and the learning rate."""
         fraction, rate = self._fraction(), self._rate()
         rng = np.random.default_rng((self.settings.seed, self.step))
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is told below
+        with np.errstate(over="ignore", invalid="ignore"):  # checked below
             result = self.objective.step(Moment(self.step, fraction, rng, self.rows))
         if not math.isfinite(result.loss):
             raise FloatingPointError(
@@ -364,7 +364,7 @@ class Trainer:
         return result, rate
 
     def _look(self, rate: float) -> None:
-        """Evaluate or note how it goes, if it is time; the last evaluation has its own place."""
+        """Evaluate or add a line to the history, if it is time; `run` evaluates at the end."""
         every, often = self.settings.evaluate_every, self.settings.note_every
         if not self._budget_left():
             return

@@ -137,7 +137,7 @@ def test_a_note_of_a_later_version_is_not_passed_over(predict, tmp_path):
     [
         ("y.txt", "x.npy", ".npy or .csv"),
         ("missing/y.npy", "x.npy", "missing"),
-        ("y.npy", "wide.npy", "wide.npy': must have shape (..., 3)"),
+        ("y.npy", "wide.npy", "wide.npy': must have 3 columns, as the model was trained on, got 4"),
         ("x.npy", "x.npy", "--out"),
         ("y.npy", "other.csv", "'c'"),
         ("y.npy", "none.npy", "none.npy"),

@@ -103,8 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     _add_number(parser, "--input-dim", 768, "input width")
     _add_number(parser, "--output-dim", 768, "output width")
-    _add_number(parser, "--depth", 11, "depth of a tree")
-    _add_number(parser, "--trees", 1, "trees that are summed")
+    _add_number(parser, "--depth", 11, "depth of the trees")
+    _add_number(parser, "--trees", 1, "number of trees")
     parser.add_argument("--dtype", default="float32", help="float32 or float64 (float32)")
     parser.add_argument(
         "--rows",
@@ -112,30 +112,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[1, 16, 256, 4096],
         metavar="N",
-        help="rows a call (1 16 256 4096)",
+        help="batch sizes (1 16 256 4096)",
     )
     parser.add_argument(
         "--threads",
         type=int,
         nargs="+",
         metavar="N",
-        help="threads of the kernels (1 and as many as there are)",
+        help="numbers of threads for the kernels (1 and as many as there are)",
     )
     parser.add_argument(
         "--backends",
         nargs="+",
         default=["rowwise", "vectorized", DENSE],
         metavar="NAME",
-        help="rowwise, vectorized, dense (the default), cuda, or the dotted name of a module",
+        help="rowwise, vectorized, dense (these by default), cuda, or the dotted name of a module",
     )
     parser.add_argument(
         "--seconds",
         type=float,
         default=0.5,
         metavar="S",
-        help="time to spend on each figure, at least (0.5)",
+        help="least time to spend on each figure (0.5)",
     )
-    _add_number(parser, "--seed", 0, "of weights and rows")
+    _add_number(parser, "--seed", 0, "random seed")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     sweep.add_arguments(parser)
 

@@ -58,10 +58,10 @@ CHECKED_ROWS = 4096
 
 
 DESCRIPTION = f"""\
-With --plot speed-ups over the dense layer are drawn, at depths from 0 to {DEEP_DEPTHS[-1]} and rows
-from 1 to {GRID_ROWS[-1]:,}. --depth, --rows and --backends do not count, and of --threads the
-largest does. The dense layer is onnxruntime's where the extra 'bench' is installed, else NumPy's;
-the extra 'plot' draws.
+--plot draws speed-ups over the dense layer, at depths from 0 to {DEEP_DEPTHS[-1]} and batches from
+1 to {GRID_ROWS[-1]:,}. It ignores --depth, --rows and --backends, and takes the largest of
+--threads. The dense layer is onnxruntime's where the extra 'bench' is installed, else NumPy's.
+Drawing needs the extra 'plot'.
 """
 
 
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=10,
         metavar="M",
-        help="begin no further point after so long (10)",
+        help="start no further point after M minutes (10)",
     )
 
 

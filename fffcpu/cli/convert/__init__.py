@@ -35,10 +35,10 @@ TOLD = {"ultrafastbert": ("depth", "trees", "activation"), "fastfeedforward": ("
 """What files of a format leave open, and options tell."""
 
 DESCRIPTION = """\
-Turn one layer of a published format into a file of fffcpu, or a file of fffcpu into a published
-format. All are safetensors files: a published one holds a state dict, with the published names, of
-one layer. IN is read whole before OUT is written, and OUT appears complete or not at all.
-Where IN is a folder, a whole model is written to the folder OUT.
+Convert one layer from a published format to a file of fffcpu, or from a file of fffcpu to a
+published format. All are safetensors files: a published one holds the state dict of one layer, with
+the published names. IN is read whole before OUT is written, and OUT appears complete or not at all.
+If IN is a folder, its whole model is written to the folder OUT.
 
 formats of layers:
   native             files of fffcpu: what a layer's save writes
@@ -47,9 +47,9 @@ formats of layers:
   fastfeedforward    the fastfeedforward package's layer: node_weights, w1s, b1s (LeafFeedForward)
 
 formats of folders (config.json and model.safetensors, in one file or in several with an index):
-  crammed_bert          the decoder, whose weights are the word embedding's, is not stored (default)
-  crammed_bert_decoder  it is, for programs that look for every name
-OUT's numbers are float32, or float64 if any of IN's are. tokenizer.json goes along. A model that is
+  crammed_bert          without the decoder, whose weights are the word embedding's (default)
+  crammed_bert_decoder  with the decoder, for programs that look for every name
+OUT's numbers are float32, or float64 if any of IN's are. tokenizer.json is copied. A model that is
 in OUT is replaced, its tokenizer included.
 
 examples:
@@ -59,20 +59,20 @@ examples:
   fffcpu convert published-folder/ model/
   fffcpu convert model/ for-pytorch/ --to crammed_bert_decoder
 
-IN's format is told from its names. A state dict of a whole model must be cut to one layer first,
-without a prefix to the names; docs/formats.md shows how. PyTorch's own files (.pt, .pth, .bin) are
-pickles, which can run any code when they are opened, so none is. Turn them into safetensors where
-PyTorch is installed:
+The names of IN's arrays tell its format. A state dict of a whole model must be cut to one layer
+first, without a prefix to the names; docs/formats.md shows how. PyTorch's own files (.pt, .pth,
+.bin) are pickles, which can run any code when they are opened, so they are refused. Convert them to
+safetensors where PyTorch is installed:
   python -c "import torch, safetensors.torch as s; s.save_file(
       torch.load('layer.pt', weights_only=True), 'layer.safetensors')"
-and of a model, in its folder, without the decoder, whose memory is the word embedding's:
+and a model, in its folder, without the decoder, which shares the word embedding's memory:
   python -c "import torch, safetensors.torch as s; d = torch.load(
       'pytorch_model.bin', weights_only=True); d.pop('decoder.weight', None); s.save_file(
       d, 'model.safetensors')"
 
-how to read the output: where the two formats differ in more than names, a line says in what.
-Numbers in float32 or float64 are not changed: converted back, a layer has the same bits. Those in
-bfloat16 become float32.
+how to read the output: each line names a difference between the two formats beyond names. Numbers
+in float32 or float64 do not change: converted back, a layer has the same bits. Numbers in bfloat16
+become float32.
 """
 
 
@@ -86,25 +86,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="source",
         choices=names,
         metavar="FORMAT",
-        help="of IN; by default told from its names",
+        help="format of IN (default: by the names of its arrays)",
     )
     parser.add_argument(
         "--to",
         dest="target",
         choices=names,
         metavar="FORMAT",
-        help="of OUT (native, or crammed_bert for a folder)",
+        help="format of OUT (native, or crammed_bert for a folder)",
     )
     parser.add_argument(
-        "--depth", type=int, metavar="D", help="of IN's trees, which ultrafastbert leaves open"
+        "--depth",
+        type=int,
+        metavar="D",
+        help="depth of IN's trees, which ultrafastbert does not store",
     )
     parser.add_argument(
-        "--trees", type=int, metavar="T", help="their number; either this or --depth is enough"
+        "--trees", type=int, metavar="T", help="number of IN's trees; this or --depth is enough"
     )
     parser.add_argument(
         "--activation",
         metavar="NAME",
-        help="of IN's layer, which ultrafastbert (gelu) and fastfeedforward (relu) leave open",
+        help="activation of IN's layer, which ultrafastbert (gelu) and fastfeedforward (relu) do "
+        "not store",
     )
 
 

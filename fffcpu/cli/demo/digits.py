@@ -108,7 +108,7 @@ def compare_networks(
     min_time : float
         Seconds of a measurement, at least.
     seed : int
-        Of initial values and batches.
+        Seed of initial values and batches.
     """
     found = {kind: _train_all(kind, digits, runs, epochs, seed) for kind in KINDS}
     layers = {kind: trained.networks[0].layer for kind, trained in found.items()}
@@ -146,7 +146,7 @@ def train(kind: str, training: Table, *, epochs: int, seed: int) -> Predictor:
     epochs : int
         Passes over them.
     seed : int
-        Of initial values and batches.
+        Seed of initial values and batches.
     """
     settings = FitSettings(**RECIPE, **KINDS[kind], epochs=epochs, seed=seed)
     return fit(training, settings).predictor

@@ -27,7 +27,7 @@ def with_progress(results: Iterator[Array], total: int | None, unit: str) -> Ite
 
 
 def tell_written(report: dict[str, Any], count: int, unit: str, as_json: bool) -> None:
-    """Say what was written: a report with ``out`` and ``seconds``, as JSON or in a line."""
+    """Report what was written: a report with ``out`` and ``seconds``, as JSON or in a line."""
     if as_json:
         print(json.dumps(report, indent=2))
         return

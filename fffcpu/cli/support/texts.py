@@ -20,7 +20,10 @@ def add_texts(parser: Any, **more: Any) -> None:
         **more,
     )
     parser.add_argument(
-        "--field", default="text", metavar="F", help="of JSON lines, or column of a .csv (text)"
+        "--field",
+        default="text",
+        metavar="F",
+        help="field of JSON lines or column of a .csv (text)",
     )
 
 

@@ -51,7 +51,7 @@ class LocalOptimizer(Stateful):
     local_batch_size : int
         Usage at which a node is updated, at least 1.
     moments : tuple of str
-        Of the rule, beside the sums.
+        Names of the moments of the rule, beside the sums.
     """
 
     takes_usage: ClassVar[bool] = True
