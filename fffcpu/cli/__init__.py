@@ -1,9 +1,9 @@
 """The command ``fffcpu``: one module or package for each sub-command.
 
-`COMMANDS` has all that ``fffcpu --help`` prints of a sub-command. Its module is imported when the
-sub-command is chosen, and has
+`COMMANDS` holds all that ``fffcpu --help`` prints about a sub-command. Its module is imported when
+the sub-command is chosen, and has
 
-- ``DESCRIPTION``, what ``fffcpu COMMAND --help`` prints above the options,
+- ``DESCRIPTION``, which ``fffcpu COMMAND --help`` prints above the options,
 - ``add_arguments(parser)``, which adds its arguments and options, and
 - ``run(options)``, which does the work.
 
@@ -33,7 +33,7 @@ class Command(NamedTuple):
     module: str
     """Its module in `fffcpu.cli`."""
     summary: str
-    """What it does, in a line."""
+    """What it does, in one line."""
 
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
@@ -50,7 +50,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "fill-mask": Command("fill_mask", "guess the masked words of texts"),
         "classify": Command("classify", "predict the classes of texts"),
         "embed": Command("embed", "make vectors of texts"),
-        "bench": Command("bench", "time inference beside a dense layer"),
+        "bench": Command("bench", "time inference against a dense layer"),
         "warmup": Command("warmup", "compile kernels before a server starts"),
     }
 )
@@ -60,7 +60,7 @@ ERRORS = (
     *(ValueError, TypeError, OSError, ImportError, MemoryError),
     *(FloatingPointError, WrongOutputError),
 )
-"""Errors that are reported in one line: faults of the input, or of the system."""
+"""Errors that are reported in one line: errors in the input, or of the system."""
 
 DESCRIPTION = """\
 Fast feedforward networks on CPUs: layers that hold thousands of neurons in a binary tree. Each row
@@ -90,13 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        Arguments without the program's name; by default those of the process.
+        Arguments without the program's name. Default: those of the process.
 
     Returns
     -------
     int
         The exit status: 0, or 1 after an error, 130 after Ctrl-C, 141 if the reader of the output
-        has gone.
+        has closed it.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    """Parse and run; a reader of the output who has gone shows here and not at exit."""
+    """Parse and run. Flush the output here, so that a closed pipe is not an error at exit."""
     try:
         options = _parse(sys.argv[1:] if argv is None else list(argv))
         try:
@@ -132,7 +132,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    """Parse the arguments; an option that nobody knows is an error of the command it follows."""
+    """Parse the arguments; an unknown option is an error of the command it follows."""
     # No option of the command itself takes a value, so the first word is the sub-command.
     place = next((i for i, word in enumerate(arguments) if not word.startswith("-")), None)
     chosen = None if place is None else arguments[place]
@@ -193,6 +193,6 @@ def _one_line(error: BaseException) -> str:
 
 
 def _discard_output() -> None:
-    """Send what is still buffered nowhere, so that Python does not fail again when it exits."""
+    """Discard the buffered output, so that Python does not fail again when it exits."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""``fffcpu classify``: of which class texts are, judged by a fine-tuned FastBERT."""
+"""``fffcpu classify``: predict the classes of texts with a fine-tuned FastBERT."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Answer = dict[str, Any]
 
 DESCRIPTION = """\
 Predict the classes of texts, with a classifier that 'fffcpu finetune' wrote or a published one.
-Texts are read, classified and written some thousands at a time, in their order. The output appears
-under its name when it is complete, or not at all.
+Texts are read, classified and written in blocks of some thousands, in their order. The output file
+appears when it is complete, or not at all.
 
 examples:
   fffcpu classify judge --text "a film to remember" --text "two hours too long"
@@ -36,36 +36,36 @@ examples:
   cat reviews.txt | fffcpu classify judge - > labels.tsv
 
 texts:
-  .txt    a text per line
-  .jsonl  an object per line, with its text in --field
-  .csv    a header and a record per text; --field names the column
+  .txt    one text per line
+  .jsonl  one object per line, with its text in --field
+  .csv    a header, then one record per text; --field names the column
   All may be gzipped (.gz). Tokens beyond the model's longest text are dropped.
 
 output, for each text:
   without --out  the label, a tab, and the model's probability for it. A tab, a line end or a
                  backslash within a label is written as \\t, \\n, \\r or \\\\
-  .csv           the same, under a header
+  .csv           the same, with a header
   .jsonl         an object with 'label', 'probability', and the 'probabilities' of all classes
-  A regression has one number instead, called 'prediction'.
+  A regression gives one number instead, named 'prediction'.
 """
 
 ENDINGS = (".csv", ".jsonl")
 
 ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
-"""How labels are printed that would break their line or its columns."""
+"""Escapes for characters in a label that would break its line or the columns."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("model", metavar="MODEL", help="the folder of a classifier")
+    parser.add_argument("model", metavar="MODEL", help="folder of a classifier")
     add_texts(parser, nargs="?")
     parser.add_argument(
         "--text",
         action="append",
         metavar="TEXT",
-        help="a text itself, instead of TEXTS; may be repeated",
+        help="a text, instead of TEXTS; may be repeated",
     )
-    parser.add_argument("--out", metavar="Y", help="the file to write: .csv or .jsonl")
+    parser.add_argument("--out", metavar="Y", help="file to write: .csv or .jsonl")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _texts(options: argparse.Namespace) -> tuple[Iterable[str], int | None]:
-    """Return the texts, and how many there are, if that is known."""
+    """Return the texts, and their number if it is known."""
     if options.text is not None:
         return options.text, len(options.text)
     total = count_texts(options.texts, options.field)
@@ -100,7 +100,7 @@ def _texts(options: argparse.Namespace) -> tuple[Iterable[str], int | None]:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raise unless there is one source of texts, and a file that can be written."""
+    """Raise unless there is one source of texts and the output file can be written."""
     if (options.texts is None) == (options.text is None):
         raise ArgumentError("argument 'TEXTS' or '--text' must be given, and not both")
     if options.out is not None and Path(options.out).suffix.lower() not in ENDINGS:
@@ -111,7 +111,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _answer(row: NDArray[Any], labels: tuple[str, ...]) -> Answer:
-    """Return what is said of a text."""
+    """Return the prediction for a text."""
     # As text first: NumPy has the shortest digits of a float32, Python those of a float64.
     numbers = [float(text) for text in row.astype(str)]
     if not labels:
@@ -126,12 +126,12 @@ def _answer(row: NDArray[Any], labels: tuple[str, ...]) -> Answer:
 
 
 def _cells(answer: Answer) -> list[Any]:
-    """Return what a line has of an answer."""
+    """Return the cells of an answer's line."""
     return [value for name, value in answer.items() if name != "probabilities"]
 
 
 def _write(options: argparse.Namespace, found: Iterator[Answer], names: list[str]) -> None:
-    """Write the answers to a file, and say so."""
+    """Write the answers to a file, and report it."""
     start, count = time.perf_counter(), 0
     table = Path(options.out).suffix.lower() == ".csv"
     with (

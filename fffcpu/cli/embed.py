@@ -1,4 +1,4 @@
-"""``fffcpu embed``: texts in, a vector of each out."""
+"""``fffcpu embed``: make vectors of texts."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from fffcpu.system.files import write_atomically
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = """\
-Make a vector of each text with the encoder of any FastBERT. Texts are read, computed and written
-some thousands at a time, in their order, so neither texts nor vectors need to fit into memory. The
-output appears under its name when it is complete, or not at all.
+Make a vector of each text with the encoder of any FastBERT. Texts are read, computed and written in
+blocks of some thousands, in their order, so neither texts nor vectors need to fit into memory. The
+output file appears when it is complete, or not at all.
 
 examples:
   fffcpu embed bert sentences.txt --out vectors.npy
@@ -32,9 +32,9 @@ examples:
   cat sentences.txt | fffcpu embed bert - --out vectors.npy --pooling start
 
 texts:
-  .txt    a text per line
-  .jsonl  an object per line, with its text in --field
-  .csv    a header and a record per text; --field names the column
+  .txt    one text per line
+  .jsonl  one object per line, with its text in --field
+  .csv    a header, then one record per text; --field names the column
   All may be gzipped (.gz). Tokens beyond the model's longest text are dropped.
 
 output: one array (texts, width). With --normalize, products of vectors are cosine similarities.
@@ -43,14 +43,14 @@ output: one array (texts, width). With --normalize, products of vectors are cosi
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("model", metavar="MODEL", help="the folder of a model")
+    parser.add_argument("model", metavar="MODEL", help="folder of a model")
     add_texts(parser)
-    parser.add_argument("--out", required=True, metavar="X", help="the .npy file to write")
+    parser.add_argument("--out", required=True, metavar="X", help=".npy file to write")
     parser.add_argument(
         "--pooling",
         choices=("mean", "start"),
         default="mean",
-        help="the mean over the tokens (default), or the start token's vector",
+        help="mean over the tokens (default), or the start token's vector",
     )
     parser.add_argument("--normalize", action="store_true", help="scale vectors to length 1")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
     vectors = embedder.stream(
         open_texts(options.texts, options.field), options.pooling, normalize=options.normalize
     )
-    none = embedder.embed([])  # so that the array's type is known without any text
+    none = embedder.embed([])  # so that the array's dtype is known without any text
     blocks: Iterator[NDArray[Any]] = (vector[np.newaxis] for vector in vectors)
     with write_atomically(options.out) as temporary:
         shape = write_npy(temporary, itertools.chain([none], with_progress(blocks, total, "texts")))

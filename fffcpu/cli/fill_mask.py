@@ -1,4 +1,4 @@
-"""``fffcpu fill-mask``: which words may stand where a text has a mask."""
+"""``fffcpu fill-mask``: guess the masked words of texts."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from fffcpu.errors import ArgumentError, require_extra
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = """\
-Guess the tokens that are masked in a text: where it has [MASK], print the likeliest tokens and
-their probabilities.
+Guess the masked tokens of a text: for each [MASK], print the likeliest tokens and their
+probabilities.
 
 examples:
   fffcpu fill-mask "the [MASK] of a tree"
   fffcpu fill-mask "a [MASK] that [MASK] at night" --top 3 --model bert
-  fffcpu fill-mask --json < sentences.txt              a text per line, from standard input
+  fffcpu fill-mask --json < sentences.txt              one text per line, from standard input
 
-Without --model, the small model that the package carries is used. Tokens that begin with ##
+Without --model, the small model in the package is used. Tokens that begin with ##
 continue the word before them.
 
 how to read the output: each mask has its likeliest tokens. Their probabilities are the model's,
 which sum to 1 over all tokens. A text without a mask is left out, or with --json has an empty list
-of 'masks'. If no text has a mask, that is an error.
+of 'masks'. It is an error if no text has a mask.
 """
 
 
@@ -69,13 +69,13 @@ def run(options: argparse.Namespace) -> None:
             print(_format(text, masks))
     if not any_mask:
         mask = pipeline.tokenizer.token(pipeline.tokenizer.mask_id)
-        raise ArgumentError(f"argument 'TEXT' must hold {mask} where a token is to be guessed")
+        raise ArgumentError(f"argument 'TEXT' must contain {mask} where a token is to be guessed")
     if options.json:
         print(json.dumps({"model": str(folder), "texts": report}, indent=2, ensure_ascii=False))
 
 
 def _kept(texts: Any, given: list[str]) -> Iterator[str]:
-    """Pass texts on, and keep each until its answer has come."""
+    """Yield texts, and keep each until its answer is there."""
     for text in texts:
         given.append(text)
         yield text

@@ -1,4 +1,4 @@
-"""``fffcpu finetune``: a pretrained FastBERT and labelled texts in, a classifier out."""
+"""``fffcpu finetune``: train a classifier of texts from a pretrained FastBERT."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ examples:
   fffcpu finetune bert films.csv --label rating --regression --out rater
 
 data:
-  .csv     a header and a record per text; --text and --label name the columns
-  .jsonl   an object per line; --text and --label name the fields
+  .csv     a header, then one record per text; --text and --label name the columns
+  .jsonl   one object per line; --text and --label name the fields
   Either may be gzipped (.gz). Labels are names of classes, or with --regression numbers.
 
-what comes out:
+output:
   OUT is a folder like MODEL, with a head for the classes. 'fffcpu classify' reads it.
 
 while it trains:
   Every minute, and on Ctrl-C, the state is saved in the folder OUT.training. The same command with
-  --resume continues the run, also after a crash or kill -9, and reaches the same bits. The folder's
-  history.jsonl stays.
+  --resume continues the run, also after a crash or kill -9, and the result has the same bits. The
+  folder's history.jsonl is kept.
 
 The recipe is the published one for models of BERT's size. Small models need a larger --lr.
 """
@@ -52,9 +52,9 @@ The recipe is the published one for models of BERT's size. Small models need a l
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("model", metavar="MODEL", help="the folder of a pretrained model")
+    parser.add_argument("model", metavar="MODEL", help="folder of a pretrained model")
     parser.add_argument("data", metavar="DATA", help="texts with labels")
-    parser.add_argument("--out", required=True, metavar="OUT", help="the folder to write")
+    parser.add_argument("--out", required=True, metavar="OUT", help="folder to write")
     parser.add_argument("--test", metavar="DATA", help="texts to test the saved model on")
     parser.add_argument(
         "--text", default="text", metavar="F", help="column or field of the texts (text)"
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--label", default="label", metavar="F", help="column or field of the labels (label)"
     )
     parser.add_argument(
-        "--regression", action="store_true", help="predict numbers, which the labels are"
+        "--regression", action="store_true", help="the labels are numbers to predict"
     )
     parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
     parser.add_argument("--plot", metavar="FILE", help="draw the history (.png, .svg, .pdf)")
@@ -74,8 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pooler",
         choices=POOLERS,
         default=DEFAULTS.pooler,
-        help=f"how a text becomes one vector ({DEFAULTS.pooler}); in training, the other ways pool "
-        "over padding too, as published",
+        help=f"method to pool a text into one vector ({DEFAULTS.pooler}); in training, the other "
+        "methods pool over padding too, as published",
     )
     numbers: tuple[tuple[str, type, str], ...] = (
         ("epochs", int, "passes over the texts"),
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("lr", float, "peak learning rate"),
         ("eps", float, "eps of AdamW"),
         ("weight-decay", float, "weight decay of AdamW"),
-        ("dropout", float, "share of the numbers that are dropped"),
+        ("dropout", float, "share of the activations that are dropped"),
         ("validation", float, "share of the texts to validate with"),
         ("seed", int, "random seed"),
         ("checkpoint-seconds", float, "seconds between checkpoints"),
@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, kind, text in numbers:
         add_number(group, DEFAULTS, name, kind, text)
     group.add_argument(
-        "--length", type=int, metavar="N", help="most tokens per text (those of the model)"
+        "--length", type=int, metavar="N", help="most tokens per text (the model's limit)"
     )
 
 

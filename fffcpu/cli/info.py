@@ -15,23 +15,22 @@ from fffcpu.system.terminal import format_number, format_table
 __all__ = ["DESCRIPTION", "add_arguments", "describe_file", "run"]
 
 DESCRIPTION = """\
-Describe the layer in a file: its kind, config and parameters, the neurons that it holds and those
-that a row uses, and the arithmetic per row beside a dense layer of as many neurons. The whole file
-is read and checked; the error for a damaged or foreign file names the fault.
+Describe the layer in a file: its class, config and parameters, the neurons that it holds and those
+that a row uses, and the arithmetic per row, compared with a dense layer of as many neurons. The
+whole file is read and checked; the error for a damaged or foreign file names the fault.
 
 examples:
   fffcpu info digits.safetensors
   fffcpu info digits.safetensors --json
 
-how to read the output: multiply-adds are the weights that inference multiplies per row, without
-biases and activations. Their ratio limits how many times faster than the dense layer this one can
-be.
+how to read the output: multiply-adds count the weights that inference multiplies per row, without
+biases and activations. Their ratio is an upper limit of the speed-up over the dense layer.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("file", metavar="FILE", help="a file that a layer's save wrote")
+    parser.add_argument("file", metavar="FILE", help="file that a layer's save wrote")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -93,7 +92,7 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _format_version(path: str | os.PathLike[str]) -> int:
-    """Return the format version of a file that was read without complaint."""
+    """Return the format version of a file that was read without error."""
     return int(native.read_note(path, native.METADATA_KEY)["version"])
 
 

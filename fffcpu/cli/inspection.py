@@ -1,6 +1,6 @@
-"""``fffcpu inspect``: how the trees of a saved layer are used by the rows of a table.
+"""``fffcpu inspect``: how the rows of a table use the trees of a saved layer.
 
-The module is not named like the command, so that nobody takes it for Python's own ``inspect``.
+The module is not named like the command, because Python has a module ``inspect`` of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Array = NDArray[Any]
 DESCRIPTION = """\
 Send the rows of a table through a saved FastFeedForward or LeafFeedForward, quantized or not, and
 report how they use its trees: which nodes and leaves they reach, how evenly, and how firmly nodes
-decide. Rows are read a block at a time.
+decide. Rows are read in blocks.
 
 examples:
   fffcpu inspect digits.safetensors images.npy
@@ -38,15 +38,15 @@ examples:
 
 how to read the output:
   balance           entropy of the leaves' shares of rows over the largest possible: 1 where all
-                    leaves get equally many rows, 0 where one leaf gets all of them.
+                    leaves get equally many rows, 0 where one leaf gets all rows.
   effective leaves  the number of equally used leaves that would have the same entropy.
-  dead subtrees     largest subtrees that no row enters. Their weights do nothing for this table,
-                    and a tree of less depth might do as well.
+  dead subtrees     largest subtrees that no row enters. Their weights have no effect on this table,
+                    and a shallower tree might predict as well.
   balance of splits the balance between the two sides of a node. Its mean over the levels is the
                     tree's balance.
   choice entropy    LeafFeedForward: entropy of sigmoid(logit), from 0 to 0.693. Near 0 the choices
                     of training are as hard as those of inference.
-  near ties         decisions that small changes of weights or input may flip.
+  near ties         decisions that a small change of weights or input may flip.
 With --tree, or for a single tree, its upper levels are drawn. Each node shows its share of rows or,
 where space is narrow, a mark: x no row, . less than a quarter of an even share, - less than one,
 + less than four, # more.
@@ -60,28 +60,28 @@ what --plot draws, with the extra 'plot':
 DRAWINGS = ("tree", "map", "prototypes")
 
 MAP_ROWS = 2000
-"""Rows that are drawn on a map, the first of the table."""
+"""Largest number of rows drawn on a map: the first rows of the table."""
 
 PROTOTYPES = 24
-"""Leaves whose mean row is drawn."""
+"""Number of leaves whose mean row is drawn."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("model", metavar="MODEL", help="a file that a layer's save wrote")
-    parser.add_argument("data", metavar="DATA", help="the table: .npy, .npz, .csv or IDX")
+    parser.add_argument("model", metavar="MODEL", help="file that a layer's save wrote")
+    parser.add_argument("data", metavar="DATA", help="table: .npy, .npz, .csv or IDX")
     parser.add_argument(
         "--tree", type=int, metavar="T", help="report on this tree only, counted from 0"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--plot", metavar="FILE", help="draw to this file: .png, .svg, .pdf")
     parser.add_argument(
-        "--draw", choices=DRAWINGS, help="what --plot draws (tree), of --tree or of tree 0"
+        "--draw", choices=DRAWINGS, help="drawing for --plot (tree), of --tree or of tree 0"
     )
     parser.add_argument(
         "--image-shape",
         metavar="HxW",
-        help="height and width of the images of --draw prototypes; by default they are square",
+        help="height and width of the images of --draw prototypes (default: square)",
     )
 
 
@@ -106,13 +106,13 @@ def run(options: argparse.Namespace) -> None:
 def _blocks(
     path: str, layer: Any, schema: Schema | None, rows: int = BLOCK_ROWS
 ) -> Iterable[Array]:
-    """Return the table in blocks of rows; of a .csv the columns that the model names."""
+    """Return the table in blocks of rows; from a .csv file the columns that the model names."""
     features = None if schema is None else schema.features
     return read_blocks(path, rows, features, dtype=layer.config.dtype)
 
 
 def _check_drawing(options: argparse.Namespace, width: int) -> tuple[int, int]:
-    """Raise unless what is to be drawn can be; return the images' shape, if there are any."""
+    """Raise unless the drawing is possible; return the images' shape, if it has images."""
     if options.plot is None and options.draw is not None:
         raise ArgumentError(f"argument '--draw' must come with --plot, got '{options.draw}' alone")
     if options.image_shape is not None and options.draw != "prototypes":
@@ -130,7 +130,7 @@ def _check_drawing(options: argparse.Namespace, width: int) -> tuple[int, int]:
 
 
 def _image_shape(text: str | None, width: int) -> tuple[int, int]:
-    """Return height and width of images that have so many pixels."""
+    """Return the height and width of images of ``width`` pixels."""
     if text is None:
         side = math.isqrt(width)
         if side * side == width:
@@ -152,7 +152,7 @@ def _draw(
     report: UsageReport,
     shape: tuple[int, int],
 ) -> None:
-    """Draw what was asked for."""
+    """Draw the picture that the options name."""
     usage = report.trees[0]
     title = (
         f"{options.model}: {report.kind}, tree {usage.tree}\n{usage.rows:,} rows: {options.data}"

@@ -1,4 +1,4 @@
-"""``fffcpu predict``: a model and a table in, predictions out, a block of rows at a time."""
+"""``fffcpu predict``: predict the rows of a table, block by block."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ Array = NDArray[Any]
 
 DESCRIPTION = """\
 Predict every row of a table with a model of 'fffcpu train', or run any saved layer on it. Rows are
-read, computed and written a block at a time, so neither table need fit into memory. The output
-appears under its name when it is complete, or not at all.
+read, computed and written in blocks, so neither table needs to fit into memory. The output file
+appears when it is complete, or not at all.
 
 examples:
   fffcpu predict houses.safetensors new.csv --out prices.csv
   fffcpu predict mnist.safetensors t10k-images-idx3-ubyte.gz --out digits.npy
   fffcpu predict mnist.safetensors x.npy --out probabilities.npy --what probabilities
 
-data: as for 'fffcpu train'. Columns of a .csv are found by the names that the model has; other
+data: as for 'fffcpu train'. Columns of a .csv file are found by the model's column names; other
 columns are ignored.
 
 output, by the ending of --out:
@@ -49,9 +49,9 @@ OUTPUTS = ("predictions", "probabilities", "scores")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("model", metavar="MODEL", help="a file of 'fffcpu train', or any layer's")
-    parser.add_argument("data", metavar="DATA", help="the table")
-    parser.add_argument("--out", required=True, metavar="Y", help="the file to write: .npy or .csv")
+    parser.add_argument("model", metavar="MODEL", help="file of 'fffcpu train', or of any layer")
+    parser.add_argument("data", metavar="DATA", help="table to predict")
+    parser.add_argument("--out", required=True, metavar="Y", help="file to write: .npy or .csv")
     parser.add_argument(
         "--what",
         choices=OUTPUTS,
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
 def _computation(
     layer: Any, schema: Schema | None, options: argparse.Namespace
 ) -> tuple[Callable[[Array], Array], list[str]]:
-    """Return how to compute a block's output, and the names of its columns."""
+    """Return the function that computes a block's output, and the names of its columns."""
     outputs = layer.config.output_dim
     plain = [f"y{k}" for k in range(outputs)]
     if schema is None:
@@ -117,12 +117,12 @@ def _computation(
 def _results(
     compute: Callable[[Array], Array], blocks: Iterable[Array], width: int, path: str
 ) -> Iterator[Array]:
-    """Compute block by block; one result at least, so that its dtype is known without any row."""
+    """Compute block by block; yield at least one result, so that its dtype is known."""
     none = True
     for block in blocks:
         if block.shape[1] != width:
             raise DataError(
-                f"file '{path}': must have {width} columns, as the model, got {block.shape[1]}"
+                f"file '{path}': must have {width} columns, like the model, got {block.shape[1]}"
             )
         none = False
         yield compute(block)
@@ -131,7 +131,7 @@ def _results(
 
 
 def _write_csv(path: Path, results: Iterator[Array], names: list[str]) -> tuple[int, ...]:
-    """Write results as lines under a header."""
+    """Write results as lines after a header."""
     rows, columns = 0, len(names)
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

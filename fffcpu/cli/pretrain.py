@@ -1,4 +1,4 @@
-"""``fffcpu pretrain``: text in, a FastBERT out."""
+"""``fffcpu pretrain``: pretrain a FastBERT on text."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ examples:
   fffcpu pretrain wiki.jsonl.gz --out bert --hours 12     as much as fits into twelve hours
   fffcpu pretrain books/ --out dense --feedforward ff --feedforward-size 252
                                                           the same with dense feedforwards
-  fffcpu pretrain books/ --out bert --plot losses.svg     and draw the losses
+  fffcpu pretrain books/ --out bert --plot losses.svg     also draw the losses
 
 text:
   .txt     one document per file
   .jsonl   one document per line: an object with its text in --field
-  Both may be gzipped (.gz). A folder stands for all such files in it. Documents are tokenized once,
-  into OUT.training/corpus, and packed into sequences of --length tokens. A tokenizer is trained on
+  Both may be gzipped (.gz). A folder means all such files in it. Documents are tokenized once, into
+  MODEL.training/corpus, and packed into sequences of --length tokens. A tokenizer is trained on
   them unless --tokenizer names one. Some documents are held out for validation (--validation).
 
-what comes out:
-  OUT is a folder as Hugging Face's models are: config.json, model.safetensors, tokenizer.json.
+output:
+  MODEL is a folder in the layout of Hugging Face: config.json, model.safetensors, tokenizer.json.
   'fffcpu fill-mask', 'finetune' and 'embed' read it.
 
 while it trains:
-  Every minute, and on Ctrl-C, the state is saved in the folder OUT.training. The same command with
-  --resume continues the run, also after a crash or kill -9, and with --epochs or --steps it reaches
-  the same bits. The folder's history.jsonl records losses, norms of gradients and learning rates,
-  and stays.
+  Every minute, and on Ctrl-C, the state is saved in the folder MODEL.training. The same command
+  with --resume continues the run, also after a crash or kill -9, and with --epochs or --steps the
+  result has the same bits. The folder's history.jsonl records losses, norms of gradients and
+  learning rates. It is kept.
 
 memory:
   Parameters, gradients and moments take four times the size of the parameters. A step takes about
@@ -65,8 +65,8 @@ memory:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("text", nargs="+", metavar="TEXT", help="files and folders of text")
-    parser.add_argument("--out", required=True, metavar="MODEL", help="the folder to write")
+    parser.add_argument("text", nargs="+", metavar="TEXT", help="files and folders of texts")
+    parser.add_argument("--out", required=True, metavar="MODEL", help="folder to write")
     parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
     parser.add_argument("--plot", metavar="FILE", help="draw the history (.png, .svg, .pdf)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--field",
         default="text",
         metavar="F",
-        help="the field of JSON lines that has the text (text)",
+        help="field of JSON lines that contains the text (text)",
     )
     text.add_argument(
         "--validation",
@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--feedforward",
         choices=("fff", "ff"),
         default="fff",
-        help="feedforwards: trees (fff) or dense (ff)",
+        help="feedforwards: trees of neurons (fff) or dense (ff)",
     )
     add_number(model, DEFAULTS, "feedforward-size", int, "trees, or neurons of a dense feedforward")
     add_number(model, DEFAULTS, "depth", int, "depth of the trees")
@@ -112,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--initial-std",
         type=float,
         metavar="X",
-        help="deviation of initial weights (0.02 at width 768)",
+        help="standard deviation of initial weights (0.02 at width 768)",
     )
     _add_training(parser.add_argument_group("training"))
 
@@ -135,9 +135,9 @@ def _add_training(group: Any) -> None:
         "fraction of the budget after which batches are full",
     )
     group.add_argument(
-        "--evaluate-every", type=int, metavar="N", help="steps between evaluations (a tenth of all)"
+        "--evaluate-every", type=int, metavar="N", help="steps between evaluations (a tenth)"
     )
-    add_number(group, DEFAULTS, "validation-sequences", int, "most sequences per evaluation")
+    add_number(group, DEFAULTS, "validation-sequences", int, "most sequences to evaluate on")
     add_number(group, DEFAULTS, "seed", int, "random seed")
     add_number(group, DEFAULTS, "checkpoint-seconds", float, "seconds between checkpoints")
     add_number(group, DEFAULTS, "keep", int, "number of checkpoints to keep")
@@ -153,7 +153,7 @@ def run(options: argparse.Namespace) -> None:
     names = {field.name for field in dataclasses.fields(PretrainSettings)} - {"seconds"}
     seconds = None if options.hours is None else 3600.0 * _hours(options.hours)
     settings = PretrainSettings(**{name: getattr(options, name) for name in names}, seconds=seconds)
-    settings.config(options.vocabulary, 0)  # so that a wrong setting is an error before any work
+    settings.config(options.vocabulary, 0)  # a wrong setting is an error before any work
     check_validation(options.validation)
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)
@@ -164,7 +164,7 @@ def run(options: argparse.Namespace) -> None:
     folder.path.mkdir(exist_ok=True)
     place = folder.path / "corpus"
     if not options.resume and (place / CORPUS_FILE).exists():
-        shutil.rmtree(place)  # of a run that never came to train, perhaps of other text
+        shutil.rmtree(place)  # of a run that stopped before training, perhaps on other text
     tokenizer = _tokenizer(options, folder.path)
     with reading("tokenising") as progress:
         corpus = build_corpus(
@@ -208,7 +208,7 @@ def _hours(hours: float) -> float:
 
 
 def _tokenizer(options: argparse.Namespace, folder: Path) -> Any:
-    """Return the tokenizer: one that is named, that of a broken-off run, or a new one."""
+    """Return the tokenizer: the named one, that of an interrupted run, or a new one."""
     from fffcpu.text import Tokenizer, find_files, read_documents
     from fffcpu.text.tokenizer import TOKENIZER_FILE
 

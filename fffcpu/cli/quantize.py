@@ -17,26 +17,26 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 DESCRIPTION = """\
 Read a float layer from a file, round its weights to bfloat16 or int8, and write the result to
 another file, which fffcpu.load, 'fffcpu info' and 'fffcpu predict' read. The result is for
-inference only: keep the first file if you may train further.
+inference only: keep the first file to train further.
 
 examples:
   fffcpu quantize digits.safetensors small.safetensors --weights int8
   fffcpu info small.safetensors
 
-which to take:
+which type to choose:
   bfloat16  half the bytes. The error of a weight is at most 0.4% of the weight.
   int8      a quarter of the bytes, and a scale per neuron. The error of a weight is at most 0.4% of
             the neuron's largest weight.
 Rounding may send a row down another path of a FastFeedForward, where a logit was near 0. Compare
-the accuracy of both files on your own rows. docs/benchmarks.md has the loss of accuracy on the
+the accuracy of both files on your own rows. docs/benchmarks.md gives the loss of accuracy on the
 digits.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("file", metavar="IN", help="a file that a layer's save wrote")
-    parser.add_argument("out", metavar="OUT", help="the file to write; replaced if it exists")
+    parser.add_argument("file", metavar="IN", help="file that a layer's save wrote")
+    parser.add_argument("out", metavar="OUT", help="file to write; replaced if it exists")
     parser.add_argument(
         "--weights",
         required=True,
@@ -61,5 +61,5 @@ def run(options: argparse.Namespace) -> None:
         (options.file, layer.config.dtype, f"{layer.nbytes:,}", f"{before:,}"),
         (options.out, options.weights, f"{small.nbytes:,}", f"{after:,}"),
     ]
-    print(format_table(("file", "weights", "bytes of parameters", "of the file"), rows))
-    print(f"{small.nbytes / layer.nbytes:.1%} of the parameters' bytes are left")
+    print(format_table(("file", "weights", "bytes of parameters", "bytes of file"), rows))
+    print(f"the parameters take {small.nbytes / layer.nbytes:.1%} of their former bytes")

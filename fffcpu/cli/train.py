@@ -1,4 +1,4 @@
-"""``fffcpu train``: a table in, a trained model out."""
+"""``fffcpu train``: train a layer on a table."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ examples:
 data:
   .csv, .csv.gz  a header, then numbers; --target names the column to predict, or several columns
                  separated by commas
-  .npz           arrays x and y; --target names another array than y
+  .npz           arrays x and y; --target names an array other than y
   .npy           rows, read from the disk as they are needed; --target is another .npy file
   IDX            MNIST's format, gzipped or not; --target is the file of labels
-Targets that are text or integers are classes. Other numbers are a regression. --task decides
-otherwise.
+Targets that are text or integers are classes. Other numbers are a regression. --task overrides
+this.
 
 which layer:
   fast   FastFeedForward: every node of the tree is a neuron. A row uses trees x (depth + 1).
@@ -64,9 +64,10 @@ which layer:
   dense  DenseFeedForward: one hidden layer of --width neurons, for comparison.
 
 while it trains:
-  Every half minute, and on Ctrl-C, the state is saved in the folder OUT.training. The same command
-  with --resume continues the run, also after a crash or kill -9, and reaches the same bits. The
-  folder's history.jsonl has a line per epoch and stays. The state is removed when OUT is written.
+  Every half minute, and on Ctrl-C, the state is saved in the folder MODEL.training. The same
+  command with --resume continues the run, also after a crash or kill -9, and the result has the
+  same bits. The folder's history.jsonl has a line per epoch. It is kept; the state is deleted when
+  MODEL is written.
 
 report:
   The figures are those of the saved model, in the units of the data. In history.jsonl, the losses
@@ -77,16 +78,16 @@ report:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("data", metavar="DATA", help="the table to train on")
-    parser.add_argument("--target", metavar="T", help="what to predict: a column or a file")
+    parser.add_argument("data", metavar="DATA", help="table to train on")
+    parser.add_argument("--target", metavar="T", help="target to predict: a column or a file")
     parser.add_argument(
         "--task",
         choices=("classification", "regression"),
-        help="what the target is (default: see data)",
+        help="type of the target (default: see data)",
     )
-    parser.add_argument("--out", required=True, metavar="MODEL", help="the file to write")
-    parser.add_argument("--test", metavar="DATA", help="a table to test the saved model on")
-    parser.add_argument("--test-target", metavar="T", help="the target of --test (the same column)")
+    parser.add_argument("--out", required=True, metavar="MODEL", help="file to write")
+    parser.add_argument("--test", metavar="DATA", help="table to test the saved model on")
+    parser.add_argument("--test-target", metavar="T", help="target of --test (the same column)")
     parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
@@ -100,7 +101,7 @@ def _add_layer(group: Any) -> None:
         type=layer_name,
         choices=LAYER_NAMES,
         default=DEFAULTS.layer,
-        help=f"the layer to train ({DEFAULTS.layer})",
+        help=f"layer to train ({DEFAULTS.layer})",
     )
     add_number(group, DEFAULTS, "depth", int, "depth of the trees")
     add_number(group, DEFAULTS, "trees", int, "fast layer: trees, whose outputs are summed")
@@ -158,7 +159,7 @@ def _add_training(group: Any) -> None:
         "--standardize",
         choices=("columns", "table", "none"),
         default=DEFAULTS.standardize,
-        help="scale each column by its own deviation (default), or all by that of the table, as "
+        help="divide each column by its own deviation (default), or all by that of the table, as "
         "suits pixels, or none",
     )
     group.add_argument(
@@ -171,7 +172,7 @@ def _add_training(group: Any) -> None:
         "--hardening-schedule",
         choices=("constant", "linear"),
         default=DEFAULTS.hardening_schedule,
-        help="whether that weight is constant (default) or rises from 0",
+        help="leaf layer: that weight is constant (default) or rises from 0",
     )
     add_number(
         group,
@@ -187,7 +188,7 @@ def _add_training(group: Any) -> None:
         "--straight-through",
         action=argparse.BooleanOptionalAction,
         default=DEFAULTS.straight_through,
-        help="fast layer: whether routes learn as well; on by default",
+        help="fast layer: train the routes as well; on by default",
     )
     group.add_argument(
         "--gradients",
@@ -233,7 +234,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _read_test(options: argparse.Namespace, table: Table) -> Table | None:
-    """Return the table to test on, checked before any training begins."""
+    """Return the table to test on, checked before training."""
     if options.test is None:
         return None
     target = options.target if options.test_target is None else options.test_target
@@ -249,7 +250,7 @@ def _read_test(options: argparse.Namespace, table: Table) -> Table | None:
 
 
 def _check_targets(options: argparse.Namespace) -> None:
-    """Raise unless it is said what to predict, for all tables that do not say it themselves."""
+    """Raise unless each table has a target; only .npz files have a default."""
     tables = [("--target", options.data, options.target)]
     if options.test is not None:
         named = options.test.lower().endswith((".csv", ".csv.gz"))
@@ -257,11 +258,11 @@ def _check_targets(options: argparse.Namespace) -> None:
         tables.append(("--test-target", options.test, target))
     for name, path, target in tables:
         if target is None and not path.lower().endswith(".npz"):
-            raise ArgumentError(f"argument '{name}' must say what to predict of '{path}', got none")
+            raise ArgumentError(f"argument '{name}' must name the target for '{path}', got none")
 
 
 def _targets(table: Table) -> str:
-    """Say what is to be predicted."""
+    """Return a description of the targets."""
     if not table.classes:
         return "regression"
     return f"{len(table.classes)} classes"
@@ -288,7 +289,7 @@ def _report(out: str, table: Table, fitted: Fitted, tested: dict[str, float]) ->
 
 
 def _finite(figures: dict[str, float]) -> dict[str, float | None]:
-    """Return figures as JSON has them: None where one is not defined."""
+    """Return figures for JSON: None where one is not defined."""
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 

@@ -22,26 +22,26 @@ from fffcpu.system.terminal import format_table, progress_bar
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = """\
-Compile the kernels of fffcpu and keep them on disk, so that no process that starts later compiles
-anything. Kernels depend on the kind of a layer and on its dtype, not on its sizes or numbers, so
-one run serves all layers. Run it when an image is built or a machine is set up, as the user and
-with the NUMBA_CACHE_DIR that the server will have. Kernels are compiled for this model of
-processor; on another model they compile again. Kernels that are on disk already are only read.
+Compile the kernels of fffcpu and keep them on disk, so that later processes compile nothing.
+Kernels depend on the class of a layer and on its dtype, not on its sizes or numbers, so one run
+serves all layers. Run it when an image is built or a machine is set up, with the user and the
+NUMBA_CACHE_DIR of the server. Kernels are compiled for this model of processor; on another model
+they are compiled again. Kernels that are already on disk are only read.
 
 examples:
-  fffcpu warmup                             inference, float32, both kinds of trees and FastBERT
+  fffcpu warmup                             inference, float32, both tree layers and FastBERT
   fffcpu warmup --training --dtype float32 float64
   fffcpu warmup model.safetensors           only what the layer in this file needs
   fffcpu warmup model/                      only what the model in this folder needs
   fffcpu warmup --json                      the same report as JSON
 
 how to read the table:
-  call       what was called: inference and route, and with --training forward and backward
+  call       the call: inference or route, and with --training forward or backward
   kernel     the compiled function
   on         caller: on the caller's thread, as for small batches; or pool: on the pool of threads,
              which is left out where NUMBA_NUM_THREADS or the machine allows one thread only
   seconds    time of the call; the first call also starts the compiler, and compiles the functions
-             that the others share
+             that all kernels share
   from       compiled, or cache: it was on disk
 """
 
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Warm up and print what each kernel took."""
+    """Warm up and print the time of each kernel."""
     layers = [_load(path) for path in options.files] or [
         layer for dtype in options.dtype for layer in standard_layers(dtype)
     ]
@@ -121,7 +121,7 @@ def _format(warmed: Sequence[WarmedKernel], folder: str | None) -> str:
     compiled = [one.seconds for one in warmed if one.source == "compiled"]
     summary = (
         f"compiled {len(compiled)} of {len(warmed)} kernels in {sum(compiled):.1f} s; "
-        f"{len(warmed) - len(compiled)} were there already"
+        f"{len(warmed) - len(compiled)} were already compiled"
     )
-    where = f"kept in {folder}" if folder else "kept nowhere: no folder could be written to"
+    where = f"kept in {folder}" if folder else "not kept: no folder is writable"
     return "\n".join([format_table(head, cells), "", summary, where])

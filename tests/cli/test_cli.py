@@ -517,7 +517,7 @@ CONVERTED = {
         fastfeedforward,
     ),
 }
-"""A layer that each published format can hold, what its file leaves open, and its module."""
+"""A layer that each published format can hold, what its file does not store, and its module."""
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -585,7 +585,7 @@ def test_convert_replaces_its_own_file(command, tmp_path):
             "ultrafastbert",
             [
                 "ties: ultrafastbert and FastFeedForward go right on logit > 0",
-                "activation: gelu, which OUT does not say",
+                "activation: gelu, which OUT does not store",
             ],
         ),
         (
@@ -597,7 +597,7 @@ def test_convert_replaces_its_own_file(command, tmp_path):
             [
                 "ties: fastfeedforward and LeafFeedForward go right on logit >= 0",
                 "output biases: the published inference leaves b2s out; ",
-                "activation: gelu, which OUT does not say",
+                "activation: gelu, which OUT does not store",
             ],
         ),
     ],
@@ -619,7 +619,7 @@ def test_convert_tells_what_is_lost_or_assumed(command, tmp_path):
     assert "biases: there is no linear_in.bias" in out
     assert "schema: names of classes" in out
     _, out, _ = command("convert", published, path, "--depth", "2")
-    assert "activation: taken to be gelu, which IN does not say" in out
+    assert "activation: taken to be gelu, which IN does not store" in out
     _, out, _ = command("convert", published, path, "--depth", "2", "--activation", "relu")
     assert "activation relu" in out
     assert "taken to be" not in out

@@ -122,7 +122,7 @@ def test_fill_mask_takes_the_packages_own_model(command, models, monkeypatch):
 
 def test_fill_mask_refuses(command, models):
     model = ("--model", models["bert"])
-    assert_one_line(command("fill-mask", "a cat", *model), "'TEXT' must hold [MASK]")
+    assert_one_line(command("fill-mask", "a cat", *model), "'TEXT' must contain [MASK]")
     assert_one_line(command("fill-mask", "[MASK]", "--top", 0, *model), "argument 'top' must be")
     judge = models["judge"]
     assert_one_line(command("fill-mask", "[MASK]", "--model", judge), "holds a classifier")
@@ -393,9 +393,9 @@ def test_convert_leaves_no_tokenizer_of_another_model(command, models, tmp_path)
     ("argv", "message"),
     [
         (["bert", "out.safetensors"], "argument 'OUT' must be a folder, as IN is"),
-        (["bert", "x.txt"], "'x.txt' must be a folder, or not exist yet, got a file"),
+        (["bert", "x.txt"], "'x.txt' must be a folder or a new path, got a file"),
         (["bert", "{bert}"], "argument 'OUT' must not be one of the inputs"),
-        (["bert", "."], "argument 'OUT' must be a new folder or one of a model, got '.'"),
+        (["bert", "."], "argument 'OUT' must be a new folder or a model's folder, got '.'"),
         (["bert", "absent/out"], "folder 'absent' does not exist"),
         (["bert", "out", "--to", "native"], "argument '--to' must be crammed_bert or"),
         (["bert", "out", "--from", "ultrafastbert"], "argument '--from' must be crammed_bert or"),

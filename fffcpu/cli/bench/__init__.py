@@ -1,4 +1,4 @@
-"""``fffcpu bench``: microseconds a row, by rows, threads and backend, beside a dense layer."""
+"""``fffcpu bench``: microseconds per row, by rows, threads and backend, against a dense layer."""
 
 from __future__ import annotations
 
@@ -44,47 +44,47 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 Array = NDArray[Any]
 
 DENSE = "dense"
-"""The contender that is no backend: DenseFeedForward of as many neurons, by NumPy."""
+"""The contender that is not a backend: DenseFeedForward of as many neurons, by NumPy."""
 
 REPEATS = 7
-"""Rounds of each alternation."""
+"""Number of rounds of each alternation."""
 
 DENSE_BYTES = 4 << 30
 """The dense layer is left out where it would need more memory than this, ..."""
 
 DENSE_WORK = 1 << 38
-"""... or more multiply-adds a call: some ten seconds on a few cores."""
+"""... or more multiply-adds per call: about ten seconds on a few cores."""
 
 DESCRIPTION = """\
-Time inference of a FastFeedForward layer with random weights, for each number of rows a call, of
-threads and each backend, beside 'dense': a dense layer of as many neurons as the tree holds, by
-NumPy's matrix products. Rows are random and distinct, outputs are checked against the plain NumPy
-backend first, and contenders are timed in alternation.
+Time inference of a FastFeedForward layer with random weights, for each batch size, number of
+threads and backend, against 'dense': a dense layer of as many neurons as the tree holds, computed
+by NumPy's matrix products. Rows are random and distinct. Outputs are first checked against the
+plain NumPy backend; then the contenders are timed in alternation.
 
 examples:
   fffcpu bench                                       the layer of UltraFastBERT-1x11
-  fffcpu bench --depth 15 --rows 1 --threads 1       a deeper tree, one row a call
-  fffcpu bench --backends rowwise my.kernels         beside a backend module of your own
+  fffcpu bench --depth 15 --rows 1 --threads 1       a deeper tree, one row per call
+  fffcpu bench --backends rowwise my.kernels         and a backend module of your own
   fffcpu bench --json > here.json
-  fffcpu bench --plot speed.png                      draw instead: by width, by rows, who wins
+  fffcpu bench --plot speed.png                      draw instead: speed-ups by width and rows
 
 how to read the table:
-  us a row   microseconds: the median of 7 rounds. Kernels are called directly and write into an
-             array they are given; layer(x) adds its checks and a new array to each call.
+  µs per row microseconds: the median of 7 rounds. Kernels are called directly and write into a
+             given array; layer(x) adds its checks and a new array to each call.
   spread     half the distance between the quartiles of the rounds, in percent of the median. Above
-             ten percent something else was running: trust ratios only, or run again.
-  GB/s       bytes that the call must move at least, if each row and each weight it uses moves once,
-             and the products it computes: what a row costs, per second of its time.
-  GFLOP/s    additions and multiplications.
+             ten percent, something else was running: trust only the ratios, or run again.
+  GB/s       bytes that the call moves at least, per second: each row and each weight that it uses,
+             once, and the products that it computes.
+  GFLOP/s    additions and multiplications per second, in units of 10^9.
   of roofline
-             the time that this machine needs at best, over the time taken. It is the larger of two:
-             the bytes at the rate of a copy from memory to memory, the products at the rate of a
-             matrix product by BLAS, both measured in the same rounds, on all threads given. It
-             exceeds 100 % where the weights lie in a cache.
-  dense/it   how many times longer the dense layer takes: the median of the ratios of the rounds.
-             The arithmetic allows neurons held / neurons used.
-  threads    of the kernels. 'dense' runs on the threads of NumPy's BLAS, which --threads does not
-             set; OPENBLAS_NUM_THREADS=1 or MKL_NUM_THREADS=1 does, if set before the start.
+             the least time on this machine, over the measured time. The least time is the larger
+             of two: that of the bytes at the rate of a copy in memory, and that of the products at
+             the rate of a BLAS matrix product. Both rates are measured in the same rounds, on all
+             given threads. The fraction exceeds 100 % where the weights lie in a cache.
+  dense/it   time of the dense layer over that of this backend: the median of the rounds' ratios.
+             The arithmetic allows up to neurons held / neurons used.
+  threads    number of threads of the kernels. 'dense' runs on the threads of NumPy's BLAS, which
+             --threads does not set. Set OPENBLAS_NUM_THREADS or MKL_NUM_THREADS before the start.
 """
 
 
@@ -119,21 +119,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs="+",
         metavar="N",
-        help="numbers of threads for the kernels (1 and as many as there are)",
+        help="numbers of threads for the kernels (1 and all)",
     )
     parser.add_argument(
         "--backends",
         nargs="+",
         default=["rowwise", "vectorized", DENSE],
         metavar="NAME",
-        help="rowwise, vectorized, dense (these by default), cuda, or the dotted name of a module",
+        help="rowwise, vectorized, dense (default: these three), cuda, or a module's dotted name",
     )
     parser.add_argument(
         "--seconds",
         type=float,
         default=0.5,
         metavar="S",
-        help="least time to spend on each figure (0.5)",
+        help="least seconds for each figure (0.5)",
     )
     _add_number(parser, "--seed", 0, "random seed")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -155,7 +155,7 @@ def run(options: argparse.Namespace) -> None:
     _check(options)
     skipped: list[dict[str, Any]] = []
     try:
-        for number in threads:  # a wrong number is told before anything is timed
+        for number in threads:  # a wrong number is an error before anything is timed
             set_num_threads(number)
         bench = _Bench(options)
         results = [
@@ -173,7 +173,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 class _Bench:
-    """The layers to time and how to time them."""
+    """The layers to time, and the functions that time them."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         config = _config(options)
@@ -203,7 +203,7 @@ class _Bench:
         self.machine = roofline_contenders(most_threads, config.dtype)
 
     def measure(self, threads: int, rows: int, skipped: list[dict[str, Any]]) -> list[Result]:
-        """Check and time all contenders at one point; add to ``skipped`` what is left out."""
+        """Check and time all contenders at one point; add those left out to ``skipped``."""
         set_num_threads(threads)
         config = self.layer.config
         batches = distinct_batches(rows, config.input_dim, config.dtype, self.seed)
@@ -231,7 +231,7 @@ class _Bench:
         ]
 
     def _path(self, name: str, batches: list[Array]) -> Contender:
-        """Return a backend as a contender, once its output was checked."""
+        """Return a backend as a contender, after a check of its output."""
         backend, arguments = self.backends[name], path_arguments(self.layer)
         outputs = self._outputs(batches)
         count = -(-DISTINCT_ROWS // len(batches[0]))
@@ -253,7 +253,7 @@ class _Bench:
         check_paths(self.layer, x, y, nodes)
 
     def _dense(self, dense: DenseFeedForward, batches: list[Array]) -> Contender:
-        """Return the dense layer as a contender, once its output was checked."""
+        """Return the dense layer as a contender, after a check of its output."""
         x = batches[0][:2]
         check_dense(dense, x, dense(x))
         run = cycling(lambda x, y: dense(x, out=y), batches, self._outputs(batches))
@@ -274,7 +274,7 @@ def _config(options: argparse.Namespace) -> FastFeedForwardConfig:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raise if a number is out of range, or if all would not fit into memory."""
+    """Raise if a number is out of range, or if layers and rows do not fit into memory."""
     check_number("seconds", options.seconds, 0)
     check_integer("seed", options.seed, 0)
     config = _config(options)
@@ -292,7 +292,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _memory() -> float:
-    """Bytes of memory, or infinity where the system does not tell."""
+    """Return the bytes of memory, or infinity where the system does not report them."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -300,7 +300,7 @@ def _memory() -> float:
 
 
 def _too_much(config: FastFeedForwardConfig, rows: int) -> str | None:
-    """Return why the dense layer is not to be timed at this size, if it is not."""
+    """Return the reason not to time the dense layer at this size, or None."""
     dense = DenseFeedForwardConfig(
         config.input_dim, config.output_dim, config.neurons, dtype=config.dtype
     )
@@ -309,7 +309,7 @@ def _too_much(config: FastFeedForwardConfig, rows: int) -> str | None:
     if dense.nbytes + logits > DENSE_BYTES:
         return f"needs more than {DENSE_BYTES >> 30} GiB of memory"
     if rows * dense.multiply_adds > DENSE_WORK:
-        return f"takes more than {DENSE_WORK:.1e} multiply-adds a call"
+        return f"takes more than {DENSE_WORK:.1e} multiply-adds per call"
     return None
 
 
@@ -359,7 +359,7 @@ def _format(
 ) -> str:
     """Return the table for people."""
     head = (
-        *("backend", "rows", "threads", "us a row", "spread", "rows/s"),
+        *("backend", "rows", "threads", "µs per row", "spread", "rows/s"),
         *("GB/s", "GFLOP/s", "of roofline", "dense/it"),
     )
     cells = [
@@ -393,23 +393,23 @@ def _format_rooflines(rooflines: list[Roofline]) -> str:
     if not rooflines:
         return "nothing was timed"
     return (
-        f"this machine meanwhile: copy {min(copies):.1f} to {max(copies):.1f} GB/s, "
+        f"this machine, in the same rounds: copy {min(copies):.1f} to {max(copies):.1f} GB/s, "
         f"matrix product {min(gemms):,.0f} to {max(gemms):,.0f} GFLOP/s"
     )
 
 
 def _format_layer(config: FastFeedForwardConfig) -> str:
-    """Return a line that says what layer was timed."""
+    """Return a line that describes the timed layer."""
     limit = config.neurons / config.active_neurons
     return (
         f"FastFeedForward {config.input_dim} -> {config.output_dim}, depth {config.depth}, "
         f"trees {config.trees}, {config.dtype}: {config.active_neurons:,} neurons used of "
-        f"{config.neurons:,} (arithmetic allows {format_number(limit)}x)"
+        f"{config.neurons:,} (arithmetic allows up to {format_number(limit)}x)"
     )
 
 
 def _format_skipped(skipped: list[dict[str, Any]]) -> list[str]:
-    """Return a line for each thing left out, once for all threads."""
+    """Return a line for each contender left out, once for all threads."""
     lines = [
         f"{item['backend']} left out at {item['rows']:,} rows: {item['reason']}" for item in skipped
     ]

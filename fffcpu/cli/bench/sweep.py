@@ -1,6 +1,6 @@
 """``fffcpu bench --plot``: speed-ups over the dense layer by width and rows, drawn.
 
-One grid serves all panels. A depth at a time: its two layers are made, checked, timed for each
+One grid serves all panels. For each depth in turn, two layers are made, checked, timed for each
 number of rows, and dropped::
 
     rows 65,536   .  .  .  .  .  .
@@ -48,25 +48,25 @@ DEEP_DEPTHS = tuple(range(12, 17))
 DEEP_ROWS = (1, 16, 256)
 
 REPEATS = 3
-"""Rounds of a point: the picture needs no more precision than its lines are thick."""
+"""Number of rounds per point: enough for a picture, whose lines have some width."""
 
 DENSE_ROWS = 4096
-"""The dense layer takes larger batches in blocks of so many, which costs it no time."""
+"""Rows per block of the dense layer, for larger batches. The division costs it no time."""
 
 CHECKED_ROWS = 4096
-"""Rows of a batch whose output is checked."""
+"""Number of rows of a batch whose output is checked."""
 
 
 DESCRIPTION = f"""\
 --plot draws speed-ups over the dense layer, at depths from 0 to {DEEP_DEPTHS[-1]} and batches from
-1 to {GRID_ROWS[-1]:,}. It ignores --depth, --rows and --backends, and takes the largest of
+1 to {GRID_ROWS[-1]:,}. It ignores --depth, --rows and --backends, and uses the largest of
 --threads. The dense layer is onnxruntime's where the extra 'bench' is installed, else NumPy's.
 Drawing needs the extra 'plot'.
 """
 
 
 class Point(NamedTuple):
-    """Where to measure."""
+    """A point of the grid."""
 
     depth: int
     rows: int
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=10,
         metavar="M",
-        help="start no further point after M minutes (10)",
+        help="start no point after M minutes (10)",
     )
 
 
@@ -104,7 +104,7 @@ def run(options: argparse.Namespace) -> None:
         set_num_threads(before)
     title = (
         f"FastFeedForward {options.input_dim} -> {options.output_dim}, {options.dtype}, "
-        f"{threads} threads, beside dense by {sweep.dense_name}\n{describe_machine()['processor']}"
+        f"{threads} threads, against dense by {sweep.dense_name}\n{describe_machine()['processor']}"
     )
     plot_speedups(speedups, options.plot, title)
     if options.json:
@@ -115,7 +115,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 class _Sweep:
-    """The grid's measurement, and what there is to tell about it."""
+    """The measurement of the grid, with notes for the report."""
 
     def __init__(self, options: argparse.Namespace, threads: int) -> None:
         self.options, self.threads = options, threads
@@ -125,7 +125,7 @@ class _Sweep:
         self.dense_name = self._choose_dense()
 
     def _choose_dense(self) -> str:
-        """Name the runtime of the dense layer; say why it is not the fastest."""
+        """Return the name of the dense layer's runtime; note why it is not onnxruntime."""
         if self.options.dtype != "float32":
             return f"NumPy {np.__version__}"
         tiny = DenseFeedForward(1, 1, 1, rng=0)
@@ -137,7 +137,7 @@ class _Sweep:
         return f"onnxruntime {package_version('onnxruntime')}"
 
     def measure(self) -> list[SpeedUp]:
-        """Time all points that the time allows, at least one."""
+        """Time as many points as the time limit allows, at least one."""
         points = [Point(depth, rows) for depth in GRID_DEPTHS for rows in GRID_ROWS]
         points += [Point(depth, rows) for depth in DEEP_DEPTHS for rows in DEEP_ROWS]
         result: list[SpeedUp] = []
@@ -148,7 +148,7 @@ class _Sweep:
                 left_out.append(point)
                 continue
             if point.depth != made:
-                pair = None  # frees the last one's memory first
+                pair = None  # frees the memory of the previous pair first
                 pair, made = _Pair(self, point.depth), point.depth
             assert pair
             result.append(pair.measure(point.rows))
@@ -156,7 +156,7 @@ class _Sweep:
             first = left_out[0]
             self.notes.append(
                 f"{len(left_out)} points left out, from depth {first.depth} and {first.rows:,} "
-                f"rows on: --minutes {self.options.minutes:g} were over"
+                f"rows on: the limit of --minutes {self.options.minutes:g} was reached"
             )
         return result
 
@@ -223,7 +223,7 @@ def _progress(points: list[Point]) -> Iterator[Point]:
 
 
 def _crossovers(speedups: list[SpeedUp]) -> list[str]:
-    """Return a line for each number of rows: where the tree wins, and the most it wins by."""
+    """Return a line for each number of rows: where the tree is faster, and its largest speed-up."""
     lines = []
     for rows in sorted({point.rows for point in speedups}):
         points = sorted(point for point in speedups if point.rows == rows)

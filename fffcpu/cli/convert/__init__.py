@@ -32,12 +32,12 @@ PUBLISHED: dict[str, ModuleType] = {
 """The modules that translate state dicts, by format."""
 
 TOLD = {"ultrafastbert": ("depth", "trees", "activation"), "fastfeedforward": ("activation",)}
-"""What files of a format leave open, and options tell."""
+"""Fields that the files of a format do not store, and options give."""
 
 DESCRIPTION = """\
 Convert one layer from a published format to a file of fffcpu, or from a file of fffcpu to a
 published format. All are safetensors files: a published one holds the state dict of one layer, with
-the published names. IN is read whole before OUT is written, and OUT appears complete or not at all.
+the published names. IN is read before OUT is written, and OUT appears complete or not at all.
 If IN is a folder, its whole model is written to the folder OUT.
 
 formats of layers:
@@ -49,8 +49,8 @@ formats of layers:
 formats of folders (config.json and model.safetensors, in one file or in several with an index):
   crammed_bert          without the decoder, whose weights are the word embedding's (default)
   crammed_bert_decoder  with the decoder, for programs that look for every name
-OUT's numbers are float32, or float64 if any of IN's are. tokenizer.json is copied. A model that is
-in OUT is replaced, its tokenizer included.
+OUT's numbers are float32, or float64 if any of IN's are. tokenizer.json is copied. A model in OUT
+is replaced, with its tokenizer.
 
 examples:
   fffcpu convert published.safetensors layer.safetensors --depth 11
@@ -59,20 +59,20 @@ examples:
   fffcpu convert published-folder/ model/
   fffcpu convert model/ for-pytorch/ --to crammed_bert_decoder
 
-The names of IN's arrays tell its format. A state dict of a whole model must be cut to one layer
-first, without a prefix to the names; docs/formats.md shows how. PyTorch's own files (.pt, .pth,
-.bin) are pickles, which can run any code when they are opened, so they are refused. Convert them to
-safetensors where PyTorch is installed:
+The names of IN's arrays determine its format. From the state dict of a whole model, extract one
+layer first, and remove the prefix of its names; docs/formats.md shows how. PyTorch's own files
+(.pt, .pth, .bin) are pickles, which can run any code when they are opened, so they are rejected.
+Convert a layer to safetensors where PyTorch is installed:
   python -c "import torch, safetensors.torch as s; s.save_file(
       torch.load('layer.pt', weights_only=True), 'layer.safetensors')"
-and a model, in its folder, without the decoder, which shares the word embedding's memory:
+Convert a model in its folder, without the decoder, which shares the word embedding's memory:
   python -c "import torch, safetensors.torch as s; d = torch.load(
       'pytorch_model.bin', weights_only=True); d.pop('decoder.weight', None); s.save_file(
       d, 'model.safetensors')"
 
-how to read the output: each line names a difference between the two formats beyond names. Numbers
-in float32 or float64 do not change: converted back, a layer has the same bits. Numbers in bfloat16
-become float32.
+how to read the output: each line names a difference between the two formats other than names.
+Numbers in float32 or float64 do not change: a layer that is converted back has the same bits.
+Numbers in bfloat16 become float32.
 """
 
 
@@ -146,20 +146,20 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _check_no_pickle(path: str) -> None:
-    """Raise if a file starts as a pickle or a zip archive does, and says how to convert it."""
+    """Raise if a file starts like a pickle or a zip archive; the error explains the conversion."""
     with open(path, "rb") as file:
         start = file.read(8)
     # A safetensors file starts with the length of its header, which may begin with the same byte.
     fits = int.from_bytes(start, "little") < os.path.getsize(path)
     if start.startswith((b"PK\x03\x04", b"\x80")) and not fits:
         raise CheckpointError(
-            f"file {path!r} is a pickle, as PyTorch writes it, and pickles are never opened here; "
-            "turn it into safetensors first, as 'fffcpu convert --help' shows"
+            f"file {path!r} is a pickle, as PyTorch writes it, and fffcpu opens no pickles; "
+            "convert it to safetensors first, as 'fffcpu convert --help' shows"
         )
 
 
 def _recognise(path: str) -> str:
-    """Return the format that a safetensors file has, by its metadata and names."""
+    """Return the format of a safetensors file, by its metadata and names."""
     if native.read_note(path, native.METADATA_KEY) is not None:
         return NATIVE
     names = set(SafetensorsFile(path))
@@ -183,12 +183,12 @@ def _read(options: argparse.Namespace, source: str) -> tuple[LayerConfig, Arrays
     for name, value in told.items():
         if name not in TOLD.get(source, ()):
             raise ArgumentError(
-                f"argument '--{name}' must be left out, since a file of format {source} leaves "
-                f"nothing open there, got {describe(value)}"
+                f"argument '--{name}' must be left out, because format {source} determines it, "
+                f"got {describe(value)}"
             )
     if source == NATIVE:
         return native.load(options.file)
-    # Copies, since OUT may be IN, and a file that is mapped cannot be replaced everywhere.
+    # Copies, because OUT may be IN, and some systems cannot replace a mapped file.
     state = {name: np.array(array) for name, array in SafetensorsFile(options.file).items()}
     module = PUBLISHED[source]
     try:
@@ -199,7 +199,7 @@ def _read(options: argparse.Namespace, source: str) -> tuple[LayerConfig, Arrays
 
 
 def _to_state_dict(path: str, target: str, config: LayerConfig, arrays: Arrays) -> Arrays:
-    """Return the state dict of a layer, or say why the format cannot hold it."""
+    """Return the state dict of a layer; raise if the format cannot hold it."""
     module = PUBLISHED[target]
     kind = module.KEY_MAP.config_type
     if type(config) is not kind:
@@ -211,7 +211,7 @@ def _to_state_dict(path: str, target: str, config: LayerConfig, arrays: Arrays) 
 
 
 def _notes(options: argparse.Namespace, source: str, target: str, config: LayerConfig) -> list[str]:
-    """Say in what the formats differ beyond names, as far as this layer is concerned."""
+    """Return the differences between the formats, other than names, that affect this layer."""
     notes = [_ties(name, config) for name in (source, target) if name != NATIVE]
     if "fastfeedforward" in (source, target):
         notes.append(
@@ -220,10 +220,10 @@ def _notes(options: argparse.Namespace, source: str, target: str, config: LayerC
         )
     if "activation" in TOLD.get(source, ()) and options.activation is None:
         notes.append(
-            f"activation: taken to be {config.activation}, which IN does not say (--activation)"
+            f"activation: taken to be {config.activation}, which IN does not store (--activation)"
         )
     if "activation" in TOLD.get(target, ()):
-        notes.append(f"activation: {config.activation}, which OUT does not say")
+        notes.append(f"activation: {config.activation}, which OUT does not store")
     biased = not isinstance(config, FastFeedForwardConfig) or config.bias
     if not biased and "ultrafastbert" in (source, target):
         notes.append("biases: there is no linear_in.bias; the published layer always has one")
@@ -231,14 +231,14 @@ def _notes(options: argparse.Namespace, source: str, target: str, config: LayerC
         notes.append("widths: the published layer runs only if input and output are equally wide")
     if source == NATIVE and native.read_note(options.file, NOTE) is not None:
         notes.append(
-            "schema: names of classes and features, and what is added to a regression's outputs, "
+            "schema: names of classes and features, and the offset of a regression's outputs, "
             "are not part of OUT's format"
         )
     return notes
 
 
 def _ties(name: str, config: LayerConfig) -> str:
-    """Say whether a format and a layer send a logit of 0 to the same side."""
+    """Return a line on whether a format and a layer send a logit of 0 to the same side."""
     theirs, own = (
         PUBLISHED[name].TIE_RULE,
         ">=" if isinstance(config, LeafFeedForwardConfig) else ">",

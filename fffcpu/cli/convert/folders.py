@@ -1,4 +1,4 @@
-"""Conversion of model folders, a part of ``fffcpu convert``."""
+"""The conversion of model folders by ``fffcpu convert``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fffcpu.system.files import write_atomically
 __all__ = ["FORMATS", "convert_folder"]
 
 FORMATS = ("crammed_bert", "crammed_bert_decoder")
-"""A model folder's: without the decoder's weights, which are the word embedding's, or with both."""
+"""A model folder's formats: without the decoder's weights (the word embedding's), or with both."""
 
 
 def convert_folder(options: argparse.Namespace) -> None:
@@ -51,7 +51,7 @@ def convert_folder(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace, target: str) -> None:
-    """Raise for what belongs to layers."""
+    """Raise if an option is for layers only."""
     for name, value in (("--to", target), ("--from", options.source)):
         if value not in (None, *FORMATS):
             raise ArgumentError(
@@ -61,8 +61,8 @@ def _check(options: argparse.Namespace, target: str) -> None:
     for name in ("depth", "trees", "activation"):
         if getattr(options, name) is not None:
             raise ArgumentError(
-                f"argument '--{name}' must be left out where IN is a folder, whose 'config.json' "
-                "says it"
+                f"argument '--{name}' must be left out where IN is a folder, because its "
+                f"'config.json' determines it, got {getattr(options, name)!r}"
             )
     if options.out.endswith(".safetensors"):
         raise ArgumentError(f"argument 'OUT' must be a folder, as IN is, got '{options.out}'")
@@ -74,12 +74,12 @@ def _format(state: Mapping[str, Any]) -> str:
 
 
 def _dtypes(state: Mapping[str, NDArray[Any]]) -> str:
-    """Return the types of a state dict's numbers; bfloat16 shows as the float32 it is read as."""
+    """Return the dtypes of a state dict; bfloat16 is reported as float32, as it is read."""
     return ", ".join(sorted({str(array.dtype) for array in state.values()}))
 
 
 def _copy_tokenizer(source: Path, place: Path) -> str:
-    """Copy the tokenizer, or take away that of the model which was there, and say so."""
+    """Copy the tokenizer, or delete the one of the replaced model, and report it."""
     from fffcpu.text.tokenizer import TOKENIZER_FILE
 
     path = source / TOKENIZER_FILE

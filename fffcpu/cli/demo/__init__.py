@@ -19,12 +19,12 @@ from fffcpu.cli.support.table import check_output
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = """\
-Show all of fffcpu on data that it carries:
+Demonstrate fffcpu on the data in its package:
   1. Fill masked sentences with a small FastBERT, pretrained on WordNet's glosses.
   2. Train a fast feedforward network on real handwritten digits (8x8 pixels), and a dense network
      of as many active neurons by the same recipe; test both; save the first, reload it, run it.
-  3. Time the layer at BERT's size (768 -> 768, depth 11: 12 of 4,095 neurons per row) beside the
-     dense layer of 4,095 neurons in NumPy, outputs checked.
+  3. Time the layer at BERT's size (768 -> 768, depth 11: 12 of 4,095 neurons per row) against the
+     dense layer of 4,095 neurons in NumPy, and check both outputs.
 
 examples:
   fffcpu demo
@@ -33,21 +33,21 @@ examples:
 
 how to read the output:
   test accuracy  mean over the runs (and lowest to highest), on rows that training never saw
-  neurons        those that a row uses, of those that the network holds
+  neurons        neurons that a row uses, of those that the network holds
   µs per row     microseconds, the median of 7 rounds in alternation; all rows are distinct
 """
 
 
 class Plan(NamedTuple):
-    """How much work the demo does."""
+    """The amount of work in the demo."""
 
     runs: int
-    """Trainings of each network, from different initial values."""
+    """Number of trainings of each network, from different initial values."""
     epochs: int
     bert_rows: tuple[int, ...]
-    """Rows of a call at BERT's size."""
+    """Batch sizes at BERT's size."""
     min_time: float
-    """Seconds of a measurement, at least."""
+    """Least seconds of a measurement."""
 
 
 FULL = Plan(runs=3, epochs=30, bert_rows=(1, 256, 4096), min_time=0.05)
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help="train each network once and shortly; small batches"
     )
     parser.add_argument(
-        "--out", metavar="FILE", help="where to save the network (default: a new temporary folder)"
+        "--out", metavar="FILE", help="file for the network (default: in a new temporary folder)"
     )
 
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
     seed = check_integer("seed", options.seed, 0)
     plan = QUICK if options.quick else FULL
     check_output(options.out)
-    kernels.choose()  # so that a wrong FFFCPU_BACKEND is an error before anything is printed
+    kernels.choose()  # a wrong FFFCPU_BACKEND is an error before anything is printed
     digits = split_digits()
     print(f"fffcpu {fffcpu.__version__}, {threads()}\n")
     print("compiling kernels (once; later runs find them on disk) ...", end=" ", flush=True)

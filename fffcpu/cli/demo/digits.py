@@ -1,9 +1,9 @@
-"""Part 2 of ``fffcpu demo``: two networks of as many active neurons on handwritten digits.
+"""Part 2 of ``fffcpu demo``: two networks of equally many active neurons on handwritten digits.
 
 The recipe for both is `fit` with AdamW, weight decay 0.3, a peak learning rate of 0.03, gradients
 clipped to norm 1, and 30 epochs in batches of 32. Five-fold cross-validation inside the training
 rows chose it, among learning rates from 0.005 to 0.03 and decays from 0.03 to 0.3: no other was
-better for either network. The test rows had no say.
+better for either network. The test rows were not used.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Array = NDArray[Any]
 
 TREES, DEPTH = 4, 4
 ACTIVE = TREES * (DEPTH + 1)
-"""Neurons of either network that a row uses: 20."""
+"""Number of neurons of either network that a row uses: 20."""
 
 KINDS: dict[str, dict[str, Any]] = {
     "FastFeedForward": {"layer": "fast", "trees": TREES, "depth": DEPTH},
     "DenseFeedForward": {"layer": "dense", "width": ACTIVE},
 }
-"""What the settings of each network have to themselves."""
+"""The settings in which the networks differ."""
 
 RECIPE: dict[str, Any] = {
     "optimizer": "adamw",
@@ -47,10 +47,10 @@ RECIPE: dict[str, Any] = {
 }
 
 SEEDS = 1000
-"""Seeds of the command are so far apart in those of the runs."""
+"""Distance of the runs' first seeds for two consecutive seeds of the command."""
 
 INK = " .:-=+*#%@"
-"""From paper to ink."""
+"""Characters from paper to ink."""
 
 
 class Digits(NamedTuple):
@@ -67,14 +67,14 @@ class Digits(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """Networks of one kind, and their test accuracies."""
+    """Networks of one class, and their test accuracies."""
 
     networks: list[Predictor]
     accuracies: list[float]
 
 
 def split_digits() -> Digits:
-    """Shuffle the digits, always alike, and keep a fifth to test with."""
+    """Shuffle the digits, always in the same order, and hold out a fifth to test with."""
     images, labels = load_digits()
     order = np.random.default_rng(0).permutation(len(images))
     test, training = (
@@ -85,7 +85,7 @@ def split_digits() -> Digits:
 
 
 def compile_kernels(digits: Digits) -> None:
-    """Call all that will be called, so that no figure includes the time of compiling it."""
+    """Call all kernels of this part, so that no figure includes the time to compile them."""
     for kind in KINDS:
         network = train(kind, digits.training, epochs=1, seed=0)
         for rows in (digits.test.x[:1], digits.test.x):  # on one thread, and on all
@@ -95,18 +95,18 @@ def compile_kernels(digits: Digits) -> None:
 def compare_networks(
     digits: Digits, runs: int, epochs: int, min_time: float, seed: int
 ) -> Predictor:
-    """Train, test and time both kinds of network; return the first fast one.
+    """Train, test and time both networks; return the first FastFeedForward.
 
     Parameters
     ----------
     digits : Digits
-        What to learn, and to test with.
+        The images to train on and to test with.
     runs : int
-        Trainings of each network.
+        Number of trainings of each network.
     epochs : int
-        Passes over the training images.
+        Number of passes over the training images.
     min_time : float
-        Seconds of a measurement, at least.
+        Least seconds of a measurement.
     seed : int
         Seed of initial values and batches.
     """
@@ -128,14 +128,14 @@ def compare_networks(
     ]
     print(f"\n{format_table(head, rows)}")
     print(
-        f"\nWith {ACTIVE} neurons per row there is little arithmetic: the cost of a call decides.\n"
+        f"\nWith {ACTIVE} neurons per row, the cost of a call exceeds that of the arithmetic.\n"
         "The tree pays off where it holds many neurons, as in part 3."
     )
     return found["FastFeedForward"].networks[0]
 
 
 def train(kind: str, training: Table, *, epochs: int, seed: int) -> Predictor:
-    """Train a network of a kind.
+    """Train a network.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def train(kind: str, training: Table, *, epochs: int, seed: int) -> Predictor:
     training : Table
         The images to train on.
     epochs : int
-        Passes over them.
+        Number of passes over them.
     seed : int
         Seed of initial values and batches.
     """
@@ -153,7 +153,7 @@ def train(kind: str, training: Table, *, epochs: int, seed: int) -> Predictor:
 
 
 def _train_all(kind: str, digits: Digits, runs: int, epochs: int, seed: int) -> Trained:
-    """Train networks of a kind, and report it in a line."""
+    """Train several networks of one class, and report it in a line."""
     start = time.perf_counter()
     networks = [
         train(kind, digits.training, epochs=epochs, seed=SEEDS * seed + number)
@@ -179,14 +179,14 @@ def _format_accuracies(accuracies: list[float]) -> str:
 
 
 def draw_examples(test: Table, network: Callable[[Array], Array]) -> str:
-    """Draw two test images that a network reads right and, if there is one, one it does not.
+    """Draw two test images that a network classifies correctly and, if any, one it does not.
 
     Parameters
     ----------
     test : Table
         The images, and the digits on them.
     network : callable
-        From images to scores of the ten digits.
+        Maps images to scores of the ten digits.
     """
     labels = np.asarray(test.y)
     predicted = network(test.x).argmax(axis=1)
@@ -199,6 +199,6 @@ def draw_examples(test: Table, network: Callable[[Array], Array]) -> str:
 
 
 def _draw(image: Array) -> list[str]:
-    """Return 8 lines of 16 characters."""
+    """Return an image as 8 lines of 16 characters."""
     levels = np.rint(image.reshape(8, 8) * (len(INK) - 1)).astype(int)
     return ["".join(2 * INK[level] for level in line) for line in levels]

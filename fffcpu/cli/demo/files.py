@@ -19,28 +19,28 @@ def save_and_reload(network: Predictor, out: str | None, test: Table) -> Path:
     Parameters
     ----------
     network : Predictor
-        What to save.
+        The network to save.
     out : str or None
-        The file; None for one in a new temporary folder.
+        The file to write; None for one in a new temporary folder.
     test : Table
         Rows to compare on.
 
     Returns
     -------
     Path
-        The file.
+        The written file.
 
     Raises
     ------
     WrongOutputError
-        If the reloaded network has other outputs.
+        If the reloaded network has different outputs.
     """
     path = Path(out or Path(tempfile.mkdtemp(prefix="fffcpu-")) / "digits.safetensors")
     network.save(path)
     reloaded = Predictor.load(path)
     if reloaded.scores(test.x).tobytes() != network.scores(test.x).tobytes():
-        raise WrongOutputError(f"the network reloaded from '{path}' has other outputs")
+        raise WrongOutputError(f"the network reloaded from '{path}' has different outputs")
     accuracy = evaluate_table(reloaded, test)["accuracy"]
     print(f"\nsaved to {path} ({path.stat().st_size:,} bytes)")
-    print(f"reloaded: the same outputs to the bit, test accuracy {accuracy:.1%}")
+    print(f"reloaded: bit-identical outputs, test accuracy {accuracy:.1%}")
     return path

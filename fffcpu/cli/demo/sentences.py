@@ -1,4 +1,4 @@
-"""Part 1 of ``fffcpu demo``: masked sentences, filled by the model that the package carries."""
+"""Part 1 of ``fffcpu demo``: masked sentences, filled by the model in the package."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["GUESSES", "MASK", "SENTENCES_FILE", "fill_sentences"]
 MASK = "[MASK]"
 
 SENTENCES_FILE = "sentences.json"
-"""Beside the model: sentences and their tokens, so that the demo needs no tokenizer."""
+"""File next to the model, with sentences and their tokens, so that the demo needs no tokenizer."""
 
 GUESSES = 3
-"""Guesses that are shown for a masked sentence."""
+"""Number of guesses that are shown for a masked sentence."""
 
 
 def fill_sentences() -> str:
@@ -34,9 +34,7 @@ def fill_sentences() -> str:
     names = {number: name for name, number in vocabulary.items()}
     feedforward: Any = model.config.modules()["encoder.layers.0.feedforward"]
     used, held = feedforward.active_neurons, feedforward.neurons
-    lines = [
-        f"Masked sentences: a FastBERT that has read WordNet's glosses, {used} of {held} neurons"
-    ]
+    lines = [f"Masked sentences: a FastBERT trained on WordNet's glosses, {used} of {held} neurons"]
     for sentence in sentences:
         ids = np.array([sentence["ids"]])
         chances = softmax(model.logits_at(ids, ids == vocabulary[MASK])[0])

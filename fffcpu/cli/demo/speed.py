@@ -1,4 +1,4 @@
-"""Part 3 of ``fffcpu demo``: the layer at BERT's size beside a dense layer, timed."""
+"""Part 3 of ``fffcpu demo``: the layer at BERT's size, timed against a dense layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WIDTH, DEPTH = 768, 11
 
 
 def threads() -> str:
-    """Return how many threads kernels may use, in words."""
+    """Return the number of threads of the kernels, in words."""
     number = get_num_threads()
     return f"{number} thread" if number == 1 else f"{number} threads"
 
@@ -35,13 +35,13 @@ def time_layers(
 
 
 def compare_at_bert_size(batch_rows: Sequence[int], min_time: float, seed: int) -> None:
-    """Check and time FastFeedForward beside the dense layer of as many neurons, and print it."""
+    """Check and time FastFeedForward and the dense layer of as many neurons, and print it."""
     fast = FastFeedForward(WIDTH, WIDTH, DEPTH, rng=seed)
     dense = DenseFeedForward(WIDTH, WIDTH, fast.config.neurons, rng=seed)
     used, held = fast.config.active_neurons, fast.config.neurons
     leaves = _check(fast, dense, seed)
     print(
-        f"{WIDTH} -> {WIDTH}, depth {DEPTH}: {used} of {held:,} neurons per row, beside NumPy's "
+        f"{WIDTH} -> {WIDTH}, depth {DEPTH}: {used} of {held:,} neurons per row, against NumPy's "
         f"dense layer of {held:,}.\n"
         f"Outputs are checked, on random rows that reach {leaves:,} of the {2**DEPTH:,} leaves.\n"
     )
@@ -55,13 +55,13 @@ def compare_at_bert_size(batch_rows: Sequence[int], min_time: float, seed: int) 
     head = ("batch", "FastFeedForward, µs per row", "dense, µs per row", "times faster")
     print(format_table(head, rows))
     print(
-        f"\nThe arithmetic allows {held / used:.0f} times ({held:,} / {used}). "
+        f"\nThe arithmetic allows up to {held / used:.0f} times ({held:,} / {used}). "
         f"FastFeedForward ran on {threads()}, NumPy on those of its BLAS."
     )
 
 
 def _check(fast: FastFeedForward, dense: DenseFeedForward, seed: int) -> int:
-    """Check both layers' outputs; return how many leaves the rows reached."""
+    """Check both layers' outputs; return the number of leaves that the rows reach."""
     x = np.concatenate(distinct_batches(1, WIDTH, rng=seed))
     check_dense(dense, x[:2], dense(x[:2]))
     return check_paths(fast, x, fast(x), fast.route(x))

@@ -37,7 +37,7 @@ def tell_written(report: dict[str, Any], count: int, unit: str, as_json: bool) -
 
 
 def write_npy(path: Path, results: Iterator[Array]) -> tuple[int, ...]:
-    """Write arrays of rows, one at least, as one; its header once more when rows are counted."""
+    """Write at least one array of rows as one array; rewrite its header with the number of rows."""
     with open(path, "wb") as file:
         first = next(results)
         rows = 0
@@ -51,7 +51,7 @@ def write_npy(path: Path, results: Iterator[Array]) -> tuple[int, ...]:
 
 
 def _write_header(file: BinaryIO, first: Array, rows: int) -> None:
-    """Write an array's header; NumPy leaves room in it for any number of rows."""
+    """Write an array's header, in which NumPy reserves space for any number of rows."""
     header = {
         "descr": np.lib.format.dtype_to_descr(first.dtype),
         "fortran_order": False,

@@ -1,4 +1,4 @@
-"""What the commands that train share: the folder of a run, its options, and its messages."""
+"""Code that the commands that train share: a run's folder, options and messages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add_number(group: Any, defaults: Any, name: str, kind: type, text: str) -> N
 
 
 def run_folder(out: str) -> RunFolder:
-    """Return the folder for the checkpoints and the history of a run: beside its result."""
+    """Return the folder for the checkpoints and the history of a run, next to its result."""
     path = Path(out)
     if path.name in ("", ".."):
         raise ArgumentError(f"argument '--out' must end with a name, got '{out}'")
@@ -54,13 +54,13 @@ def check_resume(folder: RunFolder, out: str, resume: bool) -> None:
 
 
 def _is_made(out: Path) -> bool:
-    """Whether there is a file, or a folder with something in it."""
+    """Whether there is a file, or a folder that is not empty."""
     return any(out.iterdir()) if out.is_dir() else out.exists()
 
 
 @contextlib.contextmanager
 def running(folder: RunFolder, resume: bool) -> Iterator[None]:
-    """Report where a run starts, and after an interruption how to continue it."""
+    """Report where a run starts, and after an interruption how to resume it."""
     keep_freed_memory()
     if resume:
         found = folder.checkpoints()
@@ -75,7 +75,7 @@ def running(folder: RunFolder, resume: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal while a file is read; yields what takes the bytes done and all."""
+    """Show a bar on a terminal while a file is read; yield a function of read and total bytes."""
     with progress_bar(description=path, unit="B", scaled=True) as bar:
 
         def show(done: int, total: int) -> None:

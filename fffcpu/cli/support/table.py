@@ -1,4 +1,4 @@
-"""Checks of the files and folders that a command is to write, and cells of tables."""
+"""Checks of the files and folders that a command writes, and cells of tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 def check_output(out: str | None, *inputs: str | None) -> None:
-    """Raise if a file cannot be made there, or is an input: better told now than after the work."""
+    """Raise, before any work, if the file cannot be created or is an input."""
     if out is None:
         return
     present = [path for path in inputs if path is not None and os.path.exists(path)]
@@ -33,18 +33,18 @@ def check_output(out: str | None, *inputs: str | None) -> None:
 
 
 def check_folder(out: str, *inputs: str, name: str = "--out") -> Path:
-    """Return a folder to write a model to, if it can be made, or holds nothing but another model.
+    """Return a folder to write a model to: a new one, an empty one or that of another model.
 
-    Raises if it is an input, as `check_output` does; ``name`` is the argument's.
+    Raises if it is an input, as `check_output` does; ``name`` is the argument's name.
     """
     path = Path(out)
     if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"'{out}' must be a folder, or not exist yet, got a file")
+        raise NotADirectoryError(f"'{out}' must be a folder or a new path, got a file")
     if path.is_dir() and any(os.path.samefile(folder, path) for folder in inputs):
         raise ArgumentError(f"argument '{name}' must not be one of the inputs, got '{out}'")
     if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists():
         raise ArgumentError(
-            f"argument '{name}' must be a new folder or one of a model, got '{out}'"
+            f"argument '{name}' must be a new folder or a model's folder, got '{out}'"
         )
     if not path.parent.is_dir():
         raise FileNotFoundError(f"folder '{path.parent}' does not exist")

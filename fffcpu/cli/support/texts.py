@@ -1,4 +1,4 @@
-"""The texts that commands take: files, lines of standard input, or words of the command line."""
+"""The texts that commands take: from files or from standard input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["add_texts", "count_texts", "open_texts", "standard_input"]
 
 
 def add_texts(parser: Any, **more: Any) -> None:
-    """Add the argument that names a file of texts, and what belongs to it."""
+    """Add the argument that names a file of texts, and its options."""
     parser.add_argument(
         "texts",
         metavar="TEXTS",
@@ -35,7 +35,7 @@ def open_texts(path: str, field: str) -> Iterable[str]:
 
 
 def count_texts(path: str, field: str) -> int | None:
-    """Return how many texts a file has, and so find what is wrong with it; None for ``-``."""
+    """Count the texts of a file, which also finds its errors; None for ``-``."""
     return None if path == "-" else sum(1 for _ in open_texts(path, field))
 
 
