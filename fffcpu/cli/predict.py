@@ -99,7 +99,7 @@ def _computation(
         if options.what not in (None, "scores"):
             raise ArgumentError(
                 f"argument '--what' must be scores for a layer alone, got '{options.what}': file "
-                f"'{options.model}' does not say what its outputs mean"
+                f"'{options.model}' has no schema of its outputs"
             )
         return layer, plain
     predictor = Predictor(layer, schema)

@@ -1,7 +1,7 @@
-"""Tables of data, read from files: rows of numbers, and what is to be learned about each row.
+"""Tables of data, read from files: rows of numbers, and a target for each row.
 
-`read_table` and `read_blocks` read CSV, .npy, .npz and IDX files. `load_digits` is a small table
-that the package carries, so nothing is fetched.
+`read_table` and `read_blocks` read CSV, .npy, .npz and IDX files. `load_digits` returns a small
+table from the package, without a download.
 """
 
 from __future__ import annotations

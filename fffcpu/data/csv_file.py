@@ -33,11 +33,11 @@ class CsvBlock(NamedTuple):
     numbers: NDArray[Any]
     """(rows, columns) of the columns that hold numbers."""
     texts: list[str]
-    """What stands in the column of text, without spaces around it; empty if there is none."""
+    """Fields of the column of text, without spaces around them; empty if there is no column."""
     lines: list[int]
     """The line on which each row starts, from 1."""
     position: int
-    """How many bytes of the file are read, of the gzipped one if it is."""
+    """Number of bytes of the file that are read, counted before unpacking."""
 
 
 def read_header(path: str) -> list[str]:
@@ -64,16 +64,16 @@ def choose_columns(
     names : sequence of str
         Names of its columns.
     features : sequence of str or None
-        The columns to take, in this order. None: all that are not targets.
+        The columns to take, in this order. None: all columns that are not targets.
     targets : sequence of int
         Numbers of the columns that hold targets.
 
     Raises
     ------
     DataError
-        If there are no features, one is missing or also a target, one has no name or that of
-        another, or the names of all columns are numbers, so that the first line seems to be a row
-        (0, 1, 2, ... may be names).
+        If there are no features, if one is missing or also a target, if one has no name or the
+        name of another, or if the names of all columns are numbers, so that the first line seems
+        to be a row (0, 1, 2, ... may be names).
     """
     if features is None:
         if all(map(is_number, names)) and names != [str(column) for column in range(len(names))]:
@@ -113,9 +113,9 @@ def csv_blocks(
     text : int or None
         Number of a column to read as text.
     rows : int
-        Most rows of a block.
+        Largest number of rows per block.
     dtype : str
-        Type of the numbers, ``"float32"`` or ``"float64"``.
+        dtype of the numbers, ``"float32"`` or ``"float64"``.
 
     Yields
     ------
@@ -125,7 +125,7 @@ def csv_blocks(
     Raises
     ------
     DataError
-        If a row has more or fewer fields than the header, or a field does not hold what it should.
+        If a row has more or fewer fields than the header, or a field has a wrong value.
     """
     with open_csv(path) as file:
         plan = _Plan(path, file.names, columns, text, dtype)
@@ -137,7 +137,7 @@ def csv_blocks(
 
 
 def is_number(text: str) -> bool:
-    """Tell whether a field is a number: what Python's float takes, but no 1_000 and no ٣."""
+    """Whether a field is a number: as for Python's float, but without forms like 1_000 and ٣."""
     try:
         float(text)
     except ValueError:
@@ -146,12 +146,12 @@ def is_number(text: str) -> bool:
 
 
 def finite_kind(number: float, dtype: str) -> str:
-    """Say what a number should be that is not finite, or not as this dtype."""
+    """Return the requirement that a number violates: to be finite, or finite in this dtype."""
     return f"a number that {dtype} can hold" if math.isfinite(number) else "a finite number"
 
 
 class _Plan(NamedTuple):
-    """What is read from a file: the arguments of `csv_blocks`, and the names of all columns."""
+    """The plan of a reading: the arguments of `csv_blocks`, and the names of all columns."""
 
     path: str
     names: Sequence[str]
@@ -160,7 +160,7 @@ class _Plan(NamedTuple):
     dtype: str
 
     def locate(self, column: int, line: int) -> str:
-        """Return the start of a complaint about a field."""
+        """Return the start of an error message about a field."""
         return locate_field(self.path, column, self.names[column], line)
 
 
@@ -172,7 +172,7 @@ def _read_block(plan: _Plan, records: Records, rows: int) -> CsvBlock:
         joined = "".join(fields)
         try:
             if "_" in joined or not joined.isascii():
-                raise ValueError  # float would take some of these
+                raise ValueError  # float would accept some of these
             numbers.extend(map(float, fields))
         except ValueError:
             raise DataError(_explain_text(plan, line, fields)) from None
@@ -189,7 +189,7 @@ def _read_block(plan: _Plan, records: Records, rows: int) -> CsvBlock:
 
 
 def _round(plan: _Plan, exact: NDArray[np.float64], lines: Sequence[int]) -> NDArray[Any]:
-    """Return numbers in the dtype that is asked for, all finite."""
+    """Return numbers in the requested dtype, all finite."""
     with np.errstate(over="ignore"):
         rounded: NDArray[Any] = exact.astype(plan.dtype)
     finite = np.isfinite(rounded)
@@ -202,7 +202,7 @@ def _round(plan: _Plan, exact: NDArray[np.float64], lines: Sequence[int]) -> NDA
 
 
 def _explain_text(plan: _Plan, line: int, fields: Sequence[str]) -> str:
-    """Return the complaint about the first field that is no number."""
+    """Return the error message about the first field that is not a number."""
     chosen = next(i for i, field in enumerate(fields) if not is_number(field))
     came = describe(fields[chosen]) if fields[chosen].strip() else "an empty field"
     return f"{plan.locate(plan.columns[chosen], line)}: must be a number, got {came}"

@@ -1,7 +1,7 @@
 """A small table of real data: handwritten digits, 1797 images of 8x8 pixels.
 
-The table lies beside this module (``digits.npz``), so nothing is fetched. ``DIGITS-LICENSE.txt``
-says where it comes from and under which licence.
+The table is a file next to this module (``digits.npz``), so nothing is downloaded.
+``DIGITS-LICENSE.txt`` gives its source and its licence.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ __all__ = ["load_digits"]
 def load_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Load the handwritten digits.
 
-    The rows keep the order of their source, in which neighbours seem to come from one hand. So the
-    last rows, taken as a test set, are a harder test than rows drawn at random.
+    The rows keep the order of their source, in which neighbours seem to have the same writer. So
+    the last rows, as a test set, are a harder test than random rows.
 
     Returns
     -------
     images : array of float32, shape (1797, 64)
-        One image a row, its 8 lines of 8 pixels one after another. 0 is paper, 1 is ink; the steps
-        between are 1/16.
+        One image per row, its 8 lines of 8 pixels one after another. 0 is paper, 1 is ink, in steps
+        of 1/16.
     labels : array of int64, shape (1797,)
         The digit on each image, 0 to 9.
 

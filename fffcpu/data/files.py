@@ -1,4 +1,4 @@
-"""Files of data: opened, unpacked where they are gzipped, and named in complaints."""
+"""Files of data: opened, unpacked if they are gzipped, and named in errors."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _MOST_NAMES = 8
 
 
 class OpenFile(NamedTuple):
-    """A file that is being read."""
+    """An open file."""
 
     content: io.BufferedReader | gzip.GzipFile
     """Its bytes, unpacked if it is gzipped."""
     raw: io.BufferedReader
-    """The file itself; how far it was read says how much is done."""
+    """The file itself; its position gives the number of bytes read."""
     gzipped: bool
-    """Whether the two differ."""
+    """Whether the file is gzipped."""
 
 
 def locate(path: str, *parts: str) -> str:
-    """Return the start of a complaint, such as ``"file 'a.csv', line 7"``."""
+    """Return the start of an error message, such as ``"file 'a.csv', line 7"``."""
     return ", ".join([f"file {path!r}", *parts])
 
 
 def list_names(names: Iterable[object]) -> str:
-    """Return names in quotes, no more than a line of them."""
+    """Return names in quotes, at most a line of them."""
     quoted = [repr(name) for name in names]
     more = len(quoted) - _MOST_NAMES
     if more > 0:
@@ -45,14 +45,14 @@ def list_names(names: Iterable[object]) -> str:
 
 
 def check_regular(path: str) -> None:
-    """Raise unless a path is a regular file: a pipe could be read only once.
+    """Raise unless a path is a regular file: a pipe can be read only once.
 
     Raises
     ------
     DataError
         If it is a pipe, a device or the like.
     FileNotFoundError, IsADirectoryError
-        If it does not exist or is a folder.
+        If it does not exist, or is a folder.
     """
     if not is_regular(path):
         raise DataError(f"{locate(path)}: must be a regular file, got a pipe or a device")
@@ -60,12 +60,12 @@ def check_regular(path: str) -> None:
 
 @contextlib.contextmanager
 def open_file(path: str) -> Iterator[OpenFile]:
-    """Open a file, gzipped or not, which its first bytes tell.
+    """Open a file; its first bytes show whether it is gzipped.
 
     Raises
     ------
     DataError
-        If it is not a regular file, or gzipped and damaged; also while the block reads it.
+        If it is not a regular file, or is a damaged gzip file; also raised while it is read.
     """
     check_regular(path)
     with open(path, "rb") as raw:

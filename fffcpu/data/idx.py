@@ -25,25 +25,25 @@ from fffcpu.errors import DataError
 __all__ = ["IDX_MAGIC", "IdxHeader", "idx_blocks", "read_idx", "read_idx_header"]
 
 IDX_MAGIC = b"\0\0"
-"""What every IDX file starts with."""
+"""First bytes of every IDX file."""
 
 DTYPES = {0x08: "u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-"""Types of numbers, by byte 2 of the file."""
+"""dtypes of the numbers, by byte 2 of the file."""
 
 MOST_AXES = 32
-"""Of an array in NumPy 1."""
+"""Largest number of axes in NumPy 1."""
 
 MOST_UNPACKED = 1032
-"""No byte of a gzip file stands for more bytes than these: a limit of its method, DEFLATE."""
+"""Most bytes that one byte of a gzip file can expand to: a limit of its method, DEFLATE."""
 
 
 class IdxHeader(NamedTuple):
-    """What the first bytes of an IDX file say."""
+    """The header of an IDX file."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     offset: int
-    """Where the numbers start."""
+    """Offset of the numbers in the file."""
     gzipped: bool
 
 
@@ -53,15 +53,15 @@ def read_idx_header(path: str) -> IdxHeader:
     Raises
     ------
     DataError
-        If it is not an IDX file, or truncated, or overlong. If it is gzipped, only its reading
-        shows that for sure.
+        If it is not an IDX file, or truncated, or overlong. For a gzipped file, only reading all
+        of it is a complete check.
     """
     with open_file(path) as file:
         return _parse_header(path, file)
 
 
 def read_idx(path: str) -> NDArray[Any]:
-    """Return the array of an IDX file: mapped, or read if the file is gzipped.
+    """Return the array of an IDX file: memory-mapped, or read if the file is gzipped.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def _parse_header(path: str, file: OpenFile) -> IdxHeader:
     shape = tuple(np.frombuffer(lengths, ">u4").tolist())
     header = IdxHeader(np.dtype(DTYPES[magic[2]]), shape, 4 + len(lengths), file.gzipped)
     size, length = os.fstat(file.raw.fileno()).st_size, _length(header)
-    # A length that no such file can have is told before memory is taken for it.
+    # An impossible length is an error before memory is allocated for it.
     if size * MOST_UNPACKED < length if file.gzipped else size < length:
         raise DataError(_wrong_length(path, header, "fewer"))
     if size > length and not file.gzipped:
@@ -130,12 +130,12 @@ def _parse_header(path: str, file: OpenFile) -> IdxHeader:
 
 
 def _length(header: IdxHeader) -> int:
-    """Return how many bytes a file with this header has."""
+    """Return the number of bytes of a file with this header."""
     return header.offset + math.prod(header.shape) * header.dtype.itemsize
 
 
 def _wrong_length(path: str, header: IdxHeader, came: str) -> str:
-    """Return the complaint about a truncated or overlong file."""
+    """Return the error about a truncated or overlong file."""
     unpacked = " when unpacked" if header.gzipped else ""
     return (
         f"{locate(path)}: must have {_length(header)} bytes{unpacked}, as its header gives shape "
@@ -144,7 +144,7 @@ def _wrong_length(path: str, header: IdxHeader, came: str) -> str:
 
 
 def _fill(block: NDArray[Any], file: OpenFile) -> int:
-    """Read an array's bytes; return how many there were."""
+    """Read an array's bytes; return their number."""
     free = block.reshape(-1).view(np.uint8).data
     done = 0
     while done < len(free):

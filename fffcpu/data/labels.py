@@ -1,4 +1,4 @@
-"""Labels: what a file says about each row, turned into class numbers or numbers to predict."""
+"""Labels of rows in a file, converted to class numbers or numbers to predict."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ __all__ = [
 Classes = tuple[str, ...] | tuple[int, ...]
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
-"""What is an integer among texts; longer ones would not fit into 64 bits."""
+"""Pattern of texts that are integers; longer ones would not fit into 64 bits."""
 
 Place = Callable[[int], str]
-"""From where a label stands (its line or row) to the start of a complaint about it."""
+"""Maps the place of a label (its line or row) to the start of an error message about it."""
 
 
 class Targets(NamedTuple):
-    """What is to be learned."""
+    """The targets of rows."""
 
     y: NDArray[Any]
     """(rows,) int64 class numbers, or (rows, outputs) floats."""
     classes: Classes | None
-    """The label of each class number; None for floats."""
+    """Label of each class number; None for floats."""
 
 
 class Labels(NamedTuple):
-    """The labels of a column, each different one once."""
+    """The distinct labels of a column."""
 
     values: Sequence[Any]
-    """The different labels, all text or all integers."""
+    """The distinct labels, all text or all integers."""
     first: Sequence[int]
-    """Where each of them occurs first."""
+    """The place where each of them first occurs."""
     numbers: NDArray[np.int64]
-    """(rows,) which of them each row has."""
+    """(rows,) index of each row's label."""
 
 
 class TextLabels:
@@ -63,7 +63,7 @@ class TextLabels:
         self._rows = array("q")
 
     def add(self, texts: Sequence[str], lines: Sequence[int]) -> None:
-        """Take the labels of more rows, and the lines they stand on."""
+        """Add the labels of more rows, and their lines."""
         for text, line in zip(texts, lines, strict=True):
             number = self._numbers.setdefault(text, len(self._first))
             if number == len(self._first):
@@ -71,7 +71,7 @@ class TextLabels:
             self._rows.append(number)
 
     def labels(self) -> Labels:
-        """Return all labels that were added."""
+        """Return all added labels."""
         return Labels(list(self._numbers), self._first, np.array(self._rows, np.int64))
 
 
@@ -81,7 +81,7 @@ def check_classes(classes: Any) -> Classes | None:
     Raises
     ------
     ArgumentError
-        If there are none, one is given twice, or they are neither all text nor all integers.
+        If there are no classes, one is given twice, or they are neither all text nor all integers.
     ArgumentTypeError
         If they are not a sequence.
     """
@@ -107,7 +107,7 @@ def check_classes(classes: Any) -> Classes | None:
 def text_targets(
     labels: Labels, place: Place, task: str | None, classes: Classes | None, dtype: str
 ) -> Targets:
-    """Turn a column of text into targets: integers and other texts into classes, or numbers.
+    """Convert a column of text to targets: integers and other texts to classes, or numbers.
 
     Parameters
     ----------
@@ -118,14 +118,14 @@ def text_targets(
     task : str or None
         ``"classification"``, or None to decide by the labels.
     classes : tuple or None
-        Known classes, which decide for classification.
+        Known classes; if given, the task is classification.
     dtype : str
-        Type of numbers to predict.
+        dtype of numbers to predict.
 
     Raises
     ------
     DataError
-        If the labels do not fit together, or not to the classes.
+        If the labels do not fit each other, or the classes.
     """
     integers = all(_INTEGER.fullmatch(text) for text in labels.values)
     if task is None and classes is None and _are_numbers(labels, place) and not integers:
@@ -146,22 +146,22 @@ def array_targets(
     classes: Classes | None,
     dtype: str,
 ) -> Targets:
-    """Turn an array into targets: integers and text into classes, floats into numbers to predict.
+    """Convert an array to targets: integers and text to classes, floats to numbers to predict.
 
     Parameters
     ----------
     labels : array of shape (rows,), (rows, 1) or, of numbers to predict, (rows, outputs)
         A label per row.
     rows : int
-        How many there must be.
+        Required number of rows.
     where : str
-        The start of a complaint about the array.
+        The start of an error message about the array.
     task : str or None
         ``"classification"``, ``"regression"``, or None to decide by the dtype.
     classes : tuple or None
-        Known classes, which decide for classification.
+        Known classes; if given, the task is classification.
     dtype : str
-        Type of numbers to predict that are not stored as floats.
+        dtype of numbers to predict that are not stored as floats.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def array_targets(
     if kind not in "fiubU":
         raise DataError(f"{where}: must hold real numbers or text, got dtype {labels.dtype}")
     if labels.ndim not in (1, 2) or len(labels) != rows or labels.size < rows:
-        raise DataError(f"{where}: must have {rows} labels, a row each, got shape {labels.shape}")
+        raise DataError(f"{where}: must have {rows} labels, one per row, got shape {labels.shape}")
     columns = labels.reshape(rows, -1)
 
     def place(row: int) -> str:
@@ -187,19 +187,19 @@ def array_targets(
         return Targets(columns if kind == "f" else columns.astype(dtype), None)
     if columns.shape[1] != 1:
         raise DataError(
-            f"{where}: must have one class a row, shape ({rows},), got shape {labels.shape}"
+            f"{where}: must have one class per row, shape ({rows},), got shape {labels.shape}"
         )
     return _number_classes(_distinct(columns[:, 0], place), place, classes)
 
 
 def _are_numbers(labels: Labels, place: Place) -> bool:
-    """Tell whether all labels are numbers; raise if only some are, since one may be a mistake."""
+    """Whether all labels are numbers; raise if only some are, because one may be a mistake."""
     numeric = [is_number(text) for text in labels.values]
     if len(set(numeric)) > 1:
         other = numeric.index(not numeric[0])
         wanted = "a number" if numeric[0] else "no number"
         raise DataError(
-            f"{place(labels.first[other])}: must be {wanted}, as the labels before it are, got "
+            f"{place(labels.first[other])}: must be {wanted}, like the labels before it, got "
             f"{describe(labels.values[other])} (task='classification' makes each label a class)"
         )
     return numeric[0]

@@ -1,6 +1,6 @@
-"""NumPy's own files: .npy, one array, which is mapped; .npz, a zip archive of arrays, read.
+"""NumPy's own files: .npy, one array, memory-mapped; .npz, a zip archive of arrays, read whole.
 
-Arrays of objects are pickles, which can run any code when they are opened, so none ever is.
+Arrays of objects are pickles, which can run any code when they are opened, so they are rejected.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _DAMAGES = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What NumPy and zipfile raise for files that are not what they should be."""
+"""Errors that NumPy and zipfile raise for damaged or foreign files."""
 
 
 _LONGEST_TEXT = 200
 
 
 class NpzArrays(NamedTuple):
-    """What a .npz file holds, each with how complaints name it."""
+    """The arrays of a .npz file, each with its name for errors."""
 
     x: NDArray[Any]
     where: str
@@ -50,7 +50,7 @@ class NpzArrays(NamedTuple):
 
 
 def map_npy(path: str) -> NDArray[Any]:
-    """Map the array of a .npy file into memory, read-only: the parts that are used are read.
+    """Map the array of a .npy file into memory, read-only: only the used parts are read.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def read_npz(path: str, target: str | None) -> NpzArrays:
 
 
 def _explain(path: str, wanted: str, error: Exception) -> str:
-    """Return the complaint about a file that NumPy refuses, whose words may be half the file."""
+    """Return the error message about a file that NumPy rejects; NumPy's message is cut."""
     return f"{locate(path)}: must be {wanted}, got another ({str(error)[:_LONGEST_TEXT]})"
 
 

@@ -1,16 +1,16 @@
-r"""Records of CSV files and of JSON lines: what tables and texts are read from.
+r"""Records of CSV files and of JSON lines, the sources of tables and texts.
 
-One set of rules holds for every CSV file, whatever it contains:
+The same rules hold for every CSV file:
 
 ===============  ===================================================================================
 text             UTF-8, with or without a byte-order mark, gzipped or not
 lines            end with ``\n``, ``\r\n`` or ``\r``
 header           the first line names the columns; spaces around names do not count
-fields           separated by commas; spaces behind a comma do not count
+fields           separated by commas; spaces after a comma do not count
 quotes           a field in double quotes may contain commas, line ends and doubled quotes
 width            every record has as many fields as the header
-empty lines      count for nothing at the end, and are errors elsewhere: a mistake, or a missing
-                 value of a file with one column
+empty lines      ignored at the end, and errors elsewhere: a mistake, or a missing value of a file
+                 with one column
 ===============  ===================================================================================
 
 Every error names the line on which the record starts, as an editor counts lines: a quoted field may
@@ -42,14 +42,14 @@ Records = Iterator[tuple[int, list[str]]]
 
 
 class CsvFile(NamedTuple):
-    """A CSV file that is being read."""
+    """An open CSV file."""
 
     names: list[str]
-    """The names of its columns, without spaces around them."""
+    """Names of its columns, without spaces around them."""
     records: Records
-    """The line on which each record behind the header starts, from 1, and its fields."""
+    """The line on which each record after the header starts, from 1, and its fields."""
     raw: io.BufferedReader
-    """The file itself; its position tells how much of it is read."""
+    """The file itself; its position gives the number of bytes read."""
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def open_csv(path: str, *, replace: bool = False) -> Iterator[CsvFile]:
     Raises
     ------
     DataError
-        If the file breaks one of the rules; also while its records are read.
+        If the file violates one of the rules; also raised while its records are read.
     OSError
         If it cannot be read.
     """
@@ -99,7 +99,7 @@ def find_columns(path: str, names: Sequence[str], wanted: Iterable[str]) -> list
     Raises
     ------
     DataError
-        If there is no column of a name, or more than one.
+        If a name has no column, or more than one.
     """
     places: dict[str, int] = {}
     again: dict[str, int] = {}
@@ -119,7 +119,7 @@ def find_columns(path: str, names: Sequence[str], wanted: Iterable[str]) -> list
 
 
 def check_names(path: str, names: Sequence[str], columns: Iterable[int]) -> None:
-    """Raise unless some columns have names that tell them apart.
+    """Raise unless some columns have distinct names.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def locate_field(path: str, column: int, name: str, line: int) -> str:
 def json_rows(stream: Iterable[str], path: str) -> Iterator[tuple[int, dict[Any, Any]]]:
     """Yield the numbers and the objects of JSON lines.
 
-    Blank lines are left out; what is no object counts as an empty one.
+    Blank lines are skipped; a value that is not an object counts as an empty object.
     """
     for number, line in enumerate(stream, 1):
         if line.strip():
@@ -213,7 +213,7 @@ def _checked_lines(path: str, file: io.TextIOWrapper) -> Iterator[str]:
 
 
 def _check_decoded(path: str, number: int, line: str) -> None:
-    """Raise if a line has bytes that are not UTF-8, which decoding has marked."""
+    """Raise if a line has bytes that are not UTF-8; decoding has marked them."""
     try:
         line.encode()
     except UnicodeEncodeError as error:

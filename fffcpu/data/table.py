@@ -1,6 +1,6 @@
-"""Tables of rows and targets, whole or in blocks, from files of every kind that can be read.
+"""Tables of rows and targets, whole or in blocks, from files of several formats.
 
-The ending of a file's name tells its kind, and an IDX file's first two bytes:
+The ending of a file's name gives its format; an IDX file is recognised by its first two bytes:
 
 =============  =======================================================  =========================
 file           holds                                                    how it is read
@@ -12,7 +12,7 @@ IDX            an array, gzipped or not; the target is another file     mapped, 
 =============  =======================================================  =========================
 
 A mapped array is read from the disk as it is used, so it may be larger than memory. Its numbers are
-not looked at beforehand: `check_finite` is for whoever takes blocks of rows from it.
+not checked beforehand: code that takes blocks of rows from it calls `check_finite`.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ Array = NDArray[Any]
 Path = str | os.PathLike[str]
 
 BLOCK_ROWS = 4096
-"""Rows that are read at once."""
+"""Number of rows that are read at once."""
 
 ENDINGS = {".csv": "csv", ".csv.gz": "csv", ".npy": "npy", ".npz": "npz"}
-"""What a file is, by the ending of its name."""
+"""Format of a file, by the ending of its name."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Table:
-    """Rows of numbers, and what is to be learned about each.
+    """Rows of numbers, and the targets of the rows.
 
     Parameters
     ----------
     x : array of shape (rows, features)
-        Real numbers, of the dtype and byte order they are stored in.
+        Real numbers, in the dtype and byte order of the file.
     y : array, optional
-        For classification int64 class numbers, shape (rows,); for regression floats, shape
+        For classification, int64 class numbers of shape (rows,); for regression, floats of shape
         (rows, outputs).
     features : tuple of str, optional
         Names of the columns of ``x``.
@@ -72,9 +72,9 @@ class Table:
     classes : tuple of str or of int, optional
         For classification: the label of each class number.
     image_shape : tuple of int, optional
-        Shape of a row, where the file's array has more than two axes.
+        Shape of a row, if the file's array has more than two axes.
     path : str, optional
-        The file that ``x`` is from, for complaints.
+        The file of ``x``, for errors.
     """
 
     x: Array
@@ -114,37 +114,37 @@ def read_table(
         A .csv, .csv.gz, .npy, .npz or IDX file. Arrays of more than two axes, such as images, are
         flattened to rows.
     target : str, path or sequence of str, optional
-        What is to be learned. Of a CSV file the name of a column, or for regression several, also
-        with commas between them; of a .npz file the name of an array (default: ``"y"``, if there is
-        one); of others the path of a .npy or IDX file.
+        The target. For a CSV file, the name of a column; for a regression also several names, in a
+        sequence or separated by commas. For a .npz file, the name of an array (default: ``"y"``,
+        if there is one). For other files, the path of a .npy or IDX file.
     task : {"classification", "regression"}, optional
-        Default: integers and text are classes, other numbers a regression. Text of which only some
-        is numbers needs the task to be given. Several columns of a CSV file are a regression.
+        Default: integers and text are classes, other numbers a regression. The task must be given
+        if only some of the texts are numbers. Several columns of a CSV file are a regression.
     features : sequence of str, optional
-        Which columns of a CSV file to read, in this order: those of a model. Default: all but the
-        target. Other files have no names of columns, and are only checked to have as many.
+        Columns of a CSV file to read, in this order: those of a model. Default: all but the
+        target. Other files have no names of columns; only their number of columns is checked.
     classes : sequence of str or of int, optional
         The known classes, in the order of their numbers: those of a model. Default: the labels that
         occur, sorted.
     dtype : {"float32", "float64"}
-        Type of numbers that are not stored as floats: those of CSV files, and integers to predict.
+        dtype of numbers that are not stored as floats: those of CSV files, and integers to predict.
     progress : callable, optional
         Called with the number of bytes read and the file's size after each block of a CSV file.
 
     Returns
     -------
     Table
-        With ``x`` mapped into memory, read-only, if it is a .npy file or an IDX file that is not
-        gzipped. (A .npy file in Fortran order with more than two axes has to be copied.)
+        The table. ``x`` is memory-mapped and read-only if it is from a .npy file, or from an IDX
+        file that is not gzipped. (A .npy file in Fortran order with more than two axes is copied.)
 
     Raises
     ------
     DataError
-        If a file is none that can be read, is damaged, or does not hold what it should: a number,
-        finite, in each field; as many fields in each line, as many labels as rows; known classes.
-        The message names the file and the line or row.
+        If a file has an unknown format, is damaged or has wrong contents. Each field must contain
+        a finite number, each line must have equally many fields, each row a label, and labels must
+        be known classes. The message names the file and the line or row.
     ArgumentError, ArgumentTypeError
-        If the other arguments are impossible, or do not go together.
+        If the other arguments are invalid, or do not fit together.
     OSError
         If a file cannot be opened: FileNotFoundError, IsADirectoryError and so on.
 
@@ -200,14 +200,14 @@ def read_blocks(
     Parameters
     ----------
     path : path
-        A file as `read_table` takes it.
+        A file as for `read_table`.
     rows : int
-        Most rows of a block.
+        Largest number of rows per block.
     features : sequence of str, optional
-        Which columns of a CSV file to read, in this order: those of a model. Others are passed
-        over. Default: all. Other files are only checked to have as many columns.
+        Columns of a CSV file to read, in this order: those of a model. Other columns are skipped.
+        Default: all. Of other files, only the number of columns is checked.
     dtype : {"float32", "float64"}
-        Type of the numbers of CSV files.
+        dtype of the numbers of CSV files.
 
     Returns
     -------
@@ -218,9 +218,9 @@ def read_blocks(
     Raises
     ------
     DataError
-        As `read_table`; at once if the file's beginning is wrong, else when it comes to the block.
+        As for `read_table`: at once if the start of the file is wrong, else at the wrong block.
     ArgumentError, ArgumentTypeError
-        If another argument is impossible.
+        If another argument is invalid.
     OSError
         If the file cannot be opened.
     """
@@ -246,22 +246,22 @@ def read_blocks(
 
 
 def count_rows(path: Path) -> int | None:
-    """Return how many rows `read_blocks` will give, if that can be told without reading them.
+    """Return the number of rows that `read_blocks` will yield, if it is known without reading them.
 
     Parameters
     ----------
     path : path
-        A file as `read_table` takes it.
+        A file as for `read_table`.
 
     Returns
     -------
     int or None
-        None for .csv and .npz files.
+        The number of rows; None for .csv and .npz files.
 
     Raises
     ------
     DataError, OSError
-        As `read_blocks`.
+        As for `read_blocks`.
     """
     name = os.fsdecode(path)
     kind = _kind(name)
@@ -282,12 +282,12 @@ def check_finite(block: Array, rows: Sequence[int] | NDArray[Any], path: str | N
     rows : sequence of int, length R
         Their numbers in the table, such as ``range(first, first + R)``.
     path : str, optional
-        The file they are from.
+        The file of the rows, for errors.
 
     Raises
     ------
     DataError
-        If one is NaN or infinite; the message names row and column.
+        If a number is NaN or infinite; the message names its row and column.
     """
     if block.dtype.kind != "f":
         return
@@ -300,7 +300,7 @@ def check_finite(block: Array, rows: Sequence[int] | NDArray[Any], path: str | N
 
 
 def _finite_rows(blocks: Iterable[Array], path: str) -> Iterator[Array]:
-    """Yield blocks of an array flattened to rows, once they are known to be finite."""
+    """Check that blocks of an array flattened to rows are finite, and yield them."""
     first = 0
     for block in blocks:
         flat = block.reshape(len(block), -1)
@@ -314,7 +314,7 @@ def _finite_rows(blocks: Iterable[Array], path: str) -> Iterator[Array]:
 
 @dataclasses.dataclass(frozen=True)
 class _Wish:
-    """What the caller wants the targets to be."""
+    """The caller's requirements on the targets."""
 
     task: str | None
     classes: Classes | None
@@ -337,7 +337,7 @@ class _Wish:
         return self.task == "classification" or self.classes is not None
 
     def check_unused(self) -> None:
-        """Raise if something was wished of targets, and there are none."""
+        """Raise if there are requirements on targets but no targets."""
         if self.task is not None or self.classes is not None:
             raise ArgumentError(
                 "argument 'target' must be given where 'task' or 'classes' is, got None"
@@ -374,7 +374,7 @@ def _check_names(argument: str, names: Any) -> tuple[str, ...] | None:
 
 
 def _kind(path: str) -> str:
-    """Return what a file is: csv, npy, npz or idx."""
+    """Return the format of a file: csv, npy, npz or idx."""
     check_regular(path)
     for ending, kind in ENDINGS.items():
         if path.lower().endswith(ending):
@@ -394,7 +394,7 @@ def _read_array(path: str, kind: str) -> Array:
 
 
 def _read_labels(target: Any) -> tuple[Array | None, str]:
-    """Return the array of a file of labels, if there is one, and how complaints name it."""
+    """Return the array of a file of labels, if there is one, and its name for errors."""
     if target is None:
         return None, ""
     if not isinstance(target, str | os.PathLike):
@@ -438,7 +438,7 @@ def _read_csv(
             f"argument 'target' must be one column for a classification, got {describe(target)}"
         )
     columns = choose_columns(path, header, features, targets)
-    # Which columns are read as numbers, and which one as text, for its labels to decide.
+    # Columns to read as numbers, and one to read as text: its labels decide the task.
     outputs = targets if wish.task == "regression" or len(targets) > 1 else []
     text = targets[0] if targets and not outputs else None
     xs, ys, labels = list[Array](), list[Array](), TextLabels()
@@ -480,7 +480,7 @@ def _find_targets(path: str, header: Sequence[str], target: Any) -> list[int]:
 
 
 def _join(blocks: list[Array]) -> Array:
-    """Return blocks as one array; each is dropped when it is copied, so few are held twice."""
+    """Return blocks as one array; each is dropped after its copy, so few are held twice."""
     whole = np.empty((sum(map(len, blocks)), blocks[0].shape[1]), blocks[0].dtype)
     blocks.reverse()
     row = 0

@@ -1,4 +1,4 @@
-"""Trained models at work: predictors, pipelines of texts, and kernels warmed up beforehand."""
+"""Inference with trained models: predictors, pipelines for texts, and the warm-up of kernels."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""FastBERT on texts: what a ``[MASK]`` hides, of which class a text is, a vector of each text.
+"""FastBERT on texts: fill masks, classify texts, make a vector of each text.
 
-A pipeline is a model and a tokenizer, which a folder holds together: ``config.json``,
+A pipeline is a model and a tokenizer. One folder contains both: ``config.json``,
 ``model.safetensors`` and ``tokenizer.json``. Each has ``stream``, which takes texts one after the
-other and holds no more than `WINDOW` of them, and a method for texts that fit into memory.
+other and holds at most `WINDOW` of them, and a method for texts that fit into memory.
 
 The texts of a window are computed in batches of about one length, see `fffcpu.text.padding`; the
-results come in the order of the texts. A text's result depends on what shares its batch only as far
-as the rounding of matrix products does.
+results have the order of the texts. The other texts of a batch affect a text's result only through
+the rounding of matrix products.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ Array = NDArray[Any]
 ModelT = TypeVar("ModelT", bound=Model)
 
 WINDOW = 4096
-"""The most texts that are held at a time."""
+"""Largest number of texts that are held at a time."""
 
 WINDOW_CHARACTERS = 1 << 22
-"""About how many characters of text are held at a time."""
+"""Approximate number of characters of text that are held at a time."""
 
 POOLINGS = ("mean", "start")
-"""How one vector is made of a text: the mean of its tokens' hidden states, or that of the start
+"""Ways to pool a text into one vector: the mean of its tokens' hidden states, or that of the start
 token."""
 
 
@@ -67,14 +67,14 @@ class _Pipeline(Generic[ModelT]):
     Parameters
     ----------
     model : Model
-        The model, which stays as it is.
+        The model, which is not changed.
     tokenizer : Tokenizer
-        Made for it.
+        The tokenizer of the model.
 
     Raises
     ------
     ArgumentTypeError, ArgumentError
-        If they are something else, or the tokenizer has more tokens than the model.
+        If an argument has another type, or the tokenizer has more tokens than the model.
     """
 
     _kind: type[ModelT]
@@ -90,8 +90,8 @@ class _Pipeline(Generic[ModelT]):
             )
         if tokenizer.vocabulary > model.config.vocabulary:
             raise ArgumentError(
-                f"argument 'tokenizer' must have at most {model.config.vocabulary} tokens, as the "
-                f"model, got {tokenizer.vocabulary}"
+                f"argument 'tokenizer' must have at most {model.config.vocabulary} tokens, like "
+                f"the model, got {tokenizer.vocabulary}"
             )
         self.model, self.tokenizer = model, tokenizer
 
@@ -105,7 +105,7 @@ class _Pipeline(Generic[ModelT]):
         Raises
         ------
         CheckpointError
-            If the folder holds no such model, or no tokenizer of it.
+            If the folder contains no such model, or no tokenizer that fits it.
         MissingExtraError
             If the package ``tokenizers`` is missing.
         OSError
@@ -114,10 +114,10 @@ class _Pipeline(Generic[ModelT]):
         place = Path(os.fsdecode(folder))
         config = open_config(place)
         if cls._kind is FastBertForMaskedLM and config.classes is not None:
-            raise CheckpointError(f"folder '{place}' holds a classifier, no masked language model")
-        tokenizer = Tokenizer.load(
-            place
-        )  # before the model, since it is quick to say what it lacks
+            raise CheckpointError(
+                f"folder '{place}' holds a classifier, not a masked language model"
+            )
+        tokenizer = Tokenizer.load(place)  # before the model, because its errors are found quickly
         model = cls._kind.from_pretrained(place)
         try:
             return cls(model, tokenizer)
@@ -133,21 +133,21 @@ class _Pipeline(Generic[ModelT]):
         compute: Callable[[NDArray[np.intp], NDArray[np.bool_]], Iterable[Any]],
         padding: int = PADDING,
     ) -> Iterator[Any]:
-        """Yield a result for each text; ``compute`` gets tokens (B, S) and which are no padding."""
+        """Yield a result for each text; ``compute`` takes tokens (B, S) and the attention mask."""
         for window in _windows(texts):
             rows = self._encode(window)
             yield from compute_by_length(rows, self.model.config.padding_id, compute, padding)
 
 
 class FillMask(_Pipeline[FastBertForMaskedLM]):
-    """Guesses what stands where texts have the mask token.
+    """Guesses the tokens at the masks of texts.
 
     Parameters
     ----------
     model : FastBertForMaskedLM
         The model.
     tokenizer : Tokenizer
-        Made for it.
+        The tokenizer of the model.
 
     Examples
     --------
@@ -168,9 +168,9 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
         Parameters
         ----------
         texts : sequence of str
-            With ``[MASK]``, or what else the tokenizer calls it, where a token is to be guessed.
+            Texts with ``[MASK]``, or the tokenizer's other name for it, at each token to guess.
         top : int
-            How many tokens, the likeliest first; special ones are left out.
+            Number of tokens per mask, the likeliest first; special tokens are left out.
 
         Returns
         -------
@@ -180,7 +180,7 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
         Raises
         ------
         ArgumentTypeError, ArgumentError
-            If something is not text, or a mask stands beyond the model's longest text.
+            If an element is not text, or a mask lies beyond the model's longest text.
         """
         return list(self.stream(texts, top))
 
@@ -209,7 +209,7 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
         if not masked.any():
             yield from ([] for _ in ids)
             return
-        # The model may have more rows than there are tokens, to round their number up.
+        # The model may have more rows than the tokenizer has tokens: the number is rounded up.
         logits = self.model.logits_at(ids, masked, real)[:, : self.tokenizer.vocabulary]
         chances, words = softmax(logits), self.tokenizer.word_ids
         best = words[np.argsort(-chances[:, words], axis=1, kind="stable")[:, :top]]
@@ -223,19 +223,19 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
 
 
 class TextClassifier(_Pipeline[FastBertForSequenceClassification]):
-    """Says of which class texts are, or with one output which number belongs to them.
+    """Predicts the class of each text or, for a regression, a number.
 
     Parameters
     ----------
     model : FastBertForSequenceClassification
         The model.
     tokenizer : Tokenizer
-        Made for it.
+        The tokenizer of the model.
 
     Attributes
     ----------
     labels : tuple of str
-        Names of the classes; numbers where the model's config has no names, and empty for a
+        Names of the classes. They are numbers if the model's config has no names, and empty for a
         regression.
 
     Examples
@@ -265,7 +265,7 @@ class TextClassifier(_Pipeline[FastBertForSequenceClassification]):
         Raises
         ------
         ArgumentTypeError
-            If something is not text.
+            If an element is not text.
         """
         return _stacked(self.stream(texts), int(self.model.config.classes or 1), self.model)
 
@@ -286,7 +286,7 @@ class TextEmbedder(_Pipeline[FastBertEncoder]):
     model : FastBertEncoder
         The encoder.
     tokenizer : Tokenizer
-        Made for it.
+        The tokenizer of the model.
 
     Examples
     --------
@@ -309,7 +309,7 @@ class TextEmbedder(_Pipeline[FastBertEncoder]):
         Parameters
         ----------
         texts : sequence of str
-            Texts; what is beyond the model's longest is left out.
+            Texts; tokens beyond the model's longest text are dropped.
         pooling : {"mean", "start"}
             The mean of the hidden states of a text's tokens, start and end included, or the hidden
             state of the start token.
@@ -323,7 +323,7 @@ class TextEmbedder(_Pipeline[FastBertEncoder]):
         Raises
         ------
         ArgumentTypeError, ArgumentError
-            If something is not text, or an option is none of its values.
+            If an element is not text, or an option has an unknown value.
         """
         vectors = self.stream(texts, pooling, normalize=normalize)
         return _stacked(vectors, self.model.config.width, self.model)
@@ -347,24 +347,24 @@ class TextEmbedder(_Pipeline[FastBertEncoder]):
 
 
 def default_model_folder() -> Path:
-    """Return the folder of the small masked language model that the package carries.
+    """Return the folder of the small masked language model in the package.
 
     Raises
     ------
     CheckpointError
-        If this installation has none.
+        If this installation has no model.
     """
     folder = Path(str(files("fffcpu.data") / "fastbert"))
     if not (folder / CONFIG_FILE).is_file():
         raise CheckpointError(
-            f"this installation of fffcpu has no model of its own, which would be in '{folder}'; "
-            "name the folder of another"
+            f"this installation of fffcpu has no model of its own in '{folder}'; "
+            "name the folder of another model"
         )
     return folder
 
 
 def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Yield texts, as many together as are held at a time."""
+    """Yield texts in windows, each as large as is held at a time."""
     if isinstance(texts, str):
         raise ArgumentTypeError(f"argument 'texts' must hold texts, got one: {describe(texts)}")
     window: list[str] = []
@@ -382,20 +382,20 @@ def _windows(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _means(hidden: Array, real: NDArray[np.bool_]) -> Array:
-    """Return the mean (B, D) of the hidden states that are no padding's."""
+    """Return the mean (B, D) of the hidden states, without those of padding."""
     weights = real / real.sum(axis=1, keepdims=True)
     means: Array = np.einsum("bs,bsd->bd", weights.astype(hidden.dtype), hidden)
     return means
 
 
 def _normalized(vectors: Array) -> Array:
-    """Return vectors (B, D) of length 1; those of length 0 stay."""
+    """Return vectors (B, D) scaled to length 1; vectors of length 0 do not change."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     scaled: Array = vectors / np.where(lengths == 0, 1, lengths)
     return scaled
 
 
 def _stacked(vectors: Iterator[Array], width: int, model: Model) -> Array:
-    """Return vectors as rows, of which there may be none."""
+    """Return vectors as rows; there may be no vectors."""
     rows = list(vectors)
     return np.stack(rows) if rows else np.empty((0, width), model.config.dtype)

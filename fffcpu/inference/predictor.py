@@ -1,7 +1,7 @@
-"""A trained layer together with what its outputs mean: classes, names, units.
+"""A trained layer together with the meaning of its outputs: classes, names, units.
 
-A predictor is saved as a layer's file with one more entry of metadata, so `fffcpu.load` reads the
-layer out of it, and whoever only wants arrays needs nothing else.
+A predictor is saved as a layer's file with one more entry of metadata. So `fffcpu.load` reads the
+layer from it, for users who need only arrays.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ __all__ = ["NOTE", "Predictor", "Schema", "load_model", "softmax"]
 Array = NDArray[Any]
 
 NOTE = "fffcpu.predictor"
-"""The metadata key of a predictor's file. It stays as it is, wherever this module moves."""
+"""The metadata key of a predictor's file. It does not change when this module moves."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-    """What a layer's inputs and outputs stand for.
+    """The meaning of a layer's inputs and outputs.
 
     Parameters
     ----------
     task : {"classification", "multilabel", "regression"}
-        Whether outputs are scores of classes, of which a row has one; of labels, of which it may
-        have several or none; or numbers.
+        Type of the outputs: scores of classes, where a row has one class; scores of labels, where
+        a row has any number of labels; or numbers.
     classes : tuple of str or of int
-        The class or label of each output, but for regression.
+        The class or label of each output; empty for regression.
     features : tuple of str, optional
         Names of the input columns.
     target : tuple of str, optional
-        Names of what is predicted: one name, or for regression as many as outputs.
+        Names of the targets: one name, or for regression as many as outputs.
     offset : tuple of float
-        For regression: added to the outputs. A FastFeedForward has no output bias, so the mean of
-        what it was trained on goes here.
+        For regression: numbers added to the outputs. A FastFeedForward has no output bias, so this
+        is the mean of its training targets.
 
     Raises
     ------
     ArgumentError
-        If the task is unknown, or classes or offset do not belong to it.
+        If the task is unknown, or classes or offset do not fit it.
     """
 
     task: str
@@ -73,17 +73,17 @@ class Schema:
 
     @property
     def outputs(self) -> int | None:
-        """How many outputs the layer must have; None if that is not known."""
+        """The number of outputs that the layer must have; None if it is not known."""
         return len(self.classes) or len(self.offset) or None
 
     @classmethod
     def from_dict(cls, values: Any) -> Schema:
-        """Return the schema that ``dataclasses.asdict`` of one, written as JSON, describes.
+        """Return the schema of JSON values that ``dataclasses.asdict`` of a schema gave.
 
         Raises
         ------
         CheckpointError
-            If it is not one.
+            If the values are not a schema.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(values, dict) or set(values) != names:
@@ -103,19 +103,19 @@ class Schema:
 
 
 class Predictor:
-    """A layer and what its outputs mean.
+    """A layer and the meaning of its outputs.
 
     Parameters
     ----------
     layer : layer
         Anything that maps rows (..., I) to (..., O).
     schema : Schema
-        What inputs and outputs stand for.
+        The meaning of the inputs and outputs.
 
     Raises
     ------
     ShapeError
-        If the layer has not as many outputs as there are classes, or inputs as features.
+        If the numbers of outputs and classes differ, or those of inputs and features.
 
     Examples
     --------
@@ -131,31 +131,31 @@ class Predictor:
         config = layer.config
         if schema.outputs is not None and schema.outputs != config.output_dim:
             raise ShapeError(
-                f"argument 'schema' must be of {config.output_dim} outputs, as the layer's, "
+                f"argument 'schema' must have {config.output_dim} outputs, like the layer, "
                 f"got {schema.outputs}"
             )
         if schema.features is not None and len(schema.features) != config.input_dim:
             raise ShapeError(
-                f"argument 'schema' must have {config.input_dim} features, as the layer, "
+                f"argument 'schema' must have {config.input_dim} features, like the layer, "
                 f"got {len(schema.features)}"
             )
         self.layer = layer
         self.schema = schema
 
     def predict(self, x: Any) -> Array:
-        """Return the class of each row, which labels it has, or the numbers that are predicted.
+        """Return the class of each row, its labels, or its predicted numbers.
 
         Parameters
         ----------
         x : array_like of shape (..., I)
-            Rows as they were measured: scaling is part of the layer.
+            Rows as measured: scaling is part of the layer.
 
         Returns
         -------
         array of shape (...,) or (..., O)
-            For classification labels, strings or integers; of two equal scores the first class
-            wins. For several labels a row 1 where a score is above 0, else 0. For regression
-            numbers, with the last axis dropped if there is one target.
+            For classification, classes as strings or integers; among equal scores, the first class
+            is taken. For several labels per row, 1 where a score is above 0, else 0. For
+            regression, numbers; the last axis is dropped if there is one target.
         """
         scores = self.scores(x)
         if self.schema.task == "classification":
@@ -166,14 +166,14 @@ class Predictor:
         return scores[..., 0] if scores.shape[-1] == 1 else scores
 
     def scores(self, x: Any) -> Array:
-        """Return the layer's outputs (..., O), for regression with the offset added."""
+        """Return the layer's outputs (..., O); for regression, with the offset added."""
         scores: Array = self.layer(x)
         if self.schema.offset:
             scores += np.asarray(self.schema.offset, scores.dtype)
         return scores
 
     def probabilities(self, x: Any) -> Array:
-        """Return each class's probability (..., O): softmax of the scores, or for labels sigmoid.
+        """Return each class's probability (..., O): softmax of the scores; sigmoid for labels.
 
         Raises
         ------
@@ -181,7 +181,7 @@ class Predictor:
             If this is not a classifier.
         """
         if self.schema.task == "regression":
-            raise ArgumentError("only a classifier has probabilities, and this is a regression")
+            raise ArgumentError("only a classifier has probabilities, but this is a regression")
         scores = self.scores(x)
         if self.schema.task == "multilabel":
             from scipy.special import expit
@@ -196,19 +196,19 @@ class Predictor:
         Parameters
         ----------
         path : path
-            Replaced if it exists, once the whole file is on the disk.
+            File to write. An existing file is replaced once the whole new file is on the disk.
         """
         note = json.dumps(dataclasses.asdict(self.schema), sort_keys=True)
         self.layer.save(path, notes={NOTE: note})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises
         ------
         CheckpointError
-            If the file is damaged, or holds a layer of which nobody said what it means.
+            If the file is damaged, or contains a layer without a schema.
         OSError
             If it cannot be read.
         """
@@ -216,8 +216,8 @@ class Predictor:
         note = native.read_note(path, NOTE)
         if note is None:
             raise CheckpointError(
-                f"file '{os.fsdecode(path)}' holds a layer, and does not say what its outputs mean;"
-                " fffcpu.load reads it"
+                f"file '{os.fsdecode(path)}' holds a layer without a schema of its outputs; "
+                "fffcpu.load reads it"
             )
         try:
             return cls(layer, Schema.from_dict(note))
@@ -244,7 +244,7 @@ def softmax(scores: Array) -> Array:
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[Any, Schema | None]:
-    """Read the layer in a file, and what it means if the file says so.
+    """Read the layer in a file, and its schema if the file has one.
 
     Parameters
     ----------
@@ -259,7 +259,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Any, Schema | None]:
     Raises
     ------
     CheckpointError, OSError
-        As `Predictor.load`.
+        As for `Predictor.load`.
     """
     if native.read_note(path, NOTE) is None:
         return load_layer(path), None
@@ -268,6 +268,6 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Any, Schema | None]:
 
 
 def _names(values: Sequence[Any], what: str) -> str:
-    """Return names, or how many there are if they are many."""
+    """Return the names, or their number if they are many."""
     text = ", ".join(map(str, values))
     return text if values and len(text) <= 60 else f"{len(values)} {what}"

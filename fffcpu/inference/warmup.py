@@ -1,9 +1,9 @@
-"""Kernels compiled, or read from the cache on disk, before the first request needs them.
+"""Kernels are compiled, or read from the cache on disk, before the first request needs them.
 
-`warmup` calls layers and models as users do, a few rows at a time, once with every kernel on the
-caller's thread and once with every kernel on the pool. So it needs no list of kernels, and compiles
-each for just the types that its layer passes. A new kernel is warmed as soon as a layer calls it;
-one that only batches of another size reach needs that size in `ROWS`.
+`warmup` calls layers and models as users do, with a few rows per call: once with every kernel on
+the caller's thread, once with every kernel on the pool. So it needs no list of kernels, and
+compiles each only for the types that its layer passes. A new kernel is warmed up if a layer calls
+it; a kernel that only batches of another size reach needs that size in `ROWS`.
 """
 
 from __future__ import annotations
@@ -32,44 +32,44 @@ __all__ = [
 ]
 
 ROWS = (2, 1024)
-"""Rows of the calls: one number for each choice of kernels that batches may meet."""
+"""Batch sizes of the calls: one for each choice of kernels that depends on the batch size."""
 
 
 class WarmedKernel(NamedTuple):
     """A kernel that a warm-up called."""
 
     layer: str
-    """Kind of the layer or model that called it."""
+    """Class of the layer or model that called it."""
     dtype: str
     """Its dtype."""
     call: str
-    """What was called: ``inference``, ``route``, ``forward`` or ``backward``."""
+    """The call: ``inference``, ``route``, ``forward`` or ``backward``."""
     kernel: str
     """Name of the compiled function."""
     parallel: bool
     """Whether it ran on the pool of threads."""
     seconds: float
-    """How long it took; compiling or reading included."""
+    """Seconds of the call, including those to compile or read the kernel."""
     source: str
-    """Where its machine code came from: ``compiled``, ``cache`` (on disk) or ``memory`` (a call
-    before in this process)."""
+    """Source of its machine code: ``compiled``, ``cache`` (on disk) or ``memory`` (an earlier call
+    in this process)."""
 
 
 class WarmupRun(NamedTuple):
-    """Every call of one layer or model, all serial or all parallel, of one number of rows."""
+    """All calls of one layer or model with one batch size, all serial or all parallel."""
 
     layer: Any
     """The layer, or the model."""
     training: bool
     """Whether forward and backward are called too."""
     rows: int
-    """Rows of a call; of a model, positions."""
+    """Rows of a call; positions for a model."""
     parallel: bool
     """Whether kernels run on the pool."""
 
     @property
     def kind(self) -> str:
-        """What kind of layer or model it is."""
+        """Class of the layer or model."""
         return type(self.layer).__name__
 
     def run(self) -> list[WarmedKernel]:
@@ -85,7 +85,7 @@ class WarmupRun(NamedTuple):
         return warmed
 
     def _calls(self) -> Iterator[str]:
-        """Make the calls of a layer, and yield the name of each when it is done."""
+        """Make the calls of a layer, and yield the name of each after it."""
         layer = self.layer
         x = np.zeros((self.rows, layer.config.input_dim), layer.config.dtype)
         layer(x)
@@ -96,13 +96,13 @@ class WarmupRun(NamedTuple):
         if self.training:
             y, cache = layer.forward(x)
             yield "forward"
-            # With the routes' gradients too: all that a layer's backward may call.
+            # Also the routes' gradients: all kernels that a layer's backward may call.
             options = {"straight_through": True} if isinstance(layer, FastFeedForward) else {}
             layer.backward(y, cache, **options)
             yield "backward"
 
     def _model_calls(self) -> Iterator[str]:
-        """Make the calls of a model, and yield the name of each when it is done."""
+        """Make the calls of a model, and yield the name of each after it."""
         from fffcpu.models import FastBertForMaskedLM
 
         model = self.layer
@@ -124,10 +124,10 @@ class WarmupRun(NamedTuple):
 
 
 def standard_layers(dtype: DTypeLike = np.float32) -> tuple[Any, ...]:
-    """Return a layer of each kind that has kernels, and a model.
+    """Return a layer of each class that has kernels, and a model.
 
-    Kernels depend on types, not on sizes; so they are no larger than large batches need to be
-    sorted.
+    Kernels depend on types, not on sizes; so the layers are just large enough for large batches to
+    be sorted.
     """
     from fffcpu.models import FastBertConfig, FastBertForMaskedLM
 
@@ -140,12 +140,12 @@ def standard_layers(dtype: DTypeLike = np.float32) -> tuple[Any, ...]:
 
 
 def warmup_runs(layers: Sequence[Any], training: bool = False) -> list[WarmupRun]:
-    """Return what `warmup` runs: none where nothing compiles, since Numba is absent or its JIT off.
+    """Return the runs of `warmup`: none where nothing compiles, as Numba is absent or its JIT off.
 
     Raises
     ------
     ArgumentTypeError
-        If one of the layers is none, and no model.
+        If an element is neither a layer nor a model.
     """
     actors = [layer if isinstance(layer, Layer) else _small_copy(layer) for layer in layers]
     check_flag("training", training)
@@ -176,7 +176,7 @@ def _small_copy(model: Any) -> Any:
 
 
 def cache_folder() -> str | None:
-    """Return the folder where compiled kernels are kept, or None if they are not."""
+    """Return the folder of the compiled kernels, or None if they are not kept."""
     if not kernels.selection().compiles:
         return None
     from fffcpu.kernels._numba import compiling
@@ -190,31 +190,30 @@ def warmup(
 ) -> tuple[WarmedKernel, ...]:
     """Compile the kernels that layers and models need, or read them from the cache on disk.
 
-    For a server to call before its first request, and for an image to be built with. All later
-    calls of these, or of others of the same kind and dtype, of any size, then compile nothing. With
-    several threads this starts the pool, so a server that forks its workers calls it in each of
-    them.
+    A server calls it before its first request; so does the build of an image. Later calls of these
+    layers, or of others of the same class and dtype and of any size, compile nothing. With several
+    threads this starts the pool, so a server that forks its workers calls it in each worker.
 
     Parameters
     ----------
     *layers : layer or model of fffcpu
-        What to warm up for; their numbers do not change. Without any: `FastFeedForward`,
+        Layers and models to warm up for; they do not change. Without any: `FastFeedForward`,
         `LeafFeedForward` and a FastBERT.
     dtype : {numpy.float32, numpy.float64}
-        Of those; layers that are given have their own.
+        dtype of these defaults; given layers have their own.
     training : bool
         Whether to warm up ``forward`` and ``backward`` too.
 
     Returns
     -------
     tuple of WarmedKernel
-        What each kernel took; empty where nothing compiles, since Numba is not installed or
+        Time of each kernel; empty where nothing compiles, because Numba is not installed or
         ``NUMBA_DISABLE_JIT`` is set.
 
     Raises
     ------
     ArgumentTypeError, ArgumentError
-        If an argument is of the wrong kind, or ``dtype`` is another.
+        If an argument has the wrong type, or ``dtype`` is another dtype.
 
     Examples
     --------

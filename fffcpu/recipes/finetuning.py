@@ -1,8 +1,8 @@
 """From a pretrained FastBERT and labelled texts to a classifier, in one call.
 
-The recipe is the one with which "Exponentially Faster Language Modelling" (arXiv 2311.10770)
-fine-tuned UltraFastBERT, after "Cramming" (arXiv 2212.14034): dropout, AdamW without weight decay,
-a learning rate that falls along a cosine after a warm-up, no clipping.
+"Exponentially Faster Language Modelling" (arXiv 2311.10770) used this recipe to fine-tune
+UltraFastBERT, after "Cramming" (arXiv 2212.14034): dropout, AdamW without weight decay, a learning
+rate that falls along a cosine after a warm-up, no clipping.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["FinetuneSettings", "Finetuned", "evaluate_texts", "finetune"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:
-    """How to fine-tune.
+    """Settings of a fine-tuning.
 
     Parameters
     ----------
@@ -38,19 +38,19 @@ class FinetuneSettings:
     batch_size : int
         Texts per step.
     lr : float
-        Peak learning rate. The default is the published one, for models of BERT's size; small ones
-        learn with a larger.
+        Peak learning rate. The default is the published one for models of BERT's size; small models
+        need a larger one.
     eps, weight_decay : float
         Options of AdamW.
     dropout : float
-        Share of the numbers that are dropped in the embedding, in the attention, in the outputs of
-        attention and feedforward, and in the classifier.
+        Share of the activations that are dropped in the embedding, in the attention, in the outputs
+        of attention and feedforward, and in the classifier.
     pooler : str
-        How one vector is made of a text: see `fffcpu.models.FastBertConfig`. All but
-        ``"zero_index"`` take a training batch's padding for a part of its texts, as published;
-        figures are of texts without padding.
+        Method to pool a text into one vector: see `fffcpu.models.FastBertConfig`. In training, all
+        methods except ``"zero_index"`` pool over padding too, as published; evaluations use texts
+        without padding.
     length : int, optional
-        The most tokens of a text; what is beyond is dropped. By default what the model takes.
+        Largest number of tokens per text; further tokens are dropped. By default the model's limit.
     validation : float
         Share of the texts to validate with.
     seed : int
@@ -58,7 +58,7 @@ class FinetuneSettings:
     checkpoint_seconds : float
         Seconds between checkpoints.
     keep : int
-        How many checkpoints are kept.
+        Number of checkpoints to keep.
     """
 
     epochs: int = 5
@@ -114,32 +114,32 @@ def finetune(
     Parameters
     ----------
     pretrained : FastBertForMaskedLM
-        Where to start; not changed.
+        The model to start from, which is not changed.
     tokenizer : Tokenizer
         The tokenizer of that model.
     data : LabelledTexts
-        What to learn.
+        The texts and their labels.
     settings : FinetuneSettings
-        How.
+        The settings.
     folder : path, optional
-        For checkpoints and the history.
+        Folder for the checkpoints and the history.
     resume : bool
-        Continue from the newest checkpoint in the folder, if there is one.
+        Whether to continue from the newest checkpoint in the folder, if there is one.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
 
     Returns
     -------
     Finetuned
-        The model and how it came about.
+        The model and the outcome of the run.
 
     Raises
     ------
     ArgumentError, DataError
-        If a setting is out of its range, or there are too few texts or classes.
+        If a setting is out of range, or there are too few texts or classes.
     CheckpointError
-        If the folder contains another run, or an unfinished one that is not to be resumed, or
-        the tokenizer does not go with the model.
+        If the folder contains another run, or an unfinished one that is not to be resumed, or if
+        the tokenizer does not fit the model.
     Interrupted
         If the run was interrupted; see `Trainer.run`.
     """
@@ -191,7 +191,7 @@ def finetune(
         TrainerSettings(
             steps=steps,
             lr=settings.lr,
-            # Half a step ahead, so that neither the first step nor the last is in vain.
+            # Half a step ahead, so that neither the first step nor the last has rate 0.
             schedule=lambda fraction: cosine(fraction + 0.5 / steps),
             evaluate_every=order.steps_per_epoch,
             note_every=max(1, order.steps_per_epoch // 20),
@@ -213,12 +213,12 @@ def finetune(
 def evaluate_texts(
     model: FastBertForSequenceClassification, tokenizer: Tokenizer, data: LabelledTexts
 ) -> dict[str, float]:
-    """Return how good a model is on texts: ``loss``, and of a classifier ``accuracy``.
+    """Evaluate a model on texts: ``loss`` and, for a classifier, ``accuracy``.
 
     Raises
     ------
     DataError
-        If the texts have other classes than the model.
+        If the classes of the texts are not those of the model.
     """
     if data.classes != model.config.labels:
         raise DataError(
@@ -234,7 +234,7 @@ def _identity(
     data: LabelledTexts,
     settings: FinetuneSettings,
 ) -> dict[str, object]:
-    """Return what makes this run this run; how often it is saved does not."""
+    """Return the values that identify this run, without those about checkpoints."""
     checksum = 0
     for array in pretrained.params.values():
         checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)

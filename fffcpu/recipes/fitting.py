@@ -1,7 +1,7 @@
-"""From a table to a predictor: one call that makes a layer, trains it and says what it learned.
+"""From a table to a predictor: one call that makes a layer, trains it and evaluates it.
 
-`fit` puts together what `fffcpu.training` has: scaling, the order of batches, an optimizer and a
-`Trainer`. The command ``fffcpu train`` is this function with files around it.
+`fit` combines scaling, the order of batches, an optimizer and a `Trainer`. The command
+``fffcpu train`` calls this function, and reads and writes the files.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ __all__ = [
 Array = NDArray[Any]
 
 LAYER_NAMES = ("fast", "leaf", "dense")
-"""Names of FastFeedForward, LeafFeedForward, and DenseFeedForward to compare with."""
+"""Names of FastFeedForward, LeafFeedForward and, for comparison, DenseFeedForward."""
 
 _FORMER_NAMES = {"node": "fast"}
-"""What a layer was called before. Settings take these names too, and checkpoints have them."""
+"""Former names of layers. Settings accept them too, and old checkpoints contain them."""
 
 
 class OptimizerDefaults(NamedTuple):
-    """What an optimizer takes where nothing is given."""
+    """Default options of an optimizer."""
 
     lr: float
     weight_decay: float
@@ -76,13 +76,13 @@ OPTIMIZERS = {
 """The optimizers by name."""
 
 CHECKED_ROWS = 8192
-"""Rows that are looked at together, to see whether all numbers are finite."""
+"""Number of rows that are checked together for numbers that are not finite."""
 
 SAMPLED_ROWS = 1000
-"""About how many rows of x tell whether a run that is resumed has the data it had."""
+"""Approximate number of rows of x in the checksum that identifies a run's data."""
 
 FIT_HARDENING = 0.3
-"""Weight of the hardening loss where none is given."""
+"""Default weight of the hardening loss."""
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": cosine,
@@ -93,13 +93,13 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FitSettings:
-    """What to train, and how.
+    """Settings of a training run.
 
     Parameters
     ----------
     layer : {"fast", "leaf", "dense"}
-        FastFeedForward, LeafFeedForward or DenseFeedForward. The former name of ``"fast"``,
-        ``"node"``, is accepted too.
+        FastFeedForward, LeafFeedForward or DenseFeedForward. The former name ``"node"`` for
+        ``"fast"`` is also accepted.
     depth : int
         Depth of the trees.
     trees : int
@@ -121,44 +121,44 @@ class FitSettings:
     schedule : {"cosine", "triangle", "constant"}
         Schedule of the learning rate.
     weight_decay : float, optional
-        Weight decay of AdamW, which spares biases, of SGD and of the local optimizers; by default
-        the optimizer's.
+        Weight decay of AdamW (except for biases), SGD and the local optimizers; by default the
+        optimizer's.
     momentum : float
         Momentum of SGD and LocalSGD.
     local_batch_size : int, optional
         Local optimizers: rows that use a node before it is updated; by default the batch size over
         the number of leaves, at least 1.
     max_norm : float, optional
-        Largest norm of the gradients; None leaves them as they are.
+        Largest norm of the gradients; None does not clip them.
     standardize : {"columns", "table", "none"}
-        How inputs are scaled; the scaling becomes part of the layer.
+        Scaling of the inputs, which becomes part of the layer; see `Scaling.of`.
     hardening : float, optional
         Leaf layer: weight of the hardening loss, by default `FIT_HARDENING`. With a weight of 0,
-        gates that matter little stay undecided. Inference has to decide, and is worse then.
+        gates with little effect stay undecided. Inference has to decide, and is then worse.
     hardening_schedule : {"constant", "linear"}
-        Whether that weight is constant, or rises from 0 to it.
+        Whether that weight is constant, or rises from 0.
     region_leak, dropout : float
         Leaf layer: see `LeafFeedForward.forward`.
     straight_through : bool
-        Fast layer: whether routes learn as well; see `FastFeedForward.backward`.
+        Fast layer: whether routes are trained as well; see `FastFeedForward.backward`.
     gradients : {"auto", "dense", "rows"}
         Fast layer: whether gradients hold all nodes, or only those that the batch visited. Auto
-        takes rows where a batch can visit less than half of the nodes.
+        uses rows if a batch can visit less than half of the nodes.
     validation : float
         Share of the rows to validate with.
     patience : int, optional
-        Stop after so many epochs without improvement, and keep the best parameters.
+        Number of epochs without improvement after which the run stops, with the best parameters.
     seed : int
-        Random seed: of initial values, split, batches and so on.
+        Random seed for initial values, split, batches and so on.
     checkpoint_seconds : float
         Seconds between checkpoints.
     keep : int
-        How many checkpoints are kept.
+        Number of checkpoints to keep.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        If a value is out of range or of the wrong kind.
+        If a value is out of range or has the wrong type.
     """
 
     layer: str = "fast"
@@ -196,7 +196,7 @@ class FitSettings:
         self._check_together()
 
     def _check_choices(self) -> None:
-        """Raise unless names are known ones, and flags are flags."""
+        """Raise unless names are known and flags are booleans."""
         check_flag("straight_through", self.straight_through)
         for name, values in (
             ("layer", LAYER_NAMES),
@@ -240,7 +240,7 @@ class FitSettings:
             )
 
     def _check_together(self) -> None:
-        """Raise unless options go together."""
+        """Raise unless the options fit together."""
         if self.patience is not None and not self.validation:
             raise ArgumentError(
                 "argument 'patience' must be None where no rows are held out for validation, "
@@ -248,13 +248,13 @@ class FitSettings:
             )
         if self.layer != "leaf" and (self.hardening or self.region_leak or self.dropout):
             raise ArgumentError(
-                "arguments 'hardening', 'region_leak' and 'dropout' must be 0 but for the leaf "
+                "arguments 'hardening', 'region_leak' and 'dropout' must be 0 except for the leaf "
                 f"layer, got {self.hardening}, {self.region_leak} and {self.dropout} for "
                 f"{self.layer}"
             )
         if self.optimizer == "adam" and self.weight_decay:
             raise ArgumentError(
-                f"argument 'weight_decay' must be 0 for adam, got {self.weight_decay}; adamw has it"
+                f"argument 'weight_decay' must be 0 for adam, got {self.weight_decay}; use adamw"
             )
         if self.gradients == "rows" and self.mixes_momentum_and_decay:
             raise ArgumentError(
@@ -268,7 +268,7 @@ class FitSettings:
 
     @property
     def mixes_momentum_and_decay(self) -> bool:
-        """Whether the optimizer is one that cannot put off steps of rows."""
+        """Whether the optimizer cannot defer the steps of rows."""
         return self.optimizer == "sgd" and self.momentum > 0.0 and self.decay > 0.0
 
     @property
@@ -289,17 +289,17 @@ class FitSettings:
 
 
 def layer_name(name: Any) -> Any:
-    """Return a layer's name, where its former one is given; anything else as it is."""
+    """Return the name for a layer's former name; return anything else unchanged."""
     return _FORMER_NAMES.get(name, name) if isinstance(name, str) else name
 
 
 class Fitted(NamedTuple):
-    """What `fit` returns."""
+    """The result of `fit`."""
 
     predictor: Predictor
-    """The trained layer, scaling included, and what its outputs mean."""
+    """The trained layer, scaling included, and the meaning of its outputs."""
     outcome: Outcome
-    """How the run ended."""
+    """The outcome of the run."""
     validation: dict[str, float]
     """Figures of the predictor on the rows held out: ``loss``, and ``accuracy`` or ``r2``."""
 
@@ -318,32 +318,32 @@ def fit(
     Parameters
     ----------
     table : Table
-        With targets.
+        Table with targets.
     settings : FitSettings
-        What to train, and how.
+        The settings.
     folder : path, optional
-        For checkpoints and the history.
+        Folder for the checkpoints and the history.
     resume : bool
-        Continue from the newest checkpoint in the folder, if there is one.
+        Whether to continue from the newest checkpoint in the folder, if there is one.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
     make_layer : callable, optional
-        From the settings, input width and output width to the untrained layer, by default
-        `new_layer`: for layers of the kind in the settings that start, or train, in a way of
-        their own. What it does is not part of a checkpoint.
+        Maps the settings, input width and output width to the untrained layer; by default
+        `new_layer`. It serves layers of the class in the settings with another start or another
+        training. Checkpoints do not contain it.
 
     Returns
     -------
     Fitted
-        The predictor and how it came about.
+        The predictor and the outcome of the run.
 
     Raises
     ------
     ArgumentError
-        If the table has no targets, or too few rows; or if there are both ``folder`` and
-        ``make_layer``.
+        If the table has no targets or too few rows, or if both ``folder`` and ``make_layer`` are
+        given.
     DataError
-        If a number in it is not finite.
+        If a number in the table is not finite.
     CheckpointError
         If the folder contains another run, or an unfinished one that is not to be resumed.
     Interrupted
@@ -353,8 +353,8 @@ def fit(
         raise ArgumentError("argument 'table' must have targets, got none")
     if make_layer is not None and folder is not None:
         raise ArgumentError(
-            "argument 'folder' must be None where 'make_layer' makes the layer, whose state no "
-            f"checkpoint holds, got '{os.fspath(folder)}'"
+            "argument 'folder' must be None if 'make_layer' is given, because checkpoints do not "
+            f"contain it, got '{os.fspath(folder)}'"
         )
     _check_classes(table)
     check_rows(table, progress)
@@ -378,7 +378,7 @@ def fit(
         forward_options=forward_options(settings),
         backward_options=backward_options(settings, layer),
     )
-    # Of a regression the loss: there may be no R2, where targets never change.
+    # For a regression, the loss: R2 is undefined if the targets are constant.
     watch = "validation_accuracy" if table.classes else "validation_loss"
     trainer = Trainer(
         objective,
@@ -414,16 +414,16 @@ def fit(
 def evaluate_table(
     predictor: Predictor, table: Table, rows: NDArray[np.int64] | None = None
 ) -> dict[str, float]:
-    """Return how good a predictor is on rows of a table: ``loss``, and ``accuracy`` or ``r2``.
+    """Evaluate a predictor on rows of a table: ``loss``, and ``accuracy`` or ``r2``.
 
     Parameters
     ----------
     predictor : Predictor
-        Whose classes the table's are, if there are any.
+        The predictor, with the table's classes if the table has any.
     table : Table
-        With targets.
+        Table with targets.
     rows : int64 array, optional
-        Which rows; by default all.
+        Numbers of the rows; by default all rows.
 
     Raises
     ------
@@ -442,19 +442,19 @@ def evaluate_table(
 
 
 def check_rows(table: Table, progress: bool | None = None) -> None:
-    """Raise unless all numbers of a table's rows are finite in float32, in which layers compute.
+    """Raise unless all numbers of a table's rows are finite in float32, the dtype of the layers.
 
     Parameters
     ----------
     table : Table
-        Read a block at a time.
+        The table, which is read in blocks.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
 
     Raises
     ------
     DataError
-        If one is not; the message names row and column.
+        If a number is not finite; the message names its row and column.
     """
     if table.x.dtype.kind != "f":
         return
@@ -467,7 +467,7 @@ def check_rows(table: Table, progress: bool | None = None) -> None:
 
 
 def _check_classes(table: Table) -> None:
-    """Raise unless there are classes to tell apart, and rows of each to learn from."""
+    """Raise unless there are at least two classes, and two rows per class."""
     if table.classes is None:
         return
     if len(table.classes) < 2:
@@ -476,18 +476,18 @@ def _check_classes(table: Table) -> None:
         )
     if 2 * len(table.classes) > len(table.x):
         raise ArgumentError(
-            f"argument 'table' must have two rows a class or more, got {len(table.classes)} "
+            f"argument 'table' must have at least two rows per class, got {len(table.classes)} "
             f"classes in {len(table.x)} rows; numbers to predict are a regression"
         )
 
 
 def _outputs(table: Table) -> int:
-    """Return how many outputs a layer for this table has."""
+    """Return the number of outputs of a layer for this table."""
     return len(table.classes) if table.classes else int(table.y.shape[1])  # type: ignore[union-attr]
 
 
 def _targets(table: Table, training: NDArray[np.int64]) -> tuple[Array, Array, Array]:
-    """Return what the layer is trained towards, and offset and unit to undo the scaling of that."""
+    """Return the targets that the layer is trained on, and the offset and unit of their scaling."""
     y: Any = table.y
     if table.classes:
         return y, np.zeros(0), np.ones(len(table.classes))
@@ -527,7 +527,7 @@ def new_optimizer(settings: FitSettings, layer: Any) -> Any:
 
 
 def forward_options(settings: FitSettings) -> Callable[[Moment], dict[str, Any]] | None:
-    """Return what a step's forward takes beside the rows."""
+    """Return the options of a step's forward."""
     if settings.layer != "leaf":
         return None
     return lambda moment: {
@@ -540,7 +540,7 @@ def forward_options(settings: FitSettings) -> Callable[[Moment], dict[str, Any]]
 def backward_options(
     settings: FitSettings, layer: Any
 ) -> Callable[[Moment], dict[str, Any]] | None:
-    """Return what a step's backward takes beside the gradient."""
+    """Return the options of a step's backward."""
     if settings.layer == "leaf":
         linear = settings.hardening_schedule == "linear"
         return lambda moment: {
@@ -565,7 +565,7 @@ def _takes_rows(settings: FitSettings, layer: FastFeedForward) -> bool:
 
 
 def _schema(table: Table, offset: Array) -> Schema:
-    """Return what the outputs of a layer trained on a table mean."""
+    """Return the schema of a layer trained on a table."""
     return Schema(
         "classification" if table.classes else "regression",
         table.classes or (),
@@ -576,7 +576,7 @@ def _schema(table: Table, offset: Array) -> Schema:
 
 
 def _identity(table: Table, settings: FitSettings, scaling: Scaling) -> dict[str, Any]:
-    """Return what makes this run this run; how often it is saved does not."""
+    """Return the values that identify this run, without those about checkpoints."""
     values = identity_of(settings) | {
         "lr": settings.peak_rate,
         "weight_decay": settings.decay,

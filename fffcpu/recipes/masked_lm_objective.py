@@ -1,4 +1,4 @@
-"""A masked language model trained on packed sequences: what a `Trainer` asks for, for pretraining.
+"""The `Objective` of pretraining: a masked language model on packed sequences.
 
 The batch grows with the spent fraction of the budget ("Cramming", arXiv 2212.14034, section 4.3): a
 step adds up the gradients of several small batches, few at the start and all from ``ramp`` on::
@@ -32,7 +32,7 @@ Array = NDArray[Any]
 
 
 class _Model(Protocol):
-    """What a `MaskedLMObjective` asks of a model."""
+    """The interface of a model for `MaskedLMObjective`."""
 
     @property
     def params(self) -> Mapping[str, Array]: ...
@@ -45,36 +45,37 @@ class _Model(Protocol):
 
 
 class MaskedLMObjective:
-    """Sequences, and a model that is to guess tokens hidden in them.
+    """Sequences, and a model that guesses the hidden tokens in them.
 
     Parameters
     ----------
     model : FastBertForMaskedLM
-        What is trained.
+        The model to train.
     sequences : array of integers of shape (N, S)
-        To train on; may be memory-mapped.
+        Sequences to train on; may be memory-mapped.
     validation : array of integers of shape (V, S)
-        What an evaluation looks at; may be empty. The same tokens are hidden each time.
+        Sequences for evaluations; may be empty. The same tokens are hidden each time.
     mask_id, vocabulary : int
         The mask token, and the number of tokens.
     batch_size : int
-        Sequences of a step, once the batch has grown.
+        Number of sequences per step, once the batch has its full size.
     small_batch_size : int
-        Sequences that are computed together; bounds the memory of a step. ``batch_size`` is
-        rounded up to a multiple of it.
+        Number of sequences that are computed together, which bounds the memory of a step.
+        ``batch_size`` is rounded up to a multiple of it.
     ramp : float
-        At which fraction of the budget the batch has its full size; 0 for always.
+        Fraction of the budget after which the batch has its full size; 0 for always.
     share : float
         Share of the tokens to mask.
     row_sparse : bool
-        Whether gradients of steps of one small batch hold only the nodes that it visited.
+        Whether gradients of a step with one small batch hold only the nodes that it visited.
     seed : int
-        Seed of the order of the sequences.
+        Random seed of the order of the sequences.
 
     Attributes
     ----------
     tokens_per_epoch : int
-        Tokens of a pass. A pass drops what does not fill a small batch, other sequences each time.
+        Number of tokens per pass. A pass drops the sequences that do not fill a small batch; these
+        differ from pass to pass.
     """
 
     def __init__(
@@ -108,23 +109,23 @@ class MaskedLMObjective:
         self._ramp = check_number("ramp", ramp, 0.0, 1.0)
         self._row_sparse = row_sparse
         self._seed = seed
-        # An order of whole small batches: then each pass has the same number of tokens.
+        # The order has whole small batches only, so each pass has the same number of tokens.
         self._order = BatchOrder(len(sequences), small, seed)
         self._whole: int = len(sequences) // small
         self._tokens: int = small * sequences.shape[1]
 
     @property
     def params(self) -> Mapping[str, Array]:
-        """The model's."""
+        """The model's parameters."""
         return self.model.params
 
     @property
     def tokens_per_epoch(self) -> int:
-        """Tokens of a pass over the sequences."""
+        """Number of tokens per pass over the sequences."""
         return self._whole * self._tokens
 
     def steps_for(self, tokens: int) -> int:
-        """Return how many steps take at least so many tokens."""
+        """Return the number of steps that take at least ``tokens`` tokens."""
         return steps_for(-(-tokens // self._tokens), self._most, self._ramp)
 
     def step(self, moment: Moment) -> StepResult:
@@ -152,7 +153,7 @@ class MaskedLMObjective:
         return StepResult(loss, grads, count * self._tokens, {})
 
     def evaluate(self) -> dict[str, float]:
-        """Return ``validation_loss`` and ``validation_accuracy``, of the tokens to guess."""
+        """Return ``validation_loss`` and ``validation_accuracy`` over the tokens to guess."""
         if not len(self._validation):
             return {}
         rng = np.random.default_rng((self._seed, len(self._validation)))
@@ -170,16 +171,16 @@ class MaskedLMObjective:
 
 
 def accumulated(fraction: float, most: int, ramp: float) -> int:
-    """Return how many small batches a step adds up.
+    """Return the number of small batches in a step.
 
     Parameters
     ----------
     fraction : float
         Fraction of the budget that is spent.
     most : int
-        How many there are once the batch has grown.
+        Number of small batches at the full batch size.
     ramp : float
-        At which fraction that is.
+        Fraction of the budget after which the batch has its full size.
     """
     if fraction >= ramp:
         return most
@@ -187,7 +188,7 @@ def accumulated(fraction: float, most: int, ramp: float) -> int:
 
 
 def steps_for(small_batches: int, most: int, ramp: float) -> int:
-    """Return the smallest number of steps that take at least so many small batches in all."""
+    """Return the smallest number of steps that take at least ``small_batches`` in total."""
 
     def taken(steps: int) -> int:
         return sum(accumulated(step / steps, most, ramp) for step in range(steps))

@@ -1,8 +1,8 @@
-"""Masking: which tokens of a sequence a masked language model has to guess.
+"""Masking: the choice of the tokens that a masked language model has to guess.
 
-As in "Cramming" (arXiv 2212.14034, section 4.2), after BERT (arXiv 1810.04805): of each sequence
-exactly ``round(share * S)`` positions are to be guessed. What the model sees there is the mask
-token in 80% of the cases, some random token in 10%, and in the rest the token itself::
+As in "Cramming" (arXiv 2212.14034, section 4.2), after BERT (arXiv 1810.04805): in each sequence,
+exactly ``round(share * S)`` positions are to be guessed. There, the model sees the mask token in
+80% of the cases, a random token in 10%, and the token itself in the rest::
 
     tokens      the   cat   sat   on    the   mat
     input_ids   the  [MASK] sat   on    rose  mat
@@ -22,7 +22,7 @@ from fffcpu.errors import ShapeError, describe
 __all__ = ["mask_tokens"]
 
 MASKED, REPLACED = 0.8, 0.1
-"""Shares of the positions to guess that become the mask, and a random token."""
+"""Shares of the positions to guess that become the mask token, and a random token."""
 
 
 def mask_tokens(
@@ -33,32 +33,32 @@ def mask_tokens(
     vocabulary: int,
     share: float = 0.25,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Choose the positions to guess, and hide what is there.
+    """Choose the positions to guess, and hide their tokens.
 
     Parameters
     ----------
     tokens : array of integers of shape (B, S)
         Sequences without padding.
     rng : numpy.random.Generator
-        Generator of the choice.
+        Random generator for the choice.
     mask_id : int
         The mask token.
     vocabulary : int
         Random tokens are below this.
     share : float
-        Which share of a sequence is to be guessed, from 0 to 1.
+        Share of each sequence to guess, from 0 to 1.
 
     Returns
     -------
     input_ids : int64 array of shape (B, S)
-        What the model is to see.
+        The tokens that the model sees.
     labels : int64 array of shape (B, S)
-        The tokens to guess, -100 elsewhere.
+        The tokens to guess, and -100 elsewhere.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError, ShapeError
-        If an argument is out of its range or of another shape.
+        If an argument is out of range or has another shape.
     """
     if tokens.ndim != 2 or tokens.dtype.kind not in "iu":
         raise ShapeError(
@@ -69,7 +69,7 @@ def mask_tokens(
     check_number("share", share, 0.0, 1.0)
     batch, length = tokens.shape
     count = round(share * length)
-    # The first `count` places of a random order are a random choice without repetition.
+    # The first `count` positions of a random order are a random choice without repetition.
     chosen = rng.random((batch, length)).argsort(axis=1)[:, :count]
     rows = np.arange(batch)[:, np.newaxis]
     input_ids = tokens.astype(np.int64)

@@ -1,9 +1,9 @@
 """From a corpus to a FastBERT: pretraining by the crammed recipe, in one call.
 
 The recipe is that of "Cramming: Training a Language Model on a Single GPU in One Day"
-(arXiv 2212.14034), with which "Exponentially Faster Language Modelling" (arXiv 2311.10770) trained
-UltraFastBERT: no dropout, AdamW, clipped gradients, a learning rate in the form of a triangle, a
-batch that grows.
+(arXiv 2212.14034). "Exponentially Faster Language Modelling" (arXiv 2311.10770) used it to train
+UltraFastBERT: no dropout, AdamW, clipped gradients, a triangular schedule of the learning rate, a
+growing batch.
 """
 
 from __future__ import annotations
@@ -32,60 +32,60 @@ BETAS = (0.9, 0.98)
 EPS = 1e-12
 
 NOTES = 200
-"""How many lines about the history has of a run whose budget is in steps."""
+"""Approximate number of lines in the history of a run whose budget is in steps."""
 
 EVALUATIONS = 10
-"""How often such a run is evaluated where nothing is said."""
+"""Default number of evaluations of such a run."""
 
 EVALUATED_STEPS = 250
-"""Steps between evaluations where nothing is said and the budget is in seconds."""
+"""Default number of steps between evaluations if the budget is in seconds."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PretrainSettings:
-    """What to pretrain, and how.
+    """Settings of a pretraining.
 
     Parameters
     ----------
     width, layers, heads : int
         Sizes of the encoder.
     feedforward : {"fff", "ff"}
-        FastFeedForward, or the dense feedforward to compare with.
+        FastFeedForward, or a dense feedforward for comparison.
     feedforward_size : int
         Trees of a FastFeedForward, or neurons of a dense feedforward.
     depth : int
         Depth of the trees.
     initial_std : float, optional
-        Standard deviation of initial weights. By default the published 0.02 at width 768, and in
-        proportion to ``1 / sqrt(width)`` at others: the positions' vectors are, and would drown
-        narrower words.
+        Standard deviation of initial weights. By default the published 0.02 at width 768, and
+        proportional to ``1 / sqrt(width)`` at other widths. The positions' vectors scale like this,
+        and would dominate smaller word vectors.
     length : int
-        Tokens of a sequence.
+        Number of tokens per sequence.
     batch_size : int
-        Sequences of a step, once the batch has grown.
+        Number of sequences per step, once the batch has its full size.
     small_batch_size : int
-        Sequences that are computed together: bounds the memory.
+        Number of sequences that are computed together, which bounds the memory.
     epochs, steps, seconds : optional
-        The budget: passes over the corpus, steps, or wall-clock time; one of them, by default one
-        pass.
+        The budget: passes over the corpus, steps, or wall-clock time. Give at most one; the
+        default is one pass.
     lr : float
         Peak learning rate.
     weight_decay : float
-        Weight decay of all parameters but biases and norms.
+        Weight decay of all parameters except biases and norms.
     max_norm : float
         Largest norm of the gradients.
     mask_share : float
         Share of the tokens to mask.
     ramp : float
-        At which fraction of the budget the batch has its full size.
+        Fraction of the budget after which the batch has its full size.
     evaluate_every : int, optional
         Steps between evaluations; by default a tenth of the budget.
     validation_sequences : int
-        The most held-out sequences that an evaluation looks at.
+        Largest number of held-out sequences per evaluation.
     checkpoint_seconds : float
         Seconds between checkpoints.
     keep : int
-        How many checkpoints are kept.
+        Number of checkpoints to keep.
     seed : int
         Random seed.
     """
@@ -144,7 +144,7 @@ class PretrainSettings:
                 f"got {self.mask_share}"
             )
         check_integer("width", self.width, 2)
-        self.config(1, 0)  # which checks what is said of the model
+        self.config(1, 0)  # checks the settings of the model
 
     def config(self, vocabulary: int, padding_id: int) -> FastBertConfig:
         """Return the model's config for a vocabulary."""
@@ -183,25 +183,25 @@ def pretrain(
     Parameters
     ----------
     corpus : Corpus
-        The text. If no document of it is held out, nothing is evaluated.
+        The text. If none of its documents are held out, nothing is evaluated.
     settings : PretrainSettings
-        What to train, and how.
+        The settings.
     folder : path, optional
-        For checkpoints and the history.
+        Folder for the checkpoints and the history.
     resume : bool
-        Continue from the newest checkpoint in the folder, if there is one.
+        Whether to continue from the newest checkpoint in the folder, if there is one.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
 
     Returns
     -------
     Pretrained
-        The model and how it came about.
+        The model and the outcome of the run.
 
     Raises
     ------
     ArgumentError
-        If a setting is out of its range.
+        If a setting is out of range.
     DataError
         If the corpus has less than one sequence.
     CheckpointError
@@ -211,8 +211,8 @@ def pretrain(
 
     Notes
     -----
-    With a budget of passes or steps, a run that was killed at any moment and resumed comes to the
-    bits it would have come to unbroken, on the same machine with the same number of threads.
+    With a budget of passes or steps, a run that was killed at any moment and resumed gives the same
+    bits as an uninterrupted run, on the same machine with the same number of threads.
     """
     tokenizer = corpus.tokenizer
     config = settings.config(tokenizer.vocabulary, tokenizer.padding_id)
@@ -260,7 +260,7 @@ def pretrain(
 
 
 def _held_out(corpus: Corpus, settings: PretrainSettings) -> NDArray[Any]:
-    """Return sequences to validate with, spread evenly over those held out."""
+    """Return sequences to validate with, evenly spread over those held out."""
     if len(corpus.validation) < settings.length:
         return np.empty((0, settings.length), corpus.validation.dtype)
     sequences = corpus.sequences("validation", settings.length)
@@ -277,7 +277,7 @@ def _evaluate_every(settings: PretrainSettings, steps: int | None) -> int:
 def _identity(
     corpus: Corpus, settings: PretrainSettings, sequences: NDArray[Any]
 ) -> dict[str, Any]:
-    """Return what makes this run this run; how often it is saved does not."""
+    """Return the values that identify this run, without those about checkpoints."""
     some = sequences[:: max(1, len(sequences) // 1000)]
     return {
         **identity_of(settings),

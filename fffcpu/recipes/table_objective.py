@@ -1,8 +1,8 @@
-"""A layer trained on the rows of a table: what `fffcpu.training.Trainer` asks for, for one layer.
+"""The `fffcpu.training.Objective` of a table: one layer that is trained on its rows.
 
-The layer is whatever has ``params``, ``forward`` and ``backward``; rows may lie in memory or in a
-memory-mapped file, of which a batch reads its own, or in a sparse matrix, of which only the batch
-becomes dense.
+The layer is any object with ``params``, ``forward`` and ``backward``. The rows are in memory, in a
+memory-mapped file, from which a batch reads its own rows, or in a sparse matrix; then only the
+batch becomes dense.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ Array = NDArray[Any]
 
 EVALUATED_ROWS = 8192
 EVALUATED_NUMBERS = 1 << 23
-"""Rows that an evaluation takes at a time, and how many numbers they may hold (64 MiB)."""
+"""Limits of an evaluation's blocks: number of rows, and of numbers in them (64 MiB)."""
 
 
 def block_rows(width: int) -> int:
-    """Return how many rows of a table an evaluation takes at a time."""
+    """Return the number of rows per block of an evaluation."""
     return max(1, min(EVALUATED_ROWS, EVALUATED_NUMBERS // max(1, width)))
 
 
 def dense_rows(x: Any, rows: Any) -> Array:
-    """Return rows of a table, dense also where the table is a sparse matrix."""
+    """Return rows of a table; they are dense also if the table is a sparse matrix."""
     block = x[rows]
     dense: Array = block.toarray() if hasattr(block, "toarray") else block
     return dense
 
 
 class _Layer(Protocol):
-    """What a `TableObjective` asks of a layer."""
+    """The interface of a layer for `TableObjective`."""
 
     @property
     def params(self) -> Mapping[str, Array]: ...
@@ -82,17 +82,18 @@ class Scaling(NamedTuple):
         x : array or sparse matrix of shape (R, I)
             The table; blocks of it are read in turn.
         rows : int64 array
-            Which rows count.
+            Numbers of the rows to use.
         by : {"columns", "table", "none"}
-            Each column less its mean, over its own standard deviation, or over that of the whole
-            table, as suits pixels; or x as it is.
+            Columns: each column is shifted by its mean and divided by its standard deviation.
+            Table: it is divided by the deviation of the whole table, as suits pixels. None: x is
+            not changed.
         weights : array of shape (R,), optional
-            How much each row counts, above 0.
+            Weight of each row, above 0.
 
         Raises
         ------
         ArgumentError
-            If ``by`` is something else, or a number is not finite.
+            If ``by`` has another value, or a number is not finite.
         """
         width = x.shape[1]
         if by not in ("columns", "table", "none"):
@@ -108,8 +109,8 @@ class Scaling(NamedTuple):
             counts = np.ones(len(block)) if weights is None else weights[numbers]
             new = float(counts.sum())
             seen += new
-            # Welford's update, a block at a time: a sum of squares would lose digits where the
-            # mean is large beside the deviation.
+            # Welford's update, block by block: a sum of squares would lose digits where the mean
+            # is large compared with the deviation.
             block_mean = np.average(block, axis=0, weights=counts)
             off = block_mean - mean
             mean += off * (new / seen)
@@ -132,10 +133,10 @@ class Scaling(NamedTuple):
 
 
 def deviations(mean: Array, variance: Array) -> Array:
-    """Return standard deviations to divide by: 1 where numbers never change.
+    """Return standard deviations to divide by: 1 for constant columns.
 
-    A column of one number may have a variance of a few roundings of its mean; so has one whose
-    changes float32, in which layers compute, cannot tell apart.
+    A constant column may have a variance of a few roundings of its mean. Columns whose changes are
+    too small for float32, the dtype of the layers, count as constant too.
     """
     scale: Array = np.sqrt(variance)
     scale[scale <= np.finfo(np.float32).eps * np.abs(mean)] = 1.0
@@ -143,33 +144,32 @@ def deviations(mean: Array, variance: Array) -> Array:
 
 
 class TableObjective:
-    """The rows of a table and what a layer should make of them.
+    """The rows of a table and their targets for a layer.
 
     Parameters
     ----------
     layer : layer
-        What is trained.
+        The layer to train.
     x : array or sparse matrix of shape (R, I)
-        The table, of any real dtype. Sparse, it must give rows as a CSR matrix does.
+        The table, of any real dtype. A sparse matrix must support row indexing, like CSR.
     y : array
-        Class numbers, int64 (R,); which labels are true, bool (R, O); or numbers to come near to,
-        (R, O).
+        Class numbers, int64 (R,); truth of each label, bool (R, O); or target numbers, (R, O).
     order : BatchOrder
-        Which of the rows make up the batches.
+        The rows of each batch.
     validation : int64 array
-        Which of the rows an evaluation looks at; may be empty.
+        Numbers of the rows for evaluations; may be empty.
     scaling : Scaling, optional
-        Applied to the rows of each batch.
+        Scaling of the rows of each batch.
     weights : array of shape (R,), optional
-        How much each row counts in a batch's loss and in the figures of an evaluation.
+        Weight of each row in a batch's loss and in the figures of an evaluation.
     forward_options, backward_options : callable, optional
-        From the `Moment` of a step to further arguments of the layer's ``forward`` and
+        Map the `Moment` of a step to further arguments of the layer's ``forward`` and
         ``backward``, such as a LeafFeedForward's ``region_leak`` and ``hardening``.
 
     Raises
     ------
     ShapeError
-        If x and y have not the same number of rows.
+        If x and y have different numbers of rows.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class TableObjective:
         backward_options: Callable[[Moment], dict[str, Any]] | None = None,
     ) -> None:
         if x.shape[0] != len(y):
-            raise ShapeError(f"argument 'y' must have {x.shape[0]} rows, as x, got {len(y)}")
+            raise ShapeError(f"argument 'y' must have {x.shape[0]} rows, like x, got {len(y)}")
         self.layer = layer
         self._x, self._y = x, y
         self._order = order
@@ -199,7 +199,7 @@ class TableObjective:
 
     @property
     def params(self) -> Mapping[str, Array]:
-        """The layer's."""
+        """The layer's parameters."""
         return self.layer.params
 
     def step(self, moment: Moment) -> StepResult:
@@ -225,7 +225,7 @@ class TableObjective:
         return {f"validation_{name}": value for name, value in figures.items()}
 
     def _rows(self, rows: NDArray[np.int64]) -> Array:
-        """Return rows of the table as the layer takes them."""
+        """Return rows of the table, scaled for the layer."""
         block = dense_rows(self._x, rows)
         if self._scaling is None:
             return block
@@ -239,27 +239,27 @@ def figures_of(
     weights: Array | None = None,
     width: int = 1,
 ) -> dict[str, float]:
-    """Return how good outputs are: ``loss``, and ``accuracy`` or ``r2``.
+    """Evaluate outputs: ``loss``, and ``accuracy`` or ``r2``.
 
     Parameters
     ----------
     outputs : callable
-        From row numbers to the outputs for these rows.
+        Maps row numbers to the outputs for these rows.
     y : array
-        Class numbers (R,); which labels are true, bool (R, O); or numbers (R, O).
+        Class numbers (R,); truth of each label, bool (R, O); or numbers (R, O).
     rows : int64 array
-        Which rows to look at, at least one.
+        Numbers of the rows to evaluate on, at least one.
     weights : array of shape (R,), optional
-        How much each row counts; not 0 for all rows that are looked at.
+        Weight of each row; above 0 for at least one of the rows.
     width : int
-        How many numbers a row has, for wide tables: fewer of their rows are taken at a time.
+        Numbers per row. Wide tables are evaluated in smaller blocks.
 
     Returns
     -------
     dict of str to float
-        The mean loss; the share of rows whose class, or all of whose labels, were told, or the
-        share of the variance of y that is explained (1 minus residual over total sum of squares,
-        all outputs together; NaN if y never changes).
+        The mean loss; and the share of rows whose class, or all labels, are predicted correctly,
+        or the share of the variance of y that is explained (1 minus residual over total sum of
+        squares, all outputs together; NaN if y is constant).
     """
     loss_of = _loss_of(y)
     loss = right = seen = 0.0
@@ -285,7 +285,7 @@ def figures_of(
 
 
 def _loss_of(y: Array) -> Callable[..., tuple[float, Array]]:
-    """Return the loss that targets call for."""
+    """Return the loss for these targets."""
     if y.ndim == 1:
         return softmax_cross_entropy
     return sigmoid_cross_entropy if y.dtype == np.bool_ else mean_squared_error

@@ -1,8 +1,8 @@
-"""A classifier of texts: what a `Trainer` asks for, for fine-tuning.
+"""The `Objective` of fine-tuning: a classifier of texts.
 
-A batch of a step is padded to its longest text, which poolers other than ``zero_index`` take for a
-part of the text, as in the published recipe. Evaluations take texts of about one length together,
-and of just one length for such poolers: their figures are of what a text gets alone.
+A batch of a step is padded to its longest text. Poolers other than ``zero_index`` pool over this
+padding too, as in the published recipe. Evaluations take texts of about one length together, and
+for such poolers of exactly one length: their figures do not depend on padding.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Array = NDArray[Any]
 
 
 class _Model(Protocol):
-    """What a `TextObjective` asks of a model."""
+    """The interface of a model for `TextObjective`."""
 
     @property
     def config(self) -> Any: ...
@@ -43,29 +43,29 @@ class _Model(Protocol):
 
 
 class TextObjective:
-    """Texts as tokens, and what a model is to say of them.
+    """Texts as tokens, and their labels for a model.
 
     Parameters
     ----------
     model : FastBertForSequenceClassification
-        What is trained.
+        The model to train.
     tokens : sequence of sequences of int
         The tokens of each text, markers included.
     labels : array of shape (R,)
-        Numbers of classes, int64, or float64 numbers of a regression.
+        Class numbers, int64, or float64 numbers of a regression.
     order : BatchOrder
-        Which texts make up the batches.
+        The texts of each batch.
     validation : int64 array
-        Which texts an evaluation looks at; may be empty.
+        Numbers of the texts for evaluations; may be empty.
     padding_id : int
-        The token that fills up sequences.
+        The token to pad with.
     row_sparse : bool
         Whether gradients hold only the nodes that a batch visited.
 
     Raises
     ------
     ShapeError
-        If there is not a label for each text.
+        If the numbers of texts and labels differ.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class TextObjective:
 
     @property
     def params(self) -> Mapping[str, Array]:
-        """The model's."""
+        """The model's parameters."""
         return self.model.params
 
     def step(self, moment: Moment) -> StepResult:
@@ -101,7 +101,7 @@ class TextObjective:
         return StepResult(loss, grads, len(rows), {})
 
     def evaluate(self) -> dict[str, float]:
-        """Return ``validation_loss``, and of a classifier ``validation_accuracy``."""
+        """Return ``validation_loss`` and, for a classifier, ``validation_accuracy``."""
         if not len(self._validation):
             return {}
         tokens = [self._tokens[row] for row in self._validation]
@@ -118,12 +118,12 @@ def text_figures(
     labels: Array,
     padding_id: int,
 ) -> dict[str, float]:
-    """Return how good a model is on texts: ``loss``, and of a classifier ``accuracy``.
+    """Evaluate a model on texts: ``loss`` and, for a classifier, ``accuracy``.
 
     Parameters
     ----------
     model, tokens, labels, padding_id
-        As of a `TextObjective`; at least one text.
+        As for `TextObjective`; at least one text.
     """
     padding = 0 if model.config.pools_padding else PADDING
     outputs = np.stack(compute_by_length(tokens, padding_id, model, padding))

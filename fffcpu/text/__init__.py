@@ -1,4 +1,4 @@
-"""Text for FastBERT: tokenizers, and files of text made into memory-mapped tokens (extra: text)."""
+"""Text for FastBERT: tokenizers, and files of text as memory-mapped tokens (extra: text)."""
 
 from __future__ import annotations
 

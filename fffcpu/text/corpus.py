@@ -3,13 +3,13 @@
 `build_corpus` tokenises once. A folder holds the tokens of the documents to train on and of those
 held out, one after the other, each document between its start and end token::
 
-    corpus.json       what is in here, and how far a building has come
+    corpus.json       the contents, and the progress of the build
     tokenizer.json    the tokenizer
     training.bin      [CLS] a rose is a rose [SEP] [CLS] the second document ...
-    validation.bin    the same of the documents held out
+    validation.bin    the same for the documents held out
 
-Training packs them: sequences of S tokens are cut off one after the other, whatever begins or ends
-within them, so nothing is padded.
+Training packs them: it cuts the tokens into sequences of S. Documents may begin and end within a
+sequence, so nothing is padded.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ CORPUS_VERSION = 2
 SPLITS = ("training", "validation")
 
 BATCH_CHARACTERS = 1 << 20
-"""About how many characters are tokenised together."""
+"""Approximate number of characters that are tokenised together."""
 
 NOTED_SECONDS = 2.0
-"""Seconds between two notes of how far a building has come."""
+"""Seconds between two notes on the progress of a build."""
 
 
 class Corpus(NamedTuple):
@@ -57,13 +57,13 @@ class Corpus(NamedTuple):
     """
 
     training: NDArray[Any]
-    """The tokens to train on, uint16 or uint32 of one axis."""
+    """The tokens to train on, a one-dimensional array of uint16 or uint32."""
     validation: NDArray[Any]
     """The tokens of documents held out."""
     tokenizer: Tokenizer
-    """What made them."""
+    """The tokenizer that made them."""
     documents: int
-    """How many documents there are in all."""
+    """The total number of documents."""
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Corpus:
@@ -72,7 +72,7 @@ class Corpus(NamedTuple):
         Raises
         ------
         CheckpointError
-            If it is no such folder, or its building has not come to an end.
+            If the folder is not a corpus, or its build is not complete.
         OSError
             If a file cannot be read.
         """
@@ -80,7 +80,7 @@ class Corpus(NamedTuple):
         notes = _read_notes(place)
         if not notes.get("complete"):
             raise CheckpointError(
-                f"corpus '{place}' is not complete; building it again from the same files goes on "
+                f"corpus '{place}' is not complete; build it again from the same files to continue "
                 "where it stopped"
             )
         dtype = np.dtype(notes["dtype"])
@@ -88,21 +88,21 @@ class Corpus(NamedTuple):
         return cls(splits[0], splits[1], Tokenizer.load(place), notes["documents"])
 
     def sequences(self, split: str, length: int) -> NDArray[Any]:
-        """Return a split as packed sequences (N, S); tokens beyond the last whole one are dropped.
+        """Return a split as packed sequences (N, S); tokens after the last whole one are dropped.
 
         Parameters
         ----------
         split : {"training", "validation"}
-            Which documents.
+            The documents to train on, or those held out.
         length : int
-            Tokens of a sequence S.
+            Number of tokens S per sequence.
 
         Raises
         ------
         ArgumentError
             If there is no such split.
         DataError
-            If there are not enough tokens for one.
+            If there are not enough tokens for one sequence.
         """
         if split not in SPLITS:
             raise ArgumentError(
@@ -128,25 +128,25 @@ def build_corpus(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Corpus:
-    """Tokenise documents into a folder, or go on with that where it was broken off.
+    """Tokenise documents into a folder, or continue an interrupted build.
 
     Parameters
     ----------
     paths : sequence of path
         Files and folders, see `fffcpu.text.find_files`.
     tokenizer : Tokenizer
-        What to do it with.
+        The tokenizer to use.
     folder : path
-        Made if missing. If it holds the same corpus already, of files with the same names, sizes
-        and times of change, that is opened.
+        The folder to write, created if missing. If it already holds the same corpus, of files with
+        the same names, sizes and modification times, that corpus is opened.
     validation : float
-        Which share of the documents is held out, from 0 to below 1, chosen at random.
+        Share of the documents to hold out, at random, from 0 to below 1.
     field : str
         The field of JSON lines that holds the text.
     seed : int
-        Of that choice.
+        Random seed of that choice.
     progress : callable, optional
-        Called with the bytes of the files that are done, and of all files.
+        Function called with the number of bytes read, and that of all files.
 
     Returns
     -------
@@ -155,18 +155,18 @@ def build_corpus(
     Raises
     ------
     ArgumentError
-        If an option is none of its values.
+        If an option is out of range.
     CheckpointError
         If the folder holds another corpus, or a damaged one.
     DataError
-        If a file is not as it should be, or there is no text at all.
+        If a file has an error, or there is no text.
     OSError
         If a file cannot be read or written.
 
     Notes
     -----
-    Memory is bounded: a few megabytes of text are held at a time. The state is written down every
-    few seconds; after ``kill -9`` the same call goes on from there and comes to the same bytes.
+    Memory is bounded: a few megabytes of text are held at a time. The state is saved every few
+    seconds; after ``kill -9`` the same call continues from there and writes the same bytes.
     """
     place = Path(os.fsdecode(folder))
     check_validation(validation)
@@ -198,19 +198,19 @@ def build_corpus(
 
 
 def check_validation(validation: float) -> None:
-    """Raise unless a share of documents may be held out."""
+    """Raise unless the share to hold out is valid."""
     if check_number("validation", validation, 0.0, 1.0) == 1:
         raise ArgumentError("argument 'validation' must be below 1, got 1")
 
 
 def _start(place: Path, identity: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return the notes of a building, begun or broken off."""
+    """Return the notes of a build, either a new or an interrupted one."""
     if (place / CORPUS_FILE).exists():
         notes = _read_notes(place)
         for name, value in identity.items():
             if notes.get(name) != value:
                 raise CheckpointError(
-                    f"folder '{place}' holds another corpus: '{name}' differs; take another folder"
+                    f"folder '{place}' holds another corpus: '{name}' differs; use another folder"
                 )
         return notes
     dtype = "uint16" if tokenizer.vocabulary <= 1 << 16 else "uint32"
@@ -222,12 +222,12 @@ def _start(place: Path, identity: dict[str, Any], tokenizer: Tokenizer) -> dict[
 
 
 class _Writer:
-    """Appends documents to the files of a corpus, and notes how far it has come."""
+    """Appends documents to the files of a corpus, and notes the progress."""
 
     def __init__(self, place: Path, notes: dict[str, Any]) -> None:
         self._place, self._notes = place, notes
         self._dtype = np.dtype(notes["dtype"])
-        self._inside = bool(notes.get("inside", False))  # a document of which a piece is written
+        self._inside = bool(notes.get("inside", False))  # a document is written in part
         self._noted_at = time.monotonic()
         self._files: dict[str, IO[bytes]] = {}
         self._stack = contextlib.ExitStack()
@@ -244,7 +244,7 @@ class _Writer:
                 )
         for split, path in paths.items():
             file = self._stack.enter_context(open(path, "ab"))
-            file.truncate(sizes[split])  # what was written since the notes
+            file.truncate(sizes[split])  # drops the bytes written after the notes
             self._files[split] = file
         return self
 
@@ -277,7 +277,7 @@ class _Writer:
             self._note()
 
     def finish(self) -> None:
-        """Note that all is done."""
+        """Note that the build is complete."""
         if not self._notes["documents"]:
             raise DataError("the files must hold some text, got none")
         self._notes["complete"] = True
@@ -292,12 +292,12 @@ class _Writer:
 
 
 def _chance(seed: int, document: int) -> float:
-    """Return a number from 0 to below 1, as good as random and always the same of a document."""
+    """Return a pseudorandom number from 0 to below 1, always the same for a document."""
     return zlib.crc32(f"{seed} {document}".encode()) / (1 << 32)
 
 
 def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
-    """Yield pieces, some megabyte of them together."""
+    """Yield pieces in blocks of about a megabyte."""
     batch: list[Piece] = []
     characters = 0
     for piece in pieces:
@@ -330,12 +330,12 @@ def _read_notes(place: Path) -> dict[str, Any]:
     if not isinstance(notes, dict) or notes.get("version") != CORPUS_VERSION:
         raise CheckpointError(f"file '{path}' is no corpus of this version of fffcpu")
     if not _are_whole(notes):
-        raise CheckpointError(f"file '{path}' is damaged: it must say how far the corpus has come")
+        raise CheckpointError(f"file '{path}' is damaged: it must contain the build's progress")
     return notes
 
 
 def _are_whole(notes: dict[str, Any]) -> bool:
-    """Whether notes have what tells where a building goes on, of the kinds it should be."""
+    """Whether notes have all values, of the right types, to continue a build."""
     following = notes.get("next")
     if notes.get("dtype") not in ("uint16", "uint32") or not isinstance(following, list):
         return False

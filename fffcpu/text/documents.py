@@ -1,10 +1,10 @@
-"""Documents of text from files and folders, a piece at a time.
+"""Documents of text from files and folders, in pieces.
 
 A ``.txt`` file is one document. In a file of JSON lines (``.jsonl``) each line is one: an object
 with a field of text. Both may be gzipped (``.gz``). Long documents come in pieces, so that no file
 has to fit into memory.
 
-`read_texts` reads what is short: there a line of a ``.txt`` file is a text.
+`read_texts` reads short texts: there, each line of a ``.txt`` file is a text.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ KINDS = (".txt", ".jsonl")
 """Endings of files of text; each may be followed by ``.gz``."""
 
 OWN = "*.training/history.jsonl"
-"""What a training of ours leaves beside its model: JSON lines, but no text."""
+"""The history that fffcpu writes next to a model: JSON lines without text."""
 
 PIECE = 1 << 16
-"""About how many characters of a document come at a time."""
+"""Approximate number of characters of a piece."""
 
 
 class Piece(NamedTuple):
@@ -38,22 +38,22 @@ class Piece(NamedTuple):
     file: int
     """The number of its file."""
     number: int
-    """Its own number in that file, from 0."""
+    """The number of the piece in that file, from 0."""
     text: str
-    """What it holds."""
+    """Its text."""
     ends_document: bool
     """Whether the document ends with it."""
 
 
 def find_files(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Return the files of text among paths and in folders, those of a folder sorted by name.
+    """Return the files of text among paths and in folders; files of a folder are sorted by name.
 
-    The histories of trainings that lie in a folder are left out.
+    Histories of training runs in a folder are left out.
 
     Raises
     ------
     DataError
-        If a file is of another kind, or there is none in a folder.
+        If a file has another format, or a folder contains no file of text.
     FileNotFoundError
         If a path does not exist.
     """
@@ -86,7 +86,7 @@ def read_documents(
     field : str
         The field of a JSON line that holds the text.
     start : (int, int)
-        The file and the number of the piece to begin with, to go on where a reading was broken off.
+        The numbers of the file and of the piece to start with, to continue an interrupted reading.
 
     Yields
     ------
@@ -96,14 +96,14 @@ def read_documents(
     Raises
     ------
     DataError
-        If a line is no JSON object, or has no such field.
+        If a line is not a JSON object, or has no such field.
     OSError
         If a file cannot be read.
 
     Warns
     -----
     UserWarning
-        If a file is not UTF-8 everywhere. What is not becomes U+FFFD, which tokenizers drop.
+        If a file is not entirely UTF-8. Other bytes become U+FFFD, which tokenizers drop.
     """
     for number in range(start[0], len(files)):
         skipped = start[1] if number == start[0] else 0
@@ -121,12 +121,12 @@ def read_documents(
 
 
 def read_texts(path: str, field: str = "text") -> Iterator[str]:
-    """Read the texts of a file one after the other: sentences, messages, whatever is judged alone.
+    """Read the texts of a file one after the other: sentences, messages and the like.
 
     Parameters
     ----------
     path : str
-        A ``.txt`` file, of which each line is a text, empty ones too; JSON lines (``.jsonl``); or
+        A ``.txt`` file, where each line is a text, also an empty one; JSON lines (``.jsonl``); or
         a CSV file with a header (``.csv``), by the rules of `fffcpu.data.records`. Each may be
         gzipped (``.gz``).
     field : str
@@ -139,15 +139,15 @@ def read_texts(path: str, field: str = "text") -> Iterator[str]:
     Raises
     ------
     DataError
-        If the file is of another kind or damaged, or has a line without such a field, or no such
-        column.
+        If the file has another format or is damaged, or a line has no such field, or there is no
+        such column.
     OSError
         If it cannot be read.
 
     Warns
     -----
     UserWarning
-        If the file is not UTF-8 everywhere. What is not becomes U+FFFD, which tokenizers drop.
+        If the file is not entirely UTF-8. Other bytes become U+FFFD, which tokenizers drop.
     """
     name = _name(path)
     if not name.endswith((*KINDS, ".csv")):
@@ -164,21 +164,21 @@ def read_texts(path: str, field: str = "text") -> Iterator[str]:
 def text_lines(stream: IO[str]) -> Iterator[str]:
     r"""Yield the lines of a stream that does not translate line ends; each is a text.
 
-    A line ends with ``\n`` or ``\r\n``. A ``\r`` alone ends none, as for ``wc -l``.
+    A line ends with ``\n`` or ``\r\n``. A ``\r`` alone does not end a line, as for ``wc -l``.
     """
     for line in stream:
         yield line.removesuffix("\n").removesuffix("\r")
 
 
 def _decoded(content: Any, newline: str | None = None) -> IO[str]:
-    """Return a file's text; a mark of the byte order is no part of it."""
+    """Return a file's text, without a byte-order mark."""
     return io.TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline=newline)
 
 
 def _warn(path: str) -> None:
-    """Warn of a file that is not UTF-8 everywhere."""
+    """Warn about a file that is not entirely UTF-8."""
     warnings.warn(
-        f"{locate(path)}: is not UTF-8 everywhere; some characters are left out", stacklevel=3
+        f"{locate(path)}: is not entirely UTF-8; some characters are left out", stacklevel=3
     )
 
 
@@ -226,7 +226,7 @@ def _lines(stream: IO[str], path: str, field: str) -> Iterator[tuple[str, bool]]
 
 
 def _name(path: str | Path) -> str:
-    """Return a file's name by which its kind is told."""
+    """Return a file's name without ``.gz``, which gives its format."""
     return Path(path).name.lower().removesuffix(".gz")
 
 

@@ -1,4 +1,4 @@
-"""Texts with labels, from CSV files and JSON lines: what a classifier is fine-tuned on."""
+"""Texts with labels, from CSV files and JSON lines: the data to fine-tune a classifier on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS = (".csv", ".jsonl")
 
 
 Labelled = Iterator[tuple[str, str, Any]]
-"""Where a row stands, its text, and its label."""
+"""The place of a row, its text, and its label."""
 
 
 class LabelledTexts(NamedTuple):
@@ -31,7 +31,7 @@ class LabelledTexts(NamedTuple):
     labels: NDArray[Any]
     """Numbers of classes, int64 (R,), or float64 numbers (R,) of a regression."""
     classes: tuple[str, ...] | None
-    """Names of the classes; None of a regression."""
+    """Names of the classes; None for a regression."""
 
 
 def read_labelled(
@@ -52,16 +52,16 @@ def read_labelled(
     text, label : str
         The names of the columns, or of the fields.
     regression : bool
-        Whether labels are numbers to predict rather than names of classes.
+        Whether labels are numbers to predict, and not names of classes.
     classes : tuple of str, optional
-        The names of the classes, if they are known already; else they are sorted. Spaces around
-        a name do not count.
+        The names of the classes, if they are already known. By default the sorted labels. Spaces
+        around a name do not count.
 
     Raises
     ------
     DataError
-        If the file is of another kind or not as it should be, such as a label that is empty or a
-        fraction where names of classes are wanted; the message names the line.
+        If the file has another format or an error, such as an empty label, or a fraction instead
+        of the name of a class; the message names the line.
     OSError
         If it cannot be read.
     """
@@ -82,7 +82,7 @@ def read_labelled(
     numbers = {name: number for number, name in enumerate(known)}
     strange = sorted(set(labels) - set(known))
     if strange:
-        raise DataError(f"{locate(path)}: label {strange[0]!r} is none of the classes")
+        raise DataError(f"{locate(path)}: label {strange[0]!r} is not one of the classes")
     return LabelledTexts(texts, np.array([numbers[name] for name in labels], np.int64), known)
 
 
@@ -115,7 +115,7 @@ def _json_rows(path: str, text: str, label: str) -> Labelled:
 
 def _name(value: Any, where: str) -> str:
     """Return the name of a class, without spaces around it."""
-    # Of floats and tables the same may be written in several ways, and NaN is no class.
+    # A float can be written in several ways, and NaN is not a class.
     if not isinstance(value, (str, int)) or not str(value).strip():
         raise DataError(f"{where}: must have text or an integer as label, got {describe(value)}")
     return str(value).strip()

@@ -1,8 +1,7 @@
-"""Texts of several lengths in arrays: padded, and put together with others of about their length.
+"""Texts of several lengths in arrays: padded, in batches of texts of about the same length.
 
 Texts are sorted by length and computed in batches of about `TOKENS` tokens. No text is shorter than
-its batch's longest by more than one part in `PADDING`, so no more than that part of a batch is
-padding::
+its batch's longest by more than one part in `PADDING`, so at most that part of a batch is padding::
 
     texts   7 3 8 3 4        their lengths
     batches [8 7] [4] [3 3]  where PADDING is 8
@@ -19,29 +18,29 @@ from numpy.typing import NDArray
 __all__ = ["PADDING", "compute_by_length", "padded"]
 
 TOKENS = 2048
-"""The most tokens of a batch, padding included, unless one text alone has more."""
+"""Largest number of tokens per batch, padding included, unless a single text has more."""
 
 PADDING = 8
-"""One part in so many of a batch may be padding."""
+"""At most one part in `PADDING` of a batch is padding."""
 
 
 def padded(
     rows: Sequence[Sequence[int]], padding_id: int
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Fill rows of tokens up to the longest, of at least one row.
+    """Pad rows of tokens to the length of the longest; at least one row.
 
     Parameters
     ----------
     rows : sequence of sequences of int
         B rows.
     padding_id : int
-        The token that fills them up.
+        The token to pad with.
 
     Returns
     -------
     input_ids : int array of shape (B, S)
     attention_mask : bool array of shape (B, S)
-        Which are no padding.
+        True for tokens, False for padding.
     """
     lengths = np.array([len(row) for row in rows])
     real = np.arange(lengths.max()) < lengths[:, np.newaxis]
@@ -61,11 +60,11 @@ def compute_by_length(
     Parameters
     ----------
     rows, padding_id
-        As of `padded`, but there may be none.
+        As for `padded`, but there may be no row.
     compute : callable
-        Gets what `padded` returns, and returns a result for each row.
+        Function of the arrays that `padded` returns; it returns a result for each row.
     padding : int
-        One part in so many of a batch may be padding; nothing if it is 0.
+        One part in ``padding`` of a batch may be padding; 0 allows none.
     """
     results: list[Any] = [None] * len(rows)
     for batch in _batches([len(row) for row in rows], padding):

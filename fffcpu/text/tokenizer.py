@@ -1,7 +1,7 @@
 """Tokenizer: Hugging Face's ``tokenizers`` with the special tokens that FastBERT needs.
 
-Whatever a ``tokenizer.json`` says of templates, truncation and padding is left aside, so that all
-tokenizers are used in one way::
+Templates, truncation and padding in a ``tokenizer.json`` are ignored, so that all tokenizers are
+used in the same way::
 
     encode(["a rose"])                  [CLS] a rose [SEP]
     encode(["a rose"], markers=False)   a rose
@@ -28,19 +28,19 @@ from fffcpu.system.files import write_text
 __all__ = ["TOKENIZER_FILE", "Tokenizer"]
 
 TOKENIZER_FILE = "tokenizer.json"
-"""Its name in the folder of a model."""
+"""The tokenizer's file in the folder of a model."""
 
 MOST_TOKENS = 1 << 20
-"""The largest vocabulary; memory for all of it is taken at once."""
+"""The largest vocabulary; memory for all of it is allocated at once."""
 
 PROBE = "\U00013000"
-"""A hieroglyph, a letter that tokenizers hardly know."""
+"""A hieroglyph, a letter that is unknown to most tokenizers."""
 
 HELD_CHARACTERS = 1 << 22
-"""About how many characters of different pieces of texts are held, before they are made words."""
+"""Approximate number of characters of distinct pieces that are held before they become words."""
 
 REPEATED = 4096
-"""How many words are handed to the training together."""
+"""Number of words that are passed to the training together."""
 
 SPECIAL_TOKENS = MappingProxyType(
     {
@@ -51,11 +51,11 @@ SPECIAL_TOKENS = MappingProxyType(
         "mask": ("[MASK]", "<mask>"),
     }
 )
-"""The special tokens, and the names under which vocabularies have them; new ones get the first."""
+"""The special tokens and their names in vocabularies; a new vocabulary uses the first name."""
 
 
 class Tokenizer:
-    """Turns text into numbers of tokens and back.
+    """Converts text to numbers of tokens and back.
 
     Parameters
     ----------
@@ -67,14 +67,14 @@ class Tokenizer:
     padding_id, unknown_id, start_id, end_id, mask_id : int
         Numbers of the special tokens.
     word_ids : int array of shape (W,)
-        Numbers of all tokens but the special ones, rising.
+        Numbers of all tokens except the special ones, in rising order.
     fingerprint : str
-        Tells tokenizers apart.
+        Checksum that differs between tokenizers.
 
     Raises
     ------
     CheckpointError
-        If it is no definition of a tokenizer, or lacks a special token.
+        If the text does not define a tokenizer, or a special token is missing.
     MissingExtraError
         If the package ``tokenizers`` is missing.
 
@@ -102,9 +102,9 @@ class Tokenizer:
             for backend in (self._backend, self._plain):
                 backend.no_truncation()
                 backend.no_padding()
-            # Some damage shows only where a text is encoded, some where a letter is unknown.
+            # Some damage shows only when a text is encoded, or when a letter is unknown.
             self._backend.encode_batch_fast([PROBE])
-        # Text that happens to hold "[MASK]" must not become the special token.
+        # Text that contains "[MASK]" by chance must not become the special token.
         self._plain.encode_special_tokens = True
         for meaning, names in SPECIAL_TOKENS.items():
             found = [self._backend.token_to_id(name) for name in names]
@@ -134,7 +134,7 @@ class Tokenizer:
 
     @property
     def vocabulary(self) -> int:
-        """One more than the largest number of a token; some below it may stand for none."""
+        """The largest number of a token plus 1; some numbers below it may have no token."""
         return self._vocabulary
 
     # --- Making, loading, saving -----------------------------------------------------------------
@@ -148,24 +148,24 @@ class Tokenizer:
         lowercase: bool = True,
         progress: bool = False,
     ) -> Tokenizer:
-        """Train a WordPiece tokenizer, as BERT has it.
+        """Train a WordPiece tokenizer, as for BERT.
 
         Parameters
         ----------
         texts : iterable of str
-            Read once; what is kept of them is how often each word occurs. The same words give the
-            same tokenizer.
+            Texts to train on, read once. Only the counts of the words are kept. The same words
+            give the same tokenizer.
         vocabulary : int
-            The most tokens it may have, special ones included.
+            Largest number of tokens, special ones included.
         lowercase : bool
-            Whether capitals and accents are dropped.
+            Whether letters become lowercase and lose their accents.
         progress : bool
             Whether to show the progress of the training.
 
         Raises
         ------
         ArgumentError
-            If there is no text, or the vocabulary has no room for special tokens and letters.
+            If there is no text, or the vocabulary is too small for special tokens and letters.
 
         References
         ----------
@@ -181,7 +181,7 @@ class Tokenizer:
         words = _count_words(backend, texts)
         if not words:
             raise ArgumentError("argument 'texts' must hold some text, got none")
-        # A letter may need two tokens: where a word begins with it, and inside of words.
+        # A letter may need two tokens: one at the start of a word, one inside of words.
         alphabet = _alphabet(words, (vocabulary - len(specials)) // 2)
         inner = {letter for word in words for letter in word[1:]}.intersection(alphabet)
         # The package numbers letters inside words as it meets them, in an order that changes from
@@ -201,12 +201,12 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
-        """Load a ``tokenizer.json``, or that in a folder.
+        """Load a ``tokenizer.json``, or the one in a folder.
 
         Raises
         ------
         CheckpointError
-            If it is no such file.
+            If the file does not define a tokenizer.
         OSError
             If it cannot be read.
         """
@@ -241,17 +241,17 @@ class Tokenizer:
         markers: bool = True,
         special: bool = False,
     ) -> list[list[int]]:
-        """Turn texts into numbers of tokens.
+        """Convert texts to numbers of tokens.
 
         Parameters
         ----------
         texts : sequence of str
         length : int, optional
-            The most tokens of a text, markers included; what is beyond is dropped.
+            Largest number of tokens per text, markers included; further tokens are dropped.
         markers : bool
-            Whether a start and an end token are put around each text.
+            Whether to put a start and an end token around each text.
         special : bool
-            Whether the names of special tokens in the texts, such as ``"[MASK]"``, mean them.
+            Whether names such as ``"[MASK]"`` in the texts become the special tokens.
 
         Returns
         -------
@@ -260,22 +260,22 @@ class Tokenizer:
         Raises
         ------
         ArgumentTypeError, ArgumentError
-            If something is not text, or the length leaves no room for a token.
+            If an element is not text, or the length leaves no room for a token.
         CheckpointError
-            If the definition turns out to be damaged.
+            If the definition is damaged.
         """
         around = 2 if markers else 0
         room = None if length is None else check_integer("length", length, around + 1) - around
         backend = self._backend if special else self._plain
         strings = list(_strings(texts))
-        # What the batch call returns beside the numbers is not wanted, and takes most of its time.
+        # The batch call returns more than the numbers, which takes most of its time.
         with _reporting("the tokenizer's definition is damaged"):
             found = backend.encode_batch_fast(strings, add_special_tokens=False)
         rows = [encoding.ids[:room] for encoding in found]
         return [[self.start_id, *row, self.end_id] for row in rows] if markers else rows
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text that tokens stand for, without the special ones."""
+        """Return the text of tokens, without the special ones."""
         return str(self._backend.decode([int(number) for number in ids]))
 
     def token(self, number: int) -> str:
@@ -284,31 +284,31 @@ class Tokenizer:
         Raises
         ------
         ArgumentError
-            If there is no such token.
+            If no token has this number.
         """
         check_integer("number", number, 0, self.vocabulary - 1)
         name: str | None = self._backend.id_to_token(int(number))
         if name is None:
-            raise ArgumentError(f"argument 'number' must be that of a token, got {number}")
+            raise ArgumentError(f"argument 'number' must be the number of a token, got {number}")
         return name
 
 
 @contextlib.contextmanager
 def _reporting(message: str) -> Iterator[None]:
-    """Turn what the package raises, which is of no narrow kind, into a CheckpointError."""
+    """Convert the exceptions of the package, which have no common class, to a CheckpointError."""
     try:
         yield
     except BaseException as error:
-        # A panic, as its Rust has it, is no Exception, and its class has no name to import.
+        # A panic of its Rust code is no Exception, and its class cannot be imported.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise CheckpointError(f"{message}: {error}") from error
 
 
 def _count_words(backend: Any, texts: Iterable[str]) -> Counter[str]:
-    """Return how often each word of texts occurs, as the tokenizer takes texts apart.
+    """Count the words of texts, as the tokenizer splits texts.
 
-    What stands between spaces is counted first, so that the tokenizer sees most of it only once.
+    Pieces between spaces are counted first, so that the tokenizer splits most of them only once.
     """
     words: Counter[str] = Counter()
     pieces: Counter[str] = Counter()
@@ -317,7 +317,7 @@ def _count_words(backend: Any, texts: Iterable[str]) -> Counter[str]:
         found = text.split()
         held += sum(len(piece) for piece in set(found) if piece not in pieces)
         pieces.update(found)
-        if held > HELD_CHARACTERS:  # as it soon is where words are not between spaces
+        if held > HELD_CHARACTERS:  # soon the case in scripts without spaces between words
             _add_words(words, backend, pieces)
             pieces.clear()
             held = 0
@@ -326,7 +326,7 @@ def _count_words(backend: Any, texts: Iterable[str]) -> Counter[str]:
 
 
 def _add_words(words: Counter[str], backend: Any, pieces: Mapping[str, int]) -> None:
-    """Add the words of pieces of texts, each as often as it occurs."""
+    """Add the words of pieces of texts, with the counts of the pieces."""
     for piece, count in pieces.items():
         normal = backend.normalizer.normalize_str(piece)
         for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal):
@@ -343,7 +343,7 @@ def _alphabet(words: Mapping[str, int], most: int) -> list[str]:
 
 
 def _repeated(words: Mapping[str, int]) -> Iterator[str]:
-    """Yield each word as often as it occurs, some thousands together."""
+    """Yield each word as often as it occurs, in blocks of some thousands."""
     held: list[str] = []
     for word, count in words.items():
         for start in range(0, count, REPEATED):
@@ -355,9 +355,9 @@ def _repeated(words: Mapping[str, int]) -> Iterator[str]:
 
 
 def _strings(texts: Iterable[Any]) -> Iterator[str]:
-    """Yield texts, checked.
+    """Check and yield texts.
 
-    Halves of surrogate pairs, which JSON may hold though they are no characters, become "?".
+    Halves of surrogate pairs, which JSON may contain although they are no characters, become "?".
     """
     if isinstance(texts, str):
         raise ArgumentTypeError(f"argument 'texts' must hold texts, got one: {describe(texts)}")

@@ -833,7 +833,7 @@ def test_bench_tells_what_it_drew(command, small_grid, tmp_path, monkeypatch):
     picture = tmp_path / "speed.svg"
     status, out, err = command("bench", *small_grid, "--plot", picture)
     assert (status, err) == (0, "")
-    assert "beside dense by NumPy" in out
+    assert "against dense by NumPy" in out
     assert "pip install 'fffcpu[bench]'" in out
     assert "     5 rows: " in out
     assert out.endswith(f"drawn to {picture}\n")

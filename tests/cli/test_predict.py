@@ -109,7 +109,7 @@ def test_a_layer_alone_gives_its_outputs(predict, tmp_path):
     assert "wide.npy': must have 3 columns" in printed
     status, printed, _ = predict(LAYER, "--what", "predictions")
     assert status == 1
-    assert "does not say what its outputs mean" in printed
+    assert "has no schema of its outputs" in printed
 
 
 def test_no_rows(predict, tmp_path):

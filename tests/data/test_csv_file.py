@@ -134,11 +134,11 @@ RUBBISH = {
     "no header": ("5.1,3.5\n4.9,3.0\n", None, None, ", line 1", "got only numbers: '5.1', '3.5'"),
     "label among numbers": (
         *("a,y\n1,2.5\n1,3.5\n1,N/A\n", "y", None),
-        *(", line 4, column 2 ('y')", "must be a number, as the labels before it are, got 'N/A'"),
+        *(", line 4, column 2 ('y')", "must be a number, like the labels before it, got 'N/A'"),
     ),
     "number among labels": (
         *("a,y\n1,cat\n1,cat\n1,7\n", "y", None),
-        *(", line 4, column 2 ('y')", "must be no number, as the labels before it are, got '7'"),
+        *(", line 4, column 2 ('y')", "must be no number, like the labels before it, got '7'"),
     ),
     "text to predict": (
         *("a,y\n1,2\n1,cat\n", "y", "regression"),

@@ -135,9 +135,9 @@ def test_other_labels_than_the_known_are_refused(read, labels, classes, where, w
         (np.array(["a", "b"]), "regression", ": must hold numbers for a regression, got text"),
         (np.array([b"a", b"b"]), None, ": must hold real numbers or text, got dtype |S1"),
         (np.array([1j, 2]), None, ": must hold real numbers or text, got dtype complex128"),
-        (np.eye(3, dtype=int), None, ": must have one class a row, shape (3,), got shape (3, 3)"),
-        (np.zeros((2, 1, 1)), None, ": must have 2 labels, a row each, got shape (2, 1, 1)"),
-        (np.zeros((2, 0)), None, ": must have 2 labels, a row each, got shape (2, 0)"),
+        (np.eye(3, dtype=int), None, ": must have one class per row, shape (3,), got shape (3, 3)"),
+        (np.zeros((2, 1, 1)), None, ": must have 2 labels, one per row, got shape (2, 1, 1)"),
+        (np.zeros((2, 0)), None, ": must have 2 labels, one per row, got shape (2, 0)"),
     ],
 )
 def test_arrays_that_are_no_labels(read, labels, task, what):

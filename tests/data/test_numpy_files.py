@@ -106,7 +106,11 @@ def test_blocks_of_npz(saved, named):
         ({"x": X, "y": Y}, "labels", ": must have an array 'labels', got 'x', 'y'"),
         ({"a": X, "b": X}, None, ": must have an array 'x', or just one with two or more axes"),
         ({"y": Y}, None, ": must have an array 'x', or just one"),
-        ({"x": X, "y": Y[:6]}, None, ", array 'y': must have 7 labels, a row each, got shape (6,)"),
+        (
+            {"x": X, "y": Y[:6]},
+            None,
+            ", array 'y': must have 7 labels, one per row, got shape (6,)",
+        ),
         ({"x": Y}, None, ", array 'x': must have shape (rows, features), got shape (7,)"),
         ({"x": X.astype(complex)}, None, ", array 'x': must hold real numbers, got dtype complex"),
         ({"x": X.astype(str)}, None, ", array 'x': must hold real numbers, got dtype <U"),

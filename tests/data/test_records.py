@@ -90,7 +90,7 @@ def test_bytes_that_are_not_utf_8_are_an_error_or_replaced(written):
         with pytest.raises(DataError, match=r"line 3: must be UTF-8 text, got byte b'\\xe9'"):
             reader(path)
     assert records(path, replace=True)[1] == [(2, ["fine", "a"]), (3, ["\ufffd", "b"])]
-    with pytest.warns(UserWarning, match="not UTF-8 everywhere"):
+    with pytest.warns(UserWarning, match="not entirely UTF-8"):
         assert list(read_texts(path)) == ["fine", "\ufffd"]
 
 

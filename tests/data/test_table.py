@@ -125,7 +125,7 @@ def test_labels_of_an_array_are_an_array(files, kind):
 def test_rows_and_labels_must_be_as_many(files, tmp_path):
     np.save(tmp_path / "z.npy", Y[:5])
     with pytest.raises(
-        DataError, match=r"z\.npy': must have 6 labels, a row each, got shape \(5,\)"
+        DataError, match=r"z\.npy': must have 6 labels, one per row, got shape \(5,\)"
     ):
         read_table(files["npy"][0], tmp_path / "z.npy")
 

@@ -93,7 +93,7 @@ def test_files_remember_everything(predictor, tmp_path):
 def test_a_layer_alone_is_no_predictor(tmp_path):
     path = tmp_path / "layer.safetensors"
     FastFeedForward(4, 3, depth=2, rng=0).save(path)
-    with pytest.raises(CheckpointError, match="does not say what its outputs mean"):
+    with pytest.raises(CheckpointError, match="without a schema of its outputs"):
         Predictor.load(path)
 
 

@@ -103,7 +103,7 @@ def test_a_layer_of_ones_own_is_trained(tmp_path):
     settings = FitSettings(epochs=1)
     fitted = fit(few(DIGITS, 40), settings, make_layer=make)
     assert fitted.predictor.layer is made[0]
-    with pytest.raises(ArgumentError, match="'folder' must be None where 'make_layer'"):
+    with pytest.raises(ArgumentError, match="'folder' must be None if 'make_layer'"):
         fit(few(DIGITS, 40), settings, make_layer=make, folder=tmp_path)
 
 
@@ -265,7 +265,7 @@ def test_refuses_a_table():
         fit(dataclasses.replace(DIGITS, x=x), FitSettings())
     with pytest.raises(ArgumentError, match="targets"):
         fit(dataclasses.replace(DIGITS, y=None, classes=None), FitSettings())
-    with pytest.raises(ArgumentError, match="two rows a class"):
+    with pytest.raises(ArgumentError, match="two rows per class"):
         fit(few(DIGITS, 15), FitSettings())
     with pytest.raises(ArgumentError, match="at least two classes"):
         fit(dataclasses.replace(DIGITS, y=0 * LABELS, classes=(7,)), FitSettings())

@@ -38,7 +38,7 @@ def test_names_of_columns_numbers_and_known_classes(tmp_path):
     assert data.labels.tolist() == [1.5, -2]
     known = read_labelled(path, "q", "rating", classes=("0", "-2", "1.5"))
     assert known.labels.tolist() == [2, 1]
-    with pytest.raises(DataError, match="label '-2' is none of the classes"):
+    with pytest.raises(DataError, match="label '-2' is not one of the classes"):
         read_labelled(path, "q", "rating", classes=("1.5",))
 
 

@@ -214,7 +214,7 @@ def test_numbers_may_have_gaps(number, tmp_path):
     assert tokenizer.encode(["cat"], markers=False) == [[number]]
     assert tokenizer.token(number) == "cat"
     for unused in (number - 1, *TOKENIZER.encode(["cat"], markers=False)[0]):
-        with pytest.raises(ArgumentError, match=f"must be that of a token, got {unused}"):
+        with pytest.raises(ArgumentError, match=f"must be the number of a token, got {unused}"):
             tokenizer.token(unused)
     (tmp_path / "a.txt").write_text("a cat")
     corpus = build_corpus([tmp_path / "a.txt"], tokenizer, tmp_path / "out", validation=0)
@@ -407,7 +407,7 @@ def test_reading_goes_on_in_another_file(write):
 @pytest.mark.parametrize("read", [joined, lambda files: list(read_texts(str(files[0])))])
 def test_what_is_not_utf_8_is_left_out_with_a_warning(name, read, write):
     content = b"caf\xe9 \xe9" if name == "a.txt" else b'{"text": "caf\xe9 \xe9"}'
-    with pytest.warns(UserWarning, match=rf"{name}': is not UTF-8 everywhere") as caught:
+    with pytest.warns(UserWarning, match=rf"{name}': is not entirely UTF-8") as caught:
         assert read([write(name, content)]) == ["caf\ufffd \ufffd"]
     assert len(caught) == 1
     assert caught[0].filename == __file__
@@ -585,7 +585,7 @@ def test_a_building_that_is_broken_off_goes_on(
     place = tmp_path / "broken"
     with pytest.raises(StopError):
         build_corpus([source], TOKENIZER, place, progress=progress)
-    with pytest.raises(CheckpointError, match="is not complete; building it again from the same"):
+    with pytest.raises(CheckpointError, match="is not complete; build it again from the same"):
         Corpus.open(place)
     seen = []
     build_corpus([source], TOKENIZER, place, progress=lambda *now: seen.append(now))
@@ -716,7 +716,9 @@ def test_damaged_corpora_are_errors(source, tmp_path, small_steps):
     changes = [{name: None} for name in ("dtype", "training", "validation", "documents", "next")]
     changes += [{"dtype": "uint8"}, {"training": -1}, {"documents": 1.5}, {"next": [0]}]
     damaged = [("{", "is damaged"), ('{"version": 9}', "no corpus of this version")]
-    damaged += [(json.dumps(notes | change), "must say how far") for change in changes]
+    damaged += [
+        (json.dumps(notes | change), "must contain the build's progress") for change in changes
+    ]
     for content, message in damaged:
         (place / "corpus.json").write_text(content)
         with pytest.raises(CheckpointError, match=message):
