@@ -1,7 +1,7 @@
-"""What a training loop needs beside a layer, and a loop that resumes after anything.
+"""Losses, optimizers and schedules for training loops, and a loop that can resume.
 
-Losses, optimizers, clipping and schedules take and return plain arrays, so that a loop can be
-written out where it is used; `Trainer` is one with checkpoints and a history in a `RunFolder`::
+Losses, optimizers, clipping and schedules take and return plain arrays, for loops like the one
+below. `Trainer` is a loop with checkpoints and a history in a `RunFolder`::
 
     optimizer = AdamW(layer.params, lr=1e-3)
     for step in range(steps):

@@ -1,7 +1,7 @@
-"""The order in which rows are trained on: shuffled anew each epoch, a pure function of the step.
+"""The order of the rows in training: shuffled again each epoch, a pure function of the step.
 
-Nothing is stored of it in a checkpoint but the step. Rows are shuffled by blocks, so that a table
-larger than memory is read from the disk a few blocks at a time::
+A checkpoint stores only the step. Rows are shuffled by blocks, so that a table larger than memory
+is read from the disk a few blocks at a time::
 
     rows in the file     | block 0 | block 1 | block 2 | block 3 | block 4 | block 5 |
     blocks, shuffled     |    4    |    0    |    5    |    2    |    3    |    1    |
@@ -25,25 +25,25 @@ __all__ = ["BatchOrder", "split_rows"]
 Rows = NDArray[np.int64]
 
 BLOCK_ROWS = 4096
-"""Rows of a block. With 784 float32 numbers per row, a block is 12 MiB of one stretch of a file."""
+"""Rows per block. With 784 float32 numbers per row, a block is a contiguous 12 MiB of a file."""
 
 GROUP_BLOCKS = 16
-"""Blocks whose rows are shuffled together."""
+"""Number of blocks whose rows are shuffled together."""
 
 
 class BatchOrder:
-    """Which rows make up the batch of each step.
+    """The rows of the batch of each step.
 
     Parameters
     ----------
     rows : int or int64 array of shape (R,)
-        How many rows there are, or the numbers of those to train on.
+        Number of rows, or the numbers of the rows to train on.
     batch_size : int
-        Rows of a batch. The last one of an epoch may have fewer.
+        Number of rows per batch. The last batch of an epoch may have fewer.
     seed : int
         Seed of the shuffling.
     block_rows : int, optional
-        Rows of a block. Tables of up to `GROUP_BLOCKS` blocks are shuffled as a whole.
+        Number of rows per block. Tables of up to `GROUP_BLOCKS` blocks are shuffled as a whole.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class BatchOrder:
         self._seed = check_integer("seed", seed, 0)
         self._block_rows = check_integer("block_rows", block_rows, 1)
         self._blocks = -(-self._count // self._block_rows)
-        # What the last call needed, since the next most likely needs the same.
+        # Values of the last call, because the next call probably needs them.
         self._epoch, self._shuffled_blocks = -1, np.empty(0, np.int64)
         self._starts = np.empty(0, np.int64)
         self._group: tuple[int, int] = (-1, -1)
@@ -112,7 +112,7 @@ class BatchOrder:
         return places if self._numbers is None else self._numbers[places]
 
     def _start_epoch(self, epoch: int) -> None:
-        """Shuffle the blocks of an epoch, and find where in it each group of them starts."""
+        """Shuffle the blocks of an epoch, and find the start of each group of blocks."""
         if epoch == self._epoch:
             return
         blocks = np.random.default_rng((self._seed, epoch)).permutation(self._blocks)
@@ -140,7 +140,7 @@ def split_rows(rows: int, fraction: float, seed: int = 0) -> tuple[Rows, Rows]:
     Parameters
     ----------
     rows : int
-        How many there are.
+        Number of rows.
     fraction : float
         Share of the rows to validate with, from 0 (none) to below 1.
     seed : int

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a request to stop, which a run obeys when the step in hand is done."""
+"""Ctrl-C and SIGTERM: a request to stop, which a run obeys after the current step."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """While it is entered, the first signal is noted, and a second one interrupts at once.
+    """A context in which the first signal is noted, and a second one interrupts at once.
 
     Python lets only the main thread handle signals. Entered by another thread, it does nothing.
 
     Attributes
     ----------
     made : bool
-        Whether somebody has asked to stop.
+        Whether a stop was requested.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""Losses: one number to make small, and its gradient with respect to what the model put out.
+"""Losses: a number to minimise, and its gradient with respect to the model's outputs.
 
 Shapes: ``(..., C)`` logits of C classes with labels ``(...)``, or predictions and targets of one
-shape. Sums are taken in float64, so that the loss of a long batch of float32 rows keeps its
-digits; the gradient has the dtype of what it is the gradient of.
+shape. Sums are computed in float64, so that the loss of a large batch of float32 rows keeps its
+digits; the gradient has the dtype of the outputs.
 
 Every loss is a mean over rows, and with ``weights`` a weighted mean: a row of weight 2 counts as
 two rows, and one of weight 0 as none.
@@ -99,7 +99,7 @@ def softmax_cross_entropy(
 def _cross_entropy_rows(
     rows: NDArray[Any], labels: NDArray[np.int64], shares: NDArray[np.float64] | None
 ) -> tuple[float, NDArray[Any]]:
-    """Loss and gradient of labelled rows of shape (M, C); may work in the rows' memory."""
+    """Return loss and gradient of labelled rows of shape (M, C); may overwrite the rows."""
     # float16 could hold the result, but its exponentials would lose half of their few digits.
     rows = rows.astype(np.result_type(rows.dtype, np.float32), copy=False)
     picked = np.arange(len(rows)), labels
@@ -226,7 +226,7 @@ def _mean_over_rows(
     gradient : array of shape (..., O)
         The gradient of each element's own loss, over ``factor``; overwritten.
     shares : float64 array of shape (...), optional
-        Which part of the whole each row is; by default all are alike.
+        Share of each row in the mean; by default all shares are equal.
     factor : float
         Factor of the gradient.
     """
@@ -236,7 +236,7 @@ def _mean_over_rows(
         gradient *= factor / losses.size
         return float(losses.mean(dtype=np.float64)), gradient
     gradient *= (shares * (factor / losses.shape[-1]))[..., np.newaxis].astype(gradient.dtype)
-    gradient[shares == 0] = 0  # what is not finite there would be NaN
+    gradient[shares == 0] = 0  # products with infinity would be NaN
     means = losses.mean(axis=-1, dtype=np.float64)
     return float(np.sum(means * shares, where=shares > 0)), gradient
 
@@ -251,7 +251,7 @@ def _row_shares(weights: ArrayLike | None, outputs: NDArray[Any]) -> NDArray[np.
 
 
 def _shares(weights: ArrayLike, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return which part of the whole each row's weight is; rows that do not count have none.
+    """Return each row's share of the total weight; rows that are not counted have share 0.
 
     If no row has weight, all shares are 0.
     """

@@ -12,7 +12,7 @@ from fffcpu.system.terminal import progress_bar
 __all__ = ["StepBar"]
 
 RECENT_STEPS = 100
-"""The loss that is shown is the mean of so many steps."""
+"""Number of steps over which the shown loss is a mean."""
 
 
 class StepBar:
@@ -23,11 +23,11 @@ class StepBar:
     steps : int or None
         The budget in steps, if there is one.
     done : int
-        Steps that an earlier run made of them.
+        Number of these steps that an earlier run made.
     unit : str
-        What the rows of a step are called.
+        Name of the rows of a step.
     shown : bool or None
-        Whether to show it; None if standard error is a terminal.
+        Whether to show the bar; None: if standard error is a terminal.
     """
 
     def __init__(self, steps: int | None, done: int, unit: str, shown: bool | None) -> None:
@@ -57,20 +57,20 @@ class StepBar:
         best: tuple[str, float] | None = None,
         seconds_left: float | None = None,
     ) -> None:
-        """Show that a step is made.
+        """Show a step.
 
         Parameters
         ----------
         loss : float
-            Of its batch.
+            Loss of its batch.
         rows : int
-            Rows of the batch.
+            Number of rows of the batch.
         lr : float
-            Its learning rate.
+            Learning rate of the step.
         best : (str, float), optional
             Name and value of the best figure so far.
         seconds_left : float, optional
-            Of a budget in seconds.
+            Seconds left of a budget in seconds.
         """
         if self._bar.disable:
             return

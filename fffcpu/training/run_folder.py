@@ -7,9 +7,9 @@
         checkpoint-0000001000.safetensors    the newest one
         history.jsonl                        a line for each evaluation
 
-A run is unfinished while its folder contains checkpoints. Who has saved the result removes them,
-and the history stays. A file appears under its name when it is whole, so a run that is killed at
-any moment leaves whole checkpoints. Its history may be ahead of them, and is then cut.
+A run is unfinished while its folder contains checkpoints. They are removed once the result is
+saved; the history is kept. A file appears under its name when it is whole, so a run that is killed
+at any moment leaves whole checkpoints. Its history may be ahead of them, and is then cut.
 
 A checkpoint is a safetensors file. Its metadata has one key, ``trainer``, whose value is a JSON
 object: the notes of a `Trainer`, and the version of the format.
@@ -50,9 +50,9 @@ class Checkpoint(NamedTuple):
     """The state of a run after one of its steps."""
 
     path: Path
-    """The file."""
+    """The file of the checkpoint."""
     notes: dict[str, Any]
-    """JSON values."""
+    """JSON values of the `Trainer`."""
     arrays: dict[str, Array]
     """Arrays by name."""
 
@@ -63,7 +63,7 @@ class RunFolder:
     Parameters
     ----------
     path : path
-        The folder; made by `prepare` and `save` if it is missing.
+        The folder; `prepare` and `save` create it if it is missing.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class RunFolder:
         Parameters
         ----------
         resume_option : str
-            What the caller passes to continue a run, as the message names it.
+            The option that continues a run, for the message.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class RunFolder:
         Raises
         ------
         CheckpointError
-            If it contains some, but none is whole.
+            If it contains checkpoints, but none is whole.
 
         Warns
         -----
@@ -150,18 +150,18 @@ class RunFolder:
     def save(
         self, step: int, arrays: Mapping[str, Array], notes: Mapping[str, Any], *, keep: int
     ) -> None:
-        """Write a checkpoint, then remove all but the newest.
+        """Write a checkpoint, then remove all except the newest.
 
         Parameters
         ----------
         step : int
-            How many steps the run has made.
+            Number of steps that the run has made.
         arrays : mapping of str to array
             C-contiguous arrays.
         notes : mapping
             JSON values.
         keep : int
-            How many checkpoints are kept.
+            Number of checkpoints to keep.
 
         Raises
         ------
@@ -178,7 +178,7 @@ class RunFolder:
             old.unlink()
 
     def remove_checkpoints(self) -> None:
-        """Remove the checkpoints of a run whose result is saved. Its history stays."""
+        """Remove the checkpoints of a run whose result is saved. Its history is kept."""
         for path in self.checkpoints():
             path.unlink()
 
@@ -190,7 +190,7 @@ class RunFolder:
         Raises
         ------
         OSError
-            If there is none, or it cannot be read.
+            If there is no history, or it cannot be read.
         """
         return [json.loads(line) for line in self._history_lines() if line.endswith("\n")]
 
@@ -210,7 +210,7 @@ class RunFolder:
         Returns
         -------
         list of dict
-            The lines that are kept; empty if there is no history.
+            The kept lines; empty if there is no history.
         """
         if not self.history_path.exists():
             return []
@@ -230,7 +230,7 @@ def _read(path: Path) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        If it is damaged, or of another version.
+        If it is damaged, or has another version.
     """
     from safetensors import SafetensorError, safe_open
 

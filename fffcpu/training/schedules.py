@@ -1,8 +1,8 @@
-"""Factors of the peak learning rate, as pure functions of how much of the budget is spent.
+"""Factors of the peak learning rate, as pure functions of the spent fraction of the budget.
 
-The budget may be steps or seconds: what a schedule sees is the fraction ``f`` that is spent, 0 at
-the start and 1 at the end, ``f = step / steps`` with steps counted from 0. Beyond 1 every schedule
-stays at its value at 1, so a loop may overrun its budget::
+The budget may be steps or seconds. A schedule takes the fraction ``f`` that is spent, 0 at the
+start and 1 at the end; for steps ``f = step / steps``, counted from 0. Beyond 1, every schedule
+keeps its value at 1, so a loop may exceed its budget::
 
     factor  1 |      .              .___            .________
               |    .' |            /    `.         /

@@ -1,17 +1,17 @@
-"""The training loop: steps, evaluations, early stopping, and what a run needs to be resumed.
+"""The training loop: steps, evaluations, early stopping, checkpoints, resumption.
 
-The loop knows nothing of layers. What is trained is an `Objective`: it returns the gradients of a
-batch, and evaluates. A run is a pure function of its settings and seeds: the batch, the learning
-rate and the random numbers of a step depend on nothing but the number of the step. So a run that is
-killed at any moment continues from its last checkpoint to the bits it would have reached unbroken::
+The loop does not depend on layers. It trains an `Objective`, which returns the gradients of a batch
+and evaluates. A run is a pure function of its settings and seeds: the batch, the learning rate and
+the random numbers of a step depend only on the number of the step. So a run that is killed at any
+moment continues from its last checkpoint, and ends with the bits of an uninterrupted run::
 
     step      0 ......... 500 ......... 1000 ... killed at 1300
     history   {...}       {...}         {...}
     checkpoint            |             |
     resumed                             1000 ......... 1500 .........
 
-With a budget in seconds, or another number of threads in the caller's BLAS, the bits are not
-promised. The files are those of a `RunFolder`.
+With a budget in seconds, or another number of BLAS threads, the bits may differ. The files are
+those of a `RunFolder`.
 """
 
 from __future__ import annotations
@@ -56,49 +56,49 @@ _GROUPS = ("param", "optimizer", "best", "usage")
 
 @dataclasses.dataclass
 class _Mean:
-    """A mean of numbers that come one by one."""
+    """A running mean of numbers."""
 
     total: float = 0.0
     count: int = 0
 
     def add(self, number: float) -> None:
-        """Take a number in."""
+        """Add a number."""
         self.total += number
         self.count += 1
 
     @property
     def value(self) -> float:
-        """The mean of at least one number."""
+        """The mean of the numbers, at least one."""
         return self.total / self.count
 
 
 class Moment(NamedTuple):
-    """Where in a run a step stands."""
+    """The position of a step in a run."""
 
     step: int
     """Number of the step, from 0."""
     fraction: float
     """Fraction of the budget that is spent before it, from 0 to below 1."""
     rng: np.random.Generator
-    """For the random numbers of this step."""
+    """Generator for the random numbers of this step."""
     rows: int = 0
-    """Rows (or tokens) that the steps before it took."""
+    """Number of rows (or tokens) of the steps before it."""
 
 
 class StepResult(NamedTuple):
-    """What an objective returns of a batch."""
+    """The result of an objective for a batch."""
 
     loss: float
     grads: dict[str, Any]
     """The gradients of the objective's parameters; they may be changed."""
     rows: int
-    """How many rows (or tokens) the batch has."""
+    """Number of rows (or tokens) of the batch."""
     usage: dict[str, Array]
-    """How many rows used what the keys name; empty if nobody counts. Added up over the run."""
+    """Number of rows that used each node, by parameter; may be empty. Added up over the run."""
 
 
 class Objective(Protocol):
-    """What a `Trainer` trains."""
+    """The interface of what a `Trainer` trains."""
 
     @property
     def params(self) -> Arrays:
@@ -106,7 +106,7 @@ class Objective(Protocol):
         ...
 
     def step(self, moment: Moment) -> StepResult:
-        """Return the loss and the gradients of a batch, which depends on nothing but the moment."""
+        """Return the loss and the gradients of a batch, which depends only on the moment."""
         ...
 
     def evaluate(self) -> dict[str, float]:
@@ -116,38 +116,38 @@ class Objective(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """How long, how fast and how carefully to train.
+    """Settings of a training run.
 
     Parameters
     ----------
     steps : int, optional
         Budget in steps. Either this or ``seconds`` must be given.
     seconds : float, optional
-        Budget in seconds of wall-clock time, evaluations included. Time spent before an
-        interruption counts.
+        Budget in seconds of wall-clock time, including evaluations and the time before
+        interruptions.
     lr : float
         Peak learning rate.
     schedule : callable
-        From the spent fraction of the budget to a factor of ``lr`` (`fffcpu.training.cosine` and so
+        Maps the spent fraction of the budget to a factor of ``lr`` (`fffcpu.training.cosine` and so
         on).
     max_norm : float, optional
         Largest joint norm of the gradients; larger ones are clipped.
     evaluate_every : int, optional
-        Steps between evaluations; there is always one at the end. Default: only that.
+        Steps between evaluations; there is always one at the end. Default: only this one.
     note_every : int, optional
         Steps between lines of the history without an evaluation.
     patience : int, optional
-        Stop after so many evaluations in a row without a better one.
+        Number of consecutive evaluations without improvement after which the run stops.
     watch : str
         The figure by which evaluations are compared.
     higher_is_better : bool
-        Whether a greater ``watch`` is the better.
+        Whether a greater ``watch`` is better.
     keep_best : bool
-        Whether the parameters of the best evaluation are the ones kept at the end.
+        Whether the run ends with the parameters of the best evaluation.
     checkpoint_seconds : float
         Seconds between checkpoints.
     keep : int
-        How many of the last checkpoints are kept.
+        Number of checkpoints to keep.
     seed : int
         Seed of the random numbers of the steps.
     """
@@ -189,24 +189,24 @@ class TrainerSettings:
 
 
 class Outcome(NamedTuple):
-    """How a run ended."""
+    """The outcome of a run."""
 
     steps: int
-    """Steps made."""
+    """Number of steps made."""
     rows: int
-    """Rows (or tokens) they took."""
+    """Number of rows (or tokens) of these steps."""
     seconds: float
-    """Time spent, that before interruptions included."""
+    """Time spent, including the time before interruptions."""
     figures: dict[str, float]
-    """Those of the evaluation whose parameters were kept; empty if there was none."""
+    """Figures of the evaluation whose parameters were kept; empty if there was no evaluation."""
     stopped_early: bool
-    """Whether it ended for want of progress, before its budget was spent."""
+    """Whether it stopped before its budget was spent, because nothing improved."""
     usage: dict[str, Array]
-    """What the steps' usage adds up to."""
+    """The sum of the usage of all steps."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was interrupted, after it had saved its state if it has a folder."""
+    """A run was interrupted. It saved its state before, if it has a folder."""
 
     def __init__(self, step: int, folder: Path | None) -> None:
         self.step = step
@@ -216,41 +216,41 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Trainer:
-    """Runs an optimizer over an objective, and saves what it needs to continue after anything.
+    """Runs an optimizer on an objective, and saves its state to continue after interruptions.
 
     Parameters
     ----------
     objective : Objective
-        What is trained.
+        The objective to train.
     optimizer : Optimizer
-        Over the objective's parameters: has ``step(grads, lr)``, ``state_dict`` and
+        Optimizer of the objective's parameters, with ``step(grads, lr)``, ``state_dict`` and
         ``load_state_dict``.
     settings : TrainerSettings
         Budget, schedule and so on.
     folder : path, optional
-        Where checkpoints and the history go; made if missing. Without it nothing is written.
+        Folder for checkpoints and the history, created if missing. Without it nothing is written.
     identity : mapping, optional
-        JSON values that identify the run (data, layer, options). A checkpoint of another identity
-        is refused.
+        JSON values that identify the run (data, layer, options). A checkpoint with another identity
+        is rejected.
     former_values : mapping of str to mapping, optional
-        By the name of an entry of the identity, which values it once had for which of today.
+        For each name of an identity's entry, a mapping of former values to the present ones.
     unit : str
-        What ``StepResult.rows`` counts, for the progress bar and the history.
+        Unit of ``StepResult.rows``, for the progress bar and the history.
     progress : bool, optional
-        Whether to show a progress bar on standard error; by default if that is a terminal.
+        Whether to show a progress bar on standard error; by default if it is a terminal.
 
     Attributes
     ----------
     run_folder : RunFolder or None
         The folder, if there is one.
     step : int
-        Steps made so far.
+        Number of steps made so far.
     rows : int
-        Rows (or tokens) they took.
+        Number of rows (or tokens) of these steps.
     history : list of dict
-        A line for each evaluation of a `run`, and for each ``settings.note_every`` steps, those
-        before it was resumed included: step, rows, seconds, lr, the mean loss of the steps since
-        the line before, and the figures, None for what is not finite. The
+        A line for each evaluation, and for each ``settings.note_every`` steps, including those
+        before the run was resumed. A line has step, rows, seconds, lr, the mean loss of the steps
+        since the previous line, and the figures, with None for values that are not finite. The
         folder holds the same lines.
     """
 
@@ -290,20 +290,20 @@ class Trainer:
     # --- Running ---------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
-        """Train until the budget is spent, patience runs out, or somebody interrupts.
+        """Train until the budget is spent, patience runs out, or the run is interrupted.
 
         Returns
         -------
         Outcome
-            The parameters are then those of the best evaluation if ``settings.keep_best``, else the
-            last ones.
+            The outcome. The parameters are then those of the best evaluation if
+            ``settings.keep_best``, else the last ones.
 
         Raises
         ------
         Interrupted
-            After Ctrl-C or SIGTERM, when the step in hand is done and the state saved.
+            After Ctrl-C or SIGTERM, when the current step is done and the state is saved.
         FloatingPointError
-            If a loss is not finite: the parameters are then those before its step.
+            If a loss is not finite; the parameters are then those before the step.
         OSError
             If the folder cannot be written to.
         """
@@ -311,7 +311,7 @@ class Trainer:
             self.run_folder.prepare()
             self.history = self.run_folder.cut_history(self._noted_at)
         self._make_steps()
-        self.save()  # if what comes next fails, nothing is lost
+        self.save()  # nothing is lost if the rest fails
         if self.settings.keep_best and self._best_params:
             for name, array in self.objective.params.items():
                 array[...] = self._best_params[name]
@@ -320,7 +320,7 @@ class Trainer:
         return Outcome(self.step, self.rows, self._spent, dict(figures), stopped_early, self._usage)
 
     def _make_steps(self) -> None:
-        """Make all steps that are left, and the evaluations and checkpoints between them."""
+        """Make all remaining steps, and the evaluations and checkpoints between them."""
         started = time.monotonic() - self._spent
         saved_at = time.monotonic()
         with StopRequest() as stop, self._bar() as bar:
@@ -364,7 +364,7 @@ class Trainer:
         return result, rate
 
     def _look(self, rate: float) -> None:
-        """Evaluate or add a line to the history, if it is time; `run` evaluates at the end."""
+        """Evaluate or add a line to the history, if it is due; `run` evaluates at the end."""
         every, often = self.settings.evaluate_every, self.settings.note_every
         if not self._budget_left():
             return
@@ -374,7 +374,7 @@ class Trainer:
             self._note(rate, {})
 
     def _count(self, usage: Mapping[str, Array]) -> None:
-        """Add up usage; of names that share an array, under the first."""
+        """Add up usage; names that share an array are counted under the first name."""
         seen: set[int] = set()
         for name, counts in usage.items():
             if id(counts) not in seen:
@@ -383,7 +383,7 @@ class Trainer:
                 total += counts
 
     def _fraction(self) -> float:
-        """Return which part of the budget is spent."""
+        """Return the spent fraction of the budget."""
         if self.settings.steps is not None:
             return self.step / self.settings.steps
         return self._spent / self.settings.seconds if self.settings.seconds else 1.0
@@ -445,7 +445,7 @@ class Trainer:
         return StepBar(self.settings.steps, self.step, self._unit, self._progress)
 
     def _best_so_far(self) -> tuple[str, float] | None:
-        """Return the name and the best value of the figure that is watched."""
+        """Return the name and the best value of the watched figure."""
         name = self.settings.watch
         return (name, self._best[name]) if name in self._best else None
 
@@ -456,7 +456,7 @@ class Trainer:
     # --- Checkpoints -----------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint, if there is a folder, and remove those that are too old."""
+        """Write a checkpoint, if there is a folder, and remove old ones."""
         if self.run_folder is None:
             return
         groups = (self.objective.params, self.optimizer.state_dict(), self._best_params)
@@ -491,7 +491,7 @@ class Trainer:
         Raises
         ------
         CheckpointError
-            If the checkpoint is of another run, or there is one that is not to be resumed.
+            If the checkpoint is from another run, or ``resume`` is false and there is one.
         """
         if self.run_folder is None:
             return
@@ -501,17 +501,17 @@ class Trainer:
             self.run_folder.check_finished()
 
     def resume(self) -> bool:
-        """Take over the state of the newest whole checkpoint in the folder.
+        """Load the state of the newest whole checkpoint in the folder.
 
         Returns
         -------
         bool
-            False if the folder contains none, so that the run starts at its beginning.
+            False if the folder contains no checkpoint, so that the run starts from the beginning.
 
         Raises
         ------
         CheckpointError
-            If the checkpoint is of another run: other data, layer or options.
+            If the checkpoint is from another run: other data, layer or options.
         """
         checkpoint = self.run_folder.latest() if self.run_folder is not None else None
         if checkpoint is None:
@@ -520,12 +520,12 @@ class Trainer:
         return True
 
     def _take(self, checkpoint: Checkpoint) -> None:
-        """Take over a checkpoint's state."""
+        """Load a checkpoint's state."""
         path, notes, arrays = checkpoint
         identity = _with_todays_values(notes["identity"], self._former_values)
         differences = _differences(identity, self._identity)
         if differences:
-            raise CheckpointError(f"checkpoint '{path}' is of another run: {differences}")
+            raise CheckpointError(f"checkpoint '{path}' is from another run: {differences}")
         groups: dict[str, dict[str, Array]] = {prefix: {} for prefix in _GROUPS}
         for key, array in arrays.items():
             prefix, _, name = key.partition(".")
@@ -534,7 +534,7 @@ class Trainer:
         if {name: array.shape for name, array in groups["param"].items()} != {
             name: array.shape for name, array in params.items()
         }:
-            raise CheckpointError(f"checkpoint '{path}' holds other parameters than this run has")
+            raise CheckpointError(f"checkpoint '{path}' holds other parameters than this run")
         self.optimizer.load_state_dict(groups["optimizer"])
         for name, array in params.items():
             array[...] = groups["param"][name]
@@ -548,9 +548,9 @@ class Trainer:
 
 
 def identity_of(settings: Any) -> dict[str, Any]:
-    """Return the settings of a run, a dataclass, that its result depends on.
+    """Return the settings, from a dataclass, that affect the result of a run.
 
-    How often a run is saved, and how many checkpoints are kept, does not change the result.
+    The frequency and the number of checkpoints do not affect it.
     """
     values = dataclasses.asdict(settings)
     for name in ("checkpoint_seconds", "keep"):
@@ -561,7 +561,7 @@ def identity_of(settings: Any) -> dict[str, Any]:
 def _with_todays_values(
     identity: Mapping[str, Any], former_values: Mapping[str, Mapping[str, str]]
 ) -> dict[str, Any]:
-    """Return an identity with the values that its entries have today."""
+    """Return an identity with former values of its entries replaced by the present ones."""
     today = dict(identity)
     for name, values in former_values.items():
         if isinstance(value := today.get(name), str):
@@ -570,7 +570,7 @@ def _with_todays_values(
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Say in which entries two identities differ."""
+    """Return a description of the entries in which two identities differ."""
     names = sorted({*theirs, *ours})
     return ", ".join(
         f"'{name}' was {theirs.get(name)!r} and is {ours.get(name)!r}"

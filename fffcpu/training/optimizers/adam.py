@@ -10,8 +10,8 @@ AdamW first multiplies ``p`` by ``1 - lr weight_decay`` where its name is not ex
 algorithm 1 of arXiv 1412.6980, AdamW algorithm 2 of arXiv 1711.05101; the order of the operations
 and the meaning of every option are PyTorch's.
 
-Rows of row-sparse gradients go through a compiled kernel where there is one, `fffcpu.kernels.adam`,
-which gives the same bits.
+Rows of row-sparse gradients use the compiled kernel `fffcpu.kernels.adam` if it is available; it
+gives the same bits.
 """
 
 from __future__ import annotations
@@ -104,18 +104,18 @@ class Adam(Optimizer):
     def _factors(
         self, name: str, missed: MissedSteps, last: NDArray[np.int64]
     ) -> tuple[NDArray[Any], ...]:
-        """By what the parameter and both moments shrink in missed steps, for each row."""
+        """Return the factors of the parameter and both moments for missed steps, for each row."""
         ages = missed.age(last)
         decay = missed.decay(last) if self._decay_of(name) else np.ones(len(last))
         return decay, self.betas[0] ** ages, self.betas[1] ** ages
 
     def _corrections(self, lr: float) -> tuple[float, float]:
-        """Root and scale of `adam_rule`: moments start at 0, and their expectations fall short."""
+        """Return root and scale of `adam_rule`, with the bias corrections of the moments."""
         beta1, beta2 = self.betas
         return math.sqrt(1.0 - beta2**self.step_count), lr / (1.0 - beta1**self.step_count)
 
     def _decay_of(self, name: str) -> float:
-        """Weight decay of one parameter."""
+        """Return the weight decay of one parameter."""
         return 0.0
 
     def _options(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay, which spares the parameters with certain names.
+    """Adam with decoupled weight decay, except for parameters with certain names.
 
     Parameters
     ----------
@@ -215,13 +215,13 @@ def check_betas(betas: tuple[float, float]) -> tuple[float, float]:
     except (TypeError, ValueError):
         raise ArgumentTypeError(f"{expected}, got {describe(betas)}") from None
     rates = check_number("betas", first, 0.0, 1.0), check_number("betas", second, 0.0, 1.0)
-    if max(rates) == 1.0:  # A mean that forgets nothing takes nothing in either.
+    if max(rates) == 1.0:  # With 1, the mean would never change.
         raise ArgumentError(f"{expected}, got {describe(betas)}")
     return rates
 
 
 def check_eps(eps: float, params: Arrays) -> float:
-    """Return what is added to the root as a float, or raise unless it is above 0 in every dtype."""
+    """Return eps as a float, or raise unless it is above 0 in every dtype."""
     number = check_number("eps", eps, 0.0)
     for name, param in params.items():
         # A node that no row visited has gradients of 0, and 0 / (0 + 0) would make it NaN.
@@ -233,7 +233,7 @@ def check_eps(eps: float, params: Arrays) -> float:
 
 
 def _check_strings(argument: str, values: Any) -> tuple[str, ...]:
-    """Return several strings as a tuple, or raise: a single one would be taken letter by letter."""
+    """Return several strings as a tuple, or raise: a single one would be split into letters."""
     expected = f"argument '{argument}' must be a tuple of strings that are not empty"
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ArgumentTypeError(f"{expected}, got {describe(values)}")

@@ -1,18 +1,18 @@
-"""What all optimizers share: the arrays they train, their checks, their state, their gaps.
+"""The base of all optimizers: the arrays they train, checks, the state, and missed steps.
 
-**Row-sparse gradients.** Where a gradient is a `fffcpu.parameters.RowGradient`, a step changes the
-rows that it holds, and no others. What the others miss is made up for when a row is next touched,
-or by ``bring_up_to_date``:
+**Row-sparse gradients.** If a gradient is a `fffcpu.parameters.RowGradient`, a step changes only
+the rows that it holds. The other rows catch up when they are next touched, or by
+``bring_up_to_date``:
 
 =====  =========================================================================================
 SGD    exactly what a gradient of 0 does, decay and momentum included (not both together)
 Adam   the moments shrink, ``m *= b1^k`` and ``v *= b2^k`` for k missed steps; the moves that
        dense Adam makes along a moment that fades away are left out
-AdamW  the same, and the decay that was missed
+AdamW  the same, and the missed decay
 =====  =========================================================================================
 
-So where every step touches every row, results have the bits of dense gradients. `missed_steps`
-explains how it is kept, docs/mathematics.md why it is right.
+So if every step touches every row, results have the bits of dense gradients. `missed_steps`
+explains the storage, docs/mathematics.md the correctness.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ STEP_KEY = "step"
 
 RATES_KEY = "rates"
 LAST_STEP = "last_step."
-"""Keys of what rows have missed: learning rates, and by parameter each row's last step."""
+"""Keys of the missed steps: learning rates, and by parameter each row's last step."""
 
 
 class Stateful:
-    """What all optimizers share, local ones included: the arrays they train, checks, the state.
+    """The base of all optimizers, local ones included: the arrays they train, checks, the state.
 
     A subclass names its moments, arrays of the parameters' shapes that start at 0.
 
     Parameters
     ----------
     params : mapping of str to array
-        The writable float32 or float64 arrays to train. The arrays themselves are kept, and their
-        numbers changed in place. Parameters of several layers are trained together as one merged
-        mapping with a prefix for each.
+        The writable float32 or float64 arrays to train. They are not copied, but changed in place.
+        Parameters of several layers are trained together as one merged mapping with a prefix for
+        each.
     lr : float
-        Learning rate, at least 0, of steps that name no other.
+        Learning rate, at least 0, of steps without one of their own.
     moments : tuple of str
         Names of the moments.
 
@@ -70,7 +70,7 @@ class Stateful:
     lr : float
         The learning rate; may be set.
     step_count : int
-        Steps made so far.
+        Number of steps made so far.
     """
 
     def __init__(self, params: Arrays, lr: float, moments: tuple[str, ...]) -> None:
@@ -90,33 +90,33 @@ class Stateful:
         }
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Copy what the optimizer remembers: the step count, the moments, and what rows missed.
+        """Return a copy of the state: the step count, the moments, and the missed steps of rows.
 
         Returns
         -------
         dict of str to array
             ``step``, an int64 of shape (), and ``moment.parameter`` for each moment and parameter.
-            Together with the parameters and the same options it continues the training bit for bit.
+            With the parameters and the same options, it continues the training bit for bit.
         """
         state: dict[str, NDArray[Any]] = {STEP_KEY: np.array(self.step_count, np.int64)}
         state.update((key, array.copy()) for key, array in self._remembered())
         return state
 
     def load_state_dict(self, state: Arrays) -> None:
-        """Take over what ``state_dict`` of an optimizer of the same kind and parameters returned.
+        """Load a state from ``state_dict`` of an optimizer of the same class and parameters.
 
         Parameters
         ----------
         state : mapping of str to array
-            Copied.
+            The state, which is copied.
 
         Raises
         ------
         ArgumentTypeError
-            If it is no mapping.
+            If it is not a mapping.
         CheckpointError
-            If a key is missing or unknown, or an array has another shape or dtype than here.
-            Nothing is changed then.
+            If a key is missing or unknown, or an array has another shape or dtype than here. The
+            optimizer is then unchanged.
         """
         if not isinstance(state, Mapping):
             raise ArgumentTypeError(f"argument 'state' must be a mapping, got {describe(state)}")
@@ -132,21 +132,21 @@ class Stateful:
         self._take(state)
 
     def _faults(self, state: Arrays) -> list[str]:
-        """Say which numbers are impossible in a state whose arrays have the right shapes."""
+        """Return the errors in the numbers of a state whose arrays have the right shapes."""
         if int(state[STEP_KEY]) < 0:
             return [f"'{STEP_KEY}' must be at least 0, got {int(state[STEP_KEY])}"]
         return []
 
     def _remembered(self) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Give all that is remembered beside the step count."""
+        """Return the state without the step count."""
         yield from self._flat_moments()
 
     def _expected(self, state: Arrays) -> dict[str, NDArray[Any]]:
-        """Return arrays of the shapes and dtypes that a state must have beside the step count."""
+        """Return arrays of the required shapes and dtypes of a state, without the step count."""
         return dict(self._flat_moments())
 
     def _take(self, state: Arrays) -> None:
-        """Take over a state that fits."""
+        """Load a state that fits."""
         self.step_count = int(state[STEP_KEY])
         for key, array in self._flat_moments():
             array[...] = state[key]
@@ -189,33 +189,33 @@ class Stateful:
 
 
 class Optimizer(Stateful):
-    """What the optimizers share that take every step everywhere, at once or when it is asked for.
+    """The base of optimizers whose steps apply to all rows, at once or when a row needs them.
 
-    A subclass says in ``_update`` what happens to one block, and in ``_catch_up`` what rows have
-    missed.
+    A subclass implements ``_update``, the step of one block, and ``_catch_up``, the missed steps of
+    rows.
     """
 
     weight_decay: float = 0.0
-    """Shrinks parameters, those without a gradient too."""
+    """Weight decay, which also shrinks parameters without a gradient."""
     momentum: float = 0.0
-    """Moves parameters on, those without a gradient too."""
+    """Momentum, which also moves parameters without a gradient."""
 
     def __init__(self, params: Arrays, lr: float, moments: tuple[str, ...]) -> None:
         super().__init__(params, lr, moments)
         self._missed: MissedSteps | None = None
-        # Of parameters with row-sparse gradients, the number of each row's last step.
+        # For parameters with row-sparse gradients: the number of each row's last step.
         self._last_steps: dict[str, NDArray[np.int64]] = {}
 
     def step(self, grads: Gradients, lr: float | None = None) -> None:
-        """Make one step: change parameters in place. The gradients are left as they are.
+        """Make one step: change the parameters in place. The gradients are not changed.
 
         Parameters
         ----------
         grads : mapping of str to array or RowGradient
-            A gradient for every parameter, of its name and shape. Of a RowGradient only the rows it
-            holds are changed; what the others miss is made up for later.
+            A gradient for every parameter, of its name and shape. A RowGradient changes only the
+            rows that it holds; the others catch up later.
         lr : float, optional
-            Learning rate of this step alone.
+            Learning rate of this step only.
 
         Raises
         ------
@@ -224,14 +224,14 @@ class Optimizer(Stateful):
             row-sparse where it cannot be: with both momentum and weight decay, for a parameter that
             is not C-contiguous, or where the rate times weight decay is not below 1.
         ShapeError
-            If a gradient has not the shape of its parameter.
+            If a gradient does not have the shape of its parameter.
         ArgumentTypeError
             If a gradient is not an array of floats.
 
         Notes
         -----
-        All is checked before the first number changes. A gradient that is not finite is not an
-        error: it goes where arithmetic takes it.
+        All arguments are checked before the first number changes. A gradient that is not finite is
+        not an error; its effect is that of the arithmetic.
         """
         rate = check_number("lr", self.lr if lr is None else lr, 0.0)
         self._check_gradients(grads)
@@ -250,18 +250,18 @@ class Optimizer(Stateful):
                 self.bring_up_to_date()
 
     def bring_up_to_date(self) -> None:
-        """Make up for the steps that rows have missed; without row-sparse gradients there are none.
+        """Apply the steps that rows have missed; without row-sparse gradients there are none.
 
-        Parameters are then what gradients of 0 would have made of them, up to rounding; of Adam,
-        without the moves along moments that fade away. Call it before parameters are evaluated or
-        saved. A state needs it not: it remembers what rows have missed.
+        The parameters then equal those after gradients of 0, up to rounding; for Adam, without the
+        moves along moments that fade away. Call it before parameters are evaluated or saved. A
+        state does not need it: it contains the missed steps.
         """
         for name in list(self._last_steps):
             self._finish(name)
         self._missed = None
 
     def _check_sparse(self, sparse: Mapping[str, RowGradient], rate: float) -> None:
-        """Raise unless row-sparse gradients can be taken."""
+        """Raise unless row-sparse gradients are possible."""
         if not sparse:
             return
         if self.weight_decay and self.momentum:
@@ -282,7 +282,7 @@ class Optimizer(Stateful):
                 )
 
     def _expect_gaps(self, sparse: Mapping[str, RowGradient]) -> None:
-        """Remember the last steps of rows of these parameters, and of no others."""
+        """Keep the last steps of rows for these parameters only."""
         counts = {name: math.prod(grad.leading) for name, grad in sparse.items()}
         for name in [
             name for name, last in self._last_steps.items() if counts.get(name) != len(last)
@@ -297,7 +297,7 @@ class Optimizer(Stateful):
                 self._last_steps[name] = np.full(count, self.step_count, np.int64)
 
     def _finish(self, name: str) -> None:
-        """Bring a parameter up to date, and forget that it was behind."""
+        """Bring a parameter up to date, and drop the last steps of its rows."""
         assert self._missed is not None
         last = self._last_steps[name]
         behind = np.flatnonzero(last < self.step_count)
@@ -306,7 +306,7 @@ class Optimizer(Stateful):
         del self._last_steps[name]
 
     def _step_all(self, name: str, grad: NDArray[Any], rate: float) -> None:
-        """Make a step in every number of a parameter."""
+        """Make a step for every number of a parameter."""
         param = self._params[name]
         moments = [arrays[name] for arrays in self._moments.values()]
         scratch = scratch_for(param)
@@ -314,7 +314,7 @@ class Optimizer(Stateful):
             self._update(name, rate, scratch[: block[0].size], *block)
 
     def _step_rows(self, name: str, grad: RowGradient, rate: float) -> None:
-        """Make a step in the rows of a parameter that have a gradient."""
+        """Make a step for the rows of a parameter that have a gradient."""
         assert self._missed is not None
         last_steps = self._last_steps[name]
         arrays = self._rows_of(name, len(last_steps))
@@ -347,7 +347,7 @@ class Optimizer(Stateful):
     def _catch_up(
         self, name: str, missed: MissedSteps, last: NDArray[np.int64], *block: NDArray[Any]
     ) -> None:
-        """Make up for missed steps in some rows of ``(param, *moments)``, by their last steps."""
+        """Apply the missed steps of some rows of ``(param, *moments)``, given their last steps."""
         raise NotImplementedError
 
     def _remembered(self) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -365,7 +365,7 @@ class Optimizer(Stateful):
         expected[RATES_KEY] = np.empty(len(rates))
         for name, param in self._params.items():
             last = state.get(LAST_STEP + name)
-            # How many axes the rows of a parameter were counted over is known to the state alone.
+            # Only the state has the number of axes over which the rows of a parameter are counted.
             counts = [math.prod(param.shape[:axes]) for axes in range(1, param.ndim + 1)]
             if isinstance(last, np.ndarray) and last.size in counts:
                 expected[LAST_STEP + name] = np.empty(last.size, np.int64)
@@ -410,7 +410,7 @@ class Optimizer(Stateful):
 
 
 def values_of(grads: Any) -> Any:
-    """Return the numbers of gradients, those of the rows they hold where they are row-sparse."""
+    """Return the arrays of gradients; for row-sparse ones, those of the rows that they hold."""
     if not isinstance(grads, Mapping):
         return grads
     return {
@@ -441,13 +441,13 @@ def check_arrays(argument: str, arrays: Any, writable: bool = True) -> None:
 
 
 def _name_differences(expected: Arrays, given: Mapping[str, Any]) -> list[str]:
-    """Say which names are missing and which unknown."""
+    """Return the names that are missing and those that are unknown."""
     missing = [f"missing '{name}'" for name in expected if name not in given]
     return missing + [f"unknown '{name}'" for name in given if name not in expected]
 
 
 def _array_differences(expected: Arrays, given: Mapping[str, Any]) -> list[str]:
-    """Say which arrays of the same name have another shape or dtype."""
+    """Return the arrays of the same name whose shape or dtype differs."""
     differences = []
     for name, array in expected.items():
         other = given.get(name, array)

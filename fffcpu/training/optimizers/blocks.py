@@ -1,7 +1,7 @@
-"""How optimizers walk arrays: a block at a time.
+"""Optimizers walk arrays in blocks.
 
-Every array is updated a block at a time, so that a parameter, its gradient, its moments and the
-scratch of one block stay in cache through all the operations, and memory is read and written once::
+Every array is updated block by block, so that a parameter, its gradient, its moments and the
+scratch of one block stay in cache during all operations, and memory is read and written once::
 
     param    |  block 0  |  block 1  |  block 2  | ...        each BLOCK numbers
     grad     |  block 0  |  block 1  |  block 2  | ...
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 __all__ = ["BLOCK", "blocks", "column", "row_blocks", "scratch_for", "sum_of_squares"]
 
 BLOCK = 32768
-"""Numbers updated at a time: five float32 arrays of it are 640 KiB. More would leave a common L2
-cache, and fewer would pay more for calling NumPy than for its work."""
+"""Numbers per block: five float32 arrays of it are 640 KiB. More would not fit into a common L2
+cache; with fewer, calls of NumPy would take longer than its work."""
 
 _WALK: Final[list[Literal["external_loop", "buffered", "zerosize_ok"]]] = [
     "external_loop",
@@ -42,8 +42,8 @@ def blocks(
 ) -> Iterator[tuple[NDArray[Any], ...]]:
     """Walk arrays of one shape together, in flat pieces of at most BLOCK numbers.
 
-    Pieces of contiguous arrays of the parameter's dtype are views. What has another layout or
-    dtype passes through a buffer of one block, written back where it is to change.
+    Pieces of contiguous arrays of the parameter's dtype are views. Arrays of another layout or
+    dtype pass through a buffer of one block, which is written back if the array is to change.
     """
     arrays = [param, grad, *moments]
     access: list[list[Literal["readonly", "readwrite"]]] = [["readwrite"] for _ in arrays]
@@ -59,7 +59,7 @@ def row_blocks(
 ) -> Iterator[tuple[slice, list[NDArray[Any]]]]:
     """Walk the same rows of arrays (N, width), in blocks of about BLOCK numbers.
 
-    Yields which of the rows come in a block, and copies of them, which go back into the arrays.
+    Yields the indices of a block's rows, and copies of the rows, which are written back.
     """
     size = max(1, BLOCK // max(1, arrays[0].shape[1]))
     for start in range(0, len(rows), size):
@@ -77,7 +77,7 @@ def column(factors: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def sum_of_squares(array: NDArray[Any]) -> float:
-    """Sum the squares in float64, in an order that depends on nothing but the array's layout."""
+    """Sum the squares in float64, in an order that depends only on the array's layout."""
     # BLAS would be a little faster, but its order of summation depends on the number of threads.
     total = 0.0
     walk = np.nditer(array, _WALK, op_dtypes=np.float64, buffersize=BLOCK)

@@ -24,18 +24,18 @@ def clip_gradients(grads: Gradients, max_norm: float) -> float:
     Returns
     -------
     float
-        The norm before clipping. If it is not finite the gradients are left as they are, so that
-        the caller can tell, and may skip the step.
+        The norm before clipping. If it is not finite, the gradients are not changed; the caller can
+        check the norm and skip the step.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        If max_norm is not a finite number of at least 0, or grads not a mapping of writable arrays
-        of floats.
+        If max_norm is not a finite number of at least 0, or grads is not a mapping of writable
+        arrays of floats.
 
     Notes
     -----
-    The factor is ``min(1, max_norm / (norm + 1e-6))``, as PyTorch has it. Squares are summed in
+    The factor is ``min(1, max_norm / (norm + 1e-6))``, as in PyTorch. Squares are summed in
     float64, where no float32 overflows; float64 gradients beyond 1e154 have an infinite norm.
 
     References

@@ -1,8 +1,8 @@
 """Local optimizers: a node is updated once enough rows have used it.
 
-Of a tree, a batch reaches the root with all its rows and a leaf with a few. Local optimizers add up
-gradients and usage of each node over steps, and update a node when its usage has reached the local
-batch size b. With the sums G of gradients and u of usage since its last update::
+All rows of a batch reach the root of a tree, but only a few reach each leaf. Local optimizers add
+up gradients and usage of each node over steps, and update a node when its usage has reached the
+local batch size b. With the sums G of gradients and u of usage since its last update::
 
     u >= b:   g = G b / u,   then SGD's or Adam's rule with g;   G = 0,   u = 0
     else:     the node waits
@@ -40,7 +40,7 @@ UPDATES = "updates."
 
 
 class LocalOptimizer(Stateful):
-    """What local optimizers share: the sums, and when a node is due.
+    """The base of local optimizers: the sums, and the choice of the nodes to update.
 
     Parameters
     ----------
@@ -51,18 +51,18 @@ class LocalOptimizer(Stateful):
     local_batch_size : int
         Usage at which a node is updated, at least 1.
     moments : tuple of str
-        Names of the moments of the rule, beside the sums.
+        Names of the moments of the rule, without the sums.
     """
 
     takes_usage: ClassVar[bool] = True
-    """A `fffcpu.training.trainer.Trainer` passes the usage of its objective on."""
+    """A `fffcpu.training.trainer.Trainer` passes the usage of its objective to ``step``."""
 
     def __init__(
         self, params: Arrays, lr: float, local_batch_size: int, moments: tuple[str, ...]
     ) -> None:
         self.local_batch_size = check_integer("local_batch_size", local_batch_size, 1)
         super().__init__(params, lr, ("gradient_sum", *moments))
-        # Of each parameter with usage, in the shape of its leading axes.
+        # For each parameter with usage, in the shape of its leading axes.
         self._used: dict[str, NDArray[np.float64]] = {}
         self._updates: dict[str, NDArray[np.int64]] = {}
 
@@ -74,17 +74,17 @@ class LocalOptimizer(Stateful):
         grads : mapping of str to array or RowGradient
             A gradient for every parameter, of its name and shape.
         usage : mapping of str to array, optional
-            For parameters of nodes, how many rows used each: an array of the parameter's leading
-            shape, such as (T, N), (G,) or (K,). A layer's ``usage(cache)`` returns it. The first
-            step says which parameters have usage, and of what shape.
+            For parameters of nodes, the number of rows that used each node: an array of the
+            parameter's leading shape, such as (T, N), (G,) or (K,). A layer's ``usage(cache)``
+            returns it. The first step determines which parameters have usage, and its shape.
         lr : float, optional
-            Learning rate of this step alone.
+            Learning rate of this step only.
 
         Raises
         ------
         ArgumentError, ShapeError, ArgumentTypeError
-            If gradients or usage do not fit the parameters, or a number is out of range. Nothing is
-            changed then.
+            If gradients or usage do not fit the parameters, or a number is out of range. The
+            parameters are then unchanged.
         """
         rate = check_number("lr", self.lr if lr is None else lr, 0.0)
         self._check_gradients(grads)
@@ -104,7 +104,7 @@ class LocalOptimizer(Stateful):
                 self._update_all(name, grad, rate)
 
     def _check_usage(self, usage: Arrays) -> None:
-        """Raise unless usage fits the parameters, and the steps before."""
+        """Raise unless usage fits the parameters and the previous steps."""
         for name, counts in usage.items():
             if name not in self._params:
                 raise ArgumentError(
@@ -129,8 +129,7 @@ class LocalOptimizer(Stateful):
                 )
             if not self._params[name].flags.c_contiguous:
                 raise ArgumentError(
-                    "argument 'usage' must be that of parameters that are C-contiguous, "
-                    f"got some for '{name}'"
+                    f"argument 'usage' must be for C-contiguous parameters, got some for '{name}'"
                 )
         if self.step_count and set(usage) != set(self._used):
             raise ArgumentError(
@@ -148,7 +147,7 @@ class LocalOptimizer(Stateful):
             total += grad
 
     def _update_due(self, name: str, rate: float) -> None:
-        """Update the nodes that enough rows have used, and begin their sums anew."""
+        """Update the nodes that enough rows have used, and reset their sums."""
         used, updates = self._used[name].reshape(-1), self._updates[name].reshape(-1)
         due = np.flatnonzero(used >= self.local_batch_size)
         updates[due] += 1
@@ -169,7 +168,7 @@ class LocalOptimizer(Stateful):
     def _update(self, lr: float, updates: Array, *block: Array) -> None:
         """Update a block, ``(param, grad, *moments)``, in place; ``grad`` may be written over.
 
-        ``updates`` counts those of the block (), or of each row (rows, 1), this one included.
+        ``updates`` counts the updates of the block (), or of each row (rows, 1), with this one.
         """
         raise NotImplementedError
 
@@ -183,7 +182,7 @@ class LocalOptimizer(Stateful):
         expected = super()._expected(state)
         for name, param in self._params.items():
             used = state.get(USED + name)
-            # Over how many axes nodes are counted is known to the state alone.
+            # Only the state has the number of axes over which nodes are counted.
             if isinstance(used, np.ndarray) and used.shape == param.shape[: max(1, used.ndim)]:
                 expected[USED + name] = np.empty(used.shape)
                 expected[UPDATES + name] = np.empty(used.shape, np.int64)
@@ -219,7 +218,7 @@ class LocalSGD(LocalOptimizer):
     local_batch_size : int
         Usage at which a node is updated, at least 1.
     momentum : float
-        From 0 to 1: how much of a node's last direction is added to its gradient.
+        From 0 to 1: factor of a node's last direction, which is added to its gradient.
     weight_decay : float
         At least 0. This times the parameter is added to the gradient.
 

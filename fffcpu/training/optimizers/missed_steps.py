@@ -1,7 +1,7 @@
-"""What rows of a parameter miss while row-sparse gradients pass them by.
+"""The steps that rows of a parameter miss while row-sparse gradients do not hold them.
 
-Without a gradient, what a step does to a row is known beforehand, so it can wait until the row is
-touched again. A row whose last step was l, and which steps l + 1 ... n have passed by, has missed
+Without a gradient, the effect of a step on a row is known beforehand, so it can wait until the row
+is touched again. A row whose last step was l, and which steps l + 1 ... n did not touch, has missed
 
 =========  ========================================  ==========================================
 age        ``n - l``                                 Adam's moments shrink by ``beta ** age``
@@ -9,7 +9,7 @@ decay      ``prod (1 - lr_s weight_decay)``          the parameter shrinks by it
 drift      ``sum lr_s momentum ** (s - l)``          SGD moves by so much of the row's velocity
 =========  ========================================  ==========================================
 
-over s = l + 1 ... n. Rows need no more than their l; what depends on s is kept once for all rows::
+over s = l + 1 ... n. A row stores only its l; terms that depend on s are stored once for all rows::
 
     step      start    start + 1   ...      l      ...      n
     decays      0       log(1 - lr wd), added up ............    decay = exp(decays[n] - decays[l])
@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 __all__ = ["MOST_STEPS", "MissedSteps"]
 
 MOST_STEPS = 1 << 14
-"""Steps after which all rows are brought up to date, so that memory has a bound: 128 KiB an array.
-Whatever the number of rows, their share of one step is then a 16,384th of that."""
+"""Steps after which all rows are brought up to date, so that memory is bounded: 128 KiB per array.
+For any number of rows, the cost per step is a 16,384th of that."""
 
 NEGLIGIBLE = 2.0**-60
-"""A velocity that has shrunk by this moves no parameter."""
+"""A velocity that has shrunk by this factor moves no parameter."""
 
 
 class MissedSteps:
@@ -44,7 +44,7 @@ class MissedSteps:
     start : int
         Number of that step.
     weight_decay, momentum : float
-        The optimizer's; not both of them above 0.
+        Options of the optimizer; at most one of them is above 0.
     """
 
     def __init__(self, start: int, weight_decay: float = 0.0, momentum: float = 0.0) -> None:
@@ -60,7 +60,7 @@ class MissedSteps:
         self._powers = momentum ** np.arange(min(reach, MOST_STEPS), 0.0, -1.0)
 
     def add(self, lr: float) -> None:
-        """Take in a step of this learning rate."""
+        """Add a step with this learning rate."""
         now = self.count
         self._rates[now] = lr
         self._decays[now + 1] = self._decays[now] + math.log1p(-lr * self._weight_decay)
@@ -71,20 +71,20 @@ class MissedSteps:
 
     @property
     def rates(self) -> NDArray[Any]:
-        """The learning rates, from which `add` makes all the rest again."""
+        """The learning rates, from which `add` rebuilds the other values."""
         return self._rates[: self.count]
 
     def age(self, last: NDArray[Any]) -> NDArray[Any]:
-        """How many steps rows have missed, given the numbers of their last ones."""
+        """Return the number of steps that rows have missed, given their last steps' numbers."""
         missed: NDArray[Any] = self.start + self.count - last
         return missed
 
     def decay(self, last: NDArray[Any]) -> NDArray[Any]:
-        """By what factor rows would have decayed, given the numbers of their last steps."""
+        """Return the factor of the missed decay of rows, given their last steps' numbers."""
         factor: NDArray[Any] = np.exp(self._decays[self.count] - self._decays[last - self.start])
         return factor
 
     def drift(self, last: NDArray[Any]) -> NDArray[Any]:
-        """By how much of their velocity rows would have moved, given their last steps' numbers."""
+        """Return the missed move of rows over their velocity, given their last steps' numbers."""
         drift: NDArray[Any] = self._drifts[last - self.start]
         return drift

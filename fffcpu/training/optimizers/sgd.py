@@ -24,7 +24,7 @@ __all__ = ["SGD", "sgd_rule"]
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum if asked for.
+    """Stochastic gradient descent, optionally with momentum.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class SGD(Optimizer):
     lr : float
         Learning rate, at least 0.
     momentum : float
-        From 0 to 1: how much of the last step's direction is added to the gradient.
+        From 0 to 1: factor of the last step's direction, which is added to the gradient.
     weight_decay : float
         At least 0. This times the parameter is added to the gradient of every parameter, biases
         included.
