@@ -1,9 +1,9 @@
 """FFFClassifier and FFFRegressor: the layers as estimators of scikit-learn (extra: sklearn).
 
-Parameters have the names that scikit-learn's MLPClassifier has for them, where they mean the same.
-An estimator trains one layer with the parts of `fffcpu.recipes.fitting`. The layer is all that it
+Parameters have the same names as in scikit-learn's MLPClassifier if they mean the same. An
+estimator trains one layer with functions of `fffcpu.recipes.fitting`. The layer is all that it
 learns: `to_predictor` returns it as a `fffcpu.Predictor`, and `from_predictor` makes an estimator
-of such a predictor.
+from such a predictor.
 
 While few rows are trained on, each step takes all of them. Training is then in float64, and a row
 of weight 2 has the effect of two rows, up to rounding.

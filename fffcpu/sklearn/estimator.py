@@ -1,4 +1,4 @@
-"""The base of both estimators: training on checked rows, outputs, and a layer's way in and out."""
+"""The base of both estimators: training on checked rows, outputs, and conversion of layers."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ Rows = NDArray[np.int64]
 
 FULL_BATCH_ROWS = 1000
 FULL_BATCH_NUMBERS = 1 << 22
-"""With batch size "auto", up to so many rows and so many numbers in them are one batch."""
+"""With batch size "auto", largest numbers of rows, and of numbers in them, in a single batch."""
 
 BATCH_ROWS = 128
-"""With batch size "auto", rows of a batch of a larger table."""
+"""With batch size "auto", rows per batch of a larger table."""
 
 TREES = 8
-"""Trees of the fast layer, unless given."""
+"""Default number of trees of the fast layer."""
 
 HARDENING = 1.0
-"""Weight of the leaf layer's hardening loss, unless given. It is larger than in
+"""Default weight of the leaf layer's hardening loss. It is larger than in
 `fffcpu.recipes.fitting`: few rows make few steps, in which the gates must become hard."""
 
 
@@ -61,7 +61,7 @@ class Estimator(BaseEstimator):
     _tasks: tuple[str, ...]
     """The tasks of predictors that an estimator can be made from."""
     _watched: str
-    """The figure of an evaluation by which the best layer is found."""
+    """The figure of an evaluation that determines the best layer."""
     _score: str
     """The figure of an evaluation that is `score`."""
     _moments: dict[str, Array] | None
@@ -116,7 +116,7 @@ class Estimator(BaseEstimator):
     # --- Training --------------------------------------------------------------------------------
 
     def _is_new(self, *, incremental: bool) -> bool:
-        """Whether training begins with a new layer instead of the present one."""
+        """Whether training starts with a new layer instead of the present one."""
         warm = check_flag("warm_start", self.warm_start) or incremental
         return not (warm and hasattr(self, "layer_"))
 
@@ -134,7 +134,7 @@ class Estimator(BaseEstimator):
         weights : float64 array of shape (R,), optional
             Rows of weight 0 are ignored.
         new : bool
-            Whether to begin with a new layer.
+            Whether to start with a new layer.
         incremental : bool
             Whether to see each row once, with the optimizer's state of the previous call.
         """
@@ -234,7 +234,7 @@ class Estimator(BaseEstimator):
         )
 
     def _batch_rows(self, rows: int, width: int) -> int:
-        """Return how many of the rows a step takes."""
+        """Return the number of rows per step."""
         if self.batch_size == "auto":
             small = rows <= FULL_BATCH_ROWS and rows * width <= FULL_BATCH_NUMBERS
             return rows if small else BATCH_ROWS
@@ -244,7 +244,7 @@ class Estimator(BaseEstimator):
         self, settings: FitSettings, x: Any, y: Array, weights: Array | None, rows: Rows
     ) -> None:
         """Make a new layer, and find the scaling of its inputs and outputs."""
-        # If training fails, no old layer may stay beside the new scaling.
+        # If training fails, no old layer may remain with the new scaling.
         self.__dict__.pop("layer_", None)
         self._scaling = Scaling.of(x, rows, settings.standardize, weights)
         self._offset, self._unit = self._output_scaling(
@@ -273,7 +273,7 @@ class Estimator(BaseEstimator):
         return y
 
     def _clear_records(self) -> None:
-        """Begin new records of training."""
+        """Start new records of training."""
         self.n_iter_ = 0
         self.loss_curve_: list[float] = []
         self.validation_scores_: list[float] = []

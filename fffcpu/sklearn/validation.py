@@ -1,4 +1,4 @@
-"""What callers pass to an estimator, checked and converted: tables, weights, classes and labels.
+"""Checks and conversions of an estimator's arguments: tables, weights, classes and labels.
 
 Shapes: R rows, I input width, C classes, O labels or numbers per row.
 """
@@ -28,7 +28,7 @@ __all__ = [
 Array = NDArray[Any]
 
 DTYPES = (np.float64, np.float32)
-"""Rows of these types are taken as they are; all others become float64."""
+"""Rows of these dtypes are not converted; all others become float64."""
 
 
 def check_table(
@@ -45,7 +45,7 @@ def check_table(
     y : array_like or sparse matrix of shape (R,) or (R, O)
         Targets.
     reset : bool
-        Whether training begins anew.
+        Whether training starts over.
     y_numeric : bool
         Whether the targets must be numbers.
     """
@@ -68,7 +68,7 @@ def check_rows(estimator: Any, x: Any) -> Any:
 
 
 def check_weights(sample_weight: Any, rows: int) -> NDArray[np.float64] | None:
-    """Return the rows' weights (R,) as float64, or None where none are given."""
+    """Return the rows' weights (R,) as float64, or None if none are given."""
     if sample_weight is None:
         return None
     weights = as_real_array(sample_weight, "sample_weight").astype(np.float64)
@@ -101,7 +101,7 @@ def class_numbers(y: Array, classes: Array) -> NDArray[np.int64]:
 
 def class_factors(class_weight: Any, classes: Array) -> NDArray[np.float64]:
     """Return the factor of each class (C,), from a mapping of classes to factors."""
-    # Each class stands in y once, so that the mapping may name a class that no row has.
+    # Each class occurs once in y, so that the mapping may name a class that no row has.
     factors: NDArray[np.float64] = compute_class_weight(class_weight, classes=classes, y=classes)
     if not (np.isfinite(factors) & (factors >= 0)).all():
         raise ArgumentError(
