@@ -1,8 +1,8 @@
-r"""How a layer's trees are used: which nodes rows reach, and how even and how firm the choices are.
+r"""The usage of a layer's trees: the nodes that rows reach, and how even and firm the choices are.
 
-Both layers are read as the same tree. Its upper ``depth`` levels are gates that decide, the G nodes
-from the root on. The K nodes of its deepest level are the leaves. In a FastFeedForward all nodes
-are neurons as well::
+Both layers are read as the same tree. Its upper ``depth`` levels are gates that decide, the first G
+nodes from the root. The K nodes of its deepest level are the leaves. In a FastFeedForward, all
+nodes are also neurons::
 
     visits of 8 rows     level 0          8           balance of its splits: (5, 3) of 8
                                         /   \

@@ -1,4 +1,4 @@
-"""Rows counted through a layer: the usage report, and the mean row of a leaf."""
+"""Counts of rows on their way through a layer: the usage report, and the mean row of a leaf."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 
 def diagnose(layer: Any, data: Any, *, margin: float = 0.01) -> UsageReport:
-    """Count where rows go in a layer's trees, and measure how well the trees are used.
+    """Count the rows at each node of a layer's trees, and measure how well the trees are used.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def diagnose(layer: Any, data: Any, *, margin: float = 0.01) -> UsageReport:
     ArgumentError
         If there is no row, or a logit is not finite.
     ShapeError, ArgumentTypeError
-        If an argument is of the wrong kind, or the rows do not have the layer's input width.
+        If an argument has the wrong type, or the rows do not have the layer's input width.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def diagnose(layer: Any, data: Any, *, margin: float = 0.01) -> UsageReport:
 
 
 def leaf_means(layer: Any, data: Any, leaves: Sequence[int], tree: int = 0) -> Array:
-    """Return the mean of the rows that reach a leaf, for each of some leaves.
+    """Return the mean of the rows that reach each of some leaves.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def leaf_means(layer: Any, data: Any, leaves: Sequence[int], tree: int = 0) -> A
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range or of the wrong kind.
+        If an argument is out of range or has the wrong type.
     """
     _, depth = check_layer(layer)
     wanted = [check_integer("leaves", leaf, 0, leaf_count(depth) - 1) for leaf in leaves]

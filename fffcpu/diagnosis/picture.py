@@ -1,4 +1,4 @@
-"""A tree as characters: its upper levels, and each node's share of the rows.
+"""A tree drawn in characters: its upper levels, and each node's share of the rows.
 
 ::
 
@@ -22,14 +22,14 @@ PICTURE_WIDTH = 64
 """Width of the picture in characters. A level with more nodes is left out."""
 
 NARROW = 8
-"""A node with fewer characters has a mark and no number."""
+"""A node with fewer characters shows a mark instead of a number."""
 
 MARKS = ((0.25, "."), (1.0, "-"), (4.0, "+"), (math.inf, "#"))
-"""Upper limits of a narrow node's share over the even share of its level, and their marks."""
+"""Marks of narrow nodes, with upper limits of a node's share over the even share of its level."""
 
 
 def draw_levels(visits: NDArray[np.int64]) -> str:
-    """Return a picture of a tree's upper levels, a line for each.
+    """Return a picture of a tree's upper levels, one line per level.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def draw_levels(visits: NDArray[np.int64]) -> str:
 
 
 def _cell(share: float, nodes: int) -> str:
-    """Return one of a level's nodes as the picture shows it."""
+    """Return one of a level's nodes as it appears in the picture."""
     width = PICTURE_WIDTH // nodes
     if share == 0:
         mark = "x"

@@ -1,4 +1,4 @@
-"""How all trees of a layer are used, as values and as a text for people."""
+"""The usage of all trees of a layer, as values and as a text for people."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["UsageReport"]
 
 SHOWN_TREES = 12
 SHOWN_DEAD = 6
-"""Numbers of trees and of dead subtrees that the text of a report shows."""
+"""Largest numbers of trees and of dead subtrees in the text of a report."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class UsageReport:
-    """How the trees of a layer are used: a result of `diagnose`; ``str(report)`` is its text."""
+    """The usage of a layer's trees: a result of `diagnose`; ``str(report)`` is its text."""
 
     kind: str
-    """Kind of the layer."""
+    """Class of the layer."""
     margin: float
     """Logits nearer to 0 than this are near ties."""
     trees: tuple[TreeUsage, ...]
@@ -67,7 +67,7 @@ class UsageReport:
         Raises
         ------
         ArgumentError, ArgumentTypeError
-            If there is no tree of that number.
+            If no tree has that number.
         """
         number = check_integer("tree", tree, 0, len(self.trees) - 1)
         return dataclasses.replace(self, trees=(self.trees[number],))

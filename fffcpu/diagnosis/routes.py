@@ -1,4 +1,4 @@
-"""Where a layer sends rows: the leaf that each row reaches, and the logits of the gates on its way.
+"""The routes of rows in a layer: the leaf of each row, and the logits of the gates on its path.
 
 Shapes: B rows, I input width, T trees, L levels, K leaves.
 """
@@ -23,7 +23,7 @@ __all__ = ["BLOCK_ROWS", "check_layer", "decisions", "gates_above", "reached_lea
 Array = NDArray[Any]
 
 BLOCK_ROWS = 4096
-"""Rows that are read together, which bounds the memory."""
+"""Number of rows that are read together, which bounds the memory."""
 
 
 def reached_leaves(layer: Any, x: Any, tree: int = 0) -> Array:
@@ -46,7 +46,7 @@ def reached_leaves(layer: Any, x: Any, tree: int = 0) -> Array:
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range or of the wrong kind.
+        If an argument is out of range or has the wrong type.
     """
     trees, depth = check_layer(layer)
     tree = check_integer("tree", tree, 0, trees - 1)
@@ -57,7 +57,7 @@ def reached_leaves(layer: Any, x: Any, tree: int = 0) -> Array:
 
 
 def check_layer(layer: Any) -> tuple[int, int]:
-    """Return the number and the depth of a layer's trees, or raise if it has none."""
+    """Return the number and the depth of a layer's trees, or raise if it has no trees."""
     config = getattr(layer, "config", None)
     if isinstance(config, FastFeedForwardConfig):
         return config.trees, config.depth
@@ -69,7 +69,7 @@ def check_layer(layer: Any) -> tuple[int, int]:
 
 
 def row_blocks(layer: Any, data: Any) -> Iterator[Array]:
-    """Yield the rows as the layer's kernels take them, `BLOCK_ROWS` or fewer at a time."""
+    """Yield blocks of at most `BLOCK_ROWS` rows, in the form for the layer's kernels."""
     width, dtype = layer.config.input_dim, np.dtype(layer.config.dtype)
     blocks = [data] if hasattr(data, "__array__") else data
     if not isinstance(blocks, Iterable):
@@ -94,7 +94,7 @@ def decisions(layer: Any, rows: Array, first: int = 0) -> tuple[Array, Array]:
     Raises
     ------
     ArgumentError
-        If a logit is not finite. The message numbers the rows from ``first``.
+        If a logit is not finite. The message counts the rows from ``first``.
     """
     if isinstance(layer.config, LeafFeedForwardConfig):
         leaves = layer.route(rows)[:, np.newaxis]
@@ -132,6 +132,6 @@ def _gate_logits(layer: Any, rows: Array, leaves: Array) -> Array:
 
 
 def gates_above(leaves: Array, depth: int) -> Array:
-    """Return the gates on the way from the root to leaves (B,), of shape (B, depth)."""
+    """Return the gates on the paths from the root to leaves (B,), of shape (B, depth)."""
     counted_from_1 = leaves[:, np.newaxis] + leaf_count(depth)
     return (counted_from_1 >> np.arange(depth, 0, -1)) - 1

@@ -107,7 +107,7 @@ class TreeUsage:
 
     @property
     def balance(self) -> float:
-        """Entropy of the leaves' visits over its maximum log K, from 0 to 1.
+        """Entropy of the leaves' visits divided by its maximum log K, from 0 to 1.
 
         It is the mean of the levels' balances. A single leaf has 1.
         """
@@ -187,10 +187,10 @@ class TreeUsage:
 
 
 def _between_0_and_1(value: float) -> float:
-    """Return a value that only rounding can have moved out of its range."""
+    """Return a value clipped to its range, which only rounding can leave."""
     return min(max(0.0, value), 1.0)
 
 
 def _plain(values: Array) -> list[float | None]:
-    """Return numbers for JSON, which has no NaN."""
+    """Return numbers for JSON, with None for NaN."""
     return [None if math.isnan(value) else value for value in values.tolist()]
