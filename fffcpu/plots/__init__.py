@@ -1,7 +1,7 @@
-"""Pictures: measured speed-ups, how a layer's trees are used, a training's history (extra: plot).
+"""Plots: measured speed-ups, usage of a layer's trees, history of a training (extra: plot).
 
-Colour-blind readers can tell the colours apart, and so can readers of a print: orange is slower or
-less, purple is faster or more. Lines differ in their markers as well.
+The colours are distinct for colour-blind readers and in print: orange is slower or less, purple is
+faster or more. Lines also differ in their markers.
 """
 
 from __future__ import annotations

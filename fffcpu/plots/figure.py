@@ -1,4 +1,4 @@
-"""Figures without a window: how pictures begin, what their lines look like, how they are saved."""
+"""Figures without a window: their creation, the style of their lines, and how they are saved."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from fffcpu.errors import ArgumentError, require_extra
 __all__ = ["MARKERS", "check_plot_path", "colours", "new_figure", "save"]
 
 MARKERS = "osD^vP*Xd<>p"
-"""Markers of lines, in their order."""
+"""Markers of the lines, in order."""
 
 DOTS_PER_INCH = 130
-"""Resolution of pictures of dots."""
+"""Resolution of raster images, in dots per inch."""
 
 
 def check_plot_path(path: str | os.PathLike[str]) -> None:
-    """Raise if no picture can be written to a path. It is called before long measurements.
+    """Raise if no picture can be written to a path. Call it before long measurements.
 
     Raises
     ------
     MissingExtraError
         If the extra ``plot`` is not installed.
     ArgumentError
-        If the ending is that of no known picture format.
+        If the ending is not that of a known picture format.
     FileNotFoundError
         If the folder does not exist.
     """
@@ -42,7 +42,7 @@ def check_plot_path(path: str | os.PathLike[str]) -> None:
 
 
 def new_figure(width: float = 13, height: float = 11) -> Any:
-    """Return an empty figure, sized in inches, that belongs to no window."""
+    """Return an empty figure without a window, of a size in inches."""
     return require_extra("matplotlib.figure", "plot").Figure((width, height), layout="constrained")
 
 

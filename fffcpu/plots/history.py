@@ -1,4 +1,4 @@
-"""A training by step: losses, learning rate and norms of gradients."""
+"""Plots of a training run by step: losses, learning rate and norms of gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["plot_history"]
 def plot_history(
     history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], title: str
 ) -> None:
-    """Draw a training by step: losses, learning rate and norms of gradients.
+    """Draw a training run by step: losses, learning rate and norms of gradients.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def plot_history(
 def _draw_quantity(
     axes: Any, history: Sequence[Mapping[str, Any]], name: str, style: str, label: str, **more: Any
 ) -> None:
-    """Draw one quantity of a history, at the steps that have it."""
+    """Draw one quantity of a history, at the steps with a value."""
     points = [(line["step"], line[name]) for line in history if line.get(name) is not None]
     if points:
         axes.plot(*zip(*points, strict=True), style, label=label, markersize=3, **more)

@@ -1,4 +1,4 @@
-"""What leaves serve: the region of each in a plane, and its mean row as an image."""
+"""Plots of leaves: the region of each leaf in a plane, and its mean row as an image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["plot_prototypes", "plot_regions"]
 Array = NDArray[Any]
 
 REGION_CELLS = 400
-"""Points along each side of a map of regions."""
+"""Number of points along each side of a map of regions."""
 
 IMAGES_IN_A_ROW = 8
 
@@ -33,14 +33,14 @@ def plot_regions(
     tree: int = 0,
     classes: Sequence[object] = (),
 ) -> None:
-    """Draw the region of a plane that each leaf serves, and the class predicted there.
+    """Draw the region of each leaf in a plane, and the predicted class.
 
     Parameters
     ----------
     layer : FastFeedForward, LeafFeedForward or one of the quantized layers
         A layer that reads two features.
     x : array_like of shape (B, 2)
-        At least one row. The rows are drawn as dots, and their range is the part that is drawn.
+        At least one row. The rows are drawn as dots, and their range is the drawn part.
     path : path
         File to write. Its ending determines the format.
     title : str
@@ -48,7 +48,7 @@ def plot_regions(
     tree : int
         Number of the tree whose leaves are drawn.
     classes : sequence, optional
-        Names of the classes, if the outputs are their scores. Without names no classes are drawn.
+        Names of the classes, if the outputs are their scores. Without names, no classes are drawn.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def plot_regions(
     extent = (low[0], high[0], low[1], high[1])
     panels = [figure.add_subplot(1, 1 + bool(classes), 1)]
     palettes = require_extra("matplotlib", "plot").colormaps
-    # Steps of the golden ratio give neighbours in the tree colours that are far apart.
+    # Steps of the golden ratio give distant colours to neighbours in the tree.
     _draw_plane(panels[0], palettes["viridis"](leaves * 0.618034 % 1), leaves, extent)
     panels[0].set_title("Leaves", loc="left", fontweight="bold")
     if classes:
@@ -111,12 +111,12 @@ def plot_prototypes(
     MissingExtraError
         If the extra ``plot`` is not installed.
     ShapeError
-        If ``images`` has another shape, or not as many images as there are captions.
+        If ``images`` has another shape, or the numbers of images and captions differ.
     """
     shades = as_real_array(images, "images")
     if shades.ndim != 3 or not len(shades) or len(captions) != len(shades):
         raise ShapeError(
-            f"argument 'images' must have shape ({len(captions)}, height, width) beside captions, "
+            f"argument 'images' must have shape ({len(captions)}, height, width), one per caption, "
             f"got shape {shades.shape}"
         )
     columns = min(IMAGES_IN_A_ROW, len(shades))

@@ -1,7 +1,7 @@
 """Measured speed-ups over a dense layer, in three panels.
 
-By neurons held, by rows per call, and the map of both. On the map a line runs where the dense layer
-and FastFeedForward are equally fast.
+The panels show speed-ups by neurons held, by rows per call, and by both as a map. On the map, a
+line marks where the dense layer and FastFeedForward are equally fast.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["SpeedUp", "plot_speedups"]
 
 LINES_BY_ROWS = 5
 LINES_BY_WIDTH = 6
-"""Most lines in a panel."""
+"""Largest number of lines in a panel."""
 
 SCALE = (0.01, 0.1, 0.2, 0.5, 0.7, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000)
 """Ticks of the colour scale."""
@@ -29,7 +29,7 @@ class SpeedUp(NamedTuple):
     """One measured point."""
 
     neurons: int
-    """Number of neurons that the tree holds and the dense layer computes."""
+    """Number of neurons that the tree holds, and that the dense layer computes."""
     active: int
     """Number of neurons that a row uses."""
     rows: int
@@ -44,10 +44,10 @@ def plot_speedups(points: Sequence[SpeedUp], path: str | os.PathLike[str], title
     Parameters
     ----------
     points : sequence of SpeedUp
-        At least one. They need not fill a grid: the map shows what was not measured.
+        At least one point. They need not fill a grid: the map shows unmeasured points in grey.
     path : path
-        File to write. Its ending determines the format: ``.png``, ``.svg``, ``.pdf`` and all others
-        that Matplotlib knows.
+        File to write. Its ending determines the format: ``.png``, ``.svg``, ``.pdf`` or any other
+        of Matplotlib.
     title : str
         One line above the picture: the layer, the machine, the dense layer.
 
@@ -69,7 +69,7 @@ def plot_speedups(points: Sequence[SpeedUp], path: str | os.PathLike[str], title
 
 
 def _draw_by_width(axes: Any, points: Sequence[SpeedUp]) -> None:
-    """Draw speed-up by neurons held, a line per number of rows, and the limit of arithmetic."""
+    """Draw speed-up by neurons held, one line per number of rows, and the arithmetic's limit."""
     shown = _spread(sorted({point.rows for point in points}), LINES_BY_ROWS)
     for number, colour, marker in zip(shown, colours(len(shown)), MARKERS, strict=False):
         line = sorted(point for point in points if point.rows == number)
@@ -83,7 +83,7 @@ def _draw_by_width(axes: Any, points: Sequence[SpeedUp]) -> None:
 
 
 def _draw_by_rows(axes: Any, points: Sequence[SpeedUp]) -> None:
-    """Draw speed-up by rows per call, a line per width."""
+    """Draw speed-up by rows per call, one line per width."""
     widths = sorted({point.neurons for point in points})
     count = {width: sum(point.neurons == width for point in points) for width in widths}
     longest = [width for width in widths if count[width] == max(count.values())]
@@ -97,7 +97,7 @@ def _draw_by_rows(axes: Any, points: Sequence[SpeedUp]) -> None:
 
 
 def _finish(axes: Any, title: str, legend: str, **place: Any) -> None:
-    """Set scales, shades, names and legend of a panel of lines."""
+    """Set scales, shading, labels and legend of a panel of lines."""
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -105,7 +105,7 @@ def _finish(axes: Any, title: str, legend: str, **place: Any) -> None:
     axes.axhline(1, color="tab:orange", linewidth=1.5, zorder=1)
     low, high = axes.get_ylim()
     low = min(low, 0.5)
-    axes.set_ylim(low, 4 * high)  # above the lines is room for the legend
+    axes.set_ylim(low, 4 * high)  # leaves room for the legend above the lines
     axes.axhspan(low, 1, color="tab:orange", alpha=0.15, zorder=0, label="dense is faster")
     axes.set_ylabel("speed-up over the dense layer")
     axes.set_title(title, loc="left", fontweight="bold")
@@ -121,7 +121,7 @@ def _draw_map(figure: Any, axes: Any, points: Sequence[SpeedUp]) -> None:
     for point in points:
         values[rows.index(point.rows), widths.index(point.neurons)] = point.value
     logs = np.log2(values)
-    # Each side has a scale of its own. On a common scale small losses would be invisible.
+    # Each side has its own scale. On a common scale, small losses would be invisible.
     low, high = min(-1.0, float(np.nanmin(logs))), max(1.0, float(np.nanmax(logs)))
     norm = require_extra("matplotlib.colors", "plot").TwoSlopeNorm(0, low, high)
     axes.set_facecolor("0.85")
@@ -147,7 +147,7 @@ def _draw_map(figure: Any, axes: Any, points: Sequence[SpeedUp]) -> None:
 
 
 def _cell(value: float) -> str:
-    """Return a speed-up as a cell of the map shows it."""
+    """Return the text of a speed-up in a cell of the map."""
     if np.isnan(value):
         return ""
     return f"{value:.2f}x" if value < 2 else f"{value:.1f}x" if value < 9.95 else f"{value:,.0f}x"
@@ -156,7 +156,7 @@ def _cell(value: float) -> str:
 def _frontier(values: Any) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Return the edges between cells where FFF is faster and cells where the dense layer is.
 
-    An edge is two corners (column, row).
+    An edge has two corners (column, row).
     """
     edges = []
     for (row, column), value in np.ndenumerate(values):

@@ -1,7 +1,7 @@
-"""How one tree is used: its nodes, its leaves and its levels.
+"""The usage of one tree: its nodes, its leaves and its levels.
 
-The nodes are drawn level by level. All nodes of a level are equally wide, and their colour is that
-of their visits::
+The nodes are drawn level by level. All nodes of a level are equally wide, and their colour shows
+their visits::
 
     level 0 |            root             |
     level 1 |      1       |       2      |
@@ -23,29 +23,29 @@ from fffcpu.tree import level_start
 __all__ = ["plot_tree"]
 
 DRAWN_LEVELS = 13
-"""Most levels that are drawn. The last of them has 4,096 nodes."""
+"""Largest number of drawn levels. The last of them has 4,096 nodes."""
 
 OUTLINED_LEVELS = 7
 NUMBERED_LEVELS = 4
-"""Levels with nodes wide enough for lines between them, and for numbers."""
+"""Numbers of levels with nodes wide enough for lines between them, and for numbers."""
 
 LEVEL_DOTS = 64
-"""Height of a level in an image."""
+"""Height of a level in pixels of the image."""
 
 EXTREME = 4
 """Colours range from 2**-4 to 2**4 times the even share of a level."""
 
 
 def plot_tree(usage: TreeUsage, path: str | os.PathLike[str], title: str) -> None:
-    """Draw how one tree is used: visits of its nodes, shares of its leaves, measures of its levels.
+    """Draw the usage of one tree: visits of nodes, shares of leaves, measures of levels.
 
     Parameters
     ----------
     usage : TreeUsage
         The tree. The first panel shows at most 13 levels, the last of them with 4,096 nodes.
     path : path
-        File to write. Its ending determines the format: ``.png``, ``.svg``, ``.pdf`` and all others
-        that Matplotlib knows.
+        File to write. Its ending determines the format: ``.png``, ``.svg``, ``.pdf`` or any other
+        of Matplotlib.
     title : str
         One line above the picture.
 
@@ -72,7 +72,7 @@ def _draw_nodes(figure: Any, axes: Any, usage: TreeUsage) -> None:
     width = len(shares[-1])
     ratios = np.stack([np.repeat(line * len(line), width // len(line)) for line in shares])
     logs = np.log2(np.maximum(ratios, 2.0**-EXTREME))
-    # Nodes narrower than a dot are averaged. Levels must not be, so each is many dots high.
+    # Nodes narrower than a pixel are averaged. Levels must not be, so each is many pixels high.
     shown = np.ma.masked_array(logs, ratios == 0).repeat(LEVEL_DOTS, axis=0)
     colours = require_extra("matplotlib", "plot").colormaps["PuOr"].with_extremes(bad="0.3")
     extent = (0, 1, levels - 0.5, -0.5)
