@@ -1,4 +1,4 @@
-"""The roofline: the time that this machine needs at best for the work of a call.
+"""The roofline: the least time that this machine needs for the work of a call.
 
 After "Roofline: an insightful visual performance model for multicore architectures" (Williams,
 Waterman and Patterson, 2009). A call must compute its products and move its data once: each row in,
@@ -95,7 +95,7 @@ class Roofline(NamedTuple):
 
 
 def roofline_contenders(threads: int, dtype: str = "float32") -> list[Contender]:
-    """Return the copy and the matrix product, to be timed beside other contenders.
+    """Return the copy and the matrix product, to be timed with other contenders.
 
     Parameters
     ----------
@@ -146,9 +146,9 @@ def path_work(
     rows : int
         Rows per call.
     visited : int
-        Nodes that the rows visit, each counted once, as `visited_nodes` counts.
+        Nodes that the rows visit, each counted once, as `visited_nodes` counts them.
     item_bytes : float, optional
-        Bytes of a weight, where they are not those of the layer's dtype.
+        Bytes per weight, if they differ from those of the layer's dtype.
 
     Returns
     -------
