@@ -5,7 +5,7 @@
 No other heavy program may run at the same time. Each figure is that of several processes. Cold ones
 start with an empty cache folder, and the next ones find the kernels of these. Seconds of first
 results count from the start of the process, with Python and NumPy. Seconds of kernels count from
-their call. The first kernel of a process also starts the compiler and compiles what all share.
+their call. The first kernel of a process also starts the compiler and compiles shared code.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = new_parser(__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="processes of each kind (5)")
+    parser.add_argument("--repeats", type=int, default=5, help="processes per figure (5)")
     add_quick(parser)
     return parser.parse_args()
 
