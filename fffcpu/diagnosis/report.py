@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fffcpu.checks import check_integer
 from fffcpu.diagnosis.usage import DeadSubtree, LevelUsage, TreeUsage
+from fffcpu.system.terminal import format_table
 
 __all__ = ["UsageReport"]
 
@@ -98,44 +99,39 @@ class UsageReport:
     def _format_trees(self) -> str:
         """Return a line for each of the first trees."""
         head = (
-            f"{'tree':<8}{'leaves reached':>17}{'nodes reached':>17}{'balance':>9}"
-            f"{'effective leaves':>18}{'largest share':>15}{'dead subtrees':>15}"
+            *("tree", "leaves reached", "nodes reached", "balance", "effective leaves"),
+            *("largest share", "dead subtrees"),
         )
-        lines = [head]
-        for tree in self.trees[:SHOWN_TREES]:
-            leaves, nodes = (
-                f"{np.count_nonzero(visits):,} of {len(visits):,}"
-                for visits in (tree.leaf_visits, tree.visits)
+        rows = [
+            (
+                str(tree.tree),
+                _reached(int(np.count_nonzero(tree.leaf_visits)), len(tree.leaf_visits)),
+                _reached(int(np.count_nonzero(tree.visits)), len(tree.visits)),
+                f"{tree.balance:.2f}",
+                f"{tree.effective_leaves:,.1f}",
+                f"{tree.largest_share:.1%}",
+                f"{len(tree.dead_subtrees):,}",
             )
-            lines.append(
-                f"{tree.tree:<8}{leaves:>17}{nodes:>17}{tree.balance:>9.2f}"
-                f"{tree.effective_leaves:>18,.1f}{tree.largest_share:>15.1%}"
-                f"{len(tree.dead_subtrees):>15,}"
-            )
-        if len(self.trees) > SHOWN_TREES:
-            lines.append(f"and {len(self.trees) - SHOWN_TREES:,} more")
-        return "\n".join(lines)
+            for tree in self.trees[:SHOWN_TREES]
+        ]
+        left = len(self.trees) - SHOWN_TREES
+        return format_table(head, rows) + (f"\nand {left:,} more" if left > 0 else "")
 
     def _format_levels(self) -> str:
         """Return a line for each level, and the definition of near ties."""
-        head = (
-            f"{'level':<8}{'nodes reached':>17}{'balance of splits':>19}{'choice entropy':>16}"
-            f"{'near ties':>11}"
-        )
-        lines = [head]
-        for number, level in enumerate(self.levels):
-            balance, entropy, ties = (
-                "-" if value is None else format(value, form)
-                for value, form in (
-                    (level.balance, ".2f"),
-                    (level.choice_entropy, ".3f"),
-                    (level.near_ties, ".2%"),
-                )
+        head = ("level", "nodes reached", "balance of splits", "choice entropy", "near ties")
+        rows = [
+            (
+                str(number),
+                _reached(level.reached, level.nodes),
+                _format(level.balance, ".2f"),
+                _format(level.choice_entropy, ".3f"),
+                _format(level.near_ties, ".2%"),
             )
-            reached = f"{level.reached:,} of {level.nodes:,}"
-            lines.append(f"{number:<8}{reached:>17}{balance:>19}{entropy:>16}{ties:>11}")
-        lines.append(f"near ties are decisions with |logit| < {self.margin:g}")
-        return "\n".join(lines)
+            for number, level in enumerate(self.levels)
+        ]
+        ties = f"near ties are decisions with |logit| < {self.margin:g}"
+        return f"{format_table(head, rows)}\n{ties}"
 
     def _format_dead(self) -> str:
         """Return a line that names the largest dead subtrees."""
@@ -155,6 +151,16 @@ def _mean_of(values: Sequence[float | None]) -> float | None:
     """Return the mean of the values that are not None, or None if all are."""
     present = [value for value in values if value is not None]
     return sum(present) / len(present) if present else None
+
+
+def _format(value: float | None, form: str) -> str:
+    """Return a value as a cell of a table, or a dash for None."""
+    return "-" if value is None else format(value, form)
+
+
+def _reached(reached: int, nodes: int) -> str:
+    """Return the number of reached nodes and that of all nodes."""
+    return f"{reached:,} of {nodes:,}"
 
 
 def _count(number: int, one: str, many: str) -> str:

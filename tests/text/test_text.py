@@ -519,7 +519,7 @@ def test_nothing_is_held_out_if_nothing_shall_be(source, tmp_path):
     corpus = build_corpus([source], TOKENIZER, tmp_path / "out", validation=0)
     assert len(corpus.validation) == 0
     with pytest.raises(
-        DataError, match=r"validation part .* at least 4 tokens, one sequence, got 0"
+        DataError, match=r"validation split .* at least 4 tokens, one sequence, got 0"
     ):
         corpus.sequences("validation", 4)
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.peers import layers as peers
 from fffcpu import DenseFeedForward, FastFeedForward
-from tests.support import reference
+from fffcpu.testing import oracle
 
 
 def prepared(peer, params, activation):
@@ -37,7 +37,7 @@ def test_dense_peers_compute_the_dense_layer(peer, count):
     params = DenseFeedForward(9, 5, 21, rng=0).params
     x = rows(count, 9)
     as_trees = {name: array[:, np.newaxis] for name, array in params.items()}
-    expected = reference.path(x, **as_trees, activation=peer.activation).y
+    expected = oracle.path(x, **as_trees, activation=peer.activation).y
     np.testing.assert_allclose(
         peers.expected_dense(params, x, peer.activation), expected, atol=1e-12
     )
@@ -50,7 +50,7 @@ def test_dense_peers_compute_the_dense_layer(peer, count):
 @pytest.mark.parametrize("trees", [1, 3])
 def test_path_peers_compute_the_path(peer, trees):
     layer, x = tree(trees), rows(40, 9)
-    result = reference.path(x, **layer.params)
+    result = oracle.path(x, **layer.params)
     y = prepared(peer, layer.params, "gelu").run(x)
     safe = result.margin > 1e-5
     assert safe.sum() > 30
@@ -60,11 +60,11 @@ def test_path_peers_compute_the_path(peer, trees):
 @pytest.mark.parametrize("peer", of_kind("step"))
 def test_step_peers_compute_the_gradients(peer):
     layer, x, dy = tree(), rows(30, 9), rows(30, 5)
-    assert reference.path(x, **layer.params).margin.min() > 1e-5  # so routes agree
+    assert oracle.path(x, **layer.params).margin.min() > 1e-5  # so routes agree
     step = prepared(peer, layer.params, "gelu")
     for _ in range(2):  # gradients of one call do not add to those of the last
         dx, grads = step.run(x, dy)
-    expected_dx, expected = reference.path_gradients(x, **layer.params, dy=dy)
+    expected_dx, expected = oracle.path_gradients(x, **layer.params, dy=dy)
     np.testing.assert_allclose(dx, expected_dx, atol=1e-5)
     assert set(grads) == set(expected)
     for name, gradient in expected.items():
