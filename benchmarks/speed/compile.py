@@ -74,15 +74,22 @@ def by_kernel(options: argparse.Namespace) -> Iterator[Figure]:
     for _ in range(options.repeats):
         with empty_cache() as environment:
             for source in ("compiled", "from the cache"):
-                for kernel in warm_up(environment):
+                for kernel in warm_up(environment, options.quick):
                     seconds.setdefault((source, kernel["kernel"]), []).append(kernel["seconds"])
     for (source, name), found in sorted(seconds.items(), key=lambda item: item[0][0]):
         yield Figure.at_most(f"`{name}`, {source}", found, "s")
 
 
-def warm_up(environment: dict[str, str]) -> list[dict[str, float | str]]:
-    """Run ``fffcpu warmup --training`` and return its report on each kernel."""
+def warm_up(environment: dict[str, str], quick: bool) -> list[dict[str, float | str]]:
+    """Run ``fffcpu warmup --training`` and return its report on each kernel.
+
+    A quick run warms up for one small layer, and not for all kinds of layers and models.
+    """
     command = [sys.executable, "-m", "fffcpu", "warmup", "--training", "--json"]
+    if quick:
+        layer = os.path.join(environment["NUMBA_CACHE_DIR"], "layer.safetensors")
+        fffcpu.FastFeedForward(16, 16, 2, rng=0).save(layer)
+        command.append(layer)
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     kernels: list[dict[str, float | str]] = json.loads(done.stdout)["kernels"]
     return kernels

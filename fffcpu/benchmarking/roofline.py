@@ -26,10 +26,12 @@ from numpy.typing import NDArray
 
 from fffcpu.benchmarking.timing import Contender, Timing, Work
 from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig, LeafFeedForwardConfig
+from fffcpu.system.terminal import format_number
 
 __all__ = [
     "Roofline",
     "dense_work",
+    "format_rates",
     "leaf_work",
     "path_work",
     "roofline_contenders",
@@ -180,3 +182,11 @@ def leaf_work(config: LeafFeedForwardConfig, rows: int, leaves: int) -> Work:
 def visited_nodes(nodes: Array) -> int:
     """Return the number of different nodes in routes (B, T, L), in all trees."""
     return sum(len(np.unique(tree)) for tree in np.moveaxis(nodes, 1, 0))
+
+
+def format_rates(timing: Timing, roofline: Roofline) -> tuple[str, str, str]:
+    """Return GB/s, GFLOP/s and the fraction of the roofline, or dashes for unknown work."""
+    flops, size, fraction = timing.gigaflops, timing.gigabytes, roofline.fraction(timing)
+    if flops is None or size is None or fraction is None:
+        return "-", "-", "-"
+    return format_number(size), format_number(flops), f"{100 * fraction:.0f} %"

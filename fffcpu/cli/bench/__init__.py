@@ -1,4 +1,4 @@
-"""``fffcpu bench``: microseconds a row, by rows, threads and backend, beside a dense layer."""
+"""``fffcpu bench``: microseconds per row, by batch, threads and backend, beside a dense layer."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from fffcpu.benchmarking.machine import describe_machine
 from fffcpu.benchmarking.roofline import (
     Roofline,
     dense_work,
+    format_rates,
     path_work,
     roofline_contenders,
     visited_nodes,
@@ -32,7 +33,6 @@ from fffcpu.benchmarking.verification import (
 )
 from fffcpu.checks import check_integer, check_number
 from fffcpu.cli.bench import sweep
-from fffcpu.cli.support.table import format_rates
 from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels import load_backend
@@ -56,35 +56,35 @@ DENSE_WORK = 1 << 38
 """... or more multiply-adds a call: some ten seconds on a few cores."""
 
 DESCRIPTION = """\
-Time inference of a FastFeedForward layer with random weights, for each number of rows a call, of
-threads and each backend, beside 'dense': a dense layer of as many neurons as the tree holds, by
-NumPy's matrix products. Rows are random and distinct, outputs are checked against the plain NumPy
-backend first, and contenders are timed in alternation.
+Time inference of a FastFeedForward layer with random weights, for each batch size, each number of
+threads and each backend. Beside them stands 'dense': a dense layer of as many neurons as the tree
+holds, by NumPy's matrix products. Rows are random and distinct, outputs are first checked against
+the plain NumPy backend, and contenders are timed in alternation.
 
 examples:
   fffcpu bench                                       the layer of UltraFastBERT-1x11
-  fffcpu bench --depth 15 --rows 1 --threads 1       a deeper tree, one row a call
-  fffcpu bench --backends rowwise my.kernels         beside a backend module of your own
+  fffcpu bench --depth 15 --rows 1 --threads 1       a deeper tree, one row per call
+  fffcpu bench --backends rowwise my.kernels         with a backend module of your own
   fffcpu bench --json > here.json
-  fffcpu bench --plot speed.png                      draw instead: by width, by rows, who wins
+  fffcpu bench --plot speed.png                      draw speed-ups by width and batch instead
 
 how to read the table:
-  us a row   microseconds: the median of 7 rounds. Kernels are called directly and write into an
-             array they are given; layer(x) adds its checks and a new array to each call.
-  spread     half the distance between the quartiles of the rounds, in percent of the median. Above
-             ten percent something else was running: trust ratios only, or run again.
-  GB/s       bytes that the call must move at least, if each row and each weight it uses moves once,
-             and the products it computes: what a row costs, per second of its time.
-  GFLOP/s    additions and multiplications.
-  of roofline
-             the time that this machine needs at best, over the time taken. It is the larger of two:
-             the bytes at the rate of a copy from memory to memory, the products at the rate of a
-             matrix product by BLAS, both measured in the same rounds, on all threads given. It
-             exceeds 100 % where the weights lie in a cache.
-  dense/it   how many times longer the dense layer takes: the median of the ratios of the rounds.
-             The arithmetic allows neurons held / neurons used.
-  threads    of the kernels. 'dense' runs on the threads of NumPy's BLAS, which --threads does not
-             set; OPENBLAS_NUM_THREADS=1 or MKL_NUM_THREADS=1 does, if set before the start.
+  µs per row   microseconds, the median of 7 rounds. Kernels are called directly and write into an
+               array that they are given; layer(x) adds its checks and a new array to each call.
+  spread       half the distance between the quartiles of the rounds, in percent of the median.
+               Above ten percent, another program was running: trust only ratios, or run again.
+  GB/s         the bytes that the call must move at least, over its time: each row once, and each
+               weight that it uses once.
+  GFLOP/s      the additions and multiplications of the call, over its time.
+  of roofline  the time that this machine needs at best, over the time taken. The best time is the
+               larger of two: the bytes at the rate of a copy from memory to memory, and the
+               products at the rate of a matrix product by BLAS. Both rates are measured in the same
+               rounds, on all threads given. The figure exceeds 100 % where weights lie in a cache.
+  dense/it     how many times longer the dense layer takes: the median of the ratios of the rounds.
+               The arithmetic allows neurons held / neurons used.
+  threads      threads of the kernels. 'dense' runs on the threads of NumPy's BLAS, which --threads
+               does not set. OPENBLAS_NUM_THREADS=1 or MKL_NUM_THREADS=1 sets them, if it is in the
+               environment at the start.
 """
 
 
@@ -359,7 +359,7 @@ def _format(
 ) -> str:
     """Return the table for people."""
     head = (
-        *("backend", "rows", "threads", "us a row", "spread", "rows/s"),
+        *("backend", "rows", "threads", "µs per row", "spread", "rows/s"),
         *("GB/s", "GFLOP/s", "of roofline", "dense/it"),
     )
     cells = [
