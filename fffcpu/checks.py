@@ -132,7 +132,7 @@ def as_real_array(value: Any, name: str) -> NDArray[Any]:
         array = np.asarray(value)
     except ValueError:
         raise ShapeError(
-            f"argument '{name}' must be rectangular, got {describe(value)}, whose parts differ "
+            f"argument '{name}' must be rectangular, got {describe(value)}, whose items differ "
             "in shape"
         ) from None
     if array.dtype.kind not in "fiub":
