@@ -41,7 +41,7 @@ GROUPED_WIDTH = 512
 bytes, and so leave the caches, or if the rows are at least this wide, so that shared loads pay."""
 
 GROUPED_LEAF_ROWS = 64
-ROWS_A_LEAF = 2
+ROWS_PER_LEAF = 2
 """LeafFeedForward: minimum numbers of rows, in all and per leaf, for sharing its matrices."""
 
 EXTRA_BACKENDS = ("cuda",)
@@ -166,7 +166,7 @@ def choose(
     """
     few, many, _, _ = selection()
     if leaves:
-        return many if rows >= max(GROUPED_LEAF_ROWS, ROWS_A_LEAF * leaves) else few
+        return many if rows >= max(GROUPED_LEAF_ROWS, ROWS_PER_LEAF * leaves) else few
     if rows < GROUPED_ROWS:
         return few
     arrays = [array for array in weights if array is not None]

@@ -122,16 +122,16 @@ class Module(Generic[ModuleConfig]):
         **shapes : tuple of int
             Shape per row of each of its arrays, by name.
         """
-        whence = f"the {kind.__name__} that forward of this layer returned"
+        expected = f"the {kind.__name__} that forward of this layer returned"
         if not isinstance(cache, kind):
-            raise ArgumentTypeError(f"argument 'cache' must be {whence}, got {describe(cache)}")
+            raise ArgumentTypeError(f"argument 'cache' must be {expected}, got {describe(cache)}")
         rows = math.prod(cache.leading)  # type: ignore[attr-defined]
         for name, shape in shapes.items():
             array = getattr(cache, name)
             dtype = np.int32 if name == "nodes" else self._dtype
             if array.shape != (rows, *shape) or array.dtype != dtype:
                 raise ShapeError(
-                    f"argument 'cache' must be {whence}, with '{name}' of shape {(rows, *shape)} "
+                    f"argument 'cache' must be {expected}, with '{name}' of shape {(rows, *shape)} "
                     f"and dtype {np.dtype(dtype)}, got {describe(array)}"
                 )
 
