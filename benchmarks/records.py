@@ -1,4 +1,4 @@
-"""Results as JSON lines: a record for each run, appended at its end, so that no run is done twice.
+"""Results as JSON lines: one record per run, appended when the run ends. No run is done twice.
 
 A process may be killed while it writes. Its unfinished line is ignored, and removed when the next
 record is appended.

@@ -1,9 +1,9 @@
-"""Is this argument right? Every check that more than one module makes, and the errors it raises.
+"""Argument checks that more than one module uses, and the errors that they raise.
 
-``check_*`` functions return a value once it is known to be what it must be. ``as_*`` functions turn
-any real array-like into an array: lists, Fortran order, negative strides, read-only and
-memory-mapped arrays, half precision, integers. An array that already has the right form is passed
-on uncopied, unless the function promises a copy.
+``check_*`` functions return a value after checking it. ``as_*`` functions convert any real
+array-like to an array: lists, Fortran order, negative strides, read-only and memory-mapped arrays,
+half precision, integers. An array that already has the right form is returned without a copy,
+unless the function promises one.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ __all__ = [
 ]
 
 IGNORED_LABEL = -100
-"""The label of a position that counts neither in a loss nor in its gradient."""
+"""Label of a position that is ignored in the loss and its gradient."""
 
 
 def check_integer(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Return ``value`` as an int between ``low`` and ``high`` (included), or raise.
+    """Return ``value`` as an int from ``low`` to ``high`` (inclusive), or raise an error.
 
     Raises
     ------
     ArgumentTypeError
         If the value is not an integer (a bool is not, a NumPy integer is).
     ArgumentError
-        If it is out of range.
+        If the value is out of range.
     """
     span = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
     try:
@@ -66,14 +66,14 @@ def check_integer(name: str, value: Any, low: int, high: int | None = None) -> i
 
 
 def check_number(name: str, value: Any, low: float, high: float | None = None) -> float:
-    """Return ``value`` as a finite float between ``low`` and ``high`` (included), or raise.
+    """Return ``value`` as a finite float from ``low`` to ``high`` (inclusive), or raise an error.
 
     Raises
     ------
     ArgumentTypeError
         If the value is not a real number.
     ArgumentError
-        If it is out of range, infinite or NaN.
+        If the value is out of range, infinite or NaN.
     """
     span = f"a number of at least {low:g}" if high is None else f"a number from {low:g} to {high:g}"
     try:
@@ -101,7 +101,7 @@ def check_flag(name: str, value: Any) -> bool:
 def check_dtype(value: Any) -> str:
     """Return ``"float32"`` or ``"float64"``, or raise ArgumentError."""
     try:
-        # None would mean float64.
+        # NumPy takes None for float64.
         name = str(np.dtype(value)) if value is not None else None
     except (TypeError, SyntaxError, ValueError):
         name = None
@@ -119,20 +119,20 @@ def check_weights(value: Any) -> str:
 
 
 def as_real_array(value: Any, name: str) -> NDArray[Any]:
-    """Return an array-like of real numbers as an array, of whatever real dtype it has.
+    """Return an array-like of real numbers as an array of the same dtype.
 
     Raises
     ------
     ArgumentTypeError
-        If it holds complex numbers, strings or objects.
+        If ``value`` holds complex numbers, strings or objects.
     ShapeError
-        If it is a ragged nesting of lists.
+        If ``value`` is a ragged nesting of lists.
     """
     try:
         array = np.asarray(value)
     except ValueError:
         raise ShapeError(
-            f"argument '{name}' must be rectangular, got {describe(value)}, whose parts differ "
+            f"argument '{name}' must be rectangular, got {describe(value)}, whose items differ "
             "in shape"
         ) from None
     if array.dtype.kind not in "fiub":
@@ -142,12 +142,12 @@ def as_real_array(value: Any, name: str) -> NDArray[Any]:
 
 
 def as_float_array(value: Any, name: str) -> NDArray[Any]:
-    """Return an array-like of real numbers as an array of floats; other kinds become float64.
+    """Return an array-like of real numbers as an array of floats; other dtypes become float64.
 
     Raises
     ------
     ArgumentTypeError, ShapeError
-        If it is not such an array.
+        If ``value`` is not such an array.
     """
     array = as_real_array(value, name)
     return array if array.dtype.kind == "f" else array.astype(np.float64)
@@ -163,23 +163,23 @@ def as_rows(
     value : array_like of shape (..., width)
         Real numbers.
     name : str
-        What errors call it.
+        Name of the argument in errors.
     width : int
-        The length its last axis must have.
+        Required length of the last axis.
     dtype : dtype
-        Of the rows. Numbers too large for it become infinite.
+        dtype of the rows. Numbers too large for it become infinite.
 
     Returns
     -------
     rows : array of shape (B, width)
-        C-contiguous; the same memory as ``value`` where that has the right form already.
+        The rows, C-contiguous; in the memory of ``value`` if that already has the right form.
     leading : tuple of int
         ``value.shape[:-1]``, whose product is B.
 
     Raises
     ------
     ArgumentTypeError, ShapeError
-        If it is not such an array.
+        If ``value`` is not such an array.
     """
     array = as_real_array(value, name)
     shape = array.shape
@@ -197,11 +197,11 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     Raises
     ------
     ArgumentTypeError
-        If it is not an array, or of another dtype.
+        If ``out`` is not an array, or has another dtype.
     ShapeError
-        If it has another shape.
+        If ``out`` has another shape.
     ArgumentError
-        If it is read-only.
+        If ``out`` is read-only.
     """
     if not isinstance(out, np.ndarray) or out.dtype != dtype:
         raise ArgumentTypeError(f"argument 'out' must be an array of {dtype}, got {describe(out)}")
@@ -212,7 +212,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
 
 
 def first_wrong(array: NDArray[Any], right: NDArray[np.bool_]) -> str:
-    """Return the first element of an array that is not right, as errors show it.
+    """Return the first element of an array that is not right, in the words of errors.
 
     Returns
     -------
@@ -226,18 +226,18 @@ def first_wrong(array: NDArray[Any], right: NDArray[np.bool_]) -> str:
 
 
 def check_elements(array: NDArray[Any], name: str, right: NDArray[np.bool_], expected: str) -> None:
-    """Raise unless every element of an array is right; the error names the first that is not.
+    """Raise unless every element of an array is right; the error names the first wrong one.
 
     Parameters
     ----------
     array : array
         The argument.
     name : str
-        What errors call it.
+        Name of the argument in errors.
     right : array of bool, of the same shape
-        Which elements are right.
+        Mask of the elements that are right.
     expected : str
-        What the array must hold, such as ``"finite numbers"``.
+        Description of right elements, such as ``"finite numbers"``.
 
     Raises
     ------
@@ -264,22 +264,22 @@ def check_indices(
     Parameters
     ----------
     array : array
-        The argument. An empty one may be of any dtype, since NumPy takes ``[]`` for floats.
+        The argument. An empty array may have any dtype, because NumPy makes ``[]`` float64.
     name : str
-        What errors call it.
+        Name of the argument in errors.
     count : int
-        How many things the integers may name.
+        Number of valid indices.
     missing : int, optional
         Another integer that is allowed.
     meaning : str
-        What ``missing`` stands for, in errors.
+        Meaning of ``missing``, for errors.
 
     Raises
     ------
     ArgumentTypeError
         If the array does not hold integers.
     ArgumentError
-        If one is out of range.
+        If an integer is out of range.
     """
     if array.dtype.kind not in "iu" and array.size:
         raise ArgumentTypeError(f"argument '{name}' must hold integers, got {describe(array)}")
@@ -294,28 +294,28 @@ def check_indices(
 def as_class_labels(
     labels: Any, shape: tuple[int, ...], classes: int, *, may_miss: bool = True
 ) -> NDArray[np.int64]:
-    """Return labels of classes as an array.
+    """Return class labels as an array.
 
     Parameters
     ----------
     labels : array_like of integers
-        From 0 to ``classes - 1``, or -100 for no label, if any ``may_miss``.
+        Labels from 0 to ``classes - 1``, or -100 for no label if ``may_miss``.
     shape : tuple of int
-        The shape they must have.
+        Required shape.
     classes : int
-        How many classes there are.
+        Number of classes.
     may_miss : bool
         Whether -100 is allowed.
 
     Returns
     -------
     int64 array
-        A copy.
+        A copy of the labels.
 
     Raises
     ------
     ArgumentTypeError, ShapeError, ArgumentError
-        If they are no such labels.
+        If ``labels`` is not such an array.
     """
     array = _shaped_labels(labels, shape)
     if may_miss:
@@ -331,12 +331,12 @@ def as_number_labels(labels: Any, shape: tuple[int, ...]) -> NDArray[np.float64]
     Returns
     -------
     float64 array
-        A copy.
+        A copy of the labels.
 
     Raises
     ------
     ArgumentTypeError, ShapeError, ArgumentError
-        If they are no such numbers, or of another shape.
+        If ``labels`` does not hold finite numbers, or has another shape.
     """
     array = _shaped_labels(labels, shape).astype(np.float64)
     check_elements(array, "labels", np.isfinite(array), "finite numbers")
@@ -351,21 +351,21 @@ def _shaped_labels(labels: Any, shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def as_targets(targets: Any, outputs: NDArray[Any], name: str) -> NDArray[Any]:
-    """Return targets as an array of the shape and dtype of a model's outputs.
+    """Return targets as an array with the shape and dtype of a model's outputs.
 
     Parameters
     ----------
     targets : array_like
         Real numbers. There is no broadcasting.
     outputs : array
-        What they are compared with.
+        The outputs that the targets are compared with.
     name : str
-        What errors call the outputs.
+        Name of the outputs in errors.
 
     Raises
     ------
     ArgumentTypeError, ShapeError
-        If they are no such array.
+        If ``targets`` is not such an array.
     """
     array = as_real_array(targets, "targets")
     if array.shape != outputs.shape:

@@ -1,8 +1,8 @@
-"""One grammar for every complaint: what was wrong, what was expected, what came.
+"""Error classes, with one grammar for all messages: the argument, what it must be, what it is.
 
 Messages read ``argument 'depth' must be an integer from 0 to 30, got -1``. Every class derives from
 ValueError or TypeError (ImportError for a missing extra, RuntimeError for a wrong output), so
-callers need none of these names unless they want to tell the cases apart.
+callers need these names only to distinguish the cases.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class ArgumentError(ValueError):
-    """An argument of the right kind has an impossible value."""
+    """An argument of the right type has an impossible value."""
 
 
 class ShapeError(ArgumentError):
@@ -34,17 +34,18 @@ class ShapeError(ArgumentError):
 
 
 class ArgumentTypeError(TypeError):
-    """An argument is of the wrong kind."""
+    """An argument has the wrong type."""
 
 
 class CheckpointError(ValueError):
-    """A file or a mapping of arrays is not the model it was taken for."""
+    """A file or a mapping of arrays is not the expected model."""
 
 
 class DataError(ValueError):
-    """A file does not hold the table of data it was taken for.
+    """A file does not hold the expected table of data.
 
-    Messages name the place: ``file 'a.csv', line 7, column 3 ('age'): must be a number, got 'x'``.
+    Messages name the location: ``file 'a.csv', line 7, column 3 ('age'): must be a number, got
+    'x'``.
     """
 
 
@@ -61,7 +62,7 @@ _SHORT.maxstring = _SHORT.maxother = 80
 
 
 def describe(value: Any) -> str:
-    """Return a short description of a value, as error messages show it.
+    """Return a short description of a value for error messages.
 
     Arrays are described by shape and dtype, long values are cut.
     """
@@ -75,7 +76,7 @@ def describe(value: Any) -> str:
 
 
 def require_extra(module: str, extra: str) -> ModuleType:
-    """Import an optional dependency, or say how to install it.
+    """Import an optional dependency, or raise an error that shows how to install it.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ def require_extra(module: str, extra: str) -> ModuleType:
     Raises
     ------
     MissingExtraError
-        If the module is not installed; the message holds the command that installs it.
+        If the module is not installed; the message contains the command that installs it.
     """
     try:
         return importlib.import_module(module)

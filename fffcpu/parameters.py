@@ -1,13 +1,13 @@
 """A layer's arrays: named, shaped, and aligned to the 64 bytes of a cache line; row gradients.
 
-The alignment is worth 10 to 20% of a kernel's time, since no vector load then straddles two lines;
-NumPy's own arrays start 16 bytes into a page.
+The alignment saves 10 to 20% of a kernel's time, because no vector load then crosses two lines.
+NumPy's own arrays start 16 bytes after a page boundary.
 
-A `RowGradient` holds the rows of a gradient that are not 0, where most are::
+A `RowGradient` holds only the rows of a gradient that are not 0; this pays if most are 0::
 
     parameter (T, N, I)    rows    values (R, I)
     tree 0, node 0           0     |########|
-            node 1                                 no row of the batch came here
+            node 1                                 no row of the batch visited it
             node 2           2     |########|
     tree 1, node 0         N + 0   |########|
 """
@@ -40,9 +40,9 @@ __all__ = [
 ALIGNMENT = 64
 
 ALIGNED_ROWS = 256
-"""Rows from which on an output is aligned to cache lines, so that kernels may write whole ones.
+"""Number of rows from which an output is aligned to cache lines, so kernels may write whole ones.
 
-To align it takes about 4 microseconds, a hundredth of what so many rows take at BERT's size."""
+Alignment takes about 4 microseconds, 1% of the time for this many rows at BERT's size."""
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -82,15 +82,15 @@ def generator(rng: Any) -> np.random.Generator:
 class Parameters(Mapping[str, NDArray[Any]]):
     """A fixed mapping from names to writable arrays.
 
-    The names and the arrays stay; the numbers in the arrays are changed in place, as optimizers do:
-    ``params["weights_in"][...] = 0``.
+    The names and the arrays are fixed; the numbers in the arrays may be changed in place, as
+    optimizers do: ``params["weights_in"][...] = 0``.
 
     Parameters
     ----------
     arrays : mapping of str to array
-        Copied, each to 64-byte-aligned C-contiguous memory.
+        Arrays, each of which is copied to C-contiguous memory aligned to 64 bytes.
     dtype : dtype, or mapping of str to dtype
-        Of the copies: one for all, or one for each name.
+        dtype of the copies: one for all, or one per name.
     """
 
     __slots__ = ("_arrays",)
@@ -114,15 +114,15 @@ class Parameters(Mapping[str, NDArray[Any]]):
 
     @classmethod
     def sharing(cls, arrays: Mapping[str, NDArray[Any]]) -> Parameters:
-        """Make parameters of just these arrays: writable, C-contiguous, and not copied."""
+        """Make parameters of these arrays without a copy; they are writable and C-contiguous."""
         params = cls({}, np.float32)
         params._arrays = dict(arrays)
         return params
 
     def module(self, prefix: str, names: Iterable[str]) -> Parameters:
-        """Return the parameters of one module of a model, ``prefix.name`` under each name.
+        """Return the parameters of one module of a model: its ``name`` is ``prefix.name`` here.
 
-        The arrays are the same: what changes in one mapping changes in the other.
+        The arrays are the same: a change in one mapping is a change in the other.
         """
         return self.sharing({name: self[f"{prefix}.{name}"] for name in names})
 
@@ -135,7 +135,7 @@ class Parameters(Mapping[str, NDArray[Any]]):
     def __len__(self) -> int:
         return len(self._arrays)
 
-    # By identity: arrays have no one truth value that a mapping's comparison could use.
+    # Equality by identity: comparing arrays yields no single truth value for a mapping to use.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
@@ -148,12 +148,12 @@ class Parameters(Mapping[str, NDArray[Any]]):
 
     @property
     def count(self) -> int:
-        """How many numbers there are in all."""
+        """Number of elements of all arrays."""
         return sum(array.size for array in self.values())
 
     @property
     def nbytes(self) -> int:
-        """How many bytes the arrays take."""
+        """Bytes of all arrays."""
         return sum(array.nbytes for array in self.values())
 
 
@@ -164,16 +164,16 @@ class RowGradient:
     Parameters
     ----------
     rows : int64 array of shape (R,)
-        Which rows, in rising order: numbers of the parameter's leading axes, taken as one axis.
+        Row numbers in ascending order, over the parameter's leading axes taken as one axis.
     values : array of shape (R, ...)
-        Their numbers.
+        Values of these rows.
     shape : tuple of int
-        The parameter's shape: leading axes, which ``rows`` counts, then those of a row.
+        Shape of the parameter: the leading axes, which ``rows`` counts, then the axes of a row.
 
     Raises
     ------
     ArgumentTypeError, ShapeError, ArgumentError
-        If the arrays are of the wrong kind, do not fit together, or the rows do not rise.
+        If the arrays have the wrong type, do not match, or the rows do not ascend.
 
     Examples
     --------
@@ -209,7 +209,7 @@ class RowGradient:
         if not rises.all():
             place = int(np.argmin(rises)) + 1
             raise ArgumentError(
-                f"argument 'rows' must rise, got {rows[place]} after {rows[place - 1]} at index "
+                f"argument 'rows' must ascend, got {rows[place]} after {rows[place - 1]} at index "
                 f"{place}"
             )
         count = math.prod(self.leading)
@@ -218,17 +218,17 @@ class RowGradient:
 
     @property
     def leading(self) -> tuple[int, ...]:
-        """The axes of the parameter that ``rows`` counts, such as (T, N)."""
+        """Axes of the parameter that ``rows`` counts, such as (T, N)."""
         return self.shape[: len(self.shape) - self.values.ndim + 1]
 
     def dense(self) -> NDArray[Any]:
-        """Return the whole gradient, an array of the parameter's shape."""
+        """Return the whole gradient as an array of the parameter's shape."""
         whole = np.zeros(self.shape, self.values.dtype)
         whole[np.unravel_index(self.rows, self.leading)] = self.values
         return whole
 
     def plus(self, other: RowGradient) -> RowGradient:
-        """Return the sum of two gradients of one parameter."""
+        """Return the sum of two gradients of the same parameter."""
         rows = np.union1d(self.rows, other.rows)
         values = np.zeros((len(rows), *self.values.shape[1:]), self.values.dtype)
         for grad in (self, other):
@@ -237,13 +237,13 @@ class RowGradient:
 
 
 def uniform(array: NDArray[Any], bound: float, rng: np.random.Generator) -> None:
-    """Fill an array with numbers uniform in ±bound, drawn in its own precision."""
+    """Fill an array with uniform numbers in ±bound, drawn in the precision of the array."""
     rng.random(out=array, dtype=array.dtype.type)
     array *= 2 * bound
     array -= bound
 
 
 def normal(array: NDArray[Any], std: float, rng: np.random.Generator) -> None:
-    """Fill an array with normal numbers of mean 0, drawn in its own precision."""
+    """Fill an array with normal numbers of mean 0, drawn in the precision of the array."""
     rng.standard_normal(out=array, dtype=array.dtype.type)
     array *= std

@@ -326,8 +326,8 @@ def test_refuses_a_row_gradient(rows, values, error, named):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([0, 3, 5, 5], "'rows' must rise, got 5 after 5 at index 3"),
-        ([4, 1, 3, 2], "'rows' must rise, got 1 after 4 at index 1"),
+        ([0, 3, 5, 5], "'rows' must ascend, got 5 after 5 at index 3"),
+        ([4, 1, 3, 2], "'rows' must ascend, got 1 after 4 at index 1"),
         ([0, 1, 2, 6], "'rows' must hold integers from 0 to 5, got 6 at index 3"),
         ([-2, -1, 2, 5], "'rows' must hold integers from 0 to 5, got -2 at index 0"),
     ],

@@ -1,1 +1,1 @@
-"""What layers and models learn."""
+"""Accuracy of trained layers and models."""

@@ -1,4 +1,4 @@
-"""The model that the package carries, beside a model that counts.
+"""The model that the package carries, compared with a model that counts.
 
     python -m benchmarks.data.texts DIR TEXTS
     python -m benchmarks.accuracy.default_model TEXTS/glosses.jsonl

@@ -6,8 +6,8 @@
 
 The pretrained encoders in RUNS are fine-tuned on 80% of the texts and tested on the rest. The tasks
 are the class of a gloss of WordNet (45 classes), and whether a snippet of a film review is
-favourable. Beside them stands scikit-learn's linear support vector machine on TF-IDF features of
-words. The recipe is the same for all encoders. A twentieth of the training texts is held out and
+favourable. They are compared with scikit-learn's linear support vector machine on TF-IDF features
+of words. The recipe is the same for all encoders. A twentieth of the training texts is held out and
 watched; the test texts choose nothing. Repeat the command to continue after an interruption.
 """
 

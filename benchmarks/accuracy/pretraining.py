@@ -1,4 +1,4 @@
-"""FastBERT pretrained beside dense encoders: on one text, with equally many tokens.
+"""FastBERT and dense encoders, pretrained on the same text with the same number of tokens.
 
     python -m benchmarks.data.texts DIR TEXTS
     python -m benchmarks.accuracy.pretraining TEXTS RUNS
@@ -11,7 +11,7 @@ feedforwards:
     dense-24     as many neurons as a token of fff uses ("inference cost")
 
 Repeat the command to continue after an interruption. Each run leaves a model folder RUNS/NAME-SEED,
-and the folder of its training beside it.
+and the folder of its training next to it.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python -m benchmarks.accuracy.quantized
 
-Nothing is timed. Both layers are trained on the digits, three times each. Beside them stands an
-untrained layer of BERT's size on random rows. The columns of the table:
+Nothing is timed. Both layers are trained on the digits, three times each. An untrained layer of
+BERT's size is added, on random rows. The columns of the table:
 
     same route      largest error of an output among rows with an unchanged route, relative to the
                     largest output of all rows

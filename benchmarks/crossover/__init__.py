@@ -1,1 +1,1 @@
-"""Accuracy against measured time on several data sets, beside other classifiers."""
+"""Accuracy against measured time on several data sets, compared with other classifiers."""

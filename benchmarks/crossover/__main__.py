@@ -1,4 +1,4 @@
-"""Where fast feedforward networks pay: accuracy against measured time, beside other classifiers.
+"""Where fast feedforward networks pay off: accuracy against measured time, with other classifiers.
 
     python -m benchmarks.crossover train DATA OUT
     python -m benchmarks.crossover time OUT          on an idle machine

@@ -38,7 +38,7 @@ def draw(panels: dict[str, list[Point]], label: str, path: Path) -> None:
     figure.suptitle(
         "Test accuracy; where the line runs, nothing cheaper is as accurate", fontsize=11
     )
-    # Equal figures give equal files, and letters stay letters.
+    # Equal figures give equal files, and text stays text.
     with matplotlib.rc_context({"svg.hashsalt": "crossover", "svg.fonttype": "none"}):
         figure.savefig(path, metadata={"Date": None})
 
@@ -50,7 +50,7 @@ def draw_set(axes: Any, data: str, points: list[Point], label: str) -> None:
     def height(point: Point) -> float:
         return max(1 - point.accuracy, LEAST_ERROR)
 
-    # With the costliest models on the axis the others would lie on one another.
+    # With the costliest models on the axis the others would overlap.
     layers = [point.cost for point in points if point.family not in (MLP, TREES)]
     limit = BEYOND * max(layers, default=math.inf)
     slow = [point for point in points if point.cost > limit]

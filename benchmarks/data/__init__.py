@@ -1,1 +1,1 @@
-"""Data sets that registries carry, made ready."""
+"""Data sets from package registries, prepared for training."""

@@ -1,4 +1,4 @@
-"""The command line that both modules of this folder have, and the files of packages."""
+"""The command line that both modules of this folder share, and the files of packages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_folders(description: str | None) -> argparse.Namespace:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """Return a file of this name anywhere in a folder, or print that it is left out."""
+    """Return a file of this name anywhere in a folder, or None, and print that it is left out."""
     found = next(iter(sorted(folder.rglob(name))), None)
     if found is None:
         print_status(f"no {name} in {folder}: left out")

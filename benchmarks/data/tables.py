@@ -11,7 +11,7 @@ Nothing is fetched. Get the files first (licences differ, and none may be commit
 The command writes the four IDX files of MNIST to OUT/mnist/ and those of FashionMNIST, gzipped, to
 OUT/fashion-mnist/. From the R package mlbench it writes letters.csv (20,000 letters, 16 numbers
 each) and satellite.csv (6,435 places on the ground, 36 numbers each), in their order there. The
-column `class` holds the letter, or the kind of ground.
+column `class` holds the letter, or the type of ground.
 """
 
 from __future__ import annotations

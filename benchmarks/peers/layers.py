@@ -113,7 +113,7 @@ class OnnxDense(Peer):
 
 
 class OnnxDenseInt8(OnnxDense):
-    """onnxruntime, weights in int8, inputs quantized on the way."""
+    """onnxruntime, with int8 weights and inputs quantized at run time."""
 
     name, int8, tolerance = "onnxruntime dense int8", True, 0.05
 
@@ -127,7 +127,7 @@ class TorchDense(Peer):
         torch = self.torch = _torch(self.threads)
         self.activate = getattr(torch.nn.functional, activation)
         self.weights_in, self.bias_in, self.weights_out = _tensors(torch, params)
-        # As torch.nn.Linear keeps its weights: a row for each output.
+        # torch.nn.Linear keeps one row of weights per output.
         self.weights_out = self.weights_out.T.contiguous()
 
     def run(self, x: Array) -> Array:
@@ -200,7 +200,7 @@ class TorchBag(TorchGather):
 
 
 class TorchMasked(Peer):
-    """FastFeedForward's training step in the way of the published code: compute all, then mask.
+    """FastFeedForward's training step as in the published code: compute all neurons, then mask.
 
     All N neurons of each tree are computed, and those off the path are multiplied by 0. PyTorch's
     autograd differentiates all of it.

@@ -1,1 +1,1 @@
-"""Processes that are killed, and lose nothing."""
+"""Processes that are killed and must lose nothing."""

@@ -35,7 +35,7 @@ def main() -> int:
         "--predictions", type=int, default=20, metavar="N", help="kills of predictions (20)"
     )
     parser.add_argument("--rows", type=int, default=200_000, help="rows to predict (200000)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the moments (0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the kills (0)")
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory(prefix="fffcpu-soak-") as name:
@@ -96,7 +96,7 @@ def newest(run: Path) -> str:
 
 
 def train(folder: Path, out: str) -> list[str]:
-    """Return the command. ``--resume`` begins anew if there is nothing to resume."""
+    """Return the command. ``--resume`` starts over if there is nothing to resume."""
     return [
         *(sys.executable, "-m", "fffcpu", "train", str(folder / "x.npy")),
         *("--target", str(folder / "y.npy"), "--out", str(folder / out)),

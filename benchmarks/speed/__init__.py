@@ -1,1 +1,1 @@
-"""How long calls take."""
+"""Time of calls, training steps and start-up."""

@@ -5,7 +5,7 @@
 No other heavy program may run at the same time. Each figure is that of several processes. Cold ones
 start with an empty cache folder, and the next ones find the kernels of these. Seconds of first
 results count from the start of the process, with Python and NumPy. Seconds of kernels count from
-their call. The first kernel of a process also starts the compiler and compiles what all share.
+their call. The first kernel of a process also starts the compiler and compiles shared code.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = new_parser(__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="processes of each kind (5)")
+    parser.add_argument("--repeats", type=int, default=5, help="processes per figure (5)")
     add_quick(parser)
     return parser.parse_args()
 
@@ -74,15 +74,22 @@ def by_kernel(options: argparse.Namespace) -> Iterator[Figure]:
     for _ in range(options.repeats):
         with empty_cache() as environment:
             for source in ("compiled", "from the cache"):
-                for kernel in warm_up(environment):
+                for kernel in warm_up(environment, options.quick):
                     seconds.setdefault((source, kernel["kernel"]), []).append(kernel["seconds"])
     for (source, name), found in sorted(seconds.items(), key=lambda item: item[0][0]):
         yield Figure.at_most(f"`{name}`, {source}", found, "s")
 
 
-def warm_up(environment: dict[str, str]) -> list[dict[str, float | str]]:
-    """Run ``fffcpu warmup --training`` and return its report on each kernel."""
+def warm_up(environment: dict[str, str], quick: bool) -> list[dict[str, float | str]]:
+    """Run ``fffcpu warmup --training`` and return its report on each kernel.
+
+    A quick run warms up for one small layer, and not for all kinds of layers and models.
+    """
     command = [sys.executable, "-m", "fffcpu", "warmup", "--training", "--json"]
+    if quick:
+        layer = os.path.join(environment["NUMBA_CACHE_DIR"], "layer.safetensors")
+        fffcpu.FastFeedForward(16, 16, 2, rng=0).save(layer)
+        command.append(layer)
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     kernels: list[dict[str, float | str]] = json.loads(done.stdout)["kernels"]
     return kernels

@@ -1,4 +1,4 @@
-"""FastFeedForward on a GPU beside a dense layer by cuBLAS.
+"""FastFeedForward on a GPU, compared with a dense layer by cuBLAS.
 
     python -m benchmarks.speed.cuda                   on a machine with a GPU
 

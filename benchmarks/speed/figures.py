@@ -23,7 +23,7 @@ class Figure(NamedTuple):
     unit: str
     goal: float | None = None
     at_least: bool = True
-    """Whether the goal is a lower limit, or an upper one."""
+    """Whether the goal is a lower limit. Otherwise it is an upper one."""
 
     @classmethod
     def at_most(
@@ -36,7 +36,7 @@ class Figure(NamedTuple):
     def times_faster(
         cls, what: str, slow: Timing, fast: Timing, goal: float | None = None
     ) -> Figure:
-        """Return the figure that one contender is so many times as fast as another."""
+        """Return the time of one contender over that of another as a figure."""
         rounds = ratios(slow, fast)
         return cls(what, statistics.median(rounds), min(rounds), max(rounds), "x", goal)
 

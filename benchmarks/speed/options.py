@@ -10,7 +10,7 @@ __all__ = ["add_quick", "add_seconds", "add_threads"]
 
 
 def add_threads(parser: argparse.ArgumentParser, whose: str = "the kernels") -> None:
-    """Add ``--threads``, by default two where there are two."""
+    """Add ``--threads``, by default two if there are two."""
     threads = min(2, fffcpu.get_num_threads())
     parser.add_argument(
         "--threads", type=int, default=threads, help=f"threads of {whose} ({threads})"

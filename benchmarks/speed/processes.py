@@ -1,4 +1,4 @@
-"""Programs in processes of their own, timed from their start."""
+"""Programs in separate processes, timed from their start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FirstLine(NamedTuple):
 
 
 def first_line(program: str, environment: Mapping[str, str] | None = None) -> FirstLine:
-    """Run a program in a process of its own."""
+    """Run a program in a new process."""
     command = [sys.executable, "-c", program]
     start = time.perf_counter()
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:

@@ -99,7 +99,7 @@ def many_rows(
 
 
 def training(layer: fffcpu.FastFeedForward, rows: int, options: argparse.Namespace) -> list[Figure]:
-    """Time forward and backward, without an optimizer, beside inference."""
+    """Time forward and backward, without an optimizer, and inference."""
     batches = distinct_batches(rows, layer.config.input_dim, rng=3)
     upstream = distinct_batches(rows, layer.config.output_dim, rng=4)
     inference, both = race(

@@ -35,7 +35,7 @@ class Session:
     def times_faster(
         self, what: str, slow: Timing, fast: Timing, goal: float | None = None
     ) -> None:
-        """Add the figure that one contender is so many times as fast as another."""
+        """Add the time of one contender over that of another as a figure."""
         self.figures.append(Figure.times_faster(what, slow, fast, goal))
 
     def at_most(

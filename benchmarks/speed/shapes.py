@@ -2,7 +2,7 @@
 
 `ULTRAFASTBERT` holds the feedforward layers of the models in "Exponentially Faster Language
 Modelling" (arXiv 2311.10770). UltraFastBERT-TxD has T trees of depth D in a BERT of width 768, with
-about 4,000 neurons in all. The deeper the trees, the fewer of them a row uses::
+about 4,000 neurons in all. The deeper the trees, the fewer of them each row uses::
 
     3072x0    1536x1    512x2    256x3    ...    4x9    2x10    1x11
     3072      3072      1536     1024     ...    40     22      12        neurons used

@@ -1,4 +1,4 @@
-"""The machine that a timing comes from: processor, cores, system, versions of packages."""
+"""The machine on which a timing was measured: processor, cores, system, versions of packages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def describe_machine() -> dict[str, str | int]:
     -------
     dict of str to str or int
         The keys are ``processor``, ``cores`` (those that this process may use), ``system``,
-        ``python``, ``numpy``, ``numba`` and ``thread_layer`` (of kernels; its pool is started).
+        ``python``, ``numpy``, ``numba`` and ``thread_layer``, that of the kernels.
+        The call starts their pool.
     """
     return {
         "processor": _processor(),
@@ -35,7 +36,7 @@ def describe_machine() -> dict[str, str | int]:
 
 
 def _processor() -> str:
-    """Return the processor's name, or its kind where the system has no name of it."""
+    """Return the processor's name, or its architecture if the system does not name it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,12 +1,12 @@
-"""The dense layer in onnxruntime, the fastest dense runtime on CPUs that we know: to compare with.
+"""The dense layer in onnxruntime, the fastest dense runtime on CPUs that we know, for comparison.
 
-The extra ``bench`` holds what this needs. The graph is the layer's mathematics and nothing else;
-onnxruntime fuses what it can::
+The extra ``bench`` installs what this module needs. The graph is the layer's mathematics and
+nothing else; onnxruntime fuses operators where it can::
 
     x (B, I) --MatMul--> + bias --GELU--> (B, W) --MatMul--> y (B, O)
 
-Weights are those of `fffcpu.layers.DenseFeedForward`, in float32 or, quantized by onnxruntime, in
-int8 with the scale of each row of x found at run time ("dynamic").
+The weights are those of `fffcpu.layers.DenseFeedForward`, in float32, or in int8 if onnxruntime
+quantizes them. It then computes the scale of each row of x at run time ("dynamic").
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ OPERATORS = {"gelu": "Gelu", "relu": "Relu", "identity": "Identity"}
 """Names of the activations in ONNX."""
 
 OPSET = 20
-"""The first set of operators that has GELU."""
+"""Version of the operator set. It is the first with GELU."""
 
 IR_VERSION = 10
-"""Version of the file format, old enough for any onnxruntime that knows the operators."""
+"""Version of the file format. Every onnxruntime with these operators reads it."""
 
 MODEL_BYTES = (1 << 31) - (1 << 20)
-"""Bytes of weights that a model in one piece can hold."""
+"""Most bytes of weights in a model of one piece."""
 
 
 def onnx_dense(
@@ -52,21 +52,21 @@ def onnx_dense(
     Parameters
     ----------
     params : mapping of str to float32 array
-        ``weights_in`` (W, I), ``weights_out`` (W, O) and, if there is one, ``bias_in`` (W,).
+        ``weights_in`` (W, I), ``weights_out`` (W, O) and optionally ``bias_in`` (W,).
     activation : {"gelu", "relu", "identity"}
-        Of the neurons.
+        Activation of the neurons.
     threads : int
         Threads of onnxruntime's pool.
     int8 : bool
         Whether onnxruntime quantizes the weights to int8.
     spinning : bool
-        Whether idle threads spin for a while, as is onnxruntime's default. They take the cores from
-        whatever runs next.
+        Whether idle threads spin for a while, which is onnxruntime's default. They then take the
+        cores from the code that runs next.
 
     Returns
     -------
     callable
-        Takes a float32 array (B, I), returns one (B, O).
+        Function that takes a float32 array (B, I) and returns one (B, O).
 
     Raises
     ------
@@ -91,7 +91,7 @@ def onnx_dense(
 
 
 def onnx_model(params: Mapping[str, Array], activation: str) -> Any:
-    """Return the layer as an ``onnx.ModelProto``; arguments as `onnx_dense` takes them."""
+    """Return the layer as an ``onnx.ModelProto``. The arguments are those of `onnx_dense`."""
     onnx = require_extra("onnx", "bench")
     helper, numbers = onnx.helper, onnx.numpy_helper
     _, inner = params["weights_in"].shape

@@ -1,4 +1,4 @@
-"""The roofline: the time that this machine needs at best for the work of a call.
+"""The roofline: the least time that this machine needs for the work of a call.
 
 After "Roofline: an insightful visual performance model for multicore architectures" (Williams,
 Waterman and Patterson, 2009). A call must compute its products and move its data once: each row in,
@@ -26,10 +26,12 @@ from numpy.typing import NDArray
 
 from fffcpu.benchmarking.timing import Contender, Timing, Work
 from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig, LeafFeedForwardConfig
+from fffcpu.system.terminal import format_number
 
 __all__ = [
     "Roofline",
     "dense_work",
+    "format_rates",
     "leaf_work",
     "path_work",
     "roofline_contenders",
@@ -95,7 +97,7 @@ class Roofline(NamedTuple):
 
 
 def roofline_contenders(threads: int, dtype: str = "float32") -> list[Contender]:
-    """Return the copy and the matrix product, to be timed beside other contenders.
+    """Return the copy and the matrix product, to be timed with other contenders.
 
     Parameters
     ----------
@@ -146,9 +148,9 @@ def path_work(
     rows : int
         Rows per call.
     visited : int
-        Nodes that the rows visit, each counted once, as `visited_nodes` counts.
+        Nodes that the rows visit, each counted once, as `visited_nodes` counts them.
     item_bytes : float, optional
-        Bytes of a weight, where they are not those of the layer's dtype.
+        Bytes per weight, if they differ from those of the layer's dtype.
 
     Returns
     -------
@@ -180,3 +182,11 @@ def leaf_work(config: LeafFeedForwardConfig, rows: int, leaves: int) -> Work:
 def visited_nodes(nodes: Array) -> int:
     """Return the number of different nodes in routes (B, T, L), in all trees."""
     return sum(len(np.unique(tree)) for tree in np.moveaxis(nodes, 1, 0))
+
+
+def format_rates(timing: Timing, roofline: Roofline) -> tuple[str, str, str]:
+    """Return GB/s, GFLOP/s and the fraction of the roofline, or dashes for unknown work."""
+    flops, size, fraction = timing.gigaflops, timing.gigabytes, roofline.fraction(timing)
+    if flops is None or size is None or fraction is None:
+        return "-", "-", "-"
+    return format_number(size), format_number(flops), f"{100 * fraction:.0f} %"

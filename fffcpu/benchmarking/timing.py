@@ -1,4 +1,4 @@
-"""Timing that can be believed: compile, then time the contenders in alternation.
+"""Reliable timing: compile, then time the contenders in alternation.
 
 On a shared machine the same code takes twice as long from one minute to the next. So only what was
 measured side by side is compared::
@@ -10,11 +10,11 @@ measured side by side is compared::
 
 Each contender runs once untimed, which compiles its kernels. A measurement takes as many calls as
 fill a given time, and its figure is the time of one call. Before each measurement there is a short
-rest. In it the idle threads of the last contender's pool stop spinning, and leave their cores to
-the next.
+rest. During it the idle threads of the last contender's pool stop spinning, and leave their cores
+to the next contender.
 
 Outputs are checked first, on distinct rows (`fffcpu.benchmarking.verification`). A figure is
-compared with what this machine can do at best by `fffcpu.benchmarking.roofline`.
+compared with the limits of this machine by `fffcpu.benchmarking.roofline`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ processor's clock unless ``OPENBLAS_THREAD_TIMEOUT`` is set. That is a tenth of 
 measured, in which another contender has one core fewer."""
 
 OUTPUT_GIVEN = 256
-"""Rows from which `inference` writes into two arrays of its own: large new arrays are slow."""
+"""Least number of rows for which `inference` reuses two arrays, since large new arrays are slow."""
 
 
 class Work(NamedTuple):
@@ -135,7 +135,7 @@ def alternate(
     Parameters
     ----------
     contenders : sequence of Contender
-        Each runs once untimed, so that compilation is not measured.
+        Calls to time. Each runs once untimed, so that compilation is not measured.
     repeats : int
         Number of rounds, at least 1. A figure to be quoted has at least 7.
     min_time : float
@@ -146,12 +146,12 @@ def alternate(
     Returns
     -------
     list of Timing
-        In the order of the contenders.
+        Timings in the order of the contenders.
 
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        If there is no contender, or a number is out of range or of the wrong kind.
+        If there is no contender, or a number is out of range or has the wrong type.
     """
     if not contenders:
         raise ArgumentError("argument 'contenders' must have at least one contender, got none")
@@ -198,7 +198,7 @@ def ratio(slow: Timing, fast: Timing) -> float:
     Parameters
     ----------
     slow, fast : Timing
-        From one call of `alternate`.
+        Timings from one call of `alternate`.
 
     Returns
     -------
@@ -208,13 +208,13 @@ def ratio(slow: Timing, fast: Timing) -> float:
     Raises
     ------
     ArgumentError
-        If they have different numbers of rounds.
+        If the timings have different numbers of rounds.
     """
     return statistics.median(ratios(slow, fast))
 
 
 def ratios(slow: Timing, fast: Timing) -> list[float]:
-    """Return the ratio within each round, of which `ratio` is the median."""
+    """Return the ratio within each round. `ratio` is their median."""
     if len(slow.seconds) != len(fast.seconds):
         raise ArgumentError(
             "arguments 'slow' and 'fast' must come from one alternation, "
@@ -225,19 +225,19 @@ def ratios(slow: Timing, fast: Timing) -> list[float]:
 
 
 def cycling(function: Callable[..., object], *inputs: Sequence[Any]) -> Callable[[], object]:
-    """Return a function that takes the next of each of the inputs at each call, cyclically.
+    """Return a function that passes the next item of each input at each call, cyclically.
 
     Parameters
     ----------
     function : callable
-        Called with one of each of the inputs.
+        Function that is called with one item of each input.
     *inputs : sequences
-        Their lengths may differ.
+        Sequences to cycle through. Their lengths may differ.
 
     Returns
     -------
     callable
-        For `Contender.run`. Taking the next input costs about a tenth of a microsecond.
+        Function for `Contender.run`. It adds about a tenth of a microsecond per call.
     """
     turns = zip(*map(itertools.cycle, inputs), strict=False)
     return lambda: function(*next(turns))
@@ -252,14 +252,14 @@ def inference(layer: Any, batches: Sequence[Array]) -> Callable[[], object]:
     Parameters
     ----------
     layer : layer
-        Called as ``layer(x)`` or ``layer(x, out=y)``.
+        Layer that is called as ``layer(x)`` or ``layer(x, out=y)``.
     batches : sequence of arrays of shape (B, I)
         Batches, as `fffcpu.benchmarking.verification.distinct_batches` returns them.
 
     Returns
     -------
     callable
-        For `Contender.run`.
+        Function for `Contender.run`.
     """
     if len(batches[0]) < OUTPUT_GIVEN:
         return cycling(layer, batches)

@@ -1,7 +1,7 @@
 """Outputs checked before they are timed, on distinct rows: a wrong result has no speed.
 
-A figure counts only for an output that was checked against the plain NumPy backend, on distinct
-random rows (`distinct_batches`). A repeated row finds its weights in the nearest cache.
+A figure counts only if the output was checked against the plain NumPy backend, on distinct random
+rows (`distinct_batches`). The weights of a repeated row are already in the nearest cache.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 Array = NDArray[Any]
 
 DISTINCT_ROWS = 4096
-"""Rows through which small batches cycle. With the nodes they visit they do not fit into L2."""
+"""Rows through which small batches cycle. They and the nodes they visit do not fit into L2."""
 
 TOLERANCES = {"float32": 2e-5, "float64": 1e-10}
 """Largest error of an output, relative to the largest value."""

@@ -1,9 +1,10 @@
-"""Names and arrays: how parameters lie in files and in other programs' state dicts.
+"""Names and arrays: how parameters are stored in files and in other programs' state dicts.
 
-``safetensors`` reads and writes the safetensors format, and ``native`` the project's files in
-it. ``ultrafastbert``, ``ultrafastbert_bmm`` and ``fastfeedforward`` translate the three
+``safetensors`` reads and writes the safetensors format, and ``native`` the project's files, which
+use it. ``ultrafastbert``, ``ultrafastbert_bmm`` and ``fastfeedforward`` translate the three
 published layer formats, and ``crammed_bert`` that of whole models, each by a key map that is data.
-No module here knows a layer or a kernel: a config and a mapping of arrays go in or come out.
+No module here depends on layers or kernels: functions take or return a config and a mapping of
+arrays.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 Published with "Exponentially Faster Language Modelling" (Belcak and Wattenhofer, 2023,
 arXiv:2311.10770), after "Cramming" (Geiping and Goldstein, 2022, arXiv:2212.14034). The decoder of
-the masked language model has the weights of the word embedding; a state dict holds them under
-either name, or both.
+the masked language model has the weights of the word embedding; a state dict holds them under one
+of the two names, or both.
 
-State dicts are mappings from published names to arrays; see docs/formats.md. Which model it is, the
-config tells: a masked language model, or with ``classes`` a classifier.
+State dicts are mappings from published names to arrays; see docs/formats.md. The config determines
+the model: a masked language model, or with ``classes`` a classifier.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ LAYER = (
     Entry("norm2.weight", ("D",), "norm2.scale", "D"),
     Entry("norm2.bias", ("D",), "norm2.bias", "D"),
 )
-"""Of a layer, without the feedforward; all names start with ``encoder.layers.``, its number and a
-dot."""
+"""Names and axes of a layer, without the feedforward; all names start with ``encoder.layers.``, its
+number and a dot."""
 
 FAST_FEEDFORWARD = (
     Entry("ffn.linear_in.weight", ("TN", "I"), "feedforward.weights_in", "TNI"),
     Entry("ffn.linear_in.bias", ("TN",), "feedforward.bias_in", "TN"),
     Entry("ffn.linear_out.weight", ("O", "TN"), "feedforward.weights_out", "TNO"),
 )
-"""Of a layer's FastFeedForward, as `fffcpu.checkpoints.ultrafastbert` has it."""
+"""Names and axes of a layer's FastFeedForward, as in `fffcpu.checkpoints.ultrafastbert`."""
 
 DENSE_FEEDFORWARD = (
     Entry("ffn.dense_in.weight", ("W", "I"), "feedforward.weights_in", "WI"),
     Entry("ffn.dense_out.weight", ("O", "W"), "feedforward.weights_out", "WO"),
 )
-"""Of a layer's dense feedforward."""
+"""Names and axes of a layer's dense feedforward."""
 
 CLASSIFIER = (
     Entry("pooler.dense.weight", ("H", "D"), "pooler.weights", "HD"),
@@ -76,18 +76,18 @@ CLASSIFIER = (
     Entry("head.weight", ("C", "H"), "head.weights", "CH"),
     Entry("head.bias", ("C",), "head.bias", "C"),
 )
-"""Of a classifier's head."""
+"""Names and axes of a classifier's head."""
 
 _WORDS = "encoder.embedding.word_embedding.weight"
 _DECODER = "decoder.weight"
 _NORM_FACTOR = "encoder.layers.{}.attn.self_attention.norm_factor"
-"""What scores are multiplied with: 1 / sqrt(head width), stored beside the weights."""
+"""Name of the factor of attention's scores, 1 / sqrt(head width), stored next to the weights."""
 
 _FACTOR_MARGIN = 0.01
-"""By how much a stored factor may differ, since it may be rounded to bfloat16."""
+"""Tolerance for a stored factor, which may be rounded to bfloat16."""
 
 _HEADS = ("decoder.", "pooler.", "head.")
-"""How the names of heads start."""
+"""Prefixes of the names of heads."""
 
 
 def entries(config: FastBertConfig) -> list[Entry]:
@@ -104,17 +104,17 @@ def entries(config: FastBertConfig) -> list[Entry]:
 def from_state_dict(
     config: FastBertConfig, state: Mapping[str, Any], *, encoder_only: bool = False
 ) -> dict[str, NDArray[Any]]:
-    """Return the parameters of a model that a published state dict holds.
+    """Return the parameters of a model from a published state dict.
 
     Parameters
     ----------
     config : FastBertConfig
-        The model.
+        Config of the model.
     state : mapping of str to array
-        Published names, as docs/formats.md lists them. Arrays are looked up one after the other,
-        so a mapping that reads them when asked never has all of them in memory.
+        Arrays by published names, as docs/formats.md lists them. They are looked up one after the
+        other, so a mapping that reads them on demand never has all of them in memory.
     encoder_only : bool
-        Whether to pass over whatever belongs to a head; ``config.classes`` must be None then.
+        Whether to ignore arrays of a head; ``config.classes`` must then be None.
 
     Returns
     -------
@@ -124,11 +124,10 @@ def from_state_dict(
     Raises
     ------
     CheckpointError
-        If the state dict is not of such a model; the message lists all differences: what is
-        missing, unexpected or of the wrong shape, and factors and decoders with other numbers than
-        they must have.
+        If the state dict is not that of such a model. The message lists all differences: names that
+        are missing, unexpected or of the wrong shape, and factors and decoders with wrong numbers.
     ArgumentTypeError
-        If an argument is of the wrong kind.
+        If an argument has the wrong type.
     """
     _check_config(config)
     check_mapping(state)
@@ -146,33 +145,33 @@ def from_state_dict(
 def to_state_dict(
     config: FastBertConfig, arrays: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
-    """Return a published state dict, the reverse of ``from_state_dict``.
+    """Return a published state dict, the inverse of ``from_state_dict``.
 
     Parameters
     ----------
     config : FastBertConfig
-        The model.
+        Config of the model.
     arrays : mapping of str to array
-        Its parameters, or their gradients.
+        Parameters of the model, or their gradients.
 
     Returns
     -------
     dict of str to array
-        Copies, by published name. The decoder, whose weights are the word embedding's, has no
-        array of its own. The factors of attention, which are no parameters, are there.
+        Copies, by published name. The decoder, which has the weights of the word embedding, has no
+        array of its own. The factors of attention, which are not parameters, are included.
 
     Raises
     ------
     CheckpointError
         If the arrays do not fit the config.
     ArgumentTypeError
-        If the config is not a model's.
+        If the config is not that of a model.
     """
     return {name: np.array(array, order="C") for name, array in views(config, arrays).items()}
 
 
 def views(config: FastBertConfig, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return what `to_state_dict` does, but views of the arrays where it returns copies."""
+    """Return the result of `to_state_dict`, but with views of the arrays instead of copies."""
     _check_config(config)
     ours = check_arrays(config, arrays)
     state = {entry.theirs: entry.to_theirs(ours[entry.ours]) for entry in entries(config)}
@@ -181,7 +180,7 @@ def views(config: FastBertConfig, arrays: Mapping[str, NDArray[Any]]) -> dict[st
 
 
 def _under(prefix: str, entry: Entry) -> Entry:
-    """Return an entry with a prefix to both names."""
+    """Return an entry with a prefix before both names."""
     return entry._replace(theirs=prefix + entry.theirs, ours=prefix + entry.ours)
 
 
@@ -190,7 +189,7 @@ def _factor(config: FastBertConfig) -> float:
 
 
 def _check_config(config: Any) -> None:
-    """Raise unless the config is a model's."""
+    """Raise unless the config is that of a model."""
     if not isinstance(config, FastBertConfig):
         raise ArgumentTypeError(
             f"argument 'config' must be a FastBertConfig, got {describe(config)}"
@@ -200,7 +199,7 @@ def _check_config(config: Any) -> None:
 def _check_state(
     config: FastBertConfig, key_map: list[Entry], state: Mapping[str, Any], encoder_only: bool
 ) -> None:
-    """Raise unless a state dict is of a model of this config, having read no weights for it."""
+    """Raise unless a state dict is that of a model of this config, without reading weights."""
     shapes = config.shapes()
     expected = {entry.theirs: str(entry.their_shape(shapes[entry.ours])) for entry in key_map}
     twice = _DECODER in state and _WORDS in state and config.classes is None
@@ -222,13 +221,13 @@ def _check_state(
         raise CheckpointError(f"the state dict is not a crammedBERT of {config}: {differences}")
     if twice and not np.array_equal(state[_DECODER], state[_WORDS]):
         raise CheckpointError(
-            f"the state dict has other numbers for '{_DECODER}' than for '{_WORDS}', "
-            "and the two must be the same weights"
+            f"the state dict has different numbers for '{_DECODER}' and '{_WORDS}', "
+            "which must be the same weights"
         )
 
 
 def _factors(config: FastBertConfig, state: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Yield the name and value of each stored factor of attention; NaN for what is no number."""
+    """Yield the name and value of each stored factor of attention; NaN if it is not a number."""
     for i in range(config.layers):
         name = _NORM_FACTOR.format(i)
         if name in state:

@@ -1,4 +1,4 @@
-"""How a mapping of arrays differs from what a config asks for, as the words of one error."""
+"""Differences between a mapping of arrays and what a config requires, as the text of one error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_DIFFERENCES = 20
 
 
 def list_differences(expected: Mapping[str, str], came: Mapping[str, str]) -> str:
-    """Say in one line how two mappings from names to descriptions differ.
+    """Return in one line how two mappings from names to descriptions differ.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ def list_differences(expected: Mapping[str, str], came: Mapping[str, str]) -> st
     Returns
     -------
     str
-        Everything missing, unexpected or different, separated by semicolons; empty if nothing is.
-        A long text is cut, since names and sizes may come from a hostile file.
+        All names that are missing, unexpected or different, separated by semicolons; empty if there
+        are none. A long text is cut, because names and sizes may come from a hostile file.
     """
     lines = [f"missing {_quote(name)}" for name in expected if name not in came]
     lines += [f"unexpected {_quote(name)}" for name in came if name not in expected]
@@ -46,20 +46,20 @@ def list_differences(expected: Mapping[str, str], came: Mapping[str, str]) -> st
 
 
 def check_arrays(config: ArraysConfig, arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Return arrays in the config's order, once names, shapes and dtypes are right.
+    """Return arrays in the config's order, after checking names, shapes and dtypes.
 
     Parameters
     ----------
     config : ArraysConfig
-        What the arrays should be: a layer's or a model's.
+        Config of a layer or a model.
     arrays : mapping of str to array
         The arrays, not copied.
 
     Raises
     ------
     CheckpointError
-        If the arrays are not those of ``config.shapes()`` and ``config.dtypes()``; all
-        differences are listed.
+        If the arrays do not have ``config.shapes()`` and ``config.dtypes()``; the message lists
+        all differences.
     """
     given = {name: np.asarray(array) for name, array in arrays.items()}
     came = {name: f"{array.dtype.name} {array.shape}" for name, array in given.items()}

@@ -1,10 +1,10 @@
 """The layer of the fastfeedforward package: LeafFeedForward.
 
 Published with "Fast Feedforward Networks" (Belcak and Wattenhofer, 2023, arXiv:2308.14711). At
-inference it descends to the right on ``logit >= 0``, as LeafFeedForward does; choices made hard in
-training round sigmoid(logit), a half to the even 0, so that a tie goes left there, while
-LeafFeedForward keeps to the rule of inference. The published inference also leaves out the
-leaves' output biases, which its training adds; LeafFeedForward always adds them.
+inference it goes right if ``logit >= 0``, as LeafFeedForward does. Hard choices in its training
+round sigmoid(logit), and a half to the even 0, so a tie goes left there; LeafFeedForward follows
+the rule of inference. The published inference also omits the leaves' output biases, which its
+training adds; LeafFeedForward always adds them.
 
 The activation is not in a state dict. Dropout, region leak and the usage mode are not parameters
 and not in a LeafFeedForward's config either; usage counts are ignored.
@@ -34,10 +34,10 @@ __all__ = [
 ]
 
 TIE_RULE = ">="
-"""How the source's inference compares a logit with 0 to go right; LeafFeedForward's is the same."""
+"""Comparison of a logit with 0 by which the source's inference goes right; ours is the same."""
 
 HARD_TRAINING_TIE_RULE = ">"
-"""The same for choices that the source makes hard in training; LeafFeedForward's is ``>=``."""
+"""The same comparison for hard choices in the source's training; LeafFeedForward's is ``>=``."""
 
 KEY_MAP = KeyMap(
     source="a layer of fastfeedforward",
@@ -59,15 +59,15 @@ KEY_MAP = KeyMap(
 def from_state_dict(
     config: LeafFeedForwardConfig, state: Mapping[str, Any]
 ) -> dict[str, NDArray[Any]]:
-    """Return the parameters of LeafFeedForward that a published state dict holds.
+    """Return the parameters of LeafFeedForward from a published state dict.
 
     Parameters
     ----------
     config : LeafFeedForwardConfig
-        The layer; see ``infer_config``.
+        Config of the layer; see ``infer_config``.
     state : mapping of str to array
         ``node_weights (G, I)``, ``node_biases (G, 1)``, ``w1s (K, I, H)``, ``b1s (K, H)``,
-        ``w2s (K, H, O)``, ``b2s (K, O)``; optionally ``depth``, an integer, which must be the
+        ``w2s (K, H, O)``, ``b2s (K, O)``; optionally ``depth``, an integer that must equal the
         config's, and ``node_usage`` and ``leaf_usage``, which are ignored. At depth 0 the first two
         may be absent.
 
@@ -79,9 +79,9 @@ def from_state_dict(
     Raises
     ------
     CheckpointError
-        If the state dict is not of such a layer; the message lists all differences.
+        If the state dict is not that of such a layer; the message lists all differences.
     ArgumentTypeError
-        If an argument is of the wrong kind.
+        If an argument has the wrong type.
     """
     return KEY_MAP.from_state_dict(config, state)
 
@@ -89,27 +89,27 @@ def from_state_dict(
 def to_state_dict(
     config: LeafFeedForwardConfig, arrays: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
-    """Return a published state dict, the reverse of ``from_state_dict``.
+    """Return a published state dict, the inverse of ``from_state_dict``.
 
     Parameters
     ----------
     config : LeafFeedForwardConfig
-        The layer.
+        Config of the layer.
     arrays : mapping of str to array
-        Its parameters.
+        Parameters of the layer.
 
     Returns
     -------
     dict of str to array
         Copies, by published name, and ``depth`` as an int64 scalar. At depth 0 the gates' arrays
-        are there, with length 0, as the published layer has them.
+        are included, with length 0, as in the published layer.
 
     Raises
     ------
     CheckpointError
         If the arrays do not fit the config.
     ArgumentTypeError
-        If the config is of another layer.
+        If the config is that of another layer.
     """
     return KEY_MAP.to_state_dict(config, arrays)
 
@@ -122,16 +122,17 @@ def infer_config(
     Parameters
     ----------
     state : mapping of str to array
-        As for ``from_state_dict``.
+        Same as for ``from_state_dict``.
     activation : str
-        Not in a state dict; ReLU is the published default.
+        Activation, which a state dict does not contain; ReLU is the published default.
     dtype : dtype, optional
-        Of the config; None takes float64 if the state dict's weights are that, else float32.
+        dtype of the config; None means float64 if the state dict's weights are float64, else
+        float32.
 
     Raises
     ------
     CheckpointError
-        If the state dict is not of such a layer, or its leaves make no complete tree.
+        If the state dict is not that of such a layer, or its leaves do not form a complete tree.
     """
     leaves, inputs, width, outputs = KEY_MAP.axis_lengths(state, ("K", "I", "H", "O"))
     try:

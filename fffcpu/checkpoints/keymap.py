@@ -1,14 +1,14 @@
-"""Key maps: a foreign format as data, and the one translation that reads such data.
+"""Key maps: a foreign format as data, and the one translation that uses such data.
 
 An entry names the axes of both arrays by letters, the shape symbols of the mathematics. Each of our
-axes is one letter; an axis of theirs is a product of ours, slowest first. The published output
-weights of T trees of N nodes, for example, are one matrix, a column for each node of each tree::
+axes is one letter; an axis of theirs is a product of ours, slowest first. For example, the
+published output weights of T trees of N nodes are one matrix, with one column per node per tree::
 
     theirs  linear_out.weight   ("O", "TN")      shape (O, T * N)
     ours    weights_out         "TNO"            shape (T, N, O)
 
-so that reading is a split of the axes and a transposition, and writing is the reverse. An empty
-product is an axis of length one: ``("G", "")`` is a column of shape (G, 1).
+So reading is a split of the axes and a transposition, and writing is the inverse. An empty product
+is an axis of length one: ``("G", "")`` is a column of shape (G, 1).
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ __all__ = ["Entry", "KeyMap", "as_array", "check_mapping", "shape_text"]
 
 
 class Entry(NamedTuple):
-    """One array under its two names, with the axes of both."""
+    """One array with its two names and the axes of both."""
 
     theirs: str
     """Published name."""
     axes: tuple[str, ...]
-    """The letters whose lengths multiply to each axis of the published array."""
+    """Letters for each axis of the published array; their lengths multiply to its length."""
     ours: str
     """Our name."""
     our_axes: str
-    """A letter for each axis of our array."""
+    """One letter per axis of our array."""
 
     def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the published shape of an array that has ``shape`` here."""
+        """Return the published shape of an array with our shape ``shape``."""
         lengths = dict(zip(self.our_axes, shape, strict=True))
         return tuple(math.prod(lengths[letter] for letter in axis) for axis in self.axes)
 
     def to_ours(self, array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """Return a view of a published array (a copy if no view can be) with ``shape``, ours."""
+        """Return a view (else a copy) of a published array in our shape ``shape``."""
         lengths = dict(zip(self.our_axes, shape, strict=True))
         letters = "".join(self.axes)
         split = array.reshape([lengths[letter] for letter in letters])
         return split.transpose([letters.index(letter) for letter in self.our_axes])
 
     def to_theirs(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return our array in the published shape, the reverse of ``to_ours``."""
+        """Return our array in the published shape, the inverse of ``to_ours``."""
         order = [self.our_axes.index(letter) for letter in "".join(self.axes)]
         return array.transpose(order).reshape(self.their_shape(array.shape))
 
@@ -62,21 +62,22 @@ class Entry(NamedTuple):
 class KeyMap:
     """A published layer format.
 
-    An array without elements may be absent, since it says nothing: the gates of a tree of depth 0.
+    An array without elements may be absent, because it has no content: the gates of a tree of
+    depth 0.
     """
 
     source: str
-    """The format's name in messages."""
+    """Name of the format in messages."""
     config_type: type[LayerConfig]
-    """Class of the configs that fit it."""
+    """Class of the configs that fit the format."""
     entries: tuple[Entry, ...]
-    """The arrays. One that a config does not have, such as a bias, is not in its files either."""
+    """The arrays. One that a config does not have, such as a bias, is not in the files either."""
     scalars: tuple[str, ...] = ()
-    """Keys that repeat the config's field of that name; they may be absent, but not differ."""
+    """Keys that repeat the config's field of that name; they may be absent, but not different."""
     ignored: tuple[str, ...] = ()
     """Keys that are neither read nor written."""
     requires: tuple[tuple[str, Any], ...] = ()
-    """Config fields of which the format knows one value only."""
+    """Config fields for which the format has only one value."""
 
     def check_config(self, config: Any) -> None:
         """Raise unless the format can hold a layer of this config.
@@ -84,11 +85,11 @@ class KeyMap:
         Raises
         ------
         ArgumentTypeError
-            If the config is of another kind of layer.
+            If the config is that of another layer class.
         CheckpointError
-            If a field has a value that the format does not know.
+            If a field has a value that the format does not support.
         """
-        # Not a subclass: a quantized layer's arrays are others.
+        # Not a subclass: a quantized layer has other arrays.
         if type(config) is not self.config_type:
             raise ArgumentTypeError(
                 f"argument 'config' must be a {self.config_type.__name__}, got {describe(config)}"
@@ -100,16 +101,16 @@ class KeyMap:
             raise CheckpointError(f"{self.source} cannot hold {config}: {differences}")
 
     def check_state(self, config: LayerConfig, state: Any) -> dict[str, NDArray[Any]]:
-        """Return the published arrays of a state dict, not copied, once all of them fit.
+        """Return the published arrays of a state dict, not copied, after checking that they fit.
 
-        An absent array without elements is among them.
+        An absent array without elements is included.
 
         Raises
         ------
         ArgumentTypeError
-            If ``config`` or ``state`` is of the wrong kind.
+            If ``config`` or ``state`` has the wrong type.
         CheckpointError
-            If the state dict is not of this config's layer; all differences are listed.
+            If the state dict is not that of this config's layer; the message lists all differences.
         """
         self.check_config(config)
         check_mapping(state)
@@ -128,9 +129,9 @@ class KeyMap:
         return arrays | empty
 
     def from_state_dict(self, config: LayerConfig, state: Any) -> dict[str, NDArray[Any]]:
-        """Return our arrays, copied, of ``config.shapes()`` and ``config.dtype``.
+        """Return our arrays, copied, with ``config.shapes()`` and ``config.dtype``.
 
-        Raises as ``check_state`` does.
+        Raises the errors of ``check_state``.
         """
         arrays = self.check_state(config, state)
         shapes = config.shapes()
@@ -144,7 +145,7 @@ class KeyMap:
     def to_state_dict(
         self, config: LayerConfig, arrays: Mapping[str, Any]
     ) -> dict[str, NDArray[Any]]:
-        """Return the published arrays, copied, of ``config.dtype``; scalars as int64.
+        """Return the published arrays, copied, in ``config.dtype``; scalars as int64.
 
         Raises
         ------
@@ -160,21 +161,21 @@ class KeyMap:
         return state
 
     def axis_lengths(self, state: Any, wanted: tuple[str, ...]) -> tuple[int, ...]:
-        """Return the lengths of published axes, from the first array that has each.
+        """Return the lengths of published axes, from the first array that has each axis.
 
         Parameters
         ----------
         state : mapping of str to array
-            Of which nothing is known yet. Whether its arrays fit each other is not looked at.
+            Unchecked state dict. Whether its arrays fit each other is not checked here.
         wanted : tuple of str
-            Axes, as the entries name them.
+            Axes, with their names in the entries.
 
         Raises
         ------
         ArgumentTypeError
             If ``state`` is not a mapping.
         CheckpointError
-            If no array shows a wanted axis, with a length of at least one.
+            If no array has a wanted axis of length at least one.
         """
         check_mapping(state)
         expected = {entry.theirs: f"({', '.join(entry.axes)})" for entry in self.entries}
@@ -193,14 +194,14 @@ class KeyMap:
         return tuple(lengths[axis] for axis in wanted)
 
     def precision(self, state: Mapping[str, Any], dtype: Any) -> Any:
-        """Return ``dtype``, or for None float64 if the first array there is that, else float32."""
+        """Return ``dtype``; for None, float64 if the first array there is float64, else float32."""
         if dtype is not None:
             return dtype
         first = next(entry.theirs for entry in self.entries if entry.theirs in state)
         return "float64" if as_array(first, state[first]).dtype.name == "float64" else "float32"
 
     def _entries(self, config: LayerConfig) -> list[Entry]:
-        """Return the entries of the arrays that a layer of this config has."""
+        """Return the entries of the arrays of a layer of this config."""
         shapes = config.shapes()
         return [entry for entry in self.entries if entry.ours in shapes]
 
@@ -221,7 +222,7 @@ def check_mapping(state: Any) -> None:
 
 
 def as_array(name: str, value: Any) -> NDArray[Any]:
-    """Return a value of a state dict as an array, not copied where it is one."""
+    """Return a value of a state dict as an array, not copied if it is one."""
     try:
         return np.asarray(value)
     except (TypeError, ValueError) as error:
@@ -229,7 +230,7 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
 
 
 def shape_text(array: NDArray[Any]) -> str:
-    """Describe an array of real numbers by its shape, anything else by its dtype too."""
+    """Describe an array of real numbers by its shape, anything else by shape and dtype."""
     real = array.dtype.kind in "biuf"
     return str(array.shape) if real else f"{array.shape} of dtype {array.dtype}"
 

@@ -1,11 +1,11 @@
-"""The project's own files: a safetensors file that holds one layer, config and parameters.
+"""The project's own files: a safetensors file that holds one layer, with config and parameters.
 
 The metadata has one key, ``fffcpu``, whose value is a JSON text::
 
     {"config": {...}, "kind": "FastFeedForward", "version": 2}
 
-The config fixes the name, shape and dtype of every tensor, and ``load`` compares all of them with
-the file's header before it reads, or allocates room for, a single number. docs/formats.md describes
+The config determines the name, shape and dtype of every tensor. ``load`` compares all of them with
+the file's header before it reads, or allocates memory for, any number. docs/formats.md describes
 the format byte by byte; `fffcpu.checkpoints.safetensors` reads and writes it.
 """
 
@@ -45,13 +45,13 @@ __all__ = [
 ]
 
 METADATA_KEY = "fffcpu"
-"""The metadata key that makes a safetensors file one of ours."""
+"""Metadata key that identifies a safetensors file as one of ours."""
 
 VERSION = 2
-"""The version of the format that ``save`` writes."""
+"""Version of the format that ``save`` writes."""
 
 READ_VERSIONS = (1, 2)
-"""The versions that ``load`` reads."""
+"""Versions of the format that ``load`` reads."""
 
 KINDS: Mapping[str, type[LayerConfig]] = MappingProxyType(
     {
@@ -65,7 +65,7 @@ KINDS: Mapping[str, type[LayerConfig]] = MappingProxyType(
         )
     }
 )
-"""The config class of each kind of layer."""
+"""Config class by name of the layer's class."""
 
 FORMER_ARRAYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -73,11 +73,11 @@ FORMER_ARRAYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "leaf_terms": ("leaf_scale_in", "leaf_bias_in", "leaf_scale_out"),
     }
 )
-"""Arrays of int8 layers that version 1 holds as one, side by side along its last axis."""
+"""Arrays of int8 layers that version 1 stores as one array, concatenated along its last axis."""
 
 _IMPORTERS = (
     "read it with safetensors.numpy.load_file and convert its arrays with from_state_dict of "
-    "fffcpu.checkpoints.ultrafastbert, ultrafastbert_bmm or fastfeedforward, whichever it is"
+    "fffcpu.checkpoints.ultrafastbert, ultrafastbert_bmm or fastfeedforward, as its format requires"
 )
 
 
@@ -87,18 +87,18 @@ def save(
     arrays: Mapping[str, NDArray[Any]],
     notes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write one layer to a file, replacing what was there only once all of it is on the disk.
+    """Write one layer to a file, replacing an old file only after all is on the disk.
 
     Parameters
     ----------
     path : str or path
-        The file, in a folder that exists.
+        Path of the file, in an existing folder.
     config : LayerConfig
-        The layer's config.
+        Config of the layer.
     arrays : mapping of str to array
-        Its parameters, of ``config.shapes()`` and ``config.dtypes()``.
+        Parameters of the layer, with ``config.shapes()`` and ``config.dtypes()``.
     notes : mapping of str to str, optional
-        Further metadata, for `read_note`; ``load`` passes over it.
+        Further metadata, for `read_note`; ``load`` ignores it.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def save(
         If the arrays do not fit the config.
     OSError
         If the file cannot be written: FileNotFoundError without the folder, IsADirectoryError,
-        PermissionError and so on. The old file, if there was one, is then as it was.
+        PermissionError and so on. An old file is then unchanged.
     """
     if type(config) not in KINDS.values():
         raise ArgumentTypeError(f"argument 'config' must be a layer's, got {describe(config)}")
@@ -118,27 +118,27 @@ def save(
 
 
 def load(path: str | os.PathLike[str]) -> tuple[LayerConfig, dict[str, NDArray[Any]]]:
-    """Read the layer that ``save`` wrote.
+    """Read a layer that ``save`` wrote.
 
     Everything is checked against the file's size and header before any array is allocated.
 
     Parameters
     ----------
     path : str or path
-        The file.
+        Path of the file.
 
     Returns
     -------
     config : LayerConfig
-        Of the class in ``KINDS``.
+        Config, of a class in ``KINDS``.
     arrays : dict of str to array
-        Of ``config.shapes()``, in that order, and ``config.dtypes()``.
+        Parameters with ``config.shapes()``, in that order, and ``config.dtypes()``.
 
     Raises
     ------
     CheckpointError
         If the file is damaged, of another program or another version, a pickle, or does not hold
-        what its config says; the message names the file and says what is wrong.
+        the arrays of its config; the message names the file and the error.
     OSError
         If the file cannot be read: FileNotFoundError, IsADirectoryError and so on.
     """
@@ -156,24 +156,24 @@ def load(path: str | os.PathLike[str]) -> tuple[LayerConfig, dict[str, NDArray[A
 
 
 def read_note(path: str | os.PathLike[str], key: str) -> Any:
-    """Return what a note of a layer's file says, JSON as it is.
+    """Return the value of a note in a layer's file, parsed as JSON.
 
     Parameters
     ----------
     path : str or path
         A file that ``load`` reads.
     key : str
-        Which note.
+        Name of the note.
 
     Returns
     -------
     object
-        The value of the JSON text; None if there is no such note.
+        Value of the JSON text; None if there is no such note.
 
     Raises
     ------
     CheckpointError, OSError
-        As ``load``, as far as the header goes; also if the note is no JSON.
+        Same as for ``load``, as far as the header is concerned; also if the note is not JSON.
     """
     with named_errors(path):
         with open_regular(path) as file:
@@ -182,13 +182,13 @@ def read_note(path: str | os.PathLike[str], key: str) -> Any:
 
 
 def _describe_layer(config: LayerConfig) -> str:
-    """Return the metadata of a layer's file, always the same text for the same config."""
+    """Return the metadata of a layer's file; the text is always the same for the same config."""
     description = {"version": VERSION, "kind": config.kind, "config": config.to_dict()}
     return json.dumps(description, sort_keys=True)
 
 
 def _parse_layer(metadata: Mapping[str, str]) -> tuple[LayerConfig, int]:
-    """Return the config in a file's metadata, and the version of the file."""
+    """Return the config in a file's metadata, and the format version of the file."""
     if METADATA_KEY not in metadata:
         raise CheckpointError(
             f"is a safetensors file of another program: it has no metadata '{METADATA_KEY}'. "
@@ -212,16 +212,16 @@ def _check_version(version: Any) -> None:
     if type(version) is not int or version not in READ_VERSIONS:
         readable = ", ".join(map(str, READ_VERSIONS))
         raise CheckpointError(
-            f"has version {describe(version)} of the format, and this fffcpu reads {readable}"
+            f"has version {describe(version)} of the format, but this fffcpu reads {readable}"
         )
 
 
 def _parse_config(kind: Any, values: Any) -> LayerConfig:
-    """Return the config of a kind of layer from its JSON values."""
+    """Return the config of a layer of class ``kind`` from its JSON values."""
     if not isinstance(kind, str) or kind not in KINDS:
         known = ", ".join(KINDS)
-        raise CheckpointError(f"holds a layer of kind {describe(kind)}; known are {known}")
-    # NumPy would read some texts, taken for a dtype, as Python: a file's text does not get there.
+        raise CheckpointError(f"holds a layer of kind {describe(kind)}; known kinds are {known}")
+    # NumPy parses some dtype texts as Python; a file's text must not reach that parser.
     dtypes = ("float32", "float64")
     if isinstance(values, dict) and values.get("dtype", dtypes[0]) not in dtypes:
         raise CheckpointError(
@@ -232,7 +232,7 @@ def _parse_config(kind: Any, values: Any) -> LayerConfig:
         config = KINDS[kind].from_dict(values)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"has an invalid config: {error}") from error
-    # A config also takes 'GELU' for gelu; a file spells each value in one way only.
+    # A config also accepts 'GELU' for gelu; a file has only one spelling of each value.
     differences = list_differences(_texts(config.to_dict()), _texts(values))
     if differences:
         raise CheckpointError(f"has an invalid config: {differences}")
@@ -240,7 +240,7 @@ def _parse_config(kind: Any, values: Any) -> LayerConfig:
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return a description of each value, different for 1 and True."""
+    """Return a description of each value, which differs for 1 and True."""
     return {name: repr(value) for name, value in values.items()}
 
 
@@ -262,7 +262,7 @@ def _check_tensors(
     shapes: Mapping[str, tuple[int, ...]],
     entries: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Raise unless a header's entries have just these names and shapes, and the config's types."""
+    """Raise unless a header's entries have exactly these names and shapes, and the right types."""
     dtypes = config.dtypes() | dict.fromkeys(FORMER_ARRAYS, "float32")
     expected = {name: f"{dtypes[name]} {shape}" for name, shape in shapes.items()}
     differences = list_differences(
@@ -273,7 +273,7 @@ def _check_tensors(
 
 
 def _describe_entry(entry: Mapping[str, Any]) -> str:
-    """Return the type and shape in a header's entry, which may be of any kind."""
+    """Return the type and shape in a header's entry, whose values may have any type."""
     dtype, shape = entry["dtype"], entry["shape"]
     shape = tuple(shape) if isinstance(shape, list) else shape
     return f"{DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype} {shape}"

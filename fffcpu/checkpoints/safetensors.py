@@ -5,10 +5,10 @@
     | n: 8 bytes, little-endian | header: n bytes of JSON | array | array | ... |
                                                           ^ data_offsets count from here
 
-This is the one place that reads and writes the format. What the arrays and the metadata of a file
-mean is defined elsewhere, for layers in `fffcpu.checkpoints.native`. The safetensors library is not
-used, because it has no bfloat16 for NumPy arrays. A header is checked before memory is allocated
-for a single number: arrays that overlap, or leave a gap, are refused by every reader.
+This is the only module that reads and writes the format. The meaning of a file's arrays and
+metadata is defined elsewhere, for layers in `fffcpu.checkpoints.native`. The safetensors library is
+not used, because it has no bfloat16 for NumPy arrays. A header is checked before memory is
+allocated for any number: every reader rejects arrays that overlap or leave a gap.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ DTYPES: Mapping[str, str] = MappingProxyType(
         "BOOL": "bool",
     }
 )
-"""Our name of each type of the format. NumPy has no bfloat16; see `fffcpu.lowbit.numpy_dtype`."""
+"""Our name for each type of the format. NumPy has no bfloat16; see `fffcpu.lowbit.numpy_dtype`."""
 
 _ABBREVIATIONS = MappingProxyType({name: short for short, name in DTYPES.items()})
 
@@ -64,8 +64,8 @@ _METADATA = "__metadata__"
 _ENTRY = {"dtype", "shape", "data_offsets"}
 
 _LONGEST_HEADER = 1 << 20
-"""Bytes. A layer's takes under a thousand, a large model's some ten thousand; the bound keeps a
-hostile header from being parsed at all."""
+"""Maximum bytes of a header. A layer's takes less than a thousand, a large model's about ten
+thousand; the limit keeps a hostile header from being parsed."""
 
 _PICKLE = "is a Python pickle, as PyTorch writes it, and pickles are never opened here"
 _ZIP = (
@@ -79,21 +79,21 @@ _FOREIGN_STARTS = (
     (b"\x80\x04", _PICKLE),
     (b"\x80\x05", _PICKLE),
 )
-"""How files start that people take for models, and what errors call them."""
+"""First bytes of files that are often mistaken for models, and their descriptions in errors."""
 
 
 # --- Header ---------------------------------------------------------------------------------------
 
 
 class Tensor(NamedTuple):
-    """What an array is, and where it lies."""
+    """Type, shape and place of an array."""
 
     dtype: str
-    """Our name of its type, one of those in `DTYPES`."""
+    """Our name of the type, one of those in `DTYPES`."""
     shape: tuple[int, ...]
-    """Its shape."""
+    """Shape of the array."""
     start: int
-    """The byte of the file at which its numbers start."""
+    """First byte of the array in the file."""
 
 
 class Header(NamedTuple):
@@ -102,20 +102,20 @@ class Header(NamedTuple):
     metadata: dict[str, str]
     """Texts by name."""
     entries: dict[str, dict[str, Any]]
-    """What it has for each array, as JSON: a dtype, a shape and offsets, of any kind or value."""
+    """JSON of each array: a dtype, a shape and offsets, not checked."""
     start: int
-    """The byte of the file at which the first array starts."""
+    """First byte of the first array in the file."""
     size: int
     """Bytes of all arrays."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all arrays' entries, checked against the bytes of the file and each other.
+        """Return the entries of all arrays, checked against the file's bytes and each other.
 
         Raises
         ------
         CheckpointError
-            If a type is not known, a shape or an offset is none, or the arrays do not fill the rest
-            of the file without a gap or an overlap. Messages are worded to follow the file's name.
+            If a type is unknown, a shape or an offset is invalid, or the arrays do not fill the
+            rest of the file without a gap or an overlap. The file's name must precede the message.
         """
         tensors, end = {}, 0
         spans = {name: _span(name, entry, self.size) for name, entry in self.entries.items()}
@@ -125,8 +125,8 @@ class Header(NamedTuple):
             end = stop
         if end != self.size:
             raise CheckpointError(
-                f"is not a whole safetensors file: its arrays take {end} bytes, and {self.size} "
-                "are there"
+                f"is not a whole safetensors file: its arrays take {end} bytes, but {self.size} "
+                "follow its header"
             )
         for name, entry in self.entries.items():
             start = self.start + spans[name][0]
@@ -135,12 +135,12 @@ class Header(NamedTuple):
 
 
 def read_header(file: io.BufferedReader) -> Header:
-    """Read the header at the start of a file, having checked its length.
+    """Read the header at the start of a file, after checking its length.
 
     Raises
     ------
     CheckpointError
-        If the file does not start with such a header; the message is worded to follow its name.
+        If the file does not start with such a header; its name must precede the message.
     """
     values = parse_json(_header_text(file), "its header")
     if not isinstance(values, dict):
@@ -148,7 +148,7 @@ def read_header(file: io.BufferedReader) -> Header:
     metadata = values.pop(_METADATA, None)
     metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise CheckpointError(f"is damaged: its metadata must be texts by name, {_got(metadata)}")
+        raise CheckpointError(f"is damaged: its metadata must map names to texts, {_got(metadata)}")
     for name, entry in values.items():
         if not isinstance(entry, dict) or set(entry) != _ENTRY:
             raise CheckpointError(
@@ -167,13 +167,13 @@ def _header_text(file: io.BufferedReader) -> bytes:
     header = file.read(length)
     if len(header) < length:
         raise CheckpointError(
-            f"is truncated: its header should take {length} bytes, and {len(header)} are there"
+            f"is truncated: its header must have {length} bytes, got {len(header)}"
         )
     return header
 
 
 def _explain_start(start: bytes) -> str:
-    """Return what a file is whose first eight bytes are not the length of a header."""
+    """Return the error for a file whose first eight bytes are not the length of a header."""
     for magic, meaning in _FOREIGN_STARTS:
         if start.startswith(magic):
             return f"{meaning}; convert it to safetensors first, as docs/formats.md shows"
@@ -188,7 +188,7 @@ def _explain_start(start: bytes) -> str:
 
 
 def _span(name: str, entry: Mapping[str, Any], size: int) -> tuple[int, int]:
-    """Return an array's first byte and the one after its last, checked against its shape."""
+    """Return an array's first byte and the byte after its last, checked against its shape."""
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise CheckpointError(f"cannot be read: {describe(name)} has the type {describe(dtype)}")
@@ -211,12 +211,12 @@ def _are_lengths(values: Any) -> bool:
 
 
 def _what(name: str) -> str:
-    """Return the start of a complaint about an array, whose name may be as long as the header."""
+    """Return the start of a message about an array, whose name may be as long as the header."""
     return f"is not a whole safetensors file: {describe(name)}"
 
 
 def _got(value: Any) -> str:
-    """Return the end of a complaint about a value, which may be as long as the header."""
+    """Return the end of a message about a value, which may be as long as the header."""
     return f"got {describe(value)[:200]}"
 
 
@@ -224,12 +224,12 @@ def _got(value: Any) -> str:
 
 
 def read_array(file: io.BufferedReader, tensor: Tensor) -> NDArray[Any]:
-    """Read an array from an open file into memory of its own.
+    """Read an array from an open file into newly allocated memory.
 
     Raises
     ------
     CheckpointError
-        If the file ends before the array does; the message is worded to follow the file's name.
+        If the file ends before the array does; the file's name must precede the message.
     """
     native = numpy_dtype(tensor.dtype)
     array = np.empty(tensor.shape, native.newbyteorder("<"))
@@ -240,28 +240,28 @@ def read_array(file: io.BufferedReader, tensor: Tensor) -> NDArray[Any]:
 
 
 class SafetensorsFile(Mapping[str, NDArray[Any]]):
-    """The arrays of a safetensors file, read-only, which stay on the disk.
+    """The arrays of a safetensors file, read-only; they stay on the disk.
 
-    An array is mapped into memory when it is asked for, and no longer than somebody holds it. So a
-    file as large as memory can be read array by array, and its numbers are copied only once: to
-    where they belong.
+    An array is mapped into memory when it is looked up, for as long as it is referenced. So a file
+    as large as memory can be read array by array, and its numbers are copied only once: to their
+    final place.
 
     Parameters
     ----------
     path : str or path
-        The file.
+        Path of the file.
 
     Raises
     ------
     CheckpointError
         If the file is damaged or a pickle, or has an array of a type that is not in `DTYPES`.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
 
     Notes
     -----
-    The file must not be made shorter while its arrays are in use. Arrays of bfloat16 are widened
-    to float32, and so copied.
+    The file must not be truncated while its arrays are in use. Arrays of bfloat16 are widened to
+    float32, which copies them.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -293,21 +293,21 @@ def write_tensors(
     metadata: Mapping[str, str] | None = None,
     dtypes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a safetensors file, which appears whole or not at all.
+    """Write a safetensors file, which appears complete or not at all.
 
-    The widest types come first, so that every array starts at a multiple of its numbers' bytes;
+    The widest types come first, so that every array starts at a multiple of its element size;
     arrays of equal width keep the order of the mapping.
 
     Parameters
     ----------
     path : str or path
-        The file, in a folder that exists; replaced if it exists.
+        Path of the file, in an existing folder; replaced if it exists.
     arrays : mapping of str to array
-        Of types in `DTYPES`. One that is not contiguous is copied when its turn comes.
+        Arrays of types in `DTYPES`. One that is not contiguous is copied just before it is written.
     metadata : mapping of str to str, optional
-        For the header.
+        Texts for the header.
     dtypes : mapping of str to str, optional
-        Our names of types that arrays have for the format but not for NumPy: ``"bfloat16"``.
+        Our names of types that the format has but NumPy does not: ``"bfloat16"``.
 
     Raises
     ------
@@ -320,14 +320,14 @@ def write_tensors(
     with write_atomically(path) as temporary:
         try:
             _write(temporary, tensors, dict(metadata or {}))
-        except OSError as error:  # which names the temporary file, or none
+        except OSError as error:  # it names the temporary file, or no file
             raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error
 
 
 def _write(
     path: Path, tensors: Mapping[str, tuple[str, NDArray[Any]]], metadata: dict[str, str]
 ) -> None:
-    """Write arrays, each beside our name of its type, one after the other."""
+    """Write arrays one after the other; each comes with our name of its type."""
     header: dict[str, Any] = {_METADATA: metadata} if metadata else {}
     start = 0
     for name, (dtype, array) in tensors.items():

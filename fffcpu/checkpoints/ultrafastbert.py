@@ -1,10 +1,10 @@
 """The training layer of UltraFastBERT: FastFeedForward as two linear layers.
 
 Published with "Exponentially Faster Language Modelling" (Belcak and Wattenhofer, 2023,
-arXiv:2311.10770). One linear layer holds the input weights of all nodes of all trees, the nodes of
-a tree next to each other, another the output weights, a column a node; the format cannot tell two
-trees of depth 3 from 30 of depth 0. It descends to the right on ``logit > 0``, as FastFeedForward
-does. Its GELU is not in the state dict.
+arXiv:2311.10770). One linear layer holds the input weights of all nodes of all trees, with the
+nodes of a tree next to each other. Another holds the output weights, with one column per node. The
+format cannot distinguish two trees of depth 3 from 30 of depth 0. It goes right if ``logit > 0``,
+as FastFeedForward does. Its GELU is not in the state dict.
 
 State dicts are mappings from published names to arrays; see docs/formats.md.
 """
@@ -25,7 +25,7 @@ from fffcpu.tree import MAX_DEPTH, node_count
 __all__ = ["KEY_MAP", "TIE_RULE", "from_state_dict", "infer_config", "to_state_dict"]
 
 TIE_RULE = ">"
-"""How the source compares a logit with 0 to go right; FastFeedForward's rule is the same."""
+"""Comparison of a logit with 0 by which the source goes right; FastFeedForward's is the same."""
 
 KEY_MAP = KeyMap(
     source="a training layer of UltraFastBERT",
@@ -42,12 +42,12 @@ KEY_MAP = KeyMap(
 def from_state_dict(
     config: FastFeedForwardConfig, state: Mapping[str, Any]
 ) -> dict[str, NDArray[Any]]:
-    """Return the parameters of FastFeedForward that a published state dict holds.
+    """Return the parameters of FastFeedForward from a published state dict.
 
     Parameters
     ----------
     config : FastFeedForwardConfig
-        The layer; see ``infer_config``.
+        Config of the layer; see ``infer_config``.
     state : mapping of str to array
         ``linear_in.weight (T*N, I)``, ``linear_in.bias (T*N,)``, ``linear_out.weight (O, T*N)``.
 
@@ -59,9 +59,9 @@ def from_state_dict(
     Raises
     ------
     CheckpointError
-        If the state dict is not of such a layer; the message lists all differences.
+        If the state dict is not that of such a layer; the message lists all differences.
     ArgumentTypeError
-        If an argument is of the wrong kind.
+        If an argument has the wrong type.
     """
     return KEY_MAP.from_state_dict(config, state)
 
@@ -69,16 +69,16 @@ def from_state_dict(
 def to_state_dict(
     config: FastFeedForwardConfig, arrays: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
-    """Return a published state dict, the reverse of ``from_state_dict``.
+    """Return a published state dict, the inverse of ``from_state_dict``.
 
-    The published layer always has a bias, and runs only where input and output widths are equal.
+    The published layer always has a bias, and runs only if input and output widths are equal.
 
     Parameters
     ----------
     config : FastFeedForwardConfig
-        The layer.
+        Config of the layer.
     arrays : mapping of str to array
-        Its parameters.
+        Parameters of the layer.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def to_state_dict(
     CheckpointError
         If the arrays do not fit the config.
     ArgumentTypeError
-        If the config is of another layer.
+        If the config is that of another layer.
     """
     return KEY_MAP.to_state_dict(config, arrays)
 
@@ -108,20 +108,21 @@ def infer_config(
     Parameters
     ----------
     state : mapping of str to array
-        As for ``from_state_dict``.
+        Same as for ``from_state_dict``.
     depth, trees : int, optional
-        One of the two, or both: the shapes tell only how many nodes there are in all.
+        Depth or number of trees, or both: the shapes give only the total number of nodes.
     activation : str
-        Not in a state dict; published models use GELU.
+        Activation, which a state dict does not contain; published models use GELU.
     dtype : dtype, optional
-        Of the config; None takes float64 if the state dict's weights are that, else float32.
+        dtype of the config; None means float64 if the state dict's weights are float64, else
+        float32.
 
     Raises
     ------
     ArgumentError
-        If neither ``depth`` nor ``trees`` is given; the message lists what is possible.
+        If neither ``depth`` nor ``trees`` is given; the message lists the possible values.
     CheckpointError
-        If the state dict is not of such a layer, or its nodes make no such trees.
+        If the state dict is not that of such a layer, or its nodes do not form such trees.
     """
     rows, inputs, outputs = KEY_MAP.axis_lengths(state, ("TN", "I", "O"))
     depth, trees = _divide(rows, depth, trees)
@@ -139,7 +140,7 @@ def infer_config(
 
 
 def _divide(rows: int, depth: int | None, trees: int | None) -> tuple[int, int]:
-    """Return depth and number of the trees that have ``rows`` nodes in all."""
+    """Return depth and number of the trees that have ``rows`` nodes in total."""
     if depth is not None:
         depth = check_integer("depth", depth, 0, MAX_DEPTH)
         wanted = f"trees of depth {depth}, {node_count(depth)} nodes each"
@@ -159,6 +160,6 @@ def _divide(rows: int, depth: int | None, trees: int | None) -> tuple[int, int]:
 
 
 def _possible_trees(rows: int) -> list[tuple[int, int]]:
-    """Return every (depth, trees) with ``rows`` nodes in all."""
+    """Return every (depth, trees) with ``rows`` nodes in total."""
     depths = [depth for depth in range(MAX_DEPTH + 1) if rows % node_count(depth) == 0]
     return [(depth, rows // node_count(depth)) for depth in depths]

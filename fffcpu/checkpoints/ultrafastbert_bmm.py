@@ -1,9 +1,9 @@
 """The inference benchmark layer of UltraFastBERT: FastFeedForward, one tree, no bias.
 
 Published with "Exponentially Faster Language Modelling" (Belcak and Wattenhofer, 2023,
-arXiv:2311.10770) beside the training layer, with another rule for ties: it descends to the right on
-``logit >= 0``, FastFeedForward on ``logit > 0``. A row whose logit is exactly 0 at a visited node,
-such as a row of zeros, goes the other way from there on. Its activation is always GELU.
+arXiv:2311.10770) with the training layer, but with another rule for ties: it goes right if
+``logit >= 0``, FastFeedForward if ``logit > 0``. A row whose logit is exactly 0 at a visited node,
+such as a row of zeros, takes another route from that node on. Its activation is always GELU.
 
 State dicts are mappings from published names to arrays; see docs/formats.md.
 """
@@ -23,7 +23,7 @@ from fffcpu.tree import depth_of
 __all__ = ["KEY_MAP", "TIE_RULE", "from_state_dict", "infer_config", "to_state_dict"]
 
 TIE_RULE = ">="
-"""How the source compares a logit with 0 to go right; FastFeedForward's rule is ``>``."""
+"""Comparison of a logit with 0 by which the source goes right; FastFeedForward's is ``>``."""
 
 KEY_MAP = KeyMap(
     source="an inference benchmark layer of UltraFastBERT",
@@ -34,18 +34,18 @@ KEY_MAP = KeyMap(
     ),
     requires=(("trees", 1), ("bias", False), ("activation", "gelu")),
 )
-"""Published names and axes, T being 1."""
+"""Published names and axes, where T is 1."""
 
 
 def from_state_dict(
     config: FastFeedForwardConfig, state: Mapping[str, Any]
 ) -> dict[str, NDArray[Any]]:
-    """Return the parameters of FastFeedForward that a published state dict holds.
+    """Return the parameters of FastFeedForward from a published state dict.
 
     Parameters
     ----------
     config : FastFeedForwardConfig
-        The layer, with one tree, without bias, with GELU; see ``infer_config``.
+        Config of the layer, with one tree, without bias, with GELU; see ``infer_config``.
     state : mapping of str to array
         ``w1s (N, I)`` and ``w2s (N, O)``.
 
@@ -57,10 +57,10 @@ def from_state_dict(
     Raises
     ------
     CheckpointError
-        If the state dict is not of such a layer, or the config is not of one this format can hold;
-        the message lists all differences.
+        If the state dict is not that of such a layer, or this format cannot hold the config; the
+        message lists all differences.
     ArgumentTypeError
-        If an argument is of the wrong kind.
+        If an argument has the wrong type.
     """
     return KEY_MAP.from_state_dict(config, state)
 
@@ -68,14 +68,14 @@ def from_state_dict(
 def to_state_dict(
     config: FastFeedForwardConfig, arrays: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:
-    """Return a published state dict, the reverse of ``from_state_dict``.
+    """Return a published state dict, the inverse of ``from_state_dict``.
 
     Parameters
     ----------
     config : FastFeedForwardConfig
-        The layer, with one tree, without bias, with GELU.
+        Config of the layer, with one tree, without bias, with GELU.
     arrays : mapping of str to array
-        Its parameters.
+        Parameters of the layer.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def to_state_dict(
     CheckpointError
         If this format cannot hold such a layer, or the arrays do not fit the config.
     ArgumentTypeError
-        If the config is of another layer.
+        If the config is that of another layer.
     """
     return KEY_MAP.to_state_dict(config, arrays)
 
@@ -100,14 +100,15 @@ def infer_config(
     Parameters
     ----------
     state : mapping of str to array
-        As for ``from_state_dict``.
+        Same as for ``from_state_dict``.
     dtype : dtype, optional
-        Of the config; None takes float64 if the state dict's weights are that, else float32.
+        dtype of the config; None means float64 if the state dict's weights are float64, else
+        float32.
 
     Raises
     ------
     CheckpointError
-        If the state dict is not of such a layer, or its nodes make no complete tree.
+        If the state dict is not that of such a layer, or its nodes do not form a complete tree.
     """
     nodes, inputs, outputs = KEY_MAP.axis_lengths(state, ("TN", "I", "O"))
     try:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fffcpu
+from fffcpu.cli.support.outputs import check_output
 from fffcpu.cli.support.results import tell_written, with_progress, write_npy
-from fffcpu.cli.support.table import check_output
 from fffcpu.cli.support.texts import add_texts, count_texts, open_texts
 from fffcpu.errors import ArgumentError, require_extra
 from fffcpu.system.files import write_atomically

@@ -8,13 +8,13 @@ import json
 from typing import Any
 
 import fffcpu
+from fffcpu.cli.support.outputs import check_folder
 from fffcpu.cli.support.runs import (
     add_number,
     check_resume,
     run_folder,
     running,
 )
-from fffcpu.cli.support.table import check_folder
 from fffcpu.config.fastbert import POOLERS
 from fffcpu.errors import require_extra
 from fffcpu.recipes.finetuning import FinetuneSettings, evaluate_texts, finetune

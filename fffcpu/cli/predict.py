@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fffcpu
+from fffcpu.cli.support.outputs import check_output
 from fffcpu.cli.support.results import tell_written, with_progress, write_npy
-from fffcpu.cli.support.table import check_output
 from fffcpu.data import count_rows, read_blocks
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.inference.predictor import Predictor, Schema, load_model

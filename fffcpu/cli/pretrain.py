@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fffcpu
+from fffcpu.cli.support.outputs import check_folder
 from fffcpu.cli.support.runs import (
     add_number,
     check_resume,
@@ -18,7 +19,6 @@ from fffcpu.cli.support.runs import (
     run_folder,
     running,
 )
-from fffcpu.cli.support.table import check_folder
 from fffcpu.errors import ArgumentError, require_extra
 from fffcpu.recipes.pretraining import PretrainSettings, pretrain
 from fffcpu.system.terminal import format_number, format_table, print_status

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import fffcpu
+from fffcpu.cli.support.outputs import check_output
 from fffcpu.cli.support.runs import (
     add_number,
     check_resume,
@@ -16,7 +17,6 @@ from fffcpu.cli.support.runs import (
     run_folder,
     running,
 )
-from fffcpu.cli.support.table import check_output
 from fffcpu.data import Table, read_table
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.recipes.fitting import (

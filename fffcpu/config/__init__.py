@@ -1,4 +1,4 @@
-"""What a layer or a model is, apart from its numbers: frozen dataclasses that check themselves."""
+"""Configs of layers and models, without parameters: frozen dataclasses that check themselves."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a FastBERT is, apart from its numbers, and what its modules are.
+"""Config of a FastBERT, without its parameters, and the configs of its modules.
 
-A FastBERT is a stack of modules, each with a config of its own; `FastBertConfig.modules` lists them
-by name. It turns into the ``config.json`` of a published folder, whose ``arch`` table has the
-fields of "Cramming" (arXiv 2212.14034), and is made of one.
+A FastBERT is a stack of modules, each with its own config; `FastBertConfig.modules` lists them by
+name. The config converts to and from the ``config.json`` of a published folder, whose ``arch``
+table has the fields of "Cramming" (arXiv 2212.14034).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from fffcpu.tree import MAX_DEPTH
 __all__ = ["FEEDFORWARDS", "POOLERS", "FastBertConfig"]
 
 FEEDFORWARDS = ("fff", "ff")
-"""Kinds of feedforward: FastFeedForward, or the dense one that it replaces."""
+"""Types of feedforward: FastFeedForward, or the dense layer that it replaces."""
 
 POOLERS = ("zero_index", "avg", "max", "lse")
-"""How a classifier makes one vector of a sequence: its first position's, or over all positions the
-mean, the largest of each column, or the logarithm of the sum of exponentials."""
+"""How a classifier reduces a sequence to one vector: the vector of its first position, or over all
+positions the mean, the largest of each column, or the logarithm of the sum of exponentials."""
 
 MOST_LAYERS = 10_000
-"""The most layers of a model, so that a damaged config is told before its modules are listed."""
+"""Maximum number of layers; a damaged config is then rejected before its modules are listed."""
 
 _CONVENTIONS: Mapping[str, Any] = MappingProxyType(
     {
@@ -63,10 +63,10 @@ _CONVENTIONS: Mapping[str, Any] = MappingProxyType(
         "decoder_bias": False,
     }
 )
-"""Fields of ``arch`` of which one value only is known here; one that is absent has that value."""
+"""Fields of ``arch`` for which only one value is supported; it is also the default."""
 
 _MASKED_HEADS = ("ForPreTraining", "ForMaskedLM")
-"""How the names in ``architectures`` end that are of masked language models."""
+"""Endings of the names in ``architectures`` that belong to masked language models."""
 
 _FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -90,7 +90,7 @@ _FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "initial_std": ("init.std",),
     }
 )
-"""Our fields, and where ``arch`` has them."""
+"""Our fields, and their places in ``arch``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,35 +113,35 @@ class FastBertConfig(ArraysConfig):
     layers: int
     """Number of layers."""
     heads: int
-    """Attention heads of a layer."""
+    """Number of attention heads per layer."""
     feedforward: str = dataclasses.field(default="fff", kw_only=True)
     """``"fff"`` for FastFeedForward, ``"ff"`` for a dense feedforward."""
     feedforward_size: int = dataclasses.field(kw_only=True)
     """Number of trees of a FastFeedForward, or of neurons of a dense feedforward."""
     depth: int = dataclasses.field(default=0, kw_only=True)
-    """Depth of the trees; a dense feedforward has no use for it."""
+    """Depth of the trees; a dense feedforward ignores it."""
     positions: int = dataclasses.field(default=128, kw_only=True)
-    """The longest sequence."""
+    """Length of the longest sequence."""
     padding_id: int = dataclasses.field(default=0, kw_only=True)
-    """The token that fills up sequences."""
+    """The token that pads sequences."""
     classes: int | None = dataclasses.field(default=None, kw_only=True)
     """Outputs of a sequence classifier, 1 for a regression; None for a masked language model."""
     labels: tuple[str, ...] | None = dataclasses.field(default=None, kw_only=True)
-    """Names of the classes, if they have any."""
+    """Names of the classes, or None."""
     pooler: str = dataclasses.field(default="zero_index", kw_only=True)
-    """How a classifier makes one vector of a sequence, one of `POOLERS`."""
+    """How a classifier reduces a sequence to one vector, one of `POOLERS`."""
     head_width: int = dataclasses.field(default=1024, kw_only=True)
     """Width of a classifier's hidden layer."""
     dropout: float = dataclasses.field(default=0.1, kw_only=True)
-    """Dropout of what attention and feedforward put out, where a forward has dropout at all."""
+    """Dropout rate of the outputs of attention and feedforward, if a forward uses dropout."""
     embedding_dropout: float = dataclasses.field(default=0.1, kw_only=True)
-    """The same of the embedding."""
+    """Dropout rate of the embedding."""
     attention_dropout: float = dataclasses.field(default=0.1, kw_only=True)
-    """The same of attention's probabilities."""
+    """Dropout rate of attention's probabilities."""
     classifier_dropout: float = dataclasses.field(default=0.1, kw_only=True)
-    """The same of a classifier's hidden layer."""
+    """Dropout rate of a classifier's hidden layer."""
     norm_eps: float = dataclasses.field(default=1e-12, kw_only=True)
-    """What layer norms add to the variance."""
+    """Number that layer norms add to the variance."""
     initial_std: float = dataclasses.field(default=0.02, kw_only=True)
     """Standard deviation of initial weights."""
     dtype: Any = dataclasses.field(default="float32", kw_only=True)
@@ -168,7 +168,7 @@ class FastBertConfig(ArraysConfig):
         self._finish("a FastBERT", **lows)
 
     def modules(self) -> dict[str, ArraysConfig]:
-        """Name and config of every module, in the order of the computation."""
+        """Return the name and config of every module, in the order of the computation."""
         width, dtype = self.width, self.dtype
         norm = LayerNormConfig(width, self.norm_eps, dtype=dtype)
         modules: dict[str, ArraysConfig] = {
@@ -192,14 +192,14 @@ class FastBertConfig(ArraysConfig):
         return modules
 
     def _feedforward(self) -> ArraysConfig:
-        """Config of a layer's feedforward."""
+        """Return the config of a layer's feedforward."""
         width, size = self.width, self.feedforward_size
         if self.feedforward == "ff":
             return DenseFeedForwardConfig(width, width, size, bias=False, dtype=self.dtype)
         return FastFeedForwardConfig(width, width, self.depth, size, dtype=self.dtype)
 
     def shapes(self) -> Shapes:
-        """Name and shape of every parameter; the decoder has none, being the word embedding."""
+        """Return the name and shape of every parameter; the decoder is the word embedding."""
         return {
             f"{module}.{name}": shape
             for module, config in self.modules().items()
@@ -208,13 +208,13 @@ class FastBertConfig(ArraysConfig):
 
     @property
     def pools_padding(self) -> bool:
-        """Whether a classifier's pooler takes padded positions too, as all but one published do."""
+        """Whether a classifier's pooler includes padding, as all published ones but one do."""
         return self.pooler != "zero_index"
 
     def visits_few(self, tokens: int) -> bool:
-        """Whether so many tokens visit less than half of a tree's nodes at most.
+        """Whether this many tokens visit, at most, less than half of a tree's nodes.
 
-        Then gradients that hold only visited nodes are the cheaper ones.
+        Gradients that hold only visited nodes are then cheaper.
         """
         visits = tokens * (self.depth + 1)
         return self.feedforward == "fff" and 2 * visits < 2 ** (self.depth + 1) - 1
@@ -224,7 +224,7 @@ class FastBertConfig(ArraysConfig):
         head = "LMForPreTraining" if self.classes is None else "LMForSequenceClassification"
         arch: dict[str, Any] = {"architectures": ["ScriptableCrammedBERT"]}
         places = {place: getattr(self, ours) for ours, at in _FIELDS.items() for place in at}
-        # What the published code reads, but nothing here depends on.
+        # Fields that the published code reads, but that nothing here depends on.
         others = {
             "attention.seq_op_in_fp32": False,
             "embedding.stable_low_precision": False,
@@ -250,15 +250,15 @@ class FastBertConfig(ArraysConfig):
         Parameters
         ----------
         values : mapping
-            With an ``arch`` table. Fields that nothing here depends on are ignored.
+            Content with an ``arch`` table. Fields that nothing here depends on are ignored.
         dtype : dtype
-            Of the config.
+            dtype of the config.
 
         Raises
         ------
         CheckpointError
-            If a field is missing, has an impossible value, or one that is not known here; the
-            message names it.
+            If a field is missing, has an impossible value or an unsupported one; the message names
+            the field.
         """
         arch = values.get("arch") if isinstance(values, Mapping) else None
         if not isinstance(arch, Mapping):
@@ -274,7 +274,7 @@ class FastBertConfig(ArraysConfig):
                 raise CheckpointError(f"must have the same value for {' and '.join(places)}")
             if found:
                 fields[ours] = found[0]
-        # As in the published code, no type means a dense feedforward, which has no depth.
+        # As in the published code, a missing type means a dense feedforward, which has no depth.
         if fields.setdefault("feedforward", "ff") == "ff" and fields.get("depth") is None:
             fields["depth"] = 0
         _read_labels(values, fields)
@@ -289,7 +289,7 @@ class FastBertConfig(ArraysConfig):
 
 
 def _check_labels(labels: Any, classes: int | None) -> tuple[str, ...] | None:
-    """Return the names of the classes of a model that has as many."""
+    """Return the names of a model's classes, after checking their number."""
     if labels is None or classes is None:
         return None
     names = tuple(labels) if isinstance(labels, (list, tuple)) else ()
@@ -301,12 +301,12 @@ def _check_labels(labels: Any, classes: int | None) -> tuple[str, ...] | None:
 
 
 def _read_labels(values: Mapping[str, Any], fields: dict[str, Any]) -> None:
-    """Take the names of the classes, and how many there are where nothing else says so."""
+    """Read the names of the classes, and their number unless another field gives it."""
     names, architectures = values.get("id2label"), values.get("architectures")
     if not isinstance(names, Mapping):
         return
     if fields.get("classes") is None:
-        # Of a masked language model they mean nothing: other programs may write two all the same.
+        # They mean nothing for a masked language model, but other programs may write two names.
         heads = architectures if isinstance(architectures, list) else []
         if any(str(head).endswith(_MASKED_HEADS) for head in heads):
             return

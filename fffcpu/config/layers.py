@@ -1,7 +1,7 @@
-"""What a layer is, apart from its numbers: frozen dataclasses that check themselves.
+"""Configs of layers, without parameters: frozen dataclasses that check themselves.
 
-Each config turns into plain JSON values with ``to_dict`` and back with ``from_dict``; files hold it
-beside the arrays.
+Each config converts to plain JSON values with ``to_dict`` and back with ``from_dict``; files hold
+it next to the arrays.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class Activation(IntEnum):
-    """The activations, with the codes by which kernels know them."""
+    """The activations, with the codes that kernels use for them."""
 
     GELU = 0
-    """``s * Phi(s)``, Phi the normal distribution function (exact, by erf)."""
+    """``s * Phi(s)``, where Phi is the normal distribution function (exact, by erf)."""
     RELU = 1
     """``max(s, 0)``."""
     IDENTITY = 2
@@ -49,7 +49,7 @@ class Activation(IntEnum):
 
     @classmethod
     def parse(cls, name: Any) -> Activation:
-        """Return the activation called ``name``, in any case."""
+        """Return the activation called ``name``, in upper or lower case."""
         if isinstance(name, str) and name.upper() in cls.__members__:
             return cls[name.upper()]
         names = ", ".join(repr(member.name.lower()) for member in cls)
@@ -57,26 +57,26 @@ class Activation(IntEnum):
 
 
 class ArraysConfig:
-    """What every config knows of the arrays that belong to it."""
+    """Base of all configs: the names, shapes and types of the arrays that belong to one."""
 
     dtype: Any
-    """``"float32"`` or ``"float64"`` (any spelling when made), of parameters and outputs."""
+    """dtype of the parameters and outputs, ``"float32"`` or ``"float64"`` (in any spelling)."""
 
     def _set(self, name: str, value: Any) -> None:
-        # A frozen dataclass may normalise its own fields while it is made, in this way only.
+        # A frozen dataclass can normalise its own fields during construction only in this way.
         object.__setattr__(self, name, value)
 
     def shapes(self) -> Shapes:
-        """Name and shape of every parameter, in the order of the mathematics."""
+        """Return the name and shape of every parameter, in the order of the mathematics."""
         raise NotImplementedError
 
     def dtypes(self) -> dict[str, str]:
-        """Name and type of every parameter; `fffcpu.lowbit.numpy_dtype` gives NumPy's."""
+        """Return the name and type of every parameter; see `fffcpu.lowbit.numpy_dtype`."""
         return dict.fromkeys(self.shapes(), self.dtype)
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a number of the inputs and outputs."""
+        """Bytes per number of the inputs and outputs."""
         return int(np.dtype(self.dtype).itemsize)
 
     @property
@@ -88,16 +88,16 @@ class ArraysConfig:
         )
 
     def _check_sizes(self, what: str) -> None:
-        """Raise if a parameter would not fit into an address space."""
+        """Raise an error if a parameter would not fit into an address space."""
         for name, shape in self.shapes().items():
             if math.prod(shape) > sys.maxsize // 8:
                 raise ArgumentError(
                     f"the sizes of {what} must fit into an address space, "
-                    f"got ones too large for the parameter '{name}'"
+                    f"got sizes too large for the parameter '{name}'"
                 )
 
     def _finish(self, what: str, **lows: int) -> None:
-        """Check the integers, of at least some number each, the dtype and the sizes."""
+        """Check the integers against their minimums, the dtype and the sizes."""
         for name, low in lows.items():
             self._set(name, check_integer(name, getattr(self, name), low))
         self._set("dtype", check_dtype(self.dtype))
@@ -106,10 +106,10 @@ class ArraysConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LayerConfig(ArraysConfig):
-    """What every layer's config has; see the subclasses."""
+    """Base of the layers' configs; see the subclasses."""
 
     kind: ClassVar[str]
-    """Name of the layer's class, as files hold it."""
+    """Name of the layer's class, as files store it."""
 
     input_dim: int
     """Input width I."""
@@ -118,7 +118,7 @@ class LayerConfig(ArraysConfig):
     activation: str = dataclasses.field(default="gelu", kw_only=True)
     """Name of the activation."""
     dtype: Any = dataclasses.field(default="float32", kw_only=True)
-    """``"float32"`` or ``"float64"`` (any spelling when made), of parameters and outputs."""
+    """dtype of the parameters and outputs, ``"float32"`` or ``"float64"`` (in any spelling)."""
 
     def __post_init__(self) -> None:
         self._set("input_dim", check_integer("input_dim", self.input_dim, 1))
@@ -134,17 +134,17 @@ class LayerConfig(ArraysConfig):
 
     @property
     def neurons(self) -> int:
-        """Neurons the layer holds."""
+        """Number of neurons in the layer."""
         raise NotImplementedError
 
     @property
     def active_neurons(self) -> int:
-        """Neurons that inference uses for one row."""
+        """Number of neurons that inference uses per row."""
         raise NotImplementedError
 
     @property
     def multiply_adds(self) -> int:
-        """Weights that inference multiplies for one row.
+        """Number of multiply-adds of inference per row.
 
         Each neuron used reads a row of width I and writes one of width O.
         """
@@ -157,7 +157,7 @@ class LayerConfig(ArraysConfig):
 
     @classmethod
     def from_dict(cls, values: Any) -> Self:
-        """Make a config from what ``to_dict`` returned.
+        """Make a config from the result of ``to_dict``.
 
         Raises
         ------
@@ -183,7 +183,7 @@ class FastFeedForwardConfig(LayerConfig):
     depth: int
     """Depth of each tree; a row visits ``depth + 1`` nodes."""
     trees: int = 1
-    """Number of trees T that are summed."""
+    """Number of trees T whose outputs are summed."""
     bias: bool = dataclasses.field(default=True, kw_only=True)
     """Whether each node's logit has a bias."""
 
@@ -194,16 +194,16 @@ class FastFeedForwardConfig(LayerConfig):
 
     @property
     def neurons(self) -> int:
-        """Neurons the layer holds: every node is one."""
+        """Number of neurons in the layer; every node is one."""
         return self.trees * node_count(self.depth)
 
     @property
     def active_neurons(self) -> int:
-        """Neurons on the path of one row, in all trees."""
+        """Number of neurons on the paths of one row, in all trees."""
         return self.trees * (self.depth + 1)
 
     def shapes(self) -> Shapes:
-        """Name and shape of every parameter."""
+        """Return the name and shape of every parameter."""
         nodes = (self.trees, node_count(self.depth))
         shapes: Shapes = {"weights_in": (*nodes, self.input_dim)}
         if self.bias:
@@ -221,7 +221,7 @@ class LeafFeedForwardConfig(LayerConfig):
     depth: int
     """Depth of the tree; a row passes ``depth`` gates and one leaf."""
     leaf_width: int
-    """Neurons H of each leaf."""
+    """Number of neurons H of each leaf."""
 
     def _check_own(self) -> None:
         self._set("depth", check_integer("depth", self.depth, 0, MAX_DEPTH))
@@ -229,24 +229,24 @@ class LeafFeedForwardConfig(LayerConfig):
 
     @property
     def neurons(self) -> int:
-        """Neurons of all leaves (the training width); gates are not counted."""
+        """Number of neurons of all leaves (the training width); gates are not counted."""
         return leaf_count(self.depth) * self.leaf_width
 
     @property
     def active_neurons(self) -> int:
-        """Neurons of the one leaf a row reaches; the ``depth`` gates on its way come on top."""
+        """Number of neurons of the one leaf that a row reaches; gates are not counted."""
         return self.leaf_width
 
     @property
     def multiply_adds(self) -> int:
-        """Weights that inference multiplies for one row: those of the gates and of the leaf.
+        """Number of multiply-adds of inference per row, for the gates and the leaf.
 
         A gate reads a row of width I and writes nothing.
         """
         return super().multiply_adds + self.depth * self.input_dim
 
     def shapes(self) -> Shapes:
-        """Name and shape of every parameter."""
+        """Return the name and shape of every parameter."""
         gates, leaves = gate_count(self.depth), leaf_count(self.depth)
         return {
             "gate_weights": (gates, self.input_dim),
@@ -260,12 +260,12 @@ class LeafFeedForwardConfig(LayerConfig):
 
 @dataclasses.dataclass(frozen=True)
 class DenseFeedForwardConfig(LayerConfig):
-    """Config of DenseFeedForward: one hidden layer of ``width`` neurons, every one used."""
+    """Config of DenseFeedForward: one hidden layer of ``width`` neurons, all of them used."""
 
     kind: ClassVar[str] = "DenseFeedForward"
 
     width: int
-    """Neurons of the hidden layer."""
+    """Number of neurons of the hidden layer."""
     bias: bool = dataclasses.field(default=True, kw_only=True)
     """Whether each neuron has an input bias."""
 
@@ -275,16 +275,16 @@ class DenseFeedForwardConfig(LayerConfig):
 
     @property
     def neurons(self) -> int:
-        """Neurons the layer holds."""
+        """Number of neurons in the layer."""
         return self.width
 
     @property
     def active_neurons(self) -> int:
-        """The same: every row uses them all."""
+        """Number of neurons in the layer; every row uses all of them."""
         return self.width
 
     def shapes(self) -> Shapes:
-        """Name and shape of every parameter."""
+        """Return the name and shape of every parameter."""
         shapes: Shapes = {"weights_in": (self.width, self.input_dim)}
         if self.bias:
             shapes["bias_in"] = (self.width,)
@@ -307,7 +307,7 @@ class QuantizedFastFeedForwardConfig(FastFeedForwardConfig):
     kind: ClassVar[str] = "QuantizedFastFeedForward"
 
     weights: str = dataclasses.field(kw_only=True)
-    """``"bfloat16"`` or ``"int8"``; all else is float32, and so is the arithmetic."""
+    """``"bfloat16"`` or ``"int8"``; other parameters and the arithmetic are float32."""
 
     def _check_own(self) -> None:
         super()._check_own()
@@ -315,14 +315,14 @@ class QuantizedFastFeedForwardConfig(FastFeedForwardConfig):
         _check_computed_in_float32(self)
 
     def shapes(self) -> Shapes:
-        """Name and shape of every parameter; int8 weights have scales, two for each node."""
+        """Return the name and shape of every parameter; int8 weights have two scales per node."""
         shapes = super().shapes()
         if self.weights == "int8":
             shapes["scale_in"] = shapes["scale_out"] = (self.trees, node_count(self.depth))
         return shapes
 
     def dtypes(self) -> dict[str, str]:
-        """Name and type of every parameter."""
+        """Return the name and type of every parameter."""
         narrow = {"weights_in": self.weights, "weights_out": self.weights}
         return super().dtypes() | narrow
 
@@ -334,9 +334,9 @@ class QuantizedLeafFeedForwardConfig(LeafFeedForwardConfig):
     kind: ClassVar[str] = "QuantizedLeafFeedForward"
 
     weights: str = dataclasses.field(kw_only=True)
-    """``"bfloat16"`` or ``"int8"``, of the leaves; all else is float32, and so is the arithmetic.
+    """``"bfloat16"`` or ``"int8"``; other parameters and the arithmetic are float32.
 
-    The gates stay as they are: they are few, and so no route changes.
+    It applies to the leaves. The gates, which are few, stay the same, so no route changes.
     """
 
     def _check_own(self) -> None:
@@ -345,14 +345,14 @@ class QuantizedLeafFeedForwardConfig(LeafFeedForwardConfig):
         _check_computed_in_float32(self)
 
     def shapes(self) -> Shapes:
-        """Name and shape of every parameter; int8 weights have scales, two for each neuron."""
+        """Return the name and shape of every parameter; int8 weights have two scales per neuron."""
         shapes = super().shapes()
         if self.weights == "int8":
             shapes["leaf_scale_in"] = shapes["leaf_scale_out"] = shapes["leaf_bias_in"]
         return shapes
 
     def dtypes(self) -> dict[str, str]:
-        """Name and type of every parameter."""
+        """Return the name and type of every parameter."""
         narrow = {"leaf_weights_in": self.weights, "leaf_weights_out": self.weights}
         return super().dtypes() | narrow
 
@@ -374,7 +374,7 @@ class DenseConfig(ArraysConfig):
         self._finish("a Dense", input_dim=1, output_dim=1)
 
     def shapes(self) -> Shapes:
-        """Name and shape of every parameter."""
+        """Return the name and shape of every parameter."""
         shapes: Shapes = {"weights": (self.output_dim, self.input_dim)}
         if self.bias:
             shapes["bias"] = (self.output_dim,)
@@ -388,7 +388,7 @@ class LayerNormConfig(ArraysConfig):
     width: int
     """Width D of a row."""
     eps: float = 1e-12
-    """What is added to the variance."""
+    """Number that is added to the variance."""
     dtype: Any = dataclasses.field(default="float32", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -396,7 +396,7 @@ class LayerNormConfig(ArraysConfig):
         self._finish("a LayerNorm", width=1)
 
     def shapes(self) -> Shapes:
-        """Name and shape of every parameter."""
+        """Return the name and shape of every parameter."""
         return {"scale": (self.width,), "bias": (self.width,)}
 
 
@@ -407,11 +407,11 @@ class EmbeddingConfig(ArraysConfig):
     vocabulary: int
     """Number of tokens V."""
     width: int
-    """Width D of a token's vector; even, since sines and cosines come in pairs."""
+    """Width D of a token's vector; it must be even, because sines and cosines come in pairs."""
     positions: int
-    """The longest sequence."""
+    """Length of the longest sequence."""
     padding_id: int = 0
-    """The token whose vector gets no gradient from being looked up."""
+    """The token that pads sequences; lookups of it add nothing to its vector's gradient."""
     dtype: Any = dataclasses.field(default="float32", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -421,7 +421,7 @@ class EmbeddingConfig(ArraysConfig):
         check_integer("padding_id", self.padding_id, 0, self.vocabulary - 1)
 
     def shapes(self) -> Shapes:
-        """Name and shape of every parameter."""
+        """Return the name and shape of every parameter."""
         return {"words": (self.vocabulary, self.width), "position_scale": (1,)}
 
 
@@ -448,5 +448,5 @@ class AttentionConfig(ArraysConfig):
         return self.width // self.heads
 
     def shapes(self) -> Shapes:
-        """Name and shape of every parameter."""
+        """Return the name and shape of every parameter."""
         return {"weights_qkv": (3 * self.width, self.width), "weights_out": (self.width,) * 2}

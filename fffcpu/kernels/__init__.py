@@ -1,4 +1,4 @@
-"""Kernels, in modules that can stand in for each other, and the choice between them.
+"""Kernels, in interchangeable backend modules, and the choice between them.
 
 Every backend module has the functions in `FUNCTIONS`, with the signatures and the behaviour that
 `fffcpu.kernels.backends.vectorized` documents. ``pytest --kernel MODULE`` checks any module against
@@ -32,20 +32,20 @@ __all__ = [
 ]
 
 BACKENDS = ("grouped", "rowwise", "vectorized")
-"""The backend modules here."""
+"""The backend modules in this package."""
 
 GROUPED_ROWS = 1024
 GROUPED_BYTES = 8 << 20
 GROUPED_WIDTH = 512
-"""FastFeedForward: from so many rows on sorting them pays, if the weights take so many bytes that
-they leave the caches, or the rows are so wide that sharing their loads is worth the sorting."""
+"""FastFeedForward: minimum number of rows for sorting them, if the weights take at least this many
+bytes, and so leave the caches, or if the rows are at least this wide, so that shared loads pay."""
 
 GROUPED_LEAF_ROWS = 64
-ROWS_A_LEAF = 2
-"""LeafFeedForward: from so many rows on, and so many a leaf, sharing its matrices pays."""
+ROWS_PER_LEAF = 2
+"""LeafFeedForward: minimum numbers of rows, in all and per leaf, for sharing its matrices."""
 
 EXTRA_BACKENDS = ("cuda",)
-"""Those that need an extra, and are used only where they are named."""
+"""Backends that need an extra, and are used only if they are named."""
 
 FUNCTIONS = (
     "path_logits",
@@ -56,7 +56,7 @@ FUNCTIONS = (
     "leaf_route",
     "leaf_infer",
 )
-"""What every backend module exports."""
+"""Functions that every backend module exports."""
 
 
 def load_backend(name: str) -> ModuleType:
@@ -67,7 +67,7 @@ def load_backend(name: str) -> ModuleType:
     ArgumentError
         If there is no such module, or it lacks one of `FUNCTIONS`.
     MissingExtraError
-        If the module needs what an extra installs, or a GPU, and it is not there.
+        If the module needs an extra or a GPU that is missing.
     """
     here = (*BACKENDS, *EXTRA_BACKENDS)
     known = ", ".join(repr(backend) for backend in here)
@@ -85,16 +85,16 @@ def load_backend(name: str) -> ModuleType:
 
 
 class Selection(NamedTuple):
-    """What this process computes with."""
+    """The modules that this process computes with."""
 
     few: ModuleType
     """Backend module for few rows."""
     many: ModuleType
     """Backend module for many rows."""
     encoder: ModuleType
-    """What encoders do to rows: `fffcpu.kernels.encoder.fused`, or `vectorized` beside it."""
+    """Row operations of encoders: `fffcpu.kernels.encoder.fused`, or ``vectorized`` next to it."""
     adam_rows: Callable[..., None] | None
-    """`fffcpu.kernels.adam.adam_rows`, or None where nothing compiles."""
+    """`fffcpu.kernels.adam.adam_rows`, or None if nothing compiles."""
 
     @property
     def compiles(self) -> bool:
@@ -106,7 +106,7 @@ class Selection(NamedTuple):
 def selection() -> Selection:
     """Decide, at the first call, what this process computes with.
 
-    This is the one place that asks whether anything compiles, and what ``FFFCPU_BACKEND`` says.
+    Only this function checks whether anything compiles, and reads ``FFFCPU_BACKEND``.
 
     Raises
     ------
@@ -151,22 +151,22 @@ def choose(
 ) -> ModuleType:
     """Return the backend module to use.
 
-    That is the one ``FFFCPU_BACKEND`` names, or plain NumPy where Numba is not installed. Else the
-    row kernels, or the grouped ones, which give the same bits, where they are faster as measured
-    (docs/kernels.md).
+    That is the one that ``FFFCPU_BACKEND`` names, or plain NumPy if Numba is not installed.
+    Otherwise it is the row kernels, or the grouped ones, which give the same bits, where
+    measurements show that they are faster (docs/kernels.md).
 
     Parameters
     ----------
     rows : int
-        Rows of the batch.
+        Number of rows of the batch.
     weights : sequence of arrays
-        What the rows meet in FastFeedForward, ``weights_in`` (T, N, I) first; None is passed over.
+        Weights of a FastFeedForward, ``weights_in`` (T, N, I) first; None is ignored.
     leaves : int
         Number of leaves K of LeafFeedForward; 0 for FastFeedForward.
     """
     few, many, _, _ = selection()
     if leaves:
-        return many if rows >= max(GROUPED_LEAF_ROWS, ROWS_A_LEAF * leaves) else few
+        return many if rows >= max(GROUPED_LEAF_ROWS, ROWS_PER_LEAF * leaves) else few
     if rows < GROUPED_ROWS:
         return few
     arrays = [array for array in weights if array is not None]

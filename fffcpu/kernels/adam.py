@@ -1,14 +1,14 @@
 """Adam on some rows of a parameter, in one pass over their memory.
 
-Row-sparse gradients touch rows that lie far apart. Each is read and written once, and threads share
-the rows::
+Row-sparse gradients have rows that are far apart in the parameter. Each row is read and written
+once, and threads share the rows::
 
     param, first, second   |  row 0  |  row 1  |  row 2  |  row 3  | ...      (N, width)
     rows                        0                   2                         (R,)
     grad                   |  row 0  |  row 2  |                              (R, width)
 
 The operations, their order and their precision are those of `fffcpu.training.optimizers`, which
-does the same in NumPy, so the bits are the same as well.
+does the same in NumPy. So the bits are the same as well.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["adam_rows"]
 Array = NDArray[Any]
 
 WORK = 8
-"""An updated number costs as much as so many multiply-adds: it waits for memory."""
+"""Cost of updating a number, in multiply-adds: the update waits for memory."""
 
 
 @kernel
@@ -66,20 +66,20 @@ def adam_rows(
     factors: Array,
     numbers: tuple[float, float, float, float, float, float, float],
 ) -> None:
-    """Bring rows up to date, then make a step of Adam in them.
+    """Apply the missed steps to rows, then make a step of Adam in them.
 
     Parameters
     ----------
     param, first, second : arrays of shape (N, width), written
         The parameter and its two moments, C-contiguous and of one dtype.
     grad : array of shape (R, width)
-        Of the same dtype.
+        Gradient, of the same dtype.
     rows : int64 array of shape (R,)
-        Where the rows of the gradient belong; distinct.
+        Row of the parameter for each row of the gradient; distinct.
     factors : array of shape (3, R)
-        By what each row's numbers are multiplied first: param, first and second.
+        Factors that multiply each row's numbers first: param, first and second.
     numbers : tuple of float
-        What param is multiplied by next; ``1 - beta1``, ``beta2``, ``1 - beta2``, the root of the
+        Factor that multiplies param next; ``1 - beta1``, ``beta2``, ``1 - beta2``, the root of the
         second moment's bias correction, eps, and the learning rate over that of the first.
     """
     launch(

@@ -1,7 +1,7 @@
 """Activations of vectors, their derivatives, and exponentials, for compiled kernels.
 
 GELU is the exact one (arXiv 1606.08415, section 2): ``gelu(s) = s Phi(s)``, with Phi the normal
-distribution function and phi its density. With a = |s|, one exponential and one fraction give it
+distribution function and phi its density. With a = |s|, one exponential and one fraction give GELU
 and its derivative, on both sides::
 
     Phi(-a)  = exp(-a*a/2) Q(a)                 Q(0) = 1/2, then decreasing, and soon like 1/a
@@ -11,12 +11,12 @@ and its derivative, on both sides::
 
 Only operations whose results IEEE 754 fixes are used: sums, products, fused multiply-adds, one
 division, comparisons, and shifts of bits. So an element's activation has the same bits on every
-CPU and in every lane. Where gelu(s) is a normal number it is off by less than 4 units in its last
-place, in the left tail too; gelu'(s) is off by less than 1.5 epsilons of the dtype. How, is in
-docs/mathematics.md ("GELU in vectors").
+CPU and in every lane. If gelu(s) is a normal number, its error is less than 4 units in its last
+place, also in the left tail; the error of gelu'(s) is less than 1.5 epsilons of the dtype.
+docs/mathematics.md ("GELU in vectors") derives this.
 
-A logit that is not finite makes its row's output NaN: so all functions map infinities and NaN to
-NaN, under every activation.
+A logit that is not finite makes its row's output NaN. So all functions map infinities and NaN to
+NaN, for every activation.
 """
 
 from __future__ import annotations
@@ -63,25 +63,24 @@ _RELU = int(Activation.RELU)
 
 
 def _numbers(*digits: str) -> tuple[float, ...]:
-    """Return numbers given to the bit."""
+    """Return numbers that are given to the bit."""
     return tuple(float.fromhex(number) for number in digits)
 
 
 # Pairs are (for float32, for float64). A polynomial's coefficients start with the highest power.
-# TINY is 2**-64 (2**-512). Powers of two are kept larger by 1 / TINY than they are, so that none is
-# subnormal, and what they are multiplied with smaller by TINY, so that only the product is rounded.
+# TINY is 2**-64 (2**-512). Powers of two are stored larger by 1 / TINY than their value, so that
+# none is subnormal; their factors are smaller by TINY, so that only the product is rounded.
 
 _ONE = (1.0, 1.0)
 
 _MINUS_HALF = (-0.5, -0.5)
 
 _FARTHEST = (14.75, 38.75)
-"""From here on a Phi(-a) and a phi(a) are below half of the smallest number and round to 0."""
+"""From this a on, a Phi(-a) and a phi(a) are below half of the smallest number and round to 0."""
 
 _SHIFTER = (1.5 * 2.0**23 + 64 + 127, 1.5 * 2.0**52 + 512 + 1023)
-"""What leaves the nearest integer in the low bits when added, as the exponent of its power of two:
-with 64 (512) for TINY and the bias of the format."""
-
+"""Adding this leaves the nearest integer in the low bits, as the exponent of its power of two: with
+64 (512) for TINY and the bias of the format."""
 _RATE_HIGH = _numbers("0x1.715476p-1", "0x1.71547652b82fep-1")
 _RATE_LOW = _numbers("0x1.4ae0c0p-27", "0x1.777d0ffda0d24p-57")
 """1 / (2 ln 2) as the sum of two numbers."""
@@ -114,7 +113,7 @@ _POWER_SLOPE = (
 _TINY = (2.0**-64, 2.0**-512)
 
 _VANISHES = (-104.0, -746.0)
-"""exp(s) is below half of the smallest number here and rounds to 0."""
+"""Below this s, exp(s) is less than half of the smallest number and rounds to 0."""
 
 _LOG2E_HIGH = (2 * _RATE_HIGH[0], 2 * _RATE_HIGH[1])
 _LOG2E_LOW = (2 * _RATE_LOW[0], 2 * _RATE_LOW[1])
@@ -177,7 +176,7 @@ _H = (
 
 @inner
 def _magnitude(s: Array) -> Any:
-    """|s|, but no more than `_FARTHEST`; that too for NaN."""
+    """Return |s|, but at most `_FARTHEST`; also for NaN."""
     minus_s = subtract(zeros(s), s)
     a = where_greater(s, minus_s, s, minus_s)
     farthest = constant(s, _FARTHEST)
@@ -186,10 +185,10 @@ def _magnitude(s: Array) -> Any:
 
 @inner
 def _bell(a: Array) -> tuple[Array, Array]:
-    """exp(-a*a/2) as (1 + the first result) * the second, a power of two over TINY.
+    """Return exp(-a*a/2) as (1 + the first result) * the second, a power of two over TINY.
 
-    The exponent -a*a / (2 ln 2) is taken as -a * (product + error), where the error is that of the
-    product: rounding the exponent to one number would cost a*a roundings of the result.
+    The exponent -a*a / (2 ln 2) is computed as -a * (product + error), where the error is that of
+    the product: rounding the exponent to one number would cost a*a roundings of the result.
     """
     minus_a = subtract(zeros(a), a)
     rate = constant(a, _RATE_HIGH)
@@ -204,9 +203,9 @@ def _bell(a: Array) -> tuple[Array, Array]:
 
 @inner
 def exponential(s: Array) -> Any:
-    """exp(s) of a vector without positive elements; 0 for minus infinity, NaN for NaN.
+    """Return exp(s) of a vector without positive elements; 0 for minus infinity, NaN for NaN.
 
-    It is off by less than 2 units in its last place where it is a normal number.
+    If the result is a normal number, its error is less than 2 units in its last place.
     """
     vanishes = constant(s, _VANISHES)
     s = where_greater(vanishes, s, vanishes, s)
@@ -222,9 +221,9 @@ def exponential(s: Array) -> Any:
 
 @inner
 def _tail_over_bell(a: Array) -> Any:
-    """Phi(-a) exp(a*a/2) TINY.
+    """Return Phi(-a) exp(a*a/2) TINY.
 
-    Most of the error of G cancels in the fraction, the more the larger a is.
+    Most of the error of G cancels in the fraction, and more so for larger a.
     """
     numerator = polynomial(a, _G)
     return divide(numerator, fma(multiply(a, constant(a, _ROOT)), numerator, polynomial(a, _H)))
@@ -253,9 +252,9 @@ def _gelu_gradient(s: Array, not_finite: Array) -> Any:
 
 @inner
 def activate(s: Array, activation: int) -> Any:
-    """Activation of a vector; ``activation`` is a code of `fffcpu.config.Activation`.
+    """Return the activation of a vector; ``activation`` is a code of `fffcpu.config.Activation`.
 
-    GELU of both zeros is +0, and where it underflows on the left it is -0; ReLU of both is +0.
+    GELU of both zeros is +0; if it underflows on the left it is -0. ReLU of both zeros is +0.
     """
     not_finite = subtract(s, s)  # NaN where s is not finite, else 0
     if activation == _GELU:
@@ -267,7 +266,7 @@ def activate(s: Array, activation: int) -> Any:
 
 @inner
 def activate_gradient(s: Array, activation: int) -> Any:
-    """Derivative of `activate`: Phi(s) + s phi(s) for GELU; 0 at 0 for ReLU."""
+    """Return the derivative of `activate`: Phi(s) + s phi(s) for GELU; 0 at 0 for ReLU."""
     not_finite = subtract(s, s)
     if activation == _GELU:
         return _gelu_gradient(s, not_finite)
@@ -278,7 +277,7 @@ def activate_gradient(s: Array, activation: int) -> Any:
 
 @inner
 def activate_run(out: Array, out_at: int, s: Array, s_at: int, count: int, activation: int) -> None:
-    """Activations of ``count`` elements from place ``s_at`` on; ``out`` may be ``s`` itself."""
+    """Write activations of ``count`` elements from place ``s_at`` on; ``out`` may be ``s``."""
     step = lanes(s)
     whole = count - count % step
     for k in range(0, whole, step):
@@ -325,7 +324,7 @@ def finished_logit(
 ) -> Any:
     """Return the logit of a node: its dot product, times its scale if it has one, plus its bias.
 
-    Numba compiles a version of its own for None, without the branch.
+    Numba compiles a separate version for None, without the branch.
     """
     if scale_in is not None:
         product = product * scale_in[tree, node]

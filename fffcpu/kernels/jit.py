@@ -1,11 +1,12 @@
 """How kernels are launched: serial or parallel, on arrays of one type.
 
-Compilation is lazy: decorating compiles nothing, the first call of a kernel with new types does,
-and leaves the machine code in a cache for the next process (`fffcpu.kernels._numba.compiling`).
+Compilation is lazy: decorating compiles nothing. The first call of a kernel with new types
+compiles, and stores the machine code in a cache for the next process
+(`fffcpu.kernels._numba.compiling`).
 
-A kernel takes ``start`` and ``stop`` as its last arguments and does that range of rows, or of other
-items. `launch` runs it over all of them: on the caller's thread, or a range on each thread of
-`fffcpu.system.pool`. Kernels are made of inner functions, which only compiled code calls.
+A kernel takes ``start`` and ``stop`` as its last arguments and processes that range of rows or
+other items. `launch` runs it over all items: on the caller's thread, or one range per thread of
+`fffcpu.system.pool`. Kernels consist of inner functions, which only compiled code calls.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ MIN_PARALLEL_WORK = 1 << 22
 
 
 def kernel(function: Function) -> Function:
-    """Compile a function for one thread, that Python calls."""
+    """Compile a function for one thread, which Python calls."""
     return compiled(function)
 
 
@@ -70,11 +71,11 @@ def _all_ranges(where: Any, arguments: tuple[Any, ...], items: int, ranges: int)
 
 
 _run_ranges: Any = compiled(_all_ranges, parallel=True)
-"""Runs the kernel at an address over all items, cut into ranges that threads share."""
+"""Kernel launcher: runs a kernel's address over all items, in ranges that threads share."""
 
 
 def _run_on_pool(kernel: Any, arguments: tuple[Any, ...], items: int, wait: bool = False) -> bool:
-    """Run a kernel on the pool; return False if the pool is lost or, unless we wait, busy."""
+    """Run a kernel on the pool; return False if the pool is lost, or busy and we do not wait."""
     return POOL.run(_run_ranges, (address(kernel, arguments), arguments, items), wait)
 
 
@@ -84,11 +85,11 @@ def launch(kernel: Callable[..., Any], items: int, work: int, *arguments: Any) -
     Parameters
     ----------
     kernel : kernel
-        Called as ``kernel(*arguments, start, stop)``.
+        Function called as ``kernel(*arguments, start, stop)``.
     items : int
-        How many items there are.
+        Number of items.
     work : int
-        Multiply-adds of an item, roughly, on numbers that are at hand.
+        Approximate multiply-adds per item, on numbers that are in cache.
     """
     launcher = _launcher.get()
     if launcher is not None:
@@ -102,20 +103,20 @@ def launch(kernel: Callable[..., Any], items: int, work: int, *arguments: Any) -
 
 
 class KernelTime(NamedTuple):
-    """What a recorded launch did."""
+    """Record of a launch."""
 
     kernel: str
     """Name of the compiled function."""
     parallel: bool
     """Whether it ran on the pool."""
     seconds: float
-    """How long it took, from the call to the result."""
+    """Time from the call to the result."""
     source: str
-    """Where the machine code came from: ``compiled``, ``cache`` (on disk) or ``memory``."""
+    """Origin of the machine code: ``compiled``, ``cache`` (on disk) or ``memory``."""
 
 
 class _Launcher(Protocol):
-    """What may run launches instead of `launch`."""
+    """An object that can run launches instead of `launch`."""
 
     def launch(
         self, kernel: Callable[..., Any], items: int, arguments: tuple[Any, ...]
@@ -123,7 +124,7 @@ class _Launcher(Protocol):
 
 
 class _Recorder:
-    """Runs every launch on the caller's thread, or every one on the pool, and records it."""
+    """Runs all launches on the caller's thread, or all on the pool, and records them."""
 
     def __init__(self, parallel: bool) -> None:
         self.parallel = parallel
@@ -150,17 +151,17 @@ class _Serial:
 
 
 _launcher: ContextVar[_Launcher | None] = ContextVar("launcher", default=None)
-"""What runs this thread's launches, if it is not `launch` itself."""
+"""Launcher of this thread, unless it is `launch` itself."""
 
 
 @contextlib.contextmanager
 def recording(*, parallel: bool) -> Iterator[list[KernelTime]]:
-    """Context in which this thread's launches all run serially, or all on the pool, however small.
+    """Context in which this thread's launches of any size all run serially, or all on the pool.
 
     Yields
     ------
     list of KernelTime
-        Grows with each launch.
+        Records, one more after each launch.
     """
     recorder = _Recorder(parallel)
     token = _launcher.set(recorder)
@@ -172,7 +173,7 @@ def recording(*, parallel: bool) -> Iterator[list[KernelTime]]:
 
 @contextlib.contextmanager
 def serial() -> Iterator[None]:
-    """Context in which this thread's launches all run on it, however large."""
+    """Context in which this thread's launches of any size all run on this thread."""
     token = _launcher.set(_Serial())
     try:
         yield
@@ -181,12 +182,12 @@ def serial() -> Iterator[None]:
 
 
 def takes_pool() -> bool:
-    """Whether this thread's launches go to the pool where it pays: not in the contexts above."""
+    """Whether this thread's launches use the pool if it pays: not in the contexts above."""
     return _launcher.get() is None
 
 
 class _Alias:
-    """An array's memory, offered as writable."""
+    """An array's memory, exposed as writable."""
 
     def __init__(self, array: NDArray[Any]) -> None:
         self.array = array

@@ -1,14 +1,14 @@
-"""Vectors for kernels: what every sum and every activation is made of.
+"""Vectors for kernels, which all sums and all activations use.
 
-A vector is 64 bytes: 16 lanes of float32 or 8 of float64. It is an LLVM vector, so the compiler
-turns plain loops into AVX-512, pairs of AVX2 or quads of NEON instructions, and each gives the same
-bits, because the lanes are fixed here and not by the compiler. A register is as much of a vector as
+A vector has 64 bytes: 16 lanes of float32 or 8 of float64. It is an LLVM vector, so the compiler
+turns plain loops into AVX-512, pairs of AVX2 or quads of NEON instructions. All give the same bits,
+because the lanes are fixed here and not by the compiler. A register is the part of a vector that
 the widest registers of the CPU hold.
 
 The functions take an array of any shape, C-contiguous, and a place ``at``, counted in elements of
 the flattened array. They check no bounds. With ``NUMBA_DISABLE_JIT=1`` a vector is a NumPy array of
-one dimension and the same kernels run as plain Python (multiply-adds then round twice, so bits
-differ from compiled ones). `fffcpu.kernels.sums` has the sums that kernels are made of.
+one dimension and the same kernels run as plain Python (multiply-adds then round twice, so the bits
+differ from compiled ones). `fffcpu.kernels.sums` has the sums that kernels use.
 """
 
 from __future__ import annotations
@@ -99,22 +99,22 @@ if JIT:
 else:
 
     def _widened(elements: Array) -> Array:
-        """Elements as vectors hold them: bfloat16 and int8 as float32, others as they are."""
+        """Return elements as vectors hold them: bfloat16 and int8 as float32, others unchanged."""
         if elements.dtype == np.uint16:
             return from_bfloat16(elements)
         return elements.astype(np.float32 if elements.dtype == np.int8 else elements.dtype)
 
     def lanes(array: Array) -> int:
-        """Lanes of a vector of the array's dtype."""
+        """Return the number of lanes of a vector of the array's dtype."""
         return int(zeros(array).size)
 
     def zeros(array: Array) -> Array:
-        """Vector of zeros of the array's dtype."""
+        """Return a vector of zeros of the array's dtype."""
         dtype = _widened(array.reshape(-1)[:0]).dtype
         return np.zeros(VECTOR_BYTES // dtype.itemsize, dtype)
 
     def repeat(array: Array, at: int) -> Array:
-        """Vector with the element at place ``at`` in every lane."""
+        """Return a vector with the element at place ``at`` in every lane."""
         return np.full(lanes(array), array.reshape(-1)[at])
 
     def element(array: Array, at: int) -> Any:
@@ -122,21 +122,21 @@ else:
         return array.reshape(-1)[at]
 
     def prefetch(address: int) -> None:
-        """Nothing: caches look after themselves."""
+        """Do nothing; only compiled code prefetches."""
 
     prefetch_write = prefetch
 
     def broadcast(scalar: Any) -> Array:
-        """Vector with the scalar in every lane."""
+        """Return a vector with the scalar in every lane."""
         vector: Array = np.full(VECTOR_BYTES // scalar.itemsize, scalar)
         return vector
 
     def load(array: Array, at: int) -> Array:
-        """Vector of the elements from place ``at`` on."""
+        """Return a vector of the elements from place ``at`` on."""
         return _widened(array.reshape(-1)[at : at + lanes(array)])
 
     def load_partial(array: Array, at: int, count: int) -> Array:
-        """Like ``load``, but lanes from ``count`` on are 0 and their memory is not touched."""
+        """Like ``load``, but lanes from ``count`` on are 0 and their memory is not accessed."""
         vector: Array = zeros(array)
         count = min(count, lanes(array))
         vector[:count] = _widened(array.reshape(-1)[at : at + count])
@@ -147,14 +147,14 @@ else:
         array.reshape(-1)[at : at + lanes(array)] = vector
 
     def stream(array: Array, at: int, vector: Array) -> None:
-        """Like ``store``, past the caches, for memory that nobody reads soon.
+        """Like ``store``, past the caches, for memory that is not read soon.
 
         The elements must be a whole cache line, and a `fence` must follow before others read it.
         """
         store(array, at, vector)
 
     def fence() -> None:
-        """Let whoever runs after this kernel see what it streamed."""
+        """Make streamed elements visible to code that runs after this kernel."""
 
     def store_partial(array: Array, at: int, vector: Array, count: int) -> None:
         """Like ``store``, but only the first ``count`` lanes."""
@@ -192,14 +192,14 @@ else:
         return result
 
     def where_greater(a: Array, b: Array, chosen: Array, other: Array) -> Array:
-        """Return ``chosen`` where a > b, ``other`` elsewhere, so also where one of them is NaN."""
+        """Return ``chosen`` if a > b, else ``other``, also if one of them is NaN, lane by lane."""
         return np.where(a > b, chosen, other)
 
     def low_bits_to_exponent(vector: Array) -> Array:
         """Shift each lane's bits left by the length of a mantissa.
 
-        Of a number k + 1.5 * 2**23 (float32; 2**52 in float64) that makes 2**(k - 127) (k - 1023),
-        for integers k from 1 to 254 (to 2046).
+        This turns a number k + 1.5 * 2**23 (float32; 2**52 in float64) into 2**(k - 127)
+        (k - 1023), for integers k from 1 to 254 (to 2046).
         """
         single = vector.itemsize == 4
         bits: Array = vector.view(np.uint32 if single else np.uint64)
@@ -207,7 +207,7 @@ else:
         return shifted
 
     def constant(like: Array, pair: tuple[float, float]) -> Array:
-        """Vector of the same kind as another, with one number in all lanes.
+        """Return a vector of the type of another, with one number in all lanes.
 
         It is given as (number for float32, number for float64), each exact in its dtype.
         """
@@ -216,9 +216,9 @@ else:
         return vector
 
     def polynomial(x: Array, pair: tuple[tuple[float, ...], tuple[float, ...]]) -> Array:
-        """Polynomial of each lane, by Horner's rule, a fused multiply-add for each power.
+        """Return a polynomial of each lane, by Horner's rule: one fused multiply-add per power.
 
-        The coefficients, highest power first, are given as (for float32, for float64), exact too.
+        The coefficients, highest power first, are given as (for float32, for float64), also exact.
         """
         total, *rest = (np.full_like(x, c) for c in pair[0 if x.itemsize == 4 else 1])
         for coefficient in rest:
@@ -226,7 +226,7 @@ else:
         return total
 
     def ordered_sum(vector: Array) -> Any:
-        """Sum of the lanes: the upper half onto the lower, until one is left."""
+        """Return the sum of the lanes: the upper half is added to the lower until one is left."""
         with np.errstate(all="ignore"):
             while vector.size > 1:
                 half = vector.size // 2
@@ -239,7 +239,7 @@ else:
             store(array, at + k * vector.size, vector)
 
     def add_sums(array: Array, at: int, sums: tuple[Array, ...]) -> tuple[Array, ...]:
-        """Return vectors, each plus the one that ``store_sums`` wrote in its place."""
+        """Return vectors, each plus the one that ``store_sums`` wrote at its place."""
         return tuple(add(v, load(array, at + k * v.size)) for k, v in enumerate(sums))
 
     def ordered_sums(array: Array, sums: tuple[Array, ...]) -> None:
@@ -254,7 +254,7 @@ else:
 
 @inner
 def prefetch_run(array: Array, at: int, count: int) -> None:
-    """Fetch the cache lines of ``count`` elements from place ``at`` on; it may miss the last."""
+    """Prefetch the cache lines of ``count`` elements from place ``at`` on, maybe not the last."""
     address = array.ctypes.data + at * array.itemsize
     for byte in range(0, count * array.itemsize, VECTOR_BYTES):
         prefetch(address + byte)
@@ -264,7 +264,7 @@ def prefetch_run(array: Array, at: int, count: int) -> None:
 def may_stream(array: Array) -> bool:
     """Whether the rows of an array are whole cache lines, each of which one register writes.
 
-    Only then are stores past the caches faster: half a line takes a trip to memory of its own.
+    Only then are stores past the caches faster: half a line takes its own access to memory.
     """
     row_bytes = array.shape[-1] * array.itemsize
     whole = array.ctypes.data % VECTOR_BYTES == 0 and row_bytes % VECTOR_BYTES == 0

@@ -1,23 +1,23 @@
-"""The sums that every kernel is made of, each in one fixed order.
+"""The sums that all kernels use, each in one fixed order.
 
-``dot``, the one dot product. Columns go to lanes of two accumulators, in turns, 64 bytes each::
+``dot`` is the only dot product. Columns go to lanes of two accumulators, in turns, 64 bytes each::
 
     columns      0 .. 15 | 16 .. 31 | 32 .. 47 | 48 .. 63 | ...      (float32)
     accumulator    even  |   odd    |   even   |   odd    | ...
 
     even += a * b and odd += a * b are fused multiply-adds; missing columns at the end count as 0;
-    at the end even + odd, then the upper half of the lanes onto the lower, until one is left.
+    at the end even + odd, then the upper half of the lanes onto the lower until one is left.
 
-Two accumulators, because one chain of fused multiply-adds waits four cycles a step.
+There are two accumulators, because one chain of fused multiply-adds waits four cycles per step.
 
-``weighted_sum``, the one combination of rows: every column adds its terms in the order given, so
-its bits do not depend on how columns are cut into blocks.
+``weighted_sum`` is the only combination of rows: every column adds its terms in the given order, so
+its bits do not depend on how columns are split into blocks.
 
-``dots``, ``weighted_sums``, ``row_products`` and ``outer_sums`` give several of these at once, with
-the same bits, and let them share loads. They take lanes a register at a time, so that the sums of
-all fit into registers: of the 128 bytes of columns above, a register holds a half (AVX-512) or a
-quarter (AVX2). Places and addresses of several rows come as tuples; they are counted in elements of
-the flattened array, as in `fffcpu.kernels.simd`, and no bounds are checked.
+``dots``, ``weighted_sums``, ``row_products`` and ``outer_sums`` compute several of these at once,
+with the same bits and shared loads. They process lanes one register at a time, so that all sums fit
+into registers: of the 128 bytes of columns above, a register holds a half (AVX-512) or a quarter
+(AVX2). Places and addresses of several rows are tuples. They are counted in elements of the
+flattened array, as in `fffcpu.kernels.simd`, and no bounds are checked.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ Four = tuple[int, int, int, int]
 
 @inner
 def dot(a: Array, a_at: int, b: Array, b_at: int, width: int) -> Any:
-    """Dot product of two runs of ``width`` elements, in the order the module's text fixes."""
+    """Return the dot product of two runs of ``width`` elements, in the order given above."""
     step = lanes(a)
     even = zeros(a)
     odd = zeros(a)
@@ -74,7 +74,7 @@ def dot(a: Array, a_at: int, b: Array, b_at: int, width: int) -> Any:
         left = width - column
         part_a = load_partial(a, a_at + column, left)
         part_b = load_partial(b, b_at + column, left)
-        # The accumulators change places, so that the next vector goes to the other one.
+        # The accumulators swap places, so that the next vector goes to the other one.
         even, odd = odd, fma(part_a, part_b, even)
     return ordered_sum(add(even, odd))
 
@@ -93,7 +93,7 @@ def weighted_sum(
     stop: int,
     onto: bool,
 ) -> None:
-    """Columns ``start`` to ``stop`` of a weighted sum of rows: out[c] = sum of w[k] * row k[c].
+    """Write columns ``start`` to ``stop`` of a sum of weighted rows: out[c] = sum of w[k] row k[c].
 
     Parameters
     ----------
@@ -105,8 +105,8 @@ def weighted_sum(
         Row k starts in ``rows`` at place ``offsets[offsets_at + k]``; ``offsets`` has one
         dimension.
     onto
-        Whether sums start from what ``out`` holds, and not from 0: a sum cut into parts then has
-        the bits of the whole.
+        Whether sums start from the contents of ``out`` instead of 0: a sum that is split into parts
+        then has the bits of the whole.
     """
     step = lanes(out)
     blocks = start + (stop - start) // (4 * step) * (4 * step)
@@ -149,24 +149,24 @@ def dots(
     width: int,
     ahead: Four,
 ) -> None:
-    """Dot products of four rows with three nodes, each with the bits of `dot`.
+    """Write the dot products of four rows with three nodes, each with the bits of `dot`.
 
-    The lanes of `dot` are cut into registers, and one register at a time goes through all columns:
+    The lanes of `dot` are split into registers, and one register at a time processes all columns:
     twelve sums then fit into the 16 registers of AVX2, and each load serves three or four of them.
 
     Parameters
     ----------
     products : array of shape (12,), written
-        Row by row.
+        Products, row by row.
     scratch : array of 12 * 2 vectors, aligned
     x, rows
-        Places where the rows start.
+        Places at which the rows start.
     weights, nodes
-        Places where the nodes' weights start.
+        Places at which the nodes' weights start.
     width : int
     ahead
-        Addresses of runs of memory, as long as a row of x, to fetch into the cache meanwhile; any
-        address is safe.
+        Addresses of runs of memory, as long as a row of x, to prefetch meanwhile; any address is
+        safe.
     """
     row0, row1, row2, row3 = rows
     node0, node1, node2 = nodes
@@ -252,34 +252,34 @@ def weighted_sums(
     ahead: Four,
     upcoming: Four,
 ) -> None:
-    """Four weighted sums of rows whose first rows are the same, each with `weighted_sum`'s bits.
+    """Write four weighted sums of rows with the same first rows, each with `weighted_sum`'s bits.
 
     Parameters
     ----------
     out, places
-        Places where the results start; equal places must be neighbours, with equal weights and
+        Places at which the results start; equal places must be neighbours, with equal weights and
         offsets.
     weights, at
-        The ``count`` weights of the first sum start at place ``at``, then those of the second
-        follow, and so on.
+        Weights; the ``count`` weights of the first sum start at place ``at``, followed by those of
+        the second, and so on.
     rows, offsets
         Row k of sum i starts in ``rows`` at place ``offsets[at + i * count + k]``.
     shared : int
-        How many rows all four sums begin with.
+        Number of first rows that all four sums share.
     count : int
-        Rows of a sum.
+        Number of rows per sum.
     start, stop : int
-        The columns.
+        Range of columns.
     onto : bool
-        Whether sums start from what ``out`` holds, and not from 0.
+        Whether sums start from the contents of ``out`` instead of 0.
     streamed : bool
         Whether to store past the caches: `may_stream` must allow it, all places and ``start`` must
         be those of whole cache lines, and the caller must end with a `fence`.
     ahead
-        Addresses of runs of memory, as long as a row of the result, to fetch into the cache
-        meanwhile; any address is safe.
+        Addresses of runs of memory, as long as a row of the result, to prefetch meanwhile; any
+        address is safe.
     upcoming
-        The same, of memory that will be written, unless it is streamed.
+        Addresses, as in ``ahead``, of memory that will be written, unless it is streamed.
     """
     out0, out1, out2, out3 = places
     ahead0, ahead1, ahead2, ahead3 = ahead
@@ -382,18 +382,18 @@ def row_products(
     stop: int,
     onto: bool,
 ) -> None:
-    """Four rows times a matrix, from column ``start`` to ``stop``, with `weighted_sum`'s bits.
+    """Multiply four rows by columns ``start`` to ``stop`` of a matrix, with `weighted_sum`'s bits.
 
     Parameters
     ----------
     out, places
         Column c of result i goes to place ``places[i] + c``.
     factors, runs
-        Where the four runs of ``count`` factors start.
+        Places at which the four runs of ``count`` factors start.
     matrix, first, stride
         Row k of the matrix starts at place ``first + k * stride``.
     onto : bool
-        Whether sums start from what ``out`` holds, and not from 0.
+        Whether sums start from the contents of ``out`` instead of 0.
     """
     out0, out1, out2, out3 = places
     at0, at1, at2, at3 = runs
@@ -465,21 +465,21 @@ def outer_sums(
     start: int,
     stop: int,
 ) -> None:
-    """Add weighted sums of the same rows onto three others, each with `weighted_sum`'s bits.
+    """Add weighted sums of the same rows to three others, each with `weighted_sum`'s bits.
 
-    sums[places[i] + c] += sum over k of factors[runs[i] + k] * row k, and a load of a row serves
-    three.
+    sums[places[i] + c] += sum over k of factors[runs[i] + k] * row k, where one load of a row
+    serves three sums.
 
     Parameters
     ----------
     sums, places
         Column c of sum i is at place ``places[i] + c``.
     factors, runs
-        Where the three runs of ``count`` factors start.
+        Places at which the three runs of ``count`` factors start.
     vectors, offsets, offsets_at
         Row k starts in ``vectors`` at place ``offsets[offsets_at + k]``.
     start, stop
-        The columns.
+        Range of columns.
     """
     node0, node1, node2 = places
     at0, at1, at2 = runs

@@ -1,6 +1,6 @@
-"""What kernels take of a layer: its arrays, by name and in the order of the kernels' arguments.
+"""Arrays of a layer that kernels take, by name and in the order of the kernels' arguments.
 
-A kernel takes arrays and no objects, so callers unpack these: ``path_infer(y, x, *weights, code)``.
+Kernels take arrays, not objects, so callers unpack these: ``path_infer(y, x, *weights, code)``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 def _views(fields: tuple[str, ...], params: Mapping[str, Array]) -> dict[str, Any]:
     """Return a view of each parameter that a layer has, by name.
 
-    Views stay writable, as kernels are compiled for, even if somebody makes a parameter read-only.
+    Views stay writable, as compiled kernels require, even if a parameter is made read-only.
     """
     return {name: params[name][...] for name in fields if name in params}
 
@@ -40,7 +40,7 @@ class PathWeights(NamedTuple):
 
     @classmethod
     def of(cls, params: Mapping[str, Array]) -> Self:
-        """Return those of a layer's parameters."""
+        """Return the arrays of a layer's parameters."""
         views = _views(cls._fields, params)
         if "bias_in" not in views:
             views["bias_in"] = no_bias(params["weights_in"])
@@ -48,12 +48,12 @@ class PathWeights(NamedTuple):
 
     @property
     def trained(self) -> tuple[Array, Array, Array]:
-        """The arrays that training knows: those without scales."""
+        """The arrays that training uses: those without scales."""
         return self.weights_in, self.bias_in, self.weights_out
 
 
 def no_bias(weights_in: Array) -> Array:
-    """Return what kernels take for the biases of a layer without any: zeros (T, N)."""
+    """Return the biases that kernels take for a layer without a bias: zeros (T, N)."""
     dtype = weights_in.dtype if weights_in.dtype.kind == "f" else np.float32
     return np.zeros(weights_in.shape[:2], dtype)
 
@@ -80,5 +80,5 @@ class LeafWeights(NamedTuple):
 
     @classmethod
     def of(cls, params: Mapping[str, Array]) -> Self:
-        """Return those of a layer's parameters."""
+        """Return the arrays of a layer's parameters."""
         return cls(**_views(cls._fields, params))

@@ -1,4 +1,4 @@
-"""The layers, one a file: constructor, inference, forward, backward, initial values."""
+"""The layers, one per file: constructor, inference, forward, backward, initial values."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ LAYERS: dict[str, type[Layer[Any]]] = {
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Read whatever layer a file holds.
+    """Read a layer of any class from a file.
 
     Parameters
     ----------
@@ -69,14 +69,14 @@ def load(path: str | os.PathLike[str]) -> Any:
     Returns
     -------
     FastFeedForward, LeafFeedForward, DenseFeedForward or one of the quantized layers
-        The layer.
+        The layer in the file.
 
     Raises
     ------
     CheckpointError
         If the file is damaged, foreign or of another version.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
     """
     from fffcpu.checkpoints import native
 

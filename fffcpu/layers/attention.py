@@ -1,13 +1,13 @@
-"""Attention: every position takes from all others what it asks for.
+"""Attention: every position takes a weighted mean of the values of all positions.
 
-Multi-head self-attention (arXiv 1706.03762, section 3.2) of each sequence by itself::
+Multi-head self-attention (arXiv 1706.03762, section 3.2) of each sequence separately::
 
     qkv  = x weights_qkv^T                       queries, keys and values of all heads
     p    = softmax(q k^T / sqrt(W) + penalty)    (S, S) for each head
     y    = [p v of all heads] weights_out^T
 
-with a penalty of -10000 for keys that are padding, so that their probability is 0. Neither
-projection has a bias. The columns of qkv are those of one head after the other::
+The penalty is -10000 for keys that are padding, so that their probability is 0. Neither
+projection has a bias. The columns of qkv hold one head after the other::
 
     head 0          head 1
     | q | k | v |   | q | k | v |   ...          W columns each
@@ -34,30 +34,30 @@ __all__ = ["Attention", "AttentionCache"]
 Array = NDArray[Any]
 
 PENALTY = -10000.0
-"""What is added to the scores of a key that is padding."""
+"""Number that is added to the scores of a key that is padding."""
 
 
 class AttentionCache(NamedTuple):
     """What `Attention.forward` keeps for `Attention.backward`.
 
-    That is ``5 D + A S`` numbers a position, x included; the probabilities, ``A S``, are the most
-    for long sequences.
+    The cache holds ``5 D + A S`` numbers per position, including x. For long sequences the
+    probabilities, ``A S``, are the largest part.
     """
 
     x: Array
-    """Input rows (B S, D); the caller's own memory where no conversion was needed."""
+    """Input rows (B S, D); the caller's own memory if no conversion was needed."""
     qkv: Array
     """Queries, keys and values (B S, 3 D)."""
     probabilities: Array
     """Probabilities of the keys for each query (B, A, S, S), before dropout."""
     context: Array
-    """What the output projection takes (B S, D)."""
+    """Input of the output projection (B S, D)."""
     kept: NDArray[np.bool_]
     """Which probabilities dropout kept (B, A, S, S); (0, A, S, S) if there was none."""
     dropout: float
-    """Its rate."""
+    """Rate of the dropout."""
     leading: tuple[int, int]
-    """(B, S)."""
+    """Leading shape of the input, (B, S)."""
 
 
 class Attention(Module[AttentionConfig]):
@@ -70,21 +70,21 @@ class Attention(Module[AttentionConfig]):
     heads : int
         Number of heads A, which divides D.
     dtype : {numpy.float32, numpy.float64}
-        Of parameters and outputs.
+        dtype of the parameters and outputs.
     rng : None, int or numpy.random.Generator
-        For the initial values: ``weights_qkv`` (3 D, D) and ``weights_out`` (D, D) are normal with
-        standard deviation 0.02.
+        Generator or seed of the initial values: ``weights_qkv`` (3 D, D) and ``weights_out``
+        (D, D) are normal with standard deviation 0.02.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range or of the wrong kind.
+        If an argument is out of range or of the wrong type.
 
     Notes
     -----
-    Inference holds qkv, and the scores of few positions at a time (without compiled kernels, of a
-    sequence). `forward` keeps the probabilities of all, ``B A S S`` numbers, in its cache, and as
-    many bytes if there is dropout; `backward` takes ``3 D`` numbers a position.
+    Inference holds qkv and the scores of a few positions at a time (without compiled kernels,
+    those of one sequence). The cache of `forward` holds all probabilities, ``B A S S`` numbers,
+    and with dropout as many bytes. `backward` allocates ``3 D`` numbers per position.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Attention(Module[AttentionConfig]):
         Returns
         -------
         array of shape (B, S, D)
-            The output; that of padding has no meaning.
+            The output; rows of padding positions have no meaning.
 
         Raises
         ------
@@ -128,19 +128,19 @@ class Attention(Module[AttentionConfig]):
         Parameters
         ----------
         x : array_like of shape (B, S, D)
-            Not to be changed before `backward`.
+            The input. It must not be changed before `backward`.
         mask : array_like of shape (B, S), optional
             1 for positions to keep, 0 for padding.
         dropout : float
-            Probability with which a probability is dropped, a key for a query.
+            Probability of dropping each attention probability of a query and a key.
         rng : None, int or numpy.random.Generator
-            For the dropout.
+            Generator or seed of the dropout.
 
         Returns
         -------
         y : array of shape (B, S, D)
         cache : AttentionCache
-            For `backward`.
+            The cache that `backward` takes.
         """
         rows, leading = self._sequences(x)
         qkv = rows @ self.params["weights_qkv"].T
@@ -188,7 +188,7 @@ class Attention(Module[AttentionConfig]):
         dropout: float,
         leading: tuple[int, int],
     ) -> None:
-        """Write the context, and the probabilities if there is room for them."""
+        """Write the context, and the probabilities if their array is not empty."""
         penalties = self._penalties(mask, leading)
         if len(context):
             kernels.selection().encoder.attention(
@@ -206,7 +206,7 @@ class Attention(Module[AttentionConfig]):
         return rows, (leading[0], leading[1])
 
     def _penalties(self, mask: Any, leading: tuple[int, int]) -> Array:
-        """Return what is added to the scores of each key (B, S); (0, S) without a mask."""
+        """Return the penalties added to the scores of each key (B, S); (0, S) without a mask."""
         if mask is None:
             return np.empty((0, leading[1]), self._dtype)
         array = as_real_array(mask, "attention_mask")
@@ -228,7 +228,7 @@ class Attention(Module[AttentionConfig]):
         if not check_number("dropout", dropout, 0.0, 1.0):
             return np.empty((0, *shape[1:]), np.bool_)
         rng, kept = generator(rng), np.empty(shape, np.bool_)
-        for own in kept:  # a sequence at a time, since random numbers take four times as much
+        for own in kept:  # one sequence at a time: random numbers take four times the memory
             np.greater_equal(rng.random(own.shape, np.float32), dropout, out=own)
         return kept
 
@@ -238,5 +238,5 @@ class Attention(Module[AttentionConfig]):
 
 
 def _share(dropout: float) -> float:
-    """Return what the probabilities that dropout keeps are multiplied by."""
+    """Return the factor by which kept probabilities are multiplied."""
     return 1 / (1 - dropout) if dropout < 1.0 else 0.0

@@ -1,4 +1,4 @@
-"""Dense: a projection, ``y = x weights^T + bias``, by BLAS.
+"""Dense: a projection, ``y = x weights^T + bias``, computed by BLAS.
 
 Shapes: B rows, I input width, O output width.
 """
@@ -24,7 +24,7 @@ class DenseCache(NamedTuple):
     """What `Dense.forward` keeps for `Dense.backward`."""
 
     x: Array
-    """Input rows (B, I); the caller's own memory where no conversion was needed."""
+    """Input rows (B, I); the caller's own memory if no conversion was needed."""
     leading: tuple[int, ...]
     """Leading shape of the input, whose product is B."""
 
@@ -41,15 +41,15 @@ class Dense(Module[DenseConfig]):
     bias : bool
         Whether there is a bias.
     dtype : {numpy.float32, numpy.float64}
-        Of parameters and outputs.
+        dtype of the parameters and outputs.
     rng : None, int or numpy.random.Generator
-        For the initial values: ``weights`` (O, I) are normal with standard deviation 0.02,
-        ``bias`` (O,) is 0.
+        Generator or seed of the initial values: ``weights`` (O, I) are normal with standard
+        deviation 0.02, ``bias`` (O,) is 0.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range or of the wrong kind.
+        If an argument is out of range or of the wrong type.
     """
 
     def __init__(

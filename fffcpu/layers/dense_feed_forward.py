@@ -1,7 +1,8 @@
-"""DenseFeedForward: the layer that FFF replaces, every neuron computed for every row.
+"""DenseFeedForward: the layer that FFF replaces; it computes every neuron for every row.
 
-``y = act(x weights_in^T + bias_in) weights_out``, with FastFeedForward's parameters save the trees:
-a FastFeedForward of depth 0 and ``width`` trees computes the same. It is there to compare with.
+``y = act(x weights_in^T + bias_in) weights_out``. The parameters are those of FastFeedForward
+without the axis of trees: a FastFeedForward of depth 0 with ``width`` trees computes the same.
+The layer serves as a baseline.
 
 Shapes: B rows, I input width, O output width, W neurons.
 """
@@ -36,7 +37,7 @@ class DenseFeedForwardCache(NamedTuple):
 
 
 class DenseFeedForward(Layer[DenseFeedForwardConfig]):
-    """Dense feedforward layer with one hidden layer, by NumPy's matrix products.
+    """Dense feedforward layer with one hidden layer, computed by NumPy's matrix products.
 
     Parameters
     ----------
@@ -45,21 +46,21 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
     output_dim : int
         Output width O.
     width : int
-        Neurons W.
+        Number of neurons W.
     bias : bool
         Whether neurons have an input bias. There is no output bias.
     activation : {"gelu", "relu", "identity"}
-        Of every neuron.
+        Activation of every neuron.
     dtype : {numpy.float32, numpy.float64}
-        Of parameters and outputs.
+        dtype of the parameters and outputs.
     rng : None, int or numpy.random.Generator
-        For the initial values: ``weights_in`` and ``bias_in`` are uniform in ±1/sqrt(I),
-        ``weights_out`` in ±1/sqrt(W).
+        Generator or seed of the initial values: ``weights_in`` and ``bias_in`` are uniform in
+        ±1/sqrt(I), ``weights_out`` in ±1/sqrt(W).
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range or of the wrong kind.
+        If an argument is out of range or of the wrong type.
     """
 
     config_type: ClassVar[type[DenseFeedForwardConfig]] = DenseFeedForwardConfig

@@ -1,7 +1,7 @@
-"""Dropout: numbers set to 0 at random, the others scaled up, in fine-tuning only.
+"""Dropout: sets random numbers to 0 and scales the others up, in fine-tuning only.
 
-``y = x kept / (1 - rate)`` (arXiv 1207.0580, with the scale of inverted dropout), so that the mean
-stays and inference does nothing. At rate 1 nothing is kept.
+``y = x kept / (1 - rate)`` (arXiv 1207.0580, with the scale of inverted dropout). The mean stays
+the same, so inference needs no correction. At rate 1 nothing is kept.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ Array = NDArray[Any]
 
 
 class DropoutCache(NamedTuple):
-    """What `Dropout.forward` keeps for `Dropout.backward`: a byte for each number."""
+    """What `Dropout.forward` keeps for `Dropout.backward`: one byte per number."""
 
     kept: NDArray[np.bool_] | None
-    """Which numbers were kept, of the shape of x; None where all were."""
+    """Mask of the kept numbers, of the shape of x; None if all were kept."""
 
 
 class Dropout:
-    """Dropout. It has no parameters, and inference leaves it out.
+    """Dropout. It has no parameters, and inference skips it.
 
     Parameters
     ----------
     rate : float
-        The probability, from 0 to 1, with which a number is dropped.
+        Probability, from 0 to 1, of dropping each number.
 
     Raises
     ------
     ValueError, TypeError
-        If the rate is no such number.
+        If the rate is not such a number.
     """
 
     def __init__(self, rate: float) -> None:
@@ -51,16 +51,16 @@ class Dropout:
         Parameters
         ----------
         x : array
-            Not changed.
+            The input. It is not changed.
         rng : numpy.random.Generator or None
-            Decides what is dropped; None drops nothing.
+            Generator that decides which numbers are dropped; None drops none.
 
         Returns
         -------
         y : array
-            ``x`` itself where nothing is dropped.
+            The output; ``x`` itself if nothing is dropped.
         cache : DropoutCache
-            For `backward`.
+            The cache that `backward` takes.
         """
         if rng is None or self.rate == 0.0:
             return x, DropoutCache(None)
@@ -68,7 +68,7 @@ class Dropout:
         return self._scaled(x, kept), DropoutCache(kept)
 
     def backward(self, dy: Array, cache: DropoutCache) -> Array:
-        """Return the gradient by x, given that by y."""
+        """Return the gradient with respect to x, given the gradient with respect to y."""
         return dy if cache.kept is None else self._scaled(dy, cache.kept)
 
     def _scaled(self, x: Array, kept: NDArray[np.bool_]) -> Array:

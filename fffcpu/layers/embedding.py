@@ -1,12 +1,12 @@
 """Embedding: a vector for each token, plus its position as scaled sines and cosines.
 
 ``y[b, s] = words[id] + position_scale * table[s]``, where column 2c of the table is
-``sin(s / 10000**(2c / D))`` and column 2c + 1 the cosine of the same (arXiv 1706.03762, section
-3.5; the scale is of arXiv 2202.10447).
+``sin(s / 10000**(2c / D))`` and column 2c + 1 is the cosine of the same argument (arXiv 1706.03762,
+section 3.5; the scale is from arXiv 2202.10447).
 
-The published table is computed in float32, position times frequency included, and so is this one,
-in float64 models too: the products lose digits as positions grow, and a better table would be
-another one.
+The published table is computed in float32, including position times frequency. This table is
+computed the same way, also in float64 models. The products lose digits as positions grow, but a
+more exact table would differ from the published one.
 
 Shapes: B sequences of S positions, V tokens, D width.
 """
@@ -49,19 +49,19 @@ class Embedding(Module[EmbeddingConfig]):
     width : int
         Width D, an even number.
     positions : int
-        The longest sequence.
+        Length of the longest sequence.
     padding_id : int
-        The token that fills up sequences. Being looked up gives its vector no gradient.
+        The token that pads sequences. Lookups of it add nothing to the gradient of its vector.
     dtype : {numpy.float32, numpy.float64}
-        Of parameters and outputs.
+        dtype of the parameters and outputs.
     rng : None, int or numpy.random.Generator
-        For the initial values: ``words`` (V, D) are normal with standard deviation 0.02, that of
-        the padding 0; ``position_scale`` (1,) is 1/sqrt(D).
+        Generator or seed of the initial values: ``words`` (V, D) are normal with standard
+        deviation 0.02, the vector of the padding is 0; ``position_scale`` (1,) is 1/sqrt(D).
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range or of the wrong kind.
+        If an argument is out of range or of the wrong type.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Embedding(Module[EmbeddingConfig]):
         return self.forward(ids)[0]
 
     def forward(self, ids: Any) -> tuple[Array, EmbeddingCache]:
-        """Run the layer and keep what `backward` needs, which is the tokens.
+        """Run the layer and keep the tokens, which `backward` needs.
 
         Raises
         ------
@@ -104,10 +104,10 @@ class Embedding(Module[EmbeddingConfig]):
         dy : array_like of shape (B, S, D)
             Gradient of the loss with respect to the output.
         cache : EmbeddingCache
-            From `forward`.
+            Cache that `forward` returned.
         d_words : array of shape (V, D), optional
-            What the gradient of the words is added to, in place: that of a decoder with the same
-            weights. Without it, zeros.
+            Gradient of the words to add to, in place: that of a decoder with the same weights.
+            Zeros by default.
         """
         config = self.config
         if not isinstance(cache, EmbeddingCache):
@@ -130,7 +130,7 @@ class Embedding(Module[EmbeddingConfig]):
         return {"words": d_words, "position_scale": d_scale.reshape(1)}
 
     def as_tokens(self, ids: Any) -> NDArray[np.int64]:
-        """Return tokens as an array, once they are known to exist.
+        """Return tokens as an array, after checking that they exist.
 
         Parameters
         ----------
@@ -140,12 +140,12 @@ class Embedding(Module[EmbeddingConfig]):
         Returns
         -------
         int64 array of shape (B, S)
-            C-contiguous.
+            The tokens, C-contiguous.
 
         Raises
         ------
         ShapeError, ArgumentTypeError, ArgumentError
-            If it is not such an array.
+            If ``ids`` is not such an array.
         """
         array = as_real_array(ids, "input_ids")
         longest = self.config.positions

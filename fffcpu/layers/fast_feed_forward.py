@@ -1,9 +1,9 @@
 """FastFeedForward: trees in which every node is a neuron and a decision.
 
 The layer of "Exponentially Faster Language Modelling" (arXiv 2311.10770, algorithm 1). A row walks
-from the root of each tree to a leaf; at node n its logit is ``s = weights_in[n] . x + bias_in[n]``,
-it goes right if ``s > 0``, else left, and every node it visits adds ``gelu(s) * weights_out[n]``.
-So L of N = 2**L - 1 neurons work for a row, in inference and in training.
+from the root of each tree to a leaf. At node n its logit is ``s = weights_in[n] . x + bias_in[n]``;
+it goes right if ``s > 0``, else left. Every node on its path adds ``gelu(s) * weights_out[n]``.
+So a row uses L of N = 2**L - 1 neurons, in inference and in training.
 
 Shapes: B rows, I input width, O output width, T trees, N nodes in a tree, L = depth + 1 levels.
 """
@@ -43,7 +43,7 @@ class PathCache(NamedTuple):
     """What `FastFeedForward.forward` keeps for `FastFeedForward.backward`."""
 
     x: Array
-    """Input rows (B, I); the caller's own memory where no conversion was needed."""
+    """Input rows (B, I); the caller's own memory if no conversion was needed."""
     logits: Array
     """Logits of the visited nodes (B, T, L)."""
     nodes: Array
@@ -57,7 +57,7 @@ class PathLayer(Layer[Config]):
 
     def _set_up(self, config: Config, params: Parameters) -> None:
         super()._set_up(config, params)
-        # Looked up once, since one row takes only microseconds.
+        # Looked up once, because one row takes only microseconds.
         self._weights = PathWeights.of(params)
 
     def _compute(self, y: Array, rows: Array) -> None:
@@ -94,29 +94,30 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
     output_dim : int
         Output width O.
     depth : int
-        Depth of each tree: ``2**(depth + 1) - 1`` neurons, of which a row uses ``depth + 1``.
+        Depth of each tree, which has ``2**(depth + 1) - 1`` neurons; a row uses ``depth + 1``.
     trees : int
-        How many independent trees T are summed.
+        Number of independent trees T whose outputs are summed.
     bias : bool
-        Whether logits have a bias. There is no output bias.
+        Whether neurons have an input bias. There is no output bias.
     activation : {"gelu", "relu", "identity"}
-        Applied to the logit of each visited node; GELU is the exact one.
+        Function of the logit of each visited node; GELU is the exact one.
     dtype : {numpy.float32, numpy.float64}
-        Of parameters and outputs.
+        dtype of the parameters and outputs.
     rng : None, int or numpy.random.Generator
-        For the initial values: ``weights_in`` and ``bias_in`` are uniform in ±1/sqrt(I),
-        ``weights_out`` in ±1/sqrt(L T).
+        Generator or seed of the initial values: ``weights_in`` and ``bias_in`` are uniform in
+        ±1/sqrt(I), ``weights_out`` in ±1/sqrt(L T).
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range or of the wrong kind.
+        If an argument is out of range or of the wrong type.
 
     Notes
     -----
-    What ``layer(x)`` and ``route`` give a row is the same to the bit whatever the batch, its order
-    and the number of threads. A logit that is not finite makes its own row's output NaN, and no
-    other's. Calling from many threads at once is safe while nobody changes the parameters.
+    For a given row, ``layer(x)`` and ``route`` return the same bits for any batch, any order of
+    its rows and any number of threads. A logit that is not finite makes the output of its own row
+    NaN, and of no other. Calls from many threads at once are safe while no thread changes the
+    parameters.
 
     Examples
     --------
@@ -165,12 +166,12 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         bias_in : array_like of shape (T, N), optional
             Input biases.
         activation : {"gelu", "relu", "identity"}
-            Of every node.
+            Activation of every node.
 
         Returns
         -------
         FastFeedForward
-            In float32 if the arrays are no wider, else in float64.
+            The layer, in float32 if the arrays are no wider, else in float64.
 
         Raises
         ------
@@ -201,14 +202,14 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         Parameters
         ----------
         x : array_like of shape (..., I)
-            Not to be changed before `backward`.
+            The input. It must not be changed before `backward`.
 
         Returns
         -------
         y : array of shape (..., O)
-            The same bits as ``layer(x)``.
+            The output, with the same bits as ``layer(x)``.
         cache : PathCache
-            For `backward`.
+            The cache that `backward` takes.
         """
         rows, leading = self._rows(x)
         weights_in, _, weights_out = weights = self._weights.trained
@@ -232,23 +233,23 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         dy : array_like of shape (..., O)
             Gradient of the loss with respect to the output.
         cache : PathCache
-            From `forward` on the rows in question.
+            Cache that `forward` returned for the same rows.
         row_sparse : bool
-            Whether to return no more of the gradients than the rows of visited nodes.
+            Whether to return only those rows of the gradients that belong to visited nodes.
         straight_through : bool
-            Whether routes have a gradient: that of a choice, which is ``s > 0``, is taken as if
-            its derivative were the normal density at s. Otherwise routes are held constant, and no
-            node learns where it had better send rows.
+            Whether routes have a gradient: the derivative of a choice, which is ``s > 0``, is taken
+            to be the normal density at s. Otherwise routes are held constant, and no node learns
+            where to send rows.
 
         Returns
         -------
         dx : array of shape (..., I)
             Gradient with respect to the input.
         grads : dict of str to array, or to RowGradient
-            Gradients with respect to the parameters, under their names and of their shapes;
-            exactly 0 for nodes that no row visited. If ``row_sparse``, a
-            `fffcpu.parameters.RowGradient` of the same bits for each: its cost does not depend on
-            N, and optimizers then change the rows of visited nodes alone.
+            Gradients with respect to the parameters, with their names and shapes; exactly 0 for
+            nodes that no row visited. If ``row_sparse``, each is a `fffcpu.parameters.RowGradient`
+            with the same bits: its cost does not depend on N, and optimizers then change only the
+            rows of visited nodes.
 
         Notes
         -----
@@ -257,11 +258,11 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         ``d bias_in += ds`` and ``dx += ds weights_in`` (docs/mathematics.md derives them). The
         bits do not depend on the number of threads.
 
-        ``straight_through`` adds to ds at each visited node the normal density at s, times what
-        the right subtree would give the row less what the left one would, both on the hard routes
-        within (the straight-through estimator of arXiv 1308.3432). For that rows also descend from
-        the children they left aside: ``depth * (depth + 1) / 2`` more visits a tree. A choice is
-        worth nothing if what lies aside is not finite.
+        ``straight_through`` adds a term to ds at each visited node: the normal density at s, times
+        the right subtree's output for the row less the left subtree's, both along the hard routes
+        within (the straight-through estimator of arXiv 1308.3432). For this, rows also descend from
+        the children that they did not take: ``depth * (depth + 1) / 2`` more visits per tree. The
+        term is 0 if the output of the side not taken is not finite.
         """
         check_flag("row_sparse", row_sparse)
         check_flag("straight_through", straight_through)
@@ -280,7 +281,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         arrays = (cache.x, cache.logits, cache.nodes)
         x, logits, nodes = (np.ascontiguousarray(array) for array in arrays)
         backend = kernels.choose(len(x), self._weights)
-        # Without choices there are no gradients of them.
+        # Without choices they have no gradients.
         chosen = path[1] if straight_through and path[1] > 1 else 0
         d_logits = np.empty((len(x), path[0], chosen), self._dtype)
         if chosen:
@@ -292,7 +293,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
             places[visited] = np.arange(len(visited))
         else:
             visited = places = np.arange(trees * count, dtype=np.int64)
-        # Where rows visit few of the nodes, most pages are never asked for.
+        # If rows visit only a few of the nodes, most pages are never allocated.
         filled = row_sparse or len(cache.x) * path[1] >= count
         zeros = _zeros if filled else np.zeros
         d_weights_in = zeros((len(visited), width), self._dtype)
@@ -322,7 +323,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         }
 
     def usage(self, cache: PathCache) -> dict[str, Array]:
-        """Return how many rows visited each node, int64 (T, N), under every parameter's name."""
+        """Return the number of rows that visited each node, int64 (T, N), by parameter name."""
         trees, count = self.config.trees, self.config.neurons // self.config.trees
         self._check_cache(cache, PathCache, nodes=(trees, self.config.depth + 1))
         first = np.arange(trees, dtype=np.int64)[:, np.newaxis] * count
@@ -330,18 +331,18 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         return dict.fromkeys(self.params, visits.reshape(trees, count))
 
     def quantize(self, weights: str) -> QuantizedFastFeedForward:
-        """Return a layer for inference whose weights are of a narrower type.
+        """Return a layer for inference with weights of a narrower type.
 
         Parameters
         ----------
         weights : {"bfloat16", "int8"}
-            Type of ``weights_in`` and ``weights_out``: a half or a quarter of float32's bytes.
+            Type of ``weights_in`` and ``weights_out``: half or a quarter of the bytes of float32.
 
         Returns
         -------
         QuantizedFastFeedForward
-            With arrays of its own, of which the rest is float32, as is its output. A float64
-            layer is rounded to float32 first.
+            The layer, with its own arrays. The other parameters and the output are float32. A
+            float64 layer is rounded to float32 first.
 
         Raises
         ------
@@ -350,8 +351,8 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
 
         Notes
         -----
-        Rounding moves logits, and where one was near 0 the row takes another route from there on.
-        docs/mathematics.md bounds the error, docs/benchmarks.md has figures of trained layers.
+        Rounding changes logits; if one was near 0, the row takes another route from that node on.
+        docs/mathematics.md bounds the error, docs/benchmarks.md measures it for trained layers.
         """
         config = QuantizedFastFeedForwardConfig(**quantized_fields(self.config, weights))
         arrays, scales = dict(self.params), {}
@@ -365,17 +366,17 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
 class QuantizedFastFeedForward(InferenceOnly, PathLayer[QuantizedFastFeedForwardConfig]):
     """FastFeedForward with bfloat16 or int8 weights, for inference only.
 
-    Made by `FastFeedForward.quantize`, or read from a file.
+    Made by `FastFeedForward.quantize` or read from a file.
 
     Notes
     -----
-    Input, output and arithmetic are float32: kernels widen weights as they load them. What is
-    promised of a FastFeedForward's bits holds here as well, and with bfloat16 weights they are
-    those of the layer that `dequantize` returns.
+    Input, output and arithmetic are float32: kernels widen weights as they load them. The
+    guarantees on the bits of FastFeedForward hold here as well. With bfloat16 weights, the bits
+    equal those of the layer that `dequantize` returns.
 
-    ``params`` are ``weights_in``, ``bias_in`` and ``weights_out``, as in a FastFeedForward.
-    bfloat16 weights are uint16 arrays that hold the bits. With int8 weights there are ``scale_in``
-    and ``scale_out`` (T, N) too, the scales of each node's input and output weights.
+    ``params`` are ``weights_in``, ``bias_in`` and ``weights_out``, as in FastFeedForward.
+    bfloat16 weights are uint16 arrays that hold the bits. int8 weights add ``scale_in`` and
+    ``scale_out`` (T, N), the scales of each node's input and output weights.
 
     Examples
     --------
@@ -392,7 +393,7 @@ class QuantizedFastFeedForward(InferenceOnly, PathLayer[QuantizedFastFeedForward
     config_type: ClassVar[type[QuantizedFastFeedForwardConfig]] = QuantizedFastFeedForwardConfig
 
     def dequantize(self) -> FastFeedForward:
-        """Return a float32 layer of the rounded weights, which can be trained on."""
+        """Return a float32 layer with the rounded weights, which can be trained further."""
         params = self.params
         return FastFeedForward.from_arrays(
             widen_weights(params["weights_in"], params.get("scale_in"), 2),
@@ -405,7 +406,7 @@ class QuantizedFastFeedForward(InferenceOnly, PathLayer[QuantizedFastFeedForward
 def cmm(x: Any, weights_in: Any, bias_in: Any = None) -> tuple[Array, Array]:
     """Conditional matrix multiplication (CMM): logits of the nodes each row visits.
 
-    The first half of FastFeedForward on its own (arXiv 2311.10770, section 2.2): of the N products
+    This is the first half of FastFeedForward (arXiv 2311.10770, section 2.2): of the N products
     of a row with ``weights_in``, only the L on its path are computed.
 
     Parameters
@@ -420,7 +421,7 @@ def cmm(x: Any, weights_in: Any, bias_in: Any = None) -> tuple[Array, Array]:
     Returns
     -------
     logits : array of shape (..., T, L)
-        float32 if weights and biases are no wider, else float64.
+        The logits, float32 if weights and biases are no wider, else float64.
     nodes : int32 array of shape (..., T, L)
         Node numbers, root first.
 
@@ -434,7 +435,7 @@ def cmm(x: Any, weights_in: Any, bias_in: Any = None) -> tuple[Array, Array]:
     _depth("weights_in", weights.shape[1])
     if bias is not None and bias.shape != weights.shape[:2]:
         raise ShapeError(
-            f"argument 'bias_in' must have shape {weights.shape[:2]} beside weights_in, "
+            f"argument 'bias_in' must have shape {weights.shape[:2]} to match weights_in, "
             f"got shape {bias.shape}"
         )
     dtype = np.dtype(parameter_dtype(weights, bias))
@@ -446,9 +447,9 @@ def cmm(x: Any, weights_in: Any, bias_in: Any = None) -> tuple[Array, Array]:
 
 
 def _visited(nodes: NDArray[np.int32], count: int) -> NDArray[np.int64]:
-    """Return which nodes the paths (B, T, L) go through: tree * N + node, in rising order.
+    """Return the nodes on the paths (B, T, L), as tree * N + node in ascending order.
 
-    What paths end in tells: they go through all nodes above it, and through no others.
+    The last node of a path determines it: the path visits all nodes above, and no others.
     """
     trees, levels = nodes.shape[1:]
     found = []
@@ -462,7 +463,7 @@ def _visited(nodes: NDArray[np.int32], count: int) -> NDArray[np.int64]:
 
 
 def _depth(name: str, count: int) -> int:
-    """Return the depth of a tree of ``count`` nodes, or complain about argument ``name``."""
+    """Return the depth of a tree of ``count`` nodes; raise ShapeError for argument ``name``."""
     try:
         return depth_of(count)
     except ValueError:
@@ -483,10 +484,10 @@ def _empty_paths(rows: Array, weights_in: Array) -> tuple[Array, Array]:
 
 
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return aligned zeros whose pages are there already.
+    """Return aligned zeros whose pages are already allocated.
 
-    Kernels write gradients in blocks of columns, and would ask the system for one page of
-    `numpy.zeros` after the other.
+    Kernels write gradients in blocks of columns. With `numpy.zeros` they would fault in one page
+    after the other.
     """
     zeros = aligned_empty(shape, dtype)
     zeros.fill(0)

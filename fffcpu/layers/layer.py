@@ -1,4 +1,4 @@
-"""What layers share: a config, parameters and copies; one way to run rows, and files."""
+"""What layers share: a config, parameters, copies, running rows, and files."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ ModuleConfig = TypeVar("ModuleConfig", bound=ArraysConfig)
 Config = TypeVar("Config", bound=LayerConfig)
 
 INITIAL_STD = 0.02
-"""Standard deviation of a module's initial weights, as BERT has them."""
+"""Standard deviation of a module's initial weights, as in BERT."""
 
 
 def parameter_dtype(*arrays: Array | None) -> str:
-    """Return the dtype a layer made of these arrays has.
+    """Return the dtype of a layer made of these arrays.
 
-    That is float32 if every array fits in it without loss, else float64.
+    It is float32 if every array fits in it without loss, else float64.
     """
     kinds = [array.dtype for array in arrays if array is not None]
     return "float32" if np.result_type(np.float32, *kinds) == np.float32 else "float64"
 
 
 class Module(Generic[ModuleConfig]):
-    """Base of whatever has parameters: the layers, and the modules that models are built of."""
+    """Base of all objects with parameters: the layers, and the modules that models consist of."""
 
     @property
     def config(self) -> ModuleConfig:
-        """What the layer is."""
+        """Config of the module."""
         return self._config
 
     @property
     def params(self) -> Parameters:
-        """Its arrays by name, whose numbers may be changed in place."""
+        """Arrays by name; their numbers may be changed in place."""
         return self._params
 
     @classmethod
@@ -63,7 +63,7 @@ class Module(Generic[ModuleConfig]):
 
     @classmethod
     def _sharing(cls, config: Any, params: Parameters) -> Self:
-        """Make a layer whose parameters are these, so that a model's are its layers' as well."""
+        """Make a layer on these parameters, not copies: a model shares arrays with its layers."""
         layer = cls.__new__(cls)
         layer._set_up(config, params)
         return layer
@@ -74,7 +74,7 @@ class Module(Generic[ModuleConfig]):
         self._dtype = np.dtype(config.dtype)
 
     def _start(self, config: ModuleConfig, rng: Any, std: float = INITIAL_STD) -> None:
-        """Set up a module with its initial values: what constructors end with."""
+        """Set up a module with its initial values; constructors end with this call."""
         self._set_up(config, Parameters.empty(config.shapes(), config.dtype))
         self._initialise(std, generator(rng))
 
@@ -91,11 +91,11 @@ class Module(Generic[ModuleConfig]):
         return self.params.nbytes
 
     def copy(self) -> Self:
-        """Return a layer with the same numbers in arrays of its own."""
+        """Return a layer with the same numbers in its own arrays."""
         return self._from(self.config, self.params)
 
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
-        # For pickle and the copy module: plain arrays travel, aligned ones are made on arrival.
+        # For pickle and the copy module: plain arrays are stored, aligned ones made on loading.
         return self._from, (self.config, dict(self.params))
 
     def _upstream_rows(self, dy: Any, leading: tuple[int, ...], width: int) -> Array:
@@ -109,50 +109,50 @@ class Module(Generic[ModuleConfig]):
         return rows
 
     def _check_cache(self, cache: Any, kind: type, **shapes: tuple[int, ...]) -> None:
-        """Raise unless ``cache`` is what forward of this layer returns.
+        """Raise unless ``cache`` is what forward of this layer returned.
 
-        Kernels trust these arrays, so a wrong one could make them read memory that is not theirs.
+        Kernels trust these arrays. A wrong one could make them read foreign memory.
 
         Parameters
         ----------
         cache : object
-            What came.
+            The argument to check.
         kind : type
-            The NamedTuple it must be.
+            The NamedTuple that it must be.
         **shapes : tuple of int
-            Shapes of a row of its arrays, by their names.
+            Shape per row of each of its arrays, by name.
         """
-        whence = f"the {kind.__name__} that forward of this layer returned"
+        expected = f"the {kind.__name__} that forward of this layer returned"
         if not isinstance(cache, kind):
-            raise ArgumentTypeError(f"argument 'cache' must be {whence}, got {describe(cache)}")
+            raise ArgumentTypeError(f"argument 'cache' must be {expected}, got {describe(cache)}")
         rows = math.prod(cache.leading)  # type: ignore[attr-defined]
         for name, shape in shapes.items():
             array = getattr(cache, name)
             dtype = np.int32 if name == "nodes" else self._dtype
             if array.shape != (rows, *shape) or array.dtype != dtype:
                 raise ShapeError(
-                    f"argument 'cache' must be {whence}, with '{name}' of shape {(rows, *shape)} "
+                    f"argument 'cache' must be {expected}, with '{name}' of shape {(rows, *shape)} "
                     f"and dtype {np.dtype(dtype)}, got {describe(array)}"
                 )
 
 
 class Layer(Module[Config]):
-    """Base of the layers that stand for themselves: rows in, rows out, and files."""
+    """Base of the layers that can be used alone: rows in, rows out, and files."""
 
     config_type: ClassVar[type[LayerConfig]]
 
     _reading: ClassVar[tuple[tuple[str, str, int], ...]] = ()
-    """Weights that are multiplied with x, their biases, and the axis that x meets."""
+    """Weights that multiply x, their biases, and the axis along which x lies."""
     _writing: ClassVar[tuple[str, ...]] = ()
-    """Parameters to which the output is proportional, taken together."""
+    """Parameters to which, together, the output is proportional."""
 
     @classmethod
     def _from_checked(cls, config: LayerConfig, arrays: Mapping[str, Any]) -> Self:
-        """Like `_from`, for arrays whose shapes a user may have got wrong."""
+        """Like `_from`, but checks the shapes of arrays from a user."""
         for name, shape in config.shapes().items():
             if arrays[name].shape != shape:
                 raise ShapeError(
-                    f"argument '{name}' must have shape {shape} beside the other arrays, "
+                    f"argument '{name}' must have shape {shape} to match the other arrays, "
                     f"got shape {arrays[name].shape}"
                 )
         return cls._from(config, arrays)
@@ -164,24 +164,24 @@ class Layer(Module[Config]):
     def __repr__(self) -> str:
         config, name = self.config, type(self).__name__
         fields = ", ".join(f"{field}={value!r}" for field, value in config.to_dict().items())
-        used = f"{config.active_neurons} of {config.neurons} neurons a row"
+        used = f"{config.active_neurons} of {config.neurons} neurons per row"
         return f"<{name}({fields}): {used}, {self.params.nbytes / 1e6:.3g} MB>"
 
     def absorb_input_scaling(self, mean: Any, scale: Any) -> None:
-        """Change the parameters so that the layer does on x what it did on ``(x - mean) / scale``.
+        """Change the parameters so that ``layer(x)`` equals the old ``layer((x - mean) / scale)``.
 
-        So a layer that was trained on scaled rows takes them as they were measured. Outputs change
-        by rounding.
+        A layer that was trained on scaled rows then takes the rows as measured. Outputs change by
+        rounding only.
 
         Parameters
         ----------
         mean, scale : array_like of shape (I,) or ()
-            Of the columns of x; no scale may be 0.
+            Mean and scale of the columns of x; no scale may be 0.
 
         Raises
         ------
         ArgumentError
-            If the layer has no bias to take up a mean that is not 0, or a scale is 0.
+            If the layer has no bias that can absorb a nonzero mean, or if a scale is 0.
         """
         width = self.config.input_dim
         mean, scale = (np.broadcast_to(np.asarray(v, np.float64), width) for v in (mean, scale))
@@ -196,37 +196,37 @@ class Layer(Module[Config]):
             weights[...] = scaled
 
     def absorb_output_scaling(self, scale: Any) -> None:
-        """Change the parameters so that the layer's output is ``scale`` (O,) times what it was."""
+        """Change the parameters so that the output is ``scale`` (O,) times the old output."""
         for name in self._writing:
             self.params[name][...] *= np.asarray(scale, np.float64)
 
     def usage(self, cache: Any) -> dict[str, Array]:
-        """Return how many rows used each node, gate or leaf in a forward, by parameter name.
+        """Return the number of rows that used each node, gate or leaf, by parameter name.
 
         Parameters
         ----------
         cache : object
-            From `forward`.
+            Cache that `forward` returned.
 
         Returns
         -------
         dict of str to array
-            For each parameter that only a part of the rows uses, an array of its leading shape;
-            parameters that share it share the array. Empty for a dense layer.
+            For each parameter that only some rows use, an array of its leading shape; parameters
+            with the same counts share the array. Empty for a dense layer.
         """
         return {}
 
     def save(self, path: str | os.PathLike[str], notes: Mapping[str, str] | None = None) -> None:
         """Write the layer to a safetensors file.
 
-        The file appears under its name complete or not at all. docs/formats.md describes it.
+        The file appears complete or not at all. docs/formats.md describes it.
 
         Parameters
         ----------
         path : path
-            Replaced if it exists.
+            Path of the file, which is replaced if it exists.
         notes : mapping of str to str, optional
-            Further metadata to keep in the file, which `load` passes over.
+            Further metadata for the file, which `load` ignores.
         """
         from fffcpu.checkpoints import native
 
@@ -239,7 +239,7 @@ class Layer(Module[Config]):
         Raises
         ------
         CheckpointError
-            If the file is damaged, foreign, of another version or holds another kind of layer.
+            If the file is damaged, foreign, of another version or holds a layer of another class.
         """
         from fffcpu.checkpoints import native
 
@@ -258,12 +258,12 @@ class Layer(Module[Config]):
         x : array_like of shape (..., I)
             Real numbers in any layout.
         out : array of shape (..., O), optional
-            Where to write the output; of the parameters' dtype. May overlap ``x``.
+            Array for the output, of the parameters' dtype. It may overlap ``x``.
 
         Returns
         -------
         array of shape (..., O)
-            ``out`` if it was given.
+            The output; ``out`` itself if it was given.
 
         Raises
         ------
@@ -272,7 +272,7 @@ class Layer(Module[Config]):
         """
         config, dtype = self._config, self._dtype
         width = config.output_dim
-        # Rows as they should be come first: one of them takes a few microseconds, this included.
+        # Rows that need no conversion come first: one row takes a few microseconds in all.
         if _is_ready(x, dtype) and len(x.shape) == 2 and x.shape[1] == config.input_dim:
             if out is None:
                 y = empty_output(x.shape[0], width, dtype)
@@ -288,7 +288,7 @@ class Layer(Module[Config]):
             self._compute(y, rows)
             return y.reshape(*leading, width)
         check_out(out, (*leading, width), dtype)
-        target: Array = np.asarray(out)  # of a masked array or another subclass: its memory
+        target: Array = np.asarray(out)  # the memory of a masked array or another subclass
         flags = target.flags
         direct = flags.c_contiguous and flags.aligned and not np.may_share_memory(target, rows)
         y = target.reshape(-1, width) if direct else np.empty((len(rows), width), dtype)
@@ -320,12 +320,12 @@ def _is_ready(array: Any, dtype: np.dtype[Any]) -> bool:
 
 
 def as_parameter(value: Any, name: str, axes: int) -> Array:
-    """Return an array-like of real numbers with that many axes.
+    """Return an array-like of real numbers, after checking its number of axes.
 
     Raises
     ------
     ArgumentTypeError, ShapeError
-        If it is not one.
+        If it is not such an array.
     """
     array = as_real_array(value, name)
     if array.ndim != axes:

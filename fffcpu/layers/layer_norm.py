@@ -1,4 +1,4 @@
-"""LayerNorm: every row brought to mean 0 and variance 1, then scaled and shifted.
+"""LayerNorm: shifts and scales every row to mean 0 and variance 1, then applies scale and bias.
 
 ``y = (x - mean) / sqrt(variance + eps) * scale + bias``, with mean and variance of each row
 (arXiv 1607.06450).
@@ -28,7 +28,7 @@ class LayerNormCache(NamedTuple):
     """What `LayerNorm.forward` keeps for `LayerNorm.backward`."""
 
     x: Array
-    """Input rows (B, D); the caller's own memory where no conversion was needed."""
+    """Input rows (B, D); the caller's own memory if no conversion was needed."""
     moments: Array
     """Mean and 1 / sqrt(variance + eps) of each row (B, 2)."""
     leading: tuple[int, ...]
@@ -43,14 +43,14 @@ class LayerNorm(Module[LayerNormConfig]):
     width : int
         Width D of a row.
     eps : float
-        What is added to the variance.
+        Number that is added to the variance.
     dtype : {numpy.float32, numpy.float64}
-        Of parameters and outputs. ``scale`` (D,) starts as 1, ``bias`` (D,) as 0.
+        dtype of the parameters and outputs. ``scale`` (D,) starts as 1, ``bias`` (D,) as 0.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range or of the wrong kind.
+        If an argument is out of range or of the wrong type.
     """
 
     def __init__(self, width: int, eps: float = 1e-12, *, dtype: DTypeLike = np.float32) -> None:
@@ -61,7 +61,7 @@ class LayerNorm(Module[LayerNormConfig]):
         return self.forward(x)[0]
 
     def forward(self, x: Any) -> tuple[Array, LayerNormCache]:
-        """Run the layer and keep what `backward` needs: x itself and two numbers a row."""
+        """Run the layer and keep what `backward` needs: x itself and two numbers per row."""
         width = self.config.width
         rows, leading = as_rows(x, "x", width, self._dtype)
         y = empty_output(len(rows), width, self._dtype)

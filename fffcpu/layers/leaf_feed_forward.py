@@ -1,9 +1,10 @@
 """LeafFeedForward: a tree of gates over leaves that are small networks.
 
-The layer of "Fast Feedforward Networks" (arXiv 2308.14711, algorithm 1). Inference walks one path:
-right at a gate whose logit is at least 0, and the leaf reached computes the output. Training mixes
-all leaves: a gate sends the share ``p = sigmoid(logit)`` right and ``1 - p`` left, and a leaf
-weighs what arrives. A loss on the gates' entropy (section 2.3, hardening) makes the two agree.
+The layer of "Fast Feedforward Networks" (arXiv 2308.14711, algorithm 1). Inference follows one
+path: right at a gate whose logit is at least 0, else left; the leaf reached computes the output.
+Training mixes all leaves: a gate sends the share ``p = sigmoid(logit)`` right and ``1 - p`` left,
+and a leaf's output is weighted by the share that reaches it. A loss on the gates' entropy (section
+2.3, hardening) makes the two agree.
 
 Shapes: B rows, I input width, O output width, G = 2**depth - 1 gates, K = G + 1 leaves, H leaf
 width.
@@ -34,14 +35,14 @@ Array = NDArray[Any]
 Config = TypeVar("Config", bound=LeafFeedForwardConfig)
 
 ENTROPY_CLIP = 1e-6
-"""Probabilities are kept this far from 0 and 1 in the entropy, as published."""
+"""Distance from 0 and 1 that the entropy keeps probabilities at, as published."""
 
 
 class LeafCache(NamedTuple):
     """What `LeafFeedForward.forward` keeps for `LeafFeedForward.backward` and for the trainer."""
 
     x: Array
-    """Input rows (B, I); the caller's own memory where no conversion was needed."""
+    """Input rows (B, I); the caller's own memory if no conversion was needed."""
     leading: tuple[int, ...]
     """Leading shape of the input, whose product is B."""
     p: Array
@@ -49,13 +50,13 @@ class LeafCache(NamedTuple):
     right: Array
     """Share sent right (B, G): ``p``, or 0 or 1 if hardened."""
     flips: Array | None
-    """Which choices the region leak turned round (B, G)."""
+    """Mask of the choices that the region leak inverted (B, G)."""
     reach: Array
     """Share of each row that reaches each gate, then each leaf (B, G + K)."""
     logits: Array
     """Logits of the leaves' neurons (B, K, H)."""
     active: Array
-    """Their activations (B, K, H), after dropout."""
+    """Activations of the leaves' neurons (B, K, H), after dropout."""
     kept: Array | None
     """Factor of the dropout (B, K, H): 0 or 1 / (1 - dropout)."""
     hardened: bool
@@ -69,7 +70,7 @@ class LeafCache(NamedTuple):
 
 
 class LeafLayer(Layer[Config]):
-    """What LeafFeedForward and QuantizedLeafFeedForward share: inference by one leaf."""
+    """What LeafFeedForward and QuantizedLeafFeedForward share: inference with one leaf per row."""
 
     def _set_up(self, config: Config, params: Parameters) -> None:
         super()._set_up(config, params)
@@ -91,7 +92,7 @@ class LeafLayer(Layer[Config]):
         Returns
         -------
         int32 array of shape (...,)
-            Leaves from 0 at the left to K - 1 at the right.
+            Leaf numbers, from 0 at the left to K - 1 at the right.
         """
         rows, leading = self._rows(x)
         leaves = np.empty(len(rows), np.int32)
@@ -111,27 +112,27 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
     output_dim : int
         Output width O.
     depth : int
-        Depth of the tree: ``2**depth`` leaves. 0 is a plain dense network.
+        Depth of the tree, which has ``2**depth`` leaves. Depth 0 is a plain dense network.
     leaf_width : int
-        Neurons H of each leaf.
+        Number of neurons H of each leaf.
     activation : {"relu", "gelu", "identity"}
-        Of the leaves' neurons.
+        Activation of the leaves' neurons.
     dtype : {numpy.float32, numpy.float64}
-        Of parameters and outputs.
+        dtype of the parameters and outputs.
     rng : None, int or numpy.random.Generator
-        For the initial values: what reads the input is uniform in ±1/sqrt(I), what reads a leaf's
-        neurons in ±1/sqrt(H).
+        Generator or seed of the initial values: parameters that act on the input are uniform in
+        ±1/sqrt(I), those that act on a leaf's neurons in ±1/sqrt(H).
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range or of the wrong kind.
+        If an argument is out of range or of the wrong type.
 
     Notes
     -----
-    What ``layer(x)`` and ``route`` give a row is the same to the bit whatever the batch, its order
-    and the number of threads. A logit that is not finite makes its own row's output NaN, and no
-    other's. `forward` mixes leaves by matrix products and promises no such thing.
+    For a given row, ``layer(x)`` and ``route`` return the same bits for any batch, any order of
+    its rows and any number of threads. A logit that is not finite makes the output of its own row
+    NaN, and of no other. `forward` mixes leaves by matrix products and gives no such guarantee.
 
     Examples
     --------
@@ -195,12 +196,12 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
         leaf_bias_out : array_like of shape (K, O)
             Output biases.
         activation : {"relu", "gelu", "identity"}
-            Of the leaves' neurons.
+            Activation of the leaves' neurons.
 
         Returns
         -------
         LeafFeedForward
-            In float32 if the arrays are no wider, else in float64.
+            The layer, in float32 if the arrays are no wider, else in float64.
 
         Raises
         ------
@@ -245,29 +246,30 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
         Parameters
         ----------
         x : array_like of shape (..., I)
-            Not to be changed before `backward`.
+            The input. It must not be changed before `backward`.
         region_leak : float
-            Probability with which each gate's choice is turned round for a row, so that neighbours
-            learn each other's regions (section 2.3).
+            Probability of inverting each gate's choice for a row, so that neighbouring leaves learn
+            each other's regions (section 2.3).
         dropout : float
-            Probability with which an activation of a leaf is dropped; the others are scaled up.
+            Probability of dropping an activation of a leaf; the others are scaled up.
         hardened : bool
-            Round the choices, as inference makes them. They then pass no gradient to the gates,
-            save through the hardening loss.
+            Whether to round the choices, as inference does. They then pass no gradient to the
+            gates, except through the hardening loss.
         rng : None, int or numpy.random.Generator
-            For leak and dropout.
+            Generator or seed of the region leak and the dropout.
 
         Returns
         -------
         y : array of shape (..., O)
-            The mixture.
+            The mixture of the leaves' outputs.
         cache : LeafCache
-            For `backward`; its ``entropies``, ``gate_usage`` and ``leaf_usage`` are for reading.
+            The cache that `backward` takes. ``entropies``, ``gate_usage`` and ``leaf_usage`` are
+            public.
 
         Raises
         ------
         ValueError, TypeError
-            If an argument is out of range or of the wrong kind.
+            If an argument is out of range or of the wrong type.
         """
         region_leak = check_number("region_leak", region_leak, 0, 1)
         dropout = check_number("dropout", dropout, 0, 1)
@@ -342,17 +344,17 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
         dy : array_like of shape (..., O)
             Gradient of the loss with respect to the output.
         cache : LeafCache
-            From `forward` on the rows in question.
+            Cache that `forward` returned for the same rows.
         hardening : float or array_like of shape (...)
-            Weight h of the hardening loss ``h * cache.entropies.sum()`` (section 2.3), or of each
-            row's part in it, where rows have weights.
+            Weight h of the hardening loss ``h * cache.entropies.sum()`` (section 2.3), or one
+            weight per row if rows have weights.
 
         Returns
         -------
         dx : array of shape (..., I)
             Gradient with respect to the input.
         grads : dict of str to array
-            Gradients with respect to the parameters, under their names and of their shapes.
+            Gradients with respect to the parameters, with their names and shapes.
         """
         gates, neurons = len(self.params["gate_bias"]), self.params["leaf_bias_in"].shape
         self._check_cache(
@@ -395,9 +397,9 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
         return dx.reshape(*cache.leading, dx.shape[1]), grads
 
     def usage(self, cache: LeafCache) -> dict[str, Array]:
-        """Return how many rows reached each gate (G,) and leaf (K,), by parameter name.
+        """Return the number of rows that reached each gate (G,) and leaf (K,), by parameter name.
 
-        Rows that are sent both ways count with their shares, as training's mixture has them.
+        Rows that are sent both ways count with their shares, as in training's mixture.
         """
         self._check_cache(cache, LeafCache)
         return {
@@ -408,7 +410,7 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
     def _gate_gradients(
         self, d_mixture: Array, cache: LeafCache, hardening: float | Array
     ) -> Array:
-        """Return the gradient by the gates' logits (B, G); hardening is a number or (B, 1)."""
+        """Return the gradient of the gates' logits (B, G); hardening is a number or (B, 1)."""
         d_p = np.zeros_like(cache.p) if cache.hardened else _reach_gradient(d_mixture, cache)
         if np.any(hardening):
             d_p += hardening / max(1, len(cache.p)) * _entropy_gradient(cache.p)
@@ -423,15 +425,15 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
         Parameters
         ----------
         weights : {"bfloat16", "int8"}
-            Type of ``leaf_weights_in`` and ``leaf_weights_out``: a half or a quarter of float32's
-            bytes.
+            Type of ``leaf_weights_in`` and ``leaf_weights_out``: half or a quarter of the bytes of
+            float32.
 
         Returns
         -------
         QuantizedLeafFeedForward
-            With arrays of its own, of which the rest is float32, as is its output. A float64
-            layer is rounded to float32 first. The gates of a float32 layer stay as they are, and
-            so do its routes.
+            The layer, with its own arrays. The other parameters and the output are float32. A
+            float64 layer is rounded to float32 first. The gates of a float32 layer stay the same,
+            and so do its routes.
 
         Raises
         ------
@@ -451,17 +453,17 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
 class QuantizedLeafFeedForward(InferenceOnly, LeafLayer[QuantizedLeafFeedForwardConfig]):
     """LeafFeedForward whose leaves have bfloat16 or int8 weights, for inference only.
 
-    Made by `LeafFeedForward.quantize`, or read from a file.
+    Made by `LeafFeedForward.quantize` or read from a file.
 
     Notes
     -----
-    Input, output, gates and arithmetic are float32: kernels widen weights as they load them. What
-    is promised of a LeafFeedForward's bits holds here as well, and with bfloat16 weights they are
-    those of the layer that `dequantize` returns.
+    Input, output, gates and arithmetic are float32: kernels widen weights as they load them. The
+    guarantees on the bits of LeafFeedForward hold here as well. With bfloat16 weights, the bits
+    equal those of the layer that `dequantize` returns.
 
-    ``params`` are those of a LeafFeedForward. bfloat16 weights are uint16 arrays that hold the
-    bits. With int8 weights there are ``leaf_scale_in`` and ``leaf_scale_out`` (K, H) too, the
-    scales of each neuron's input and output weights.
+    ``params`` are those of LeafFeedForward. bfloat16 weights are uint16 arrays that hold the
+    bits. int8 weights add ``leaf_scale_in`` and ``leaf_scale_out`` (K, H), the scales of each
+    neuron's input and output weights.
 
     Examples
     --------
@@ -474,7 +476,7 @@ class QuantizedLeafFeedForward(InferenceOnly, LeafLayer[QuantizedLeafFeedForward
     config_type: ClassVar[type[QuantizedLeafFeedForwardConfig]] = QuantizedLeafFeedForwardConfig
 
     def dequantize(self) -> LeafFeedForward:
-        """Return a float32 layer of the rounded weights, which can be trained on."""
+        """Return a float32 layer with the rounded weights, which can be trained further."""
         params = self.params
         return LeafFeedForward.from_arrays(
             params["gate_weights"],
@@ -488,7 +490,7 @@ class QuantizedLeafFeedForward(InferenceOnly, LeafLayer[QuantizedLeafFeedForward
 
 
 def _hardening(hardening: Any, cache: LeafCache) -> float | Array:
-    """Return the weight of the hardening loss: a number, or one for each row (B, 1)."""
+    """Return the weight of the hardening loss: a number, or one per row (B, 1)."""
     if np.ndim(hardening) == 0:
         return check_number("hardening", hardening, 0)
     weights = as_real_array(hardening, "hardening")
@@ -509,7 +511,7 @@ def _weighted(active: Array, mixture: Array) -> Array:
 
 
 def _levels(gates: int) -> list[slice]:
-    """Return the gates of each level, root first; the next level's nodes are their children."""
+    """Return the gates of each level, root first; the children are the next level's nodes."""
     return [
         slice(level_start(level), level_start(level + 1)) for level in range(gates.bit_length())
     ]
@@ -529,9 +531,9 @@ def _reach(right: Array) -> Array:
 
 
 def _reach_gradient(d_mixture: Array, cache: LeafCache) -> Array:
-    """Return the gradient by ``right`` (B, G), from that by the leaves' shares (B, K).
+    """Return the gradient of ``right`` (B, G), given that of the leaves' shares (B, K).
 
-    Bottom up: a gate's share arrives at its children as ``1 - right`` and ``right`` of it, so
+    Bottom up: a gate passes ``1 - right`` and ``right`` of its share to its children, so
     ``d_right = reach (d_child_right - d_child_left)`` and
     ``d_reach = (1 - right) d_child_left + right d_child_right``.
     """
@@ -547,14 +549,14 @@ def _reach_gradient(d_mixture: Array, cache: LeafCache) -> Array:
 
 
 def _entropy(p: Array) -> Array:
-    """Entropy of a choice with probability p, in nats."""
+    """Return the entropy of a choice with probability p, in nats."""
     p = np.clip(p, ENTROPY_CLIP, 1 - ENTROPY_CLIP)
     entropy: Array = -p * np.log(p) - (1 - p) * np.log(1 - p)
     return entropy
 
 
 def _entropy_gradient(p: Array) -> Array:
-    """Derivative of `_entropy`; 0 where p was clipped."""
+    """Return the derivative of `_entropy`; 0 where p was clipped."""
     inside = (p >= ENTROPY_CLIP) & (p <= 1 - ENTROPY_CLIP)
     safe = np.where(inside, p, p.dtype.type(0.5))
     gradient: Array = np.log((1 - safe) / safe)

@@ -1,7 +1,7 @@
-"""What layers with bfloat16 or int8 weights share: how weights are rounded, and no training.
+"""What layers with bfloat16 or int8 weights share: rounding of weights, and refusing to train.
 
-QuantizedFastFeedForward and QuantizedLeafFeedForward stand beside the layers that they are made
-from, and hold the arrays as `fffcpu.kernels.backends.vectorized` takes them.
+QuantizedFastFeedForward and QuantizedLeafFeedForward are defined next to the layers that they are
+made from. Their arrays have the form that `fffcpu.kernels.backends.vectorized` takes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 
 class InferenceOnly:
-    """A layer that does not train, and says so."""
+    """A layer for inference only: training methods raise ArgumentTypeError."""
 
     def forward(self, x: Any, *_: Any, **__: Any) -> Never:
         """Raise ArgumentTypeError: train the float32 layer, which `dequantize` returns."""
@@ -46,7 +46,7 @@ def quantized_fields(config: LayerConfig, weights: Any) -> dict[str, Any]:
     Raises
     ------
     ArgumentError
-        If it is no such type.
+        If ``weights`` is not such a type.
     """
     return config.to_dict() | {"weights": check_weights(weights), "dtype": "float32"}
 
@@ -59,9 +59,9 @@ def round_weights(array: Array, name: str, weights: str, axis: int) -> tuple[Arr
     array : float array
         The weights.
     name : str
-        What errors call them.
+        Name of the parameter in errors.
     weights : {"bfloat16", "int8"}
-        The type.
+        The type to round to.
     axis : int
         The axis along which a neuron's weights lie.
 

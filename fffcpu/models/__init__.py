@@ -1,4 +1,4 @@
-"""Whole networks of layers: FastBERT, the encoder with conditional feedforwards, and its heads."""
+"""Complete models: FastBERT, the encoder with conditional feedforwards, and its heads."""
 
 from __future__ import annotations
 

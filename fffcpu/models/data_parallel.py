@@ -1,18 +1,18 @@
-"""Data parallelism: each thread takes some of a batch's sequences through the whole model.
+"""Data parallelism: each thread runs some of a batch's sequences through the whole model.
 
 ::
 
     thread 0   | embedding | layer 0 | layer 1 | ... | head |    the first half of the sequences
     thread 1   | embedding | layer 0 | layer 1 | ... | head |    the others
 
-Within a thread everything is serial, kernels and matrix products alike. So threads wait for each
-other once a call, not several times a layer; and no thread of OpenBLAS idles, which it does by
-spinning for up to a tenth of a second after a product, on the core that the next kernel wants.
+Within a thread everything is serial, both kernels and matrix products. So threads wait for each
+other once per call, not several times per layer. And no thread of OpenBLAS idles: an idle one spins
+for up to a tenth of a second after a product, on the core that the next kernel needs.
 
-A call runs so where it has work enough, its sequences divide well among the threads, and NumPy's
-BLAS lets the number of its threads be set. One such call runs at a time; others wait for it, as
-it has all the cores. The bits of a result may depend on the number of threads, and on nothing else
-here.
+A call runs in shards if it has enough work, if its sequences divide evenly enough among the
+threads, and if the number of threads of NumPy's BLAS can be set. One such call runs at a time;
+others wait, because it uses all the cores. The bits of a result may depend on the number of
+threads, but on nothing else here.
 """
 
 from __future__ import annotations
@@ -50,35 +50,35 @@ MIN_WORK = 1 << 26
 """Multiply-adds of a batch below which starting threads costs more than they save."""
 
 MIN_BALANCE = 0.8
-"""Least share of the threads' time that must be work: 5 sequences on 2 threads do, 3 do not."""
+"""Minimum share of the threads' time that is work; 5 sequences on 2 threads reach it, 3 do not."""
 
 
 class ShardCaches(NamedTuple):
     """What a forward that ran in shards keeps for its backward."""
 
     shards: tuple[Any, ...]
-    """What the model keeps, for each shard of the sequences."""
+    """Cache of the model for each shard of the sequences."""
     weights: tuple[float, ...]
-    """Share that each shard's loss has in the loss, a mean over something that shards have more or
-    less of."""
+    """Weight of each shard's loss in the loss of the batch, which is a mean over elements that are
+    not split equally."""
 
 
 def share_out(
     config: FastBertConfig, input_ids: Any, *others: Any, gradients: int = 0
 ) -> list[slice]:
-    """Return which sequences each thread is to take; nothing if the batch had better stay whole.
+    """Return the sequences of each thread as slices; an empty list if the batch must stay whole.
 
     Parameters
     ----------
     config : FastBertConfig
-        The model's.
+        Config of the model.
     input_ids : array_like of integers of shape (B, S)
         The tokens.
     *others : array_like of shape (B, ...), or None
-        What else is to be shared out. Lists stay whole.
+        Other arrays to split. Lists stay whole.
     gradients : int
-        How many numbers the gradients have, of which each shard makes its own. They must not take
-        more memory than what the forward keeps.
+        Count of numbers in the gradients; each shard allocates its own. They must not take more
+        memory than what the forward keeps.
     """
     threads = get_num_threads()
     if threads == 1 or not _takes_pool():
@@ -88,7 +88,7 @@ def share_out(
         return []
     batch, length = input_ids.shape
     if batch < threads or any(array.shape not in ((batch,), (batch, length)) for array in arrays):
-        return []  # the latter is wrong, and what runs the whole says so
+        return []  # the latter is wrong; running the whole batch raises the error
     if not _pays(config, batch, length, gradients, threads) or not _blas().lib_controllers:
         return []
     cuts = [batch * k // threads for k in range(threads + 1)]
@@ -96,9 +96,9 @@ def share_out(
 
 
 def run_shards(function: Callable[..., Any], shards: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Return what a function gives for the arguments of each shard, a thread for each.
+    """Call a function with the arguments of each shard, one thread per shard; return the results.
 
-    The first shard runs on the caller's thread. What a shard raises is raised here.
+    The first shard runs on the caller's thread. An exception of a shard is raised here.
     """
     results: list[Any] = [None] * len(shards)
     failures: dict[int, Exception] = {}
@@ -106,9 +106,9 @@ def run_shards(function: Callable[..., Any], shards: Sequence[tuple[Any, ...]]) 
 
     def run(k: int) -> None:
         try:
-            with np.errstate(**errors):  # which NumPy keeps by thread before version 2
+            with np.errstate(**errors):  # NumPy before version 2 keeps this per thread
                 results[k] = function(*shards[k])
-        except Exception as failure:  # noqa: BLE001  # whatever it is, it is the caller's
+        except Exception as failure:  # noqa: BLE001  # raised again in the caller's thread
             failures[k] = failure
 
     started: list[threading.Thread] = []
@@ -118,7 +118,7 @@ def run_shards(function: Callable[..., Any], shards: Sequence[tuple[Any, ...]]) 
                 thread = threading.Thread(target=contextvars.copy_context().run, args=(run, k))
                 try:
                     thread.start()
-                except RuntimeError:  # there can be no more threads
+                except RuntimeError:  # no further thread can be started
                     run(k)
                 else:
                     started.append(thread)
@@ -137,18 +137,18 @@ def call_in_shards(
     arrays: Sequence[Any],
     rngs: Sequence[Any] = (),
 ) -> list[Any]:
-    """Return what a function gives for the sequences of each slice.
+    """Call a function with the sequences of each slice; return the results.
 
     Parameters
     ----------
     function : callable
         Called as ``function(*arrays)``, or ``function(*arrays, rng)`` if there are ``rngs``.
     slices : sequence of slice
-        From `share_out`.
+        Slices that `share_out` returned.
     arrays : sequence of (array of shape (B, ...), or None)
-        Of the whole batch.
+        Arrays of the whole batch.
     rngs : sequence
-        One for each shard, or none at all.
+        One generator per shard, or none at all.
     """
     shards: list[tuple[Any, ...]] = [
         tuple(None if array is None else array[own] for array in arrays) for own in slices
@@ -158,7 +158,7 @@ def call_in_shards(
     try:
         return run_shards(function, shards)
     except (ArgumentError, ArgumentTypeError, ShapeError):
-        # The whole is as wrong as its shard, and its error names the place in the whole.
+        # The whole batch has the same error, whose message then names the place in the batch.
         return [function(*arrays, *rngs[:1])]
 
 
@@ -174,15 +174,15 @@ def forward_in_shards(
     Parameters
     ----------
     forward : callable
-        ``forward(*arrays, rng)`` gives the mean loss of some sequences and a cache.
+        Function of ``(*arrays, rng)`` that returns the mean loss of some sequences and a cache.
     slices : sequence of slice
-        From `share_out`.
+        Slices that `share_out` returned.
     arrays : sequence of (array of shape (B, ...), or None)
-        Of the whole batch.
+        Arrays of the whole batch.
     rng : None, int or numpy.random.Generator
-        For dropout; each shard has a generator of its own, seeded from it.
+        Generator or seed of the dropout; it seeds one generator per shard.
     weigh : callable
-        Gives from a cache how many things its loss is the mean of.
+        Function of a cache that returns the number of terms in the mean loss.
     """
     rngs: list[Any] = [None] * len(slices)
     if rng is not None:
@@ -203,12 +203,12 @@ def backward_in_shards(
     Parameters
     ----------
     backward : callable
-        ``backward(cache, row_sparse)`` gives the gradients of some sequences' loss, each in memory
-        of its own.
+        Function of ``(cache, row_sparse)`` that returns the gradients of some sequences' loss, in
+        newly allocated memory.
     cache : ShardCaches
-        From `forward_in_shards`.
+        Cache that `forward_in_shards` returned.
     row_sparse : bool
-        Passed on.
+        Second argument of ``backward``.
     """
 
     def weighted(shard: Any, weight: float) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def backward_in_shards(
 
 
 def _pays(config: FastBertConfig, batch: int, length: int, gradients: int, threads: int) -> bool:
-    """Whether a batch has work enough, divides well, and has not too many gradients."""
+    """Whether a batch has enough work, divides evenly enough, and has few enough gradients."""
     width, layers, tokens = config.width, config.layers, batch * length
     kept = tokens * layers * (8 * width + config.heads * length)
     return (
@@ -248,7 +248,7 @@ def _takes_pool() -> bool:
 
 @functools.cache
 def _blas() -> ThreadpoolController:
-    """Return what sets the number of threads of NumPy's BLAS; none of it can, if it is Apple's."""
+    """Return the object that limits the threads of NumPy's BLAS; Apple's BLAS allows no limit."""
     built: Any = np.show_config(mode="dicts")
     name = built["Build Dependencies"]["blas"].get("name", "")
     apis = [] if name == "accelerate" else ["blas"]
@@ -256,9 +256,9 @@ def _blas() -> ThreadpoolController:
 
 
 class _Turn:
-    """The one call at a time that runs in shards; others wait. NumPy's BLAS is serial meanwhile.
+    """Lock of the one call that runs in shards; meanwhile NumPy's BLAS is serial.
 
-    A forked child has the thread alone that forked, and so nobody else's turn.
+    A forked child has only the thread that forked, so its lock starts free.
     """
 
     def __init__(self) -> None:
@@ -269,7 +269,7 @@ class _Turn:
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
-        """Context of a call: its kernels and products keep to the thread they are called from."""
+        """Context of a call: its kernels and products run on the calling thread only."""
         from fffcpu.kernels.jit import serial
 
         with self._lock, serial():

@@ -58,17 +58,17 @@ class FastBertEncoder(Model):
     Parameters
     ----------
     config : FastBertConfig
-        What the encoder is; ``classes`` does not matter.
+        Config of the encoder; ``classes`` is ignored.
     rng : None, int or numpy.random.Generator
-        For the initial values: weights and token vectors are normal with standard deviation
-        ``config.initial_std``, those of the feedforwards included; biases and the vector of the
-        padding are 0, scales of norms 1, that of the positions 1/sqrt(D).
+        Generator or seed of the initial values: weights and token vectors are normal with standard
+        deviation ``config.initial_std``, including those of the feedforwards. Biases and the vector
+        of the padding are 0, scales of norms 1, the scale of the positions is 1/sqrt(D).
 
     Notes
     -----
-    Inference holds a few arrays (B, S, D). A training step keeps, for each position, ``2 D``
-    numbers and in every layer ``8 D + A S + 2 T L``, with dropout a byte more for each that may be
-    dropped. The gradients take as much as the parameters.
+    Inference holds a few arrays (B, S, D). A training step keeps ``2 D`` numbers per position, and
+    ``8 D + A S + 2 T L`` more per layer; with dropout, also one byte per number that may be
+    dropped. The gradients take as much memory as the parameters.
     """
 
     def _set_up(self, config: FastBertConfig, params: Parameters) -> None:
@@ -98,12 +98,12 @@ class FastBertEncoder(Model):
         input_ids : array_like of integers of shape (B, S)
             The tokens, S at most ``config.positions``.
         attention_mask : array_like of shape (B, S), optional
-            1 for tokens, 0 for padding; without it, all are tokens.
+            1 for tokens, 0 for padding; by default all are tokens.
 
         Returns
         -------
         array of shape (B, S, D)
-            The hidden states; those of padding have no meaning.
+            The hidden states; those of padding positions have no meaning.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class FastBertEncoder(Model):
         return self._hidden(*arrays)
 
     def _hidden(self, input_ids: Any, attention_mask: Any) -> Array:
-        """Run the encoder on sequences that stay together."""
+        """Run the encoder on sequences that are not split further."""
         h = self.norm(self.embedding(input_ids))
         for layer in self.layers:
             h = layer(h, attention_mask)
@@ -131,16 +131,16 @@ class FastBertEncoder(Model):
         Parameters
         ----------
         input_ids, attention_mask : array_like
-            As for a call.
+            Same as for a call.
         rng : int or numpy.random.Generator, optional
-            For dropout with the rates of the config, as in fine-tuning; None drops nothing, as in
-            pretraining.
+            Generator or seed of dropout with the rates of the config, as in fine-tuning; None means
+            no dropout, as in pretraining.
 
         Returns
         -------
         hidden : array of shape (B, S, D)
         cache : EncoderCache
-            For `backward`.
+            The cache that `backward` takes.
         """
         rng = None if rng is None else generator(rng)
         h, embedding = self.embedding.forward(input_ids)
@@ -168,9 +168,9 @@ class FastBertEncoder(Model):
         d_hidden : array_like of shape (B, S, D)
             Gradient of the loss with respect to the hidden states.
         cache : EncoderCache
-            From `forward`.
+            Cache that `forward` returned.
         d_words : array of shape (V, D), optional
-            What the gradient of the word embedding is added to, in place; see `Embedding`.
+            Gradient of the word embedding to add to, in place; see `Embedding`.
         row_sparse : bool
             Whether gradients of FastFeedForward layers hold only the rows of visited nodes, as
             `fffcpu.parameters.RowGradient`.
@@ -178,7 +178,7 @@ class FastBertEncoder(Model):
         Returns
         -------
         dict of str to array, or to RowGradient
-            By the names of ``params``, in their order and of their shapes.
+            Gradients, with the names, order and shapes of ``params``.
         """
         check_flag("row_sparse", row_sparse)
         if not isinstance(cache, EncoderCache):
@@ -210,7 +210,7 @@ class FastBertEncoder(Model):
                     normal(array, std, rng)
 
     def _modules(self) -> Iterator[Module[Any]]:
-        """Yield all modules but the feedforwards."""
+        """Yield all modules except the feedforwards."""
         yield from (self.embedding, self.norm, self.final_norm)
         for layer in self.layers:
             yield from (layer.norm1, layer.attention, layer.norm2)

@@ -1,4 +1,4 @@
-"""EncoderLayer: attention, then a feedforward, each on normalised rows and added to what came in.
+"""EncoderLayer: attention, then a feedforward, each on normalised rows and added to its input.
 
 ``h = h + attention(norm1(h))``, then ``h = h + feedforward(norm2(h))``: "pre-norm"
 (arXiv 2002.04745).
@@ -35,7 +35,7 @@ Array = NDArray[Any]
 class EncoderLayerCache(NamedTuple):
     """What `EncoderLayer.forward` keeps for `EncoderLayer.backward`.
 
-    For each position that is ``8 D + A S`` numbers and what the feedforward keeps beside its input:
+    It holds ``8 D + A S`` numbers per position, and what the feedforward keeps besides its input:
     ``2 T L`` in a FastFeedForward, its neurons in a dense one.
     """
 
@@ -53,11 +53,11 @@ class EncoderLayer:
     Parameters
     ----------
     config : FastBertConfig
-        Of the model.
+        Config of the model.
     number : int
-        Which layer it is, from 0.
+        Number of the layer, from 0.
     params : Parameters
-        Of the model; the layer works on the same arrays.
+        Parameters of the model; the layer uses the same arrays.
     """
 
     def __init__(self, config: FastBertConfig, number: int, params: Parameters) -> None:
@@ -84,7 +84,7 @@ class EncoderLayer:
     def forward(
         self, h: Array, mask: Any, rng: np.random.Generator | None
     ) -> tuple[Array, EncoderLayerCache]:
-        """Run the layer, with dropout if there is an ``rng``; ``h`` stays as it is."""
+        """Run the layer, with dropout if there is an ``rng``; ``h`` is not changed."""
         x, norm1 = self.norm1.forward(h)
         dropout = self._attention_dropout if rng is not None else 0.0
         y, attention = self.attention.forward(x, mask, dropout, rng)
@@ -120,5 +120,5 @@ class EncoderLayer:
 
 
 def flattened(grads: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return gradients of modules, by ``module.name``."""
+    """Return the gradients of modules, with names ``module.name``."""
     return {f"{module}.{name}": g for module, own in grads.items() for name, g in own.items()}

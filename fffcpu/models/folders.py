@@ -2,9 +2,9 @@
 
 ::
 
-    config.json                     what the model is, in the words of arXiv 2212.14034
+    config.json                     config of the model, in the terms of arXiv 2212.14034
     model.safetensors               its arrays, by their published names
-    model.safetensors.index.json    instead: which of several files has which array
+    model.safetensors.index.json    instead: the file of each array, if there are several files
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ __all__ = [
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-"""Where a large model's weights lie in several files: which name is in which."""
+"""File that maps the names of a large model's arrays to the files that hold them."""
 
 _PICKLES = ("*.bin", "*.pt", "*.pth")
-"""Files of PyTorch, which are Python pickles."""
+"""Weight files of PyTorch, which are Python pickles."""
 
 
 def open_config(place: Path, dtype: DTypeLike = np.float32) -> FastBertConfig:
@@ -62,7 +62,7 @@ def open_config(place: Path, dtype: DTypeLike = np.float32) -> FastBertConfig:
 
 
 def open_weights(place: Path) -> Mapping[str, NDArray[Any]]:
-    """Return the arrays of the model in a folder by their published names; they stay on the disk.
+    """Return the arrays of the model in a folder by their published names, mapped from the disk.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def open_weights(place: Path) -> Mapping[str, NDArray[Any]]:
             "pickle, as PyTorch writes it, and pickles are never opened here; convert it to "
             "safetensors first, as docs/formats.md shows"
         )
-    return SafetensorsFile(path)  # which says that it is missing
+    return SafetensorsFile(path)  # raises the error for a missing file
 
 
 def _shards(index: Path) -> list[str]:
@@ -92,21 +92,21 @@ def _shards(index: Path) -> list[str]:
     table = values.get("weight_map") if isinstance(values, dict) else None
     names = list(table.values()) if isinstance(table, dict) else []
     if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise CheckpointError(f"file '{index}' must name files beside it in 'weight_map'")
+        raise CheckpointError(f"file '{index}' must name files in its own folder in 'weight_map'")
     return sorted(set(names))
 
 
 def write_folder(place: Path, config: FastBertConfig, state: Mapping[str, NDArray[Any]]) -> None:
-    """Write a model to a folder, which is made if need be; each file appears whole or not at all.
+    """Write a model to a folder, made if it is missing; each file appears complete or not at all.
 
     Parameters
     ----------
     place : Path
         The folder.
     config : FastBertConfig
-        The model's.
+        Config of the model.
     state : mapping of str to array
-        Its arrays by their published names.
+        Arrays of the model by their published names.
 
     Raises
     ------

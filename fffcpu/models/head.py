@@ -1,11 +1,11 @@
-"""What models with a head share: labels that are checked first, and batches shared among threads.
+"""What models with a head share: checking labels first, and sharing batches among threads.
 
 ::
 
     tokens, labels  ->  checked  ->  encoder  ->  head  ->  loss
-                                        and back
+                                        and backward
 
-A wrong label is an error before the encoder has computed anything.
+A wrong label raises an error before the encoder computes anything.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ class ModelWithHead(Model):
     encoder: FastBertEncoder
 
     _cache_type: ClassVar[type]
-    """What `_forward` keeps for `_backward`."""
+    """Class of the cache that `_forward` returns for `_backward`."""
 
     def _loss_of(
         self, input_ids: Any, attention_mask: Any, labels: Any, rng: Any
     ) -> tuple[float, Any]:
-        """Return the loss and the cache of a batch, whose labels are checked first."""
+        """Return the loss and the cache of a batch; its labels are checked first."""
         ids = self.encoder.embedding.as_tokens(input_ids)
         checked = (ids, attention_mask, self._as_labels(labels, ids.shape))
-        # Lists stay whole, though they are arrays by now.
+        # Lists stay whole, although they are arrays at this point.
         given = (input_ids, attention_mask, labels)
         slices = share_out(self.config, *given, gradients=self.params.count)
         if slices:
@@ -60,7 +60,7 @@ class ModelWithHead(Model):
         Parameters
         ----------
         cache : object
-            From `forward`.
+            Cache that `forward` returned.
         row_sparse : bool
             Whether gradients of FastFeedForward layers hold only the rows of visited nodes, as
             `fffcpu.parameters.RowGradient`.
@@ -68,7 +68,7 @@ class ModelWithHead(Model):
         Returns
         -------
         dict of str to array, or to RowGradient
-            By the names of ``params``, in their order and of their shapes.
+            Gradients, with the names, order and shapes of ``params``.
         """
         if isinstance(cache, ShardCaches):
             return backward_in_shards(self._backward, cache, row_sparse)
@@ -80,20 +80,20 @@ class ModelWithHead(Model):
         return self._backward(cache, row_sparse)
 
     def _as_labels(self, labels: Any, shape: tuple[int, ...]) -> NDArray[Any]:
-        """Return labels as an array, checked; ``shape`` is that of the tokens (B, S)."""
+        """Return checked labels as an array; ``shape`` is that of the tokens (B, S)."""
         raise NotImplementedError
 
     def _forward(
         self, input_ids: Any, attention_mask: Any, labels: Any, rng: Any
     ) -> tuple[float, Any]:
-        """Run sequences that stay together, with labels that `_as_labels` returned."""
+        """Run sequences that are not split further, with labels that `_as_labels` returned."""
         raise NotImplementedError
 
     def _backward(self, cache: Any, row_sparse: bool) -> dict[str, Any]:
-        """Return the gradients of sequences that stayed together."""
+        """Return the gradients of sequences that were not split further."""
         raise NotImplementedError
 
     @staticmethod
     def _count(cache: Any) -> int:
-        """Return how many things the loss of some sequences is the mean of."""
+        """Return the number of terms in the mean loss of some sequences."""
         raise NotImplementedError

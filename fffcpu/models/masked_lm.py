@@ -1,8 +1,8 @@
-"""FastBertForMaskedLM: the encoder, and a decoder that says which token a position held.
+"""FastBertForMaskedLM: the encoder, and a decoder that predicts the token at a position.
 
 ``logits = hidden words^T``, with the words of the embedding ("tied", arXiv 1608.05859) and no bias.
-The loss is the mean cross-entropy over the labelled positions, and only for those is the decoder
-computed.
+The loss is the mean cross-entropy over the labelled positions. The decoder is computed only for
+those positions.
 
 Shapes: B sequences of S positions, M labelled ones in all, D width, V tokens.
 """
@@ -33,13 +33,13 @@ class MaskedLMCache(NamedTuple):
     """What `FastBertForMaskedLM.forward` keeps for `FastBertForMaskedLM.backward`."""
 
     encoder: EncoderCache
-    """What the encoder keeps."""
+    """Cache of the encoder."""
     positions: NDArray[np.intp]
-    """Which of the B S positions are labelled (M,)."""
+    """Indices of the labelled positions among the B S positions (M,)."""
     hidden: Array
-    """Their hidden states (M, D)."""
+    """Hidden states of the labelled positions (M, D)."""
     d_logits: Array
-    """The gradient of their logits (M, V), which takes the place of the logits."""
+    """Gradient of their logits (M, V), in the memory of the logits."""
 
 
 class FastBertForMaskedLM(ModelWithHead):
@@ -48,9 +48,9 @@ class FastBertForMaskedLM(ModelWithHead):
     Parameters
     ----------
     config : FastBertConfig
-        What the model is; ``classes`` does not matter.
+        Config of the model; ``classes`` is ignored.
     rng : None, int or numpy.random.Generator
-        For the initial values; see `FastBertEncoder`.
+        Generator or seed of the initial values; see `FastBertEncoder`.
 
     Attributes
     ----------
@@ -59,9 +59,9 @@ class FastBertForMaskedLM(ModelWithHead):
 
     Notes
     -----
-    A training step keeps ``M V`` numbers beside those of the encoder, and takes ``V D`` for the
-    gradient of the words. A call makes logits for all positions, ``B S V`` numbers. Where threads
-    share a batch, each makes gradients of its own; see `fffcpu.models.data_parallel`.
+    A training step keeps ``M V`` numbers in addition to those of the encoder, and allocates ``V D``
+    for the gradient of the words. A call computes logits for all positions, ``B S V`` numbers. If
+    threads share a batch, each allocates its own gradients; see `fffcpu.models.data_parallel`.
 
     Examples
     --------
@@ -93,7 +93,7 @@ class FastBertForMaskedLM(ModelWithHead):
         input_ids : array_like of integers of shape (B, S)
             The tokens, S at most ``config.positions``.
         attention_mask : array_like of shape (B, S), optional
-            1 for tokens, 0 for padding; without it, all are tokens.
+            1 for tokens, 0 for padding; by default all are tokens.
 
         Returns
         -------
@@ -110,21 +110,21 @@ class FastBertForMaskedLM(ModelWithHead):
         return logits.reshape(*hidden.shape[:2], self.config.vocabulary)
 
     def logits_at(self, input_ids: Any, wanted: Any, attention_mask: Any = None) -> Array:
-        """Run the model, and the decoder at some positions only.
+        """Run the model, with the decoder at some positions only.
 
         Parameters
         ----------
         input_ids : array_like of integers of shape (B, S)
-            The tokens, as for a call.
+            The tokens, same as for a call.
         wanted : array_like of bool of shape (B, S)
-            Which positions, M in all.
+            Mask of the wanted positions, M in all.
         attention_mask : array_like of shape (B, S), optional
-            As for a call.
+            Same as for a call.
 
         Returns
         -------
         array of shape (M, V)
-            Their logits, in the order of the sequences.
+            Logits of these positions, in the order of the sequences.
 
         Raises
         ------
@@ -149,18 +149,19 @@ class FastBertForMaskedLM(ModelWithHead):
         Parameters
         ----------
         input_ids, attention_mask : array_like
-            As for a call.
+            Same as for a call.
         labels : array_like of integers of shape (B, S)
-            The tokens that were there, or -100 where there is nothing to guess.
+            Tokens to predict, or -100 for positions without a label.
         rng : int or numpy.random.Generator, optional
-            For dropout with the rates of the config; None drops nothing, as in pretraining.
+            Generator or seed of dropout with the rates of the config; None means no dropout, as in
+            pretraining.
 
         Returns
         -------
         loss : float
             Mean cross-entropy over the labelled positions; 0 if there are none.
         cache : MaskedLMCache, or ShardCaches of several
-            For `backward`.
+            The cache that `backward` takes.
         """
         return self._loss_of(input_ids, attention_mask, labels, rng)
 
@@ -195,7 +196,7 @@ class FastBertForMaskedLM(ModelWithHead):
 
     @property
     def _words(self) -> Array:
-        """The decoder's weights (V, D)."""
+        """Return the decoder's weights (V, D)."""
         return self.params["encoder.embedding.words"]
 
     def _initialise(self, std: float, rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""What all models share: modules on common memory, a constructor, and opening and saving.
+"""What all models share: modules that use the model's arrays, a constructor, loading and saving.
 
 A model's ``params`` and those of its modules are the same arrays::
 
@@ -32,11 +32,12 @@ class Model(Module[FastBertConfig]):
     Parameters
     ----------
     config : FastBertConfig
-        What the model is.
+        Config of the model.
     rng : None, int or numpy.random.Generator
-        For the initial values, which are the published ones: weights and tokens are normal with
-        standard deviation ``config.initial_std``, the feedforward's included; biases and the vector
-        of the padding are 0, scales of norms 1, that of positions 1/sqrt(D).
+        Generator or seed of the initial values, which are the published ones: weights and token
+        vectors are normal with standard deviation ``config.initial_std``, including those of the
+        feedforwards. Biases and the vector of the padding are 0, scales of norms 1, the scale of
+        the positions is 1/sqrt(D).
     """
 
     def __init__(self, config: FastBertConfig, rng: Any = None) -> None:
@@ -48,7 +49,7 @@ class Model(Module[FastBertConfig]):
 
     @classmethod
     def _own(cls, config: FastBertConfig) -> FastBertConfig:
-        """Return the config such a model has, given one that others may have; or raise."""
+        """Return this class's config, made from one for another model class; or raise an error."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -69,23 +70,24 @@ class Model(Module[FastBertConfig]):
         Parameters
         ----------
         folder : path
-            With ``config.json`` and ``model.safetensors``, or the several files that
+            Folder with ``config.json`` and ``model.safetensors``, or with the several files that
             ``model.safetensors.index.json`` names; other files are ignored. The numbers may be of
             any float type.
         dtype : {numpy.float32, numpy.float64}
-            Of parameters and outputs.
+            dtype of the parameters and outputs.
 
         Raises
         ------
         CheckpointError
-            If the folder holds no such model: what is missing, unexpected or of another shape is
-            listed. PyTorch's pickles are not opened; the message says how to convert one.
+            If the folder holds no such model; the message lists arrays that are missing, unexpected
+            or of another shape. PyTorch's pickles are not opened; the message shows how to convert
+            them.
         OSError
             If a file cannot be read.
 
         Notes
         -----
-        Weights are copied from the file to where they belong, one array after the other.
+        Weights are copied directly from the file into the parameters, one array after the other.
         """
         place = Path(os.fsdecode(folder))
         config = cls._own_of(place, open_config(place, dtype))
@@ -109,7 +111,7 @@ class Model(Module[FastBertConfig]):
     def save_pretrained(
         self, folder: str | os.PathLike[str], *, store_decoder: bool = False
     ) -> None:
-        """Write the model to a folder in the published form, which is made if need be.
+        """Write the model to a folder in the published form, made if it is missing.
 
         Each of the two files, ``config.json`` and ``model.safetensors``, appears complete or not
         at all. An encoder is stored as a masked language model.
@@ -117,15 +119,15 @@ class Model(Module[FastBertConfig]):
         Parameters
         ----------
         folder : path
-            Where to.
+            Folder to write to.
         store_decoder : bool
-            Whether the decoder of a masked language model, whose weights are the word embedding's,
-            is stored under its own name too, as programs want that look for every name.
+            Whether to store the decoder of a masked language model under its own name too. Its
+            weights are those of the word embedding, but some programs look for every name.
 
         Raises
         ------
         ArgumentError
-            If a classifier's decoder is wanted, which has none.
+            If ``store_decoder`` is True for a classifier, which has no decoder.
         OSError
             If a file cannot be written.
         """

@@ -1,8 +1,8 @@
-"""Pooling: one vector of a sequence, and how its gradient goes back.
+"""Pooling: reduces a sequence to one vector, and propagates the gradient back.
 
-Of hidden states (B, S, D), over the positions: ``zero_index`` takes the first, ``avg`` the mean,
-``max`` the largest number of each column, ``lse`` the logarithm of the sum of exponentials. As
-published, all positions count, those of padding too.
+The reduction of hidden states (B, S, D) over the positions: ``zero_index`` takes the first, ``avg``
+the mean, ``max`` the largest number of each column, ``lse`` the logarithm of the sum of
+exponentials. As published, all positions count, including padding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 
 def pool(hidden: Array, pooler: str) -> Array:
-    """Return one vector (B, D) of each sequence of hidden states (B, S, D).
+    """Return one vector per sequence (B, D) of hidden states (B, S, D).
 
     ``pooler`` is one of `fffcpu.config.fastbert.POOLERS`.
     """
@@ -36,7 +36,7 @@ def pool(hidden: Array, pooler: str) -> Array:
 def pool_backward(d_pooled: Array, pooled: Array, hidden: Array, pooler: str) -> Array:
     """Return the gradient (B, S, D) of the hidden states, given that of `pool` (B, D).
 
-    The first position that has the largest number gets the gradient of ``max``.
+    For ``max``, the first position with the largest number gets the gradient.
     """
     d_hidden = np.zeros_like(hidden)
     if pooler == "zero_index":

@@ -1,8 +1,8 @@
-"""FastBertForSequenceClassification: the encoder, and a head that judges whole sequences.
+"""FastBertForSequenceClassification: the encoder, and a head that classifies whole sequences.
 
 ``logits = head(tanh(pooler(pool(hidden))))``, with the pooling of `fffcpu.models.pooling` and two
-projections. With several classes the loss is the mean cross-entropy; with a single output it is a
-regression, and the loss the mean squared error.
+projections. With several classes the loss is the mean cross-entropy. With a single output the model
+is a regression, and the loss is the mean squared error.
 
 Shapes: B sequences of S positions, D width, H width of the head, C classes.
 """
@@ -35,30 +35,31 @@ class SequenceClassificationCache(NamedTuple):
     """What a classifier's forward keeps for its backward."""
 
     encoder: EncoderCache
-    """What the encoder keeps."""
+    """Cache of the encoder."""
     hidden: Array
     """The hidden states (B, S, D)."""
     pooler: DenseCache
-    """The pooled vectors (B, D)."""
+    """Cache of the pooler, whose input is the pooled vectors (B, D)."""
     active: Array
-    """What tanh gave (B, H)."""
+    """Output of tanh (B, H)."""
     dropped: DropoutCache
-    """Dropout of that."""
+    """Cache of the dropout of that output."""
     head: DenseCache
-    """What the head took."""
+    """Cache of the head."""
     d_logits: Array
     """The gradient of the logits (B, C)."""
 
 
 class FastBertForSequenceClassification(ModelWithHead):
-    """FastBERT with a head for classification, or with one class for regression.
+    """FastBERT with a head for classification, or for regression with one class.
 
     Parameters
     ----------
     config : FastBertConfig
-        What the model is, with ``classes``.
+        Config of the model, with ``classes``.
     rng : None, int or numpy.random.Generator
-        For the initial values; see `FastBertEncoder`. The head's are of the same kind.
+        Generator or seed of the initial values; see `FastBertEncoder`. The head is initialised in
+        the same way.
 
     Attributes
     ----------
@@ -114,12 +115,12 @@ class FastBertForSequenceClassification(ModelWithHead):
         input_ids : array_like of integers of shape (B, S)
             The tokens, S at most ``config.positions``.
         attention_mask : array_like of shape (B, S), optional
-            1 for tokens, 0 for padding; without it, all are tokens.
+            1 for tokens, 0 for padding; by default all are tokens.
 
         Returns
         -------
         array of shape (B, C)
-            Logits of the classes, or with one output the predicted number.
+            Logits of the classes; with one output, the predicted numbers.
 
         Raises
         ------
@@ -137,18 +138,18 @@ class FastBertForSequenceClassification(ModelWithHead):
         Parameters
         ----------
         input_ids, attention_mask : array_like
-            As for a call.
+            Same as for a call.
         labels : array_like of shape (B,)
             Classes, integers from 0 to C - 1; with one output, the numbers to predict.
         rng : int or numpy.random.Generator, optional
-            For dropout with the rates of the config; None drops nothing.
+            Generator or seed of dropout with the rates of the config; None means no dropout.
 
         Returns
         -------
         loss : float
             Mean cross-entropy, or mean squared error; 0 for an empty batch.
         cache : SequenceClassificationCache, or ShardCaches of several
-            For `backward`.
+            The cache that `backward` takes.
         """
         return self._loss_of(input_ids, attention_mask, labels, rng)
 
@@ -185,7 +186,7 @@ class FastBertForSequenceClassification(ModelWithHead):
         return grads | flattened({"pooler": pooler, "head": head})
 
     def _loss(self, logits: Array, labels: Array) -> tuple[float, Array]:
-        """Return the loss and the gradient of the logits (B, C), which may be their memory."""
+        """Return the loss and the gradient of the logits (B, C), maybe in the logits' memory."""
         batch, classes = logits.shape
         if classes > 1:
             return kernels.selection().encoder.cross_entropy(logits, labels), logits

@@ -11,9 +11,9 @@ of weight 2 has the effect of two rows, up to rounding.
 
 from __future__ import annotations
 
-from fffcpu.errors import require_extra
+import fffcpu.errors
 
-require_extra("sklearn", "sklearn")
+fffcpu.errors.require_extra("sklearn", "sklearn")
 
 from fffcpu.sklearn.classifier import FFFClassifier  # noqa: E402
 from fffcpu.sklearn.regressor import FFFRegressor  # noqa: E402

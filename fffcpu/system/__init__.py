@@ -1,4 +1,4 @@
-"""What the process runs on: BLAS, memory, threads, CPUs, the compiler, files, the terminal.
+"""The process's environment: BLAS, memory, threads, CPUs, the compiler, files, the terminal.
 
 This package imports nothing: `fffcpu.system.blas` must run before NumPy is loaded.
 """

@@ -1,10 +1,10 @@
-"""NumPy, imported so that its BLAS lets idle threads sleep; the package imports this first.
+"""Imports NumPy such that idle BLAS threads sleep; the package imports this module first.
 
-The threads of OpenBLAS, which NumPy's wheels carry, spin for 2**26 ticks of the processor's clock
-after a product, a tenth of a second, before they sleep. Kernels that run in turn with products have
-to share their cores with them. OpenBLAS reads how long once, when it is loaded; so this changes
-nothing where NumPy was imported before, and nothing that the user has set. The variable is taken
-away again, since it is no business of other programs.
+The threads of OpenBLAS, which NumPy's wheels contain, spin after a product for 2**26 ticks of the
+processor's clock, a tenth of a second, before they sleep. Kernels that run between products then
+share their cores with these threads. OpenBLAS reads the limit once, when it is loaded. So this
+module has no effect if NumPy was imported before, and it keeps a value that the user has set. The
+variable is removed again, because other programs must not inherit it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ __all__ = ["APPLIED", "SPIN", "VARIABLE"]
 
 VARIABLE = "OPENBLAS_THREAD_TIMEOUT"
 SPIN = "14"
-"""Logarithm of the ticks: 2**14 are a few microseconds. Products take no longer for it, as
+"""Logarithm of the ticks; 2**14 take a few microseconds. Products do not become slower, as
 docs/benchmarks.md shows."""
 
 APPLIED = "numpy" not in sys.modules and VARIABLE not in os.environ
-"""Whether NumPy was loaded with this, here."""
+"""Whether NumPy was loaded here with this setting."""
 
 if APPLIED:
     os.environ[VARIABLE] = SPIN

@@ -1,4 +1,4 @@
-"""Whether Numba is installed. Whether it compiles anything, `fffcpu.kernels.selection` decides."""
+"""Whether Numba is installed. `fffcpu.kernels.selection` decides whether Numba is used."""
 
 from __future__ import annotations
 

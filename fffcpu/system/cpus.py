@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: a container's limit counts, which Numba does not know."""
+"""Number of CPUs this process may use, including a container's limit, which Numba ignores."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 __all__ = ["cpu_quota", "default_threads"]
 
 CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux keeps how much CPU a container may use."""
+"""Folder in which Linux stores the CPU limit of a container."""
 
 
 def cpu_quota() -> float:
-    """Return how many CPUs the process's control group may use; infinity if there is no limit."""
+    """Return the number of CPUs that the process's control group may use; infinity if unlimited."""
     with contextlib.suppress(OSError, ValueError):
         quota, period = (CGROUP / "cpu.max").read_text().split()
         return math.inf if quota == "max" else int(quota) / int(period)
@@ -27,17 +27,17 @@ def cpu_quota() -> float:
 
 
 def default_threads(most: int) -> int:
-    """Return how many threads kernels use unless the user chooses.
+    """Return the default number of threads of kernels.
 
     Parameters
     ----------
     most : int
-        Numba's number of threads.
+        Number of threads of Numba.
 
     Returns
     -------
     int
-        That number, lowered to the control group's CPUs unless ``NUMBA_NUM_THREADS`` sets it.
+        ``most``, lowered to the control group's CPUs unless ``NUMBA_NUM_THREADS`` is set.
     """
     if "NUMBA_NUM_THREADS" in os.environ:
         return most

@@ -1,9 +1,9 @@
-"""Files that appear whole or not at all, and JSON that is read strictly.
+"""Files that are written completely or not at all, and strict reading of JSON.
 
 ::
 
-    target.json                 what readers see: the old file, or the new one
-    .fffcpu-1f0e9a...tmp        the new one while it is written, in the same folder
+    target.json                 what readers see: the old file or the new one
+    .fffcpu-1f0e9a...tmp        the new file while it is written, in the same folder
 """
 
 from __future__ import annotations
@@ -32,38 +32,38 @@ __all__ = [
 ]
 
 TEMPORARY = ".fffcpu-*.tmp"
-"""Pattern of the names that files have until they are whole. One stays if the process is killed."""
+"""Pattern of the names of incomplete files. One remains if the process is killed."""
 
 
 @contextlib.contextmanager
 def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary file to write, which replaces ``path`` if the block succeeds.
+    """Yield a temporary file to write, which replaces ``path`` if the block succeeds.
 
-    The temporary file is made, empty, in the folder of ``path`` under a name of its own. After the
-    block it is flushed to the disk, gets the permissions of the file that it replaces, or of a new
-    one, and is renamed. If the block raises, it is removed and ``path`` stays as it was. A symbolic
-    link is followed. Other readers see the old file or the new one, never a part.
+    The temporary file is created, empty, in the folder of ``path`` under a unique name. After the
+    block it is flushed to the disk, gets the permissions of the file that it replaces or of a new
+    file, and is renamed. If the block raises, it is removed and ``path`` is not changed. A symbolic
+    link is followed. Other readers see the old file or the new one, never a part of it.
 
     Parameters
     ----------
     path : str or path
-        The file to write or replace.
+        File to write or replace.
 
     Yields
     ------
     Path
-        The temporary file; the block may write to it or replace it.
+        Temporary file; the block may write to it or replace it.
 
     Raises
     ------
     FileNotFoundError, NotADirectoryError
-        If the folder does not exist or is none.
+        If the folder does not exist or is not a folder.
     IsADirectoryError
         If ``path`` is a folder.
     FileExistsError
-        If ``path`` is a device, a pipe or the like.
+        If ``path`` is a device, a pipe or similar.
     PermissionError
-        If ``path`` is read-only, or its folder is.
+        If ``path`` or its folder is read-only.
     """
     target = Path(os.path.realpath(os.fsdecode(path)))
     _check_target(target)
@@ -81,18 +81,18 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text in UTF-8 to a file, by `write_atomically`."""
+    """Write a text to a file in UTF-8, with `write_atomically`."""
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def is_regular(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a regular file, which a pipe or a device is not.
+    """Return whether a path is a regular file; a pipe or a device is not.
 
     Raises
     ------
     FileNotFoundError, IsADirectoryError
-        If it does not exist or is a folder.
+        If the path does not exist or is a folder.
     """
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
@@ -101,14 +101,14 @@ def is_regular(path: str | os.PathLike[str]) -> bool:
 
 
 def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
-    """Open a regular file for reading; a pipe is not waited for.
+    """Open a regular file for reading; a pipe raises an error instead of blocking.
 
     Raises
     ------
     CheckpointError
-        If it is a pipe, a device or the like; the message is worded to follow the file's name.
+        If the path is a pipe, a device or similar; the file's name must precede the message.
     FileNotFoundError, IsADirectoryError
-        If it does not exist or is a folder.
+        If the path does not exist or is a folder.
     """
     if not is_regular(path):
         raise CheckpointError("is not a regular file")
@@ -117,7 +117,7 @@ def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
 
 @contextlib.contextmanager
 def named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Context that puts a file's name before the CheckpointErrors that are worded to follow it."""
+    """Context that puts a file's name before CheckpointErrors that are worded to follow it."""
     try:
         yield
     except CheckpointError as error:
@@ -127,19 +127,19 @@ def named_errors(path: str | os.PathLike[str]) -> Iterator[None]:
 def parse_json(text: bytes | str, what: str) -> Any:
     """Return the value of a JSON text in which no object has the same key twice.
 
-    With a key given twice it would depend on the reader which of the two counts.
+    Readers differ in which value of a repeated key they use, so such a text is an error.
 
     Parameters
     ----------
     text : bytes or str
         The JSON text.
     what : str
-        What errors call it, after the file's name: ``"its header"``.
+        Name of the text in errors, after the file's name: ``"its header"``.
 
     Raises
     ------
     CheckpointError
-        If it is not such a text; the message is worded to follow the file's name.
+        If it is not such a text; the file's name must precede the message.
     """
     repeated: list[str] = []
 
@@ -166,9 +166,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     Raises
     ------
     CheckpointError
-        If the file holds something else; the message names it.
+        If the file holds anything else; the message names the file.
     OSError
-        If it cannot be read.
+        If the file cannot be read.
     """
     with named_errors(path):
         try:
@@ -179,7 +179,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def _check_target(target: Path) -> None:
-    """Raise unless a file can be made or replaced at a path whose links are resolved."""
+    """Raise unless a file can be created or replaced at a path whose links are resolved."""
     if not target.parent.is_dir():
         code = errno.ENOTDIR if target.parent.exists() else errno.ENOENT
         raise OSError(code, os.strerror(code), str(target.parent))
@@ -189,12 +189,12 @@ def _check_target(target: Path) -> None:
         if not target.is_file():
             raise FileExistsError(errno.EEXIST, "Exists and is not a regular file", str(target))
         if not os.access(target, os.W_OK):
-            # A rename would need no permission to write to the file, but the owner withheld it.
+            # A rename works without permission to write to the file, but the owner denied it.
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
 
 
 def _create(temporary: Path, target: Path) -> int:
-    """Make an empty file; return the permissions that it, or the target if it exists, has."""
+    """Create an empty file; return its permissions, or those of the target if that exists."""
     try:
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except OSError as error:
@@ -207,10 +207,10 @@ def _create(temporary: Path, target: Path) -> int:
 
 
 def _flush(path: Path, mode: int) -> None:
-    """Set a file's permissions and wait until its bytes are on the disk."""
+    """Set a file's permissions and wait until its contents are on the disk."""
     descriptor = os.open(path, os.O_RDWR)
     try:
-        # By name: the block may have put another file, with other permissions, in the place.
+        # By name: the block may have replaced the file by one with other permissions.
         os.chmod(path, mode)
         os.fsync(descriptor)
     finally:
@@ -218,7 +218,7 @@ def _flush(path: Path, mode: int) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Wait until a rename in a folder is on the disk, where the system has a way to."""
+    """Wait until a rename in a folder is on the disk, if the system supports this."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

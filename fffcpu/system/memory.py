@@ -1,9 +1,9 @@
-"""Memory that a process frees, kept for its next step instead of given back to the system.
+"""Keeps memory that a process frees for its next step, instead of returning it to the system.
 
-A training step makes anew, and frees, arrays of up to a hundred megabytes: activations, logits,
-gradients. The C library gives such blocks back to the system at once, which then has to clear
-their pages, one fault at a time, for the next step. That is a ninth of a FastBERT's step
-(docs/benchmarks.md), so the commands that train keep what they free.
+A training step allocates and frees arrays of up to a hundred megabytes: activations, logits,
+gradients. The C library returns such blocks to the system at once. For the next step the system
+must clear their pages again, one fault at a time. That takes a ninth of a FastBERT's step
+(docs/benchmarks.md), so the commands that train keep freed memory.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ import sys
 __all__ = ["keep_freed_memory"]
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-"""Parameters of mallopt, by the numbers that <malloc.h> of glibc gives them."""
+"""Parameters of mallopt, with their numbers in <malloc.h> of glibc."""
 
 _LARGEST_BLOCKS = (1 << 30, 1 << 25)
-"""Bytes from which a block still comes from the system, and goes back to it: what we want, and the
-most that older versions of glibc take."""
+"""Bytes from which a block is taken from the system and returned to it: the wanted threshold, and
+the largest that older versions of glibc accept."""
 
 _PAD = 1 << 26
-"""Bytes by which the heap grows beyond what is asked for."""
+"""Bytes by which the heap grows beyond each request."""
 
 _NEVER = -1
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep freed memory for what this process asks for next.
+    """Make the C library keep freed memory for later allocations of this process.
 
-    It holds for the whole process until its end, so it is for programs to call, before they train,
-    and not for libraries. The process then keeps the most memory that it ever needed.
+    The setting holds until the process ends. So programs should call this before they train, but
+    libraries should not. The process then keeps its peak memory.
 
     Returns
     -------
     bool
-        Whether freed memory is kept: glibc can be told so, other C libraries cannot.
+        Whether freed memory is kept; only glibc supports this.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,17 +1,17 @@
-"""The threads that kernels share: Numba's pool, the layer it stands on, how many, and forks.
+"""The threads that kernels share: Numba's pool, its thread layer, its size, and forks.
 
-Numba knows three thread layers. `Pool` takes the first that loads, unless the user's
-``NUMBA_THREADING_LAYER`` or ``NUMBA_THREADING_LAYER_PRIORITY`` says otherwise:
+Numba has three thread layers. `Pool` takes the first that loads, unless the user sets
+``NUMBA_THREADING_LAYER`` or ``NUMBA_THREADING_LAYER_PRIORITY``:
 
 =============  =====================================================================================
-``tbb``        idle threads hand their cores back within microseconds, and wake as fast
-``omp``        GNU OpenMP; told to sleep when idle, since its spinning threads would take the cores
+``tbb``        idle threads release their cores within microseconds, and wake as fast
+``omp``        GNU OpenMP; set to sleep when idle, because spinning threads would take the cores
                from the caller's matrix products; a forked child cannot use it
-``workqueue``  comes with Numba, always there; slow to wake
+``workqueue``  part of Numba, always available; slow to wake
 =============  =====================================================================================
 
-The wheel ``tbb`` puts its library where no dynamic loader looks, so `Pool` loads it by its path,
-just before Numba's pool starts. Importing this module starts nothing.
+The wheel ``tbb`` installs its library where no dynamic loader searches, so `Pool` loads it by its
+path, just before Numba's pool starts. Importing this module starts nothing.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from fffcpu.system.cpus import default_threads
 __all__ = ["POOL", "Pool", "load_tbb"]
 
 TBB_LIBRARY = {"win32": "tbb12.dll", "darwin": "libtbb.12.dylib"}.get(sys.platform, "libtbb.so.12")
-"""File name under which Numba asks for TBB."""
+"""File name by which Numba loads TBB."""
 
 WAKING = {"tbb": 1, "omp": 2, "workqueue": 4}
-"""What waking each layer's threads takes, in terms of TBB's; measured on 64 to 192 rows."""
+"""Cost of waking each layer's threads, relative to TBB; measured on 64 to 192 rows."""
 
 FORK_WAIT = 1.0
-"""Seconds that a fork waits for a running kernel, so that no lock of the pool is held in a child
-whose holder was left behind."""
+"""Seconds that a fork waits for a running kernel. Otherwise a child could inherit a lock of the
+pool whose holder does not exist in it."""
 
 
 def _tbb_paths() -> Iterator[Path]:
-    """Yield where TBB's library may lie: as its wheel tells, else as environments lay it out."""
+    """Yield possible paths of TBB's library: from its wheel, else from common layouts."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         for file in importlib.metadata.files("tbb") or ():
             if file.name == TBB_LIBRARY:
@@ -55,9 +55,9 @@ def _tbb_paths() -> Iterator[Path]:
 
 
 def load_tbb() -> bool:
-    """Load TBB's library, so that Numba finds it by name; return False if there is none that loads.
+    """Load TBB's library, so that Numba finds it by name; return False if none can be loaded.
 
-    One that the loader would find by itself is left to Numba.
+    A library that the loader finds without help is left to Numba.
     """
     for path in _tbb_paths():
         with contextlib.suppress(OSError):
@@ -70,7 +70,7 @@ def load_tbb() -> bool:
 def _sleeping_when_idle() -> Iterator[None]:
     """Set ``OMP_WAIT_POLICY``, unless the user has, while a pool starts.
 
-    GNU OpenMP reads it once, when it is loaded; nobody else need see it.
+    GNU OpenMP reads it once, when it is loaded; other libraries need not see it.
     """
     if "OMP_WAIT_POLICY" in os.environ:
         yield
@@ -83,7 +83,7 @@ def _sleeping_when_idle() -> Iterator[None]:
 
 
 def _running_layer() -> str | None:
-    """Return the thread layer of the pool that runs, ours or one that the caller's code started."""
+    """Return the thread layer of the running pool, which this module or the caller started."""
     try:
         return str(numba.threading_layer())
     except ValueError:
@@ -91,7 +91,7 @@ def _running_layer() -> str | None:
 
 
 def _keep_to_the_end(module: str) -> None:
-    """Keep a loaded extension module alive until the process has ended, with all it holds.
+    """Keep a loaded extension module and its contents alive until the process ends.
 
     Numba's ``tbbpool`` waits for TBB's threads when Python ends. In a child of a fork it may wait
     forever, for a lock that a thread of the parent held when the process forked.
@@ -104,8 +104,9 @@ def _keep_to_the_end(module: str) -> None:
 class Pool:
     """Numba's thread pool as kernels use it: one call at a time, the others run serially.
 
-    A call that finds the pool busy has nothing to gain from it, and Numba's ``workqueue`` layer
-    would end the process. Results have the same bits either way.
+    A call that finds the pool busy gains nothing from waiting for it, and with Numba's
+    ``workqueue`` layer a second call would abort the process. Results have the same bits in both
+    cases.
     """
 
     def __init__(self) -> None:
@@ -113,7 +114,7 @@ class Pool:
         self.usable = True
         self.waking = 1
         self.lock = threading.Lock()
-        self._started_by: int | None = None  # a thread; None while we have not started the pool
+        self._started_by: int | None = None  # a thread; None until we start the pool
         self._used_by_others = False  # by threads that did not start it
         self._ready = False
         self._forking: int | None = None  # the thread that holds the lock for its fork
@@ -125,12 +126,12 @@ class Pool:
             )
 
     def set_threads(self, number: int) -> None:
-        """Set how many threads a kernel may use; see `fffcpu.set_num_threads`."""
+        """Set the number of threads that a kernel may use; see `fffcpu.set_num_threads`."""
         most = int(numba.config.NUMBA_NUM_THREADS)
         self.threads = check_integer("threads", number, 1, most)
 
     def layer(self) -> str:
-        """Return the name of the thread layer, which starts the pool if it does not run."""
+        """Return the name of the thread layer; starts the pool if it is not running."""
         with self.lock:
             self._start()
         return str(numba.threading_layer())
@@ -138,7 +139,7 @@ class Pool:
     def run(
         self, parallel: Callable[..., Any], arguments: tuple[Any, ...], wait: bool = False
     ) -> bool:
-        """Run a parallel kernel; return False if the pool is lost or, unless we wait, busy."""
+        """Run a parallel kernel; return False if the pool is lost, or busy and we do not wait."""
         if not self.usable or not self.lock.acquire(blocking=wait):
             return False
         try:
@@ -148,7 +149,7 @@ class Pool:
             numba.set_num_threads(self.threads)
             try:
                 parallel(*arguments, self.threads)
-            except SystemError as error:  # how a parallel loop reports what its body raised
+            except SystemError as error:  # a parallel loop reports an exception of its body so
                 raise error.__cause__ or error from None
             finally:
                 numba.set_num_threads(callers)
@@ -157,7 +158,7 @@ class Pool:
         return True
 
     def _start(self) -> None:
-        """Start Numba's pool, unless it runs."""
+        """Start Numba's pool unless it is running."""
         if self._ready:
             return
         if _running_layer() is None:
@@ -181,9 +182,9 @@ class Pool:
     def _after_fork_in_child(self) -> None:
         """Give the child a free lock, and decide whether it may use the pool.
 
-        GNU OpenMP ends a forked child that uses the pool of its parent. TBB winds its threads up
-        for the fork, but only where the thread that started them forks, and no other thread has
-        used them: a child may wait forever for threads that were not wound up.
+        GNU OpenMP aborts a forked child that uses the pool of its parent. TBB stops its threads
+        for the fork, but only if the thread that started them forks, and no other thread has used
+        them. Otherwise a child may wait forever for threads that were not stopped.
         """
         me = threading.get_ident()
         idle = self._forking == me

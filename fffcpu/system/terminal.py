@@ -1,4 +1,4 @@
-"""What people see in a terminal: tables of text, messages on standard error, progress bars."""
+"""Terminal output: tables of text, messages on standard error, progress bars."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def format_number(value: float) -> str:
 
 
 def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return lines of columns: the first flush left, the others flush right."""
+    """Return the lines of a table: the first column flush left, the others flush right."""
     cells = [head, *rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
@@ -29,7 +29,7 @@ def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def print_status(text: str) -> None:
     """Print a line on standard error, where it does not mix with results."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201  # what this is for
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  # the purpose of this function
 
 
 def progress_bar(
@@ -48,17 +48,17 @@ def progress_bar(
     Parameters
     ----------
     items : iterable, optional
-        What the bar passes on, and counts; without it, call ``bar.update(n)``.
+        Items that the bar yields and counts; without it, call ``bar.update(n)``.
     description : str, optional
-        What stands before the bar.
+        Text before the bar.
     total : int, optional
-        How many there will be, if ``items`` has no length.
+        Number of items, if ``items`` has no length.
     initial : int
-        How many were done before.
+        Number of items done before.
     unit : str
-        What is counted.
+        Name of the items.
     scaled : bool
-        Whether large numbers are shown as k, M and so on.
+        Whether to show large numbers with k, M and so on.
     shown : bool, optional
         Whether to show the bar; by default only if standard error is a terminal.
     kept : bool
@@ -67,7 +67,7 @@ def progress_bar(
     Returns
     -------
     tqdm.tqdm
-        A context manager.
+        The bar, a context manager.
     """
     from tqdm import tqdm
 

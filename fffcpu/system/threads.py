@@ -1,4 +1,4 @@
-"""How many threads kernels use, and on which layer they run; Numba is not imported before its time.
+"""Number of threads and thread layer of kernels; Numba is not imported until it is needed.
 
 `fffcpu.system.pool` is the pool itself.
 """
@@ -12,7 +12,7 @@ __all__ = ["get_num_threads", "get_thread_layer", "set_num_threads"]
 
 
 def get_num_threads() -> int:
-    """Return how many threads a kernel may use."""
+    """Return the number of threads that a kernel may use."""
     if not has_numba():
         return 1
     from fffcpu.system.pool import POOL
@@ -21,11 +21,11 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(threads: int) -> None:
-    """Set how many threads a kernel may use, in this process, from now on.
+    """Set the number of threads that a kernel may use, for this process from now on.
 
-    Results of layers do not depend on it, to the bit; those of models may, in the last digits,
-    since their matrix products are cut otherwise. The default, and the most there can be, is
-    Numba's: ``NUMBA_NUM_THREADS``, or the CPUs this process may run on.
+    The bits of layers' results do not depend on it. The last digits of models' results may,
+    because their matrix products are split differently. The default and the maximum are Numba's:
+    ``NUMBA_NUM_THREADS``, or the number of CPUs that this process may use.
 
     Raises
     ------
@@ -41,12 +41,12 @@ def set_num_threads(threads: int) -> None:
 
 
 def get_thread_layer() -> str:
-    """Return the name of the thread layer that kernels run on; starts its pool.
+    """Return the name of the thread layer of kernels; starts its pool.
 
     Returns
     -------
     str
-        ``tbb``, ``omp`` (OpenMP) or ``workqueue``; ``none`` where Numba is not installed.
+        ``tbb``, ``omp`` (OpenMP) or ``workqueue``; ``none`` if Numba is not installed.
     """
     if not has_numba():
         return "none"

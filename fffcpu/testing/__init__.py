@@ -1,12 +1,12 @@
-"""What a kernel must pass: the oracle, random problems, and the suite that compares with them.
+"""The tests that a kernel must pass: the oracle, random problems, and the conformance suite.
 
-`fffcpu.testing.conformance` holds the tests, and `fffcpu.testing.plugin` is the pytest plugin that
-runs them on a backend module of yours, from an installed package::
+`fffcpu.testing.conformance` holds the tests. `fffcpu.testing.plugin` is a pytest plugin that runs
+them on your own backend module, from an installed package::
 
     pip install 'fffcpu[testing]'
     pytest -p fffcpu.testing.plugin --pyargs fffcpu.testing --kernel my_kernels
 
-`fffcpu.testing.oracle` computes both layers in float64 the plain way and imports nothing of fffcpu.
+`fffcpu.testing.oracle` computes every node of both layers in float64 and imports no fffcpu module.
 `fffcpu.testing.strategies` draws layers and rows for Hypothesis. Nothing in fffcpu imports this
 package, and importing it imports nothing.
 """

@@ -1,7 +1,7 @@
 """The oracle: both layers in float64, every neuron computed and then masked.
 
-Nothing here is fast, and nothing comes from fffcpu: an error would have to be made twice to go
-unseen. Trees are numbered as the papers do: the children of node n are 2n + 1 and 2n + 2.
+Nothing here is fast, and nothing is imported from fffcpu, so an error goes undetected only if it
+is made twice. Trees are numbered as the papers do: the children of node n are 2n + 1 and 2n + 2.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ __all__ = [
 
 Array = NDArray[Any]
 Gradients = dict[str, Array]
-"""Gradients by the names of the parameters they belong to."""
+"""Gradients by the names of their parameters."""
 
 
 def activate(s: ArrayLike, activation: str) -> Array:
-    """Activation; a logit that is not finite gives NaN."""
+    """Return the activation. A logit that is not finite gives NaN."""
     s = np.asarray(s, np.float64)
     with np.errstate(invalid="ignore"):
         if activation == "gelu":
@@ -47,7 +47,7 @@ def activate(s: ArrayLike, activation: str) -> Array:
 
 
 def activate_gradient(s: ArrayLike, activation: str) -> Array:
-    """Derivative of the activation."""
+    """Return the derivative of the activation."""
     s = np.asarray(s, np.float64)
     if activation == "gelu":
         density = np.exp(-(s**2) / 2) / math.sqrt(2 * math.pi)
@@ -57,13 +57,13 @@ def activate_gradient(s: ArrayLike, activation: str) -> Array:
 
 
 class Path(NamedTuple):
-    """What the dense computation of a FastFeedForward layer gives."""
+    """Result of the dense computation of a FastFeedForward layer."""
 
     y: Array  # (B, O)
     logits: Array  # (B, T, N), of every node
     mask: Array  # (B, T, N), True for visited nodes
     nodes: Array  # (B, T, L)
-    margin: Array  # (B,) the smallest |logit| that decided something
+    margin: Array  # (B,) the smallest |logit| that decided a turn
 
 
 def path(
@@ -109,7 +109,7 @@ def path_gradients(
     dy: ArrayLike,
     activation: str = "gelu",
 ) -> tuple[Array, Gradients]:
-    """Gradients of ``sum(y * dy)`` with routes held constant, through the dense masked layer."""
+    """Return gradients of ``sum(y * dy)`` with constant routes, through the dense masked layer."""
     result = path(x, weights_in, bias_in, weights_out, activation)
     x, weights_in, weights_out, dy = (
         np.asarray(array, np.float64) for array in (x, weights_in, weights_out, dy)
@@ -134,11 +134,11 @@ def choice_gradients(
     dy: ArrayLike,
     activation: str = "gelu",
 ) -> tuple[Array, Array]:
-    """Gradients of the visited logits by the choices they make (B, T, L), and margins (B,).
+    """Return gradients of the visited logits by their choices (B, T, L), and margins (B,).
 
-    What going right instead of left is worth is a difference of values, times the normal density at
-    the logit. The value of a node is what a row gets that starts there; every node of every tree is
-    looked at.
+    Such a gradient is the right child's value less the left child's, times the normal density at
+    the logit. The value of a node is what a row that starts there adds to ``sum(y * dy)``. The
+    values of all nodes of all trees are computed.
     """
     result = path(x, weights_in, bias_in, weights_out, activation)
     weights_out, dy = np.asarray(weights_out, np.float64), np.asarray(dy, np.float64)
@@ -157,7 +157,7 @@ def choice_gradients(
 def logit_gradients(
     x: ArrayLike, weights_in: ArrayLike, nodes: Array, d_logits: Array
 ) -> tuple[Array, Gradients]:
-    """Gradients that given gradients of the visited logits (B, T, L) alone lead to."""
+    """Return the gradients that follow from those of the visited logits (B, T, L) alone."""
     x, weights_in = np.asarray(x, np.float64), np.asarray(weights_in, np.float64)
     dense = np.zeros((len(x), *weights_in.shape[:2]))
     np.put_along_axis(dense, nodes.astype(np.intp), d_logits, axis=2)
@@ -166,7 +166,7 @@ def logit_gradients(
 
 
 class Leaf(NamedTuple):
-    """What the dense computation of a LeafFeedForward layer gives."""
+    """Result of the dense computation of a LeafFeedForward layer."""
 
     y: Array  # (B, O)
     leaves: Array  # (B,)
@@ -174,7 +174,7 @@ class Leaf(NamedTuple):
 
 
 def _leaf_outputs(x: Array, params: Mapping[str, Array], activation: str) -> Array:
-    """Output of every leaf for every row, (B, K, O)."""
+    """Return the output of every leaf for every row, (B, K, O)."""
     hidden = np.einsum("bi,kih->bkh", x, params["leaf_weights_in"]) + params["leaf_bias_in"]
     active = activate(hidden, activation)
     outputs: Array = np.einsum("bkh,kho->bko", active, params["leaf_weights_out"])
@@ -182,7 +182,7 @@ def _leaf_outputs(x: Array, params: Mapping[str, Array], activation: str) -> Arr
 
 
 def leaf(x: ArrayLike, params: Mapping[str, Array], activation: str = "relu") -> Leaf:
-    """Compute every gate and every leaf, then pick the leaf reached."""
+    """Compute every gate and every leaf, then pick the leaf that each row reaches."""
     x = np.asarray(x, np.float64)
     params = {name: np.asarray(array, np.float64) for name, array in params.items()}
     with np.errstate(invalid="ignore"):
@@ -204,7 +204,7 @@ def leaf(x: ArrayLike, params: Mapping[str, Array], activation: str = "relu") ->
 
 
 class Mixture(NamedTuple):
-    """What the soft computation of a LeafFeedForward layer gives."""
+    """Result of the soft computation of a LeafFeedForward layer."""
 
     y: Array  # (B, O)
     entropies: Array  # (G,)
@@ -219,9 +219,9 @@ def mixture(
     flips: Array | None = None,
     hardened: bool = False,
 ) -> Mixture:
-    """Weigh every leaf by the product of the choices on the way to it.
+    """Weight every leaf by the product of the choices on the way to it.
 
-    ``flips`` (B, G) holds True where a choice is turned round.
+    ``flips`` (B, G) is True where a choice is reversed.
     """
     x = np.asarray(x, np.float64)
     params = {name: np.asarray(array, np.float64) for name, array in params.items()}

@@ -28,15 +28,15 @@ import pytest  # noqa: E402
 __all__ = ["EXAMPLES", "Through", "backend", "through"]
 
 Through = Callable[[], AbstractContextManager[None]]
-"""What the fixture `through` gives."""
+"""Type of the fixture `through`."""
 
 JIT = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
 EXAMPLES = 60 if JIT else 10
-"""How many examples Hypothesis draws for each test."""
+"""Number of examples that Hypothesis draws per test."""
 
 NUMBER_WARNINGS = "error:.* encountered in:RuntimeWarning"
-"""NumPy's warnings of numbers: those that are not finite are part of the contract."""
+"""NumPy's warnings about numbers. Numbers that are not finite are part of the contract."""
 
 pytest.register_assert_rewrite("fffcpu.testing.conformance")
 
@@ -46,8 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--kernel",
         metavar="MODULE",
-        help="run only the kernel tests, on this backend module (a name of fffcpu.kernels, or the "
-        "dotted name of your own)",
+        help="run only the kernel tests, on this backend module (the name of a backend of fffcpu, "
+        "or the dotted name of your own module)",
     )
 
 
@@ -82,7 +82,7 @@ def _load_profile(config: pytest.Config) -> None:
 
 
 def _load_kernel(name: str, folder: str) -> ModuleType:
-    """Import a backend module, which may lie in the folder that pytest was started in."""
+    """Import a backend module, which may be in the folder where pytest was started."""
     if name not in (*kernels.BACKENDS, *kernels.EXTRA_BACKENDS) and folder not in sys.path:
         sys.path.insert(0, folder)
     try:
@@ -118,7 +118,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With ``--kernel``, leave out tests of anything else."""
+    """Deselect all other tests if ``--kernel`` is given."""
     if config.getoption("--kernel"):
         other = [item for item in items if "backend" not in getattr(item, "fixturenames", ())]
         config.hook.pytest_deselected(items=other)
@@ -127,13 +127,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def backend(request: pytest.FixtureRequest) -> ModuleType:
-    """Backend module under test."""
+    """Return the backend module under test."""
     return kernels.load_backend(request.param)
 
 
 @pytest.fixture(scope="session")
 def through(backend: ModuleType) -> Through:
-    """Context manager in which layers use the backend under test."""
+    """Return a context manager in which layers use the backend under test."""
 
     @contextlib.contextmanager
     def context() -> Iterator[None]:

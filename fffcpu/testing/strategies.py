@@ -40,7 +40,7 @@ KINDS = ("normal", "integer")
 
 
 def numbers(rng: np.random.Generator, shape: tuple[int, ...], kind: str, dtype: DTypeLike) -> Array:
-    """Random numbers of a kind."""
+    """Return random numbers of a kind."""
     if kind == "integer":
         return rng.integers(-2, 3, shape).astype(dtype)
     return rng.standard_normal(shape).astype(dtype)
@@ -78,7 +78,7 @@ def path_problems(
     dtypes: Sequence[DTypeLike] = DTYPES,
     biased: bool | None = None,
 ) -> PathProblem:
-    """FastFeedForward problems of every small shape: depth 0, no rows, widths off the lanes."""
+    """Draw FastFeedForward problems of small shapes: depth 0, no rows, widths off the lanes."""
     rows = draw(st.integers(0, max_rows))
     width_in, width_out = draw(st.integers(1, 70)), draw(st.integers(1, 70))
     trees, depth = draw(st.integers(1, 3)), draw(st.integers(0, 4))
@@ -121,7 +121,7 @@ def leaf_problems(
     dtypes: Sequence[DTypeLike] = DTYPES,
     max_width: int = 40,
 ) -> LeafProblem:
-    """LeafFeedForward problems of every small shape."""
+    """Draw LeafFeedForward problems of small shapes."""
     rows = draw(st.integers(0, max_rows))
     width_in, width_out = draw(st.integers(1, max_width)), draw(st.integers(1, max_width))
     depth, hidden = draw(st.integers(0, 4)), draw(st.integers(1, 20))
@@ -158,7 +158,7 @@ def _narrow(
 ) -> tuple[Array, Array, Array]:
     """Return narrow weights made of an array, the widened numbers, and scales without the axis.
 
-    Integers stay what they are, with scales that are powers of 2, so that sums stay exact.
+    Integers do not change, and their scales are powers of 2, so that sums stay exact.
     """
     if weights == "bfloat16":
         bits = (np.ascontiguousarray(array).view(np.uint32) >> 16).astype(np.uint16)
@@ -177,7 +177,7 @@ def _narrow(
 def narrow_path_problems(
     draw: st.DrawFn, weights: str | None = None
 ) -> tuple[PathProblem, PathProblem]:
-    """Pairs of FastFeedForward problems: narrow weights as kernels take them, and widened ones.
+    """Draw pairs of FastFeedForward problems: with narrow weights, and with the widened numbers.
 
     The widened numbers are float32 for bfloat16, and float64 for int8.
     """
@@ -197,7 +197,7 @@ def narrow_path_problems(
 def narrow_leaf_problems(
     draw: st.DrawFn, weights: str | None = None
 ) -> tuple[LeafProblem, LeafProblem]:
-    """Pairs of LeafFeedForward problems, as `narrow_path_problems` makes them."""
+    """Draw pairs of LeafFeedForward problems, as `narrow_path_problems` does."""
     weights = _draw_type(draw, weights)
     problem = draw(leaf_problems(dtypes=(np.float32,)))
     rng = np.random.default_rng(len(problem.x))

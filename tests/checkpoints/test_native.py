@@ -409,7 +409,7 @@ def test_other_versions(tmp_path: Path, version: object) -> None:
 @pytest.mark.parametrize("kind", ["fastfeedforward", "", "LayerConfig", None, ["FastFeedForward"]])
 def test_other_kinds(tmp_path: Path, kind: object) -> None:
     message = refuse(write_raw(tmp_path, tensor_headers(), describe_layer(kind=kind)))
-    assert "known are FastFeedForward, LeafFeedForward, DenseFeedForward" in message
+    assert "known kinds are FastFeedForward, LeafFeedForward, DenseFeedForward" in message
 
 
 @pytest.mark.parametrize("metadata", ["", "{", "[]", "1", '"x"', "null", '{"version": 1}'])

@@ -87,7 +87,7 @@ def test_damaged_files_are_errors(header, message, tmp_path):
         ([(0, 8), (4, 12)], "'y' must start at byte 8, got 4"),
         ([(0, 8), (12, 20)], "'y' must start at byte 8, got 12"),
         ([(4, 12), (12, 20)], "'x' must start at byte 0, got 4"),
-        ([(0, 8), (8, 16)], "its arrays take 16 bytes, and 20 are there"),
+        ([(0, 8), (8, 16)], "its arrays take 16 bytes, but 20 follow its header"),
     ],
 )
 def test_arrays_that_overlap_or_leave_a_gap_are_errors(spans, message, tmp_path):

@@ -363,10 +363,10 @@ def test_convert_joins_files(command, models, tmp_path):
     ("index", "message"),
     [
         ("{", "is damaged"),
-        ("[]", "must name files beside it in 'weight_map'"),
-        ('{"weight_map": {}}', "must name files beside it in 'weight_map'"),
-        ('{"weight_map": {"a": "../a.safetensors"}}', "must name files beside it"),
-        ('{"weight_map": {"a": 1}}', "must name files beside it"),
+        ("[]", "must name files in its own folder in 'weight_map'"),
+        ('{"weight_map": {}}', "must name files in its own folder in 'weight_map'"),
+        ('{"weight_map": {"a": "../a.safetensors"}}', "must name files in its own folder"),
+        ('{"weight_map": {"a": 1}}', "must name files in its own folder"),
     ],
 )
 def test_a_damaged_index_is_an_error(index, message, command, models, tmp_path):

@@ -203,6 +203,24 @@ def test_after_it_no_call_of_any_size_compiles(program):
     assert run(path, NUMBA_NUM_THREADS="2") == ["", "done"]
 
 
+WARMUP_OF_A_LAYER = """
+import warnings
+import numpy as np
+from fffcpu import FastFeedForward, warmup
+
+layer = FastFeedForward(70, 40, 5, trees=2, rng=0)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    warmup(layer)
+    layer(np.ones((3, 70)))
+print(*(f"{w.category.__name__}: {w.message}" for w in caught), sep="\\n")
+from fffcpu.kernels.backends import rowwise
+
+assert len(rowwise._path_infer.signatures) == 1, "a call after the warm-up compiled"
+print("done")
+"""
+
+
 @pytest.mark.slow
 def test_it_works_with_one_warning_where_nothing_can_be_kept(program, tmp_path):
     nowhere = """
@@ -216,7 +234,7 @@ def refuse(*arguments, **keywords):
 tempfile.TemporaryFile = refuse  # with which Numba tries out a folder
 """
     (tmp_path / "file").touch()
-    path = program(nowhere, AFTER_WARMUP)
+    path = program(nowhere, WARMUP_OF_A_LAYER)
     warning, done = run(path, NUMBA_NUM_THREADS="1", HOME=str(tmp_path / "file" / "home"))
     assert warning.startswith("RuntimeWarning: compiled kernels cannot be kept on disk")
     assert done == "done"
@@ -244,8 +262,8 @@ print("right")
 """
 
 
-def start_warmup(cache):
-    """Start the command on a cache of its own."""
+def start_warmup(cache, layer):
+    """Start the command for a layer's file on a cache of its own."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(PACKAGE.parent),
@@ -253,7 +271,7 @@ def start_warmup(cache):
         "NUMBA_NUM_THREADS": "2",
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "fffcpu", "warmup", "--json"],
+        [sys.executable, "-m", "fffcpu", "warmup", str(layer), "--json"],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -268,19 +286,21 @@ def finish_warmup(process):
     assert err == ""
     report = json.loads(out)
     kernels = {(kernel["kernel"], kernel["parallel"]) for kernel in report["kernels"]}
-    assert kernels == on_caller_and_pool(INFERENCE)
+    assert kernels == on_caller_and_pool({"_path_infer", "_path_logits"})
     return {kernel["source"] for kernel in report["kernels"]}, report["cache"]
 
 
 @pytest.mark.slow
 def test_two_processes_that_fill_one_cache_leave_it_whole(program, tmp_path):
     path = program(CHECK)
-    cache = tmp_path / "cache"
-    processes = [start_warmup(cache) for _ in range(2)]
+    cache, layer = tmp_path / "cache", tmp_path / "layer.safetensors"
+    FastFeedForward(20, 12, 3, rng=0).save(layer)
+    processes = [start_warmup(cache, layer) for _ in range(2)]
     for process in processes:
         _, folder = finish_warmup(process)
         assert folder.startswith(str(cache))
     assert run(path, NUMBA_CACHE_DIR=str(cache), NUMBA_NUM_THREADS="2") == ["right"]
-    finish_warmup(start_warmup(cache))  # mends what one may have written over the other's
-    sources, _ = finish_warmup(start_warmup(cache))
+    # Mends what one may have written over the other's.
+    finish_warmup(start_warmup(cache, layer))
+    sources, _ = finish_warmup(start_warmup(cache, layer))
     assert sources == {"cache"}

@@ -58,7 +58,7 @@ def test_weights_in_several_files_are_one_mapping(folder):
 def test_an_index_names_files_beside_it(content, folder):
     split(folder)
     (folder / INDEX_FILE).write_text(content)
-    with pytest.raises(CheckpointError, match=r"index.json' must name files beside it"):
+    with pytest.raises(CheckpointError, match=r"index.json' must name files in its own folder"):
         open_weights(folder)
 
 

@@ -13,4 +13,5 @@ from fffcpu.kernels.backends import vectorized
 def whole_batches(monkeypatch):
     """Use matrix products without the compiler: row by row, plain Python takes minutes."""
     if not jit.JIT:
-        monkeypatch.setattr(kernels, "_modules", lambda: (vectorized, vectorized))
+        plain = kernels.selection()._replace(few=vectorized, many=vectorized)
+        monkeypatch.setattr(kernels, "selection", lambda: plain)

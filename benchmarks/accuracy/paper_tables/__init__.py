@@ -1,1 +1,1 @@
-"""Tables of accuracy after "Fast Feedforward Networks", and with other ways to train."""
+"""Tables of accuracy after "Fast Feedforward Networks", and with other training methods."""

@@ -38,13 +38,13 @@ from benchmarks.command import new_parser
 from benchmarks.data.tables import TEST_ROWS
 
 HELP = {
-    "table1": "leaf layers of training width 16 to 128 and leaf width 8 to 1, beside dense layers "
+    "table1": "leaf layers of training width 16 to 128 and leaf width 8 to 1, with dense layers "
     "of the same training width, with one recipe for all layers of a data set",
-    "trees": "layers of equally many neurons per row: few deep trees or many shallow ones, beside "
-    "a dense layer",
-    "methods": "ways to train, each a single change of one configuration of each layer",
+    "trees": "layers of equally many neurons per row: few deep trees or many shallow ones, "
+    "with a dense layer",
+    "methods": "training methods, each a single change of one configuration of each layer",
     "choose": "the settings that the other tables use for letters and satellite, among others",
-    "speed": "the layers of table1 timed beside the dense one; no other program may run meanwhile",
+    "speed": "the layers of table1 timed with the dense one; no other program may run meanwhile",
 }
 
 

@@ -36,7 +36,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "letters": {"epochs": 100, "batch_size": 256},
     "satellite": {"epochs": 100, "batch_size": 256},
 }
-"""Settings of all layers in table 1, beside the defaults of `FitSettings`. For letters and
+"""Settings of all layers in table 1, in addition to the defaults of `FitSettings`. For letters and
 satellite they were chosen from `RECIPE_CHOICES`, by the leaf layer 8 of 128 and the dense layer 128
 alike."""
 
@@ -45,7 +45,7 @@ RECIPE_CHOICES = ((25, 256), (25, 64), (100, 256))
 
 
 class Chosen(NamedTuple):
-    """Settings of the trees and of the dense layer beside them."""
+    """Settings of the trees, or of their dense layer."""
 
     lr: float
     weight_decay: float
@@ -135,6 +135,7 @@ class Cell(NamedTuple):
 
     data: str
     layer: str
+    """Name in the records: "leaf", "dense", or "node", the former name of "fast"."""
     sizes: dict[str, Any]
     settings: dict[str, Any]
     label: str = ""
@@ -212,7 +213,7 @@ def trees_cells(data: Iterable[str], active: int, learn: bool = True) -> list[Ce
 
 
 def tuned(data: str, layer: str) -> dict[str, Any]:
-    """Return the chosen settings of the trees, or of the dense layer beside them."""
+    """Return the chosen settings of the trees, or of their dense layer."""
     chosen = CHOSEN[data, layer]
     return {
         **ROUTES[layer],

@@ -1,4 +1,4 @@
-"""Ways to train that the library does not have, tried beside those that it has.
+"""Training methods that the library does not have, tried next to those that it has.
 
 Each makes an untrained layer that trains in its own way, and infers as every layer of its kind::
 
@@ -8,7 +8,7 @@ Each makes an untrained layer that trains in its own way, and infers as every la
     decay by level       weight decay doubles, or halves, from a level to the next
     balanced routes      at first every node sends half of its rows each way
     master leaf          some neurons of a leaf are the same in all leaves
-    pruning              after training, nodes without a training row give nothing
+    pruning              after training, nodes without a training row contribute nothing
 
 The layers are small. So all of their nodes are computed and then weighted, which is clear and slow.
 """

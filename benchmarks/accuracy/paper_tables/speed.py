@@ -1,4 +1,4 @@
-"""Leaf layers of table 1, timed beside the dense layer of the same training width."""
+"""Leaf layers of table 1, timed with the dense layer of the same training width."""
 
 from __future__ import annotations
 

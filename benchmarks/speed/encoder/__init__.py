@@ -1,1 +1,1 @@
-"""FastBERT beside other encoders: inference, training, predictions alone."""
+"""FastBERT compared with other encoders: inference, training, predictions alone."""

@@ -1,4 +1,4 @@
-"""FastBERT's speed beside other runtimes: inference, training, and predictions alone.
+"""FastBERT's speed compared with other runtimes: inference, training, and predictions alone.
 
     python -m benchmarks.speed.encoder
     python -m benchmarks.speed.encoder --only alone --model FOLDER

@@ -1,4 +1,4 @@
-"""The encoder's inference: beside other encoders, and in mixed lengths."""
+"""The encoder's inference: compared with other encoders, and in mixed lengths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = np.ndarray
 
 
 def inference(run: Run) -> None:
-    """The encoder in batches and alone, beside dense and masked ones, and in mixed lengths."""
+    """The encoder in batches and alone, with dense and masked ones, and in mixed lengths."""
     sizes, config = run.sizes, run.sizes.encoder
     encoder = FastBertEncoder(config, rng=0)
     dense = FastBertEncoder(
@@ -64,7 +64,7 @@ def inference(run: Run) -> None:
 
 
 def mixed_lengths(run: Run, encoder: FastBertEncoder, full: list[Array]) -> None:
-    """Time sequences of mixed lengths, in batches by length, beside batches of full length."""
+    """Time sequences of mixed lengths, in batches by length, and batches of full length."""
     config = encoder.config
     rng = np.random.default_rng(2)
     lengths = np.sort(rng.integers(1, config.positions + 1, run.sizes.sequences))
@@ -95,9 +95,9 @@ def mixed_lengths(run: Run, encoder: FastBertEncoder, full: list[Array]) -> None
 
 
 def by_length(lengths: Array, most: int) -> Iterator[Array]:
-    """Cut ascending lengths into batches of at most so many positions, padding included.
+    """Cut ascending lengths into batches of at most ``most`` positions, padding included.
 
-    Threads share a batch by sequences. So a batch has equally many for each thread, if it can.
+    Threads share a batch by sequences. So a batch has equally many per thread, if possible.
     """
     threads, stop = fffcpu.get_num_threads(), len(lengths)
     while stop:

@@ -1,4 +1,4 @@
-"""A training step by the crammed recipe, beside the same model in PyTorch."""
+"""A training step by the crammed recipe, with the same model in PyTorch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IGNORED = -100
 
 
 def training(run: Run) -> None:
-    """A training step by the crammed recipe, beside the same model with masked FFF in PyTorch."""
+    """A training step by the crammed recipe, and that of PyTorch with masked FFF."""
     config, batch = run.sizes.trained, run.sizes.trained_batch
     model = FastBertForMaskedLM(config, rng=0)
     batches = [masked_batch(config, batch, seed) for seed in range(BATCHES)]

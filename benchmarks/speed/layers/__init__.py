@@ -1,1 +1,1 @@
-"""FastFeedForward and LeafFeedForward beside dense runtimes and other FFFs."""
+"""FastFeedForward and LeafFeedForward compared with dense runtimes and other FFFs."""

@@ -1,4 +1,4 @@
-"""fffcpu beside the fastest dense runtimes and other FFFs: all goals in one run.
+"""fffcpu compared with the fastest dense runtimes and other FFFs: all goals in one run.
 
     python -m benchmarks.speed.layers
     python -m benchmarks.speed.layers --only dense pools
@@ -6,7 +6,7 @@
 No other heavy program may run at the same time. Each section checks the outputs first. Then it
 times its contenders in alternation with a copy and a matrix product, which give the roofline. A
 figure is the median over the rounds of the ratio within a round. FastFeedForward is called as
-layer(x), and from 256 rows on as layer(x, out=y). The run takes some minutes. Progress goes to
+layer(x), and from 256 rows on as layer(x, out=y). The run takes several minutes. Progress goes to
 standard error.
 """
 

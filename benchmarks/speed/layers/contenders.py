@@ -29,7 +29,7 @@ NEAR_ZERO = 1e-4
 LOW_BIT_TOLERANCE = {"bfloat16": 0.03, "int8": 0.05}
 """Largest error of low-bit weights on equal routes, relative to the largest output."""
 MOST_FLIPPED = 0.5
-"""Share of rows whose routes low-bit weights may change; with more, they are wrong."""
+"""Largest share of rows whose routes low-bit weights may change."""
 
 
 def ours(run: Run, layer: fffcpu.FastFeedForward, batches: list[Array]) -> Contender:

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.report import facts, table
 from benchmarks.speed.figures import figure_table
 from benchmarks.speed.layers.run import Race, Run
-from fffcpu.cli.support.table import format_rates
+from fffcpu.benchmarking.roofline import format_rates
 from fffcpu.system.terminal import format_number
 
 

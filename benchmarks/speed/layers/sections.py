@@ -195,7 +195,7 @@ def in_turn_over_alone(
 
 
 def call_times(functions: Sequence[Callable[[], object]], seconds: float) -> list[list[float]]:
-    """Call functions in turn for so many seconds. Return the seconds of each call by function."""
+    """Call functions in turn for ``seconds``. Return the seconds of each call by function."""
     time.sleep(REST)
     times: list[list[float]] = [[] for _ in functions]
     end = time.perf_counter() + seconds

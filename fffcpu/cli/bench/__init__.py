@@ -18,6 +18,7 @@ from fffcpu.benchmarking.machine import describe_machine
 from fffcpu.benchmarking.roofline import (
     Roofline,
     dense_work,
+    format_rates,
     path_work,
     roofline_contenders,
     visited_nodes,
@@ -32,7 +33,6 @@ from fffcpu.benchmarking.verification import (
 )
 from fffcpu.checks import check_integer, check_number
 from fffcpu.cli.bench import sweep
-from fffcpu.cli.support.table import format_rates
 from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels import load_backend
@@ -64,27 +64,27 @@ plain NumPy backend; then the contenders are timed in alternation.
 examples:
   fffcpu bench                                       the layer of UltraFastBERT-1x11
   fffcpu bench --depth 15 --rows 1 --threads 1       a deeper tree, one row per call
-  fffcpu bench --backends rowwise my.kernels         and a backend module of your own
+  fffcpu bench --backends rowwise my.kernels         with a backend module of your own
   fffcpu bench --json > here.json
-  fffcpu bench --plot speed.png                      draw instead: speed-ups by width and rows
+  fffcpu bench --plot speed.png                      draw speed-ups by width and batch instead
 
 how to read the table:
-  µs per row microseconds: the median of 7 rounds. Kernels are called directly and write into a
-             given array; layer(x) adds its checks and a new array to each call.
-  spread     half the distance between the quartiles of the rounds, in percent of the median. Above
-             ten percent, something else was running: trust only the ratios, or run again.
-  GB/s       bytes that the call moves at least, per second: each row and each weight that it uses,
-             once, and the products that it computes.
-  GFLOP/s    additions and multiplications per second, in units of 10^9.
-  of roofline
-             the least time on this machine, over the measured time. The least time is the larger
-             of two: that of the bytes at the rate of a copy in memory, and that of the products at
-             the rate of a BLAS matrix product. Both rates are measured in the same rounds, on all
-             given threads. The fraction exceeds 100 % where the weights lie in a cache.
-  dense/it   time of the dense layer over that of this backend: the median of the rounds' ratios.
-             The arithmetic allows up to neurons held / neurons used.
-  threads    number of threads of the kernels. 'dense' runs on the threads of NumPy's BLAS, which
-             --threads does not set. Set OPENBLAS_NUM_THREADS or MKL_NUM_THREADS before the start.
+  µs per row   microseconds, the median of 7 rounds. Kernels are called directly and write into an
+               array that they are given; layer(x) adds its checks and a new array to each call.
+  spread       half the distance between the quartiles of the rounds, in percent of the median.
+               Above ten percent, another program was running: trust only ratios, or run again.
+  GB/s         the bytes that the call must move at least, over its time: each row once, and each
+               weight that it uses once.
+  GFLOP/s      the additions and multiplications of the call, over its time.
+  of roofline  the time that this machine needs at best, over the time taken. The best time is the
+               larger of two: the bytes at the rate of a copy from memory to memory, and the
+               products at the rate of a matrix product by BLAS. Both rates are measured in the same
+               rounds, on all threads given. The figure exceeds 100 % where weights lie in a cache.
+  dense/it     how many times longer the dense layer takes: the median of the ratios of the rounds.
+               The arithmetic allows up to neurons held / neurons used.
+  threads      threads of the kernels. 'dense' runs on the threads of NumPy's BLAS, which --threads
+               does not set. OPENBLAS_NUM_THREADS=1 or MKL_NUM_THREADS=1 sets them, if set in the
+               environment at the start.
 """
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fffcpu.checkpoints import fastfeedforward, native, ultrafastbert, ultrafastbert_bmm
 from fffcpu.checkpoints.safetensors import SafetensorsFile, write_tensors
 from fffcpu.cli.convert.folders import FORMATS, convert_folder
-from fffcpu.cli.support.table import check_output
+from fffcpu.cli.support.outputs import check_output
 from fffcpu.config import FastFeedForwardConfig, LayerConfig, LeafFeedForwardConfig
 from fffcpu.errors import ArgumentError, CheckpointError, describe
 from fffcpu.inference.predictor import NOTE

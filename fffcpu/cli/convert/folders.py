@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.cli.support.table import check_folder
+from fffcpu.cli.support.outputs import check_folder
 from fffcpu.errors import ArgumentError
 from fffcpu.system.files import write_atomically
 

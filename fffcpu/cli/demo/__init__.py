@@ -14,7 +14,7 @@ from fffcpu.cli.demo.digits import compare_networks, compile_kernels, draw_examp
 from fffcpu.cli.demo.files import save_and_reload
 from fffcpu.cli.demo.sentences import fill_sentences
 from fffcpu.cli.demo.speed import compare_at_bert_size, threads
-from fffcpu.cli.support.table import check_output
+from fffcpu.cli.support.outputs import check_output
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 

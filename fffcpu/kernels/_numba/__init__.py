@@ -1,1 +1,1 @@
-"""The only place that touches private parts of Numba: vectors, addresses, the cache on disk."""
+"""The only package that uses private parts of Numba: vectors, addresses, the cache on disk."""

@@ -1,8 +1,8 @@
 """Calling a compiled kernel by the address of its machine code.
 
-A parallel loop over a kernel, written out, would have Numba optimise the kernel's whole body again,
-three times over. One that calls it by its address compiles in a tenth of the time, and the same
-loop serves all kernels.
+If a parallel loop contained the kernel itself, Numba would optimise the kernel's whole body again,
+three times. A loop that calls the kernel by its address compiles in a tenth of the time, and the
+same loop serves all kernels.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _addresses: dict[tuple[Any, bytes], int] = {}
 
 
 def address(kernel: Any, arguments: tuple[Any, ...]) -> Any:
-    """Return where a kernel's machine code starts, an integer, for arguments of these types.
+    """Return the address of a kernel's machine code, an integer, for arguments of these types.
 
     Parameters
     ----------
     kernel : kernel
-        Takes ``(*arguments, start, stop)`` and returns nothing. It is compiled if need be.
+        Function of ``(*arguments, start, stop)`` that returns nothing. It is compiled if necessary.
     """
     key = kernel, compute_fingerprint(arguments)
     found = _addresses.get(key)
@@ -44,7 +44,7 @@ def address(kernel: Any, arguments: tuple[Any, ...]) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def call(typing: Any, where: Any, arguments: Any, start: Any, stop: Any) -> tuple[Any, Any]:
-    """Call the kernel at an `address` with a tuple of arguments, and a range."""
+    """Call the kernel at an `address` with a tuple of arguments and a range."""
     passed = (*arguments.types, *_RANGE)
 
     def generate(context: Any, builder: ir.IRBuilder, _: Any, values: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Compiling functions, and keeping their machine code on disk, beyond Numba's public interface.
+"""Compiles functions and keeps their machine code on disk, beyond Numba's public interface.
 
-Numba's own cache looks only at the file that a function stands in, fails where no folder can be
-written to, and trusts what lies there. And every compiled function of Numba carries a wrapper for
+Numba's own cache checks only the file that defines a function, raises an error if no folder can be
+written, and trusts the files there. Also, every compiled function of Numba has a wrapper for
 Python, which functions that only compiled code calls do not need.
 """
 
@@ -24,12 +24,12 @@ __all__ = ["JIT", "Loads", "cache_folder", "compiled", "compiled_inner", "loads"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 JIT = not numba.config.DISABLE_JIT
-"""False where ``NUMBA_DISABLE_JIT=1`` turns kernels into plain Python, for debugging."""
+"""False if ``NUMBA_DISABLE_JIT=1`` turns kernels into plain Python, for debugging."""
 
 PACKAGE = Path(__file__).parents[2]
 
 FOUNDATIONS = ("checks.py", "config", "errors.py", "kernels", "lowbit.py", "system", "tree.py")
-"""Modules and packages of fffcpu that kernels are made of: kernels, and all that these import."""
+"""Modules and packages of fffcpu that kernels depend on: kernels, and all their imports."""
 
 
 def sources() -> Iterator[Path]:
@@ -41,10 +41,10 @@ def sources() -> Iterator[Path]:
 
 @functools.cache
 def fingerprint() -> str:
-    """Return a hash of the sources that kernels are made of.
+    """Return a hash of the sources that kernels depend on.
 
-    A kernel has functions of other files compiled into it, and must not be taken from the cache
-    when one of those has changed.
+    Functions of other files are compiled into a kernel. So it must not be taken from the cache
+    after one of those files has changed.
     """
     digest = hashlib.sha256()
     for path in sources():
@@ -63,7 +63,7 @@ def _warn_uncached() -> None:
 
 
 class _KernelCache(FunctionCache):  # type: ignore[misc]  # numba has no type information
-    """Numba's cache on disk, which here never makes a call fail."""
+    """Numba's cache on disk, whose failures here never make a call fail."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
@@ -88,7 +88,7 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]  # numba has no type in
 
 
 def compiled(function: Function, **flags: Any) -> Function:
-    """Return a function that compiles when it is first called, and keeps its code on disk.
+    """Return a function that is compiled at its first call and keeps its code on disk.
 
     ``flags`` are those of ``numba.njit``. No ``fastmath``: reassociation would give one row
     different bits in different kernels.
@@ -105,7 +105,7 @@ def compiled(function: Function, **flags: Any) -> Function:
 
 
 class _Inner(CPUDispatcher):  # type: ignore[misc]
-    """A compiled function that Python cannot call, except by way of another one made for that."""
+    """A compiled function that Python can call only through another one made for that."""
 
     @functools.cached_property
     def _entry(self) -> Callable[..., Any]:
@@ -117,7 +117,7 @@ class _Inner(CPUDispatcher):  # type: ignore[misc]
 
 
 def compiled_inner(function: Function) -> Function:
-    """Like `compiled`, without the wrapper for calls from Python: a quarter less to compile.
+    """Like `compiled`, without the wrapper for calls from Python, a quarter of the compile time.
 
     A call from Python, in a test, still works.
     """
@@ -128,7 +128,7 @@ def compiled_inner(function: Function) -> Function:
 
 
 class Loads(NamedTuple):
-    """How many versions of functions were compiled in this process, and how many read from disk."""
+    """Number of versions of functions that this process compiled, and that it read from disk."""
 
     compiled: int
     cached: int
@@ -144,6 +144,6 @@ def loads(*functions: Any) -> Loads:
 
 
 def cache_folder(function: Any) -> str:
-    """Return the folder on disk where the code of a compiled function is kept."""
+    """Return the folder on disk with the code of a compiled function."""
     path: str = function.stats.cache_path
     return path

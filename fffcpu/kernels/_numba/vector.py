@@ -1,8 +1,8 @@
-"""The vector type of `fffcpu.kernels.simd`, as Numba and LLVM know it.
+"""The vector type of `fffcpu.kernels.simd`, as Numba and LLVM define it.
 
-Numba has no vectors of its own, and LLVM does not turn hand-written lanes in loops or local arrays
-into vector instructions (it runs ten times slower). So this adds a type whose values are LLVM
-vectors, and an intrinsic for each thing kernels do with one. `simd` describes them.
+Numba has no vectors, and LLVM does not turn hand-written lanes in loops or local arrays into vector
+instructions (the code is ten times slower). So this module adds a type whose values are LLVM
+vectors, and one intrinsic per operation of kernels on vectors. `simd` describes them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _register_bytes() -> int:
 REGISTER_BYTES = _register_bytes()
 
 _WIDENED = {types.uint16: types.float32, types.int8: types.float32}
-"""What vectors hold of arrays with narrow elements: bfloat16, kept as its bits, and int8."""
+"""Elements of vectors for arrays with narrow elements: bfloat16, stored as its bits, and int8."""
 
 
 class _VectorType(types.Type):  # type: ignore[misc]  # numba has no type information
@@ -48,7 +48,7 @@ class _VectorType(types.Type):  # type: ignore[misc]  # numba has no type inform
 
 @register_model(_VectorType)
 class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
-    """In memory and in registers: an LLVM vector."""
+    """Data model of a vector: an LLVM vector, in memory and in registers."""
 
     def __init__(self, dmm: Any, fe_type: _VectorType) -> None:
         super().__init__(dmm, fe_type, _llvm_type(fe_type))
@@ -60,13 +60,13 @@ def _llvm_type(vector: _VectorType) -> Any:
 
 
 def _suffix(vector: Any) -> str:
-    """Return how LLVM's names of functions call a vector type: v16f32, v8f64 or v16i8."""
+    """Return the suffix of a vector type in LLVM's function names: v16f32, v8f64 or v16i8."""
     element = {ir.FloatType(): "f32", ir.DoubleType(): "f64"}.get(vector.element)
     return f"v{vector.count}{element or f'i{vector.element.width}'}"
 
 
 def _vector_of(array_type: Any, size: int = VECTOR_BYTES) -> _VectorType:
-    """Return the vector type of an array, whose elements must lie side by side, or of a vector."""
+    """Return the vector type of an array, whose elements must be contiguous, or of a vector."""
     if isinstance(array_type, _VectorType):
         return array_type
     if array_type.layout != "C":
@@ -75,14 +75,14 @@ def _vector_of(array_type: Any, size: int = VECTOR_BYTES) -> _VectorType:
 
 
 def _stored_type(array_type: Any, vector: _VectorType) -> Any:
-    """Return the LLVM type of a vector as it lies in an array, narrow or not."""
+    """Return the LLVM type of a vector as an array stores it, narrow or not."""
     if array_type.dtype not in _WIDENED:
         return _llvm_type(vector)
     return ir.VectorType(ir.IntType(array_type.dtype.bitwidth), vector.lanes)
 
 
 def _widen(builder: Any, array_type: Any, vector: _VectorType, value: Any) -> Any:
-    """Return what was loaded from an array, as float32 if it was narrow."""
+    """Return a vector loaded from an array, as float32 if it was narrow."""
     if array_type.dtype == types.uint16:  # bfloat16 is the upper half of a float32
         integers = ir.VectorType(_INT32, vector.lanes)
         sixteen = ir.Constant(integers, [16] * vector.lanes)
@@ -125,7 +125,7 @@ def _declare(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
 
 
 def _makers(size: int) -> tuple[Any, ...]:
-    """Return the intrinsics that make vectors of so many bytes from nothing or from a number."""
+    """Return the intrinsics that make vectors of ``size`` bytes from no argument or a number."""
 
     @intrinsic
     def lanes(typingctx: Any, array: Any) -> Any:
@@ -169,7 +169,7 @@ def _makers(size: int) -> tuple[Any, ...]:
 
 
 def _loaders(size: int) -> tuple[Any, ...]:
-    """Return the intrinsics that load vectors of so many bytes."""
+    """Return the intrinsics that load vectors of ``size`` bytes."""
 
     @intrinsic
     def load(typingctx: Any, array: Any, at: Any) -> Any:
@@ -354,12 +354,12 @@ def low_bits_to_exponent(typingctx: Any, vector: Any) -> Any:
 
 
 def _of_dtype(builder: Any, vector: _VectorType, pair: Any) -> Any:
-    """Return the element of a (float32, float64) pair that is for the vector's dtype."""
+    """Return the element of a (float32, float64) pair that matches the vector's dtype."""
     return builder.extract_value(pair, 0 if vector.dtype == types.float32 else 1)
 
 
 def _constant(builder: Any, vector: _VectorType, number: Any) -> Any:
-    """Return a vector with the float64 number in every lane, which its dtype must hold exactly."""
+    """Return a vector with the float64 number in every lane; its dtype must hold it exactly."""
     value = _llvm_type(vector)
     if vector.dtype == types.float32:
         number = builder.fptrunc(number, value.element)
@@ -438,7 +438,7 @@ def add_sums(typingctx: Any, array: Any, at: Any, sums: Any) -> Any:
 
 
 def _pointers(context: Any, builder: Any, array: Any, sums: Any, arguments: Any) -> list[Any]:
-    """Return where the vectors of a tuple lie in an array, one after the other."""
+    """Return the addresses of a tuple's vectors in an array, one after the other."""
     vector = sums.dtype
     places = (
         builder.add(arguments[1], ir.Constant(arguments[1].type, k * vector.lanes))
@@ -473,8 +473,8 @@ def _halve(
 ) -> tuple[list[Any], list[list[int]]]:
     """Add the upper half of each segment of lanes onto the lower; two vectors become one.
 
-    ``labels`` says whose segments lie in a vector. Lanes move within 128 bits where they can, which
-    is one instruction and not two.
+    ``labels`` holds the owners of a vector's segments. Lanes move within 128 bits if possible,
+    which takes one instruction instead of two.
     """
     if len(values) % 2:
         values, labels = [*values, values[-1]], [*labels, labels[-1]]

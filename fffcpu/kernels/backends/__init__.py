@@ -1,1 +1,1 @@
-"""Backend modules: each computes both layers, and any can stand in for any other."""
+"""Backend modules: each computes both layers, and all are interchangeable."""

@@ -1,6 +1,6 @@
-"""CUDA kernels: one block of threads a row, dot products summed through shared memory.
+"""CUDA kernels: one block of threads per row, dot products summed through shared memory.
 
-The backend functions do what `fffcpu.kernels.backends.vectorized` says. Threads of a block take
+`fffcpu.kernels.backends.vectorized` documents the backend functions. Threads of a block take
 neighbouring columns of one row, so each read of weights is one run of memory::
 
     thread              0   1   2  ... 255   0   1  ...
@@ -12,20 +12,21 @@ neighbouring columns of one row, so each read of weights is one run of memory::
                            .-----+------'                     the same bits in any batch
                         logit: the whole block goes left or right
 
-The backward has two steps and no atomics. The first takes a block a row: the row's logit gradients
-and its ``dx``. For the second the host sorts rows by the last node of their path, and so by node at
-every level; then a block takes one run (rows of one node) and 32 columns, and writes them once::
+The backward has two steps and no atomics. The first uses one block per row: it computes the row's
+logit gradients and its ``dx``. For the second the host sorts rows by the last node of their path,
+and so by node at every level. Then a block takes one run (rows of one node) and 32 columns, and
+writes them once::
 
                         columns 0 .. 31 | 32 .. 63 | ...      one block each
     rows of the run     lane 0: r7   r1 ...                   8 lanes share the rows, in turns, and
                         lane 1: r2   r0 ...                   are added as a tree in the end
                         ...
 
-Arrays are NumPy's, copied to the GPU and back at each call, or lie on the GPU already (`numba.cuda`
-device arrays, or anything with ``__cuda_array_interface__``) and are used where they are. The two
-may be mixed: weights that stay on the GPU, rows that come and go. A call whose outputs all lie on
-the GPU returns before it has finished, as is usual there. CUDA must be asked for, with
-``FFFCPU_BACKEND=cuda`` or `fffcpu.kernels.load_backend`; it is never chosen on its own.
+Arrays are NumPy's, which are copied to the GPU and back at each call, or already on the GPU
+(`numba.cuda` device arrays, or anything with ``__cuda_array_interface__``), which are used in
+place. The two may be mixed: weights that stay on the GPU, and rows that are copied. A call whose
+outputs are all on the GPU returns before it has finished, as is usual there. CUDA must be requested
+with ``FFFCPU_BACKEND=cuda`` or `fffcpu.kernels.load_backend`; it is never chosen automatically.
 """
 
 from __future__ import annotations
@@ -64,26 +65,26 @@ Array = Any
 """A NumPy array, or one on the GPU."""
 
 SIMULATED = bool(require_extra("numba", "cuda").config.ENABLE_CUDASIM)
-"""Whether ``NUMBA_ENABLE_CUDASIM=1`` runs each thread of a block as a thread of Python. There, few
-threads must do."""
+"""Whether ``NUMBA_ENABLE_CUDASIM=1`` runs each thread of a block as a thread of Python. Blocks then
+have few threads."""
 
 MOST_THREADS = 4 if SIMULATED else 256
-"""Threads of a block, at most; a power of two. Not measured yet: three columns a thread at width
-768, and by their registers three blocks to a multiprocessor."""
+"""Maximum number of threads per block; a power of two. Not measured yet: three columns per thread
+at width 768, and by their registers three blocks per multiprocessor."""
 
 LEAST_THREADS = 2 if SIMULATED else 32
-"""Threads of a block, at least; a power of two. Hardware runs 32 at a time."""
+"""Minimum number of threads per block; a power of two. Hardware runs 32 at a time."""
 
 MOST_BLOCKS = 4 if SIMULATED else 1 << 16
-"""Blocks of a launch, at most. Where there are more rows, a block takes every 65,536th."""
+"""Maximum number of blocks per launch. If there are more rows, a block takes every 65,536th."""
 
 VISITS = 32
-"""Visited nodes whose activations wait in shared memory until the row's output is summed."""
+"""Visited nodes whose activations stay in shared memory until the row's output is summed."""
 
 COLUMNS = 4 if SIMULATED else 32
 LANES = 2 if SIMULATED else 8
-"""Threads of a block in the backward's second step: 32 columns by 8 rows; lanes are a power of
-two."""
+"""Threads of a block in the backward's second step: 32 columns by 8 rows; the number of lanes is a
+power of two."""
 
 _GELU = int(Activation.GELU)
 _RELU = int(Activation.RELU)
@@ -94,13 +95,13 @@ _RELU = int(Activation.RELU)
 
 @cuda.jit(device=True)
 def _at_most(limit: int, number: int) -> int:
-    """Return the smaller; ``min`` does not compile under the CUDA target of Numba 0.68 itself."""
+    """Return the smaller; ``min`` does not compile for the CUDA target of Numba 0.68 itself."""
     return limit if number > limit else number
 
 
 @cuda.jit(device=True)
 def _activate(s: Any, activation: int) -> Any:
-    """Activation in the type of ``s``: most GPUs are 32 to 64 times slower in float64."""
+    """Return the activation in the dtype of ``s``: most GPUs run float64 32 to 64 times slower."""
     number = type(s)
     if not math.isfinite(s):
         return number(math.nan)
@@ -114,14 +115,14 @@ def _activate(s: Any, activation: int) -> Any:
 
 @cuda.jit(device=True)
 def _density(s: Any) -> Any:
-    """Density of the normal distribution."""
+    """Return the density of the normal distribution."""
     number = type(s)
     return number(0.3989422804014327) * number(math.exp(-number(0.5) * s * s))
 
 
 @cuda.jit(device=True)
 def _activate_gradient(s: Any, activation: int) -> Any:
-    """Derivative of `_activate`; 0 at 0 for ReLU."""
+    """Return the derivative of `_activate`; 0 at 0 for ReLU."""
     number = type(s)
     if not math.isfinite(s):
         return number(math.nan)
@@ -138,9 +139,9 @@ def _activate_gradient(s: Any, activation: int) -> Any:
 
 @cuda.jit(device=True)
 def _dot(partial: Any, weights: Any, place: int, x: Any, row: int) -> Any:
-    """Dot product of ``weights[place]`` and ``x[row]``, for every thread of the block.
+    """Return the dot product of ``weights[place]`` and ``x[row]`` in every thread of the block.
 
-    ``partial`` is shared memory of a number a thread.
+    ``partial`` is shared memory with one number per thread.
     """
     thread, threads = cuda.threadIdx.x, cuda.blockDim.x
     total = partial.dtype.type(0)
@@ -181,7 +182,7 @@ def _descend(
 def _combine(
     out: Any, row: int, weights: Any, factors: Any, places: Any, count: int, onto: bool
 ) -> None:
-    """Write ``out[row]`` = sum of ``factors[k] * weights[places[k]]``, or add to what it holds."""
+    """Write ``out[row]`` = sum of ``factors[k] * weights[places[k]]``, or add it to that."""
     for column in range(cuda.threadIdx.x, out.shape[1], cuda.blockDim.x):
         total = out[row, column] if onto else out.dtype.type(0)
         for k in range(count):
@@ -192,7 +193,7 @@ def _combine(
 
 @cuda.jit(device=True)
 def _descend_gates(partial: Any, x: Any, row: int, gate_weights: Any, gate_bias: Any) -> Any:
-    """Return the leaf a row reaches, and whether every logit on its way was finite."""
+    """Return the leaf that a row reaches, and whether every logit on its path was finite."""
     gates = gate_weights.shape[0]
     node = 0
     finite = True
@@ -203,7 +204,7 @@ def _descend_gates(partial: Any, x: Any, row: int, gate_weights: Any, gate_bias:
     return node - gates, finite
 
 
-# --- FastFeedForward: launched with a block a row -------------------------------------------------
+# --- FastFeedForward: launched with one block per row ---------------------------------------------
 
 
 @cuda.jit
@@ -224,7 +225,7 @@ def _path_forward(
     weights_out: Any,
     activation: int,
 ) -> None:
-    """Weights have shape (T * N, width)."""
+    """Write outputs, logits and nodes; weights have shape (T * N, width)."""
     partial = cuda.shared.array(MOST_THREADS, x.dtype)
     active = cuda.shared.array(VISITS, x.dtype)
     places = cuda.shared.array(VISITS, np.int64)
@@ -254,7 +255,7 @@ def _path_choices(
     weights_out: Any,
     activation: int,
 ) -> None:
-    """Go up each path, and down again from each child that was left aside."""
+    """Go up each path, and down again from each child that was not taken."""
     partial = cuda.shared.array(MOST_THREADS, x.dtype)
     number = x.dtype.type
     _, trees, levels = logits.shape
@@ -330,7 +331,7 @@ def _path_gradients(
 ) -> None:
     """Backward, second step: ``d_weights[place of node]`` = sum over its rows of factor * vector.
 
-    Launched with a block of `COLUMNS` by `LANES` threads for each run and block of columns.
+    Launched with a block of `COLUMNS` by `LANES` threads per run and block of columns.
 
     Parameters
     ----------
@@ -340,7 +341,7 @@ def _path_gradients(
     order : int64 array of shape (T, B)
         Rows in sorted order.
     runs : int64 array of shape (R, 5)
-        Of `_runs`.
+        Runs that `_runs` returned.
     places : int64 array of shape (T * N,)
         Row of ``d_weights`` for each node.
     """
@@ -370,7 +371,7 @@ def _path_gradients(
         cuda.syncthreads()
 
 
-# --- LeafFeedForward: launched with a block a row -------------------------------------------------
+# --- LeafFeedForward: launched with one block per row ---------------------------------------------
 
 
 @cuda.jit
@@ -394,9 +395,9 @@ def _leaf_infer(
     leaf_bias_out: Any,
     activation: int,
 ) -> None:
-    """Take as many neurons of the leaf at a time as there are threads.
+    """Compute the output of one row's leaf, with as many neurons at a time as there are threads.
 
-    Where there are fewer neurons, groups of threads share the columns of x, so that the block still
+    If there are fewer neurons, groups of threads share the columns of x, so that the block still
     reads one run of memory.
     """
     partial = cuda.shared.array(MOST_THREADS, x.dtype)
@@ -434,7 +435,7 @@ def _leaf_infer(
 
 
 def _threads(width: int) -> int:
-    """Return how many threads a block has: the power of two that covers a width, within limits."""
+    """Return the number of threads per block: the power of two that covers a width, in limits."""
     covering = 1 << max(0, width - 1).bit_length()
     return max(LEAST_THREADS, min(MOST_THREADS, covering))
 
@@ -444,12 +445,12 @@ def _blocks(tasks: int) -> int:
 
 
 def _on_device(array: Array) -> Any:
-    """Return the array if it lies on the GPU, else a copy there.
+    """Return the array if it is on the GPU, else a copy there.
 
     Raises
     ------
     ArgumentTypeError
-        If it holds narrow weights, which these kernels would take for integers.
+        If it holds narrow weights, which these kernels would read as integers.
     """
     if getattr(array, "dtype", None) in (np.uint16, np.int8):
         raise ArgumentTypeError(
@@ -463,9 +464,9 @@ def _on_device(array: Array) -> Any:
 
 @contextmanager
 def _outputs(*arrays: Array, zeros: bool = False) -> Iterator[list[Any]]:
-    """Yield outputs on the GPU; those of NumPy come back at the end.
+    """Yield outputs on the GPU; those of NumPy are copied back at the end.
 
-    What these hold is taken along only if it is ``zeros`` that the kernel leaves in places.
+    The contents of these arrays are copied only if they are ``zeros`` that the kernel partly keeps.
     """
     results = [
         cuda.device_array_like(array)
@@ -491,13 +492,13 @@ def _runs(last_nodes: Array, levels: int) -> Array:
     Parameters
     ----------
     last_nodes : int32 array of shape (T, B)
-        Each tree's, sorted; B at least 1.
+        The last nodes of each tree, sorted; B at least 1.
     levels : int
 
     Returns
     -------
     int64 array of shape (R, 5)
-        Tree, level, node (numbered through all trees), first row and one past the last; the runs
+        Tree, level, node (numbered through all trees), first row and one past the last. The runs
         near the roots, which are long, come first.
     """
     trees, rows = last_nodes.shape
@@ -516,7 +517,7 @@ def _runs(last_nodes: Array, levels: int) -> Array:
     return np.concatenate(runs).astype(np.int64)
 
 
-# --- What every backend module exports, as `vectorized` documents it ------------------------------
+# --- What every backend module exports; `vectorized` documents it ---------------------------------
 
 
 def path_logits(
@@ -527,7 +528,7 @@ def path_logits(
     bias_in: Array,
     scale_in: None,
 ) -> None:
-    """Conditional matrix multiplication: the logits of the nodes each row visits."""
+    """Write the logits of the nodes that each row visits: conditional matrix multiplication."""
     rows, width = x.shape
     if not rows:
         return
@@ -546,7 +547,7 @@ def path_infer(
     scale_out: None,
     activation: int,
 ) -> None:
-    """Output of FastFeedForward."""
+    """Write the output of FastFeedForward."""
     x = _on_device(x)
     trees, count, _ = weights_in.shape
     shape = (x.shape[0], trees, count.bit_length())
@@ -564,7 +565,7 @@ def path_forward(
     weights_out: Array,
     activation: int,
 ) -> None:
-    """Like `path_infer`, and keep what `path_backward` needs."""
+    """Like `path_infer`, but keep what `path_backward` needs."""
     rows = x.shape[0]
     if not rows:
         return
@@ -586,7 +587,7 @@ def path_choices(
     weights_out: Array,
     activation: int,
 ) -> None:
-    """Gradients of FastFeedForward's logits by the choices they make, straight through."""
+    """Write the gradients of FastFeedForward's logits due to choices, straight through."""
     rows = logits.shape[0]
     if not rows:
         return
@@ -612,7 +613,7 @@ def path_backward(
     weights_out: Array,
     activation: int,
 ) -> None:
-    """Gradients of FastFeedForward over visited nodes, routes held constant but for d_logits."""
+    """Write gradients of FastFeedForward at visited nodes; routes are fixed except for d_logits."""
     rows, _, levels = logits.shape
     if not rows:
         return
@@ -649,7 +650,7 @@ def path_backward(
 
 
 def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -> None:
-    """Leaf that each row reaches in LeafFeedForward."""
+    """Write the leaf that each row reaches in LeafFeedForward."""
     rows, width = x.shape
     if not rows:
         return
@@ -671,7 +672,7 @@ def leaf_infer(
     leaf_scale_out: None,
     activation: int,
 ) -> None:
-    """Output of LeafFeedForward at inference: the network of the one leaf that each row reaches."""
+    """Write the output of LeafFeedForward at inference: that of the one leaf each row reaches."""
     rows, width = x.shape
     if not rows:
         return

@@ -1,22 +1,22 @@
 """The sparse backward of FastFeedForward: gradients of the nodes that rows visited, and no others.
 
-What the choices at these nodes are worth is found on the way that a row went and on those that it
-did not go: from each of its nodes it descends once more, by the child that it left aside.
+The value of a choice at these nodes compares the path that a row took with the path that it did not
+take: from each of its nodes the row descends once more, by the other child.
 
-Rows are sorted by the last node of their path, which sorts them by node at every level, and go
-through two steps; no two threads ever write the same memory.
+Rows are sorted by the last node of their path, which sorts them by node at every level. They are
+processed in two steps; no two threads ever write the same memory.
 
-The first step goes over sorted rows, four at a time, and gives their logits' gradients and their
+The first step takes sorted rows, four at a time, and computes their logits' gradients and their
 ``dx``. Neighbours share most of their path, and the weights on it are loaded once for all four.
 
-The second goes over tasks (block of columns, tree). A node's gradient is a weighted sum over a run
-of rows, and three levels are taken together, so that each load of a row serves three nodes::
+The second takes tasks (block of columns, tree). A node's gradient is a weighted sum over a run of
+rows, and three levels are computed together, so that each load of a row serves three nodes::
 
     order of rows     r7 r2 r9   r0 r4   r1 r3 r5 r8
     node at level 1   |----- 1 -----|   |--- 2 ----|       each run: d_weights[node] += sum
     node at level 2   |- 3 -|   |- 4 -|   |--- 6 ----|
 
-Sums go in that order whatever the number of threads, so gradients have the same bits.
+Sums have this order for any number of threads, so gradients have the same bits.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Array = NDArray[Any]
 BLOCK_COLUMNS = 64
 BLOCK_ROWS = 128
 """The second step takes blocks of 128 x 64 elements (32 KiB in float32) through all levels, so
-that x and dy come from the nearest cache at all levels but the first."""
+that x and dy come from the nearest cache at all levels except the first."""
 
 
 @inner
@@ -58,18 +58,18 @@ def _active_gradients(
     products: Array,
     scratch: Array,
 ) -> None:
-    """Write the gradients by activations of four rows, whose first nodes are the same.
+    """Write the gradients of the activations of four rows, whose first nodes are the same.
 
     Parameters
     ----------
     d_active : array of shape (4 * L,), written
-        Those of the first row, then those of the second, and so on.
+        Gradients of the first row, then those of the second, and so on.
     rows : array of shape (4,)
-        Which rows; equal ones are neighbours.
+        Row numbers; equal ones are neighbours.
     offsets : array of shape (4 * L,)
-        Where the weights of their nodes start.
+        Start of the weights of their nodes.
     shared : int
-        How many levels all four paths begin with.
+        Number of first levels that all four paths share.
     """
     width = weights_out.shape[2]
     levels = offsets.size // 4
@@ -110,7 +110,7 @@ def _path_choices(
     start: int,
     stop: int,
 ) -> None:
-    """`path_choices` of some rows; activations of the path wait in ``d_logits`` meanwhile."""
+    """Run `path_choices` for some rows; ``d_logits`` holds activations of the path meanwhile."""
     _, count, width_in = weights_in.shape
     width_out = weights_out.shape[2]
     _, trees, levels = logits.shape
@@ -243,7 +243,7 @@ def _path_deltas(
 
 @inner
 def _run_end(last_nodes: Array, tree: int, begin: int, limit: int, shift: int) -> int:
-    """Return where the run of sorted rows ends that share the node of ``begin`` at a level.
+    """Return the end of the run of sorted rows with the same node as ``begin`` at a level.
 
     The node of a row ``shift`` levels above its last node m is ``((m + 1) >> shift) - 1``.
     """
@@ -274,12 +274,12 @@ def _path_gradients(
         In sorted order of rows, like ``offsets`` and ``last_nodes``.
     vectors : array of shape (B, width)
     offsets : int64 array of shape (T * B,)
-        Where the rows of ``vectors`` start.
+        Start of the rows of ``vectors``.
     last_nodes : int32 array of shape (T, B)
     places : int64 array of shape (T * N,)
         Row of ``d_weights`` for each node.
     start, stop : int
-        Range of tasks; task number block * T + tree.
+        Range of tasks; the task number is block * T + tree.
     """
     trees, levels, rows = factors.shape
     count, width = places.size // trees, d_weights.shape[1]
@@ -345,7 +345,7 @@ def path_choices(
     weights_out: Array,
     activation: int,
 ) -> None:
-    """Gradients of FastFeedForward's logits by the choices they make, straight through."""
+    """Write the gradients of FastFeedForward's logits due to choices, straight through."""
     rows, trees, levels = logits.shape
     launch(
         _path_choices,
@@ -378,7 +378,7 @@ def path_backward(
     weights_out: Array,
     activation: int,
 ) -> None:
-    """Gradients of FastFeedForward over visited nodes, routes held constant but for d_logits."""
+    """Write gradients of FastFeedForward at visited nodes; routes are fixed except for d_logits."""
     rows, trees, levels = logits.shape
     x, dy = writable(x), writable(dy)
     order = np.argsort(nodes[:, :, -1].T, axis=1, kind="stable")

@@ -1,30 +1,30 @@
-"""Numba kernels for batches: rows that visit the same nodes are taken together.
+"""Numba kernels for batches: rows that visit the same nodes are processed together.
 
-The backend functions do what `fffcpu.kernels.backends.vectorized` says, with the bits of
-`fffcpu.kernels.backends.rowwise`. A row descends two levels at a time. Rows of a block lie sorted
-by the node they have reached; those at one node are taken four at a time with that node and both
-its children, so that each load of a weight serves four rows and each load of x three nodes::
+`fffcpu.kernels.backends.vectorized` documents the backend functions; the bits are those of
+`fffcpu.kernels.backends.rowwise`. A row descends two levels at a time. Rows of a block are sorted
+by the node that they have reached. Those at one node are taken four at a time with that node and
+both its children, so that each load of a weight serves four rows and each load of x three nodes::
 
               node n   left child   right child
-    row 17      s          s             s       the row goes on to one of four grandchildren,
+    row 17      s          s             s       the row continues to one of four grandchildren,
     row 3       s          s             s       and the rows of node n are sorted by it
     row 88      s          s             s
     row 41      s          s             s
 
-One product in three is not needed; sharing the loads is worth more. One or two rows that are left
-at a node take single dot products.
+One product in three is not needed, but sharing the loads saves more. One or two remaining rows at a
+node take single dot products.
 
-A large batch does this twice, since a block of rows must fit into the cache with the weights it
-meets::
+A large batch does this twice, because a block of rows and its weights must fit into the cache
+together::
 
     blocks of rows in their own order      levels 0 .. 5, whose weights (63 nodes) stay in cache
     all rows, sorted by node at level 6    one counting sort
     blocks of rows of one subtree          levels 6 .. 11, then their outputs
 
-In a block that is sorted by leaf, four neighbours share most of their path, and the rows of
+In a block that is sorted by leaf, four neighbours share most of their path. The rows of
 ``weights_out`` on that shared part are loaded once for the four outputs. In LeafFeedForward the
-rows of a leaf go through its two matrices four at a time, a slice of a matrix after the other, so
-that a slice is read from the nearest cache by all rows but the first four.
+rows of a leaf are multiplied with its two matrices four at a time, one slice of a matrix after the
+other. So all rows except the first four read a slice from the nearest cache.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ __all__ = [
 Array = NDArray[Any]
 
 BLOCK_ROWS = 128
-"""Rows of a block: at BERT's size their x takes 384 KiB."""
+"""Rows per block: at BERT's size their x takes 384 KiB."""
 
 ROWS_IN_SUBTREE = 48
-"""Rows that a subtree should have on average for a batch to be sorted by it."""
+"""Minimum average number of rows per subtree for sorting a batch by subtree."""
 
 MOST_LEVELS_ABOVE = 6
-"""Levels of a large batch that are taken before it is sorted: 63 nodes."""
+"""Levels of a large batch that are computed before it is sorted: 63 nodes."""
 
 
 SLICE_BYTES = 16 * 1024
-"""Size of the slice of a leaf's matrix that all rows of the leaf go through at a time."""
+"""Size of the slice of a leaf's matrix that all rows of the leaf use before the next slice."""
 
 
 class _Descent(NamedTuple):
-    """Rows on their way down one tree."""
+    """Rows on their path down one tree."""
 
     x: Array
     """Input rows (B, I)."""
@@ -77,23 +77,23 @@ class _Descent(NamedTuple):
     bias_in: Array
     """Biases (T, N)."""
     scale_in: Array | None
-    """Scales of the weights (T, N), if these are int8."""
+    """Scales of the weights (T, N) if these are int8."""
     tree: int
-    """Which tree."""
+    """Number of the tree."""
     inclusive: bool
-    """Whether a logit of 0 sends a row right, as in LeafFeedForward."""
+    """Whether a row with a logit of 0 goes right, as in LeafFeedForward."""
     logits: Array
     """Logits (B, slots, L), written."""
     slot: int
-    """Where in ``logits`` those of this tree go."""
+    """Slot of this tree in ``logits``."""
     reached: Array
-    """The node each row is at (B,), int32, changed."""
+    """Node of each row (B,), int32, changed."""
     order: Array
-    """Row numbers (B,), int32; those of a block lie sorted by node, changed."""
+    """Row numbers (B,), int32, changed; those of a block are sorted by node."""
 
 
 class _Scratch(NamedTuple):
-    """Memory that a thread works in."""
+    """Scratch memory of a thread."""
 
     products: Array
     """Dot products of four rows with three nodes."""
@@ -102,7 +102,7 @@ class _Scratch(NamedTuple):
     spare: Array
     """Row numbers of a block."""
     places: Array
-    """Where each of four groups of rows goes."""
+    """Destination of each of four groups of rows."""
 
 
 @inner
@@ -117,9 +117,9 @@ def _new_scratch(x: Array) -> _Scratch:
 
 @inner
 def _four_places(order: Array, first: int, last: int, width: int) -> tuple[int, int, int, int]:
-    """Return where four sorted rows start; behind ``last``, it is taken again.
+    """Return the places of four sorted rows; after ``last``, that row is repeated.
 
-    Rows are int32, and NumPy would keep a place or an address in 32 bits where nothing compiles.
+    Rows are int32, and without compilation NumPy would keep a place or an address in 32 bits.
     """
     return (
         int(order[first]) * width,
@@ -145,7 +145,7 @@ def _visit(
     product: Any,
     inclusive: bool,
 ) -> int:
-    """Write a logit, and return the child the row goes to."""
+    """Write a logit, and return the child that the row goes to."""
     logit = finished_logit(product, bias_in, scale_in, tree, node)
     logits[row, slot, level] = logit
     right = logit > 0 or (inclusive and logit == 0)
@@ -168,7 +168,7 @@ def _one_level(
     end: int,
     level: int,
 ) -> None:
-    """Take rows one by one a level down."""
+    """Move rows down by a level, one by one."""
     _, count, width = weights_in.shape
     for k in range(begin, end):
         row = order[k]
@@ -198,10 +198,10 @@ def _two_levels(
     sums: Array,
     upcoming: Array,
 ) -> None:
-    """Take rows that are at one node two levels down, four at a time.
+    """Move rows that are at one node down by two levels, four at a time.
 
-    ``upcoming`` says what to fetch into the cache meanwhile: the first and the last row that come
-    next, in sorted order, and the node of the next run, or -1.
+    ``upcoming`` is what to prefetch meanwhile: the first and the last of the next rows, in sorted
+    order, and the node of the next run, or -1.
     """
     _, count, width = weights_in.shape
     x_at, weights_at = x.ctypes.data, weights_in.ctypes.data
@@ -266,7 +266,7 @@ def _sort_run(
 
 @inner
 def _run_end(reached: Array, order: Array, begin: int, end: int) -> int:
-    """Return where the run of sorted rows ends that are at the node of the row at ``begin``."""
+    """Return the end of the run of sorted rows that are at the node of the row at ``begin``."""
     node = reached[order[begin]]
     stop = begin + 1
     while stop < end and reached[order[stop]] == node:
@@ -278,12 +278,12 @@ def _run_end(reached: Array, order: Array, begin: int, end: int) -> int:
 def _descend_block(
     descent: _Descent, begin: int, end: int, limit: int, first: int, last: int, scratch: _Scratch
 ) -> None:
-    """Take a block of sorted rows from level ``first`` to level ``last``, and keep it sorted.
+    """Move a block of sorted rows from level ``first`` to level ``last``, and keep it sorted.
 
-    Level ``last`` may be the one below the tree's last: a row then stands at the child it would
+    Level ``last`` may be the one below the tree's last. A row is then at the child that it would
     have gone to.
     """
-    # Taken out once: each look into a tuple counts references of arrays.
+    # Unpacked once: each access to a tuple counts references of arrays.
     x, weights_in, bias_in, scale_in, tree, inclusive, logits, slot, reached, order = descent
     products, sums, spare, places = scratch
     upcoming = np.empty(3, np.int64)
@@ -295,7 +295,7 @@ def _descend_block(
         while run < end:
             stop = _run_end(reached, order, run, end)
             node = reached[order[run]]
-            # One or two rows that are left over are faster alone.
+            # One or two remaining rows are faster alone.
             paired = stop - (stop - run) % 4 if (stop - run) % 4 < 3 else stop
             paired = run if single else paired
             if run < paired:
@@ -342,7 +342,7 @@ def _descend_block(
 
 @kernel
 def _sort(sorting: Array, top: int) -> None:
-    """Sort all rows by the node they reached at level ``top``; stable."""
+    """Sort all rows by the node that they reached at level ``top``; stable."""
     reached, order = sorting[0], sorting[1]
     first = (1 << top) - 1
     places = np.zeros((1 << top) + 1, np.int64)
@@ -367,7 +367,7 @@ def _start(reached: Array, order: Array, first: int, start: int, stop: int) -> N
 
 @inner
 def _next_block(descent: _Descent, begin: int, stop: int, first: int) -> int:
-    """Return where the block ends that starts at ``begin``: rows of one node at level ``first``."""
+    """Return the end of the block from ``begin``: rows of one node at level ``first``."""
     end = min(begin + BLOCK_ROWS, stop)
     if first > 0:
         return _run_end(descent.reached, descent.order, begin, end)
@@ -390,14 +390,14 @@ def _path_outputs(
     offsets: Array,
     shared: Array,
 ) -> None:
-    """Write the outputs of a block of rows that is sorted by leaf, and has passed its leaf.
+    """Write the outputs of a block of rows that is sorted by leaf and has passed its leaf.
 
     Parameters
     ----------
     active, offsets : arrays of shape (BLOCK_ROWS * L,), written
-        Activations, and where the nodes' output weights start, by sorted row and level.
+        Activations, and the start of the nodes' output weights, by sorted row and level.
     shared : array of shape (BLOCK_ROWS // 4,), written
-        How many nodes four neighbours have in common.
+        Number of nodes that four neighbours have in common.
     """
     _, count, width = weights_out.shape
     _, slots, levels = descent.logits.shape
@@ -412,7 +412,7 @@ def _path_outputs(
             offsets[first + level] = (tree * count + node) * width
             active[first + level] = scaled(active[first + level], scale_out, tree, node)
     for k in range(0, padded - begin, 4):
-        # Sorted rows have in common what the first and the last have.
+        # Sorted rows share the nodes that the first and the last share.
         common, first, last = 0, k * levels, (k + 3) * levels
         while common < levels and offsets[first + common] == offsets[last + common]:
             common += 1
@@ -468,9 +468,9 @@ def _paths(
     start: int,
     stop: int,
 ) -> None:
-    """Take sorted rows from level ``first`` to ``last``; past their leaves, write what is asked.
+    """Move sorted rows from level ``first`` to ``last``; past their leaves, write the outputs.
 
-    ``sorting`` (2, B) holds the node that each row has reached, then the rows in their order.
+    ``sorting`` (2, B) holds the node that each row has reached, then the sorted row numbers.
     """
     reached, order, slot = sorting[0], sorting[1], tree % logits.shape[1]
     descent = _Descent(x, weights_in, bias_in, scale_in, tree, False, logits, slot, reached, order)
@@ -529,7 +529,7 @@ def _leaf_outputs(
     Parameters
     ----------
     rows : int32 array
-        Which rows.
+        Row numbers.
     logits : array of shape (B, 1, depth)
         Logits of the gates.
     hidden : array of shape (at least as many as rows, H), written
@@ -605,7 +605,7 @@ def _gates(
     start: int,
     stop: int,
 ) -> None:
-    """Take sorted rows from level ``first`` to ``last``; ``sorting`` is that of `_paths`."""
+    """Move sorted rows from level ``first`` to ``last``; ``sorting`` is that of `_paths`."""
     reached, order = sorting[0], sorting[1]
     descent = _Descent(x, gate_weights, gate_bias, None, 0, True, logits, 0, reached, order)
     scratch = _new_scratch(x)
@@ -636,7 +636,7 @@ def _leaves(
     start: int,
     stop: int,
 ) -> None:
-    """Take sorted rows from level ``first`` to their leaves, and write their outputs."""
+    """Move sorted rows from level ``first`` to their leaves, and write their outputs."""
     reached, order = sorting[0], sorting[1]
     descent = _Descent(x, gate_weights, gate_bias, None, 0, True, logits, 0, reached, order)
     scratch = _new_scratch(x)
@@ -673,7 +673,7 @@ def _leaves(
 
 
 def _top(rows: int, levels: int) -> int:
-    """Return the level by whose nodes a batch is sorted; 0 if it is not."""
+    """Return the level by whose nodes a batch is sorted; 0 if it is not sorted."""
     top = min(rows // ROWS_IN_SUBTREE, 1 << MOST_LEVELS_ABOVE).bit_length() - 1
     if top < 2:
         return 0
@@ -704,9 +704,9 @@ def _descend_gates(x: Array, gate_weights: Array, gate_bias: Array) -> tuple[int
     Returns
     -------
     level : int
-        The level that rows have reached, and lie sorted by.
+        Level that rows have reached, and by which they are sorted.
     arguments : tuple
-        What kernels take to go on from there: logits, sorting, x and the gates.
+        Arguments of the kernels that continue from there: logits, sorting, x and the gates.
     """
     rows, depth = len(x), len(gate_weights).bit_length()
     logits, sorting = np.empty((rows, 1, depth), x.dtype), np.empty((2, rows), np.int32)
@@ -719,7 +719,7 @@ def _descend_gates(x: Array, gate_weights: Array, gate_bias: Array) -> tuple[int
     return top, arguments
 
 
-# --- What every backend module exports, as `vectorized` documents it ------------------------------
+# --- What every backend module exports; `vectorized` documents it ---------------------------------
 
 
 def path_logits(
@@ -730,7 +730,7 @@ def path_logits(
     bias_in: Array,
     scale_in: Array | None,
 ) -> None:
-    """Conditional matrix multiplication: the logits of the nodes each row visits."""
+    """Write the logits of the nodes that each row visits: conditional matrix multiplication."""
     nothing = np.empty((0, 1), x.dtype)
     weights = (weights_in, bias_in, weights_in[:, :0], scale_in, scale_in)
     _run_paths(nothing, nodes, logits, x, weights, 0)
@@ -746,7 +746,7 @@ def path_infer(
     scale_out: Array | None,
     activation: int,
 ) -> None:
-    """Output of FastFeedForward."""
+    """Write the output of FastFeedForward."""
     logits = np.empty((len(x), 1, weights_in.shape[1].bit_length()), x.dtype)
     nodes = np.empty((0, 1, 1), np.int32)
     weights = (weights_in, bias_in, weights_out, scale_in, scale_out)
@@ -763,12 +763,12 @@ def path_forward(
     weights_out: Array,
     activation: int,
 ) -> None:
-    """Like `path_infer`, and keep what `path_backward` needs."""
+    """Like `path_infer`, but keep what `path_backward` needs."""
     _run_paths(y, nodes, logits, x, (weights_in, bias_in, weights_out, None, None), activation)
 
 
 def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -> None:
-    """Leaf that each row reaches in LeafFeedForward."""
+    """Write the leaf that each row reaches in LeafFeedForward."""
     top, arguments = _descend_gates(x, gate_weights, gate_bias)
     logits, sorting, *_ = arguments
     rows, _, depth = logits.shape
@@ -789,7 +789,7 @@ def leaf_infer(
     leaf_scale_out: Array | None,
     activation: int,
 ) -> None:
-    """Output of LeafFeedForward at inference: the network of the one leaf that each row reaches."""
+    """Write the output of LeafFeedForward at inference: that of the one leaf each row reaches."""
     top, arguments = _descend_gates(x, gate_weights, gate_bias)
     _, width, neurons = leaf_weights_in.shape
     work = (len(gate_weights).bit_length() - top) * width + neurons * (width + y.shape[1])

@@ -1,7 +1,7 @@
-"""Numba kernels in which each row descends by itself, and threads share the rows.
+"""Numba kernels in which each row descends independently, and threads share the rows.
 
-The backend functions do what `fffcpu.kernels.backends.vectorized` says. A row reads its nodes'
-weights as runs of contiguous memory, level by level::
+`fffcpu.kernels.backends.vectorized` documents the backend functions. A row reads its nodes' weights
+as runs of contiguous memory, level by level::
 
     weights_in  (T, N, I)    node 0 |################|         logit s0 > 0: right, to node 2
                              node 1 |                |
@@ -10,8 +10,8 @@ weights as runs of contiguous memory, level by level::
                              node 5 |################|
     weights_out (T, N, O)    the same nodes again, all at once: y is written in one pass
 
-A few rows take each level in turn, before any goes on to the next: a row's next node is known only
-when its dot product is done, and the processor can fetch another row's weights meanwhile.
+A few rows take each level in turn before any continues to the next. A row's next node is known only
+when its dot product is finished, and the processor can fetch another row's weights meanwhile.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ __all__ = [
 Array = NDArray[Any]
 
 TOGETHER = 16
-"""Rows that take each level in turn."""
+"""Number of rows that take each level in turn."""
 
 FAR = 4
-"""What a multiply-add on a path takes, in terms of those on numbers at hand, which its are not."""
+"""Cost of a multiply-add on a path, relative to one whose numbers are in cache."""
 
 # --- A few rows of FastFeedForward --------------------------------------------------------------
 
@@ -65,7 +65,7 @@ def _descend(
     """Write the paths of rows from ``row`` on to ``logits`` and ``nodes``, from ``slot`` on.
 
     As soon as a node's logit is known, its row of ``weights_out`` and the next node's of
-    ``weights_in`` are fetched into the cache; of a ``weights_out`` of width 0 nothing is.
+    ``weights_in`` are prefetched, except from a ``weights_out`` of width 0.
     """
     trees, count, width = weights_in.shape
     width_out = weights_out.shape[2]
@@ -88,7 +88,7 @@ def _descend(
 
 @inner
 def _offsets(offsets: Array, nodes: Array, slot: int, count: int, width: int) -> None:
-    """Write where the weights of the nodes that a row visits start."""
+    """Write the start of the weights of the nodes that a row visits."""
     _, trees, levels = nodes.shape
     for tree in range(trees):
         for level in range(levels):
@@ -200,7 +200,7 @@ def _path_forward(
 
 @inner
 def _descend_gates(x: Array, row: int, gate_weights: Array, gate_bias: Array) -> tuple[int, bool]:
-    """Return the leaf a row reaches, and whether every logit on its way was finite."""
+    """Return the leaf that a row reaches, and whether every logit on its path was finite."""
     gates, width = gate_weights.shape
     node = 0
     finite = True
@@ -221,7 +221,7 @@ def _leaf_route(
 
 @inner
 def _consecutive(offsets: Array, first: int, step: int) -> None:
-    """Fill with ``first``, ``first + step``, ...: where the rows of a matrix start."""
+    """Fill with ``first``, ``first + step``, ...: the starts of a matrix's rows."""
     for k in range(offsets.size):
         offsets[k] = first + k * step
 
@@ -268,7 +268,7 @@ def _leaf_infer(
             y[row, column] += leaf_bias_out[leaf, column]
 
 
-# --- What every backend module exports, as `vectorized` documents it ------------------------------
+# --- What every backend module exports; `vectorized` documents it -------------------------------
 
 
 def path_logits(
@@ -279,7 +279,7 @@ def path_logits(
     bias_in: Array,
     scale_in: Array | None,
 ) -> None:
-    """Conditional matrix multiplication: the logits of the nodes each row visits."""
+    """Write the logits of the nodes that each row visits: conditional matrix multiplication."""
     rows, trees, levels = logits.shape
     work = FAR * trees * levels * x.shape[1]
     arguments = (logits, nodes, writable(x), weights_in, bias_in, scale_in)
@@ -296,7 +296,7 @@ def path_infer(
     scale_out: Array | None,
     activation: int,
 ) -> None:
-    """Output of FastFeedForward."""
+    """Write the output of FastFeedForward."""
     if len(x) == 1:  # nothing to share; a single row takes little more than the calls around it
         x = x if x.flags.writeable else writable(x)
         _path_infer(y, x, weights_in, bias_in, weights_out, scale_in, scale_out, activation, 0, 1)
@@ -327,7 +327,7 @@ def path_forward(
     weights_out: Array,
     activation: int,
 ) -> None:
-    """Like `path_infer`, and keep what `path_backward` needs."""
+    """Like `path_infer`, but keep what `path_backward` needs."""
     rows, trees, levels = logits.shape
     work = FAR * trees * levels * (x.shape[1] + y.shape[1])
     arguments = (y, logits, nodes, writable(x), weights_in, bias_in, weights_out, activation)
@@ -335,7 +335,7 @@ def path_forward(
 
 
 def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -> None:
-    """Leaf that each row reaches in LeafFeedForward."""
+    """Write the leaf that each row reaches in LeafFeedForward."""
     work = len(gate_bias).bit_length() * x.shape[1]
     arguments = (leaves, writable(x), gate_weights, gate_bias)
     launch(_leaf_route, len(x), work, *arguments)
@@ -354,7 +354,7 @@ def leaf_infer(
     leaf_scale_out: Array | None,
     activation: int,
 ) -> None:
-    """Output of LeafFeedForward at inference: the network of the one leaf that each row reaches."""
+    """Write the output of LeafFeedForward at inference: that of the one leaf each row reaches."""
     _, width, hidden = leaf_weights_in.shape
     work = len(gate_bias).bit_length() * width + hidden * (width + y.shape[1])
     launch(

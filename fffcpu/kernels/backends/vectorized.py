@@ -1,27 +1,27 @@
-"""Plain NumPy: the backend that is always there, and the one that says what all must do.
+"""Plain NumPy: the backend that is always available, and the definition of all backends' behaviour.
 
 Shape symbols: B rows, I input width, O output width, T trees, N nodes in a tree, L levels; in the
 leaf layer G gates, K leaves, H leaf width. All arrays are C-contiguous and, apart from ``nodes``
 and ``leaves`` (int32), of one dtype, float32 or float64. A layer without a bias has zeros in
-``bias_in``. ``activation`` is a code of `fffcpu.config.Activation`. Functions write into the arrays
-they are given first and return nothing; ``x`` and ``dy`` may be read-only.
+``bias_in``. ``activation`` is a code of `fffcpu.config.Activation`. Functions write into their
+first arguments and return nothing; ``x`` and ``dy`` may be read-only.
 
-Functions of inference (`path_logits`, `path_infer`, `leaf_infer`) also take *narrow weights*, where
-all other arrays are float32:
+Functions of inference (`path_logits`, `path_infer`, `leaf_infer`) also take *narrow weights*; all
+other arrays are then float32:
 
 bfloat16
-    Weights are uint16 arrays of bits, the upper halves of float32 numbers. The result has the bits
-    that float32 arrays of the same numbers give.
+    Weights are uint16 arrays of bits, the upper halves of float32 numbers. The result has the same
+    bits as with float32 arrays of the same numbers.
 int8
-    Weights are int8 arrays, and each node has a scale for its input weights and one for its output
-    weights: ``logit = scale_in * dot + bias``, and ``scale_out`` times the activation weighs the
-    output weights. In the leaf layer each neuron has both scales, of shape (K, H); gates are never
-    narrow. With other weights the scales are None.
+    Weights are int8 arrays, and each node has one scale for its input weights and one for its
+    output weights: ``logit = scale_in * dot + bias``, and the output weights are multiplied by
+    ``scale_out`` times the activation. In the leaf layer each neuron has both scales, of shape
+    (K, H); gates are never narrow. With other weights the scales are None.
 
-A backend without narrow weights refuses them with an ArgumentTypeError.
+A backend without narrow weights raises ArgumentTypeError for them.
 
 Rows are independent, to the bit: a row's products are summed along its own contiguous memory, so
-that nothing depends on the rest of the batch. A matrix product through BLAS would not do.
+its result does not depend on the rest of the batch. A BLAS matrix product does not guarantee this.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ Array = NDArray[Any]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 BLOCK_ELEMENTS = 1 << 18
-"""Weights gathered at a time: few enough to stay in cache, and memory stays small for any B."""
+"""Number of weights gathered at a time; they stay in cache, and memory stays small for any B."""
 
 
 def _quiet(function: Function) -> Function:
-    """Let a function warn of no number: those that are not finite are part of the contract.
+    """Suppress a function's floating-point warnings: numbers that are not finite are permitted.
 
     ``np.errstate`` itself, as a decorator, would be one object for all threads in older NumPy.
     """
@@ -72,7 +72,7 @@ def _quiet(function: Function) -> Function:
 
 @_quiet
 def activate(s: Array, activation: int) -> Array:
-    """Activation of every number; infinities and NaN become NaN, under every activation."""
+    """Return the activation of every number; infinities and NaN always become NaN."""
     if activation == Activation.GELU:
         from scipy.special import ndtr
 
@@ -85,7 +85,7 @@ def activate(s: Array, activation: int) -> Array:
 
 @_quiet
 def activate_gradient(s: Array, activation: int) -> Array:
-    """Derivative of `activate`; 0 at 0 for ReLU."""
+    """Return the derivative of `activate`; 0 at 0 for ReLU."""
     if activation == Activation.GELU:
         from scipy.special import ndtr
 
@@ -100,21 +100,21 @@ def activate_gradient(s: Array, activation: int) -> Array:
 
 
 def _blocks(rows: int, width: int) -> Iterator[slice]:
-    """Cut rows into slices of at most `BLOCK_ELEMENTS` elements."""
+    """Split rows into slices of at most `BLOCK_ELEMENTS` elements."""
     step = max(1, BLOCK_ELEMENTS // width)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
 
 
 def _widened(gathered: Array) -> Array:
-    """Return gathered weights as floats: narrow ones as float32, others as they are."""
+    """Return gathered weights as floats: narrow ones as float32, others unchanged."""
     if gathered.dtype == np.uint16:
         return from_bfloat16(gathered)
     return gathered.astype(np.float32) if gathered.dtype == np.int8 else gathered
 
 
 def _dot(gathered: Array, x: Array) -> Array:
-    """Dot product of each gathered row with its row of x; overwrites ``gathered``."""
+    """Return the dot product of each gathered row with its row of x; overwrites ``gathered``."""
     gathered = _widened(gathered)
     np.multiply(gathered, x, out=gathered)
     result: Array = np.add.reduce(gathered, axis=-1)
@@ -122,7 +122,7 @@ def _dot(gathered: Array, x: Array) -> Array:
 
 
 def _finished(products: Array, bias: Array, scale: Array | None, at: Any) -> Array:
-    """Turn dot products into logits: with their scale where weights are int8, and the bias."""
+    """Return logits from dot products: times the scale if weights are int8, plus the bias."""
     if scale is not None:
         products *= scale[at]
     products += bias[at]
@@ -130,7 +130,7 @@ def _finished(products: Array, bias: Array, scale: Array | None, at: Any) -> Arr
 
 
 def _scaled(active: Array, scale: Array | None, at: Any) -> Array:
-    """Return activations, times the scales of the output weights where weights are int8."""
+    """Return activations, times the scales of the output weights if weights are int8."""
     return active if scale is None else active * scale[at]
 
 
@@ -143,9 +143,9 @@ def path_logits(
     bias_in: Array,
     scale_in: Array | None,
 ) -> None:
-    """Conditional matrix multiplication: the logits of the nodes each row visits.
+    """Write the logits of the nodes that each row visits: conditional matrix multiplication.
 
-    A row starts at node 0 and goes right where its logit is above 0, else (a tie, NaN) left.
+    A row starts at node 0. It goes right if its logit is above 0, else (a tie, NaN) left.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def _path_output(
     scale_out: Array | None,
     activation: int,
 ) -> None:
-    """Sum the visited nodes' output weights, weighted by their activations, into y (B, O)."""
+    """Write the sum of the visited nodes' output weights, times their activations, to y (B, O)."""
     _, trees, levels = nodes.shape
     y[...] = 0
     for rows in _blocks(*y.shape):
@@ -198,12 +198,12 @@ def path_infer(
     scale_out: Array | None,
     activation: int,
 ) -> None:
-    """Output of FastFeedForward: y = sum over visited nodes of act(logit) * weights_out.
+    """Write the output of FastFeedForward: y = sum over visited nodes of act(logit) * weights_out.
 
     Parameters
     ----------
     y : array of shape (B, O), written
-        Shares no memory with ``x``.
+        Output; it shares no memory with ``x``.
     x : array of shape (B, I)
     weights_in : array of shape (T, N, I)
     bias_in : array of shape (T, N)
@@ -229,7 +229,7 @@ def path_forward(
     weights_out: Array,
     activation: int,
 ) -> None:
-    """Like `path_infer` without scales, and keep what `path_backward` needs.
+    """Like `path_infer` without scales, but keep what `path_backward` needs.
 
     Parameters
     ----------
@@ -237,7 +237,7 @@ def path_forward(
     logits : array of shape (B, T, L), written
     nodes : int32 array of shape (B, T, L), written
     x, weights_in, bias_in, weights_out, activation
-        As in `path_infer`.
+        Same as for `path_infer`.
     """
     path_logits(logits, nodes, x, weights_in, bias_in, None)
     _path_output(y, logits, nodes, weights_out, None, activation)
@@ -255,22 +255,22 @@ def path_choices(
     weights_out: Array,
     activation: int,
 ) -> None:
-    """Gradients of FastFeedForward's logits by the choices they make, straight through.
+    """Write the gradients of FastFeedForward's logits due to choices, straight through.
 
-    What a choice is worth is the output of the right subtree less that of the left one. Of the two,
-    one is what the row got from there on, and the other what it would have got, had it gone the
-    other way at that one node. If that is not finite, a choice is worth nothing.
+    The value of a choice is the output of the right subtree less that of the left one. One of the
+    two is what the row got from that node on. The other is what it would have got if it had gone
+    the other way at that node only. If the other is not finite, the value is 0.
 
     Parameters
     ----------
     d_logits : array of shape (B, T, L), written
-        Products of ``dy``, that difference and the normal density at the logit; 0 at the last
-        level, which chooses nothing.
+        Products of ``dy``, that value and the normal density at the logit; 0 at the last level,
+        which has no choice.
     dy : array of shape (B, O)
         Upstream gradient.
     x : array of shape (B, I)
     logits, nodes : arrays of shape (B, T, L)
-        From `path_forward`.
+        Arrays that `path_forward` wrote.
     weights_in : array of shape (T, N, I)
     bias_in : array of shape (T, N)
     weights_out : array of shape (T, N, O)
@@ -316,26 +316,27 @@ def path_backward(
     weights_out: Array,
     activation: int,
 ) -> None:
-    """Gradients of FastFeedForward over visited nodes, routes held constant but for d_logits.
+    """Write gradients of FastFeedForward at visited nodes; routes are fixed except for d_logits.
 
     Parameters
     ----------
     dx : array of shape (B, I), written
     d_weights_in : array of shape (R, I), zeros, written where a node was visited
-        R rows for all nodes, or for those alone that were visited.
+        Gradient with R rows, for all nodes or only for visited ones.
     d_bias_in : array of shape (R,), zeros, written where a node was visited
-        Written even where the layer has no bias.
+        Gradient, also written if the layer has no bias.
     d_weights_out : array of shape (R, O), zeros, written where a node was visited
     dy : array of shape (B, O)
         Upstream gradient.
     x : array of shape (B, I)
     logits, nodes : arrays of shape (B, T, L)
-        From `path_forward`.
+        Arrays that `path_forward` wrote.
     d_logits : array of shape (B, T, L), or (B, T, 0) for none
-        Added to the gradients of the visited logits, such as those of `path_choices`.
+        Terms that are added to the gradients of the visited logits, such as those of
+        `path_choices`.
     places : int64 array of shape (T * N,)
-        Row of the gradients for each node, ``places[t * N + n]``: one row belongs to one node. What
-        it holds for nodes without a visit is not read.
+        Row of the gradients for each node, ``places[t * N + n]``; each row belongs to one node.
+        Entries of nodes without a visit are not read.
     weights_in : array of shape (T, N, I)
     weights_out : array of shape (T, N, O)
     activation : int
@@ -361,9 +362,10 @@ def path_backward(
 
 @_quiet
 def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -> None:
-    """Leaf that each row reaches in LeafFeedForward.
+    """Write the leaf that each row reaches in LeafFeedForward.
 
-    At each gate a row goes right where its logit is at least 0 (a tie included), else (NaN) left.
+    At each gate a row goes right if its logit is at least 0 (ties included), else (also for NaN)
+    left.
 
     Parameters
     ----------
@@ -377,7 +379,7 @@ def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -
 
 
 def _descend_gates(x: Array, gate_weights: Array, gate_bias: Array) -> tuple[Array, Array]:
-    """Return the leaf each row reaches, and whether every logit on its way was finite."""
+    """Return the leaf that each row reaches, and whether every logit on its path was finite."""
     node = np.zeros(len(x), np.int32)
     finite = np.ones(len(x), np.bool_)
     gates = len(gate_bias)
@@ -402,12 +404,12 @@ def leaf_infer(
     leaf_scale_out: Array | None,
     activation: int,
 ) -> None:
-    """Output of LeafFeedForward at inference: the network of the one leaf that each row reaches.
+    """Write the output of LeafFeedForward at inference: that of the one leaf each row reaches.
 
     Parameters
     ----------
     y : array of shape (B, O), written
-        Shares no memory with ``x``.
+        Output; it shares no memory with ``x``.
     x : array of shape (B, I)
     gate_weights : array of shape (G, I)
     gate_bias : array of shape (G,)

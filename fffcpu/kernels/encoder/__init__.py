@@ -1,1 +1,1 @@
-"""What an encoder does to rows beside matrix products: in plain NumPy, and compiled."""
+"""Row operations of an encoder besides matrix products: in plain NumPy, and compiled."""

@@ -1,11 +1,11 @@
-"""What an encoder does to rows beside matrix products, each in one pass over memory.
+"""Row operations of an encoder besides matrix products, each in one pass over memory.
 
-The functions are those of `fffcpu.kernels.encoder.vectorized`, which says what each does; here they
-are compiled, and threads share the rows. A row stays in the nearest cache from its first number to
-its result, where NumPy would take all rows through each operation in turn.
+The functions are those of `fffcpu.kernels.encoder.vectorized`, which documents them. Here they are
+compiled, and threads share the rows. A row stays in the nearest cache from its first number to its
+result, whereas NumPy would apply each operation to all rows in turn.
 
-Sums over rows go block by block, `BLOCK_ROWS` rows each, whatever the number of threads, so results
-have the same bits for any number of them.
+Sums over rows are computed in blocks of `BLOCK_ROWS` rows for any number of threads, so results
+have the same bits for any number of threads.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ __all__ = [
 Array = NDArray[Any]
 
 BLOCK_ROWS = 64
-"""Rows whose sums one thread takes together."""
+"""Number of rows that one thread sums together."""
 
 BLOCK_COLUMNS = 64
 """Columns of a table that one thread adds rows to."""
@@ -64,10 +64,10 @@ SUM_COLUMNS = 512
 """Columns that are summed in the dtype of the rows; the sums of blocks are added in float64."""
 
 PASS = 4
-"""A pass over a number in cache costs about as much as so many multiply-adds."""
+"""Cost of a pass over a number in cache, in multiply-adds."""
 
 EXPONENTIAL = 16
-"""So does an exponential, or an activation."""
+"""Cost of an exponential or an activation, in multiply-adds."""
 
 
 @kernel
@@ -77,7 +77,7 @@ def _activate(out: Array, s: Array, activation: int, start: int, stop: int) -> N
 
 
 def activate(s: Array, activation: int) -> Array:
-    """Activation of every number of rows."""
+    """Return the activation of every number of rows."""
     out: Array = np.empty_like(s)
     launch(_activate, len(s), EXPONENTIAL * s.shape[1], out, writable(s), activation)
     return out
@@ -96,7 +96,7 @@ def backpropagate(delta: Array, s: Array, activation: int) -> None:
 
 @inner
 def _take(array: Array, at: int, left: int) -> Any:
-    """Vector of the elements from a place on, with zeros behind the last of those that are left."""
+    """Return a vector of the elements from a place on, with zeros after the last one left."""
     if left >= lanes(array):
         return load(array, at)
     return load_partial(array, at, left)
@@ -104,7 +104,7 @@ def _take(array: Array, at: int, left: int) -> Any:
 
 @inner
 def _put(array: Array, at: int, vector: Any, left: int) -> None:
-    """Write a vector to the elements from a place on, as far as there are any left."""
+    """Write a vector to the elements from a place on, up to the last one left."""
     if left >= lanes(array):
         store(array, at, vector)
     else:
@@ -116,7 +116,7 @@ def _put(array: Array, at: int, vector: Any, left: int) -> None:
 
 @inner
 def _sum(x: Array, at: int, width: int) -> Any:
-    """Sum of a run of numbers."""
+    """Return the sum of a run of numbers."""
     total = zeros(x)
     for k in range(0, width, lanes(x)):
         total = add(total, _take(x, at + k, width - k))
@@ -125,7 +125,7 @@ def _sum(x: Array, at: int, width: int) -> Any:
 
 @inner
 def _centre(out: Array, x: Array, at: int, width: int, mean: Any) -> Any:
-    """Write a run of numbers less their mean; return the sum of the squares."""
+    """Write a run of numbers minus their mean; return the sum of the squares."""
     means, total = broadcast(mean), zeros(x)
     for k in range(0, width, lanes(x)):
         _put(out, at + k, subtract(_take(x, at + k, width - k), means), width - k)
@@ -160,7 +160,7 @@ def _layer_norm(
 
 
 def layer_norm(out: Array, moments: Array, x: Array, scale: Array, bias: Array, eps: float) -> None:
-    """Layer norm of rows; ``out`` may be ``x``."""
+    """Write the layer norm of rows; ``out`` may be ``x``."""
     width = x.shape[1]
     numbers = np.array([width, 1.0, eps], x.dtype)
     launch(_layer_norm, len(x), 3 * PASS * width, out, moments, writable(x), scale, bias, numbers)
@@ -168,7 +168,7 @@ def layer_norm(out: Array, moments: Array, x: Array, scale: Array, bias: Array, 
 
 @inner
 def _normal(x: Array, at: int, left: int, mean: Any, inverse: Any) -> Any:
-    """Vector of normalised numbers."""
+    """Return a vector of normalised numbers."""
     return multiply(subtract(_take(x, at, left), broadcast(mean)), broadcast(inverse))
 
 
@@ -185,7 +185,7 @@ def _layer_norm_backward(
     start: int,
     stop: int,
 ) -> None:
-    """Do blocks of rows; ``d_scale`` and ``d_bias``, zeros at first, have a row for each block."""
+    """Process blocks of rows; ``d_scale`` and ``d_bias``, initially 0, have one row per block."""
     rows, width = x.shape
     for block in range(start, stop):
         for row in range(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, rows)):
@@ -214,7 +214,7 @@ def _layer_norm_backward(
 def layer_norm_backward(
     dx: Array, dy: Array, moments: Array, x: Array, scale: Array
 ) -> tuple[Array, Array]:
-    """Gradients of `layer_norm`; ``dx`` may be ``dy``."""
+    """Write and return the gradients of `layer_norm`; ``dx`` may be ``dy``."""
     rows, width = x.shape
     blocks = -(-rows // BLOCK_ROWS)
     d_scale, d_bias = np.zeros((2, blocks, width), x.dtype)
@@ -239,7 +239,7 @@ def layer_norm_backward(
 
 @inner
 def _largest(x: Array, at: int, width: int, scratch: Array) -> Any:
-    """Largest of a run of numbers, NaN left out; ``scratch`` has room for a vector."""
+    """Return the largest of a run of numbers, ignoring NaN; ``scratch`` has room for a vector."""
     step = lanes(x)
     largest = repeat(x, at)
     whole = width - width % step
@@ -257,7 +257,7 @@ def _largest(x: Array, at: int, width: int, scratch: Array) -> Any:
 
 @inner
 def _exponentials(x: Array, at: int, width: int, largest: Any) -> Any:
-    """Write the exponentials of a run of numbers less the largest in their place; return the sum.
+    """Replace a run of numbers x by exp(x - largest); return the sum.
 
     Blocks of `SUM_COLUMNS` are summed in the numbers' own dtype, and the blocks in float64.
     """
@@ -297,7 +297,7 @@ def _cross_entropy(
 
 
 def cross_entropy(logits: Array, labels: Array) -> float:
-    """Mean cross-entropy of rows, which become its gradient."""
+    """Return the mean cross-entropy of rows, which are replaced by its gradient."""
     rows, width = logits.shape
     losses = np.empty(rows)
     numbers = np.array([1.0 / max(rows, 1)], logits.dtype)
@@ -307,10 +307,10 @@ def cross_entropy(logits: Array, labels: Array) -> float:
 
 # --- Attention ------------------------------------------------------------------------------------
 #
-# An item is a head of a sequence. Its matrices are copied to scratch memory, with rows filled up
-# with zeros to whole steps of columns, and its products taken four rows at a time::
+# An item is one head of one sequence. Its matrices are copied to scratch memory, with rows padded
+# with zeros to whole steps of columns. Its products are computed four rows at a time::
 #
-#     four rows of a   (4, depth)       a number at a time, for whole registers of columns
+#     four rows of a   (4, depth)       one number at a time, for whole registers of columns
 #     b                (depth, step)    in the nearest caches
 #     out              (4, step)        eight registers at a time: four rows, two registers each
 #
@@ -319,7 +319,7 @@ def cross_entropy(logits: Array, labels: Array) -> float:
 
 @inner
 def _step(array: Array, width: int) -> int:
-    """Width of a row of scratch memory."""
+    """Return the width of a row of scratch memory."""
     size: int = 2 * register_lanes(array)
     return (width + size - 1) // size * size
 
@@ -328,7 +328,7 @@ def _step(array: Array, width: int) -> int:
 def _copy(
     out: Array, out_at: int, out_step: int, x: Array, at: int, step: int, rows: int, width: int
 ) -> None:
-    """Copy rows that start so many places apart."""
+    """Copy rows that start at equal distances."""
     for row in range(rows):
         for k in range(0, width, lanes(x)):
             vector = _take(x, at + row * step + k, width - k)
@@ -357,7 +357,7 @@ def _four_products(
     b_step: int,
     depth: int,
 ) -> None:
-    """Four rows of ``a`` times a matrix; their numbers lie ``a_step`` apart."""
+    """Multiply four rows of ``a`` by a matrix; their numbers are ``a_step`` apart."""
     a0, a1, a2, a3 = rows
     size = register_lanes(out)
     for column in range(0, out_step, 2 * size):
@@ -397,9 +397,9 @@ def _rows_by_matrix(
     b_step: int,
     depth: int,
 ) -> None:
-    """Rows ``first`` to ``first + 3`` of ``a``, which start ``a_row`` places apart, times a matrix.
+    """Multiply rows ``first`` to ``first + 3`` of ``a``, ``a_row`` places apart, by a matrix.
 
-    Behind the last of the ``rows``, the last is taken again.
+    After the last of the ``rows``, the last is repeated.
     """
     last = at + (rows - 1) * a_row
     a0 = at + first * a_row
@@ -411,7 +411,7 @@ def _rows_by_matrix(
 def _softmax(
     x: Array, at: int, width: int, penalties: Array, first: int, numbers: Array, scratch: Array
 ) -> None:
-    """Softmax of a run of numbers, scaled and with penalties added, in their place."""
+    """Replace a run of numbers, scaled and with penalties added, by its softmax."""
     _multiply_run(x, at, width, numbers[1])
     if penalties.shape[0] > 0:
         for k in range(0, width, lanes(x)):
@@ -424,7 +424,7 @@ def _softmax(
 
 @inner
 def _drop(x: Array, at: int, width: int, kept: Array, first: int, share: Any) -> None:
-    """Drop numbers of a run, and multiply the others."""
+    """Set dropped numbers of a run to 0, and multiply the others."""
     if kept.shape[0] > 0:
         run = x.reshape(-1)
         flags = kept.reshape(-1)
@@ -482,7 +482,7 @@ def attention(
     kept: NDArray[np.bool_],
     share: float,
 ) -> None:
-    """Context of every position, from queries, keys and values."""
+    """Write the context of every position, from queries, keys and values."""
     rows, total = context.shape
     heads, length = probabilities.shape[1:3]
     numbers = np.array([1.0, math.sqrt(heads / total), share], qkv.dtype)
@@ -509,7 +509,7 @@ def _attention_backward(
     values = np.zeros((width, step), qkv.dtype)  # a column a key
     queries, keys = np.zeros((length, wide), qkv.dtype), np.zeros((length, wide), qkv.dtype)
     d_mixed, out = np.zeros((length, wide), qkv.dtype), np.empty((4, wide), qkv.dtype)
-    # The probabilities after dropout, and the gradients of the scores: a row a query.
+    # The probabilities after dropout, and the gradients of the scores: one row per query.
     weights, d_scores = np.empty((length, step), qkv.dtype), np.empty((length, step), qkv.dtype)
     d_rows = np.empty((4, step), qkv.dtype)
     for item in range(start, stop):
@@ -553,7 +553,7 @@ def attention_backward(
     kept: NDArray[np.bool_],
     share: float,
 ) -> None:
-    """Gradients of `attention` by queries, keys and values."""
+    """Write the gradients of `attention` with respect to queries, keys and values."""
     rows, total = d_context.shape
     heads, length = probabilities.shape[1:3]
     numbers = np.array([math.sqrt(heads / total), share], qkv.dtype)
@@ -576,7 +576,7 @@ def attention_backward(
 
 @kernel
 def _add_rows(table: Array, ids: Array, rows: Array, start: int, stop: int) -> None:
-    """Do blocks of columns, so that no two threads write the same memory."""
+    """Process blocks of columns, so that no two threads write the same memory."""
     first, last = start * BLOCK_COLUMNS, min(stop * BLOCK_COLUMNS, table.shape[1])
     for k in range(len(ids)):
         for column in range(first, last):
@@ -584,6 +584,6 @@ def _add_rows(table: Array, ids: Array, rows: Array, start: int, stop: int) -> N
 
 
 def add_rows(table: Array, ids: Array, rows: Array) -> None:
-    """Add each of some rows to the row of a table that its number names."""
+    """Add each of some rows to the row of a table with its id."""
     blocks = -(-table.shape[1] // BLOCK_COLUMNS)
     launch(_add_rows, blocks, PASS * BLOCK_COLUMNS * len(ids), table, ids, writable(rows))

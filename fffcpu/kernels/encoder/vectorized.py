@@ -1,6 +1,6 @@
-"""What an encoder does to rows beside matrix products, in plain NumPy: always there.
+"""Row operations of an encoder besides matrix products, in plain NumPy: always available.
 
-All arrays are C-contiguous and of one dtype, float32 or float64, save where a type is named.
+All arrays are C-contiguous and of one dtype, float32 or float64, unless another type is given.
 `fffcpu.kernels.encoder.fused` has the same functions, compiled.
 """
 
@@ -29,19 +29,19 @@ Array = NDArray[Any]
 
 
 def activate(s: Array, activation: int) -> Array:
-    """Activation of every number of rows.
+    """Return the activation of every number of rows.
 
     Parameters
     ----------
     s : array of shape (B, W)
-        Not changed.
+        Input. It is not changed.
     activation : int
-        A code of `fffcpu.config.Activation`.
+        Code of `fffcpu.config.Activation`.
 
     Returns
     -------
     array of shape (B, W)
-        NaN for numbers that are not finite.
+        Activations; NaN for numbers that are not finite.
     """
     return vectorized.activate(s, activation)
 
@@ -52,17 +52,17 @@ def backpropagate(delta: Array, s: Array, activation: int) -> None:
     Parameters
     ----------
     delta : array of shape (B, W), changed
-        Gradients by activations, which become gradients by ``s``.
+        Gradients of the activations, which become gradients of ``s``.
     s : array of shape (B, W)
-        What the activation was taken of.
+        Input of the activation.
     activation : int
-        A code of `fffcpu.config.Activation`.
+        Code of `fffcpu.config.Activation`.
     """
     delta *= vectorized.activate_gradient(s, activation)
 
 
 def layer_norm(out: Array, moments: Array, x: Array, scale: Array, bias: Array, eps: float) -> None:
-    """Layer norm of rows; ``out`` may be ``x``.
+    """Write the layer norm of rows; ``out`` may be ``x``.
 
     Parameters
     ----------
@@ -87,14 +87,14 @@ def layer_norm(out: Array, moments: Array, x: Array, scale: Array, bias: Array, 
 def layer_norm_backward(
     dx: Array, dy: Array, moments: Array, x: Array, scale: Array
 ) -> tuple[Array, Array]:
-    """Gradients of `layer_norm`; ``dx`` may be ``dy``.
+    """Write and return the gradients of `layer_norm`; ``dx`` may be ``dy``.
 
     Parameters
     ----------
     dx : array of shape (B, D), written
     dy : array of shape (B, D)
     moments : array of shape (B, 2)
-        From `layer_norm`.
+        Moments that `layer_norm` wrote.
     x : array of shape (B, D)
     scale : array of shape (D,)
 
@@ -121,25 +121,25 @@ def attention(
     kept: NDArray[np.bool_],
     share: float,
 ) -> None:
-    """Context of every position, from queries, keys and values.
+    """Write the context of every position, from queries, keys and values.
 
-    For B sequences of S positions and A heads of width W, D = A W in all.
+    There are B sequences of S positions and A heads of width W, so D = A W.
 
     Parameters
     ----------
     context : array of shape (B S, D), written
         ``p v`` of each head, with ``p = softmax(q k^T / sqrt(W) + penalty)``.
     probabilities : array of shape (B, A, S, S), written
-        The probabilities p of the keys for each query. Of shape (0, A, S, S) if nobody wants them.
+        Probabilities p of the keys for each query, or shape (0, A, S, S) to skip them.
     qkv : array of shape (B S, 3 D)
         Queries, keys and values of one head after the other, W columns each.
     penalties : array of shape (B, S)
-        What is added to the scores of each key; of shape (0, S) for nothing.
+        Numbers added to the scores of each key; shape (0, S) for none.
     kept : bool array of shape (B, A, S, S)
-        Which probabilities v is multiplied by; the others count as 0. Of shape (0, A, S, S) for
+        Mask of the probabilities that are kept; the others count as 0. Shape (0, A, S, S) keeps
         all.
     share : float
-        What those that are kept are multiplied by before.
+        Factor of the kept probabilities.
     """
     heads, length = probabilities.shape[1:3]
     queries, keys, values = _split(qkv, heads, length)
@@ -164,17 +164,17 @@ def attention_backward(
     kept: NDArray[np.bool_],
     share: float,
 ) -> None:
-    """Gradients of `attention` by queries, keys and values.
+    """Write the gradients of `attention` with respect to queries, keys and values.
 
     Parameters
     ----------
     d_qkv : array of shape (B S, 3 D), written
     d_context : array of shape (B S, D)
-        Gradient by the context.
+        Gradient of the context.
     probabilities : array of shape (B, A, S, S)
-        From `attention`.
+        Probabilities that `attention` wrote.
     qkv, kept, share
-        As `attention` took them.
+        Same arguments as of `attention`.
     """
     heads, length = probabilities.shape[1:3]
     d_queries, d_keys, d_values = _split(d_qkv, heads, length)
@@ -204,31 +204,31 @@ def _by_head(rows: Array, heads: int, length: int) -> Array:
 
 
 def _dropped(x: Array, kept: NDArray[np.bool_], b: int, share: float) -> Array:
-    """Return numbers of a sequence with those dropped that are not kept."""
+    """Return numbers of a sequence, with those that are not kept set to 0."""
     return x * kept[b] * x.dtype.type(share) if len(kept) else x
 
 
 def _exponentials(x: Array) -> None:
-    """Write the exponentials of rows less their largest numbers in their place."""
+    """Replace rows x by exp(x - largest number of the row)."""
     with np.errstate(invalid="ignore", under="ignore"):
         x -= x.max(axis=-1, keepdims=True, initial=-np.inf)
         np.exp(x, out=x)
 
 
 def cross_entropy(logits: Array, labels: Array) -> float:
-    """Mean cross-entropy of rows, which become its gradient.
+    """Return the mean cross-entropy of rows, which are replaced by its gradient.
 
     Parameters
     ----------
     logits : array of shape (M, C), changed
-        Becomes ``(softmax - onehot) / M``.
+        Logits, which become ``(softmax - onehot) / M``.
     labels : int64 array of shape (M,)
-        From 0 to C - 1.
+        Labels from 0 to C - 1.
 
     Returns
     -------
     float
-        Mean of ``-log softmax[label]``; 0 if there are no rows. Sums are taken in float64.
+        Mean of ``-log softmax[label]``; 0 if there are no rows. Sums are computed in float64.
     """
     rows = len(logits)
     if not rows:
@@ -244,13 +244,13 @@ def cross_entropy(logits: Array, labels: Array) -> float:
 
 
 def add_rows(table: Array, ids: Array, rows: Array) -> None:
-    """Add each of some rows to the row of a table that its number names.
+    """Add each of some rows to the row of a table with its id.
 
     Parameters
     ----------
     table : array of shape (V, D), changed
     ids : int64 array of shape (B,)
-        From 0 to V - 1, in any order, and as often as may be.
+        Row numbers from 0 to V - 1, in any order; they may repeat.
     rows : array of shape (B, D)
     """
     if not len(ids):

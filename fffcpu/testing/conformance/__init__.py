@@ -1,4 +1,4 @@
-"""The tests that every backend module must pass; `fffcpu.testing.plugin` runs them on yours."""
+"""The tests that every backend module must pass. `fffcpu.testing.plugin` runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of a backend's functions on a problem, with outputs that hold something else before."""
+"""Calls of a backend's functions on a problem, with outputs that hold other numbers before."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run_logits(backend: ModuleType, p: PathProblem) -> tuple[Array, Array]:
 
 
 def run_infer(backend: ModuleType, p: PathProblem, x: Array | None = None) -> Array:
-    """Return y of `path_infer`, for other rows than the problem's where ``x`` is given."""
+    """Return y of `path_infer`, on the rows ``x`` if they are given, else on the problem's."""
     x = p.x if x is None else x
     y = np.full((len(x), p.weights_out.shape[2]), 7, x.dtype)
     weights = (p.weights_in, p.bias_in, p.weights_out)
@@ -43,7 +43,7 @@ def run_infer(backend: ModuleType, p: PathProblem, x: Array | None = None) -> Ar
 
 
 def run_forward(backend: ModuleType, p: PathProblem) -> tuple[Array, Array, Array]:
-    """Return y, logits and nodes of `path_forward`, which are right before and overwritten."""
+    """Return y, logits and nodes of `path_forward`. They hold 7 before the call."""
     y, (logits, nodes) = np.full(p.dy.shape, 7, p.x.dtype), run_logits(vectorized, p)
     logits[...], nodes[...] = 7, 7
     backend.path_forward(y, logits, nodes, p.x, p.weights_in, p.bias_in, p.weights_out, p.code)
@@ -84,7 +84,7 @@ def run_backward(
 def run_backward_rows(
     backend: ModuleType, p: PathProblem, logits: Array, nodes: Array, places: Array, rows: int
 ) -> tuple[Array, list[Array]]:
-    """Return dx and the gradients of the visited nodes alone, in the rows that ``places`` names."""
+    """Return dx and the gradients of the visited nodes alone, in the rows given by ``places``."""
     dx = np.full_like(p.x, 7)
     grads = [
         np.zeros((rows, p.x.shape[1]), p.x.dtype),
@@ -97,7 +97,7 @@ def run_backward_rows(
 
 
 def _no_choices(logits: Array) -> Array:
-    """Return the gradients of logits by choices where routes are held constant."""
+    """Return the gradients of logits by choices for constant routes: an empty array."""
     return np.zeros((*logits.shape[:2], 0), logits.dtype)
 
 

@@ -177,17 +177,18 @@ def test_straight_through_adds_the_gradients_of_choices(
 
 
 def test_straight_through_is_the_derivative_of_a_choice_made_smooth(through: Through) -> None:
-    """Of the root's: its two subtrees mixed by the normal distribution, moved to where it is hard.
+    """The choice is the root's: the normal distribution mixes its two subtrees.
 
-    The rows' logits there are far from 0 in units of the step, and the mixture is linear in the
-    probability, so that its slope is that of the difference.
+    The mixture is shifted so that it equals the hard choice at the logit. The rows' logits there
+    are far from 0 in units of the step, and the mixture is linear in the probability. So its slope
+    is that of the difference.
     """
     layer = FastFeedForward(5, 3, 2, rng=0, dtype=np.float64)
     rng = np.random.default_rng(1)
     x, dy = rng.standard_normal((6, 5)), rng.standard_normal((6, 3))
 
     def subtree(child: int) -> Array:
-        """What rows get below the root when all are sent to one side."""
+        """Return the outputs below the root if all rows go to one side."""
         moved = layer.copy()
         moved.params["weights_in"][0, 0], moved.params["bias_in"][0, 0] = 0, 2 * child - 1
         below = moved(x)

@@ -1,4 +1,4 @@
-"""Every function of a backend is there, and leaves its inputs as they are."""
+"""A backend has every function, and its functions do not change their inputs."""
 
 from __future__ import annotations
 

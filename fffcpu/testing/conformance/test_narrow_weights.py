@@ -1,6 +1,6 @@
-"""bfloat16 and int8 weights: agreement with the oracle, and bits. A backend may refuse them.
+"""bfloat16 and int8 weights: agreement with the oracle, and bits.
 
-It does so with an ArgumentTypeError; then the test is skipped.
+A backend may refuse them with an ArgumentTypeError. Then the test is skipped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WEIGHTS = pytest.mark.parametrize("weights", ["bfloat16", "int8"])
 
 
 def run_narrow(backend: ModuleType, run: Callable[..., Any], narrow: Any, *x: Any) -> Any:
-    """Run, unless the backend is one that refuses narrow weights."""
+    """Run a call, or skip the test if the backend refuses narrow weights."""
     try:
         return run(backend, narrow, *x)
     except ArgumentTypeError as refusal:

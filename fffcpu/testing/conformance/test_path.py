@@ -1,8 +1,8 @@
 """Routes, logits and outputs of FastFeedForward, and that a row has the same bits in any batch.
 
-A dot product of n terms in any order is off by at most ``n * eps * sum |w x|``; a route is compared
+A dot product of n terms in any order is off by at most ``n * eps * sum |w x|``. A route is compared
 with the oracle's only where every logit on it is further than that from 0. Integer problems are
-exact, so there every route and every tie is compared.
+exact, so every route and every tie is compared.
 """
 
 from __future__ import annotations

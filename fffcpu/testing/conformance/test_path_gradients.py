@@ -32,7 +32,7 @@ def test_gradients_agree_with_the_oracle(backend: ModuleType, problem: PathProbl
 
 
 def check_gradients(backend: ModuleType, problem: PathProblem, drop: bool = False) -> None:
-    """Compare with the oracle; rows whose route is not sure spoil an example, or are dropped."""
+    """Compare with the oracle. Rows with an unsure route reject an example, or are dropped."""
     expected = oracle.path(
         problem.x, problem.weights_in, problem.bias, problem.weights_out, problem.activation
     )
@@ -95,7 +95,7 @@ def test_gradients_of_choices_agree_with_the_oracle(
 def test_given_gradients_of_logits_are_added(
     backend: ModuleType, problem: PathProblem, seed: int
 ) -> None:
-    """What they lead to by themselves is the difference that they make."""
+    """Their gradients alone equal the difference that they make."""
     _, logits, nodes = run_forward(backend, problem)
     d_logits = numbers(np.random.default_rng(seed), logits.shape, "normal", logits.dtype)
     dx, grads = run_backward(backend, problem, logits, nodes, d_logits)

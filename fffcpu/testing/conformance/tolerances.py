@@ -1,4 +1,4 @@
-"""How far a result may be from the oracle's, by the rounding of its sums.
+"""The largest allowed distance of a result from the oracle's, by the rounding of its sums.
 
 A dot product of n terms in any order is off by at most ``n * eps * sum |w x|``.
 """
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 def logit_error(problem: PathProblem | LeafProblem, weights: Array, bias: Array) -> float:
-    """Largest possible error of any logit of these rows."""
+    """Return the largest possible error of any logit of these rows."""
     eps = np.finfo(problem.x.dtype).eps
     if problem.kind == "integer" or not problem.x.size or not weights.size:
         return 0.0
@@ -28,20 +28,20 @@ def logit_error(problem: PathProblem | LeafProblem, weights: Array, bias: Array)
 
 
 def close(actual: Array, expected: Array, magnitude: float, terms: int) -> None:
-    """Assert agreement within the rounding of that many additions of terms that sum to magnitude.
+    """Assert agreement within the rounding of ``terms`` additions that sum to ``magnitude``.
 
-    Measured against the terms and not the result, which may be small because they cancel.
+    The error is relative to the terms, not to the result, which is small if they cancel.
     """
     bound = 2 * (terms + 8) * np.finfo(actual.dtype).eps * magnitude
     np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
 
 
 def largest(*arrays: Array) -> float:
-    """Product of the largest absolute values."""
+    """Return the product of the largest absolute values."""
     return math.prod(float(np.abs(array).max(initial=0)) for array in arrays)
 
 
 def chain(problem: PathProblem) -> int:
-    """Most roundings between an input and an output: a logit's terms, then the visited nodes."""
+    """Return the most roundings from input to output: a logit's terms, then the visited nodes."""
     trees, count, width = problem.weights_in.shape
     return int(width + trees * count.bit_length())

@@ -11,7 +11,7 @@ from pathlib import Path
 __all__ = ["FOLDER", "files"]
 
 FOLDER = Path(__file__).parent
-"""Where the files lie."""
+"""Folder of the files."""
 
 
 def files(kind: str) -> list[Path]:
@@ -20,6 +20,6 @@ def files(kind: str) -> list[Path]:
     Parameters
     ----------
     kind : str
-        ``path_fff``, ``bmm_fff`` or ``leaf_fff``: what their names begin with.
+        Start of the file names: ``path_fff``, ``bmm_fff`` or ``leaf_fff``.
     """
     return sorted(FOLDER.glob(f"{kind}_*.npz"))

@@ -123,7 +123,7 @@ def test_nothing_but_its_name_brings_cuda_in():
 )
 def test_simulated_kernels_pass(options):
     simulated = {"NUMBA_ENABLE_CUDASIM": "1", "NUMBA_DISABLE_JIT": "1"}
-    done = run("-m", "pytest", "-q", "-p", "no:cacheprovider", *options, **simulated)
+    done = run("-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", *options, **simulated)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout

@@ -1,4 +1,4 @@
-"""Checks of the files and folders that a command writes, and cells of tables."""
+"""Checks of the files and folders that a command writes, before its work."""
 
 from __future__ import annotations
 
@@ -6,20 +6,13 @@ import errno
 import os
 from pathlib import Path
 
-from fffcpu.benchmarking.roofline import Roofline
-from fffcpu.benchmarking.timing import Timing
 from fffcpu.errors import ArgumentError
-from fffcpu.system.terminal import format_number
 
-__all__ = [
-    "check_folder",
-    "check_output",
-    "format_rates",
-]
+__all__ = ["check_folder", "check_output"]
 
 
 def check_output(out: str | None, *inputs: str | None) -> None:
-    """Raise, before any work, if the file cannot be created or is an input."""
+    """Raise if the file cannot be created or is an input."""
     if out is None:
         return
     present = [path for path in inputs if path is not None and os.path.exists(path)]
@@ -49,11 +42,3 @@ def check_folder(out: str, *inputs: str, name: str = "--out") -> Path:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"folder '{path.parent}' does not exist")
     return path
-
-
-def format_rates(timing: Timing, roofline: Roofline) -> tuple[str, str, str]:
-    """Return GB/s, GFLOP/s and the fraction of the roofline, or dashes for unknown work."""
-    flops, size, fraction = timing.gigaflops, timing.gigabytes, roofline.fraction(timing)
-    if flops is None or size is None or fraction is None:
-        return "-", "-", "-"
-    return format_number(size), format_number(flops), f"{100 * fraction:.0f} %"
