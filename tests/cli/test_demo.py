@@ -77,7 +77,7 @@ def test_a_network_that_changes_in_its_file_is_an_error(tmp_path, monkeypatch):
     assert Predictor.load(path).schema.classes == tuple(range(10))
     other = train("FastFeedForward", training, epochs=1, seed=1)
     monkeypatch.setattr(Predictor, "load", lambda path: other)
-    with pytest.raises(WrongOutputError, match="has other outputs"):
+    with pytest.raises(WrongOutputError, match="has different outputs"):
         save_and_reload(network, str(tmp_path / "digits"), test)
 
 
