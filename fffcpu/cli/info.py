@@ -1,4 +1,4 @@
-"""``fffcpu info``: what a saved layer is, and what it costs."""
+"""``fffcpu info``: describe a saved layer and its costs."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class FFFClassifier(ClassifierMixin, Estimator):
         Raises
         ------
         ValueError, TypeError
-            If a parameter or an argument is out of range or of the wrong kind.
+            If a parameter or an argument is out of range or has the wrong type.
         """
         return self._fit(X, y, sample_weight, None, incremental=False)
 
@@ -207,7 +207,7 @@ class FFFClassifier(ClassifierMixin, Estimator):
         Raises
         ------
         ValueError, TypeError
-            If a parameter or an argument is out of range or of the wrong kind.
+            If a parameter or an argument is out of range or has the wrong type.
         """
         return self._fit(X, y, sample_weight, classes, incremental=True)
 

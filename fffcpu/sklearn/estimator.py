@@ -344,14 +344,14 @@ class Estimator(BaseEstimator):
         -------
         FFFClassifier or FFFRegressor
             The estimator. `partial_fit`, and `fit` with ``warm_start``, continue from the layer.
-            They do not scale rows, since the scaling is part of the layer.
+            They do not scale rows, because the scaling is part of the layer.
 
         Raises
         ------
         ArgumentError
             If the predictor is for another task.
         ArgumentTypeError
-            If the predictor's layer is of another kind.
+            If the predictor's layer has another class.
         """
         layer, schema = predictor.layer, predictor.schema
         if schema.task not in cls._tasks:

@@ -124,7 +124,7 @@ class FFFRegressor(RegressorMixin, Estimator):
         Raises
         ------
         ValueError, TypeError
-            If a parameter or an argument is out of range or of the wrong kind.
+            If a parameter or an argument is out of range or has the wrong type.
         """
         return self._fit(X, y, sample_weight, incremental=False)
 
@@ -148,7 +148,7 @@ class FFFRegressor(RegressorMixin, Estimator):
         Raises
         ------
         ValueError, TypeError
-            If a parameter or an argument is out of range or of the wrong kind.
+            If a parameter or an argument is out of range or has the wrong type.
         """
         return self._fit(X, y, sample_weight, incremental=True)
 

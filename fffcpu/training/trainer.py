@@ -98,7 +98,7 @@ class StepResult(NamedTuple):
 
 
 class Objective(Protocol):
-    """The interface of what a `Trainer` trains."""
+    """The interface of the objectives that a `Trainer` trains."""
 
     @property
     def params(self) -> Arrays:
@@ -251,7 +251,7 @@ class Trainer:
         A line for each evaluation, and for each ``settings.note_every`` steps, including those
         before the run was resumed. A line has step, rows, seconds, lr, the mean loss of the steps
         since the previous line, and the figures, with None for values that are not finite. The
-        folder holds the same lines.
+        folder contains the same lines.
     """
 
     def __init__(

@@ -214,7 +214,9 @@ def test_what_is_no_text_is_an_error(texts):
 
 def test_models_and_tokenizers_must_fit():
     small = FastBertEncoder(FastBertConfig(20, 4, 1, 1, feedforward_size=1), rng=0)
-    with pytest.raises(ArgumentError, match="'tokenizer' must have at most 20 tokens, like the model"):
+    with pytest.raises(
+        ArgumentError, match="'tokenizer' must have at most 20 tokens, like the model"
+    ):
         TextEmbedder(small, TOKENIZER)
     with pytest.raises(ArgumentTypeError, match="'model' must be a FastBertForMaskedLM, got"):
         FillMask(small, TOKENIZER)

@@ -80,7 +80,7 @@ how to read the table:
                larger of two: the bytes at the rate of a copy from memory to memory, and the
                products at the rate of a matrix product by BLAS. Both rates are measured in the same
                rounds, on all threads given. The figure exceeds 100 % where weights lie in a cache.
-  dense/it     how many times longer the dense layer takes: the median of the ratios of the rounds.
+  dense/it     time of the dense layer over that of this backend: the median of the rounds' ratios.
                The arithmetic allows up to neurons held / neurons used.
   threads      threads of the kernels. 'dense' runs on the threads of NumPy's BLAS, which --threads
                does not set. OPENBLAS_NUM_THREADS=1 or MKL_NUM_THREADS=1 sets them, if set in the

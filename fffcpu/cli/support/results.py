@@ -1,4 +1,4 @@
-"""Results that are written while they are computed, a block of rows at a time."""
+"""Results that are written while they are computed, block by block."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Adam(Optimizer):
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        If an argument is out of its range or of the wrong kind.
+        If an argument is out of range or has the wrong type.
 
     References
     ----------
@@ -143,7 +143,7 @@ class AdamW(Adam):
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        If an argument is out of its range or of the wrong kind.
+        If an argument is out of range or has the wrong type.
 
     References
     ----------

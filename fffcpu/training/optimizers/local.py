@@ -225,7 +225,7 @@ class LocalSGD(LocalOptimizer):
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        If an argument is out of its range or of the wrong kind.
+        If an argument is out of range or has the wrong type.
     """
 
     def __init__(
@@ -270,7 +270,7 @@ class LocalAdam(LocalOptimizer):
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        If an argument is out of its range or of the wrong kind.
+        If an argument is out of range or has the wrong type.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class SGD(Optimizer):
     Raises
     ------
     ArgumentError, ArgumentTypeError
-        If an argument is out of its range or of the wrong kind.
+        If an argument is out of range or has the wrong type.
 
     Notes
     -----
