@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -103,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         With status 2 for wrong usage and 0 after ``--help`` and ``--version``.
     """
+    _escape_what_cannot_be_encoded()
     try:
         return _run(argv)
     except KeyboardInterrupt:
@@ -110,6 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _discard_output()
         return 141
+
+
+def _escape_what_cannot_be_encoded() -> None:
+    """Write a character that the encoding of the output lacks as an escape, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(argv: Sequence[str] | None) -> int:

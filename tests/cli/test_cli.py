@@ -65,6 +65,16 @@ def start_python(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
+def test_output_that_its_encoding_lacks_is_escaped(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    arguments = ("--input-dim", "3", "--output-dim", "2", "--depth", "1", "--rows", "1")
+    process = start_python("bench", *arguments, "--seconds", "0.001")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "\\xb5s per row" in out
+
+
 def assert_one_line(status: int, out: str, err: str) -> None:
     assert status == 1
     assert out == ""
