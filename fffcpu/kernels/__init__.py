@@ -164,11 +164,12 @@ def choose(
     leaves : int
         Number of leaves K of LeafFeedForward; 0 for FastFeedForward.
     """
-    few, many, _, _ = selection()
+    chosen = selection()
+    if not leaves and rows < GROUPED_ROWS:
+        return chosen[0]  # first, since a single row takes only microseconds
+    few, many, _, _ = chosen
     if leaves:
         return many if rows >= max(GROUPED_LEAF_ROWS, ROWS_PER_LEAF * leaves) else few
-    if rows < GROUPED_ROWS:
-        return few
     arrays = [array for array in weights if array is not None]
     wide = bool(arrays) and arrays[0].shape[-1] >= GROUPED_WIDTH
     return many if wide or sum(array.nbytes for array in arrays) >= GROUPED_BYTES else few

@@ -59,11 +59,10 @@ class PathLayer(Layer[Config]):
         super()._set_up(config, params)
         # Looked up once, because one row takes only microseconds.
         self._weights = PathWeights.of(params)
+        self._arguments = (*self._weights, self._activation)
 
     def _compute(self, y: Array, rows: Array) -> None:
-        kernels.choose(len(rows), self._weights).path_infer(
-            y, rows, *self._weights, self._activation
-        )
+        kernels.choose(len(rows), self._weights).path_infer(y, rows, *self._arguments)
 
     def route(self, x: Any) -> Array:
         """Return the nodes that each row visits.

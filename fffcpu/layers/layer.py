@@ -273,12 +273,13 @@ class Layer(Module[Config]):
         config, dtype = self._config, self._dtype
         width = config.output_dim
         # Rows that need no conversion come first: one row takes a few microseconds in all.
-        if _is_ready(x, dtype) and len(x.shape) == 2 and x.shape[1] == config.input_dim:
+        shape = x.shape if _is_ready(x, dtype) else ()
+        if len(shape) == 2 and shape[1] == config.input_dim:
             if out is None:
-                y = empty_output(x.shape[0], width, dtype)
+                y = empty_output(shape[0], width, dtype)
                 self._compute(y, x)
                 return y
-            fits = _is_ready(out, dtype) and out.shape == (x.shape[0], width)
+            fits = _is_ready(out, dtype) and out.shape == (shape[0], width)
             if fits and out.flags.writeable and not np.may_share_memory(out, x):
                 self._compute(out, x)
                 return out
@@ -316,7 +317,7 @@ def _is_ready(array: Any, dtype: np.dtype[Any]) -> bool:
     if type(array) is not np.ndarray or array.dtype is not dtype:
         return False
     flags = array.flags
-    return flags.c_contiguous and flags.aligned
+    return flags.carray or (flags.c_contiguous and flags.aligned)
 
 
 def as_parameter(value: Any, name: str, axes: int) -> Array:

@@ -141,8 +141,8 @@ def _path_logits(
         _descend(logits, nodes, row, x, row, rows, weights_in, bias_in, scale_in, nothing)
 
 
-@kernel
-def _path_infer(
+@inner
+def _infer(
     y: Array,
     x: Array,
     weights_in: Array,
@@ -154,6 +154,7 @@ def _path_infer(
     start: int,
     stop: int,
 ) -> None:
+    """Write rows ``start`` to ``stop`` of y."""
     trees, count, _ = weights_in.shape
     levels = 0
     while count >> levels:
@@ -170,6 +171,37 @@ def _path_infer(
             _output(
                 y, row + k, logits, nodes, k, active, offsets, weights_out, scale_out, activation
             )
+
+
+@kernel
+def _path_infer(
+    y: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    activation: int,
+    start: int,
+    stop: int,
+) -> None:
+    # Two arguments fewer: passing None for the scales would take 4% of a call for one row.
+    _infer(y, x, weights_in, bias_in, weights_out, None, None, activation, start, stop)
+
+
+@kernel
+def _path_infer_int8(
+    y: Array,
+    x: Array,
+    weights_in: Array,
+    bias_in: Array,
+    weights_out: Array,
+    scale_in: Array,
+    scale_out: Array,
+    activation: int,
+    start: int,
+    stop: int,
+) -> None:
+    _infer(y, x, weights_in, bias_in, weights_out, scale_in, scale_out, activation, start, stop)
 
 
 @kernel
@@ -297,24 +329,22 @@ def path_infer(
     activation: int,
 ) -> None:
     """Write the output of FastFeedForward."""
+    x = x if x.flags.writeable else writable(x)
     if len(x) == 1:  # nothing to share; a single row takes little more than the calls around it
-        x = x if x.flags.writeable else writable(x)
-        _path_infer(y, x, weights_in, bias_in, weights_out, scale_in, scale_out, activation, 0, 1)
+        if scale_in is None:
+            _path_infer(y, x, weights_in, bias_in, weights_out, activation, 0, 1)
+        else:
+            _path_infer_int8(
+                y, x, weights_in, bias_in, weights_out, scale_in, scale_out, activation, 0, 1
+            )
         return
     trees, count, width = weights_in.shape
-    launch(
-        _path_infer,
-        len(x),
-        FAR * trees * count.bit_length() * (width + y.shape[1]),
-        y,
-        writable(x),
-        weights_in,
-        bias_in,
-        weights_out,
-        scale_in,
-        scale_out,
-        activation,
-    )
+    work = FAR * trees * count.bit_length() * (width + y.shape[1])
+    weights = (weights_in, bias_in, weights_out)
+    if scale_in is None:
+        launch(_path_infer, len(x), work, y, x, *weights, activation)
+    else:
+        launch(_path_infer_int8, len(x), work, y, x, *weights, scale_in, scale_out, activation)
 
 
 def path_forward(
