@@ -13,6 +13,7 @@ import sys
 import pytest
 
 from fffcpu.cli import COMMANDS
+from fffcpu.system.pool import POOL
 from tests.support.benchmarks import RUNNABLE
 from tests.support.paths import ROOT
 
@@ -58,40 +59,40 @@ def test_the_code_of_a_page_runs(page, tmp_path):
     assert all(float(accuracy) > 0.8 for accuracy in accuracies), done.stdout
 
 
-def run_page(page, folder):
-    """Run the blocks of a page, Python and commands, in their order."""
+def steps(page):
+    """The blocks of Python of a page, and its commands, in their order: language and words."""
     for language, block in re.findall(
         r"^```(python|console)\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S
     ):
-        lines = block.replace("\\\n", " ").splitlines()
-        commands = [shlex.split(line[2:]) for line in lines if line.startswith("$ ")]
-        for command in [["-c", block]] if language == "python" else commands:
-            if language == "console":
-                assert command[0] == "fffcpu", command
-                command = ["-m", *command]
-            yield (
-                command,
-                subprocess.run(
-                    [sys.executable, *command],
-                    cwd=folder,
-                    env={**os.environ, "MPLBACKEND": "agg"},
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                ),
-            )
+        if language == "python":
+            yield language, block
+        else:
+            lines = block.replace("\\\n", " ").splitlines()
+            yield from (("console", shlex.split(line[2:])) for line in lines if line[:2] == "$ ")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page", ["docs/table_tutorial.md", "docs/text_tutorial.md", "docs/commands.md"]
 )
-def test_the_commands_of_a_page_run(page, tmp_path):
-    for command, done in run_page(page, tmp_path):
-        assert done.returncode == 0, (command, done.stderr)
-        assert "Traceback" not in done.stderr
-        accuracies = re.findall(r"^(?:test .*|accuracy )(0\.\d+)$", done.stdout, re.M)
-        assert all(float(accuracy) > 0.8 for accuracy in accuracies), done.stdout
+def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch, command):
+    """Commands run in this process, which spares each of them the start of an interpreter."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setattr(POOL, "threads", POOL.threads)  # --threads ends with the command
+    for language, step in steps(page):
+        if language == "python":
+            done = subprocess.run(
+                [sys.executable, "-c", step], capture_output=True, text=True, check=False
+            )
+            status, out, err = done.returncode, done.stdout, done.stderr
+        else:
+            assert step[0] == "fffcpu", step
+            status, out, err = command(*step[1:])
+        assert status == 0, (step, err)
+        assert "Traceback" not in err
+        accuracies = re.findall(r"^(?:test .*|accuracy )(0\.\d+)$", out, re.M)
+        assert all(float(accuracy) > 0.8 for accuracy in accuracies), out
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The `fffcpu.training.Objective` of a table: one layer that is trained on its rows.
+"""The `fffcpu.training.trainer.Objective` of a table: one layer that is trained on its rows.
 
 The layer is any object with ``params``, ``forward`` and ``backward``. The rows are in memory, in a
 memory-mapped file, from which a batch reads its own rows, or in a sparse matrix; then only the
