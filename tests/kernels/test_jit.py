@@ -367,7 +367,7 @@ def test_a_change_in_what_kernels_are_made_of_compiles_them_anew(installed, tmp_
 
 @pytest.mark.slow
 def test_a_change_elsewhere_compiles_nothing(installed):
-    source = installed.package / "cli" / "demo.py"
+    source = installed.package / "cli" / "info.py"
     before = source.read_bytes()
     try:
         source.write_bytes(before + b"# A comment, which no kernel is made of.\n")
