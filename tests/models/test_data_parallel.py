@@ -195,8 +195,10 @@ def test_warnings_are_as_the_caller_has_them():
 LATE = """
 import threading, time
 import numpy as np
+import fffcpu
 from fffcpu.models import FastBertConfig, FastBertEncoder, data_parallel
 
+fffcpu.get_num_threads()  # imports Numba and SciPy, which refuse to be imported as late as that
 data_parallel._pays = lambda *_: True
 encoder = FastBertEncoder(FastBertConfig(31, 8, 1, 2, feedforward_size=1, depth=1), rng=0)
 
