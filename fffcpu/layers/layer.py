@@ -273,7 +273,7 @@ class Layer(Module[Config]):
         config, dtype = self._config, self._dtype
         width = config.output_dim
         # Rows that need no conversion come first: one row takes a few microseconds in all.
-        shape = x.shape if _is_ready(x, dtype) else ()
+        shape: tuple[int, ...] = x.shape if _is_ready(x, dtype) else ()
         if len(shape) == 2 and shape[1] == config.input_dim:
             if out is None:
                 y = empty_output(shape[0], width, dtype)
