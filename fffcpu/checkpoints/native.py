@@ -2,7 +2,7 @@
 
 The metadata has one key, ``fffcpu``, whose value is a JSON text::
 
-    {"config": {...}, "kind": "FastFeedForward", "version": 2}
+    {"config": {...}, "kind": "FastFeedForward", "version": 1}
 
 The config determines the name, shape and dtype of every tensor. ``load`` compares all of them with
 the file's header before it reads, or allocates memory for, any number. docs/formats.md describes
@@ -48,7 +48,7 @@ METADATA_KEY = "fffcpu"
 """Metadata key that identifies a safetensors file as one of ours."""
 
 VERSION = 2
-"""Version of the format that ``save`` writes."""
+"""The newest version of the format. ``save`` writes it for int8 layers, and 1 for all others."""
 
 READ_VERSIONS = (1, 2)
 """Versions of the format that ``load`` reads."""
@@ -183,8 +183,14 @@ def read_note(path: str | os.PathLike[str], key: str) -> Any:
 
 def _describe_layer(config: LayerConfig) -> str:
     """Return the metadata of a layer's file; the text is always the same for the same config."""
-    description = {"version": VERSION, "kind": config.kind, "config": config.to_dict()}
+    description = {"version": _version_for(config), "kind": config.kind, "config": config.to_dict()}
     return json.dumps(description, sort_keys=True)
+
+
+def _version_for(config: LayerConfig) -> int:
+    """Return the lowest version of the format that can hold a layer."""
+    scales = [names[0] for names in FORMER_ARRAYS.values()]
+    return VERSION if any(name in config.shapes() for name in scales) else 1
 
 
 def _parse_layer(metadata: Mapping[str, str]) -> tuple[LayerConfig, int]:

@@ -63,9 +63,10 @@ _ABBREVIATIONS = MappingProxyType({name: short for short, name in DTYPES.items()
 _METADATA = "__metadata__"
 _ENTRY = {"dtype", "shape", "data_offsets"}
 
-_LONGEST_HEADER = 1 << 20
-"""Maximum bytes of a header. A layer's takes less than a thousand, a large model's about ten
-thousand; the limit keeps a hostile header from being parsed."""
+_LONGEST_HEADER = 1 << 21
+"""Maximum bytes of a header, read or written. A layer's takes less than a thousand, a large model's
+about ten thousand, 60,000 names of columns 1.5 million; the limit keeps a hostile header from
+being parsed."""
 
 _PICKLE = "is a Python pickle, as PyTorch writes it, and pickles are never opened here"
 _ZIP = (
@@ -337,6 +338,11 @@ def _write(
         start += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > _LONGEST_HEADER:
+        raise CheckpointError(
+            f"the header of a file must take at most {_LONGEST_HEADER} bytes, got {len(text)} for "
+            f"{len(tensors)} arrays and metadata of {sum(map(len, metadata.values()))} characters"
+        )
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)

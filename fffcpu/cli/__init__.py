@@ -76,7 +76,7 @@ start here:
 
 EPILOG = """\
 environment:
-  FFFCPU_BACKEND         a kernel module to use: rowwise, vectorized, cuda or a dotted name
+  FFFCPU_BACKEND         the backend to use: rowwise, grouped, vectorized, cuda or a dotted name
   NUMBA_NUM_THREADS      the largest number of threads for the kernels
   NUMBA_THREADING_LAYER  the thread layer to use: tbb, omp or workqueue
   NUMBA_CACHE_DIR        the folder for compiled kernels

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import fffcpu
 from fffcpu.cli.support.outputs import check_output
-from fffcpu.cli.support.results import tell_written, with_progress
+from fffcpu.cli.support.results import print_written, with_progress
 from fffcpu.cli.support.texts import add_texts, count_texts, open_texts
 from fffcpu.errors import ArgumentError, require_extra
 from fffcpu.system.files import write_atomically
@@ -149,4 +149,4 @@ def _write(options: argparse.Namespace, found: Iterator[Answer], names: list[str
             count += 1
     seconds = time.perf_counter() - start
     report = {"out": options.out, "texts": count, "seconds": seconds}
-    tell_written(report, count, "texts", options.json)
+    print_written(report, count, "texts", options.json)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import fffcpu
 from fffcpu.cli.support.outputs import check_output
-from fffcpu.cli.support.results import tell_written, with_progress, write_npy
+from fffcpu.cli.support.results import print_written, with_progress, write_npy
 from fffcpu.cli.support.texts import add_texts, count_texts, open_texts
 from fffcpu.errors import ArgumentError, require_extra
 from fffcpu.system.files import write_atomically
@@ -79,4 +79,4 @@ def run(options: argparse.Namespace) -> None:
         shape = write_npy(temporary, itertools.chain([none], with_progress(blocks, total, "texts")))
     seconds = time.perf_counter() - start
     report = {"out": options.out, "shape": list(shape), "seconds": seconds}
-    tell_written(report, shape[0], "texts", options.json)
+    print_written(report, shape[0], "texts", options.json)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import fffcpu
 from fffcpu.cli.support.outputs import check_output
-from fffcpu.cli.support.results import tell_written, with_progress, write_npy
+from fffcpu.cli.support.results import print_written, with_progress, write_npy
 from fffcpu.data import count_rows, read_blocks
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.inference.predictor import Predictor, Schema, load_model
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> None:
             shape = write_npy(temporary, results)
     seconds = time.perf_counter() - start
     report = {"out": options.out, "shape": list(shape), "seconds": seconds}
-    tell_written(report, shape[0], "rows", options.json)
+    print_written(report, shape[0], "rows", options.json)
 
 
 def _computation(

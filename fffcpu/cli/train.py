@@ -282,8 +282,8 @@ def _report(out: str, table: Table, fitted: Fitted, tested: dict[str, float]) ->
         "steps": outcome.steps,
         "seconds": outcome.seconds,
         "stopped_early": outcome.stopped_early,
-        "validation": fitted.validation,
-        "test": tested,
+        "validation": _finite(fitted.validation),
+        "test": _finite(tested),
         "unused": {name: int((counts == 0).sum()) for name, counts in outcome.usage.items()},
     }
 

@@ -23,7 +23,7 @@ __all__ = [
     "csv_blocks",
     "finite_kind",
     "is_number",
-    "read_header",
+    "read_column_names",
 ]
 
 
@@ -40,7 +40,7 @@ class CsvBlock(NamedTuple):
     """Number of bytes of the file that are read, counted before unpacking."""
 
 
-def read_header(path: str) -> list[str]:
+def read_column_names(path: str) -> list[str]:
     """Return the names of a CSV file's columns, without spaces around them.
 
     Raises

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checks import check_integer
-from fffcpu.data.csv_file import choose_columns, csv_blocks, read_header
+from fffcpu.data.csv_file import choose_columns, csv_blocks, read_column_names
 from fffcpu.data.files import check_regular, locate, open_file
 from fffcpu.data.idx import IDX_MAGIC, idx_blocks, read_idx, read_idx_header
 from fffcpu.data.labels import (
@@ -230,7 +230,7 @@ def read_blocks(
     names = _check_names("features", features)
     kind = _kind(name)
     if kind == "csv":
-        columns = choose_columns(name, read_header(name), names)
+        columns = choose_columns(name, read_column_names(name), names)
         return (block.numbers for block in csv_blocks(name, columns, None, rows, dtype))
     if kind == "idx":
         header = read_idx_header(name)
@@ -429,7 +429,7 @@ def _read_csv(
     progress: Callable[[int, int], object] | None,
 ) -> Table:
     """Read a table from a CSV file."""
-    header = read_header(path)
+    header = read_column_names(path)
     targets = _find_targets(path, header, target)
     if not targets:
         wish.check_unused()

@@ -166,10 +166,11 @@ def choose(
     """
     chosen = selection()
     if not leaves and rows < GROUPED_ROWS:
-        return chosen[0]  # first, since a single row takes only microseconds
-    few, many, _, _ = chosen
+        return chosen.few  # first, since a single row takes only microseconds
     if leaves:
-        return many if rows >= max(GROUPED_LEAF_ROWS, ROWS_PER_LEAF * leaves) else few
+        shared = rows >= max(GROUPED_LEAF_ROWS, ROWS_PER_LEAF * leaves)
+        return chosen.many if shared else chosen.few
     arrays = [array for array in weights if array is not None]
     wide = bool(arrays) and arrays[0].shape[-1] >= GROUPED_WIDTH
-    return many if wide or sum(array.nbytes for array in arrays) >= GROUPED_BYTES else few
+    large = wide or sum(array.nbytes for array in arrays) >= GROUPED_BYTES
+    return chosen.many if large else chosen.few

@@ -138,7 +138,7 @@ def finetune(
     ArgumentError, DataError
         If a setting is out of range, or there are too few texts or classes.
     CheckpointError
-        If the folder contains another run, or an unfinished one that is not to be resumed, or if
+        If the folder contains another run, or an unfinished run and ``resume`` is False, or if
         the tokenizer does not fit the model.
     Interrupted
         If the run was interrupted; see `Trainer.run`.

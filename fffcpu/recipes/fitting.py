@@ -345,7 +345,7 @@ def fit(
     DataError
         If a number in the table is not finite.
     CheckpointError
-        If the folder contains another run, or an unfinished one that is not to be resumed.
+        If the folder contains another run, or an unfinished run and ``resume`` is False.
     Interrupted
         If the run was interrupted; see `Trainer.run`.
     """

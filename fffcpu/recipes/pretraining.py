@@ -205,7 +205,7 @@ def pretrain(
     DataError
         If the corpus has less than one sequence.
     CheckpointError
-        If the folder contains another run, or an unfinished one that is not to be resumed.
+        If the folder contains another run, or an unfinished run and ``resume`` is False.
     Interrupted
         If the run was interrupted; see `Trainer.run`.
 

@@ -39,7 +39,8 @@ class StopRequest:
         traceback: TracebackType | None,
     ) -> None:
         for number, handler in zip(_SIGNALS, self._handlers_before, strict=False):
-            signal.signal(number, handler)
+            if handler is not None:  # one that was not installed from Python cannot be put back
+                signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.made:

@@ -28,8 +28,9 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from fffcpu.errors import CheckpointError
-from fffcpu.system.files import TEMPORARY, write_atomically, write_text
+from fffcpu.checkpoints.safetensors import read_array, read_header, write_tensors
+from fffcpu.errors import CheckpointError, describe
+from fffcpu.system.files import TEMPORARY, open_regular, write_text
 
 __all__ = ["HISTORY", "Checkpoint", "RunFolder"]
 
@@ -168,12 +169,9 @@ class RunFolder:
         OSError
             If the folder cannot be written to.
         """
-        from safetensors.numpy import save_file
-
         self.path.mkdir(parents=True, exist_ok=True)
         metadata = {_METADATA_KEY: json.dumps({"version": STATE_VERSION, **notes})}
-        with write_atomically(self.path / f"checkpoint-{step:010d}.safetensors") as temporary:
-            save_file(dict(arrays), temporary, metadata)
+        write_tensors(self.path / f"checkpoint-{step:010d}.safetensors", arrays, metadata)
         for old in self.checkpoints()[keep:]:
             old.unlink()
 
@@ -232,13 +230,14 @@ def _read(path: Path) -> Checkpoint:
     CheckpointError
         If it is damaged, or has another version.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="np") as file:
-            notes = json.loads((file.metadata() or {})[_METADATA_KEY])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
+        with open_regular(path) as file:
+            header = read_header(file)
+            notes = json.loads(header.metadata[_METADATA_KEY])
+            if not isinstance(notes, dict):
+                raise ValueError(f"its notes must be an object, got {describe(notes)}")
+            arrays = {name: read_array(file, at) for name, at in header.tensors().items()}
+    except (KeyError, ValueError) as error:
         raise CheckpointError(f"checkpoint '{path}' is damaged ({error})") from error
     if notes.get("version") != STATE_VERSION:
         raise CheckpointError(

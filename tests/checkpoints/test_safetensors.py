@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file, save, save_file
 
 import fffcpu
+from fffcpu.checkpoints import safetensors
 from fffcpu.checkpoints.safetensors import DTYPES, SafetensorsFile, write_tensors
 from fffcpu.cli import main
 from fffcpu.errors import CheckpointError
@@ -178,3 +179,14 @@ def test_pickles_are_refused(tmp_path):
         SafetensorsFile(tmp_path / "a")
     with pytest.raises(FileNotFoundError):
         SafetensorsFile(tmp_path / "b")
+
+
+def test_a_header_that_could_not_be_read_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(safetensors, "_LONGEST_HEADER", 400)
+    path = tmp_path / "file"
+    safetensors.write_tensors(path, {"a": np.zeros(3)}, {"note": "n" * 100})
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match="header of a file must take at most 400 bytes, got"):
+        safetensors.write_tensors(path, {"a": np.zeros(3)}, {"note": "n" * 400})
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["file"]

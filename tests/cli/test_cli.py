@@ -264,7 +264,7 @@ def test_info_in_json(kind, used, held, own, command, tmp_path):
     assert description == {
         "file": str(path),
         "bytes": path.stat().st_size,
-        "format_version": 2,
+        "format_version": 1,
         "kind": kind,
         "config": layer.config.to_dict(),
         "neurons": {"held": held, "used": used},

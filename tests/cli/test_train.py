@@ -286,3 +286,19 @@ def test_routes_learn_and_freed_memory_is_kept(options, learn, command, tmp_path
     status, _, told = command("train", x, "--target", y, "--out", tmp_path / "m", *options)
     assert (status, told.endswith("seen\n")) == (1, True)
     assert seen == ["kept", learn]
+
+
+def test_figures_that_are_not_defined_are_null_in_json(command, tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [f"{a:.3f},{b:.3f},1.5" for a, b in rng.standard_normal((60, 2))]
+    (tmp_path / "constant.csv").write_text("\n".join(["a,b,y", *lines]) + "\n")
+    options = ("--target", "y", "--task", "regression", "--epochs", "1", "--json")
+    out = tmp_path / "model.safetensors"
+    status, printed, err = command("train", tmp_path / "constant.csv", *options, "--out", out)
+    assert status == 0, err
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    report = json.loads(printed, parse_constant=refuse)
+    assert report["validation"]["r2"] is None

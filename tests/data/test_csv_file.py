@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fffcpu.data import read_blocks, read_table
-from fffcpu.data.csv_file import is_number, read_header
+from fffcpu.data.csv_file import is_number, read_column_names
 from fffcpu.errors import DataError
 
 
@@ -223,7 +223,7 @@ def test_line_endings_byte_order_marks_and_empty_lines_at_the_end(written, endin
 
 def test_spaces_and_quotes_around_names_numbers_and_labels(written):
     path = written('"a, b", " c "\n" 1.5", x y \n2 , "x, z"\n')
-    header = read_header(path)
+    header = read_column_names(path)
     table = read_table(path, header[1])
     assert header == ["a, b", "c"]
     assert table.x.tolist() == [[1.5], [2]]

@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 
 from fffcpu.system.terminal import format_number, progress_bar
 
-__all__ = ["tell_written", "with_progress", "write_npy"]
+__all__ = ["print_written", "with_progress", "write_npy"]
 
 Array = NDArray[Any]
 
 
 def with_progress(results: Iterator[Array], total: int | None, unit: str) -> Iterator[Array]:
-    """Pass arrays of rows on, with a progress bar on a terminal."""
+    """Yield the arrays, with a progress bar on a terminal."""
     with progress_bar(total=total, unit=unit, scaled=True) as bar:
         for result in results:
             yield result
             bar.update(len(result))
 
 
-def tell_written(report: dict[str, Any], count: int, unit: str, as_json: bool) -> None:
+def print_written(report: dict[str, Any], count: int, unit: str, as_json: bool) -> None:
     """Report what was written: a report with ``out`` and ``seconds``, as JSON or in a line."""
     if as_json:
         print(json.dumps(report, indent=2))

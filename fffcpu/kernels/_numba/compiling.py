@@ -55,8 +55,8 @@ def fingerprint() -> str:
 @functools.cache  # one warning per process, not one per kernel
 def _warn_uncached() -> None:
     warnings.warn(
-        "compiled kernels cannot be kept on disk, so each process compiles them anew; "
-        "the environment variable NUMBA_CACHE_DIR may name a folder that can be written to",
+        "compiled kernels cannot be kept on disk, so every process compiles them again; "
+        "set NUMBA_CACHE_DIR to a writable folder",
         RuntimeWarning,
         stacklevel=2,
     )

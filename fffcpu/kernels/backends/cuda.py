@@ -57,7 +57,7 @@ if not cuda.is_available():
     _reason = " ".join(str(cuda.cuda_error() or "the CUDA compiler was not found").split())
     raise MissingExtraError(
         "backend 'cuda' needs an NVIDIA GPU, its driver and the CUDA compiler; "
-        f"Numba says: {_reason.rstrip(' .:')}. "
+        f"Numba reports: {_reason.rstrip(' .:')}. "
         "Install the compiler with: pip install 'fffcpu[cuda]'"
     )
 

@@ -732,7 +732,7 @@ def path_logits(
 ) -> None:
     """Write the logits of the nodes that each row visits: conditional matrix multiplication."""
     nothing = np.empty((0, 1), x.dtype)
-    weights = (weights_in, bias_in, weights_in[:, :0], scale_in, scale_in)
+    weights = (weights_in, bias_in, weights_in[:, :, :0].copy(), scale_in, scale_in)
     _run_paths(nothing, nodes, logits, x, weights, 0)
 
 

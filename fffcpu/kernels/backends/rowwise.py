@@ -329,7 +329,7 @@ def path_infer(
     activation: int,
 ) -> None:
     """Write the output of FastFeedForward."""
-    x = x if x.flags.writeable else writable(x)
+    x = writable(x)
     if len(x) == 1:  # nothing to share; a single row takes little more than the calls around it
         if scale_in is None or scale_out is None:
             _path_infer(y, x, weights_in, bias_in, weights_out, activation, 0, 1)

@@ -123,7 +123,7 @@ def test_nodes_without_a_visit_get_no_gradient(backend: ModuleType, problem: Pat
 
 
 @given(problem=path_problems(), data=st.data())
-def test_gradients_of_visited_nodes_go_where_they_are_told(
+def test_gradients_of_visited_nodes_go_to_their_places(
     backend: ModuleType, problem: PathProblem, data: st.DataObject
 ) -> None:
     logits, nodes = run_logits(vectorized, problem)
