@@ -24,7 +24,7 @@ from fffcpu.kernels._numba import address, compiling
 TESTED = ("0.61", "0.62", "0.63", "0.64", "0.65", "0.66", "0.67", "0.68")
 """Minor versions on which the whole suite passed, or lies between two on which it did."""
 
-compiled_only = pytest.mark.skipif(not jit.JIT, reason="nothing compiles")
+compiled_only = pytest.mark.slow  # kernels are compiled
 
 
 @jit.kernel
