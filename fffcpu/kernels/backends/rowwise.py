@@ -329,19 +329,18 @@ def path_infer(
     activation: int,
 ) -> None:
     """Write the output of FastFeedForward."""
-    x = writable(x)
+    x, unscaled = writable(x), scale_in is None  # both scales are there, or neither
     if len(x) == 1:  # nothing to share; a single row takes little more than the calls around it
-        if scale_in is None or scale_out is None:
+        if unscaled:
             _path_infer(y, x, weights_in, bias_in, weights_out, activation, 0, 1)
         else:
-            _path_infer_int8(
-                y, x, weights_in, bias_in, weights_out, scale_in, scale_out, activation, 0, 1
-            )
+            run: Any = _path_infer_int8
+            run(y, x, weights_in, bias_in, weights_out, scale_in, scale_out, activation, 0, 1)
         return
     trees, count, width = weights_in.shape
     work = FAR * trees * count.bit_length() * (width + y.shape[1])
     weights = (weights_in, bias_in, weights_out)
-    if scale_in is None:
+    if unscaled:
         launch(_path_infer, len(x), work, y, x, *weights, activation)
     else:
         launch(_path_infer_int8, len(x), work, y, x, *weights, scale_in, scale_out, activation)
