@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     """The amount of work in the demo."""
 
     runs: int
-    """Number of trainings of each network, from different initial values."""
+    """Number of training runs of each network, from different initial values."""
     epochs: int
     bert_rows: tuple[int, ...]
     """Batch sizes at BERT's size."""

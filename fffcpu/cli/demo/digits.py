@@ -102,7 +102,7 @@ def compare_networks(
     digits : Digits
         The images to train on and to test with.
     runs : int
-        Number of trainings of each network.
+        Number of training runs of each network.
     epochs : int
         Number of passes over the training images.
     min_time : float
@@ -161,8 +161,8 @@ def _train_all(kind: str, digits: Digits, runs: int, epochs: int, seed: int) -> 
     ]
     seconds = time.perf_counter() - start
     loss = np.mean([evaluate_table(network, digits.training)["loss"] for network in networks])
-    trainings = "1 training" if runs == 1 else f"{runs} trainings"
-    print(f"{kind}: {trainings} of {epochs} epochs in {seconds:.1f} s, training loss {loss:.4f}")
+    count = "1 training run" if runs == 1 else f"{runs} training runs"
+    print(f"{kind}: {count} of {epochs} epochs in {seconds:.1f} s, training loss {loss:.4f}")
     accuracies = [evaluate_table(network, digits.test)["accuracy"] for network in networks]
     return Trained(networks, accuracies)
 
