@@ -13,7 +13,11 @@ __all__ = ["SUITE", "clean_environment", "run_pytest"]
 SUITE = ("-p", "fffcpu.testing.plugin", "--pyargs", "fffcpu.testing")
 """Options of pytest that run the suite."""
 
-LEFT_OUT = ("PYTHONSAFEPATH", "PYTEST_ADDOPTS", "FFFCPU_BACKEND")
+LEFT_OUT = (
+    *("PYTHONSAFEPATH", "PYTEST_ADDOPTS", "FFFCPU_BACKEND"),
+    # What pytest prints depends on these: a build server gets whole messages, a terminal colours.
+    *("CI", "BUILD_NUMBER", "PY_COLORS", "FORCE_COLOR", "NO_COLOR"),
+)
 
 
 def clean_environment(**variables):
