@@ -8,8 +8,11 @@ import json
 import math
 from typing import Any
 
+import numpy as np
+
 import fffcpu
-from fffcpu.cli.support.outputs import check_output
+from fffcpu.cli.support.candidates import train_candidates
+from fffcpu.cli.support.outputs import add_overwrite, check_new, check_output
 from fffcpu.cli.support.runs import (
     add_number,
     check_resume,
@@ -17,8 +20,11 @@ from fffcpu.cli.support.runs import (
     run_folder,
     running,
 )
+from fffcpu.cli.support.tables import add_separator, split_names
 from fffcpu.data import Table, read_table
+from fffcpu.data.reading import format_of
 from fffcpu.errors import ArgumentError, DataError
+from fffcpu.inference.predictor import Predictor
 from fffcpu.recipes.fitting import (
     FIT_HARDENING,
     LAYER_NAMES,
@@ -37,31 +43,46 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DEFAULTS = FitSettings()
 
+AUTO = "auto"
+"""In place of a layer's name: choose it by measurement."""
+
 DESCRIPTION = """\
-Train a layer on a table of numbers and save it, with the names of its columns and classes, as one
-file that 'fffcpu predict', 'fffcpu info' and fffcpu.load read.
+Train a layer on a table and save it, with the names of its columns, categories and classes, as one
+file that 'fffcpu predict', 'fffcpu evaluate', 'fffcpu info' and fffcpu.load read.
 
 examples:
   fffcpu train houses.csv --target price --out houses.safetensors
+  fffcpu train flights.csv --target arr_delay --drop-missing --out delays.safetensors
   fffcpu train x.npy --target y.npy --out model.safetensors --layer leaf --depth 5 --epochs 30
   fffcpu train train-images-idx3-ubyte.gz --target train-labels-idx1-ubyte.gz \\
       --test t10k-images-idx3-ubyte.gz --test-target t10k-labels-idx1-ubyte.gz \\
       --standardize table --out mnist.safetensors
 
 data:
-  .csv, .csv.gz  a header, then numbers; --target names the column to predict, or several columns
-                 separated by commas
-  .npz           arrays x and y; --target names an array other than y
-  .npy           rows, read from the disk as they are needed; --target is another .npy file
-  IDX            MNIST's format, gzipped or not; --target is the file of labels
-Targets that are text or integers are classes. Other numbers are a regression. --task overrides
-this.
+  .csv, .tsv  a header, then rows, gzipped or not; --target names the column to predict, or several
+              columns separated by commas
+  .npz        arrays x and y; --target names an array other than y
+  .npy        rows, read from the disk as they are needed; --target is another .npy file
+  IDX         MNIST's format, gzipped or not; --target is the file of labels
+
+columns of a .csv:
+  The first rows show whether a column holds numbers, dates (2013-01-31, with or without a time) or
+  texts. Each of the most frequent texts becomes an input; the others share one. A missing value
+  (an empty field, NA, NaN, ...) is replaced by the mean, and one more input says so. A column with
+  a different text in most rows is left out. The model's file contains all this.
+
+target:
+  Texts are classes. So are whole numbers, unless there are more than 20 different ones and they are
+  more than 5% of the rows, or some are negative. All others are a regression. --task overrides
+  this. Classes are named as they are written.
 
 which layer:
   fast   FastFeedForward: every node of the tree is a neuron. A row uses trees x (depth + 1).
   leaf   LeafFeedForward: gates choose one of 2^depth small networks of --leaf-width neurons.
          Training mixes all leaves; --hardening makes the gates decide.
   dense  DenseFeedForward: one hidden layer of --width neurons, for comparison.
+  auto   Train a fast layer and dense layers beside each other, measure quality and time per row,
+         and save the fastest of those that are as good as the best.
 
 while it trains:
   Every half minute, and on Ctrl-C, the state is saved in the folder MODEL.training. The same
@@ -70,9 +91,9 @@ while it trains:
   MODEL is written.
 
 report:
-  The figures are those of the saved model, in the units of the data. In history.jsonl, the losses
-  of a regression are those of targets scaled to a standard deviation of 1. With --json, 'unused'
-  counts the nodes, or gates and leaves, that no training row reached.
+  The figures are those of the file, read back, in the units of the data. In history.jsonl, the
+  losses of a regression are those of targets scaled to a standard deviation of 1. With --json,
+  'unused' counts the nodes, or gates and leaves, that no training row reached.
 """
 
 
@@ -86,20 +107,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="type of the target (default: see data)",
     )
     parser.add_argument("--out", required=True, metavar="MODEL", help="file to write")
+    add_overwrite(parser)
     parser.add_argument("--test", metavar="DATA", help="table to test the saved model on")
     parser.add_argument("--test-target", metavar="T", help="target of --test (the same column)")
     parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    _add_columns(parser.add_argument_group("columns of a .csv"))
     _add_layer(parser.add_argument_group("layer"))
     _add_training(parser.add_argument_group("training"))
+
+
+def _add_columns(group: Any) -> None:
+    for name, text in (
+        ("columns", "features, separated by commas (all but the target)"),
+        ("drop", "columns that are no features"),
+        ("category", "columns of categories that look like numbers"),
+    ):
+        group.add_argument(f"--{name}", type=split_names, metavar="C,...", help=text)
+    group.add_argument(
+        "--drop-missing", action="store_true", help="leave out rows without a target"
+    )
+    add_separator(group)
 
 
 def _add_layer(group: Any) -> None:
     group.add_argument(
         "--layer",
         type=layer_name,
-        choices=LAYER_NAMES,
+        choices=(*LAYER_NAMES, AUTO),
         default=DEFAULTS.layer,
         help=f"layer to train ({DEFAULTS.layer})",
     )
@@ -163,6 +199,12 @@ def _add_training(group: Any) -> None:
         "suits pixels, or none",
     )
     group.add_argument(
+        "--clip",
+        action=argparse.BooleanOptionalAction,
+        help="clip columns to their range in training, so that one wrong value cannot spoil a "
+        "prediction (on for .csv)",
+    )
+    group.add_argument(
         "--hardening",
         type=float,
         metavar="X",
@@ -213,24 +255,52 @@ def _by_optimizer(name: str) -> str:
 def run(options: argparse.Namespace) -> None:
     """Train."""
     names = [field.name for field in dataclasses.fields(FitSettings)]
-    settings = FitSettings(**{name: getattr(options, name) for name in names})
+    values = {name: getattr(options, name) for name in names}
+    if options.clip is None:
+        values["clip"] = format_of(options.data) == "csv"
+    settings = FitSettings(**values | ({"layer": "fast"} if options.layer == AUTO else {}))
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)
     _check_targets(options)
     check_output(*(options.out, options.data, options.target, options.test, options.test_target))
     folder = run_folder(options.out)
     check_resume(folder, options.out, options.resume)
-    with reading(options.data) as progress:
-        table = read_table(options.data, options.target, options.task, progress=progress)
+    check_new(options.out, options.overwrite or options.resume)
+    if options.layer == AUTO and options.resume:
+        raise ArgumentError("argument '--resume' must be left out for --layer auto")
+    table = _read_table(options)
     test = _read_test(options, table)
-    print_status(f"{len(table.x):,} rows of {table.x.shape[1]:,} columns, {_targets(table)}")
+    _describe(table, options.task)
     with running(folder, options.resume):
-        fitted = fit(table, settings, folder=folder.path, resume=options.resume)
+        if options.layer == AUTO:
+            fitted = train_candidates(table, settings)
+        else:
+            fitted = fit(table, settings, folder=folder.path, resume=options.resume)
     fitted.predictor.save(options.out)
+    saved = Predictor.load(options.out)
+    figures = evaluate_table(saved, table, fitted.held_out) if len(fitted.held_out) else {}
+    tested = evaluate_table(saved, test) if test else {}
     folder.remove_checkpoints()
-    tested = evaluate_table(fitted.predictor, test) if test else {}
-    report = _report(options.out, table, fitted, tested)
+    report = _report(options.out, table, fitted, figures, tested)
     print(json.dumps(report, indent=2) if options.json else _format(report))
+
+
+def _read_table(options: argparse.Namespace) -> Table:
+    """Return the table to train on."""
+    named = format_of(options.data) == "csv"
+    with reading(options.data) as progress:
+        return read_table(
+            options.data,
+            options.target,
+            options.task,
+            features=options.columns,
+            encoding="auto" if named else None,
+            categories=options.category or (),
+            drop=options.drop or (),
+            drop_missing=options.drop_missing,
+            separator=options.separator,
+            progress=progress,
+        )
 
 
 def _read_test(options: argparse.Namespace, table: Table) -> Table | None:
@@ -238,8 +308,16 @@ def _read_test(options: argparse.Namespace, table: Table) -> Table | None:
     if options.test is None:
         return None
     target = options.target if options.test_target is None else options.test_target
-    task = "classification" if table.classes else "regression"
-    test = read_table(options.test, target, task, classes=table.classes, features=table.features)
+    test = read_table(
+        options.test,
+        target,
+        "classification" if table.classes else "regression",
+        classes=table.classes,
+        features=table.features,
+        encoding=table.encoding,
+        drop_missing=options.drop_missing,
+        separator=options.separator,
+    )
     if test.x.shape[1] != table.x.shape[1]:
         raise DataError(
             f"file '{options.test}': must have {table.x.shape[1]} columns, as '{options.data}', "
@@ -249,11 +327,23 @@ def _read_test(options: argparse.Namespace, table: Table) -> Table | None:
     return test
 
 
+def _describe(table: Table, task: str | None) -> None:
+    """Report what was read, and what was taken for granted."""
+    inputs = "" if table.inputs == table.x.shape[1] else f" ({table.inputs:,} inputs of the layer)"
+    print_status(f"{len(table.x):,} rows of {table.x.shape[1]:,} columns{inputs}")
+    for name, reason in table.left_out.items():
+        print_status(f"column {name!r} is left out: it {reason}")
+    target = "target" if table.target is None else f"target {', '.join(table.target)!r}"
+    other = "regression" if table.classes else "classification"
+    hint = "" if task else f" (--task {other} if it is none)"
+    print_status(f"{target}: {_targets(table)}{hint}")
+
+
 def _check_targets(options: argparse.Namespace) -> None:
     """Raise unless each table has a target; only .npz files have a default."""
     tables = [("--target", options.data, options.target)]
     if options.test is not None:
-        named = options.test.lower().endswith((".csv", ".csv.gz"))
+        named = format_of(options.test) == "csv"
         target = options.target if named and options.test_target is None else options.test_target
         tables.append(("--test-target", options.test, target))
     for name, path, target in tables:
@@ -263,12 +353,19 @@ def _check_targets(options: argparse.Namespace) -> None:
 
 def _targets(table: Table) -> str:
     """Return a description of the targets."""
-    if not table.classes:
-        return "regression"
-    return f"{len(table.classes)} classes"
+    if table.classes:
+        return f"classification, {len(table.classes)} classes"
+    assert table.y is not None
+    return f"regression, {len(np.unique(table.y)):,} different numbers"
 
 
-def _report(out: str, table: Table, fitted: Fitted, tested: dict[str, float]) -> dict[str, Any]:
+def _report(
+    out: str,
+    table: Table,
+    fitted: Fitted,
+    validation: dict[str, float],
+    tested: dict[str, float],
+) -> dict[str, Any]:
     """Return the report, in plain JSON values."""
     config, outcome = fitted.predictor.layer.config, fitted.outcome
     return {
@@ -282,7 +379,7 @@ def _report(out: str, table: Table, fitted: Fitted, tested: dict[str, float]) ->
         "steps": outcome.steps,
         "seconds": outcome.seconds,
         "stopped_early": outcome.stopped_early,
-        "validation": _finite(fitted.validation),
+        "validation": _finite(validation),
         "test": _finite(tested),
         "unused": {name: int((counts == 0).sum()) for name, counts in outcome.usage.items()},
     }

@@ -7,6 +7,17 @@ table from the package, without a download.
 from __future__ import annotations
 
 from fffcpu.data.digits import load_digits
-from fffcpu.data.table import Table, check_finite, count_rows, read_blocks, read_table
+from fffcpu.data.encoding import Column, Encoding
+from fffcpu.data.reading import count_rows, read_blocks, read_table
+from fffcpu.data.table import Table, check_finite
 
-__all__ = ["Table", "check_finite", "count_rows", "load_digits", "read_blocks", "read_table"]
+__all__ = [
+    "Column",
+    "Encoding",
+    "Table",
+    "check_finite",
+    "count_rows",
+    "load_digits",
+    "read_blocks",
+    "read_table",
+]

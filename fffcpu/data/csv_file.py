@@ -1,46 +1,56 @@
-"""Tables in CSV files: columns of numbers and one of labels, read in blocks of rows.
+"""Tables in CSV files: columns of numbers, and columns of text such as labels, read in blocks.
 
-`fffcpu.data.records` has the rules of CSV files. Spaces around numbers and labels do not count.
+`fffcpu.data.records` has the rules of CSV files, `fffcpu.data.fields` those of their fields.
 """
 
 from __future__ import annotations
 
-import math
-from array import array
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+import difflib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu.data.encoding import FieldValues, Unknown
+from fffcpu.data.fields import is_number
 from fffcpu.data.files import list_names, locate
 from fffcpu.data.records import Records, check_names, find_columns, locate_field, open_csv
-from fffcpu.errors import DataError, describe
+from fffcpu.errors import DataError
 
-__all__ = [
-    "CsvBlock",
-    "choose_columns",
-    "csv_blocks",
-    "finite_kind",
-    "is_number",
-    "read_column_names",
-]
+__all__ = ["CsvBlock", "Reader", "choose_columns", "csv_blocks", "find_named", "read_column_names"]
+
+FIELDS = 1 << 20
+"""Most fields that are held as text at a time."""
+
+
+class Reader(Protocol):
+    """What turns the fields of a column into numbers; `fffcpu.data.encoding.Column` is one."""
+
+    def read(
+        self, fields: Sequence[str], name: str = "", unknown: Unknown | None = None
+    ) -> FieldValues:
+        """Return the values of fields."""
+
+    def explain(self, field: str) -> str:
+        """Return the error about a field that the column cannot hold."""
 
 
 class CsvBlock(NamedTuple):
     """Some rows of a CSV file."""
 
-    numbers: NDArray[Any]
-    """(rows, columns) of the columns that hold numbers."""
-    texts: list[str]
-    """Fields of the column of text, without spaces around them; empty if there is no column."""
+    numbers: NDArray[np.float64]
+    """(rows, columns) of the columns that a reader turned into numbers."""
+    texts: list[tuple[str, ...]]
+    """The fields of the columns of text, column by column."""
     lines: list[int]
     """The line on which each row starts, from 1."""
     position: int
     """Number of bytes of the file that are read, counted before unpacking."""
 
 
-def read_column_names(path: str) -> list[str]:
+def read_column_names(path: str, separator: str = ",") -> list[str]:
     """Return the names of a CSV file's columns, without spaces around them.
 
     Raises
@@ -48,12 +58,31 @@ def read_column_names(path: str) -> list[str]:
     DataError
         If there is no header.
     """
-    with open_csv(path) as file:
+    with open_csv(path, separator=separator) as file:
         return file.names
 
 
+def find_named(path: str, names: Sequence[str], wanted: Sequence[str], option: str) -> list[int]:
+    """Return the numbers of columns that an option names; the error suggests a similar name.
+
+    Raises
+    ------
+    DataError
+        If a name has no column, or more than one.
+    """
+    for name in wanted:
+        if name not in names:
+            similar = difflib.get_close_matches(name, names, 1)
+            hint = f"; did you mean {similar[0]!r}?" if similar else ""
+            raise DataError(
+                f"{locate(path, 'line 1')}: must have a column {name!r}, which {option} names, "
+                f"got {list_names(names)}{hint}"
+            )
+    return find_columns(path, names, wanted)
+
+
 def choose_columns(
-    path: str, names: Sequence[str], features: Sequence[str] | None, targets: Sequence[int] = ()
+    path: str, names: Sequence[str], features: Sequence[str] | None, others: Sequence[int] = ()
 ) -> list[int]:
     """Return the numbers of the columns that hold features.
 
@@ -64,9 +93,9 @@ def choose_columns(
     names : sequence of str
         Names of its columns.
     features : sequence of str or None
-        The columns to take, in this order. None: all columns that are not targets.
-    targets : sequence of int
-        Numbers of the columns that hold targets.
+        The columns to take, in this order. None: all columns but the others.
+    others : sequence of int
+        Numbers of the columns that hold no features, such as targets.
 
     Raises
     ------
@@ -79,14 +108,14 @@ def choose_columns(
         if all(map(is_number, names)) and names != [str(column) for column in range(len(names))]:
             raise DataError(
                 f"{locate(path, 'line 1')}: must have the names of columns, got only numbers: "
-                f"{list_names(names)}"
+                f"{list_names(names)}; if the file has no header, add a first line of names"
             )
-        chosen = [column for column in range(len(names)) if column not in targets]
+        chosen = [column for column in range(len(names)) if column not in others]
         check_names(path, names, chosen)
     else:
         chosen = find_columns(path, names, features)
         for column in chosen:
-            if column in targets:
+            if column in others:
                 raise DataError(
                     f"{locate_field(path, column, names[column], 1)}: must be a feature or a "
                     "target, got both"
@@ -100,7 +129,13 @@ def choose_columns(
 
 
 def csv_blocks(
-    path: str, columns: Sequence[int], text: int | None, rows: int, dtype: str
+    path: str,
+    readers: Mapping[int, Reader],
+    texts: Sequence[int] = (),
+    rows: int = 4096,
+    *,
+    separator: str = ",",
+    unknown: Unknown | None = None,
 ) -> Iterator[CsvBlock]:
     """Read a CSV file in blocks of up to ``rows`` rows.
 
@@ -108,14 +143,16 @@ def csv_blocks(
     ----------
     path : str
         The file.
-    columns : sequence of int
-        Numbers of the columns to read as numbers, in this order.
-    text : int or None
-        Number of a column to read as text.
+    readers : mapping of int to Reader
+        The columns to read as numbers, by their numbers in the file, in the order of the result.
+    texts : sequence of int
+        Numbers of columns to read as text.
     rows : int
         Largest number of rows per block.
-    dtype : str
-        dtype of the numbers, ``"float32"`` or ``"float64"``.
+    separator : str
+        The character between fields.
+    unknown : Counter, optional
+        Counts the texts that are no categories.
 
     Yields
     ------
@@ -127,82 +164,57 @@ def csv_blocks(
     DataError
         If a row has more or fewer fields than the header, or a field has a wrong value.
     """
-    with open_csv(path) as file:
-        plan = _Plan(path, file.names, columns, text, dtype)
+    with open_csv(path, separator=separator) as file:
+        plan = _Plan(path, file.names, readers, texts, unknown)
+        held = max(1, FIELDS // max(1, len(file.names)))
         while True:
-            block = _read_block(plan, file.records, rows)
+            block = _read_block(plan, file.records, rows, held)
             if not block.lines:
                 return
             yield block._replace(position=file.raw.tell())
 
 
-def is_number(text: str) -> bool:
-    """Whether a field is a number: as for Python's float, but without forms like 1_000 and ٣."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return text.isascii() and "_" not in text
-
-
-def finite_kind(number: float, dtype: str) -> str:
-    """Return the requirement that a number violates: to be finite, or finite in this dtype."""
-    return f"a number that {dtype} can hold" if math.isfinite(number) else "a finite number"
-
-
 class _Plan(NamedTuple):
-    """The plan of a reading: the arguments of `csv_blocks`, and the names of all columns."""
+    """The arguments of `csv_blocks`, and the names of all columns."""
 
     path: str
     names: Sequence[str]
-    columns: Sequence[int]
-    text: int | None
-    dtype: str
-
-    def locate(self, column: int, line: int) -> str:
-        """Return the start of an error message about a field."""
-        return locate_field(self.path, column, self.names[column], line)
+    readers: Mapping[int, Reader]
+    texts: Sequence[int]
+    unknown: Unknown | None
 
 
-def _read_block(plan: _Plan, records: Records, rows: int) -> CsvBlock:
-    """Read the next rows; a block without rows is the end."""
-    numbers, texts, lines = array("d"), list[str](), list[int]()
-    for line, record in records:
-        fields = [record[column] for column in plan.columns]
-        joined = "".join(fields)
-        try:
-            if "_" in joined or not joined.isascii():
-                raise ValueError  # float would accept some of these
-            numbers.extend(map(float, fields))
-        except ValueError:
-            raise DataError(_explain_text(plan, line, fields)) from None
-        if plan.text is not None:
-            texts.append(record[plan.text].strip())
-            if not texts[-1]:
-                place = plan.locate(plan.text, line)
-                raise DataError(f"{place}: must have a label, got an empty field")
-        lines.append(line)
-        if len(lines) == rows:
+def _read_block(plan: _Plan, records: Records, rows: int, held: int) -> CsvBlock:
+    """Read the next rows, at most ``held`` at a time; a block without rows is the end."""
+    numbers, lines = list[NDArray[Any]](), list[int]()
+    texts: list[list[str]] = [[] for _ in plan.texts]
+    while len(lines) < rows:
+        some = list(itertools.islice(records, min(held, rows - len(lines))))
+        if not some:
             break
-    exact = np.asarray(numbers).reshape(len(lines), len(plan.columns))
-    return CsvBlock(_round(plan, exact, lines), texts, lines, 0)
+        starts, fields = zip(*some, strict=True)
+        columns = list(zip(*fields, strict=True))
+        numbers.append(_read_numbers(plan, columns, starts))
+        lines.extend(starts)
+        for whole, column in zip(texts, plan.texts, strict=True):
+            whole.extend(columns[column])
+    numbers = numbers or [np.empty((0, len(plan.readers)))]
+    return CsvBlock(np.concatenate(numbers), list(map(tuple, texts)), lines, 0)
 
 
-def _round(plan: _Plan, exact: NDArray[np.float64], lines: Sequence[int]) -> NDArray[Any]:
-    """Return numbers in the requested dtype, all finite."""
-    with np.errstate(over="ignore"):
-        rounded: NDArray[Any] = exact.astype(plan.dtype)
-    finite = np.isfinite(rounded)
-    if not finite.all():
-        row, chosen = np.argwhere(~finite)[0]
-        came = float(exact[row, chosen])
-        place = plan.locate(plan.columns[chosen], lines[row])
-        raise DataError(f"{place}: must be {finite_kind(came, plan.dtype)}, got {came}")
-    return rounded
-
-
-def _explain_text(plan: _Plan, line: int, fields: Sequence[str]) -> str:
-    """Return the error message about the first field that is not a number."""
-    chosen = next(i for i, field in enumerate(fields) if not is_number(field))
-    came = describe(fields[chosen]) if fields[chosen].strip() else "an empty field"
-    return f"{plan.locate(plan.columns[chosen], line)}: must be a number, got {came}"
+def _read_numbers(
+    plan: _Plan, columns: Sequence[Sequence[str]], lines: Sequence[int]
+) -> NDArray[np.float64]:
+    """Return the numbers of some rows; the error is about the first wrong field in the file."""
+    numbers = np.empty((len(lines), len(plan.readers)))
+    wrong: tuple[int, int] | None = None
+    for place, (column, reader) in enumerate(plan.readers.items()):
+        values, first = reader.read(columns[column], plan.names[column], plan.unknown)
+        if first is not None:
+            wrong = min(wrong or (first, column), (first, column))
+        numbers[:, place] = values
+    if wrong is not None:
+        row, column = wrong
+        where = locate_field(plan.path, column, plan.names[column], lines[row])
+        raise DataError(f"{where}: {plan.readers[column].explain(columns[column][row])}")
+    return numbers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import dataclasses
 import re
 from array import array
 from collections.abc import Callable, Sequence
@@ -11,27 +11,36 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.data.csv_file import finite_kind, is_number
+from fffcpu.data.fields import is_missing, is_number
 from fffcpu.data.files import list_names
 from fffcpu.errors import ArgumentError, ArgumentTypeError, DataError, describe
 
 __all__ = [
     "Classes",
     "Labels",
+    "TargetOptions",
     "Targets",
     "TextLabels",
+    "are_continuous",
     "array_targets",
     "check_classes",
+    "missing_target",
+    "no_target",
     "text_targets",
 ]
 
-Classes = tuple[str, ...] | tuple[int, ...]
-
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
-"""Pattern of texts that are integers; longer ones would not fit into 64 bits."""
+Classes = tuple[str, ...] | tuple[int, ...] | tuple[float, ...] | tuple[bool, ...]
 
 Place = Callable[[int], str]
 """Maps the place of a label (its line or row) to the start of an error message about it."""
+
+FEW_VALUES = 20
+"""Numbers to predict have more different values, in more than `SHARE` of the rows."""
+
+SHARE = 0.05
+
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+"""Pattern of texts that an integer of 64 bits is written as."""
 
 
 class Targets(NamedTuple):
@@ -43,19 +52,54 @@ class Targets(NamedTuple):
     """Label of each class number; None for floats."""
 
 
+@dataclasses.dataclass(frozen=True)
+class TargetOptions:
+    """The caller's requirements on the targets."""
+
+    task: str | None
+    classes: Classes | None
+    dtype: str
+
+    def __post_init__(self) -> None:
+        if self.task not in (None, "classification", "regression"):
+            raise ArgumentError(
+                f"argument 'task' must be classification or regression, got {describe(self.task)}"
+            )
+        if self.task == "regression" and self.classes is not None:
+            raise ArgumentError(
+                f"argument 'classes' must be None for a regression, got {describe(self.classes)}"
+            )
+        if self.dtype not in ("float32", "float64"):
+            raise ArgumentError(
+                f"argument 'dtype' must be float32 or float64, got {describe(self.dtype)}"
+            )
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether targets have to be classes."""
+        return self.task == "classification" or self.classes is not None
+
+    def check_unused(self) -> None:
+        """Raise if there are requirements on targets but no targets."""
+        if self.task is not None or self.classes is not None:
+            raise ArgumentError(
+                "argument 'target' must be given where 'task' or 'classes' is, got None"
+            )
+
+
 class Labels(NamedTuple):
     """The distinct labels of a column."""
 
     values: Sequence[Any]
-    """The distinct labels, all text or all integers."""
+    """The distinct labels: texts, integers, floats or truth values."""
     first: Sequence[int]
     """The place where each of them first occurs."""
     numbers: NDArray[np.int64]
-    """(rows,) index of each row's label."""
+    """(rows,) index of each row's label; -1 for a missing one."""
 
 
 class TextLabels:
-    """Collects the labels of a CSV file's column, block by block."""
+    """Collects the labels of a CSV file's column, block by block, without spaces around them."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -64,15 +108,52 @@ class TextLabels:
 
     def add(self, texts: Sequence[str], lines: Sequence[int]) -> None:
         """Add the labels of more rows, and their lines."""
-        for text, line in zip(texts, lines, strict=True):
+        for text, line in zip(map(str.strip, texts), lines, strict=True):
             number = self._numbers.setdefault(text, len(self._first))
             if number == len(self._first):
                 self._first.append(line)
             self._rows.append(number)
 
-    def labels(self) -> Labels:
-        """Return all added labels."""
-        return Labels(list(self._numbers), self._first, np.array(self._rows, np.int64))
+    def labels(self, place: Place, *, drop_missing: bool) -> Labels:
+        """Return all added labels. NA, NaN and the like are missing where the others are numbers.
+
+        Parameters
+        ----------
+        place : callable
+            Returns the start of an error about a line.
+        drop_missing : bool
+            Whether labels may be missing. Otherwise the first missing one is an error.
+
+        Raises
+        ------
+        DataError
+            If a label is missing.
+        """
+        numbers = np.array(self._rows, np.int64)
+        others = [text for text in self._numbers if not is_missing(text)]
+        numeric = bool(others) and all(map(is_number, others))
+        missing = [text for text in self._numbers if (is_missing(text) if numeric else not text)]
+        if missing and not drop_missing:
+            raise missing_target(place(self._first[self._numbers[missing[0]]]), missing[0])
+        kept = [text for text in self._numbers if text not in missing]
+        index = np.full(len(self._numbers), -1, np.int64)
+        index[[self._numbers[text] for text in kept]] = np.arange(len(kept))
+        first = [self._first[self._numbers[text]] for text in kept]
+        return Labels(kept, first, index[numbers])
+
+
+def missing_target(place: str, text: str) -> DataError:
+    """Return the error about a row without a target."""
+    came = describe(text) if text else "an empty field"
+    return DataError(
+        f"{place}: must have a target, got {came}; --drop-missing (drop_missing=True) leaves out "
+        "rows without one"
+    )
+
+
+def no_target(place: str) -> DataError:
+    """Return the error about a file in which no row has a target."""
+    return DataError(f"{place}: must have a target in at least one row, got none")
 
 
 def check_classes(classes: Any) -> Classes | None:
@@ -81,7 +162,7 @@ def check_classes(classes: Any) -> Classes | None:
     Raises
     ------
     ArgumentError
-        If there are no classes, one is given twice, or they are neither all text nor all integers.
+        If there are no classes, one is given twice, or they differ in type.
     ArgumentTypeError
         If they are not a sequence.
     """
@@ -91,15 +172,12 @@ def check_classes(classes: Any) -> Classes | None:
         raise ArgumentTypeError(
             f"argument 'classes' must be a sequence of labels, got {describe(classes)}"
         )
-    try:
-        texts = all(isinstance(label, str) for label in classes)
-        known: Any = tuple(map(str if texts else operator.index, classes))
-    except TypeError:
-        known = ()
-    if not known or len(set(known)) < len(known):
+    known = tuple(label.item() if isinstance(label, np.generic) else label for label in classes)
+    kinds = {type(label) for label in known}
+    if len(kinds) != 1 or not kinds <= {str, int, float, bool} or len(set(known)) < len(known):
         raise ArgumentError(
-            "argument 'classes' must be different labels, all text or all integers, "
-            f"got {describe(classes)}"
+            "argument 'classes' must be different labels, all text, all integers, all floats or "
+            f"all truth values, got {describe(classes)}"
         )
     return cast(Classes, known)
 
@@ -107,16 +185,17 @@ def check_classes(classes: Any) -> Classes | None:
 def text_targets(
     labels: Labels, place: Place, task: str | None, classes: Classes | None, dtype: str
 ) -> Targets:
-    """Convert a column of text to targets: integers and other texts to classes, or numbers.
+    """Convert a column of text to targets: classes, or numbers to predict.
 
     Parameters
     ----------
     labels : Labels
-        Labels that are text.
+        Labels that are text, none of them missing.
     place : callable
         Returns the start of an error about a line.
     task : str or None
-        ``"classification"``, or None to decide by the labels.
+        ``"classification"``, ``"regression"``, or None to decide by the labels: see
+        `are_continuous`.
     classes : tuple or None
         Known classes; if given, the task is classification.
     dtype : str
@@ -127,15 +206,34 @@ def text_targets(
     DataError
         If the labels do not fit each other, or the classes.
     """
-    integers = all(_INTEGER.fullmatch(text) for text in labels.values)
-    if task is None and classes is None and _are_numbers(labels, place) and not integers:
-        return Targets(_text_to_numbers(labels, place, dtype), None)
     if classes is not None:
-        integers = isinstance(classes[0], int)
-    if integers:
-        values = [int(text) if _INTEGER.fullmatch(text) else text for text in labels.values]
-        labels = labels._replace(values=values)
-    return _number_classes(labels, place, classes)
+        return _number_classes(_as_classes(labels, classes), place, classes)
+    if task == "regression" or (task is None and _are_numbers(labels, place)):
+        values = _text_to_numbers(labels, place, dtype)
+        if task == "regression" or are_continuous(values, len(labels.numbers)):
+            return Targets(values[labels.numbers, np.newaxis], None)
+    if all(map(_INTEGER.fullmatch, labels.values)):
+        labels = labels._replace(values=list(map(int, labels.values)))
+    return _number_classes(labels, place, None)
+
+
+def are_continuous(values: NDArray[Any], rows: int) -> bool:
+    """Return whether numbers are to be predicted as numbers; otherwise each is a class.
+
+    Numbers with fractions are. Whole numbers are, if there are more than 20 different ones, and
+    they are more than 5% of the rows, or some are negative.
+
+    Parameters
+    ----------
+    values : array
+        The different numbers.
+    rows : int
+        Number of rows that have them.
+    """
+    if not (values == np.floor(values)).all():
+        return True
+    distinct = len(np.unique(values))
+    return distinct > FEW_VALUES and (distinct > SHARE * rows or bool((values < 0).any()))
 
 
 def array_targets(
@@ -146,7 +244,7 @@ def array_targets(
     classes: Classes | None,
     dtype: str,
 ) -> Targets:
-    """Convert an array to targets: integers and text to classes, floats to numbers to predict.
+    """Convert an array to targets: classes, or numbers to predict.
 
     Parameters
     ----------
@@ -157,7 +255,8 @@ def array_targets(
     where : str
         The start of an error message about the array.
     task : str or None
-        ``"classification"``, ``"regression"``, or None to decide by the dtype.
+        ``"classification"``, ``"regression"``, or None to decide by the labels: see
+        `are_continuous`.
     classes : tuple or None
         Known classes; if given, the task is classification.
     dtype : str
@@ -181,7 +280,10 @@ def array_targets(
     if kind == "f" and not np.isfinite(columns).all():
         row, column = np.argwhere(~np.isfinite(columns))[0]
         raise DataError(f"{place(row)}: must be a finite number, got {columns[row, column]}")
-    if classes is None and (task == "regression" or (task is None and kind == "f")):
+    several = columns.shape[1] != 1
+    if classes is None and task is None and kind in ("f" if several else "fiu"):
+        task = "regression" if several or are_continuous(np.unique(columns), rows) else None
+    if classes is None and task == "regression":
         if kind == "U":
             raise DataError(f"{where}: must hold numbers for a regression, got text")
         return Targets(columns if kind == "f" else columns.astype(dtype), None)
@@ -200,26 +302,32 @@ def _are_numbers(labels: Labels, place: Place) -> bool:
         wanted = "a number" if numeric[0] else "no number"
         raise DataError(
             f"{place(labels.first[other])}: must be {wanted}, like the labels before it, got "
-            f"{describe(labels.values[other])} (task='classification' makes each label a class)"
+            f"{describe(labels.values[other])}; with --task classification "
+            "(task='classification') each label is a class"
         )
     return numeric[0]
 
 
 def _text_to_numbers(labels: Labels, place: Place, dtype: str) -> NDArray[Any]:
-    """Return labels that are all numbers as an array of shape (rows, 1)."""
-    exact = [float(text) for text in labels.values]
+    """Return the distinct labels as numbers, all finite in the dtype."""
+    exact = np.empty(len(labels.values))
+    for number, text in enumerate(labels.values):
+        if not is_number(text):
+            raise DataError(
+                f"{place(labels.first[number])}: must be a number, got {describe(text)}"
+            )
+        exact[number] = float(text)
     with np.errstate(over="ignore"):
-        values = np.array(exact).astype(dtype)
+        values = exact.astype(dtype)
     for number in np.flatnonzero(~np.isfinite(values))[:1]:
-        raise DataError(
-            f"{place(labels.first[number])}: must be {finite_kind(exact[number], dtype)}, "
-            f"got {exact[number]}"
-        )
-    return values[labels.numbers, np.newaxis]
+        finite = bool(np.isfinite(exact[number]))
+        wanted = f"a number that {dtype} can hold" if finite else "a finite number"
+        raise DataError(f"{place(labels.first[number])}: must be {wanted}, got {exact[number]}")
+    return values
 
 
 def _distinct(labels: NDArray[Any], place: Place) -> Labels:
-    """Return the labels of an array of integers, whole floats or text."""
+    """Return the labels of an array of integers, whole floats, truth values or text."""
     values, first, numbers = np.unique(labels, return_index=True, return_inverse=True)
     if labels.dtype.kind == "f":
         for number in np.flatnonzero(values != np.floor(values))[:1]:
@@ -227,16 +335,26 @@ def _distinct(labels: NDArray[Any], place: Place) -> Labels:
                 f"{place(int(first[number]))}: must be an integer, as classes are, "
                 f"got {values[number]}"
             )
-    texts = labels.dtype.kind == "U"
-    return Labels(
-        values.tolist() if texts else [int(value) for value in values], first.tolist(), numbers
-    )
+    return Labels(values.tolist(), first.tolist(), numbers)
+
+
+def _as_classes(labels: Labels, classes: Classes) -> Labels:
+    """Return texts as the known classes that they are; others stay texts."""
+    if isinstance(classes[0], float):
+        known: dict[Any, Any] = {label: label for label in classes}
+        values = [
+            known.get(float(text), text) if is_number(text) else text for text in labels.values
+        ]
+    else:
+        known = {str(label): label for label in classes}
+        values = [known.get(text, text) for text in labels.values]
+    return labels._replace(values=values)
 
 
 def _number_classes(labels: Labels, place: Place, classes: Classes | None) -> Targets:
     """Return the class number of each row: by the known classes, or the sorted labels."""
-    known = classes if classes is not None else tuple(sorted(set(labels.values)))
-    order: dict[str | int, int] = {label: number for number, label in enumerate(known)}
+    known = classes if classes is not None else cast(Classes, tuple(_sorted(labels.values)))
+    order: dict[Any, int] = {label: number for number, label in enumerate(known)}
     for value, first in zip(labels.values, labels.first, strict=True):
         if value not in order:
             raise DataError(
@@ -245,3 +363,10 @@ def _number_classes(labels: Labels, place: Place, classes: Classes | None) -> Ta
             )
     numbers = np.array([order[value] for value in labels.values], np.int64)
     return Targets(numbers[labels.numbers], known)
+
+
+def _sorted(values: Sequence[Any]) -> list[Any]:
+    """Return labels in their order: texts that are all numbers by their values."""
+    if all(isinstance(value, str) and is_number(value) for value in values):
+        return sorted(values, key=lambda text: (float(text), text))
+    return sorted(values)

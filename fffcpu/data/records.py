@@ -53,7 +53,7 @@ class CsvFile(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_csv(path: str, *, replace: bool = False) -> Iterator[CsvFile]:
+def open_csv(path: str, *, replace: bool = False, separator: str = ",") -> Iterator[CsvFile]:
     """Open a CSV file.
 
     Parameters
@@ -62,6 +62,8 @@ def open_csv(path: str, *, replace: bool = False) -> Iterator[CsvFile]:
         The file, gzipped or not.
     replace : bool
         Whether bytes that are not UTF-8 become U+FFFD. By default they are an error.
+    separator : str
+        The character between fields.
 
     Yields
     ------
@@ -79,7 +81,8 @@ def open_csv(path: str, *, replace: bool = False) -> Iterator[CsvFile]:
         open_file(path) as file,
         io.TextIOWrapper(file.content, "utf-8-sig", errors=errors, newline="") as text,
     ):
-        records = _records(path, text if replace else _checked_lines(path, text))
+        lines = text if replace else _checked_lines(path, text)
+        records = _records(path, lines, separator)
         _, header = next(records)
         yield CsvFile([name.strip() for name in header], records, file.raw)
 
@@ -174,9 +177,9 @@ def _name_given_twice(path: str, column: int, name: str, first: int) -> DataErro
     )
 
 
-def _records(path: str, lines: Iterable[str]) -> Records:
+def _records(path: str, lines: Iterable[str], separator: str) -> Records:
     """Yield the line on which each record starts, and its fields: the header first."""
-    reader = csv.reader(lines, strict=True, skipinitialspace=True)
+    reader = csv.reader(lines, strict=True, skipinitialspace=True, delimiter=separator)
     width = empty = 0
     while True:
         line = reader.line_num + 1

@@ -7,6 +7,7 @@ layer from it, for users who need only arrays.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -16,7 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints import native
-from fffcpu.errors import ArgumentError, CheckpointError, ShapeError, describe
+from fffcpu.checks import as_real_array, check_elements
+from fffcpu.data.encoding import Column, Encoding, Unknown
+from fffcpu.data.frames import encode_frame, is_frame
+from fffcpu.data.labels import Classes
+from fffcpu.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    CheckpointError,
+    ShapeError,
+    describe,
+)
 from fffcpu.layers import load as load_layer
 
 __all__ = ["NOTE", "Predictor", "Schema", "load_model", "softmax"]
@@ -36,7 +47,7 @@ class Schema:
     task : {"classification", "multilabel", "regression"}
         Type of the outputs: scores of classes, where a row has one class; scores of labels, where
         a row has any number of labels; or numbers.
-    classes : tuple of str or of int
+    classes : tuple of str, int, float or bool
         The class or label of each output; empty for regression.
     features : tuple of str, optional
         Names of the input columns.
@@ -45,18 +56,26 @@ class Schema:
     offset : tuple of float
         For regression: numbers added to the outputs. A FastFeedForward has no output bias, so this
         is the mean of its training targets.
+    columns : tuple of Column, optional
+        How columns become the layer's inputs, one item per column. By default each column is an
+        input, unchanged.
+    exact : bool
+        For regression: whether the offset is added in float64, because it is too large, beside the
+        changes of the outputs, for the layer's dtype. Predictions are then float64.
 
     Raises
     ------
     ArgumentError
-        If the task is unknown, or classes or offset do not fit it.
+        If the task is unknown, or classes, offset or columns do not fit it.
     """
 
     task: str
-    classes: tuple[str, ...] | tuple[int, ...] = ()
+    classes: Classes = ()
     features: tuple[str, ...] | None = None
     target: tuple[str, ...] | None = None
     offset: tuple[float, ...] = ()
+    columns: tuple[Column, ...] | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if self.task not in ("classification", "multilabel", "regression"):
@@ -70,36 +89,103 @@ class Schema:
                 "regression, "
                 f"got {describe(self.classes)} for {self.task}"
             )
+        names, columns = self.features, self.columns
+        if columns is not None and names is not None and len(columns) != len(names):
+            raise ArgumentError(
+                f"argument 'columns' must have {len(names)} items, like 'features', "
+                f"got {len(columns)}"
+            )
 
     @property
     def outputs(self) -> int | None:
         """The number of outputs that the layer must have; None if it is not known."""
         return len(self.classes) or len(self.offset) or None
 
+    @functools.cached_property
+    def encoding(self) -> Encoding | None:
+        """How columns become inputs; None if each column is an input, unchanged."""
+        if self.columns is None:
+            return None
+        names = self.features or tuple(f"x{place}" for place in range(len(self.columns)))
+        return Encoding(names, self.columns)
+
+    @functools.cached_property
+    def table_encoding(self) -> Encoding | None:
+        """The columns by name, also if they are plain numbers; None if they have no names."""
+        if self.encoding is not None or self.features is None:
+            return self.encoding
+        return Encoding(self.features, [Column()] * len(self.features))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; entries of later versions are left out where not needed."""
+        values = dataclasses.asdict(self)
+        if self.columns is None:
+            del values["columns"]
+        else:
+            values["columns"] = [_short(column) for column in self.columns]
+        if not self.exact:
+            del values["exact"]
+        return values
+
     @classmethod
     def from_dict(cls, values: Any) -> Schema:
-        """Return the schema of JSON values that ``dataclasses.asdict`` of a schema gave.
+        """Return the schema of JSON values that `to_dict` gave.
 
         Raises
         ------
         CheckpointError
             If the values are not a schema.
         """
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
+        fields = dataclasses.fields(cls)
+        names = {field.name for field in fields}
+        needed = names - {"columns", "exact"}
+        if not isinstance(values, dict) or not needed <= set(values) <= names:
             raise CheckpointError(f"must have the entries {sorted(names)}, got {describe(values)}")
         tuples: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
         }
-        kinds = {"features": (str,), "target": (str,), "classes": (str, int), "offset": (float,)}
+        kinds: dict[str, tuple[type, ...]] = {
+            "features": (str,),
+            "target": (str,),
+            "classes": (str, int, float, bool),
+            "offset": (float,),
+            "columns": (dict,),
+        }
         for name, allowed in kinds.items():
-            value = tuples[name]
-            if value is None and name in ("features", "target"):
+            value = tuples.get(name)
+            if value is None and name in ("features", "target", "columns"):
                 continue
             if not isinstance(value, tuple) or not all(type(item) in allowed for item in value):
                 raise CheckpointError(f"must have a list of '{name}', got {describe(value)}")
+        if type(tuples.get("exact", False)) is not bool:
+            raise CheckpointError(f"must have a truth value 'exact', got {describe(tuples)}")
+        if tuples.get("columns") is not None:
+            tuples["columns"] = tuple(map(_parse_column, tuples["columns"]))
         return cls(**tuples)
+
+
+def _short(column: Column) -> dict[str, Any]:
+    """Return the fields of a column that differ from those of plain numbers."""
+    plain = dataclasses.asdict(Column())
+    values = dataclasses.asdict(column)
+    return {name: value for name, value in values.items() if value != plain[name]}
+
+
+def _parse_column(values: dict[str, Any]) -> Column:
+    """Return the column of JSON values."""
+    plain = dataclasses.asdict(Column())
+    kinds = {name: type(value) for name, value in plain.items()}
+    kinds |= {"categories": list, "low": float, "high": float}
+    if any(type(value) is not kinds.get(name) for name, value in values.items()):
+        raise CheckpointError(f"must have columns with {sorted(plain)}, got {describe(values)}")
+    texts = values.get("categories", [])
+    if not all(isinstance(text, str) for text in texts):
+        raise CheckpointError(f"must have texts as 'categories', got {describe(texts)}")
+    try:
+        return Column(**{**values, "categories": tuple(texts)})
+    except ArgumentError as error:
+        raise CheckpointError(f"has an invalid column: {error}") from error
 
 
 class Predictor:
@@ -134,10 +220,11 @@ class Predictor:
                 f"argument 'schema' must have {config.output_dim} outputs, like the layer, "
                 f"got {schema.outputs}"
             )
-        if schema.features is not None and len(schema.features) != config.input_dim:
+        inputs = schema.encoding.width if schema.encoding else len(schema.features or ())
+        if inputs and inputs != config.input_dim:
             raise ShapeError(
                 f"argument 'schema' must have {config.input_dim} features, like the layer, "
-                f"got {len(schema.features)}"
+                f"got {inputs}"
             )
         self.layer = layer
         self.schema = schema
@@ -147,8 +234,10 @@ class Predictor:
 
         Parameters
         ----------
-        x : array_like of shape (..., I)
-            Rows as measured: scaling is part of the layer.
+        x : array_like of shape (..., C), or data frame
+            Rows as measured: scaling is part of the model. A frame of pandas, polars or pyarrow,
+            or a mapping of names to columns, is taken by the names of its columns: they may be in
+            any order, and others are ignored.
 
         Returns
         -------
@@ -166,11 +255,84 @@ class Predictor:
         return scores[..., 0] if scores.shape[-1] == 1 else scores
 
     def scores(self, x: Any) -> Array:
-        """Return the layer's outputs (..., O); for regression, with the offset added."""
-        scores: Array = self.layer(x)
-        if self.schema.offset:
-            scores += np.asarray(self.schema.offset, scores.dtype)
+        """Return the layer's outputs (..., O); for regression, with the offset added.
+
+        Raises
+        ------
+        DataError
+            If a column of a frame is missing, or has a value that does not fit it.
+        ShapeError, ArgumentTypeError
+            If an array has another number of columns, or holds no numbers.
+        """
+        if type(x) is np.ndarray and self.schema.columns is None:
+            return self._outputs(x)
+        return self._outputs(self.inputs(x))
+
+    def table_scores(self, x: Array) -> Array:
+        """Return the scores of rows (R, C) as `fffcpu.data.Table.x` holds them.
+
+        The table must have been read with the model's encoding, so that its numbers of categories
+        are those of the model.
+        """
+        encoding = self.schema.encoding
+        return self._outputs(x if encoding is None else encoding.expand(x))
+
+    def _outputs(self, inputs: Any) -> Array:
+        """Return the outputs for the layer's inputs."""
+        scores: Array = self.layer(inputs)
+        schema = self.schema
+        if schema.offset:
+            if schema.exact:
+                scores = scores.astype(np.float64)
+            scores += np.asarray(schema.offset, scores.dtype)
         return scores
+
+    def inputs(self, x: Any, unknown: Unknown | None = None) -> Any:
+        """Return what the layer takes for rows as measured.
+
+        Parameters
+        ----------
+        x : array_like of shape (..., C), or data frame
+            As for `predict`.
+        unknown : Counter, optional
+            Counts the texts of a frame that are no categories of the model, by column and text.
+
+        Returns
+        -------
+        array of shape (..., I)
+
+        Raises
+        ------
+        DataError, ShapeError, ArgumentTypeError
+            As for `scores`.
+        """
+        encoding = self.schema.encoding
+        if is_frame(x):
+            known = self.schema.table_encoding
+            if known is None:
+                x = x.to_numpy() if hasattr(x, "to_numpy") else np.column_stack(list(x.values()))
+            else:
+                x = encode_frame(x, known, unknown)
+        elif encoding is not None:
+            x = self._numbers(x, encoding)
+        return x if encoding is None else encoding.expand(x)
+
+    def _numbers(self, x: Any, encoding: Encoding) -> Array:
+        """Return an array of rows as a table of numbers."""
+        if any(column.kind != "number" for column in encoding.columns):
+            raise ArgumentTypeError(
+                "argument 'x' must be a data frame or a mapping of names to columns, because the "
+                f"model has columns of texts or dates, got {describe(x)}"
+            )
+        array = as_real_array(x, "x")
+        if array.dtype.kind != "f":
+            return array
+        missing = np.array([column.missing for column in encoding.columns])
+        if array.ndim and array.shape[-1] == len(missing):
+            check_elements(
+                array, "x", np.isfinite(array) | (np.isnan(array) & missing), "finite numbers"
+            )
+        return array
 
     def probabilities(self, x: Any) -> Array:
         """Return each class's probability (..., O): softmax of the scores; sigmoid for labels.
@@ -198,7 +360,7 @@ class Predictor:
         path : path
             File to write. An existing file is replaced once the whole new file is on the disk.
         """
-        note = json.dumps(dataclasses.asdict(self.schema), sort_keys=True)
+        note = json.dumps(self.schema.to_dict(), sort_keys=True)
         self.layer.save(path, notes={NOTE: note})
 
     @classmethod

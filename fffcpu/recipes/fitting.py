@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,16 +17,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig, LeafFeedForwardConfig
-from fffcpu.data import Table, check_finite
+from fffcpu.data import Column, Encoding, Table, check_finite
 from fffcpu.errors import ArgumentError, describe
 from fffcpu.inference.predictor import Predictor, Schema
 from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
-from fffcpu.recipes.table_objective import (
-    Scaling,
-    TableObjective,
-    deviations,
-    figures_of,
-)
+from fffcpu.recipes.scaling import EncodedRows, Scaling, TargetScaling
+from fffcpu.recipes.table_objective import TableObjective, figures_of
 from fffcpu.system.terminal import progress_bar
 from fffcpu.training import SGD, Adam, AdamW, LocalAdam, LocalSGD, constant, cosine
 from fffcpu.training.batches import BatchOrder, split_rows
@@ -132,6 +128,10 @@ class FitSettings:
         Largest norm of the gradients; None does not clip them.
     standardize : {"columns", "table", "none"}
         Scaling of the inputs, which becomes part of the layer; see `Scaling.of`.
+    clip : bool
+        Whether values outside of the range that a column has in the rows to train on count as the
+        nearest value in it. A layer continues its slopes without end, so that one misplaced decimal
+        point can spoil more than thousands of good predictions.
     hardening : float, optional
         Leaf layer: weight of the hardening loss, by default `FIT_HARDENING`. With a weight of 0,
         gates with little effect stay undecided. Inference has to decide, and is then worse.
@@ -177,6 +177,7 @@ class FitSettings:
     local_batch_size: int | None = None
     max_norm: float | None = 1.0
     standardize: str = "columns"
+    clip: bool = False
     hardening: float | None = None
     hardening_schedule: str = "constant"
     region_leak: float = 0.0
@@ -198,6 +199,7 @@ class FitSettings:
     def _check_choices(self) -> None:
         """Raise unless names are known and flags are booleans."""
         check_flag("straight_through", self.straight_through)
+        check_flag("clip", self.clip)
         for name, values in (
             ("layer", LAYER_NAMES),
             ("optimizer", tuple(OPTIMIZERS)),
@@ -302,6 +304,8 @@ class Fitted(NamedTuple):
     """The outcome of the run."""
     validation: dict[str, float]
     """Figures of the predictor on the rows held out: ``loss``, and ``accuracy`` or ``r2``."""
+    held_out: NDArray[np.int64]
+    """Numbers of these rows."""
 
 
 def fit(
@@ -357,20 +361,25 @@ def fit(
             f"contain it, got '{os.fspath(folder)}'"
         )
     _check_classes(table)
-    check_rows(table, progress)
-    training, validation = split_rows(len(table.x), settings.validation, settings.seed)
+    check_rows(table, progress, "float64" if settings.standardize == "columns" else "float32")
+    training, validation = split_rows(
+        len(table.x), settings.validation, settings.seed, table.y if table.classes else None
+    )
     if not len(training) or (settings.validation and not len(validation)):
         raise ArgumentError(
             f"argument 'table' must have rows to train on and to validate with, "
             f"got {len(table.x)} rows in all; with a validation of 0 none are held out"
         )
-    targets, offset, unit = _targets(table, training)
-    layer = (make_layer or new_layer)(settings, table.x.shape[1], _outputs(table))
-    scaling = Scaling.of(table.x, training, settings.standardize)
+    layer = (make_layer or new_layer)(settings, table.inputs, _outputs(table))
+    encoding = _encoding(table, training, settings)
+    x: Any = table.x if encoding is None else EncodedRows(table.x, encoding)
+    scaling = Scaling.of(x, training, settings.standardize, names=_input_names(table))
+    outputs = _target_scaling(table, training)
+    targets = table.y if outputs is None else outputs.apply(table.y, np.float32)
     order = BatchOrder(training, settings.batch_size, settings.seed)
     objective = TableObjective(
         layer,
-        table.x,
+        x,
         targets,
         order,
         validation,
@@ -404,11 +413,14 @@ def fit(
     )
     trainer.begin(resume)
     outcome = trainer.run()
-    layer.absorb_input_scaling(scaling.mean, scaling.scale)
-    layer.absorb_output_scaling(unit)
-    predictor = Predictor(layer, _schema(table, offset))
+    exact, rest = scaling.split(layer.config.dtype)
+    layer.absorb_input_scaling(rest.mean, rest.scale)
+    if outputs is not None:
+        layer.absorb_output_scaling(outputs.unit)
+    schema = _schema(table, with_exact_scaling(encoding, table.features, exact), outputs)
+    predictor = Predictor(layer, schema)
     figures = evaluate_table(predictor, table, validation) if len(validation) else {}
-    return Fitted(predictor, outcome, figures)
+    return Fitted(predictor, outcome, figures, validation)
 
 
 def evaluate_table(
@@ -437,12 +449,12 @@ def evaluate_table(
         )
     rows = np.arange(len(table.x)) if rows is None else rows
     return figures_of(
-        lambda block: predictor.scores(table.x[block]), table.y, rows, width=table.x.shape[1]
+        lambda block: predictor.table_scores(table.x[block]), table.y, rows, width=table.inputs
     )
 
 
-def check_rows(table: Table, progress: bool | None = None) -> None:
-    """Raise unless all numbers of a table's rows are finite in float32, the dtype of the layers.
+def check_rows(table: Table, progress: bool | None = None, dtype: DTypeLike = np.float64) -> None:
+    """Raise unless all numbers of a table's rows are finite.
 
     Parameters
     ----------
@@ -450,19 +462,22 @@ def check_rows(table: Table, progress: bool | None = None) -> None:
         The table, which is read in blocks.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
+    dtype : dtype
+        The dtype in which they must be finite.
 
     Raises
     ------
     DataError
         If a number is not finite; the message names its row and column.
     """
-    if table.x.dtype.kind != "f":
+    # What an encoding makes of missing values is finite.
+    if table.x.dtype.kind != "f" or table.encoding is not None:
         return
     starts = range(0, len(table.x), CHECKED_ROWS)
     for start in progress_bar(starts, "checking rows", shown=progress):
         block = table.x[start : start + CHECKED_ROWS]
         with np.errstate(over="ignore"):
-            numbers = block.astype(np.float32, copy=False)
+            numbers = block.astype(dtype, copy=False)
         check_finite(numbers, range(start, start + len(block)), table.path)
 
 
@@ -477,7 +492,8 @@ def _check_classes(table: Table) -> None:
     if 2 * len(table.classes) > len(table.x):
         raise ArgumentError(
             f"argument 'table' must have at least two rows per class, got {len(table.classes)} "
-            f"classes in {len(table.x)} rows; numbers to predict are a regression"
+            f"classes in {len(table.x)} rows; numbers to predict are a regression, "
+            "--task regression (task='regression')"
         )
 
 
@@ -486,15 +502,73 @@ def _outputs(table: Table) -> int:
     return len(table.classes) if table.classes else int(table.y.shape[1])  # type: ignore[union-attr]
 
 
-def _targets(table: Table, training: NDArray[np.int64]) -> tuple[Array, Array, Array]:
-    """Return the targets that the layer is trained on, and the offset and unit of their scaling."""
-    y: Any = table.y
-    if table.classes:
-        return y, np.zeros(0), np.ones(len(table.classes))
-    known = y[training].astype(np.float64)
-    offset = known.mean(axis=0)
-    unit = deviations(offset, known.var(axis=0))
-    return ((y - offset) / unit).astype(np.float32), offset, unit
+def _input_names(table: Table) -> Sequence[str] | None:
+    """Return the names of a layer's inputs for this table."""
+    return table.features if table.encoding is None else table.encoding.inputs
+
+
+def _encoding(table: Table, training: NDArray[np.int64], settings: FitSettings) -> Encoding | None:
+    """Return how columns become inputs, with what the rows to train on have to say about it.
+
+    That is the mean of each column, in place of missing values, and with ``clip`` its range.
+    """
+    encoding, width = table.encoding, table.x.shape[1]
+    if encoding is None and settings.clip:
+        encoding = _plain_encoding(table.features, width)
+    if encoding is None:
+        return None
+    totals, counts = np.zeros(width), np.zeros(width)
+    low, high = np.full(width, np.inf), np.full(width, -np.inf)
+    for start in range(0, len(training), CHECKED_ROWS):
+        block = table.x[training[start : start + CHECKED_ROWS]].astype(np.float64)
+        present = np.isfinite(block)
+        totals += np.where(present, block, 0.0).sum(axis=0)
+        counts += present.sum(axis=0)
+        low = np.fmin(low, np.fmin.reduce(block, axis=0))
+        high = np.fmax(high, np.fmax.reduce(block, axis=0))
+    empty = counts == 0
+    values = {"fill": totals / np.maximum(counts, 1.0)}
+    if settings.clip:
+        values |= {"low": np.where(empty, 0.0, low), "high": np.where(empty, 0.0, high)}
+    return encoding.with_values(**values)
+
+
+def _plain_encoding(names: Sequence[str] | None, width: int) -> Encoding:
+    """Return the encoding of columns of plain numbers."""
+    known = [f"x{column}" for column in range(width)] if names is None else names
+    return Encoding(known, [Column()] * width)
+
+
+def with_exact_scaling(
+    encoding: Encoding | None, names: Sequence[str] | None, exact: Scaling
+) -> Encoding | None:
+    """Return an encoding that applies the scaling that a layer cannot absorb.
+
+    Parameters
+    ----------
+    encoding : Encoding or None
+        The encoding of a table; None if its columns are plain numbers.
+    names : sequence of str or None
+        Names of these columns.
+    exact : Scaling
+        The first part of `Scaling.split`, for the inputs.
+    """
+    if not exact.mean.any() and (exact.scale == 1.0).all():
+        return encoding
+    if encoding is None:
+        encoding = _plain_encoding(names, len(exact.mean))
+    columns, inputs = encoding.value_inputs()
+    offset, scale = np.zeros(len(encoding.columns)), np.ones(len(encoding.columns))
+    offset[columns], scale[columns] = exact.mean[inputs], exact.scale[inputs]
+    return encoding.with_values(offset=offset, scale=scale)
+
+
+def _target_scaling(table: Table, training: NDArray[np.int64]) -> TargetScaling | None:
+    """Return the scaling of a regression's targets."""
+    if table.classes or table.y is None:
+        return None
+    name = "argument 'table'" if table.target is None else f"target {', '.join(table.target)!r}"
+    return TargetScaling.of(table.y[training], name=name)
 
 
 def new_layer(
@@ -564,14 +638,16 @@ def _takes_rows(settings: FitSettings, layer: FastFeedForward) -> bool:
     return settings.gradients == "rows"
 
 
-def _schema(table: Table, offset: Array) -> Schema:
+def _schema(table: Table, encoding: Encoding | None, outputs: TargetScaling | None) -> Schema:
     """Return the schema of a layer trained on a table."""
     return Schema(
         "classification" if table.classes else "regression",
         table.classes or (),
         table.features,
         table.target,
-        tuple(float(value) for value in offset),
+        () if outputs is None else tuple(outputs.offset.tolist()),
+        None if encoding is None else encoding.columns,
+        outputs is not None and outputs.is_far(np.float32),
     )
 
 
@@ -584,6 +660,8 @@ def _identity(table: Table, settings: FitSettings, scaling: Scaling) -> dict[str
     }
     if settings.layer != "fast":
         del values["straight_through"]
+    if table.encoding is not None:
+        values["inputs"] = list(table.encoding.inputs)
     some = table.x[:: max(1, len(table.x) // SAMPLED_ROWS)]
     return {
         **values,

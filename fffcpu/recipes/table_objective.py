@@ -8,12 +8,13 @@ batch becomes dense.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from fffcpu.errors import ArgumentError, ShapeError
+from fffcpu.errors import ShapeError
+from fffcpu.recipes.scaling import Scaling, block_rows, dense_rows
 from fffcpu.training.batches import BatchOrder
 from fffcpu.training.losses import (
     mean_squared_error,
@@ -22,32 +23,9 @@ from fffcpu.training.losses import (
 )
 from fffcpu.training.trainer import Moment, StepResult
 
-__all__ = [
-    "Scaling",
-    "TableObjective",
-    "block_rows",
-    "dense_rows",
-    "deviations",
-    "figures_of",
-]
+__all__ = ["TableObjective", "figures_of"]
 
 Array = NDArray[Any]
-
-EVALUATED_ROWS = 8192
-EVALUATED_NUMBERS = 1 << 23
-"""Limits of an evaluation's blocks: number of rows, and of numbers in them (64 MiB)."""
-
-
-def block_rows(width: int) -> int:
-    """Return the number of rows per block of an evaluation."""
-    return max(1, min(EVALUATED_ROWS, EVALUATED_NUMBERS // max(1, width)))
-
-
-def dense_rows(x: Any, rows: Any) -> Array:
-    """Return rows of a table; they are dense also if the table is a sparse matrix."""
-    block = x[rows]
-    dense: Array = block.toarray() if hasattr(block, "toarray") else block
-    return dense
 
 
 class _Layer(Protocol):
@@ -65,84 +43,6 @@ class _Layer(Protocol):
     def usage(self, cache: Any) -> dict[str, Array]: ...
 
 
-class Scaling(NamedTuple):
-    """Columns shifted and scaled: ``(x - mean) / scale``."""
-
-    mean: Array
-    """The mean of each column, float64 (I,)."""
-    scale: Array
-    """The scale of each column, float64 (I,), above 0."""
-
-    @classmethod
-    def of(cls, x: Any, rows: NDArray[np.int64], by: str, weights: Array | None = None) -> Scaling:
-        """Find the scaling of some rows of a table.
-
-        Parameters
-        ----------
-        x : array or sparse matrix of shape (R, I)
-            The table; blocks of it are read in turn.
-        rows : int64 array
-            Numbers of the rows to use.
-        by : {"columns", "table", "none"}
-            Columns: each column is shifted by its mean and divided by its standard deviation.
-            Table: it is divided by the deviation of the whole table, as suits pixels. None: x is
-            not changed.
-        weights : array of shape (R,), optional
-            Weight of each row, above 0.
-
-        Raises
-        ------
-        ArgumentError
-            If ``by`` has another value, or a number is not finite.
-        """
-        width = x.shape[1]
-        if by not in ("columns", "table", "none"):
-            raise ArgumentError(f"argument 'by' must be columns, table or none, got {by!r}")
-        if by == "none":
-            return cls(np.zeros(width), np.ones(width))
-        mean, squares = np.zeros(width), np.zeros(width)
-        seen = 0.0
-        step = block_rows(width)
-        for start in range(0, len(rows), step):
-            numbers = rows[start : start + step]
-            block = dense_rows(x, numbers).astype(np.float64)
-            counts = np.ones(len(block)) if weights is None else weights[numbers]
-            new = float(counts.sum())
-            seen += new
-            # Welford's update, block by block: a sum of squares would lose digits where the mean
-            # is large compared with the deviation.
-            block_mean = np.average(block, axis=0, weights=counts)
-            off = block_mean - mean
-            mean += off * (new / seen)
-            squares += counts @ np.square(block - block_mean)
-            squares += np.square(off) * ((seen - new) * new / seen)
-        if not np.isfinite(squares).all():
-            column = int(np.flatnonzero(~np.isfinite(squares))[0])
-            raise ArgumentError(f"column {column} of the rows to train on is not finite everywhere")
-        variance = squares / (seen or 1.0)
-        if by == "table":
-            variance = np.full(width, variance.mean())
-        return cls(mean, deviations(mean, variance))
-
-    def apply(self, rows: Array, dtype: DTypeLike) -> Array:
-        """Return scaled rows, of a layer's dtype."""
-        scaled: Array = np.asarray(rows, dtype)
-        scaled = scaled - self.mean.astype(dtype)
-        scaled *= (1.0 / self.scale).astype(dtype)
-        return scaled
-
-
-def deviations(mean: Array, variance: Array) -> Array:
-    """Return standard deviations to divide by: 1 for constant columns.
-
-    A constant column may have a variance of a few roundings of its mean. Columns whose changes are
-    too small for float32, the dtype of the layers, count as constant too.
-    """
-    scale: Array = np.sqrt(variance)
-    scale[scale <= np.finfo(np.float32).eps * np.abs(mean)] = 1.0
-    return scale
-
-
 class TableObjective:
     """The rows of a table and their targets for a layer.
 
@@ -150,7 +50,7 @@ class TableObjective:
     ----------
     layer : layer
         The layer to train.
-    x : array or sparse matrix of shape (R, I)
+    x : array, sparse matrix or EncodedRows of shape (R, I)
         The table, of any real dtype. A sparse matrix must support row indexing, like CSR.
     y : array
         Class numbers, int64 (R,); truth of each label, bool (R, O); or target numbers, (R, O).

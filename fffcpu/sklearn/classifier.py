@@ -277,8 +277,8 @@ class FFFClassifier(ClassifierMixin, Estimator):
             )
         return balanced_weights(weights, numbers, len(self.classes_))
 
-    def _output_scaling(self, y: Array, weights: Array | None) -> tuple[Array, Array]:
-        return np.zeros(0), np.ones(len(self.classes_))
+    def _width(self, y: Array) -> int:
+        return len(self.classes_)
 
     def decision_function(self, X: Any) -> Array:
         """Return the scores of the classes or labels.
@@ -328,13 +328,8 @@ class FFFClassifier(ClassifierMixin, Estimator):
         return probabilities
 
     def _labels(self) -> tuple[str, tuple[Any, ...]]:
-        classes = tuple(self.classes_.tolist())
-        if not all(type(label) in (str, int) for label in classes):
-            raise ArgumentError(
-                "a predictor's classes must be strings or integers, "
-                f"got {describe(self.classes_.tolist())}"
-            )
-        return "multilabel" if self._multilabel else "classification", classes
+        task = "multilabel" if self._multilabel else "classification"
+        return task, tuple(self.classes_.tolist())
 
     def _take(self, layer: Any, schema: Schema) -> None:
         super()._take(layer, schema)

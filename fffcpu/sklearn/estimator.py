@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, Self
@@ -14,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config import FastFeedForwardConfig
+from fffcpu.data.fields import clean_name
 from fffcpu.errors import ArgumentError, ArgumentTypeError, describe
 from fffcpu.inference.predictor import Predictor, Schema
 from fffcpu.layers import FastFeedForward, LeafFeedForward
@@ -24,8 +26,10 @@ from fffcpu.recipes.fitting import (
     layer_name,
     new_layer,
     new_optimizer,
+    with_exact_scaling,
 )
-from fffcpu.recipes.table_objective import Scaling, TableObjective, block_rows, dense_rows
+from fffcpu.recipes.scaling import Scaling, TargetScaling, block_rows, dense_rows
+from fffcpu.recipes.table_objective import TableObjective
 from fffcpu.sklearn.validation import check_rows
 from fffcpu.training import constant, cosine
 from fffcpu.training.batches import BatchOrder, split_rows
@@ -55,7 +59,8 @@ class Estimator(BaseEstimator):
     """The parameters, the training, the outputs and the conversions that both estimators share.
 
     Training changes ``_layer``, which takes scaled rows. ``layer_`` is a copy of it, made at the
-    end of a training, that contains the scaling.
+    end of a training, that contains the scaling. ``_predictor`` holds this copy, and the part of
+    the scaling that a layer cannot contain; its classes are numbers.
     """
 
     _tasks: tuple[str, ...]
@@ -64,6 +69,9 @@ class Estimator(BaseEstimator):
     """The figure of an evaluation that determines the best layer."""
     _score: str
     """The figure of an evaluation that is `score`."""
+    _outputs_scaling: TargetScaling | None
+    """The scaling of numbers to predict; None for classes and labels."""
+    _predictor: Predictor
     _moments: dict[str, Array] | None
     """State of the optimizer between calls of `partial_fit`."""
 
@@ -140,7 +148,7 @@ class Estimator(BaseEstimator):
         """
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         seed += 0 if new else self.n_iter_
-        rows, validation = self._split(x.shape[0], weights, seed, incremental)
+        rows, validation = self._split(y, weights, seed, incremental)
         settings = self._settings(len(rows), x.shape[1], seed)
         if new:
             self._begin(settings, x, y, weights, rows)
@@ -150,7 +158,7 @@ class Estimator(BaseEstimator):
         objective = TableObjective(
             self._layer,
             x,
-            self._scaled(y),
+            y if self._outputs_scaling is None else self._outputs_scaling.apply(y, np.float64),
             order,
             validation,
             scaling=self._scaling,
@@ -177,15 +185,36 @@ class Estimator(BaseEstimator):
         trainer.run()
         self._moments = optimizer.state_dict() if incremental else None
         self._record(trainer.history)
-        self.layer_ = self._layer.copy()
-        self.layer_.absorb_input_scaling(self._scaling.mean, self._scaling.scale)
-        self.layer_.absorb_output_scaling(self._unit)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Make the layer and the predictor of what was learned."""
+        layer, outputs = self._layer.copy(), self._outputs_scaling
+        dtype = layer.config.dtype
+        exact, rest = self._scaling.split(dtype)
+        layer.absorb_input_scaling(rest.mean, rest.scale)
+        if outputs is not None:
+            layer.absorb_output_scaling(outputs.unit)
+        task, classes = self._labels()
+        encoding = with_exact_scaling(None, None, exact)
+        numbers = tuple(range(len(classes)))
+        self.layer_ = layer
+        self._predictor = Predictor(
+            layer,
+            Schema(
+                task,
+                numbers,
+                offset=() if outputs is None else tuple(outputs.offset.tolist()),
+                columns=None if encoding is None else encoding.columns,
+                exact=outputs is not None and outputs.is_far(dtype),
+            ),
+        )
 
     def _split(
-        self, count: int, weights: Array | None, seed: int, incremental: bool
+        self, y: Array, weights: Array | None, seed: int, incremental: bool
     ) -> tuple[Rows, Rows]:
-        """Return the rows to train on and the rows to validate on."""
-        rows = np.arange(count) if weights is None else np.flatnonzero(weights)
+        """Return the rows to train on and the rows to validate on, split by class if y has one."""
+        rows = np.arange(len(y)) if weights is None else np.flatnonzero(weights)
         if not len(rows):
             raise ArgumentError(
                 "argument 'sample_weight' must be above 0 for at least one row, got zero for all"
@@ -196,7 +225,8 @@ class Estimator(BaseEstimator):
             raise ArgumentError("argument 'early_stopping' must be False for partial_fit, got True")
         if stopping:
             fraction = check_number("validation_fraction", self.validation_fraction, 0.0, 1.0)
-            chosen, held_out = split_rows(len(rows), fraction, seed)
+            classes = y[rows] if y.ndim == 1 else None
+            chosen, held_out = split_rows(len(rows), fraction, seed, classes)
             if not len(chosen) or not len(held_out):
                 raise ArgumentError(
                     "argument 'validation_fraction' must leave rows to train on and to validate "
@@ -247,11 +277,11 @@ class Estimator(BaseEstimator):
         # If training fails, no old layer may remain with the new scaling.
         self.__dict__.pop("layer_", None)
         self._scaling = Scaling.of(x, rows, settings.standardize, weights)
-        self._offset, self._unit = self._output_scaling(
+        self._outputs_scaling = self._scaling_of_targets(
             y[rows], None if weights is None else weights[rows]
         )
         dtype = np.float64 if settings.batch_size == len(rows) else np.float32
-        self._layer = new_layer(settings, x.shape[1], len(self._unit), dtype)
+        self._layer = new_layer(settings, x.shape[1], self._width(y), dtype)
         self._moments = None
         self._clear_records()
 
@@ -264,13 +294,13 @@ class Estimator(BaseEstimator):
                     f"continues from, got {getattr(settings, name)!r}"
                 )
 
-    def _output_scaling(self, y: Array, weights: Array | None) -> tuple[Array, Array]:
-        """Return the offset of the outputs, (O,) or empty for none, and their unit (O,)."""
-        raise NotImplementedError
+    def _scaling_of_targets(self, y: Array, weights: Array | None) -> TargetScaling | None:
+        """Return the scaling of numbers to predict."""
+        return None
 
-    def _scaled(self, y: Array) -> Array:
-        """Return the targets in the unit that the layer is trained in."""
-        return y
+    def _width(self, y: Array) -> int:
+        """Return the number of the layer's outputs for targets."""
+        raise NotImplementedError
 
     def _clear_records(self) -> None:
         """Start new records of training."""
@@ -290,18 +320,18 @@ class Estimator(BaseEstimator):
 
     def _outputs(self, x: Any) -> Array:
         """Return the layer's outputs (B, O), with the offset added."""
-        check_is_fitted(self, "layer_")
+        if "layer_" not in self.__dict__:
+            check_is_fitted(self, "layer_")
         x = check_rows(self, x)
-        step = block_rows(x.shape[1]) if hasattr(x, "toarray") else x.shape[0]
-        outputs: Array = np.concatenate(
+        if not hasattr(x, "toarray"):
+            return self._predictor.scores(x)
+        step = block_rows(x.shape[1])
+        return np.concatenate(
             [
-                self.layer_(dense_rows(x, slice(start, start + step)))
+                self._predictor.scores(dense_rows(x, slice(start, start + step)))
                 for start in range(0, x.shape[0], step)
             ]
         )
-        if len(self._offset):
-            outputs += self._offset.astype(outputs.dtype)
-        return outputs
 
     # --- To a predictor and back -----------------------------------------------------------------
 
@@ -316,17 +346,24 @@ class Estimator(BaseEstimator):
         Raises
         ------
         ArgumentError
-            If a class is neither a string nor an integer.
+            If a class is no text, integer, float or truth value.
         """
         check_is_fitted(self, "layer_")
-        task, classes = self._labels()
         names = getattr(self, "feature_names_in_", None)
-        features = None if names is None else tuple(map(str, names))
-        offset = tuple(float(value) for value in self._offset)
-        return Predictor(self.layer_.copy(), Schema(task, classes, features, offset=offset))
+        features = None if names is None else tuple(map(clean_name, names))
+        _, labels = self._labels()
+        if len({type(label) for label in labels}) > 1 or not all(
+            type(label) in (str, int, float, bool) for label in labels
+        ):
+            raise ArgumentError(
+                "a predictor's classes must be all texts, all integers, all floats or all truth "
+                f"values, got {describe(labels)}"
+            )
+        schema = dataclasses.replace(self._predictor.schema, classes=labels, features=features)
+        return Predictor(self.layer_.copy(), schema)
 
     def _labels(self) -> tuple[str, tuple[Any, ...]]:
-        """Return the task and the classes in the form that a predictor holds."""
+        """Return the task and the classes."""
         raise NotImplementedError
 
     @classmethod
@@ -370,15 +407,33 @@ class Estimator(BaseEstimator):
 
     def _take(self, layer: Any, schema: Schema) -> None:
         """Adopt a trained layer and the schema of its outputs."""
-        inputs, outputs = layer.config.input_dim, layer.config.output_dim
-        self._scaling = Scaling(np.zeros(inputs), np.ones(inputs))
-        self._offset, self._unit = np.array(schema.offset), np.ones(outputs)
+        encoding = schema.encoding
+        inputs = layer.config.input_dim
+        if encoding is not None and any(
+            column.kind != "number" or column.missing for column in encoding.columns
+        ):
+            raise ArgumentError(
+                "argument 'predictor' must take columns of numbers only, because estimators do, "
+                f"got {encoding!r}"
+            )
+        self._scaling = Scaling.none(inputs)
+        if encoding is not None:
+            self._scaling = Scaling(*encoding.scaling())
+        self._outputs_scaling = None
+        if schema.task == "regression":
+            width = layer.config.output_dim
+            self._outputs_scaling = TargetScaling(
+                np.array(schema.offset or (0.0,) * width), np.ones(width)
+            )
         self._layer, self.layer_ = layer.copy(), layer.copy()
         self._moments = None
         self._clear_records()
         self.n_features_in_ = inputs
         if schema.features is not None:
             self.feature_names_in_ = np.array(schema.features, object)
+        numbers = tuple(range(len(schema.classes)))
+        plain = dataclasses.replace(schema, classes=numbers, features=None)
+        self._predictor = Predictor(self.layer_, plain)
 
 
 def _shape_of(layer: FastFeedForward | LeafFeedForward) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 
 from fffcpu.errors import ShapeError
-from fffcpu.inference.predictor import Schema
-from fffcpu.recipes.table_objective import deviations
+from fffcpu.recipes.scaling import TargetScaling
 from fffcpu.sklearn.estimator import Estimator
 from fffcpu.sklearn.validation import check_table, check_weights
 
@@ -156,22 +155,20 @@ class FFFRegressor(RegressorMixin, Estimator):
         new = self._is_new(incremental=incremental)
         x, y = check_table(self, x, y, reset=new, y_numeric=True)
         y = np.asarray(y, np.float64).reshape(x.shape[0], -1)
-        if not new and y.shape[1] != len(self._unit):
+        outputs = y.shape[1] if new else self.layer_.config.output_dim
+        if y.shape[1] != outputs:
             raise ShapeError(
-                f"argument 'y' must have {len(self._unit)} numbers per row, as before, "
-                f"got {y.shape[1]}"
+                f"argument 'y' must have {outputs} numbers per row, as before, got {y.shape[1]}"
             )
         weights = check_weights(sample_weight, x.shape[0])
         self._train(x, y, weights, new=new, incremental=incremental)
         return self
 
-    def _output_scaling(self, y: Array, weights: Array | None) -> tuple[Array, Array]:
-        offset = np.average(y, axis=0, weights=weights)
-        variance = np.average(np.square(y - offset), axis=0, weights=weights)
-        return offset, deviations(offset, variance)
+    def _scaling_of_targets(self, y: Array, weights: Array | None) -> TargetScaling:
+        return TargetScaling.of(y, weights)
 
-    def _scaled(self, y: Array) -> Array:
-        return (y - self._offset) / self._unit
+    def _width(self, y: Array) -> int:
+        return int(y.shape[1])
 
     def predict(self, X: Any) -> Array:
         """Return the predicted numbers, (B, O), or (B,) for one number per row.
@@ -186,8 +183,3 @@ class FFFRegressor(RegressorMixin, Estimator):
 
     def _labels(self) -> tuple[str, tuple[Any, ...]]:
         return "regression", ()
-
-    def _take(self, layer: Any, schema: Schema) -> None:
-        super()._take(layer, schema)
-        if not schema.offset:
-            self._offset = np.zeros(len(self._unit))

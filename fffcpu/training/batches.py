@@ -134,7 +134,9 @@ class BatchOrder:
         return self._group_rows
 
 
-def split_rows(rows: int, fraction: float, seed: int = 0) -> tuple[Rows, Rows]:
+def split_rows(
+    rows: int, fraction: float, seed: int = 0, classes: NDArray[Any] | None = None
+) -> tuple[Rows, Rows]:
     """Split row numbers at random into those to train on and those to validate with.
 
     Parameters
@@ -145,6 +147,8 @@ def split_rows(rows: int, fraction: float, seed: int = 0) -> tuple[Rows, Rows]:
         Share of the rows to validate with, from 0 (none) to below 1.
     seed : int
         Seed of the choice.
+    classes : int array of shape (rows,), optional
+        Class of each row: each class is split by the share, up to one row.
 
     Returns
     -------
@@ -153,5 +157,13 @@ def split_rows(rows: int, fraction: float, seed: int = 0) -> tuple[Rows, Rows]:
     """
     chosen: NDArray[Any] = np.zeros(rows, bool)
     generator = np.random.default_rng((seed, rows))
-    chosen[generator.permutation(rows)[: round(rows * fraction)]] = True
+    order = generator.permutation(rows)
+    held_out = round(rows * fraction)
+    if classes is None or not held_out:
+        chosen[order[:held_out]] = True
+    else:
+        # Rows sorted by class, in random order in each; then every row at equal distances.
+        order = order[np.argsort(classes[order], kind="stable")]
+        places = (np.arange(held_out) + generator.random()) * (rows / held_out)
+        chosen[order[np.minimum(places.astype(np.int64), rows - 1)]] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fffcpu.data import read_blocks, read_table
-from fffcpu.data.csv_file import is_number, read_column_names
+from fffcpu.data.csv_file import read_column_names
+from fffcpu.data.fields import is_number
 from fffcpu.errors import DataError
 
 

@@ -1,0 +1,134 @@
+"""The tables that commands take: which columns are features, and blocks of rows for a layer."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from fffcpu.data import read_blocks
+from fffcpu.data.csv_table import CsvSource, read_csv_rows
+from fffcpu.data.encoding import Unknown
+from fffcpu.data.files import list_names
+from fffcpu.data.reading import format_of
+from fffcpu.errors import ArgumentError
+from fffcpu.inference.predictor import Schema
+from fffcpu.system.terminal import print_status
+
+__all__ = [
+    "RowBlock",
+    "add_separator",
+    "column_names",
+    "layer_rows",
+    "report_unknown",
+    "split_names",
+]
+
+_SHOWN = 5
+"""Most unknown texts that are shown per column."""
+
+
+class RowBlock(NamedTuple):
+    """Some rows of a table."""
+
+    inputs: NDArray[Any]
+    """(rows, I), as the layer takes them."""
+    kept: list[tuple[str, ...]]
+    """Fields of the columns to keep, column by column."""
+
+
+def add_separator(parser: Any) -> None:
+    """Add the option for the character between fields."""
+    parser.add_argument(
+        "--separator",
+        type=_character,
+        default=",",
+        metavar="C",
+        help="character between the fields of a .csv, or 'tab' (,)",
+    )
+
+
+def _character(text: str) -> str:
+    """Return a separator."""
+    character = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(character) != 1:
+        raise argparse.ArgumentTypeError(f"must be one character or 'tab', got {text!r}")
+    return character
+
+
+def split_names(text: str) -> list[str]:
+    """Return names of columns, separated by commas."""
+    return [name.strip() for name in text.split(",")]
+
+
+def column_names(path: str, separator: str = ",") -> list[str]:
+    """Return the names of a table's columns; other files than .csv have none."""
+    if format_of(path) != "csv":
+        return []
+    return CsvSource(path, separator=separator).names()
+
+
+def layer_rows(
+    path: str,
+    schema: Schema | None,
+    rows: int,
+    *,
+    kept: Sequence[str] = (),
+    separator: str = ",",
+    unknown: Unknown | None = None,
+) -> Iterator[RowBlock]:
+    """Return the rows of a table in blocks, as a layer takes them.
+
+    Parameters
+    ----------
+    path : str
+        The table. Of a CSV file, the columns that the model names are taken.
+    schema : Schema or None
+        The schema of the model; None for a layer alone.
+    rows : int
+        Largest number of rows per block.
+    kept : sequence of str
+        Names of columns whose fields are returned too. They are no inputs of a layer alone.
+    separator : str
+        The character between the fields of a CSV file.
+    unknown : Counter, optional
+        Counts the texts that are no categories of the model.
+
+    Raises
+    ------
+    ArgumentError
+        If columns are to be kept of a file without names.
+    DataError, OSError
+        As for `fffcpu.data.read_blocks`.
+    """
+    encoding = None if schema is None else schema.encoding
+    if format_of(path) == "csv":
+        named = None if schema is None else schema.table_encoding
+        source = CsvSource(
+            path, encoding=named, drop=() if named else tuple(kept), separator=separator
+        )
+        blocks = read_csv_rows(source, rows, kept, unknown)
+        found = ((block.numbers, block.texts) for block in blocks)
+    elif kept:
+        raise ArgumentError(f"argument '--id' must name columns of a .csv, got '{path}'")
+    else:
+        features = None if schema is None else schema.features
+        found = ((block, []) for block in read_blocks(path, rows, features))
+    return (
+        RowBlock(numbers if encoding is None else encoding.expand(numbers), texts)
+        for numbers, texts in found
+    )
+
+
+def report_unknown(unknown: Unknown) -> None:
+    """Report the texts that are no categories of a model, one line per column."""
+    for column in dict.fromkeys(name for name, _ in unknown):
+        texts = {text: count for (name, text), count in unknown.items() if name == column}
+        shown = list_names(list(texts)[:_SHOWN])
+        more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+        print_status(
+            f"column {column!r}: {sum(texts.values()):,} rows have categories that the model does "
+            f"not know: {shown}{more}"
+        )

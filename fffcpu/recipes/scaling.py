@@ -1,0 +1,281 @@
+"""Scaling of inputs and of numbers to predict, such that a layer's dtype loses nothing.
+
+A layer absorbs the scaling of its inputs and outputs in its parameters. It cannot where a column is
+too large beside its changes, such as a time in seconds: rounded to float32, the changes are lost.
+Such a scaling is applied in float64, before the layer and by the predictor that holds it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fffcpu.data.encoding import Encoding
+from fffcpu.errors import ArgumentError
+
+__all__ = [
+    "EncodedRows",
+    "Scaling",
+    "TargetScaling",
+    "block_rows",
+    "dense_rows",
+    "deviations",
+]
+
+Array = NDArray[Any]
+
+_ROUNDING = 2.0**-13
+"""Largest rounding of an input, relative to its standard deviation: 0.012%."""
+
+_WIDE = 2.0**60
+"""Largest scale that a layer's weights absorb: they keep their digits, also in float32."""
+
+_LOST = 2.0**20
+"""Ratio of mean and deviation from which float32 leaves fewer than 16 steps per deviation."""
+
+EVALUATED_ROWS = 8192
+EVALUATED_NUMBERS = 1 << 23
+"""Limits of an evaluation's blocks: number of rows, and of numbers in them (64 MiB)."""
+
+
+def block_rows(width: int) -> int:
+    """Return the number of rows per block of an evaluation."""
+    return max(1, min(EVALUATED_ROWS, EVALUATED_NUMBERS // max(1, width)))
+
+
+def dense_rows(x: Any, rows: Any) -> Array:
+    """Return rows of a table; they are dense also if the table is a sparse matrix."""
+    block = x[rows]
+    dense: Array = block.toarray() if hasattr(block, "toarray") else block
+    return dense
+
+
+class EncodedRows:
+    """The rows of a table as inputs of a layer: rows that are asked for are encoded then.
+
+    Parameters
+    ----------
+    x : array of shape (R, C)
+        The table, as `fffcpu.data.Encoding` has it.
+    encoding : Encoding
+        How the columns become inputs.
+    """
+
+    def __init__(self, x: Array, encoding: Encoding) -> None:
+        self._x, self._encoding = x, encoding
+        self.shape = (len(x), encoding.width)
+
+    def __getitem__(self, rows: Any) -> Array:
+        return self._encoding.expand(self._x[rows])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scaling:
+    """Inputs shifted and scaled: ``(x - mean) / scale``.
+
+    Parameters
+    ----------
+    mean : float64 array of shape (I,)
+        The mean of each input.
+    scale : float64 array of shape (I,)
+        The scale of each input, above 0.
+    """
+
+    mean: Array
+    scale: Array
+
+    @classmethod
+    def of(
+        cls,
+        x: Any,
+        rows: NDArray[np.int64],
+        by: str,
+        weights: Array | None = None,
+        names: Sequence[str] | None = None,
+    ) -> Scaling:
+        """Find the scaling of some rows of a table.
+
+        Parameters
+        ----------
+        x : array, sparse matrix or EncodedRows of shape (R, I)
+            The table; blocks of it are read in turn.
+        rows : int64 array
+            Numbers of the rows to use.
+        by : {"columns", "table", "none"}
+            Columns: each column is shifted by its mean and divided by its standard deviation.
+            Table: it is divided by the deviation of the whole table, as suits pixels. None: x is
+            not changed.
+        weights : array of shape (R,), optional
+            Weight of each row, above 0.
+        names : sequence of str, optional
+            Names of the inputs, for errors.
+
+        Raises
+        ------
+        ArgumentError
+            If ``by`` has another value, a number is not finite, or a column that is not scaled by
+            its own deviation changes too little, beside its size, for float32.
+        """
+        if by not in ("columns", "table", "none"):
+            raise ArgumentError(f"argument 'by' must be columns, table or none, got {by!r}")
+        mean, variance = _moments(x, rows, weights)
+        for column in np.flatnonzero(~np.isfinite(variance))[:1]:
+            raise ArgumentError(
+                f"{_input(column, names)} of the rows to train on must hold numbers whose squares "
+                f"are finite, got a mean of {mean[column]}"
+            )
+        scale = deviations(mean, variance)
+        if by == "columns":
+            return cls(mean, scale)
+        lost = (np.abs(mean) > _LOST * scale) & ~_is_constant(mean, np.sqrt(variance))
+        for column in np.flatnonzero(lost)[:1]:
+            raise ArgumentError(
+                f"{_input(column, names)} changes too little beside its size for float32 (mean "
+                f"{mean[column]:g}, standard deviation {scale[column]:g}); "
+                f"standardize must be columns, got {by}"
+            )
+        width = x.shape[1]
+        if by == "none":
+            return cls(np.zeros(width), np.ones(width))
+        return cls(mean, deviations(mean, np.full(width, variance.mean())))
+
+    @classmethod
+    def none(cls, width: int) -> Scaling:
+        """Return the scaling that changes nothing."""
+        return cls(np.zeros(width), np.ones(width))
+
+    def is_far(self, dtype: DTypeLike) -> NDArray[np.bool_]:
+        """Return which inputs (I,) a layer of this dtype cannot scale itself.
+
+        They are too large beside their changes, so that rounding them loses the changes, or their
+        scale leaves the range in which the layer's weights can absorb it.
+        """
+        rounding = float(np.finfo(np.dtype(dtype)).eps) * np.abs(self.mean)
+        far: NDArray[np.bool_] = rounding > _ROUNDING * self.scale
+        return far | (self.scale < 1.0 / _WIDE) | (self.scale > _WIDE)
+
+    def split(self, dtype: DTypeLike) -> tuple[Scaling, Scaling]:
+        """Return the scaling that must be applied exactly, and that which a layer can absorb.
+
+        One after the other they are this scaling.
+        """
+        far = self.is_far(dtype)
+        exact = Scaling(np.where(far, self.mean, 0.0), np.where(far, self.scale, 1.0))
+        rest = Scaling(np.where(far, 0.0, self.mean), np.where(far, 1.0, self.scale))
+        return exact, rest
+
+    @functools.cached_property
+    def _needs_care(self) -> dict[str, bool]:
+        """Whether rows must be scaled in float64, by dtype of the layer."""
+        return {name: bool(self.is_far(name).any()) for name in ("float32", "float64")}
+
+    def apply(self, rows: Array, dtype: DTypeLike) -> Array:
+        """Return scaled rows, of a layer's dtype."""
+        if self._needs_care[np.dtype(dtype).name]:
+            exact = np.subtract(rows, self.mean, dtype=np.float64)
+            exact *= 1.0 / self.scale
+            return exact.astype(dtype)
+        scaled: Array = np.asarray(rows, dtype)
+        scaled = scaled - self.mean.astype(dtype)
+        scaled *= (1.0 / self.scale).astype(dtype)
+        return scaled
+
+
+def _moments(x: Any, rows: NDArray[np.int64], weights: Array | None) -> tuple[Array, Array]:
+    """Return the mean and the variance of each column (I,) over some rows."""
+    width = x.shape[1]
+    mean, squares = np.zeros(width), np.zeros(width)
+    seen = 0.0
+    step = block_rows(width)
+    for start in range(0, len(rows), step):
+        numbers = rows[start : start + step]
+        block = dense_rows(x, numbers).astype(np.float64)
+        counts = np.ones(len(block)) if weights is None else weights[numbers]
+        new = float(counts.sum())
+        seen += new
+        # Welford's update, block by block: a sum of squares would lose digits where the mean is
+        # large compared with the deviation.
+        with np.errstate(over="ignore", invalid="ignore"):
+            block_mean = np.average(block, axis=0, weights=counts)
+            off = block_mean - mean
+            mean += off * (new / seen)
+            squares += counts @ np.square(block - block_mean)
+            squares += np.square(off) * ((seen - new) * new / seen)
+    return mean, squares / (seen or 1.0)
+
+
+def _input(place: int, names: Sequence[str] | None) -> str:
+    """Return the words of errors for an input."""
+    return f"column {place} (counted from 0)" if names is None else f"column {names[place]!r}"
+
+
+def deviations(mean: Array, variance: Array) -> Array:
+    """Return standard deviations to divide by: 1 for constant columns.
+
+    A constant column may have a variance of a few roundings of its mean.
+    """
+    scale: Array = np.sqrt(variance)
+    scale[_is_constant(mean, scale)] = 1.0
+    return scale
+
+
+def _is_constant(mean: Array, deviation: Array) -> NDArray[np.bool_]:
+    constant: NDArray[np.bool_] = deviation <= 64 * np.finfo(np.float64).eps * np.abs(mean)
+    return constant
+
+
+class TargetScaling(NamedTuple):
+    """Numbers to predict, shifted and scaled: a layer predicts ``(y - offset) / unit``."""
+
+    offset: Array
+    """float64 (O,), which a predictor adds."""
+    unit: Array
+    """float64 (O,), above 0, which the layer's output weights absorb."""
+
+    @classmethod
+    def of(
+        cls, y: Array, weights: Array | None = None, name: str = "argument 'y'"
+    ) -> TargetScaling:
+        """Find the scaling of numbers (R, O).
+
+        Parameters
+        ----------
+        y : array of shape (R, O)
+            Finite numbers.
+        weights : array of shape (R,), optional
+            Weight of each row.
+        name : str
+            The words of errors for y.
+
+        Raises
+        ------
+        ArgumentError
+            If the numbers spread wider than a layer's parameters can.
+        """
+        known = y.astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            offset = np.average(known, axis=0, weights=weights)
+            variance = np.average(np.square(known - offset), axis=0, weights=weights)
+        unit = deviations(offset, variance)
+        wrong = ~((unit >= 1.0 / _WIDE) & (unit <= _WIDE))
+        for column in np.flatnonzero(wrong)[:1]:
+            raise ArgumentError(
+                f"{name} must hold numbers whose standard deviation is from {1.0 / _WIDE:.0e} to "
+                f"{_WIDE:.0e}, got {unit[column]:g}; predict them in another unit"
+            )
+        return cls(offset, unit)
+
+    def apply(self, y: Array, dtype: DTypeLike) -> Array:
+        """Return scaled numbers."""
+        scaled: Array = ((y - self.offset) / self.unit).astype(dtype)
+        return scaled
+
+    def is_far(self, dtype: DTypeLike) -> bool:
+        """Whether adding the offset in this dtype would lose digits of predictions."""
+        rounding = float(np.finfo(np.dtype(dtype)).eps) * np.abs(self.offset)
+        return bool((rounding > _ROUNDING * self.unit).any())
