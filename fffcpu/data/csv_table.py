@@ -311,7 +311,9 @@ class _NumericTargets:
     texts: Sequence[int] = ()
 
     def __init__(self, columns: _Columns, wanted: TargetOptions, drop_missing: bool) -> None:
-        self.readers: dict[int, Reader] = dict.fromkeys(columns.chosen, Column(missing=True))
+        self.readers: dict[int, Reader] = dict.fromkeys(
+            columns.chosen, Column(missing=True, fill=0.0)
+        )
         self._columns, self._wanted, self._drop_missing = columns, wanted, drop_missing
         self._blocks: list[Array] = []
 

@@ -63,8 +63,8 @@ class Column:
         Category: whether all other texts share one more input.
     missing : bool
         Whether one more input is 1 where the value is missing.
-    fill : float
-        Number or date: value in place of a missing one.
+    fill : float, optional
+        Number or date: value in place of a missing one. By default a missing value is an error.
     low, high : float, optional
         Number or date: limits of the value. Values beyond them, such as a misplaced decimal point,
         count as the limit.
@@ -82,7 +82,7 @@ class Column:
     categories: tuple[str, ...] = ()
     others: bool = False
     missing: bool = False
-    fill: float = 0.0
+    fill: float | None = None
     low: float | None = None
     high: float | None = None
     offset: float = 0.0
@@ -98,11 +98,15 @@ class Column:
                 f"argument 'categories' must be empty for a {self.kind}, "
                 f"got {describe(self.categories)}"
             )
+        if self.missing and self.fill is None and self.kind != "category":
+            raise ArgumentError(
+                "argument 'fill' must be a number where 'missing' is True, got None"
+            )
         if len(set(self.categories)) < len(self.categories):
             raise ArgumentError(
                 f"argument 'categories' must be different texts, got {describe(self.categories)}"
             )
-        numbers = (self.fill, self.low or 0.0, self.high or 0.0, self.offset, self.scale)
+        numbers = (self.fill or 0.0, self.low or 0.0, self.high or 0.0, self.offset, self.scale)
         if not all(map(math.isfinite, numbers)) or self.scale <= 0.0:
             raise ArgumentError(
                 "arguments 'fill', 'low', 'high', 'offset' and 'scale' must be finite, and 'scale' "
@@ -143,11 +147,22 @@ class Column:
         name : str
             Name of the column in ``unknown``.
         unknown : Counter, optional
-            Counts the texts that are no categories.
+            Counts the texts that are no categories, and as ``""`` values that are missing though
+            none was in training.
         """
         if self.kind == "category":
             return FieldValues(self._codes(fields, name, unknown), None)
-        return self._numbers(fields)
+        found = self._numbers(fields)
+        if unknown is not None and not self.missing and found.wrong is None:
+            absent = int(np.isnan(found.numbers).sum())
+            if absent:
+                unknown[name, ""] += absent
+        return found
+
+    def first_wrong(self, numbers: Array) -> int | None:
+        """Return the index of the first number that the column cannot hold, if there is one."""
+        wrong = ~np.isfinite(numbers) if self.fill is None else np.isinf(numbers)
+        return int(np.argmax(wrong)) if wrong.any() else None
 
     def _numbers(self, fields: Sequence[str]) -> FieldValues:
         """Return numbers or days."""
@@ -160,8 +175,7 @@ class Column:
                     values[place] = convert(field)
                 except ValueError:
                     return FieldValues(values, place)
-        wrong = np.isinf(values) if self.missing else ~np.isfinite(values)
-        return FieldValues(values, int(np.argmax(wrong)) if wrong.any() else None)
+        return FieldValues(values, self.first_wrong(values))
 
     def _codes(self, fields: Sequence[str], name: str, unknown: Unknown | None) -> Array:
         """Return the number of each field's category among the inputs; -1 for no input."""
@@ -265,7 +279,7 @@ class Encoding:
         self._values = np.flatnonzero(kinds != "category")
         self._value_starts = starts[self._values]
         chosen = [columns[int(place)] for place in self._values]
-        self._fill = np.array([column.fill for column in chosen])
+        self._fill = np.array([column.fill or 0.0 for column in chosen])
         self._low = np.array([-np.inf if column.low is None else column.low for column in chosen])
         self._high = np.array([np.inf if column.high is None else column.high for column in chosen])
         self._offset = np.array([column.offset for column in chosen])

@@ -115,10 +115,12 @@ def _encode(
         if found.wrong is not None:
             raise _wrong(name, found.wrong, column.explain(fields[found.wrong]))
         return found.numbers
-    wrong = np.isinf(numbers) if column.missing else ~np.isfinite(numbers)
-    if wrong.any():
-        row = int(np.argmax(wrong))
+    row = column.first_wrong(numbers)
+    if row is not None:
         raise _wrong(name, row, f"must be a finite number, got {numbers[row]}")
+    absent = 0 if column.missing or unknown is None else int(np.isnan(numbers).sum())
+    if absent and unknown is not None:
+        unknown[name, ""] += absent
     return numbers
 
 

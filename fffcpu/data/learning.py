@@ -146,7 +146,7 @@ def learning_readers(
         if names[column] not in categories:
             kind = _kind({fields[column] for fields in sample})
         readers[column] = (
-            Vocabulary() if kind == "category" else _Strict(Column(kind, missing=True))
+            Vocabulary() if kind == "category" else _Strict(Column(kind, missing=True, fill=0.0))
         )
     return readers
 
@@ -175,7 +175,7 @@ class Learned(NamedTuple):
     """What the columns of a file hold."""
 
     encoding: Encoding | None
-    """The columns; None if each of them is plain numbers, or none is left."""
+    """The columns; None if none is left."""
     kept: list[int]
     """Places, among the columns that were read, of those that are not left out."""
     left_out: dict[str, str]
@@ -210,16 +210,14 @@ def learn_encoding(
             assert isinstance(reader, _Strict)
             absent = np.isnan(values)
             reason = "has no value" if absent.all() else ""
-            column = Column(reader.column.kind, missing=bool(absent.any()))
+            column = Column(reader.column.kind, missing=bool(absent.any()), fill=0.0)
         if reason:
             left_out[names[place]] = reason
             continue
         kept.append(place)
         columns.append(column)
     known = [names[place] for place in kept]
-    encoding = Encoding(known, columns) if columns else None
-    plain = encoding is not None and encoding.is_plain
-    return Learned(None if plain else encoding, kept, left_out)
+    return Learned(Encoding(known, columns) if columns else None, kept, left_out)
 
 
 def _unusable(reader: Vocabulary) -> str:

@@ -176,7 +176,7 @@ def _parse_column(values: dict[str, Any]) -> Column:
     """Return the column of JSON values."""
     plain = dataclasses.asdict(Column())
     kinds = {name: type(value) for name, value in plain.items()}
-    kinds |= {"categories": list, "low": float, "high": float}
+    kinds |= {"categories": list} | dict.fromkeys(("fill", "low", "high"), float)
     if any(type(value) is not kinds.get(name) for name, value in values.items()):
         raise CheckpointError(f"must have columns with {sorted(plain)}, got {describe(values)}")
     texts = values.get("categories", [])
@@ -327,7 +327,7 @@ class Predictor:
         array = as_real_array(x, "x")
         if array.dtype.kind != "f":
             return array
-        missing = np.array([column.missing for column in encoding.columns])
+        missing = np.array([column.fill is not None for column in encoding.columns])
         if array.ndim and array.shape[-1] == len(missing):
             check_elements(
                 array, "x", np.isfinite(array) | (np.isnan(array) & missing), "finite numbers"

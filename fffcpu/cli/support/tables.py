@@ -123,12 +123,18 @@ def layer_rows(
 
 
 def report_unknown(unknown: Unknown) -> None:
-    """Report the texts that are no categories of a model, one line per column."""
+    """Report values that a model did not see in training, one line per column."""
     for column in dict.fromkeys(name for name, _ in unknown):
         texts = {text: count for (name, text), count in unknown.items() if name == column}
-        shown = list_names(list(texts)[:_SHOWN])
-        more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-        print_status(
-            f"column {column!r}: {sum(texts.values()):,} rows have categories that the model does "
-            f"not know: {shown}{more}"
-        )
+        missing = texts.pop("", 0)
+        if missing:
+            print_status(
+                f"column {column!r}: {missing:,} rows have no value, though all had one in training"
+            )
+        if texts:
+            shown = list_names(list(texts)[:_SHOWN])
+            more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+            print_status(
+                f"column {column!r}: {sum(texts.values()):,} rows have categories that the model "
+                f"does not know: {shown}{more}"
+            )
