@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "demo": Command("demo", "train on real digits, save, reload, time"),
         "train": Command("train", "train a layer on a table"),
         "predict": Command("predict", "predict the rows of a table"),
+        "evaluate": Command("evaluate", "compare predictions with the targets of a table"),
         "info": Command("info", "describe a saved layer and its costs"),
         "inspect": Command("inspection", "show how rows use a layer's trees"),
         "quantize": Command("quantize", "save a layer with bfloat16 or int8 weights"),

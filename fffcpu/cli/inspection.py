@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.data import read_blocks
+from fffcpu.cli.support.tables import layer_rows
 from fffcpu.diagnosis import TreeUsage, UsageReport, diagnose, leaf_means
 from fffcpu.diagnosis.routes import BLOCK_ROWS
 from fffcpu.errors import ArgumentError
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> None:
     """Count, report and draw."""
     layer, schema = load_model(options.model)
     shape = _check_drawing(options, layer.config.input_dim)
-    report = diagnose(layer, _blocks(options.data, layer, schema))
+    report = diagnose(layer, _blocks(options.data, schema))
     if options.tree is not None:
         report = report.of_tree(options.tree)
     if options.plot is not None:
@@ -103,12 +103,9 @@ def run(options: argparse.Namespace) -> None:
             print(f"\ndrawn to {options.plot}")
 
 
-def _blocks(
-    path: str, layer: Any, schema: Schema | None, rows: int = BLOCK_ROWS
-) -> Iterable[Array]:
+def _blocks(path: str, schema: Schema | None, rows: int = BLOCK_ROWS) -> Iterable[Array]:
     """Return the table in blocks of rows; from a .csv file the columns that the model names."""
-    features = None if schema is None else schema.features
-    return read_blocks(path, rows, features, dtype=layer.config.dtype)
+    return (block.inputs for block in layer_rows(path, schema, rows))
 
 
 def _check_drawing(options: argparse.Namespace, width: int) -> tuple[int, int]:
@@ -158,12 +155,12 @@ def _draw(
         f"{options.model}: {report.kind}, tree {usage.tree}\n{usage.rows:,} rows: {options.data}"
     )
     if options.draw == "map":
-        first = next(iter(_blocks(options.data, layer, schema, MAP_ROWS)))
+        first = next(iter(_blocks(options.data, schema, MAP_ROWS)))
         classes = () if schema is None else schema.classes
         plot_regions(layer, first, options.plot, title, tree=usage.tree, classes=classes)
     elif options.draw == "prototypes":
         leaves = _most_visited(usage)
-        means = leaf_means(layer, _blocks(options.data, layer, schema), leaves, usage.tree)
+        means = leaf_means(layer, _blocks(options.data, schema), leaves, usage.tree)
         captions = [f"leaf {leaf}\n{usage.leaf_visits[leaf]:,} rows" for leaf in leaves]
         plot_prototypes(means.reshape(-1, *shape), captions, options.plot, title)
     else:

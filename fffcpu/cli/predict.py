@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
+import json
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +19,21 @@ from numpy.typing import NDArray
 import fffcpu
 from fffcpu.cli.support.outputs import check_output
 from fffcpu.cli.support.results import print_written, with_progress, write_npy
-from fffcpu.data import count_rows, read_blocks
+from fffcpu.cli.support.tables import (
+    RowBlock,
+    add_separator,
+    column_names,
+    layer_rows,
+    report_unknown,
+    split_names,
+)
+from fffcpu.data import count_rows
+from fffcpu.data.encoding import Unknown
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.inference.predictor import Predictor, Schema, load_model
+from fffcpu.inference.routes import final_nodes
 from fffcpu.system.files import write_atomically
+from fffcpu.system.terminal import format_number, print_status
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
@@ -30,16 +45,23 @@ read, computed and written in blocks, so neither table needs to fit into memory.
 appears when it is complete, or not at all.
 
 examples:
-  fffcpu predict houses.safetensors new.csv --out prices.csv
+  fffcpu predict houses.safetensors new.csv --out prices.csv --id address
+  fffcpu predict houses.safetensors new.csv | head
+  fffcpu predict houses.safetensors new.csv --beside --explain --out explained.csv
   fffcpu predict mnist.safetensors t10k-images-idx3-ubyte.gz --out digits.npy
   fffcpu predict mnist.safetensors x.npy --out probabilities.npy --what probabilities
 
 data: as for 'fffcpu train'. Columns of a .csv file are found by the model's column names; other
-columns are ignored.
+columns are ignored. A text that is no category of the model counts as one of the rare ones, and a
+missing value as the mean, if training saw none; both are counted and reported.
 
 output, by the ending of --out:
-  .npy  one array: labels as strings or integers, numbers, probabilities or scores
-  .csv  the same with a header
+  .npy  one array: labels as in training, numbers, probabilities or scores
+  .csv  the same with a header; --id and --beside add columns of the input
+  none  lines of .csv on standard output
+
+explanation (--explain): for each tree, the leaf that the row reaches, how many training rows share
+it, and what they were: rows per class, or the mean and the standard deviation of the target.
 """
 
 ENDINGS = (".npy", ".csv")
@@ -51,42 +73,120 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     parser.add_argument("model", metavar="MODEL", help="file of 'fffcpu train', or of any layer")
     parser.add_argument("data", metavar="DATA", help="table to predict")
-    parser.add_argument("--out", required=True, metavar="Y", help="file to write: .npy or .csv")
+    parser.add_argument("--out", metavar="Y", help="file to write: .npy or .csv (standard output)")
     parser.add_argument(
         "--what",
         choices=OUTPUTS,
         help="labels or numbers (the default for a model), probabilities of the classes, or the "
         "layer's outputs (the default for a layer alone)",
     )
+    parser.add_argument(
+        "--id", type=split_names, metavar="C,...", help="columns of a .csv to write before these"
+    )
+    parser.add_argument(
+        "--beside", action="store_true", help="write all columns of a .csv before these"
+    )
+    parser.add_argument(
+        "--explain", action="store_true", help="add the training rows that share each leaf"
+    )
+    add_separator(parser)
     parser.add_argument("--rows", type=int, default=8192, metavar="N", help="rows per block (8192)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
 
+class Columns(NamedTuple):
+    """The columns that a command writes."""
+
+    kept: list[str]
+    """Names of columns of the input."""
+    names: list[str]
+    """Names of the columns of results."""
+    explained: list[str]
+    """Names of the columns of explanations."""
+
+
 def run(options: argparse.Namespace) -> None:
     """Predict."""
-    if Path(options.out).suffix.lower() not in ENDINGS:
-        raise ArgumentError(
-            f"argument '--out' must end in {' or '.join(ENDINGS)}, got '{options.out}'"
-        )
+    as_text = _check_options(options)
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)
     check_output(options.out, options.model, options.data)
     layer, schema = load_model(options.model)
+    explainer = _explainer(options) if options.explain else None
     compute, names = _computation(layer, schema, options)
-    features = None if schema is None else schema.features
-    blocks = read_blocks(options.data, options.rows, features, dtype=layer.config.dtype)
+    kept = options.id or []
+    if options.beside:
+        kept = column_names(options.data, options.separator)
+    trees = range(len(explainer.routes.leaves)) if explainer and explainer.routes else ()
+    parts = ("leaf", "rows", "targets")
+    names = [f"predicted {name}" if name in kept else name for name in names]
+    columns = Columns(kept, names, [f"tree {tree} {part}" for tree in trees for part in parts])
+    unknown: Unknown = Counter()
+    blocks = layer_rows(
+        options.data, schema, options.rows, kept=kept, separator=options.separator, unknown=unknown
+    )
     start, total = time.perf_counter(), count_rows(options.data)
-    with write_atomically(options.out) as temporary:
-        results = _results(compute, blocks, layer.config.input_dim, options.data)
-        results = with_progress(results, total, "rows")
-        if Path(options.out).suffix.lower() == ".csv":
-            shape = _write_csv(temporary, results, names)
-        else:
-            shape = write_npy(temporary, results)
+    results = _results(compute, explainer, blocks, layer.config.input_dim, options.data)
+    if options.out is None:
+        shape = _write_csv(sys.stdout, results, columns)
+    else:
+        with write_atomically(options.out) as temporary:
+            shown = with_progress(results, total, "rows", size=_rows)
+            if as_text:
+                with open(temporary, "w", encoding="utf-8", newline="") as file:
+                    shape = _write_csv(file, shown, columns)
+            else:
+                shape = write_npy(temporary, (result.values for result in shown))
     seconds = time.perf_counter() - start
+    report_unknown(unknown)
     report = {"out": options.out, "shape": list(shape), "seconds": seconds}
-    print_written(report, shape[0], "rows", options.json)
+    if unknown:
+        report["unknown"] = _count(unknown)
+    if options.out is not None:
+        print_written(report, shape[0], "rows", options.json)
+    else:
+        print_status(
+            json.dumps(report)
+            if options.json
+            else f"{shape[0]:,} rows in {format_number(seconds)} s"
+        )
+
+
+def _check_options(options: argparse.Namespace) -> bool:
+    """Return whether the output is lines of CSV; raise unless the options fit it."""
+    ending = ".csv" if options.out is None else Path(options.out).suffix.lower()
+    if ending not in ENDINGS:
+        raise ArgumentError(
+            f"argument '--out' must end in {' or '.join(ENDINGS)}, got '{options.out}'"
+        )
+    if options.id and options.beside:
+        raise ArgumentError("argument '--id' must be left out with --beside, which has all columns")
+    if ending != ".csv" and (options.id or options.beside or options.explain):
+        raise ArgumentError(
+            "arguments '--id', '--beside' and '--explain' must come with a .csv as output, "
+            f"got '{options.out}'"
+        )
+    return ending == ".csv"
+
+
+def _explainer(options: argparse.Namespace) -> Predictor:
+    """Return the predictor, whose training rows are known."""
+    predictor = Predictor.load(options.model)
+    if predictor.routes is None:
+        raise ArgumentError(
+            f"argument '--explain' must be left out for '{options.model}', which has no statistics "
+            "of training rows; 'fffcpu train' writes them for layers with trees"
+        )
+    return predictor
+
+
+def _count(unknown: Unknown) -> dict[str, int]:
+    """Return the number of rows with values that the model does not know, by column."""
+    counts: Counter[str] = Counter()
+    for (name, _), count in unknown.items():
+        counts[name] += count
+    return dict(counts)
 
 
 def _computation(
@@ -102,7 +202,8 @@ def _computation(
                 f"'{options.model}' has no schema of its outputs"
             )
         return layer, plain
-    predictor = Predictor(layer, schema)
+    # The rows are inputs of the layer already.
+    predictor = Predictor(layer, dataclasses.replace(schema, columns=None, features=None))
     targets = list(schema.target or ("prediction",))
     columns = list(map(str, schema.classes)) or targets
     columns = columns if len(columns) == outputs else plain
@@ -114,30 +215,72 @@ def _computation(
     return predictor.predict, targets if one_label else columns
 
 
+class Result(NamedTuple):
+    """The results of some rows."""
+
+    kept: list[tuple[str, ...]]
+    """Fields of the input, column by column."""
+    values: Array
+    explained: list[list[str]]
+    """Fields of explanations, column by column."""
+
+
+def _rows(result: Result) -> int:
+    return len(result.values)
+
+
 def _results(
-    compute: Callable[[Array], Array], blocks: Iterable[Array], width: int, path: str
-) -> Iterator[Array]:
+    compute: Callable[[Array], Array],
+    explainer: Predictor | None,
+    blocks: Iterator[RowBlock],
+    width: int,
+    path: str,
+) -> Iterator[Result]:
     """Compute block by block; yield at least one result, so that its dtype is known."""
     none = True
     for block in blocks:
-        if block.shape[1] != width:
+        inputs = block.inputs
+        if inputs.shape[1] != width:
             raise DataError(
-                f"file '{path}': must have {width} columns, like the model, got {block.shape[1]}"
+                f"file '{path}': must have {width} columns, like the model, got {inputs.shape[1]}"
             )
         none = False
-        yield compute(block)
+        explained = [] if explainer is None else _explain(explainer, inputs)
+        yield Result(block.kept, compute(inputs), explained)
     if none:
-        yield compute(np.empty((0, width)))
+        yield Result([], compute(np.empty((0, width))), [])
 
 
-def _write_csv(path: Path, results: Iterator[Array], names: list[str]) -> tuple[int, ...]:
+def _explain(predictor: Predictor, inputs: Array) -> list[list[str]]:
+    """Return the explanations of rows, as columns of text."""
+    routes, classes = predictor.routes, predictor.schema.classes
+    assert routes is not None
+    last = final_nodes(predictor.layer, inputs)
+    columns = []
+    for tree, outcomes in enumerate(routes.explain(last)):
+        counts = outcomes.sum(axis=1) if classes else outcomes[:, 0]
+        columns.append(list(map(str, last[:, tree].tolist())))
+        columns.append([f"{count:.0f}" for count in counts.tolist()])
+        columns.append([_describe(row, classes) for row in outcomes.tolist()])
+    return columns
+
+
+def _describe(outcome: Sequence[float], classes: Sequence[Any]) -> str:
+    """Return what training rows were, in words."""
+    if not classes:
+        return f"{outcome[1]:.6g} ± {outcome[2]:.3g}" if outcome[0] else ""
+    found = sorted(zip(outcome, map(str, classes), strict=True), key=lambda pair: -pair[0])
+    return ", ".join(f"{label} {count:.0f}" for count, label in found if count)
+
+
+def _write_csv(file: TextIO, results: Iterator[Result], columns: Columns) -> tuple[int, ...]:
     """Write results as lines after a header."""
-    rows, columns = 0, len(names)
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        for result in results:
-            # As text first: NumPy has the shortest digits of a float32, Python those of a float64.
-            writer.writerows(result.reshape(len(result), -1).astype(str).tolist())
-            rows += len(result)
-    return (rows, columns) if columns > 1 else (rows,)
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*columns.kept, *columns.names, *columns.explained])
+    rows = 0
+    for kept, values, explained in results:
+        # As text first: NumPy has the shortest digits of a float32, Python those of a float64.
+        texts = values.reshape(len(values), -1).astype(str).T.tolist()
+        writer.writerows(zip(*kept, *texts, *explained, strict=True))
+        rows += len(values)
+    return (rows, len(columns.names)) if len(columns.names) > 1 else (rows,)

@@ -6,11 +6,12 @@ layer from it, for users who need only arrays.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -28,14 +29,16 @@ from fffcpu.errors import (
     ShapeError,
     describe,
 )
+from fffcpu.inference.routes import RouteStatistics, final_nodes
 from fffcpu.layers import load as load_layer
 
-__all__ = ["NOTE", "Predictor", "Schema", "load_model", "softmax"]
+__all__ = ["NOTE", "ROUTES_NOTE", "Predictor", "Schema", "load_model", "softmax"]
 
 Array = NDArray[Any]
 
 NOTE = "fffcpu.predictor"
-"""The metadata key of a predictor's file. It does not change when this module moves."""
+ROUTES_NOTE = "fffcpu.routes"
+"""The metadata keys of a predictor's file. They do not change when this module moves."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +200,8 @@ class Predictor:
         Anything that maps rows (..., I) to (..., O).
     schema : Schema
         The meaning of the inputs and outputs.
+    routes : RouteStatistics, optional
+        What the training rows in each leaf were, for explanations.
 
     Raises
     ------
@@ -213,7 +218,7 @@ class Predictor:
     ((2,), (2, 3))
     """
 
-    def __init__(self, layer: Any, schema: Schema) -> None:
+    def __init__(self, layer: Any, schema: Schema, routes: RouteStatistics | None = None) -> None:
         config = layer.config
         if schema.outputs is not None and schema.outputs != config.output_dim:
             raise ShapeError(
@@ -228,6 +233,7 @@ class Predictor:
             )
         self.layer = layer
         self.schema = schema
+        self.routes = routes
 
     def predict(self, x: Any) -> Array:
         """Return the class of each row, its labels, or its predicted numbers.
@@ -352,6 +358,33 @@ class Predictor:
             return chances
         return softmax(scores)
 
+    def explain(self, x: Any) -> list[Array]:
+        """Return what the training rows in the leaves of some rows were.
+
+        Parameters
+        ----------
+        x : array_like of shape (R, C), or data frame
+            As for `predict`.
+
+        Returns
+        -------
+        list of array of shape (R, C) or (R, 3)
+            For each tree: the number of training rows of each class that share the row's leaf; or
+            their number, the mean of their targets and the standard deviation.
+
+        Raises
+        ------
+        ArgumentError
+            If the model has no such statistics: `fffcpu.recipes.fit` makes them, for layers with
+            trees.
+        """
+        if self.routes is None:
+            raise ArgumentError(
+                "this predictor has no statistics of its training rows; fffcpu train writes them "
+                "for layers with trees"
+            )
+        return self.routes.explain(final_nodes(self.layer, self.inputs(x)))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write layer and schema to a file, which `fffcpu.load` reads as the layer alone.
 
@@ -360,8 +393,10 @@ class Predictor:
         path : path
             File to write. An existing file is replaced once the whole new file is on the disk.
         """
-        note = json.dumps(self.schema.to_dict(), sort_keys=True)
-        self.layer.save(path, notes={NOTE: note})
+        notes = {NOTE: json.dumps(self.schema.to_dict(), sort_keys=True)}
+        if self.routes is not None:
+            notes[ROUTES_NOTE] = json.dumps(self.routes.to_dict(), sort_keys=True)
+        self.layer.save(path, notes=notes)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -381,12 +416,13 @@ class Predictor:
                 f"file '{os.fsdecode(path)}' holds a layer without a schema of its outputs; "
                 "fffcpu.load reads it"
             )
-        try:
-            return cls(layer, Schema.from_dict(note))
-        except ValueError as error:
-            raise CheckpointError(
-                f"file '{os.fsdecode(path)}': metadata '{NOTE}' {error}"
-            ) from error
+        routes = native.read_note(path, ROUTES_NOTE)
+        with _named_note(path, NOTE):
+            schema = Schema.from_dict(note)
+        with _named_note(path, ROUTES_NOTE):
+            known = None if routes is None else RouteStatistics.from_dict(routes)
+        with _named_note(path, NOTE):
+            return cls(layer, schema, known)
 
     def __repr__(self) -> str:
         what = (
@@ -395,6 +431,15 @@ class Predictor:
             else _names(self.schema.target or (), "targets")
         )
         return f"<Predictor of {what}: {self.layer!r}>"
+
+
+@contextlib.contextmanager
+def _named_note(path: str | os.PathLike[str], key: str) -> Iterator[None]:
+    """Context that puts the names of the file and of the metadata before errors about a value."""
+    try:
+        yield
+    except ValueError as error:
+        raise CheckpointError(f"file '{os.fsdecode(path)}': metadata '{key}' {error}") from error
 
 
 def softmax(scores: Array) -> Array:

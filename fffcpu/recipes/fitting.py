@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,8 +20,9 @@ from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig, LeafFee
 from fffcpu.data import Column, Encoding, Table, check_finite
 from fffcpu.errors import ArgumentError, describe
 from fffcpu.inference.predictor import Predictor, Schema
+from fffcpu.inference.routes import RouteStatistics, final_nodes
 from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
-from fffcpu.recipes.scaling import EncodedRows, Scaling, TargetScaling
+from fffcpu.recipes.scaling import EncodedRows, Scaling, TargetScaling, block_rows
 from fffcpu.recipes.table_objective import TableObjective, figures_of
 from fffcpu.system.terminal import progress_bar
 from fffcpu.training import SGD, Adam, AdamW, LocalAdam, LocalSGD, constant, cosine
@@ -419,8 +420,28 @@ def fit(
         layer.absorb_output_scaling(outputs.unit)
     schema = _schema(table, with_exact_scaling(encoding, table.features, exact), outputs)
     predictor = Predictor(layer, schema)
+    predictor.routes = _route_statistics(predictor, table, training)
     figures = evaluate_table(predictor, table, validation) if len(validation) else {}
     return Fitted(predictor, outcome, figures, validation)
+
+
+def _route_statistics(
+    predictor: Predictor, table: Table, training: NDArray[np.int64]
+) -> RouteStatistics | None:
+    """Return what the training rows in each leaf of a layer with trees were."""
+    if isinstance(predictor.layer, DenseFeedForward) or table.y is None:
+        return None
+    y, encoding = table.y, predictor.schema.encoding
+
+    def blocks() -> Iterator[tuple[Array, Array]]:
+        step = block_rows(table.inputs)
+        for start in range(0, len(training), step):
+            rows = training[start : start + step]
+            x = table.x[rows] if encoding is None else encoding.expand(table.x[rows])
+            yield final_nodes(predictor.layer, x), y[rows] if table.classes else y[rows, 0]
+
+    shift = predictor.schema.offset[0] if predictor.schema.offset else 0.0
+    return RouteStatistics.of(blocks(), len(table.classes or ()), shift)
 
 
 def evaluate_table(

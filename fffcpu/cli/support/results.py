@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,20 @@ from fffcpu.system.terminal import format_number, progress_bar
 __all__ = ["print_written", "with_progress", "write_npy"]
 
 Array = NDArray[Any]
+T = TypeVar("T")
 
 
-def with_progress(results: Iterator[Array], total: int | None, unit: str) -> Iterator[Array]:
-    """Yield the arrays, with a progress bar on a terminal."""
+def with_progress(
+    results: Iterator[T],
+    total: int | None,
+    unit: str,
+    size: Callable[[T], int] = len,  # type: ignore[assignment]
+) -> Iterator[T]:
+    """Yield the results, with a progress bar on a terminal that counts their rows."""
     with progress_bar(total=total, unit=unit, scaled=True) as bar:
         for result in results:
             yield result
-            bar.update(len(result))
+            bar.update(size(result))
 
 
 def print_written(report: dict[str, Any], count: int, unit: str, as_json: bool) -> None:
