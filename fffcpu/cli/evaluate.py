@@ -10,7 +10,7 @@ import fffcpu
 from fffcpu.cli.support.runs import reading
 from fffcpu.cli.support.tables import add_separator
 from fffcpu.data import read_table
-from fffcpu.data.reading import format_of
+from fffcpu.data.reading import has_named_columns
 from fffcpu.errors import ArgumentError
 from fffcpu.inference.predictor import Predictor
 from fffcpu.recipes.evaluation import evaluate
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
             f"argument 'MODEL' must have one target per row, got '{options.model}' for several "
             "labels per row"
         )
-    named = format_of(options.data) == "csv"
+    named = has_named_columns(options.data)
     target = options.target
     if target is None and named and schema.target is not None:
         target = schema.target

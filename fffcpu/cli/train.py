@@ -22,7 +22,7 @@ from fffcpu.cli.support.runs import (
 )
 from fffcpu.cli.support.tables import add_separator, split_names
 from fffcpu.data import Table, read_table
-from fffcpu.data.reading import format_of
+from fffcpu.data.reading import has_named_columns
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.inference.predictor import Predictor
 from fffcpu.recipes.fitting import (
@@ -257,7 +257,7 @@ def run(options: argparse.Namespace) -> None:
     names = [field.name for field in dataclasses.fields(FitSettings)]
     values = {name: getattr(options, name) for name in names}
     if options.clip is None:
-        values["clip"] = format_of(options.data) == "csv"
+        values["clip"] = has_named_columns(options.data)
     settings = FitSettings(**values | ({"layer": "fast"} if options.layer == AUTO else {}))
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)
@@ -287,7 +287,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _read_table(options: argparse.Namespace) -> Table:
     """Return the table to train on."""
-    named = format_of(options.data) == "csv"
+    named = has_named_columns(options.data)
     with reading(options.data) as progress:
         return read_table(
             options.data,
@@ -343,7 +343,7 @@ def _check_targets(options: argparse.Namespace) -> None:
     """Raise unless each table has a target; only .npz files have a default."""
     tables = [("--target", options.data, options.target)]
     if options.test is not None:
-        named = format_of(options.test) == "csv"
+        named = has_named_columns(options.test)
         target = options.target if named and options.test_target is None else options.test_target
         tables.append(("--test-target", options.test, target))
     for name, path, target in tables:

@@ -62,8 +62,8 @@ def read_column_names(path: str, separator: str = ",") -> list[str]:
         return file.names
 
 
-def find_named(path: str, names: Sequence[str], wanted: Sequence[str], option: str) -> list[int]:
-    """Return the numbers of columns that an option names; the error suggests a similar name.
+def find_named(path: str, names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Return the numbers of columns that a caller names; the error suggests a similar name.
 
     Raises
     ------
@@ -75,8 +75,8 @@ def find_named(path: str, names: Sequence[str], wanted: Sequence[str], option: s
             similar = difflib.get_close_matches(name, names, 1)
             hint = f"; did you mean {similar[0]!r}?" if similar else ""
             raise DataError(
-                f"{locate(path, 'line 1')}: must have a column {name!r}, which {option} names, "
-                f"got {list_names(names)}{hint}"
+                f"{locate(path, 'line 1')}: must have a column {name!r}, got "
+                f"{list_names(names)}{hint}"
             )
     return find_columns(path, names, wanted)
 

@@ -122,8 +122,8 @@ class CsvSource:
         DataError
             If a column is not there, or is a target too.
         """
-        dropped = find_named(self.path, header, self.drop, "--drop (drop=)")
-        find_named(self.path, header, self.categories, "--category (categories=)")
+        dropped = find_named(self.path, header, self.drop)
+        find_named(self.path, header, self.categories)
         features = self.features
         if features is not None and self.drop:
             features = [name for name in features if name not in self.drop]
@@ -286,7 +286,7 @@ def read_csv_rows(
         If the file does not have these columns: at once; else at the wrong block.
     """
     header = source.names()
-    texts = find_named(source.path, header, kept, "--id")
+    texts = find_named(source.path, header, kept)
     readers = source.readers(header)
     return csv_blocks(
         source.path, readers, texts, rows, separator=source.separator, unknown=unknown
@@ -351,7 +351,7 @@ class _TextTarget:
     def result(self, lines: Array) -> _Result:
         """Return the targets."""
         place = functools.partial(self._columns.locate, 0)
-        labels = self._labels.labels(place, drop_missing=self._drop_missing)
+        labels = self._labels.labels(place, self._wanted, self._drop_missing)
         present = labels.numbers >= 0
         if not present.any():
             raise no_target(place(2))
@@ -373,7 +373,7 @@ def _find_targets(path: str, header: Sequence[str], target: Any) -> list[int]:
         names = (clean_name(target),)
     else:
         names = check_names("target", target.split(","))
-    return find_named(path, header, names or (), "--target (target=)")
+    return find_named(path, header, names or ())
 
 
 def _join(blocks: list[Array]) -> Array:

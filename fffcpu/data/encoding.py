@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.data.fields import clean_name, to_days, to_number
+from fffcpu.data.fields import clean_name, is_number, to_days, to_number
 from fffcpu.errors import ArgumentError, ShapeError, describe
 
 __all__ = ["KINDS", "Column", "Encoding", "FieldValues", "Unknown"]
@@ -204,9 +204,9 @@ class Column:
         came = describe(text) if text else "an empty field"
         if self.kind == "date":
             return f"must be a date such as 2013-01-31, got {came}"
-        if not _is_float(text):
+        if not is_number(text):
             return f"must be a number, got {came}"
-        return f"must be a finite number, got {to_number(text)}"
+        return f"must be a finite number, got {float(text)}"
 
 
 def _plain_numbers(fields: Sequence[str]) -> NDArray[np.float64] | None:
@@ -218,15 +218,6 @@ def _plain_numbers(fields: Sequence[str]) -> NDArray[np.float64] | None:
         return np.fromiter(map(float, fields), np.float64, len(fields))
     except ValueError:
         return None
-
-
-def _is_float(text: str) -> bool:
-    """Whether a text is a number, even if it is not finite."""
-    try:
-        to_number(text)
-    except ValueError:
-        return False
-    return bool(text)
 
 
 class Encoding:

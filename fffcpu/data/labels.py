@@ -114,13 +114,18 @@ class TextLabels:
                 self._first.append(line)
             self._rows.append(number)
 
-    def labels(self, place: Place, *, drop_missing: bool) -> Labels:
-        """Return all added labels. NA, NaN and the like are missing where the others are numbers.
+    def labels(self, place: Place, wanted: TargetOptions, drop_missing: bool) -> Labels:
+        """Return all added labels.
+
+        An empty field is a missing label. Where all other labels are numbers, NA, NaN and the like
+        are missing as well, unless the caller wants each label as a class.
 
         Parameters
         ----------
         place : callable
             Returns the start of an error about a line.
+        wanted : TargetOptions
+            The caller's requirements.
         drop_missing : bool
             Whether labels may be missing. Otherwise the first missing one is an error.
 
@@ -131,7 +136,8 @@ class TextLabels:
         """
         numbers = np.array(self._rows, np.int64)
         others = [text for text in self._numbers if not is_missing(text)]
-        numeric = bool(others) and all(map(is_number, others))
+        as_written = wanted.task == "classification" and wanted.classes is None
+        numeric = bool(others) and all(map(is_number, others)) and not as_written
         missing = [text for text in self._numbers if (is_missing(text) if numeric else not text)]
         if missing and not drop_missing:
             raise missing_target(place(self._first[self._numbers[missing[0]]]), missing[0])

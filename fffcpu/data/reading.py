@@ -36,7 +36,7 @@ from fffcpu.data.numpy_files import map_npy, read_npz
 from fffcpu.data.table import Table, check_finite
 from fffcpu.errors import ArgumentTypeError, DataError, describe
 
-__all__ = ["count_rows", "format_of", "read_blocks", "read_table"]
+__all__ = ["count_rows", "format_of", "has_named_columns", "read_blocks", "read_table"]
 
 Array = NDArray[Any]
 Path = str | os.PathLike[str]
@@ -162,6 +162,11 @@ def read_table(
         image_shape=x.shape[1:] if x.ndim > 2 else None,
         path=name,
     )
+
+
+def has_named_columns(path: str) -> bool:
+    """Whether the columns of a file have names, by the ending of its name."""
+    return any(path.lower().endswith(ending) for ending in ENDINGS if ENDINGS[ending] == "csv")
 
 
 def read_blocks(

@@ -105,6 +105,11 @@ class Schema:
         return len(self.classes) or len(self.offset) or None
 
     @functools.cached_property
+    def labels(self) -> Array:
+        """The classes as an array."""
+        return np.asarray(self.classes)
+
+    @functools.cached_property
     def encoding(self) -> Encoding | None:
         """How columns become inputs; None if each column is an input, unchanged."""
         if self.columns is None:
@@ -254,7 +259,7 @@ class Predictor:
         """
         scores = self.scores(x)
         if self.schema.task == "classification":
-            labels: Array = np.asarray(self.schema.classes)[scores.argmax(axis=-1)]
+            labels: Array = self.schema.labels[scores.argmax(axis=-1)]
             return labels
         if self.schema.task == "multilabel":
             return (scores > 0).astype(np.int64)

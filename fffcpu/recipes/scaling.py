@@ -124,10 +124,10 @@ class Scaling:
         if by not in ("columns", "table", "none"):
             raise ArgumentError(f"argument 'by' must be columns, table or none, got {by!r}")
         mean, variance = _moments(x, rows, weights)
-        for column in np.flatnonzero(~np.isfinite(variance))[:1]:
+        for column in np.flatnonzero(~np.isfinite(variance))[:1] if by != "none" else ():
             raise ArgumentError(
-                f"{_input(column, names)} of the rows to train on must hold numbers whose squares "
-                f"are finite, got a mean of {mean[column]}"
+                f"{_input(column, names)} of the rows to train on must hold finite numbers with "
+                f"finite squares, got a mean of {mean[column]:g}"
             )
         scale = deviations(mean, variance)
         if by == "columns":

@@ -61,7 +61,7 @@ RUBBISH = {
     "blank label": ("a,y\n1,x\n3, \n", "y", None, ", line 3, column 2 ('y')", "got an empty field"),
     "missing number to predict": (
         *("a,y\n1,2\n3,\n", "y", "regression"),
-        *(", line 3, column 2 ('y')", "must be a number, got an empty field"),
+        *(", line 3, column 2 ('y')", "must have a target, got an empty field; --drop-missing"),
     ),
     "text": ("a,b,y\n1,2,3\n4,five,6\n", "y", None, ", line 3, column 2 ('b')", "got 'five'"),
     "hexadecimal": ("a,y\n0x10,1\n", "y", None, ", line 2, column 1 ('a')", "got '0x10'"),
@@ -75,26 +75,19 @@ RUBBISH = {
         "finite number, got nan",
     ),
     "infinity": ("a,y\n1,1\n-inf,1\n", "y", None, ", line 3, column 1 ('a')", "got -inf"),
-    "too large": (
-        "a,y\n1e39,1\n",
-        "y",
-        None,
-        ", line 2, column 1 ('a')",
-        "float32 can hold, got 1e+39",
-    ),
     "NaN to predict": (
         "a,y\n1,.5\n1,NaN\n",
         "y",
         None,
         ", line 3, column 2 ('y')",
-        "finite number",
+        "must have a target, got 'NaN'; --drop-missing",
     ),
-    "too large to predict": (
-        "a,y\n1,.5\n1,1e39\n",
+    "infinite to predict": (
+        "a,y\n1,.5\n1,1e999\n",
         "y",
         None,
         ", line 3, column 2 ('y')",
-        "float32",
+        "must be a finite number, got inf",
     ),
     "infinite of several to predict": (
         *("a,y,z\n1,2,3\n1,2,inf\n", "y,z", None),
@@ -134,8 +127,8 @@ RUBBISH = {
     "no name": (",a,y\n1,2,3\n", "y", None, ", line 1, column 1", "must have a name, got an empty"),
     "no header": ("5.1,3.5\n4.9,3.0\n", None, None, ", line 1", "got only numbers: '5.1', '3.5'"),
     "label among numbers": (
-        *("a,y\n1,2.5\n1,3.5\n1,N/A\n", "y", None),
-        *(", line 4, column 2 ('y')", "must be a number, like the labels before it, got 'N/A'"),
+        *("a,y\n1,2.5\n1,3.5\n1,cat\n", "y", None),
+        *(", line 4, column 2 ('y')", "must be a number, like the labels before it, got 'cat'"),
     ),
     "number among labels": (
         *("a,y\n1,cat\n1,cat\n1,7\n", "y", None),
@@ -183,6 +176,16 @@ def test_each_fault_is_told_with_its_place(written, content, target, task, where
     assert message.startswith(f"file {path!r}{where}: ")
     assert what in message
     assert len(message) < 500
+
+
+def test_numbers_that_float32_cannot_hold_are_told_where_it_is_wanted(written):
+    for content, where in (("a,y\n1e39,1\n", "column 1 ('a')"), ("a,y\n1,.5\n2,1e39\n", "('y')")):
+        path = written(content)
+        assert read_table(path, "y").x.dtype == np.float64
+        with pytest.raises(DataError) as caught:
+            read_table(path, "y", dtype="float32")
+        assert where in str(caught.value)
+        assert "must be a number that float32 can hold, got 1e+39" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -246,6 +249,7 @@ def test_numbered_columns_are_names(written):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("True", False),
         ("1", True),
         ("-.5e-3", True),
         (" 7 ", True),

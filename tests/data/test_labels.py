@@ -30,11 +30,16 @@ def read(tmp_path):
     ("labels", "classes", "numbers"),
     [
         ("3 1 3 10", (1, 3, 10), [1, 0, 1, 2]),
-        ("03 +3 -1", (-1, 3), [1, 1, 0]),
+        ("-1 3 3", (-1, 3), [0, 1, 1]),
+        ("02116 10001 2116", ("02116", "2116", "10001"), [0, 2, 1]),
+        ("03 +3 -1", ("-1", "+3", "03"), [2, 1, 0]),
+        ("0.0 1.0 1.0", ("0.0", "1.0"), [0, 1, 1]),
+        ("True False True", ("False", "True"), [1, 0, 1]),
         ("dog cat dog", ("cat", "dog"), [1, 0, 1]),
         (np.array([3, 1, 3, 10]), (1, 3, 10), [1, 0, 1, 2]),
         (np.array([[3], [1]], np.uint8), (1, 3), [1, 0]),
-        (np.array([True, False]), (0, 1), [1, 0]),
+        (np.array([True, False]), (False, True), [1, 0]),
+        (np.array([1.0, 0.0]), (0.0, 1.0), [1, 0]),
         (np.array(["dog", "cat"]), ("cat", "dog"), [1, 0]),
         (np.array([2**64 - 1, 5], np.uint64), (5, 2**64 - 1), [1, 0]),
     ],
@@ -53,6 +58,13 @@ def test_integers_and_text_are_classes(read, labels, classes, numbers, task):
     [
         ("1.5 2 -3e1", None, [[1.5], [2], [-30]]),
         ("1 2 2", "regression", [[1], [2], [2]]),
+        (" ".join(map(str, range(21))), None, [[k] for k in range(21)]),
+        (
+            "-1 " * 500 + " ".join(map(str, range(20))),
+            None,
+            [[-1]] * 500 + [[k] for k in range(20)],
+        ),
+        (np.arange(21), None, [[k] for k in range(21)]),
         (np.array([1.5, 2]), None, [[1.5], [2]]),
         (np.array([[1.5, 2], [3, 4]]), None, [[1.5, 2], [3, 4]]),
         (np.array([[1, 2], [3, 4]]), "regression", [[1, 2], [3, 4]]),
@@ -63,13 +75,13 @@ def test_other_numbers_are_to_be_predicted(read, labels, task, expected):
     assert table.classes is None
     assert table.y.tolist() == expected
     stored = isinstance(labels, np.ndarray) and labels.dtype.kind == "f"
-    assert table.y.dtype == (labels.dtype if stored else np.float32)
-    assert read(labels, task, dtype="float64").y.dtype == np.float64
+    assert table.y.dtype == (labels.dtype if stored else np.float64)
+    assert stored or read(labels, task, dtype="float32").y.dtype == np.float32
 
 
 def test_classification_makes_classes_of_any_text_and_of_whole_floats(read):
     assert read("1.5 N/A 2", "classification").classes == ("1.5", "2", "N/A")
-    assert read(np.array([2.0, 1.0, 2.0]), "classification").classes == (1, 2)
+    assert read(np.array([2.0, 1.0, 2.0]), "classification").classes == (1.0, 2.0)
     with pytest.raises(DataError, match=r"row 1 \(counted from 0\): must be an integer.*got 1\.5"):
         read(np.array([2.0, 1.5]), "classification")
 
@@ -114,7 +126,8 @@ def test_known_classes_keep_their_numbers(read, labels, classes, numbers):
     ("labels", "classes", "where", "what"),
     [
         ("cat owl", ("cat", "dog"), "a.csv', line 3, column 2 ('y')", "'cat', 'dog', got 'owl'"),
-        ("1 2", (1, 3), "a.csv', line 3, column 2 ('y')", "1, 3, got 2"),
+        ("1 2", (1, 3), "a.csv', line 3, column 2 ('y')", "1, 3, got '2'"),
+        ("1 01", (1, 3), "a.csv', line 3, column 2 ('y')", "1, 3, got '01'"),
         ("1 1.5", (1, 3), "a.csv', line 3, column 2 ('y')", "1, 3, got '1.5'"),
         (np.array([1, 2]), (1, 3), "y.npy', row 1 (counted from 0)", "1, 3, got 2"),
         (np.array([1]), ("1",), "y.npy', row 0 (counted from 0)", "'1', got 1"),
@@ -153,7 +166,7 @@ def test_arrays_that_are_no_labels(read, labels, task, what):
         ({"classes": ()}, ArgumentError, "'classes' must be different labels"),
         ({"classes": ("a", "a")}, ArgumentError, "'classes' must be different labels"),
         ({"classes": ("a", 1)}, ArgumentError, "'classes' must be different labels"),
-        ({"classes": (1.5,)}, ArgumentError, "'classes' must be different labels"),
+        ({"classes": (1.5, 2)}, ArgumentError, "'classes' must be different labels"),
         ({"classes": "ab"}, ArgumentTypeError, "'classes' must be a sequence of labels"),
         ({"classes": 3}, ArgumentTypeError, "'classes' must be a sequence of labels"),
         ({"classes": (1,), "task": "regression"}, ArgumentError, "'classes' must be None for"),

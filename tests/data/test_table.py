@@ -54,7 +54,7 @@ def test_every_kind_of_file_gives_the_same_table(files, kind):
     table = read_table(path, target)
     is_csv = kind.startswith("csv")
     assert np.array_equal(table.x, X)
-    assert table.x.dtype == (np.float32 if is_csv else np.uint8)
+    assert table.x.dtype == (np.float64 if is_csv else np.uint8)
     assert np.array_equal(table.y, Y)
     assert table.classes == (0, 1, 2)
     assert table.features == (NAMES if is_csv else None)
@@ -137,7 +137,7 @@ def test_rows_and_labels_must_be_as_many(files, tmp_path):
 def test_unknown_files_are_told_what_can_be_read(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    what = r"must end in \.csv, \.csv\.gz, \.npy, \.npz, or be an IDX file"
+    what = r"must end in \.csv, \.csv\.gz, \.tsv, \.tsv\.gz, \.npy, \.npz, or be an IDX file"
     for read in (read_table, read_blocks, count_rows):
         with pytest.raises(DataError, match=what):
             read(path)

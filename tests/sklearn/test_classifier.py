@@ -136,7 +136,23 @@ def test_names_come_with_the_predictor():
     assert learned.to_predictor().schema == schema
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [LABELS == "cat", (LABELS == "cat").astype(float), pandas.array(LABELS == "cat", "Int64")],
+    ids=["truth values", "floats", "nullable integers"],
+)
+def test_labels_of_any_kind_leave_as_a_predictor_and_come_back(labels, tmp_path):
+    learned = classifier(max_iter=2).fit(X, labels)
+    learned.to_predictor().save(tmp_path / "model")
+    predictor = Predictor.load(tmp_path / "model")
+    found = predictor.predict(X)
+    assert found.dtype.kind == np.asarray(learned.classes_.tolist()).dtype.kind
+    assert found.tolist() == learned.predict(X).tolist()
+    assert FFFClassifier.from_predictor(predictor).predict(X).tolist() == found.tolist()
+
+
 def test_a_predictor_has_classes_that_a_file_can_hold():
     learned = classifier(max_iter=2).fit(X, LABELS == "cat")
-    with pytest.raises(ArgumentError, match="strings or integers"):
+    learned.classes_ = np.array([b"no", b"yes"])
+    with pytest.raises(ArgumentError, match="must be all texts, all integers"):
         learned.to_predictor()

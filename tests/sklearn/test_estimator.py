@@ -202,9 +202,9 @@ def test_sparse_rows_give_what_dense_ones_do(kind):
 
 
 def test_no_more_than_a_block_of_a_sparse_table_becomes_dense(monkeypatch):
-    from fffcpu.recipes import table_objective
+    from fffcpu.recipes import scaling
 
-    monkeypatch.setattr(table_objective, "EVALUATED_NUMBERS", 1 << 16)
+    monkeypatch.setattr(scaling, "EVALUATED_NUMBERS", 1 << 16)
     blocks = []
     densify = sparse.csr_matrix.toarray
 

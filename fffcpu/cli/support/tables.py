@@ -12,7 +12,7 @@ from fffcpu.data import read_blocks
 from fffcpu.data.csv_table import CsvSource, read_csv_rows
 from fffcpu.data.encoding import Unknown
 from fffcpu.data.files import list_names
-from fffcpu.data.reading import format_of
+from fffcpu.data.reading import has_named_columns
 from fffcpu.errors import ArgumentError
 from fffcpu.inference.predictor import Schema
 from fffcpu.system.terminal import print_status
@@ -65,7 +65,7 @@ def split_names(text: str) -> list[str]:
 
 def column_names(path: str, separator: str = ",") -> list[str]:
     """Return the names of a table's columns; other files than .csv have none."""
-    if format_of(path) != "csv":
+    if not has_named_columns(path):
         return []
     return CsvSource(path, separator=separator).names()
 
@@ -104,7 +104,7 @@ def layer_rows(
         As for `fffcpu.data.read_blocks`.
     """
     encoding = None if schema is None else schema.encoding
-    if format_of(path) == "csv":
+    if has_named_columns(path):
         named = None if schema is None else schema.table_encoding
         source = CsvSource(
             path, encoding=named, drop=() if named else tuple(kept), separator=separator
