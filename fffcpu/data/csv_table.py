@@ -240,8 +240,8 @@ def _table(
         encoding, left_out = learned.encoding, learned.left_out
         if not learned.kept:
             raise DataError(
-                f"{locate(source.path)}: must have a column of features, got only columns that "
-                f"cannot be used: {describe(left_out)}"
+                f"{locate(source.path)}: must have a column of features that can be used; "
+                + "; ".join(f"{name!r} {reason}" for name, reason in left_out.items())
             )
         if left_out:
             x, names = x[:, learned.kept], [names[place] for place in learned.kept]

@@ -55,9 +55,16 @@ class _Strict(NamedTuple):
 
 
 class Vocabulary:
-    """Reads a column of texts, and numbers them as they appear."""
+    """Reads a column of texts, and numbers them as they appear.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    named : bool
+        Whether the caller names the column as one of categories, so that it is no identifier.
+    """
+
+    def __init__(self, named: bool = False) -> None:
+        self._named = named
         self._numbers: dict[str, int] = {}
         self._counts: list[int] = []
         self.rows = 0
@@ -88,9 +95,17 @@ class Vocabulary:
 
     def _watch(self) -> None:
         """Forget the texts of an identifier, which would fill the memory."""
+        if self._named:
+            return
         if len(self._counts) > MANY_TEXTS and 2 * len(self._counts) > self.rows:
             self.is_identifier = True
             self._numbers.clear()
+
+    @property
+    def seems_identifier(self) -> bool:
+        """Whether most rows have a text of their own, of many."""
+        many = self.texts > FEW_TEXTS and 2 * self.texts > self.rows
+        return self.is_identifier or (many and not self._named)
 
     @property
     def texts(self) -> int:
@@ -142,11 +157,12 @@ def learning_readers(
         sample = [fields for _, fields in itertools.islice(file.records, SAMPLED_ROWS)]
     readers: dict[int, Reader] = {}
     for column in columns:
-        kind = "category"
-        if names[column] not in categories:
-            kind = _kind({fields[column] for fields in sample})
+        named = names[column] in categories
+        kind = "category" if named else _kind({fields[column] for fields in sample})
         readers[column] = (
-            Vocabulary() if kind == "category" else _Strict(Column(kind, missing=True, fill=0.0))
+            Vocabulary(named)
+            if kind == "category"
+            else _Strict(Column(kind, missing=True, fill=0.0))
         )
     return readers
 
@@ -224,7 +240,7 @@ def _unusable(reader: Vocabulary) -> str:
     """Return why a column of texts is left out, or nothing."""
     if not reader.texts:
         return "has no value"
-    if reader.is_identifier or (reader.texts > FEW_TEXTS and 2 * reader.texts > reader.rows):
+    if reader.seems_identifier:
         number = f"{reader.texts:,} different texts in {reader.rows:,} rows"
         return f"seems to be an identifier: {'at least ' * reader.is_identifier}{number}"
     return ""

@@ -1,0 +1,193 @@
+"""What the columns of a CSV file hold, found out from the file; read again, it is the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fffcpu.data import Column, read_table
+from fffcpu.data.learning import MOST_CATEGORIES
+from fffcpu.errors import ArgumentError, DataError
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write a CSV file of columns, and read it with an encoding that is found out."""
+
+    def table(columns, target=None, *, name="a.csv", separator=",", **options):
+        text = io.StringIO()
+        writer = csv.writer(text, delimiter=separator)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+        path = tmp_path / name
+        path.write_text(text.getvalue(), encoding="utf-8")
+        return read_table(path, target, encoding="auto", separator=separator, **options)
+
+    return table
+
+
+def test_each_kind_of_column_is_recognised(read):
+    table = read(
+        {
+            "size": ["1", "2.5", "-3e1"],
+            "member": ["True", "False", "true"],
+            "age": ["31", "NA", ""],
+            "colour": ["red", "blue", "red"],
+            "shape": ["round", "", "square"],
+            "day": ["2013-01-31", "2013-02-01", ""],
+        }
+    )
+    assert table.features == ("size", "member", "age", "colour", "shape", "day")
+    number, there, date = Column(fill=0.0), Column(fill=0.0, missing=True), "date"
+    assert table.encoding.columns == (
+        *(number, number, there),
+        Column("category", ("blue", "red")),
+        Column("category", ("round", "square"), missing=True),
+        Column(date, fill=0.0, missing=True),
+    )
+    np.testing.assert_array_equal(
+        table.x,
+        [
+            [1, 1, 31, 1, 0, 15736],
+            [2.5, 0, np.nan, 0, 2, 15737],
+            [-30, 1, np.nan, 1, 1, np.nan],
+        ],
+    )
+    assert table.left_out == {}
+    assert table.inputs == 4 + 2 + 3 + 8
+
+
+def test_rare_texts_share_an_input(read):
+    texts = [f"common {k % 3}" for k in range(990)] + [f"rare {k}" for k in range(10)]
+    (column,) = read({"text": texts}).encoding.columns
+    assert column == Column("category", ("common 0", "common 1", "common 2"), others=True)
+    many = [f"text {k % 300:03}" for k in range(30_000)]
+    table = read({"text": many})
+    (column,) = table.encoding.columns
+    assert len(column.categories) == MOST_CATEGORIES
+    assert column.others
+    assert table.x.max() == MOST_CATEGORIES
+    assert (table.x == MOST_CATEGORIES).sum() == 100 * (300 - MOST_CATEGORIES)
+
+
+def test_identifiers_and_empty_columns_are_left_out_and_named(read):
+    rows = 60
+    table = read(
+        {
+            "name": [f"person {k}" for k in range(rows)],
+            "nothing": [""] * rows,
+            "x": list(range(rows)),
+        }
+    )
+    assert table.features == ("x",)
+    assert table.x.shape == (rows, 1)
+    assert table.left_out == {
+        "name": "seems to be an identifier: 60 different texts in 60 rows",
+        "nothing": "has no value",
+    }
+    names = {"name": [f"person {k}" for k in range(rows)]}
+    with pytest.raises(DataError, match="features that can be used; 'name' seems to be an ident"):
+        read(names)
+    assert read(names, categories=["name"]).inputs == rows
+
+
+def test_texts_that_look_like_numbers_are_categories_if_named(read):
+    columns = {"zip": ["02116", "10001", "02116"], "x": [1, 2, 3]}
+    assert read(columns).encoding.columns[0].kind == "number"
+    table = read(columns, categories=["zip"])
+    assert table.encoding.columns[0].categories == ("02116", "10001")
+    with pytest.raises(DataError, match="must have a column 'zap', got 'zip', 'x'; did you mean"):
+        read(columns, categories=["zap"])
+
+
+def test_a_mistake_does_not_turn_numbers_into_categories(read):
+    for at in (3, 6000):
+        numbers = [*(str(k % 7) for k in range(at)), "1O", *map(str, range(10))]
+        with pytest.raises(
+            DataError, match=rf"line {at + 2}, column 1 \('n'\): .*'1O', .*--category"
+        ):
+            read({"n": numbers})
+        assert read({"n": numbers, "x": numbers}, features=["n"], categories=["n"]).inputs > 1
+
+
+@given(data=st.data())
+def test_a_table_read_again_with_its_encoding_is_the_same(tmp_path_factory, data):
+    text = st.sampled_from(["a", "b", "", "c d", "é"])
+    number = st.one_of(st.just(""), st.integers(-9, 9).map(str), st.sampled_from(["NA", "1e-3"]))
+    rows = data.draw(st.integers(1, 12))
+    columns = {
+        "t": data.draw(st.lists(text, min_size=rows, max_size=rows)),
+        "n": data.draw(st.lists(number, min_size=rows, max_size=rows)),
+        "x": [str(k) for k in range(rows)],
+    }
+    path = tmp_path_factory.mktemp("again") / "a.csv"
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    first = read_table(path, encoding="auto")
+    again = read_table(path, encoding=first.encoding)
+    np.testing.assert_array_equal(first.x, again.x)
+    assert again.features == first.features
+    inputs = first.encoding.expand(first.x)
+    assert np.isfinite(inputs).all()
+    assert inputs.shape == (rows, first.inputs)
+
+
+def test_columns_are_chosen_and_dropped(read):
+    columns = {"a": [1, 2], "": [0, 1], "b": [3, 4], "b ": [5, 6], "y": [0, 1]}
+    with pytest.raises(DataError, match="column 2: must have a name, got an empty field"):
+        read(columns, "y")
+    assert read(columns, "y", features=["a"]).features == ("a",)
+    only = {name: values for name, values in columns.items() if name != "b "}
+    assert read(only, "y", drop=[""]).features == ("a", "b")
+    assert read(only, "y", drop=[" a"], features=["a", "b"]).features == ("b",)
+    with pytest.raises(DataError, match="must have a column 'c'"):
+        read(only, "y", drop=["c"])
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "a.csv"), ("\t", "a.tsv"), ("|", "a.csv")])
+def test_other_separators(read, separator, name):
+    table = read({"a,b": [1, 2], "c": ["x", "y"]}, "c", name=name, separator=separator)
+    assert table.features == ("a,b",)
+    assert table.classes == ("x", "y")
+
+
+def test_rows_without_a_target_are_an_error_or_left_out(read):
+    for target in (["1.5", "NA", "2.5", ""], ["a", "", "b", ""]):
+        columns = {"x": ["1", "2", "3", "4"], "y": target}
+        with pytest.raises(DataError, match=r"line (3|5), column 2 \('y'\): .*--drop-missing"):
+            read(columns, "y")
+        table = read(columns, "y", drop_missing=True)
+        assert table.x.ravel().tolist() == [1, 3]
+        assert len(table.y) == 2
+    columns = {"x": ["1", "2"], "y": ["1", ""], "z": ["", "2"]}
+    with pytest.raises(DataError, match="must have a target in at least one row"):
+        read(columns, "y,z", drop_missing=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"encoding": "learn"}, "encoding"),
+        ({"categories": ["a"]}, "categories"),
+        ({"separator": ",,"}, "separator"),
+        ({"drop": ["a", "a"]}, "drop"),
+    ],
+)
+def test_impossible_options(tmp_path, options, named):
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ArgumentError, match=f"'{named}'"):
+        read_table(tmp_path / "a.csv", **options)
+
+
+def test_files_without_names_have_no_such_options(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((2, 2)))
+    for options in ({"encoding": "auto"}, {"drop": ["a"]}):
+        with pytest.raises(ArgumentError, match="for a file without names of columns"):
+            read_table(tmp_path / "x.npy", **options)
