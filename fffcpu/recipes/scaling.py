@@ -35,6 +35,9 @@ _ROUNDING = 2.0**-13
 _WIDE = 2.0**60
 """Largest scale that a layer's weights absorb: they keep their digits, also in float32."""
 
+_SMALLEST = 1e-300
+"""Variances below this have lost digits, or vanish."""
+
 _LOST = 2.0**20
 """Ratio of mean and deviation from which float32 leaves fewer than 16 steps per deviation."""
 
@@ -123,11 +126,13 @@ class Scaling:
         """
         if by not in ("columns", "table", "none"):
             raise ArgumentError(f"argument 'by' must be columns, table or none, got {by!r}")
-        mean, variance = _moments(x, rows, weights)
-        for column in np.flatnonzero(~np.isfinite(variance))[:1] if by != "none" else ():
+        mean, variance, spread = _moments(x, rows, weights)
+        wrong = ~np.isfinite(variance) | ((spread > 0.0) & (variance < _SMALLEST))
+        for column in np.flatnonzero(wrong)[:1] if by != "none" else ():
             raise ArgumentError(
-                f"{_input(column, names)} of the rows to train on must hold finite numbers with "
-                f"finite squares, got a mean of {mean[column]:g}"
+                f"{_input(column, names)} of the rows to train on must hold finite numbers whose "
+                f"differences can be squared in float64, got a mean of {mean[column]:g} and "
+                f"differences up to {spread[column]:g}"
             )
         scale = deviations(mean, variance)
         if by == "columns":
@@ -186,16 +191,18 @@ class Scaling:
         return scaled
 
 
-def _moments(x: Any, rows: NDArray[np.int64], weights: Array | None) -> tuple[Array, Array]:
-    """Return the mean and the variance of each column (I,) over some rows."""
+def _moments(x: Any, rows: NDArray[np.int64], weights: Array | None) -> tuple[Array, Array, Array]:
+    """Return mean, variance and largest difference of each column (I,) over some rows."""
     width = x.shape[1]
     mean, squares = np.zeros(width), np.zeros(width)
+    low, high = np.full(width, np.inf), np.full(width, -np.inf)
     seen = 0.0
     step = block_rows(width)
     for start in range(0, len(rows), step):
         numbers = rows[start : start + step]
         block = dense_rows(x, numbers).astype(np.float64)
         counts = np.ones(len(block)) if weights is None else weights[numbers]
+        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
         new = float(counts.sum())
         seen += new
         # Welford's update, block by block: a sum of squares would lose digits where the mean is
@@ -206,7 +213,8 @@ def _moments(x: Any, rows: NDArray[np.int64], weights: Array | None) -> tuple[Ar
             mean += off * (new / seen)
             squares += counts @ np.square(block - block_mean)
             squares += np.square(off) * ((seen - new) * new / seen)
-    return mean, squares / (seen or 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return mean, squares / (seen or 1.0), high - low if len(rows) else np.zeros(width)
 
 
 def _input(place: int, names: Sequence[str] | None) -> str:

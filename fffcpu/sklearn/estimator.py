@@ -72,6 +72,8 @@ class Estimator(BaseEstimator):
     _outputs_scaling: TargetScaling | None
     """The scaling of numbers to predict; None for classes and labels."""
     _predictor: Predictor
+    _taken: bool
+    """Whether the layer is still as a predictor had it, with the scaling of its rows."""
     _moments: dict[str, Array] | None
     """State of the optimizer between calls of `partial_fit`."""
 
@@ -154,6 +156,8 @@ class Estimator(BaseEstimator):
             self._begin(settings, x, y, weights, rows)
         else:
             self._check_shape(settings)
+            if self._taken:
+                self._scale_taken(Scaling.of(x, rows, settings.standardize, weights), y[rows])
         order = BatchOrder(rows, settings.batch_size, seed)
         objective = TableObjective(
             self._layer,
@@ -282,8 +286,21 @@ class Estimator(BaseEstimator):
         )
         dtype = np.float64 if settings.batch_size == len(rows) else np.float32
         self._layer = new_layer(settings, x.shape[1], self._width(y), dtype)
-        self._moments = None
+        self._moments, self._taken = None, False
         self._clear_records()
+
+    def _scale_taken(self, scaling: Scaling, y: Array) -> None:
+        """Let a layer that was taken from a predictor, scaling included, take scaled rows instead."""
+        within = self._scaling
+        self._layer.absorb_input_scaling(
+            -(scaling.mean - within.mean) / scaling.scale, within.scale / scaling.scale
+        )
+        self._scaling = scaling
+        if self._outputs_scaling is not None:
+            unit = TargetScaling.of(y).unit
+            self._layer.absorb_output_scaling(1.0 / unit)
+            self._outputs_scaling = self._outputs_scaling._replace(unit=unit)
+        self._taken = False
 
     def _check_shape(self, settings: FitSettings) -> None:
         """Raise unless the parameters describe the layer that training continues from."""
@@ -380,8 +397,8 @@ class Estimator(BaseEstimator):
         Returns
         -------
         FFFClassifier or FFFRegressor
-            The estimator. `partial_fit`, and `fit` with ``warm_start``, continue from the layer.
-            They do not scale rows, because the scaling is part of the layer.
+            The estimator. `partial_fit`, and `fit` with ``warm_start``, continue from the layer,
+            scaled by the rows of the first of these calls.
 
         Raises
         ------
@@ -426,7 +443,7 @@ class Estimator(BaseEstimator):
                 np.array(schema.offset or (0.0,) * width), np.ones(width)
             )
         self._layer, self.layer_ = layer.copy(), layer.copy()
-        self._moments = None
+        self._moments, self._taken = None, True
         self._clear_records()
         self.n_features_in_ = inputs
         if schema.features is not None:

@@ -1,0 +1,317 @@
+"""Tables as they come: trained on, predicted, evaluated and explained by commands."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import numpy as np
+import pandas
+import pytest
+
+import fffcpu
+from fffcpu import Predictor
+from fffcpu.sklearn import FFFRegressor
+
+ROWS = 400
+RNG = np.random.default_rng(0)
+QUICK = ["--epochs", "4"]
+
+
+def people():
+    """A table with every kind of column, and a target that depends on most of them."""
+    rng = np.random.default_rng(1)
+    colour = rng.choice(["red", "green", "blue"], ROWS)
+    age = rng.integers(18, 80, ROWS).astype(float)
+    age[::9] = np.nan
+    day = pandas.Timestamp("2020-01-01") + pandas.to_timedelta(rng.integers(0, 700, ROWS), "D")
+    price = np.where(colour == "red", 50, 10) + np.nan_to_num(age, nan=40) + rng.normal(0, 1, ROWS)
+    return pandas.DataFrame(
+        {
+            "id": [f"p{k}" for k in range(ROWS)],
+            "colour": colour,
+            "age": age,
+            "member": rng.random(ROWS) < 0.5,
+            "day": day.strftime("%Y-%m-%d"),
+            "price": price.round(3),
+        }
+    )
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "people.csv"
+    people().to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def model(table, command, tmp_path):
+    out = tmp_path / "model"
+    status, _, told = command("train", table, "--target", "price", "--out", out, *QUICK)
+    assert status == 0, told
+    return out
+
+
+def test_a_table_is_taken_as_it_comes(table, command, tmp_path):
+    out = tmp_path / "model"
+    options = ["--target", "price", "--out", out, "--epochs", "20", "--batch-size", "16"]
+    status, printed, told = command("train", table, *options)
+    assert status == 0
+    assert "400 rows of 4 columns (13 inputs of the layer)" in told
+    assert "column 'id' is left out: it seems to be an identifier" in told
+    assert "target 'price': regression, " in told
+    assert "(--task classification if it is none)" in told
+    assert float(printed.split()[-1]) > 0.9
+
+
+def test_what_is_reported_is_that_of_the_file(table, command, tmp_path):
+    out = tmp_path / "model"
+    command("train", table, "--target", "price", "--out", out, *QUICK, "--test", table)
+    status, printed, _ = command("evaluate", out, table, "--json")
+    assert status == 0
+    evaluated = json.loads(printed)
+    status, printed, _ = command(
+        *("train", table, "--target", "price", "--out", out, *QUICK),
+        *("--test", table, "--overwrite", "--json"),
+    )
+    assert json.loads(printed)["test"]["r2"] == pytest.approx(evaluated["r2"], rel=1e-6)
+
+
+def test_predictions_are_those_of_frames_in_any_order(model, table, command, tmp_path):
+    frame = people()
+    expected = Predictor.load(model).predict(frame)
+    shuffled = frame[frame.columns[::-1]].rename(columns=lambda name: f" {name} ")
+    assert np.array_equal(Predictor.load(model).predict(shuffled), expected)
+    status, printed, told = command("predict", model, table)
+    assert status == 0
+    assert told.startswith("400 rows in ")
+    lines = printed.splitlines()
+    assert lines[0] == "price"
+    assert np.array_equal(np.array(lines[1:], np.float32), expected)
+    out = tmp_path / "y.npy"
+    assert command("predict", model, table, "--out", out, "--rows", 37)[0] == 0
+    assert np.array_equal(np.load(out), expected)
+
+
+def test_identifiers_and_the_input_stand_beside_predictions(model, table, command):
+    _, printed, _ = command("predict", model, table, "--id", "id,colour", "--rows", 100)
+    records = list(csv.DictReader(io.StringIO(printed)))
+    assert list(records[0]) == ["id", "colour", "price"]
+    assert [record["id"] for record in records] == people()["id"].tolist()
+    _, printed, _ = command("predict", model, table, "--beside")
+    head, first = printed.splitlines()[:2]
+    assert head == f"{table.read_text().splitlines()[0]},predicted price"
+    assert first.startswith(table.read_text().splitlines()[1] + ",")
+
+
+def test_predictions_are_explained_by_the_rows_that_share_their_leaves(model, table, command):
+    _, printed, _ = command("predict", model, table, "--explain")
+    records = list(csv.DictReader(io.StringIO(printed)))
+    assert len(records[0]) == 1 + 3 * 4
+    predictor = Predictor.load(model)
+    outcomes = predictor.explain(people())
+    for record, outcome in zip(records, outcomes[2].tolist(), strict=True):
+        assert record["tree 2 rows"] == str(int(outcome[0]))
+        mean = record["tree 2 targets"].partition(" ")[0]
+        assert outcome[0] == 0 or float(mean) == pytest.approx(outcome[1], rel=1e-4)
+    total = {record["tree 0 leaf"]: int(record["tree 0 rows"]) for record in records}
+    assert sum(total.values()) == pytest.approx(360, abs=10)
+
+
+def test_values_that_training_did_not_see_are_counted_and_told(model, command, tmp_path):
+    frame = people()
+    frame.loc[:2, "colour"] = ["mauve", "pink", "mauve"]
+    frame["member"] = frame["member"].astype(object)
+    frame.loc[5:9, "member"] = ""
+    path = tmp_path / "new.csv"
+    frame.to_csv(path, index=False)
+    status, printed, told = command("predict", model, path)
+    assert status == 0
+    assert len(printed.splitlines()) == ROWS + 1
+    assert "'colour': 3 rows have categories that the model does not know: 'mauve', 'pink'" in told
+    assert "'member': 5 rows have no value, though all had one in training" in told
+    _, _, told = command("predict", model, path, "--json")
+    assert json.loads(told.splitlines()[-1])["unknown"] == {"colour": 3, "member": 5}
+
+
+def test_a_model_is_replaced_only_on_request(model, table, command):
+    before = model.read_bytes()
+    again = ["train", table, "--target", "price", "--out", model, *QUICK, "--seed", "9"]
+    status, _, told = command(*again)
+    assert status == 1
+    assert "--overwrite replaces it" in told
+    assert model.read_bytes() == before
+    assert command(*again, "--overwrite")[0] == 0
+    assert model.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (["--target", "prise"], "must have a column 'prise', got"),
+        (["--target", "prise"], "did you mean 'price'?"),
+        (["--target", "price", "--drop", "colours"], "did you mean 'colour'?"),
+        (["--target", "price", "--columns", "age,colur"], "must have a column 'colur'"),
+        (["--target", "price", "--drop", "day", "--separator", ";"], "must have a column 'price'"),
+        (["--target", "price", "--layer", "auto", "--resume"], "--resume"),
+        (["--target", "price", "--layer", "auto", "--validation", "0"], "--validation"),
+    ],
+)
+def test_wrong_options_lead_out(table, command, tmp_path, options, what):
+    status, _, told = command("train", table, "--out", tmp_path / "m", *options)
+    assert status == 1
+    assert what in told
+
+
+def test_columns_are_chosen_and_dropped(table, command, tmp_path):
+    out = tmp_path / "m"
+    options = ["train", table, "--target", "price", "--out", out, *QUICK, "--overwrite"]
+    command(*options, "--drop", "day,id,member")
+    assert Predictor.load(out).schema.features == ("colour", "age")
+    command(*options, "--columns", "age, member")
+    assert Predictor.load(out).schema.features == ("age", "member")
+    command(*options, "--columns", "age,member", "--category", "age")
+    columns = Predictor.load(out).schema.columns
+    assert [column.kind for column in columns] == ["category", "number"]
+
+
+def test_rows_without_a_target_are_left_out_on_request(table, command, tmp_path):
+    frame = people()
+    frame.loc[::4, "price"] = np.nan
+    frame.to_csv(table, index=False)
+    options = ["train", table, "--target", "price", "--out", tmp_path / "m", *QUICK]
+    status, _, told = command(*options)
+    assert status == 1
+    assert "line 2, column 6 ('price'): must have a target, got an empty field; --drop-mis" in told
+    status, _, told = command(*options, "--drop-missing")
+    assert status == 0
+    assert "300 rows" in told
+    assert command("evaluate", tmp_path / "m", table)[0] == 1
+    status, printed, _ = command("evaluate", tmp_path / "m", table, "--drop-missing")
+    assert status == 0
+    assert "300 rows" in printed
+
+
+def test_other_separators_and_tab_files(command, tmp_path):
+    people().to_csv(tmp_path / "a.csv", index=False, sep=";")
+    people().to_csv(tmp_path / "a.tsv", index=False, sep="\t")
+    models = []
+    for name, options in (("a.csv", ["--separator", ";"]), ("a.tsv", [])):
+        out = tmp_path / f"{name}.model"
+        arguments = ["--target", "price", "--out", out, *QUICK, *options]
+        assert command("train", tmp_path / name, *arguments)[0] == 0
+        assert command("predict", out, tmp_path / name, *options)[0] == 0
+        models.append(out.read_bytes())
+    assert models[0] == models[1]
+
+
+@pytest.mark.parametrize("layer", ["leaf", "dense"])
+def test_other_layers_take_such_tables_too(table, command, tmp_path, layer):
+    out = tmp_path / "m"
+    options = ["--target", "price", "--out", out, *QUICK, "--layer", layer, "--depth", "2"]
+    assert command("train", table, *options)[0] == 0
+    assert command("predict", out, table)[0] == 0
+    status, _, told = command("predict", out, table, "--explain")
+    assert status == (0 if layer == "leaf" else 1)
+    assert layer == "leaf" or "has no statistics of training rows" in told
+
+
+def test_layers_are_compared_and_the_better_one_is_saved(table, command, tmp_path):
+    out = tmp_path / "m"
+    options = ["--target", "price", "--out", out, *QUICK, "--layer", "auto"]
+    status, _, told = command("train", table, *options)
+    assert status == 0
+    lines = told.splitlines()
+    start = next(k for k, line in enumerate(lines) if line.startswith("layer"))
+    names = [line.split("  ")[0] for line in lines[start + 1 :]]
+    assert names[:3] == ["fast", "dense, 20 neurons", "dense, 60 neurons"]
+    (saved,) = [line for line in lines[start + 1 :] if line.endswith("saved")]
+    kind = "FastFeedForward" if saved.startswith("fast") else "DenseFeedForward"
+    assert fffcpu.load(out).config.kind == kind
+
+
+# --- Columns and targets that are large beside their changes --------------------------------------
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.7e9])
+@pytest.mark.parametrize("layer", ["fast", "leaf", "dense"])
+def test_times_in_seconds_are_learned_and_predicted(command, tmp_path, layer, shift):
+    t = 1.7e9 + 0.1 * np.arange(3000)
+    y = np.sin((t - 1.7e9) / 60) + shift
+    path, out = tmp_path / "t.csv", tmp_path / "m"
+    pandas.DataFrame({"t": t, "y": y}).to_csv(path, index=False)
+    options = ["--target", "y", "--task", "regression", "--out", out, "--epochs", "30"]
+    more = ["--hardening", "0.01", "--depth", "3"] if layer == "leaf" else ["--width", "64"]
+    status, printed, told = command("train", path, *options, "--layer", layer, *more)
+    assert status == 0, told
+    least = 0.75 if layer == "leaf" else 0.99
+    assert float(printed.split()[-1]) > least
+    predictor = Predictor.load(out)
+    found = predictor.predict({"t": t})
+    assert 1 - np.square(found - y).mean() / y.var() > least
+    assert found.dtype == (np.float64 if shift else np.float32)
+    _, printed, _ = command("predict", out, path)
+    assert np.array_equal(np.array(printed.splitlines()[1:], found.dtype), found)
+    _, printed, _ = command("evaluate", out, path, "--json")
+    assert json.loads(printed)["r2"] > least
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rows", [600, 3000])
+def test_an_estimator_learns_times_in_seconds(tmp_path, rows, dtype):
+    # 2**17 seconds: half of these times are exact in float32, too.
+    t = (1.7e9 + 128.0 * np.arange(rows))[:, np.newaxis].astype(dtype)
+    y = np.sin(np.arange(rows) / rows * 5) + 1.7e9
+    learned = FFFRegressor(random_state=0).fit(t, y)
+    assert learned.score(t, y) > 0.99
+    predictor = learned.to_predictor()
+    predictor.save(tmp_path / "model")
+    loaded = Predictor.load(tmp_path / "model")
+    assert np.array_equal(loaded.predict(t), learned.predict(t))
+    again = FFFRegressor.from_predictor(loaded)
+    assert np.array_equal(again.predict(t), learned.predict(t))
+    assert again.set_params(warm_start=True, max_iter=3).fit(t, y).score(t, y) > 0.9
+
+
+def test_a_number_far_from_all_others_counts_as_the_nearest(command, tmp_path):
+    x = np.linspace(0, 1, 300)
+    path, out = tmp_path / "a.csv", tmp_path / "m"
+    pandas.DataFrame({"x": x, "y": 3 * x + 0.5}).to_csv(path, index=False)
+    options = ["--target", "y", "--out", out, *QUICK]
+    command("train", path, *options)
+    predict = Predictor.load(out).predict
+    assert predict({"x": [1e6]}) == predict({"x": [x.max()]})
+    command("train", path, *options, "--no-clip", "--overwrite")
+    predict = Predictor.load(out).predict
+    assert abs(predict({"x": [1e6]})[0]) > 1000
+
+
+def test_targets_without_bounds_are_named(command, tmp_path):
+    path = tmp_path / "a.csv"
+    pandas.DataFrame({"x": RNG.normal(size=50), "y": 1e40 * RNG.normal(size=50)}).to_csv(
+        path, index=False
+    )
+    status, _, told = command("train", path, "--target", "y", "--out", tmp_path / "m")
+    assert status == 1
+    assert "target 'y' must hold numbers whose standard deviation" in told
+    with pytest.raises(ValueError, match="argument 'y' must hold numbers whose standard deviation"):
+        FFFRegressor().fit(RNG.normal(size=(50, 2)), 1e40 * RNG.normal(size=50))
+
+
+@pytest.mark.parametrize("factor", [1e300, 1e-300, 1e35, 1e-35, 1e100])
+def test_columns_of_any_size_are_learned_or_named(command, tmp_path, factor):
+    x = np.random.default_rng(0).normal(size=300)
+    path, out = tmp_path / "a.csv", tmp_path / "m"
+    pandas.DataFrame({"x": x * factor, "z": x, "y": np.abs(x)}).to_csv(path, index=False)
+    options = ["--target", "y", "--out", out, "--drop", "z", *QUICK]
+    status, printed, told = command("train", path, *options)
+    if not 1e-150 < factor < 1e150:
+        assert status == 1
+        assert "column 'x' of the rows to train on must hold finite numbers whose diff" in told
+        return
+    assert status == 0, told
+    _, plain, _ = command("train", path, *options, "--overwrite", "--drop", "x")
+    assert float(printed.split()[-1]) == pytest.approx(float(plain.split()[-1]), abs=0.01)
+    assert all(np.isfinite(array).all() for array in fffcpu.load(out).params.values())
