@@ -290,7 +290,7 @@ class Estimator(BaseEstimator):
         self._clear_records()
 
     def _scale_taken(self, scaling: Scaling, y: Array) -> None:
-        """Let a layer that was taken from a predictor, scaling included, take scaled rows instead."""
+        """Let the layer of a predictor, which contains its scaling, take scaled rows instead."""
         within = self._scaling
         self._layer.absorb_input_scaling(
             -(scaling.mean - within.mean) / scaling.scale, within.scale / scaling.scale
