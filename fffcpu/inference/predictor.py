@@ -280,7 +280,7 @@ class Predictor:
         return self._outputs(self.inputs(x))
 
     def table_scores(self, x: Array) -> Array:
-        """Return the scores of rows (R, C) as `fffcpu.data.Table.x` holds them.
+        """Return the scores of rows (R, C) as a `fffcpu.data.Table` holds them.
 
         The table must have been read with the model's encoding, so that its numbers of categories
         are those of the model.

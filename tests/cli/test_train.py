@@ -64,7 +64,8 @@ def test_a_regression_from_a_csv(command, houses, tmp_path):
     options = ["--epochs", 40, "--batch-size", 16, "--lr", 0.02]
     status, printed, told = command("train", data, "--target", "price", "--out", out, *options)
     assert status == 0, told
-    assert "120 rows of 2 columns, regression" in told
+    assert "120 rows of 2 columns" in told
+    assert "target 'price': regression, 120 different numbers (--task classification if" in told
     assert "validation" in printed
     predictor = Predictor.load(out)
     assert predictor.schema.features == ("rooms", "area")
