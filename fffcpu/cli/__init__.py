@@ -15,15 +15,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 from fffcpu import __version__
 from fffcpu.errors import WrongOutputError
+from fffcpu.system.terminal import escape_unencodable
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -104,9 +105,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         With status 2 for wrong usage and 0 after ``--help`` and ``--version``.
     """
-    _escape_what_cannot_be_encoded()
+    escape_unencodable()
     try:
-        return _run(argv)
+        with _short_warnings():
+            return _run(argv)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -114,11 +116,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
 
 
-def _escape_what_cannot_be_encoded() -> None:
-    """Write a character that the encoding of the output lacks as an escape, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+@contextlib.contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Print warnings in a line, as errors are, without the place in the sources."""
+    usual = warnings.formatwarning
+
+    def short(message: Warning | str, *_: object, **__: object) -> str:
+        return f"fffcpu: warning: {' '.join(str(message).split())}\n"
+
+    warnings.formatwarning = short
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -132,11 +142,11 @@ def _run(argv: Sequence[str] | None) -> int:
         except ERRORS as error:
             if options.traceback:
                 raise
-            sys.stdout.flush()
+            print(end="", flush=True)
             print(f"fffcpu: error: {_one_line(error)}", file=sys.stderr)
             return 1
     finally:
-        sys.stdout.flush()
+        print(end="", flush=True)  # does nothing if standard output is closed
     return 0
 
 

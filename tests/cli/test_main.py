@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -94,3 +95,23 @@ def test_a_wrong_option_prints_the_usage_of_its_command(argv, usage, message, ca
     assert err.startswith(f"usage: fffcpu {usage} " if usage else "usage: fffcpu [-h]")
     assert f"fffcpu {usage}: error: " in err if usage else "\nfffcpu: error: " in err
     assert message in err.splitlines()[-1]
+
+
+def test_a_warning_is_a_line_without_the_place_in_the_sources(monkeypatch, capsys):
+    usual = warnings.formatwarning
+
+    class Module:
+        DESCRIPTION = "a command"
+
+        @staticmethod
+        def add_arguments(parser):
+            pass
+
+        @staticmethod
+        def run(options):
+            print(warnings.formatwarning("two\nlines", UserWarning, __file__, 1), end="")
+
+    monkeypatch.setitem(sys.modules, "fffcpu.cli.info", Module)
+    assert main(["info"]) == 0
+    assert capsys.readouterr().out == "fffcpu: warning: two lines\n"
+    assert warnings.formatwarning is usual
