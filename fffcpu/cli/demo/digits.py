@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.cli.demo.speed import time_layers
+from fffcpu.benchmarking.timing import doubts
+from fffcpu.cli.demo.speed import print_doubts, time_layers
 from fffcpu.data import Table, load_digits
 from fffcpu.inference.predictor import Predictor
 from fffcpu.recipes.fitting import FitSettings, evaluate_table, fit
@@ -130,6 +131,14 @@ def compare_networks(
     print(
         f"\nWith {ACTIVE} neurons per row, the cost of a call exceeds that of the arithmetic.\n"
         "The tree pays off where it holds many neurons, as in part 3."
+    )
+    print_doubts(
+        [
+            f"batches of {count}: {reason}"
+            for count, timings in ((len(x), many), (1, one))
+            for timing in timings
+            for reason in doubts(timing)
+        ]
     )
     return found["FastFeedForward"].networks[0]
 
