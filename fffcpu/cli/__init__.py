@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import importlib
+import itertools
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from fffcpu import __version__
 from fffcpu.errors import WrongOutputError
@@ -150,12 +153,42 @@ def _run(argv: Sequence[str] | None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that blames an unknown option before anything else, and says what it may mean."""
+
+    given: Sequence[str] = ()
+    """The arguments that it parses."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and a message."""
+        # Not by a private attribute: the usage names every option.
+        known = re.findall(r"(?<![\w-])--[\w-]+", self.format_usage())
+        for word in itertools.takewhile(lambda word: word != "--", self.given):
+            name = word.partition("=")[0]
+            if name.startswith("--") and name not in [*known, "--help"]:
+                super().error(f"unrecognized arguments: {word}{_meant(name, known)}")
+        super().error(message)
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """Return a question about the known word that a wrong one resembles most, if any does."""
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
 def _parse(arguments: list[str]) -> argparse.Namespace:
     """Parse the arguments; an unknown option is an error of the command it follows."""
     # No option of the command itself takes a value, so the first word is the sub-command.
-    place = next((i for i, word in enumerate(arguments) if not word.startswith("-")), None)
-    chosen = None if place is None else arguments[place]
+    words = [i for i, word in enumerate(arguments) if not word.startswith("-")]
+    place = words[0] if words else len(arguments)
+    chosen = arguments[place] if words else None
     parser, commands = _parsers(chosen)
+    parser.given = arguments[:place]
+    if chosen is not None and chosen not in COMMANDS:
+        hint = _meant(chosen, COMMANDS) or f" (choose from {', '.join(COMMANDS)})"
+        parser.error(f"argument COMMAND: invalid choice: {chosen!r}{hint}")
+    if chosen is not None:
+        commands[chosen].given = arguments[place + 1 :]
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         blamed = parser if unknown[0] in arguments[:place] else commands[str(chosen)]
@@ -163,11 +196,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def _parsers(
-    chosen: str | None,
-) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+def _parsers(chosen: str | None) -> tuple[_Parser, dict[str, _Parser]]:
     """Return the parser, and those of the sub-commands. Only the chosen one has its arguments."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "fffcpu",
         description=DESCRIPTION,
         epilog=EPILOG,
