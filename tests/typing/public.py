@@ -21,7 +21,7 @@ assert_type(layer.config.input_dim, int)
 assert_type(layer.nbytes, int)
 assert_type(layer.copy(), AnyLayer)
 layer.save("copy.safetensors")
-layer.forwards  # type: ignore[union-attr]  # a misspelt name is found
+print(layer.forwards)  # type: ignore[union-attr]  # a misspelt name is found
 if isinstance(layer, FastFeedForward):
     assert_type(layer, FastFeedForward)
     assert_type(layer.config.depth, int)
