@@ -118,7 +118,7 @@ class StepBar:
         Parameters
         ----------
         line : mapping
-            Has ``step``, ``seconds`` and ``lr``, and may have losses and other figures.
+            Has ``step`` and ``seconds``, and may have losses and other figures.
         """
         if not self._prints:
             return
@@ -128,8 +128,7 @@ class StepBar:
         for name, value in line.items():
             if name not in left_out:
                 words.append(f"{name.replace('_', ' ')} {_figure(value)}")
-        words += [f"lr {line['lr']:.2e}", f"{format_number(line['seconds'])} s"]
-        print_status(", ".join(words))
+        print_status(", ".join([*words, f"{format_number(line['seconds'])} s"]))
 
 
 def _short(name: str) -> str:

@@ -148,7 +148,7 @@ def test_fill_mask_names_the_text_it_cannot_take(command, models, monkeypatch):
     named, cut, summary = err.splitlines()
     assert named.startswith("fffcpu: standard input, line 2: argument 'texts' must have every mask")
     assert cut == "1 of 5 texts was cut to the model's longest text, 12 tokens"
-    assert summary.startswith("fffcpu: error: 1 of 5 texts have an error and no answer")
+    assert summary.startswith("fffcpu: error: 1 of 5 texts has an error and no answer")
     status, out, err = command("fill-mask", *texts, *model, "--json")
     report = json.loads(out)
     assert [list(entry) for entry in report["texts"]] == [

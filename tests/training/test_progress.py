@@ -18,7 +18,7 @@ LINE = {
 }
 SHOWN = (
     "step 1,200 of 6,000, train loss 0.5000, validation loss not finite, "
-    "validation accuracy 0.9100, lr 1.00e-03, 12.3 s\n"
+    "validation accuracy 0.9100, 12.3 s\n"
 )
 
 

@@ -185,8 +185,9 @@ class TextAnswers:
         """Report on standard error how many texts were cut; raise if there were errors."""
         print_cut(self._results.cut, self.texts, self._results.length)
         if self.errors:
+            has = "has" if self.errors == 1 else "have"
             raise DataError(
-                f"{self.errors:,} of {self.texts:,} texts have an error and no answer "
+                f"{self.errors:,} of {self.texts:,} texts {has} an error and no answer "
                 "(--strict ends at the first)"
             )
 
