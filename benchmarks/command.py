@@ -6,11 +6,14 @@ import argparse
 import shlex
 import sys
 
+from fffcpu.system.terminal import escape_unencodable
+
 __all__ = ["command_line", "new_parser", "program"]
 
 
 def new_parser(description: str | None, epilog: str | None = None) -> argparse.ArgumentParser:
     """Return a parser whose help keeps the lines of a module's docstring."""
+    escape_unencodable()  # every benchmark begins here
     return argparse.ArgumentParser(
         prog=f"python {shlex.join(program())}",
         description=description,

@@ -5,9 +5,17 @@ from __future__ import annotations
 from fffcpu.inference.pipelines import (
     FillMask,
     Guess,
+    Results,
     TextClassifier,
     TextEmbedder,
     default_model_folder,
 )
 
-__all__ = ["FillMask", "Guess", "TextClassifier", "TextEmbedder", "default_model_folder"]
+__all__ = [
+    "FillMask",
+    "Guess",
+    "Results",
+    "TextClassifier",
+    "TextEmbedder",
+    "default_model_folder",
+]

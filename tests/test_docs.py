@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import gzip
 import importlib
 import importlib.util
 import os
@@ -9,13 +11,16 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from fffcpu.cli import COMMANDS
+from fffcpu import FastFeedForward
+from fffcpu.cli import COMMANDS, _parse
 from fffcpu.system.pool import POOL
 from tests.support.benchmarks import RUNNABLE
-from tests.support.paths import ROOT
+from tests.support.paths import PACKAGE, ROOT
 
 GALLERY = sorted((ROOT / "docs/gallery").glob("plot_*.py"))
 
@@ -30,7 +35,7 @@ SOURCES = sorted(
 
 PACKAGES = ("fffcpu", "tests", "benchmarks")
 
-OTHER_KEYS = {"fffcpu.predictor"}
+OTHER_KEYS = {"fffcpu.predictor", "fffcpu.routes"}
 """Dotted names that are not Python's: keys in the metadata of files."""
 
 
@@ -80,6 +85,7 @@ def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setattr(POOL, "threads", POOL.threads)  # --threads ends with the command
+    write_tables(tmp_path)
     for language, step in steps(page):
         if language == "python":
             done = subprocess.run(
@@ -93,6 +99,197 @@ def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch, command):
         assert "Traceback" not in err
         accuracies = re.findall(r"^(?:test .*|accuracy )(0\.\d+)$", out, re.M)
         assert all(float(accuracy) > 0.8 for accuracy in accuracies), out
+
+
+def write_tables(folder):
+    """A few rows with the columns of the tables that the table tutorial names."""
+    rng = np.random.default_rng(0)
+    lines = ["carat,cut,color,clarity,depth,table,price,x,y,z"]
+    for carat in rng.uniform(0.2, 3, 60).round(2).tolist():
+        texts = f"{rng.choice(['Ideal', 'Fair'])},{rng.choice(list('DEFG'))},SI{rng.integers(1, 3)}"
+        lines.append(f"{carat},{texts},61.5,55,{int(5000 * carat)},{carat},{carat},{carat}")
+    (folder / "diamonds.csv").write_text("\n".join(lines))
+    lines = ["month,dep_delay,arr_delay,carrier,tailnum,time_hour"]
+    for k, delay in enumerate(rng.integers(-20, 200, 60).tolist()):
+        arrival = "NA" if k % 9 == 0 else delay - 5
+        carrier, hour = "UA" if k % 2 else "AA", f"2013-01-{k % 28 + 1:02}T10:00:00Z"
+        lines.append(f"1,{delay},{arrival},{carrier},N{k % 12},{hour}")
+    (folder / "flights.csv").write_text("\n".join(lines))
+
+
+def reviews(rows):
+    """Texts with labels, as a CSV file."""
+    lines = (f"a {('good', 'bad')[k % 2]} film number {k},{('pos', 'neg')[k % 2]}\n" for k in rows)
+    return f"text,label\n{''.join(lines)}"
+
+
+def write_data(folder):
+    """The files that the README's commands read."""
+    rng = np.random.default_rng(0)
+    rooms, areas = rng.integers(1, 9, 80), rng.uniform(20, 200, 80)
+    rows = [f"{room},{area:.2f}" for room, area in zip(rooms, areas, strict=True)]
+    prices = 1000 * areas + 5000 * rooms + 0.5
+    priced = [f"{row},{price:.1f}" for row, price in zip(rows, prices, strict=True)]
+    (folder / "houses.csv").write_text("rooms,area,price\n" + "\n".join(priced))
+    (folder / "new.csv").write_text("rooms,area\n" + "\n".join(rows))
+    (folder / "books").mkdir()
+    for k in range(24):
+        (folder / "books" / f"{k}.txt").write_text(f"book {k} tells of a good and a bad film " * 30)
+    (folder / "reviews.csv").write_text(reviews(range(12)))
+    (folder / "new.txt").write_text("a good film\na bad film\n")
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path)
+    ran = 0
+    for language, words in steps("README.md"):
+        if language == "console" and words[0] == "fffcpu":
+            status, _, err = command(*words[1:])
+            assert status == 0, (words, err)
+            ran += 1
+    assert ran == 5
+    for name in ("prices.csv", "judged.csv"):
+        assert len((tmp_path / name).read_text().splitlines()) > 2
+
+
+@pytest.mark.slow
+def test_the_assembly_can_be_printed_as_the_notes_say(tmp_path):
+    (program,) = re.findall(
+        r"^\$ (NUMBA_CACHE_DIR=.*?inspect_asm.*?\")$",
+        (ROOT / "docs/kernel_notes.md").read_text(),
+        re.M | re.S,
+    )
+    done = subprocess.run(
+        ["bash", "-c", program.replace(" python ", f" {shlex.quote(sys.executable)} ")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ret" in done.stdout
+
+
+# --- Commands that would take too long here, or need what is not here -----------------------------
+
+RUN = {
+    "README.md": "test_the_commands_of_the_readme_run",
+    "docs/commands.md": "test_the_commands_of_a_page_run",
+    "docs/first_kernel.md": "tests/testing/test_first_kernel.py",
+    "docs/kernel_notes.md": "test_the_assembly_can_be_printed_as_the_notes_say",
+    "docs/table_tutorial.md": "test_the_commands_of_a_page_run",
+    "docs/text_tutorial.md": "test_the_commands_of_a_page_run",
+}
+"""Pages whose commands run as printed, and what runs them."""
+
+ELSEWHERE = (
+    r"pip install |python3(\.11)? -m venv |\. \.venv/|\.venv-oldest/",  # `.ci/run` installs
+    r"pytest -p fffcpu\.testing\.plugin --pyargs fffcpu\.testing --kernel \w+$",  # first kernel
+    r"NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1 pytest --kernel cuda ",  # backends/test_cuda.py
+)
+"""Commands of the other pages that other tests run, or `.ci/run` does."""
+
+
+def commands_on(page):
+    """The lines of commands on a page."""
+    text = "\n".join(blocks(page, "console")).replace("\\\n", " ")
+    return [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+
+
+def examples_in_help(name):
+    """The commands that the help of a command shows, without comments and pipes."""
+    module = importlib.import_module(f"fffcpu.cli.{COMMANDS[name].module}")
+    text = re.sub(r" *\\?\n {4,}(?=--)", " ", module.DESCRIPTION)  # a long one goes on below
+    for line in re.findall(r"^  (?:.*\| )?(fffcpu .*)$", text, re.M):
+        yield re.split(r"  +| [<>] ", line)[0].strip()
+
+
+def assert_parsed(line):
+    """Fail unless the command line is one that the command takes."""
+    try:
+        _parse(shlex.split(line)[1:])
+    except SystemExit:
+        pytest.fail(f"not a command of fffcpu: {line}")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_in_help_are_commands(name):
+    lines = list(examples_in_help(name))
+    assert len(lines) > 1
+    for line in lines:
+        assert_parsed(line)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in RUN])
+def test_a_command_that_does_not_run_here_is_known_to_what_runs_it(page, monkeypatch):
+    for line in commands_on(page):
+        if line.startswith("fffcpu "):
+            assert_parsed(line.removesuffix(" OPTIONS"))
+        elif "python -m benchmarks" in line:
+            assert_a_benchmark_takes(line, monkeypatch)
+        else:
+            assert any(re.match(pattern, line) for pattern in ELSEWHERE), line
+
+
+class Parsed(Exception):  # noqa: N818  # it is raised where a benchmark would begin
+    """The options of a benchmark are right."""
+
+
+def assert_a_benchmark_takes(line, monkeypatch):
+    """Fail unless a benchmark's parser takes the words of a command line."""
+    words = shlex.split(line)
+    module, *options = words[words.index("-m") + 1 :]
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_end(parser, arguments=None, namespace=None):
+        raise Parsed(parse(parser, arguments, namespace))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", parse_and_end)
+        patch.setattr(sys, "argv", [module, *options])
+        package = importlib.util.find_spec(module).submodule_search_locations is not None
+        found = importlib.import_module(f"{module}.__main__" if package else module)
+        with pytest.raises(Parsed):
+            found.main()
+
+
+def test_commands_that_are_wrong_are_found(monkeypatch):
+    with pytest.raises(pytest.fail.Exception, match="not a command"):
+        assert_parsed("fffcpu train x.csv --epoch 3")
+    with pytest.raises(SystemExit):
+        assert_a_benchmark_takes("python -m benchmarks.speed.rows --repeat 3 --no", monkeypatch)
+
+
+@pytest.mark.slow
+def test_the_code_of_the_formats_runs(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path)
+    FastFeedForward(8, 8, 11, rng=0).save("own.safetensors")
+    argv = ("convert", "own.safetensors", "layer.safetensors", "--to", "ultrafastbert")
+    assert command(*argv)[0] == 0
+    x, y = np.arange(12.0).reshape(6, 2), np.arange(6) % 2
+    np.save("x.npy", x)
+    np.save("y.npy", y)
+    np.savez("data.npz", x=x, labels=y)
+    images, labels = (("train-images-idx3-ubyte.gz", x), ("train-labels-idx1-ubyte.gz", y))
+    for (name, array), axes in ((images, (6, 2, 1)), (labels, (6,))):
+        shape = b"".join(number.to_bytes(4) for number in axes)
+        head = bytes([0, 0, 8, len(axes)]) + shape
+        Path(name).write_bytes(gzip.compress(head + array.astype(np.uint8).tobytes()))
+    code = [block for block in blocks("docs/formats.md") if "import torch" not in block]
+    assert len(code) == 2
+    for block in code:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", block],
+            env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

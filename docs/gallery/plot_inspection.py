@@ -74,7 +74,7 @@ leaves = reached_leaves(layer, images)
 counts = np.zeros((10, len(tree.leaf_visits)), int)
 np.add.at(counts, (labels, leaves), 1)
 figure, axes = plt.subplots(layout="constrained")
-axes.imshow(counts, cmap="Purples", aspect="auto")
+axes.imshow(counts, cmap="Purples", aspect="auto", interpolation="nearest")
 for (digit, leaf), count in np.ndenumerate(counts):
     colour = "white" if count > counts.max() / 2 else "black"
     axes.annotate(count or "", (leaf, digit), ha="center", va="center", color=colour)

@@ -41,6 +41,7 @@ __all__ = [
     "Work",
     "alternate",
     "cycling",
+    "doubts",
     "inference",
     "ratio",
     "ratios",
@@ -55,6 +56,10 @@ measured, in which another contender has one core fewer."""
 
 OUTPUT_GIVEN = 256
 """Least number of rows for which `inference` reuses two arrays, since large new arrays are slow."""
+
+
+MOST_SPREAD = 0.1
+"""Largest spread of the rounds of a figure that can be trusted."""
 
 
 class Work(NamedTuple):
@@ -222,6 +227,34 @@ def ratios(slow: Timing, fast: Timing) -> list[float]:
         )
     scale = fast.rows / slow.rows
     return [one / two * scale for one, two in zip(slow.seconds, fast.seconds, strict=True)]
+
+
+def doubts(fast: Timing, slow: Timing | None = None, limit: float = math.inf) -> list[str]:
+    """Return what speaks against a figure: usually another program that ran meanwhile.
+
+    Parameters
+    ----------
+    fast : Timing
+        The contender that the figure is about.
+    slow : Timing, optional
+        The contender that it is compared with, from the same call of `alternate`.
+    limit : float
+        The largest ratio that the arithmetic allows, neurons held over neurons used.
+
+    Returns
+    -------
+    list of str
+        Reasons, in words; empty if there is none.
+    """
+    timings = [fast] if slow is None or slow is fast else [fast, slow]
+    reasons = [
+        f"{timing.name} has a spread of {timing.spread:.0%}"
+        for timing in timings
+        if timing.spread > MOST_SPREAD
+    ]
+    if slow is not None and (times := ratio(slow, fast)) > limit:
+        reasons.append(f"{times:,.1f}x exceeds the {limit:,.1f}x that the arithmetic allows")
+    return reasons
 
 
 def cycling(function: Callable[..., object], *inputs: Sequence[Any]) -> Callable[[], object]:

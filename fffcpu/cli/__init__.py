@@ -14,16 +14,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import importlib
-import io
+import itertools
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from fffcpu import __version__
 from fffcpu.errors import WrongOutputError
+from fffcpu.system.terminal import escape_unencodable
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -105,9 +109,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         With status 2 for wrong usage and 0 after ``--help`` and ``--version``.
     """
-    _escape_what_cannot_be_encoded()
+    escape_unencodable()
     try:
-        return _run(argv)
+        with _short_warnings():
+            return _run(argv)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -115,11 +120,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
 
 
-def _escape_what_cannot_be_encoded() -> None:
-    """Write a character that the encoding of the output lacks as an escape, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+@contextlib.contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Print warnings in a line, as errors are, without the place in the sources."""
+    usual = warnings.formatwarning
+
+    def short(message: Warning | str, *_: object, **__: object) -> str:
+        return f"fffcpu: warning: {' '.join(str(message).split())}\n"
+
+    warnings.formatwarning = short
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -133,20 +146,50 @@ def _run(argv: Sequence[str] | None) -> int:
         except ERRORS as error:
             if options.traceback:
                 raise
-            sys.stdout.flush()
+            print(end="", flush=True)
             print(f"fffcpu: error: {_one_line(error)}", file=sys.stderr)
             return 1
     finally:
-        sys.stdout.flush()
+        print(end="", flush=True)  # does nothing if standard output is closed
     return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that blames an unknown option before anything else, and says what it may mean."""
+
+    given: Sequence[str] = ()
+    """The arguments that it parses."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and a message."""
+        # Not by a private attribute: the usage names every option.
+        known = re.findall(r"(?<![\w-])--[\w-]+", self.format_usage())
+        for word in itertools.takewhile(lambda word: word != "--", self.given):
+            name = word.partition("=")[0]
+            if name.startswith("--") and name not in [*known, "--help"]:
+                super().error(f"unrecognized arguments: {word}{_meant(name, known)}")
+        super().error(message)
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """Return a question about the known word that a wrong one resembles most, if any does."""
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     """Parse the arguments; an unknown option is an error of the command it follows."""
     # No option of the command itself takes a value, so the first word is the sub-command.
-    place = next((i for i, word in enumerate(arguments) if not word.startswith("-")), None)
-    chosen = None if place is None else arguments[place]
+    words = [i for i, word in enumerate(arguments) if not word.startswith("-")]
+    place = words[0] if words else len(arguments)
+    chosen = arguments[place] if words else None
     parser, commands = _parsers(chosen)
+    parser.given = arguments[:place]
+    if chosen is not None and chosen not in COMMANDS:
+        hint = _meant(chosen, COMMANDS) or f" (choose from {', '.join(COMMANDS)})"
+        parser.error(f"argument COMMAND: invalid choice: {chosen!r}{hint}")
+    if chosen is not None:
+        commands[chosen].given = arguments[place + 1 :]
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         blamed = parser if unknown[0] in arguments[:place] else commands[str(chosen)]
@@ -154,11 +197,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def _parsers(
-    chosen: str | None,
-) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+def _parsers(chosen: str | None) -> tuple[_Parser, dict[str, _Parser]]:
     """Return the parser, and those of the sub-commands. Only the chosen one has its arguments."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "fffcpu",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -197,6 +238,8 @@ def _one_line(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{error.strerror}: '{os.fsdecode(error.filename)}'"
+    elif isinstance(error, UnicodeError):
+        text = f"a text has characters that cannot be read or written here ({error})"
     elif isinstance(error, MemoryError):
         text = f"not enough memory: {text}" if text else "not enough memory"
     return " ".join(text.split()) or type(error).__name__

@@ -5,26 +5,29 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 import fffcpu
 from fffcpu.cli.support.outputs import check_output
-from fffcpu.cli.support.results import print_written, with_progress
-from fffcpu.cli.support.texts import add_texts, count_texts, open_texts
-from fffcpu.errors import ArgumentError, require_extra
+from fffcpu.cli.support.results import Clock, print_json, print_written, with_progress
+from fffcpu.cli.support.texts import (
+    FILES,
+    Answer,
+    TextAnswers,
+    add_texts,
+    count_texts,
+    open_texts,
+)
+from fffcpu.errors import ArgumentError, DataError, require_extra
 from fffcpu.system.files import write_atomically
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
-Answer = dict[str, Any]
-
-DESCRIPTION = """\
+DESCRIPTION = f"""\
 Predict the classes of texts, with a classifier that 'fffcpu finetune' wrote or a published one.
 Texts are read, classified and written in blocks of some thousands, in their order. The output file
 appears when it is complete, or not at all.
@@ -35,18 +38,14 @@ examples:
   fffcpu classify judge reviews.jsonl.gz --field body --out judged.jsonl
   cat reviews.txt | fffcpu classify judge - > labels.tsv
 
-texts:
-  .txt    one text per line
-  .jsonl  one object per line, with its text in --field
-  .csv    a header, then one record per text; --field names the column
-  All may be gzipped (.gz). Tokens beyond the model's longest text are dropped.
-
+{FILES}
 output, for each text:
   without --out  the label, a tab, and the model's probability for it. A tab, a line end or a
                  backslash within a label is written as \\t, \\n, \\r or \\\\
   .csv           the same, with a header
-  .jsonl         an object with 'label', 'probability', and the 'probabilities' of all classes
-  A regression gives one number instead, named 'prediction'.
+  .jsonl         an object with 'label', 'probability', and the 'probabilities' of all classes, or
+                 an 'error'
+  A regression gives one number instead, named 'prediction'. For a text with an error all is empty.
 """
 
 ENDINGS = (".csv", ".jsonl")
@@ -74,29 +73,38 @@ def run(options: argparse.Namespace) -> None:
     """Classify."""
     require_extra("tokenizers", "text")
     _check(options)
+    clock = Clock()
     from fffcpu.inference.pipelines import TextClassifier
 
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)
     classifier = TextClassifier.from_pretrained(options.model)
     texts, total = _texts(options)
-    rows = (row[np.newaxis] for row in classifier.stream(texts))
-    found = (_answer(row[0], classifier.labels) for row in with_progress(rows, total, "texts"))
+    fffcpu.warmup(classifier.model)
+    clock.rows_begin()
+    answers = TextAnswers(texts, classifier.stream, strict=options.strict)
+    shown = with_progress(answers, total, "texts", lambda _: 1)
+    found = (_values(answer, classifier.labels) for answer in shown)
+    names = ["label", "probability"] if classifier.labels else ["prediction"]
     if options.out is not None:
-        _write(options, found, ["label", "probability"] if classifier.labels else ["prediction"])
+        _write(options, found, names)
+        report = {"out": options.out, **answers.figures, **clock.figures}
+        print_written(report, answers.texts, "texts", options.json)
     elif options.json:
-        print(json.dumps({"model": options.model, "texts": list(found)}, indent=2))
+        every = list(found)
+        print_json({"model": options.model, **answers.figures, **clock.figures, "texts": every})
     else:
-        for answer in found:
-            print(*(str(cell).translate(ESCAPES) for cell in _cells(answer)), sep="\t")
+        for values in found:
+            print(*(str(cell).translate(ESCAPES) for cell in _cells(values, names)), sep="\t")
+    answers.finish()
 
 
-def _texts(options: argparse.Namespace) -> tuple[Iterable[str], int | None]:
+def _texts(options: argparse.Namespace) -> tuple[Iterable[str | DataError], int | None]:
     """Return the texts, and their number if it is known."""
     if options.text is not None:
         return options.text, len(options.text)
-    total = count_texts(options.texts, options.field)
-    return open_texts(options.texts, options.field), total
+    total = count_texts(options)
+    return open_texts(options.texts, options.field, options.separator), total
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -110,8 +118,11 @@ def _check(options: argparse.Namespace) -> None:
     check_output(options.out, options.texts)
 
 
-def _answer(row: NDArray[Any], labels: tuple[str, ...]) -> Answer:
-    """Return the prediction for a text."""
+def _values(answer: Answer, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Return the prediction for a text, or the error, by name."""
+    if answer.error is not None:
+        return {"error": answer.error}
+    row: NDArray[Any] = answer.result
     # As text first: NumPy has the shortest digits of a float32, Python those of a float64.
     numbers = [float(text) for text in row.astype(str)]
     if not labels:
@@ -125,28 +136,23 @@ def _answer(row: NDArray[Any], labels: tuple[str, ...]) -> Answer:
     }
 
 
-def _cells(answer: Answer) -> list[Any]:
-    """Return the cells of an answer's line."""
-    return [value for name, value in answer.items() if name != "probabilities"]
+def _cells(values: dict[str, Any], names: list[str]) -> list[Any]:
+    """Return the cells of a line; those of an error are empty."""
+    return [values.get(name, "") for name in names]
 
 
-def _write(options: argparse.Namespace, found: Iterator[Answer], names: list[str]) -> None:
-    """Write the answers to a file, and report it."""
-    start, count = time.perf_counter(), 0
+def _write(options: argparse.Namespace, found: Iterator[dict[str, Any]], names: list[str]) -> None:
+    """Write the answers to a file."""
     table = Path(options.out).suffix.lower() == ".csv"
     with (
         write_atomically(options.out) as temporary,
-        open(temporary, "w", encoding="utf-8", newline="") as file,
+        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
         if table:
             writer.writerow(names)
-        for answer in found:
+        for values in found:
             if table:
-                writer.writerow(_cells(answer))
+                writer.writerow(_cells(values, names))
             else:
-                file.write(json.dumps(answer, ensure_ascii=False) + "\n")
-            count += 1
-    seconds = time.perf_counter() - start
-    report = {"out": options.out, "texts": count, "seconds": seconds}
-    print_written(report, count, "texts", options.json)
+                file.write(json.dumps(values, ensure_ascii=False) + "\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ from numpy.typing import NDArray
 
 import fffcpu
 from fffcpu.cli.support.outputs import check_output
-from fffcpu.cli.support.results import print_written, with_progress, write_npy
-from fffcpu.cli.support.texts import add_texts, count_texts, open_texts
+from fffcpu.cli.support.results import Clock, print_written, with_progress, write_npy
+from fffcpu.cli.support.texts import FILES, TextAnswers, add_texts, count_texts, open_texts
 from fffcpu.errors import ArgumentError, require_extra
 from fffcpu.system.files import write_atomically
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
-DESCRIPTION = """\
+DESCRIPTION = f"""\
 Make a vector of each text with the encoder of any FastBERT. Texts are read, computed and written in
 blocks of some thousands, in their order, so neither texts nor vectors need to fit into memory. The
 output file appears when it is complete, or not at all.
@@ -31,13 +30,9 @@ examples:
   fffcpu embed bert papers.jsonl.gz --field abstract --out vectors.npy --normalize
   cat sentences.txt | fffcpu embed bert - --out vectors.npy --pooling start
 
-texts:
-  .txt    one text per line
-  .jsonl  one object per line, with its text in --field
-  .csv    a header, then one record per text; --field names the column
-  All may be gzipped (.gz). Tokens beyond the model's longest text are dropped.
-
-output: one array (texts, width). With --normalize, products of vectors are cosine similarities.
+{FILES}
+output: one array (texts, width). With --normalize, products of vectors are cosine similarities. The
+row of a text with an error is NaN.
 """
 
 
@@ -63,20 +58,28 @@ def run(options: argparse.Namespace) -> None:
     if Path(options.out).suffix.lower() != ".npy":
         raise ArgumentError(f"argument '--out' must end in .npy, got '{options.out}'")
     check_output(options.out, options.texts)
+    clock = Clock()
     from fffcpu.inference.pipelines import TextEmbedder
 
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)
     embedder = TextEmbedder.from_pretrained(options.model)
-    total = count_texts(options.texts, options.field)
-    start = time.perf_counter()
-    vectors = embedder.stream(
-        open_texts(options.texts, options.field), options.pooling, normalize=options.normalize
-    )
+    total = count_texts(options)
     none = embedder.embed([])  # so that the array's dtype is known without any text
-    blocks: Iterator[NDArray[Any]] = (vector[np.newaxis] for vector in vectors)
+    missing = np.full_like(none, np.nan, shape=(1, none.shape[1]))
+    fffcpu.warmup(embedder.model)
+    clock.rows_begin()
+    answers = TextAnswers(
+        open_texts(options.texts, options.field, options.separator),
+        lambda texts: embedder.stream(texts, options.pooling, normalize=options.normalize),
+        strict=options.strict,
+    )
+    rows: Iterator[NDArray[Any]] = (
+        missing if answer.error is not None else answer.result[np.newaxis]
+        for answer in with_progress(answers, total, "texts", lambda _: 1)
+    )
     with write_atomically(options.out) as temporary:
-        shape = write_npy(temporary, itertools.chain([none], with_progress(blocks, total, "texts")))
-    seconds = time.perf_counter() - start
-    report = {"out": options.out, "shape": list(shape), "seconds": seconds}
+        shape = write_npy(temporary, itertools.chain([none], rows))
+    report = {"out": options.out, "shape": list(shape), **answers.figures, **clock.figures}
     print_written(report, shape[0], "texts", options.json)
+    answers.finish()

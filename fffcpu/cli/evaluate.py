@@ -8,7 +8,7 @@ from typing import Any
 
 import fffcpu
 from fffcpu.cli.support.runs import reading
-from fffcpu.cli.support.tables import add_separator
+from fffcpu.cli.support.separator import add_separator
 from fffcpu.data import read_table
 from fffcpu.data.reading import has_named_columns
 from fffcpu.errors import ArgumentError

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from fffcpu.cli.support.texts import standard_input
+import fffcpu
+from fffcpu.cli.support.results import Clock, print_json
+from fffcpu.cli.support.texts import TextAnswers, add_strict, open_texts
 from fffcpu.errors import ArgumentError, require_extra
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
@@ -27,6 +28,10 @@ continue the word before them.
 how to read the output: each mask has its likeliest tokens. Their probabilities are the model's,
 which sum to 1 over all tokens. A text without a mask is left out, or with --json has an empty list
 of 'masks'. It is an error if no text has a mask.
+
+errors: a text that the model cannot take, because a mask lies beyond its longest text, is named on
+standard error, and with --json has an 'error'; then the exit status is 1. With --strict the first
+such text ends the command.
 """
 
 
@@ -46,39 +51,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=int, default=5, metavar="N", help="number of guesses per mask (5)"
     )
+    add_strict(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> None:
     """Fill masks."""
     require_extra("tokenizers", "text")
+    clock = Clock()
     from fffcpu.inference.pipelines import FillMask, default_model_folder
 
     folder = default_model_folder() if options.model is None else options.model
     pipeline = FillMask.from_pretrained(folder)
-    given: list[str] = []
-    answers = pipeline.stream(_kept(options.texts or standard_input(), given), options.top)
-    report, any_mask = [], False
-    for masks in answers:
-        text = given.pop(0)
+    fffcpu.warmup(pipeline.model)
+    clock.rows_begin()
+    answers = TextAnswers(
+        options.texts or open_texts("-", ""),
+        lambda texts: pipeline.stream(texts, options.top, strict=False),
+        strict=options.strict,
+        place="text" if options.texts else "standard input, line",
+    )
+    report: list[dict[str, Any]] = []
+    any_mask = False
+    for text, masks, error in answers:
         any_mask = any_mask or bool(masks)
         if options.json:
-            guesses = [[guess._asdict() for guess in guesses] for guesses in masks]
-            report.append({"text": text, "masks": guesses})
+            report.append({"text": text, **_values(masks, error)})
         elif masks:
-            print(_format(text, masks))
-    if not any_mask:
+            print(_format(str(text), masks))
+    if not any_mask and not answers.errors:
         mask = pipeline.tokenizer.token(pipeline.tokenizer.mask_id)
         raise ArgumentError(f"argument 'TEXT' must contain {mask} where a token is to be guessed")
     if options.json:
-        print(json.dumps({"model": str(folder), "texts": report}, indent=2, ensure_ascii=False))
+        figures = {**answers.figures, **clock.figures}
+        print_json({"model": str(folder), **figures, "texts": report})
+    answers.finish()
 
 
-def _kept(texts: Any, given: list[str]) -> Iterator[str]:
-    """Yield texts, and keep each until its answer is there."""
-    for text in texts:
-        given.append(text)
-        yield text
+def _values(masks: Sequence[Sequence[Any]] | None, error: str | None) -> dict[str, Any]:
+    """Return the guesses for a text, or the error, by name."""
+    if masks is None:
+        return {"error": error}
+    return {"masks": [[guess._asdict() for guess in guesses] for guesses in masks]}
 
 
 def _format(text: str, masks: Sequence[Sequence[Any]]) -> str:

@@ -15,6 +15,7 @@ from fffcpu.cli.support.runs import (
     run_folder,
     running,
 )
+from fffcpu.cli.support.separator import add_separator
 from fffcpu.config.fastbert import POOLERS
 from fffcpu.errors import require_extra
 from fffcpu.recipes.finetuning import FinetuneSettings, evaluate_texts, finetune
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--label", default="label", metavar="F", help="column or field of the labels (label)"
     )
+    add_separator(parser)
     parser.add_argument(
         "--regression", action="store_true", help="the labels are numbers to predict"
     )
@@ -113,7 +115,12 @@ def run(options: argparse.Namespace) -> None:
     check_resume(folder, options.out, options.resume)
     pretrained = FastBertForMaskedLM.from_pretrained(options.model)
     tokenizer = Tokenizer.load(options.model)
-    fields = {"text": options.text, "label": options.label, "regression": options.regression}
+    fields = {
+        "text": options.text,
+        "label": options.label,
+        "regression": options.regression,
+        "separator": options.separator,
+    }
     data = read_labelled(options.data, **fields)
     test = read_labelled(options.test, classes=data.classes, **fields) if options.test else None
     kind = "numbers" if data.classes is None else f"{len(data.classes)} classes"

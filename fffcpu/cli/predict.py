@@ -7,7 +7,6 @@ import csv
 import dataclasses
 import json
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,10 +17,10 @@ from numpy.typing import NDArray
 
 import fffcpu
 from fffcpu.cli.support.outputs import check_output
-from fffcpu.cli.support.results import print_written, with_progress, write_npy
+from fffcpu.cli.support.results import Clock, print_written, with_progress, write_npy
+from fffcpu.cli.support.separator import add_separator
 from fffcpu.cli.support.tables import (
     RowBlock,
-    add_separator,
     column_names,
     layer_rows,
     report_unknown,
@@ -109,6 +108,7 @@ class Columns(NamedTuple):
 def run(options: argparse.Namespace) -> None:
     """Predict."""
     as_text = _check_options(options)
+    clock = Clock()
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)
     check_output(options.out, options.model, options.data)
@@ -126,21 +126,22 @@ def run(options: argparse.Namespace) -> None:
     blocks = layer_rows(
         options.data, schema, options.rows, kept=kept, separator=options.separator, unknown=unknown
     )
-    start, total = time.perf_counter(), count_rows(options.data)
+    total = count_rows(options.data)
+    fffcpu.warmup(layer)
+    clock.rows_begin()
     results = _results(compute, explainer, blocks, layer.config.input_dim, options.data)
     if options.out is None:
         shape = _write_csv(sys.stdout, results, columns)
     else:
         with write_atomically(options.out) as temporary:
-            shown = with_progress(results, total, "rows", size=_rows)
+            shown = with_progress(results, total, "rows", _rows)
             if as_text:
                 with open(temporary, "w", encoding="utf-8", newline="") as file:
                     shape = _write_csv(file, shown, columns)
             else:
                 shape = write_npy(temporary, (result.values for result in shown))
-    seconds = time.perf_counter() - start
+    report: dict[str, Any] = {"out": options.out, "shape": list(shape), **clock.figures}
     report_unknown(unknown)
-    report = {"out": options.out, "shape": list(shape), "seconds": seconds}
     if unknown:
         report["unknown"] = _count(unknown)
     if options.out is not None:
@@ -149,7 +150,7 @@ def run(options: argparse.Namespace) -> None:
         print_status(
             json.dumps(report)
             if options.json
-            else f"{shape[0]:,} rows in {format_number(seconds)} s"
+            else f"{shape[0]:,} rows in {format_number(report['seconds'])} s"
         )
 
 

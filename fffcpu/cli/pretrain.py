@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fffcpu
+from fffcpu.checks import check_integer
 from fffcpu.cli.support.outputs import check_folder
 from fffcpu.cli.support.runs import (
     add_number,
@@ -44,7 +45,9 @@ text:
   .jsonl   one document per line: an object with its text in --field
   Both may be gzipped (.gz). A folder means all such files in it. Documents are tokenized once, into
   MODEL.training/corpus, and packed into sequences of --length tokens. A tokenizer is trained on
-  them unless --tokenizer names one. Some documents are held out for validation (--validation).
+  them unless --tokenizer names one. As BERT's, it makes letters lowercase, drops accents, and knows
+  no word of more than 100 letters; --keep-accents and --longest-word change that. Some documents
+  are held out for validation (--validation).
 
 output:
   MODEL is a folder in the layout of Hugging Face: config.json, model.safetensors, tokenizer.json.
@@ -81,6 +84,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=8192,
         metavar="N",
         help="number of tokens of a new tokenizer (8192)",
+    )
+    text.add_argument(
+        "--keep-accents",
+        action="store_true",
+        help="a new tokenizer keeps accents and vowel signs: for German, Hindi and many others",
+    )
+    text.add_argument(
+        "--longest-word",
+        type=int,
+        metavar="N",
+        help="letters of a word, beyond which a new tokenizer takes it as unknown (100)",
     )
     text.add_argument(
         "--field",
@@ -153,6 +167,7 @@ def run(options: argparse.Namespace) -> None:
     names = {field.name for field in dataclasses.fields(PretrainSettings)} - {"seconds"}
     seconds = None if options.hours is None else 3600.0 * _hours(options.hours)
     settings = PretrainSettings(**{name: getattr(options, name) for name in names}, seconds=seconds)
+    _check_tokenizer(options)
     settings.config(options.vocabulary, 0)  # a wrong setting is an error before any work
     check_validation(options.validation)
     if options.threads is not None:
@@ -200,6 +215,18 @@ def run(options: argparse.Namespace) -> None:
     print(json.dumps(report, indent=2) if options.json else f"{done.model!r}\n{_format(report)}")
 
 
+def _check_tokenizer(options: argparse.Namespace) -> None:
+    """Raise if an option of a new tokenizer is wrong, or comes with a tokenizer."""
+    if options.longest_word is not None:
+        check_integer("longest_word", options.longest_word, 1)
+    for name in ("keep_accents", "longest_word"):
+        if options.tokenizer is not None and getattr(options, name) not in (None, False):
+            raise ArgumentError(
+                f"argument '--{name.replace('_', '-')}' must be left out with --tokenizer, which "
+                "has its own rules"
+            )
+
+
 def _hours(hours: float) -> float:
     """Return the budget in hours, or raise."""
     if not 0.0 < hours < math.inf:
@@ -210,7 +237,7 @@ def _hours(hours: float) -> float:
 def _tokenizer(options: argparse.Namespace, folder: Path) -> Any:
     """Return the tokenizer: the named one, that of an interrupted run, or a new one."""
     from fffcpu.text import Tokenizer, find_files, read_documents
-    from fffcpu.text.tokenizer import TOKENIZER_FILE
+    from fffcpu.text.tokenizer import LONGEST_WORD, TOKENIZER_FILE
 
     if options.tokenizer is not None:
         return Tokenizer.load(options.tokenizer)
@@ -219,7 +246,12 @@ def _tokenizer(options: argparse.Namespace, folder: Path) -> Any:
         files = find_files(options.text)
         print_status("training a tokenizer")
         pieces = (piece.text for piece in read_documents(files, options.field))
-        Tokenizer.train(pieces, options.vocabulary).save(path)
+        Tokenizer.train(
+            pieces,
+            options.vocabulary,
+            keep_accents=options.keep_accents,
+            longest_word=LONGEST_WORD if options.longest_word is None else options.longest_word,
+        ).save(path)
     return Tokenizer.load(path)
 
 

@@ -20,7 +20,8 @@ from fffcpu.cli.support.runs import (
     run_folder,
     running,
 )
-from fffcpu.cli.support.tables import add_separator, split_names
+from fffcpu.cli.support.separator import add_separator
+from fffcpu.cli.support.tables import split_names
 from fffcpu.data import Table, read_table
 from fffcpu.data.reading import has_named_columns
 from fffcpu.errors import ArgumentError, DataError

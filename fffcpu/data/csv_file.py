@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from fffcpu.data.encoding import FieldValues, Unknown
 from fffcpu.data.fields import is_number
 from fffcpu.data.files import list_names, locate
-from fffcpu.data.records import Records, check_names, find_columns, locate_field, open_csv
+from fffcpu.data.records import (
+    Records,
+    check_names,
+    find_columns,
+    guess_separator,
+    locate_field,
+    open_csv,
+)
 from fffcpu.errors import DataError
 
 __all__ = ["CsvBlock", "Reader", "choose_columns", "csv_blocks", "find_named", "read_column_names"]
@@ -72,13 +79,24 @@ def find_named(path: str, names: Sequence[str], wanted: Sequence[str]) -> list[i
     """
     for name in wanted:
         if name not in names:
-            similar = difflib.get_close_matches(name, names, 1)
-            hint = f"; did you mean {similar[0]!r}?" if similar else ""
             raise DataError(
                 f"{locate(path, 'line 1')}: must have a column {name!r}, got "
-                f"{list_names(names)}{hint}"
+                f"{list_names(names)}{_hint(name, names)}"
             )
     return find_columns(path, names, wanted)
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    """Return what was perhaps meant where a file has no column of a name."""
+    separator = guess_separator(names)
+    if separator is not None:
+        shown = "tab" if separator == "\t" else separator
+        return (
+            f"; the fields seem to be separated by {separator!r}: pass --separator '{shown}' "
+            f"(separator={separator!r})"
+        )
+    similar = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {similar[0]!r}?" if similar else ""
 
 
 def choose_columns(
@@ -113,7 +131,7 @@ def choose_columns(
         chosen = [column for column in range(len(names)) if column not in others]
         check_names(path, names, chosen)
     else:
-        chosen = find_columns(path, names, features)
+        chosen = find_named(path, names, features)
         for column in chosen:
             if column in others:
                 raise DataError(

@@ -95,10 +95,6 @@ class CsvSource:
             )
         if isinstance(self.encoding, Encoding) and self.features is None:
             object.__setattr__(self, "features", self.encoding.names)
-        if len(self.separator) != 1:
-            raise ArgumentError(
-                f"argument 'separator' must be one character, got {describe(self.separator)}"
-            )
         if self.path.lower().endswith((".tsv", ".tsv.gz")) and self.separator == ",":
             object.__setattr__(self, "separator", "\t")
 

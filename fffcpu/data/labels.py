@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fffcpu.data.fields import is_missing, is_number
 from fffcpu.data.files import list_names
+from fffcpu.data.records import clean_label
 from fffcpu.errors import ArgumentError, ArgumentTypeError, DataError, describe
 
 __all__ = [
@@ -108,7 +109,7 @@ class TextLabels:
 
     def add(self, texts: Sequence[str], lines: Sequence[int]) -> None:
         """Add the labels of more rows, and their lines."""
-        for text, line in zip(map(str.strip, texts), lines, strict=True):
+        for text, line in zip(map(clean_label, texts), lines, strict=True):
             number = self._numbers.setdefault(text, len(self._first))
             if number == len(self._first):
                 self._first.append(line)

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ __all__ = [
     "POOLINGS",
     "FillMask",
     "Guess",
+    "Results",
     "TextClassifier",
     "TextEmbedder",
     "default_model_folder",
@@ -40,6 +41,7 @@ __all__ = [
 
 Array = NDArray[Any]
 ModelT = TypeVar("ModelT", bound=Model)
+ResultT = TypeVar("ResultT")
 
 WINDOW = 4096
 """Largest number of texts that are held at a time."""
@@ -61,6 +63,26 @@ class Guess(NamedTuple):
     """The model's probability of it, among all tokens."""
 
 
+class Results(Iterator[ResultT]):
+    """The results of a stream of texts, one after the other.
+
+    Attributes
+    ----------
+    length : int
+        The model's longest text in tokens, start and end included.
+    cut : int
+        Number of texts so far that were longer, and were cut. Texts are read in windows, so some of
+        them may be texts whose results are yet to come.
+    """
+
+    def __init__(self, length: int, make: Callable[[Results[Any]], Iterator[ResultT]]) -> None:
+        self.length, self.cut = length, 0
+        self._items = make(self)
+
+    def __next__(self) -> ResultT:
+        return next(self._items)
+
+
 class _Pipeline(Generic[ModelT]):
     """A model and its tokenizer.
 
@@ -78,6 +100,8 @@ class _Pipeline(Generic[ModelT]):
     """
 
     _kind: type[ModelT]
+    _marks: ClassVar[bool] = False
+    """Whether names such as ``"[MASK]"`` in a text become the special tokens."""
 
     def __init__(self, model: ModelT, tokenizer: Tokenizer) -> None:
         if not isinstance(model, self._kind):
@@ -124,19 +148,44 @@ class _Pipeline(Generic[ModelT]):
         except ArgumentError as error:
             raise CheckpointError(f"folder '{place}': {error}") from error
 
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return self.tokenizer.encode(texts, self.model.config.positions)
+    def _refuse(self, text: str, row: Sequence[int]) -> ArgumentError | None:
+        """Return the error of a text, given its tokens, if the pipeline cannot take it."""
+        return None
 
     def _stream(
         self,
         texts: Iterable[str],
         compute: Callable[[NDArray[np.intp], NDArray[np.bool_]], Iterable[Any]],
         padding: int = PADDING,
-    ) -> Iterator[Any]:
-        """Yield a result for each text; ``compute`` takes tokens (B, S) and the attention mask."""
-        for window in _windows(texts):
-            rows = self._encode(window)
-            yield from compute_by_length(rows, self.model.config.padding_id, compute, padding)
+        strict: bool = True,
+    ) -> Results[Any]:
+        """Return a result for each text; ``compute`` takes tokens (B, S) and the attention mask.
+
+        Unless ``strict``, the error of a text that is refused comes in the place of its result.
+        """
+        check_flag("strict", strict)
+        length = self.model.config.positions
+
+        def make(results: Results[Any]) -> Iterator[Any]:
+            for window in _windows(texts):
+                whole = self.tokenizer.encode(window, special=self._marks)
+                refusals = [self._refuse(*pair) for pair in zip(window, whole, strict=True)]
+                first = next(filter(None, refusals), None)
+                if strict and first is not None:
+                    raise first
+                taken = [row for row, no in zip(whole, refusals, strict=True) if no is None]
+                results.cut += sum(len(row) > length for row in taken)
+                rows = [self._cut(row, length) for row in taken]
+                found = iter(
+                    compute_by_length(rows, self.model.config.padding_id, compute, padding)
+                )
+                yield from (next(found) if no is None else no for no in refusals)
+
+        return Results(length, make)
+
+    def _cut(self, row: list[int], length: int) -> list[int]:
+        """Return the tokens of a text, cut inside its markers if there are too many."""
+        return row if len(row) <= length else [*row[: length - 1], self.tokenizer.end_id]
 
 
 class FillMask(_Pipeline[FastBertForMaskedLM]):
@@ -161,6 +210,7 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
     """
 
     _kind = FastBertForMaskedLM
+    _marks = True
 
     def fill(self, texts: Sequence[str], top: int = 5) -> list[list[list[Guess]]]:
         """Return the likeliest tokens for each mask of each text.
@@ -184,22 +234,25 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
         """
         return list(self.stream(texts, top))
 
-    def stream(self, texts: Iterable[str], top: int = 5) -> Iterator[list[list[Guess]]]:
-        """Yield what `fill` returns, text by text."""
-        check_integer("top", top, 1, len(self.tokenizer.word_ids))
-        return self._stream(texts, lambda ids, real: self._fill(ids, real, top))
+    def stream(
+        self, texts: Iterable[str], top: int = 5, *, strict: bool = True
+    ) -> Results[list[list[Guess]]]:
+        """Return an iterator over what `fill` returns, text by text.
 
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        rows = self.tokenizer.encode(texts, special=True)
+        With ``strict=False`` the ArgumentError of a text comes in the place of its guesses, and
+        does not end the others.
+        """
+        check_integer("top", top, 1, len(self.tokenizer.word_ids))
+        return self._stream(texts, lambda ids, real: self._fill(ids, real, top), strict=strict)
+
+    def _refuse(self, text: str, row: Sequence[int]) -> ArgumentError | None:
         room = self.model.config.positions - 1  # the end token has the last position
-        mask, end = self.tokenizer.mask_id, self.tokenizer.end_id
-        for text, row in zip(texts, rows, strict=True):
-            if mask in row[room:]:
-                raise ArgumentError(
-                    f"argument 'texts' must have every mask among the first {room - 1} tokens of a "
-                    f"text, got {describe(text)}"
-                )
-        return [row if len(row) <= room else [*row[:room], end] for row in rows]
+        if self.tokenizer.mask_id not in row[room:]:
+            return None
+        return ArgumentError(
+            f"argument 'texts' must have every mask among the first {room - 1} tokens of a "
+            f"text, got {describe(text)}"
+        )
 
     def _fill(
         self, ids: NDArray[np.intp], real: NDArray[np.bool_], top: int
@@ -269,8 +322,8 @@ class TextClassifier(_Pipeline[FastBertForSequenceClassification]):
         """
         return _stacked(self.stream(texts), int(self.model.config.classes or 1), self.model)
 
-    def stream(self, texts: Iterable[str]) -> Iterator[Array]:
-        """Yield what `probabilities` returns, text by text: arrays (C,)."""
+    def stream(self, texts: Iterable[str]) -> Results[Array]:
+        """Return an iterator over what `probabilities` returns, text by text: arrays (C,)."""
         return self._stream(texts, self._judge, 0 if self.model.config.pools_padding else PADDING)
 
     def _judge(self, ids: NDArray[np.intp], real: NDArray[np.bool_]) -> Array:
@@ -330,8 +383,8 @@ class TextEmbedder(_Pipeline[FastBertEncoder]):
 
     def stream(
         self, texts: Iterable[str], pooling: str = "mean", *, normalize: bool = False
-    ) -> Iterator[Array]:
-        """Yield what `embed` returns, text by text: arrays (D,)."""
+    ) -> Results[Array]:
+        """Return an iterator over what `embed` returns, text by text: arrays (D,)."""
         if pooling not in POOLINGS:
             raise ArgumentError(
                 f"argument 'pooling' must be {' or '.join(POOLINGS)}, got {describe(pooling)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 from fffcpu.layers.attention import Attention, AttentionCache
 from fffcpu.layers.dense import Dense, DenseCache
@@ -22,6 +22,7 @@ from fffcpu.layers.leaf_feed_forward import LeafCache, LeafFeedForward, Quantize
 
 __all__ = [
     "LAYERS",
+    "AnyLayer",
     "Attention",
     "AttentionCache",
     "Dense",
@@ -45,6 +46,15 @@ __all__ = [
     "load",
 ]
 
+AnyLayer: TypeAlias = (
+    FastFeedForward
+    | LeafFeedForward
+    | DenseFeedForward
+    | QuantizedFastFeedForward
+    | QuantizedLeafFeedForward
+)
+"""The type of the layers a file can hold. All have what `Layer` has; ``isinstance`` tells which."""
+
 LAYERS: dict[str, type[Layer[Any]]] = {
     layer.config_type.kind: layer
     for layer in (
@@ -58,7 +68,7 @@ LAYERS: dict[str, type[Layer[Any]]] = {
 """The layers a file can hold, by the kind their config names."""
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(path: str | os.PathLike[str]) -> AnyLayer:
     """Read a layer of any class from a file.
 
     Parameters
@@ -81,4 +91,4 @@ def load(path: str | os.PathLike[str]) -> Any:
     from fffcpu.checkpoints import native
 
     config, arrays = native.load(path)
-    return LAYERS[config.kind]._from(config, arrays)
+    return cast(AnyLayer, LAYERS[config.kind]._from(config, arrays))

@@ -12,6 +12,10 @@ from fffcpu.plots.figure import new_figure, save
 __all__ = ["plot_history"]
 
 
+LOSSES = {"train_loss": ("-", "tab:blue"), "validation_loss": ("o-", "tab:orange")}
+"""Style and colour of each loss, in every picture, whichever losses a history has."""
+
+
 def plot_history(
     history: Sequence[Mapping[str, Any]], path: str | os.PathLike[str], title: str
 ) -> None:
@@ -38,12 +42,12 @@ def plot_history(
     figure = new_figure(height=7)
     grid = figure.add_gridspec(2, 1, height_ratios=(2.5, 1))
     losses = figure.add_subplot(grid[0])
-    for name, style in (("train_loss", "-"), ("validation_loss", "o-")):
-        _draw_quantity(losses, history, name, style, name.replace("_", " "))
+    for name, (style, colour) in LOSSES.items():
+        _draw_quantity(losses, history, name, style, name.replace("_", " "), color=colour)
     losses.set_ylabel("loss")
     rates = figure.add_subplot(grid[1], sharex=losses)
     norms = rates.twinx()
-    _draw_quantity(rates, history, "lr", "-", "learning rate")
+    _draw_quantity(rates, history, "lr", "-", "learning rate", color="tab:green")
     _draw_quantity(norms, history, "gradient_norm", ":", "norm of gradients", color="tab:gray")
     rates.set_ylabel("learning rate")
     norms.set_ylabel("norm of gradients, dotted")

@@ -125,7 +125,7 @@ def plot_prototypes(
     low, high = float(shades.min()), float(shades.max())
     for i, (image, caption) in enumerate(zip(shades, captions, strict=True)):
         axes = figure.add_subplot(lines, columns, i + 1)
-        axes.imshow(image, cmap="Greys", vmin=low, vmax=high)
+        axes.imshow(image, cmap="Greys", vmin=low, vmax=high, interpolation="nearest")
         axes.set_title(caption, fontsize=8)
         axes.set_axis_off()
     save(figure, path, title)

@@ -17,23 +17,28 @@ import numpy as np
 
 from fffcpu.diagnosis import TreeUsage
 from fffcpu.errors import require_extra
-from fffcpu.plots.figure import MARKERS, colours, new_figure, save
+from fffcpu.plots.figure import new_figure, save
 from fffcpu.tree import level_start
 
 __all__ = ["plot_tree"]
 
-DRAWN_LEVELS = 13
-"""Largest number of drawn levels. The last of them has 4,096 nodes."""
+DRAWN_LEVELS = 11
+"""Largest number of drawn levels. The last of them has 1,024 nodes, each wider than a pixel."""
 
 OUTLINED_LEVELS = 7
 NUMBERED_LEVELS = 4
 """Numbers of levels with nodes wide enough for lines between them, and for numbers."""
 
-LEVEL_DOTS = 64
-"""Height of a level in pixels of the image."""
-
 EXTREME = 4
 """Colours range from 2**-4 to 2**4 times the even share of a level."""
+
+MEASURES = {
+    "nodes reached": ("tab:blue", "o"),
+    "balance of splits": ("tab:purple", "s"),
+    "near ties": ("tab:orange", "D"),
+    "choice entropy / log 2": ("tab:green", "^"),
+}
+"""Colour and marker of each measure, in every picture, whichever measures a tree has."""
 
 
 def plot_tree(usage: TreeUsage, path: str | os.PathLike[str], title: str) -> None:
@@ -42,7 +47,7 @@ def plot_tree(usage: TreeUsage, path: str | os.PathLike[str], title: str) -> Non
     Parameters
     ----------
     usage : TreeUsage
-        The tree. The first panel shows at most 13 levels, the last of them with 4,096 nodes.
+        The tree. The first panel shows at most 11 levels, the last of them with 1,024 nodes.
     path : path
         File to write. Its ending determines the format: ``.png``, ``.svg``, ``.pdf`` or any other
         of Matplotlib.
@@ -69,16 +74,23 @@ def _draw_nodes(figure: Any, axes: Any, usage: TreeUsage) -> None:
         usage.visits[level_start(level) : level_start(level + 1)] / usage.rows
         for level in range(levels)
     ]
-    width = len(shares[-1])
-    ratios = np.stack([np.repeat(line * len(line), width // len(line)) for line in shares])
-    logs = np.log2(np.maximum(ratios, 2.0**-EXTREME))
-    # Nodes narrower than a pixel are averaged. Levels must not be, so each is many pixels high.
-    shown = np.ma.masked_array(logs, ratios == 0).repeat(LEVEL_DOTS, axis=0)
-    colours = require_extra("matplotlib", "plot").colormaps["PuOr"].with_extremes(bad="0.3")
-    extent = (0, 1, levels - 0.5, -0.5)
-    mesh = axes.imshow(
-        shown, cmap=colours, vmin=-EXTREME, vmax=EXTREME, aspect="auto", extent=extent
-    )
+    palette = require_extra("matplotlib", "plot").colormaps["PuOr"].with_extremes(bad="0.3")
+    for level, line in enumerate(shares):
+        ratios = line * len(line)
+        logs = np.log2(np.maximum(ratios, 2.0**-EXTREME))
+        # Cells with edges, and not an image, which filters would make of neighbours' mixtures.
+        mesh = axes.pcolormesh(
+            np.linspace(0, 1, len(line) + 1),
+            [level - 0.5, level + 0.5],
+            np.ma.masked_array(logs, ratios == 0)[np.newaxis],
+            cmap=palette,
+            vmin=-EXTREME,
+            vmax=EXTREME,
+            edgecolors="none",
+            antialiased=False,
+        )
+    axes.set_xlim(0, 1)
+    axes.set_ylim(levels - 0.5, -0.5)
     axes.hlines(np.arange(levels - 1) + 0.5, 0, 1, color="white", linewidth=1)
     for level, line in enumerate(shares[:OUTLINED_LEVELS]):
         borders = np.arange(1, len(line)) / len(line)
@@ -126,16 +138,17 @@ def _draw_leaves(axes: Any, usage: TreeUsage) -> None:
 def _draw_levels(axes: Any, usage: TreeUsage) -> None:
     """Draw the measures of each level that lie between 0 and 1."""
     levels = usage.levels
-    lines: list[tuple[str, list[float]]] = [
-        ("nodes reached", [level.reached / level.nodes for level in levels]),
-        ("balance of splits", [level.balance for level in levels if level.balance is not None]),
-        ("near ties", [level.near_ties for level in levels if level.near_ties is not None]),
-    ]
     entropies = [level.choice_entropy for level in levels if level.choice_entropy is not None]
-    lines.append(("choice entropy / log 2", [value / np.log(2) for value in entropies]))
-    lines = [(label, values) for label, values in lines if values]
-    for (label, values), colour, marker in zip(lines, colours(len(lines)), MARKERS, strict=False):
-        axes.plot(values, color=colour, marker=marker, label=label)
+    measures: dict[str, list[float]] = {
+        "nodes reached": [level.reached / level.nodes for level in levels],
+        "balance of splits": [level.balance for level in levels if level.balance is not None],
+        "near ties": [level.near_ties for level in levels if level.near_ties is not None],
+        "choice entropy / log 2": [value / np.log(2) for value in entropies],
+    }
+    for label, values in measures.items():
+        if values:
+            colour, marker = MEASURES[label]
+            axes.plot(values, color=colour, marker=marker, label=label)
     axes.set_xticks(range(len(levels)))
     axes.set_xlabel("level")
     axes.set_ylabel("from 0 to 1")

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["format_number", "format_table", "print_status", "progress_bar"]
+__all__ = [
+    "escape_unencodable",
+    "format_number",
+    "format_table",
+    "print_status",
+    "progress_bar",
+]
+
+
+def escape_unencodable() -> None:
+    """Write a character that the encoding of the output lacks as an escape, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def format_number(value: float) -> str:
@@ -28,8 +42,15 @@ def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def print_status(text: str) -> None:
-    """Print a line on standard error, where it does not mix with results."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201  # the purpose of this function
+    """Print a line on standard error, where it does not mix with results, above any bar there."""
+    if "tqdm" in sys.modules:
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr)  # noqa: T201  # the purpose of this function
+    if sys.stderr is not None:
+        sys.stderr.flush()
 
 
 def progress_bar(
@@ -42,6 +63,7 @@ def progress_bar(
     scaled: bool = False,
     shown: bool | None = None,
     kept: bool = False,
+    form: str | None = None,
 ) -> Any:
     """Return a progress bar on standard error.
 
@@ -63,6 +85,8 @@ def progress_bar(
         Whether to show the bar; by default only if standard error is a terminal.
     kept : bool
         Whether the bar stays on the screen when it is done.
+    form : str, optional
+        The parts of the bar, as tqdm's ``bar_format``.
 
     Returns
     -------
@@ -82,4 +106,5 @@ def progress_bar(
         leave=kept,
         file=sys.stderr,
         dynamic_ncols=True,
+        bar_format=form,
     )

@@ -4,23 +4,41 @@ A ``.txt`` file is one document. In a file of JSON lines (``.jsonl``) each line 
 with a field of text. Both may be gzipped (``.gz``). Long documents come in pieces, so that no file
 has to fit into memory.
 
-`read_texts` reads short texts: there, each line of a ``.txt`` file is a text.
+`read_texts` reads short texts: there, each line of a ``.txt`` file is a text. What a line is,
+`fffcpu.data.records` says, for files and for standard input.
 """
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple, TypeVar
 
 from fffcpu.data.files import locate, open_file
-from fffcpu.data.records import find_columns, json_rows, open_csv
+from fffcpu.data.records import (
+    JsonRows,
+    Lines,
+    find_columns,
+    open_csv,
+    open_lines,
+    with_errors,
+)
 from fffcpu.errors import DataError
 
-__all__ = ["Piece", "find_files", "read_documents", "read_texts", "text_lines"]
+__all__ = [
+    "Piece",
+    "find_files",
+    "read_documents",
+    "read_lines",
+    "read_texts",
+    "texts_or_errors",
+]
+
+T = TypeVar("T")
 
 KINDS = (".txt", ".jsonl")
 """Endings of files of text; each may be followed by ``.gz``."""
@@ -107,20 +125,12 @@ def read_documents(
     """
     for number in range(start[0], len(files)):
         skipped = start[1] if number == start[0] else 0
-        with open_file(files[number]) as opened:
-            stream = _decoded(opened.content)
-            lines = _name(files[number]).endswith(".jsonl")
-            pieces = _lines(stream, files[number], field) if lines else _pieces(stream)
-            told = False
-            for index, (text, ends) in enumerate(pieces):
-                if not told and "\ufffd" in text:
-                    _warn(files[number])
-                    told = True
-                if index >= skipped:
-                    yield Piece(number, index, text, ends)
+        for index, (text, ends) in enumerate(_pieces_of(files[number], field)):
+            if index >= skipped:
+                yield Piece(number, index, text, ends)
 
 
-def read_texts(path: str, field: str = "text") -> Iterator[str]:
+def read_texts(path: str, field: str = "text", *, separator: str = ",") -> Iterator[str]:
     """Read the texts of a file one after the other: sentences, messages and the like.
 
     Parameters
@@ -131,6 +141,8 @@ def read_texts(path: str, field: str = "text") -> Iterator[str]:
         gzipped (``.gz``).
     field : str
         The field of a JSON line, or the column of the CSV file, that holds the text.
+    separator : str
+        The character that separates the fields of a CSV file.
 
     Yields
     ------
@@ -149,80 +161,124 @@ def read_texts(path: str, field: str = "text") -> Iterator[str]:
     UserWarning
         If the file is not entirely UTF-8. Other bytes become U+FFFD, which tokenizers drop.
     """
-    name = _name(path)
-    if not name.endswith((*KINDS, ".csv")):
-        raise DataError(f"{locate(path)}: must end with .txt, .jsonl or .csv, or these with .gz")
-    texts = _column(path, field) if name.endswith(".csv") else _lines_or_objects(path, field)
-    warned = False
-    for text in texts:
-        if not warned and "\ufffd" in text:
-            _warn(path)
-            warned = True
+    for text in texts_or_errors(path, field, separator=separator):
+        if isinstance(text, DataError):
+            raise text
         yield text
 
 
-def text_lines(stream: IO[str]) -> Iterator[str]:
-    r"""Yield the lines of a stream that does not translate line ends; each is a text.
+def texts_or_errors(
+    path: str, field: str = "text", *, separator: str = ","
+) -> Iterator[str | DataError]:
+    """Yield what `read_texts` yields, and in the place of a text that cannot be read its error.
 
-    A line ends with ``\n`` or ``\r\n``. A ``\r`` alone does not end a line, as for ``wc -l``.
+    An error that leaves no text to read, such as a missing column, is raised.
     """
-    for line in stream:
-        yield line.removesuffix("\n").removesuffix("\r")
+    name = _name(path)
+    if not name.endswith((*KINDS, ".csv")):
+        raise DataError(f"{locate(path)}: must end with .txt, .jsonl or .csv, or these with .gz")
+    if name.endswith(".csv"):
+        return _column(path, field, separator)
+    return _objects(path, field) if name.endswith(".jsonl") else _lines(path)
 
 
-def _decoded(content: Any, newline: str | None = None) -> IO[str]:
-    """Return a file's text, without a byte-order mark."""
-    return io.TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline=newline)
+def read_lines(stream: IO[bytes], source: str) -> Iterator[str | DataError]:
+    """Yield the lines of a stream of bytes as the texts of a ``.txt`` file; it remains open.
+
+    Parameters
+    ----------
+    stream : binary stream
+        The lines, in UTF-8.
+    source : str
+        Its name, for errors.
+    """
+    text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="\n")
+    try:
+        yield from _texts_of(Lines(text, source, replace=True))
+    finally:
+        text.detach()
 
 
-def _warn(path: str) -> None:
-    """Warn about a file that is not entirely UTF-8."""
-    warnings.warn(
-        f"{locate(path)}: is not entirely UTF-8; some characters are left out", stacklevel=3
-    )
+def _lines(path: str) -> Iterator[str | DataError]:
+    """Yield the lines of a file."""
+    with open_lines(path, replace=True) as lines:
+        yield from _texts_of(lines)
 
 
-def _column(path: str, column: str) -> Iterator[str]:
+def _texts_of(lines: Lines) -> Iterator[str | DataError]:
+    """Yield lines without their ends."""
+    for line in _with_warning(lines, lines):
+        yield line.removesuffix("\n").removesuffix("\r") if isinstance(line, str) else line
+
+
+def _column(path: str, column: str, separator: str) -> Iterator[str | DataError]:
     """Yield a column of a CSV file."""
-    with open_csv(path, replace=True) as file:
+    with open_csv(path, replace=True, separator=separator) as file:
         (number,) = find_columns(path, file.names, [column])
-        for _, fields in file.records:
-            yield fields[number]
+        for record in _with_warning(file.records, file.lines):
+            yield record if isinstance(record, DataError) else record[1][number]
 
 
-def _lines_or_objects(path: str, field: str) -> Iterator[str]:
-    """Yield the lines of a file of text, or the texts of JSON lines."""
-    objects = _name(path).endswith(".jsonl")
+def _objects(path: str, field: str) -> Iterator[str | DataError]:
+    """Yield the texts of JSON lines."""
+    with open_lines(path, replace=True) as lines:
+        for row in _with_warning(JsonRows(lines), lines):
+            if isinstance(row, DataError):
+                yield row
+                continue
+            text = row[1].get(field)
+            if isinstance(text, str):
+                yield text
+            else:
+                yield DataError(f"{lines.place()}: must be an object with text in '{field}'")
+
+
+def _with_warning(items: Iterator[T], lines: Lines) -> Iterator[T | DataError]:
+    """Yield items of lines or their errors, and warn once about bytes that are not UTF-8."""
+    warned = False
+    for item in with_errors(items):
+        if lines.replaced_on and not warned:
+            _warn(lines.place(lines.replaced_on))
+            warned = True
+        yield item
+
+
+def _warn(place: str) -> None:
+    """Warn about bytes that are not UTF-8, on behalf of whoever called this module."""
+    frame, depth = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals is globals():
+        frame, depth = frame.f_back, depth + 1
+    message = f"{place}: is not entirely UTF-8; some characters are left out"
+    warnings.warn(message, stacklevel=depth)
+
+
+def _pieces_of(path: str, field: str) -> Iterator[tuple[str, bool]]:
+    """Yield the pieces of a file's documents, and whether a document ends with them."""
+    if not _name(path).endswith(".jsonl"):
+        yield from _pieces(path)
+        return
+    for text in _objects(path, field):
+        if isinstance(text, DataError):
+            raise text
+        yield text, True
+
+
+def _pieces(path: str) -> Iterator[tuple[str, bool]]:
+    """Yield a document's pieces, each of whole lines unless a line is long."""
+    held, warned = "", False
     with (
         open_file(path) as opened,
-        _decoded(opened.content, newline=None if objects else "\n") as stream,
+        io.TextIOWrapper(opened.content, encoding="utf-8-sig", errors="replace") as stream,
     ):
-        if objects:
-            yield from (text for text, _ in _lines(stream, path, field))
-        else:
-            yield from text_lines(stream)
-
-
-def _pieces(stream: IO[str]) -> Iterator[tuple[str, bool]]:
-    """Yield a document's pieces, each of whole lines unless a line is long."""
-    held = ""
-    while line := stream.readline(PIECE):
-        if held and len(held) + len(line) > PIECE:
-            yield held, False
-            held = ""
-        held += line
+        while line := stream.readline(PIECE):
+            if not warned and "\ufffd" in line:
+                _warn(locate(path))
+                warned = True
+            if held and len(held) + len(line) > PIECE:
+                yield held, False
+                held = ""
+            held += line
     yield held, True
-
-
-def _lines(stream: IO[str], path: str, field: str) -> Iterator[tuple[str, bool]]:
-    """Yield the documents of JSON lines."""
-    for number, row in json_rows(stream, path):
-        text = row.get(field)
-        if not isinstance(text, str):
-            raise DataError(
-                f"{locate(path, f'line {number}')}: must be an object with text in '{field}'"
-            )
-        yield text, True
 
 
 def _name(path: str | Path) -> str:

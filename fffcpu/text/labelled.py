@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.data.files import locate, open_file
-from fffcpu.data.records import find_columns, json_rows, open_csv
+from fffcpu.data.files import locate
+from fffcpu.data.records import JsonRows, clean_label, find_columns, open_csv, open_lines
 from fffcpu.errors import DataError, describe
 
 __all__ = ["LabelledTexts", "read_labelled"]
@@ -41,6 +40,7 @@ def read_labelled(
     *,
     regression: bool = False,
     classes: tuple[str, ...] | None = None,
+    separator: str = ",",
 ) -> LabelledTexts:
     """Read texts and their labels.
 
@@ -56,6 +56,8 @@ def read_labelled(
     classes : tuple of str, optional
         The names of the classes, if they are already known. By default the sorted labels. Spaces
         around a name do not count.
+    separator : str
+        The character that separates the fields of a CSV file.
 
     Raises
     ------
@@ -70,8 +72,12 @@ def read_labelled(
         raise DataError(f"{locate(path)}: must end with .csv or .jsonl, or these with .gz")
     texts: list[str] = []
     labels: list[Any] = []
-    read = _csv_rows if name.endswith(".csv") else _json_rows
-    for where, words, value in read(path, text, label):
+    rows = (
+        _csv_rows(path, text, label, separator)
+        if name.endswith(".csv")
+        else _json_rows(path, text, label)
+    )
+    for where, words, value in rows:
         texts.append(words)
         labels.append(_number(value, where) if regression else _name(value, where))
     if not texts:
@@ -86,39 +92,33 @@ def read_labelled(
     return LabelledTexts(texts, np.array([numbers[name] for name in labels], np.int64), known)
 
 
-def _csv_rows(path: str, text: str, label: str) -> Labelled:
+def _csv_rows(path: str, text: str, label: str, separator: str) -> Labelled:
     """Yield the rows of a CSV file."""
-    with open_csv(path) as file:
+    with open_csv(path, separator=separator) as file:
         texts, labels = find_columns(path, file.names, [text, label])
         for line, fields in file.records:
-            yield locate(path, f"line {line}"), fields[texts], fields[labels]
+            yield file.lines.place(line), fields[texts], fields[labels]
 
 
 def _json_rows(path: str, text: str, label: str) -> Labelled:
     """Yield the rows of JSON lines."""
-    with (
-        open_file(path) as opened,
-        io.TextIOWrapper(opened.content, encoding="utf-8-sig", newline="") as stream,
-    ):
-        try:
-            for number, row in json_rows(stream, path):
-                where = locate(path, f"line {number}")
-                if not isinstance(row.get(text), str) or row.get(label) is None:
-                    raise DataError(
-                        f"{where}: must have a '{text}' and a '{label}', "
-                        f"got {', '.join(repr(key) for key in row) or 'nothing'}"
-                    )
-                yield where, row[text], row[label]
-        except UnicodeDecodeError as error:
-            raise DataError(f"{locate(path)}: must be UTF-8, got {error}") from error
+    with open_lines(path) as lines:
+        for _, row in JsonRows(lines):
+            if not isinstance(row.get(text), str) or row.get(label) is None:
+                raise DataError(
+                    f"{lines.place()}: must have a '{text}' and a '{label}', "
+                    f"got {', '.join(repr(key) for key in row) or 'nothing'}"
+                )
+            yield lines.place(), row[text], row[label]
 
 
 def _name(value: Any, where: str) -> str:
-    """Return the name of a class, without spaces around it."""
+    """Return the name of a class."""
     # A float can be written in several ways, and NaN is not a class.
-    if not isinstance(value, (str, int)) or not str(value).strip():
+    name = clean_label(str(value)) if isinstance(value, (str, int)) else ""
+    if not name:
         raise DataError(f"{where}: must have text or an integer as label, got {describe(value)}")
-    return str(value).strip()
+    return name
 
 
 def _number(value: Any, where: str) -> float:

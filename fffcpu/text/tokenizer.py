@@ -21,14 +21,17 @@ from typing import Any
 
 import numpy as np
 
-from fffcpu.checks import check_integer
+from fffcpu.checks import check_flag, check_integer
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe, require_extra
 from fffcpu.system.files import write_text
 
-__all__ = ["TOKENIZER_FILE", "Tokenizer"]
+__all__ = ["LONGEST_WORD", "TOKENIZER_FILE", "Tokenizer"]
 
 TOKENIZER_FILE = "tokenizer.json"
 """The tokenizer's file in the folder of a model."""
+
+LONGEST_WORD = 100
+"""Number of letters up to which BERT's tokenizer splits a word; longer ones are unknown tokens."""
 
 MOST_TOKENS = 1 << 20
 """The largest vocabulary; memory for all of it is allocated at once."""
@@ -146,6 +149,8 @@ class Tokenizer:
         vocabulary: int = 32768,
         *,
         lowercase: bool = True,
+        keep_accents: bool = False,
+        longest_word: int = LONGEST_WORD,
         progress: bool = False,
     ) -> Tokenizer:
         """Train a WordPiece tokenizer, as for BERT.
@@ -158,7 +163,12 @@ class Tokenizer:
         vocabulary : int
             Largest number of tokens, special ones included.
         lowercase : bool
-            Whether letters become lowercase and lose their accents.
+            Whether letters become lowercase and, as for BERT, lose their accents.
+        keep_accents : bool
+            Whether they keep them: é stays é, and words of Hindi keep their vowel signs. An accent
+            that is a character of its own is joined to its letter.
+        longest_word : int
+            Number of letters up to which a word is split. All longer words are the unknown token.
         progress : bool
             Whether to show the progress of the training.
 
@@ -173,9 +183,13 @@ class Tokenizer:
         """
         library: Any = require_extra("tokenizers", "text")
         check_integer("vocabulary", vocabulary, 16, MOST_TOKENS)
+        check_flag("lowercase", lowercase)
+        check_flag("keep_accents", keep_accents)
+        check_integer("longest_word", longest_word, 1, MOST_TOKENS)
         specials = [names[0] for names in SPECIAL_TOKENS.values()]
-        backend = library.Tokenizer(library.models.WordPiece(unk_token="[UNK]"))
-        backend.normalizer = library.normalizers.BertNormalizer(lowercase=lowercase)
+        model = library.models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=longest_word)
+        backend = library.Tokenizer(model)
+        backend.normalizer = _normalizer(library.normalizers, lowercase, keep_accents)
         backend.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
         backend.decoder = library.decoders.WordPiece()
         words = _count_words(backend, texts)
@@ -303,6 +317,14 @@ def _reporting(message: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise CheckpointError(f"{message}: {error}") from error
+
+
+def _normalizer(library: Any, lowercase: bool, keep_accents: bool) -> Any:
+    """Return BERT's normalizer, or one that keeps accents, whichever way they are written."""
+    if not keep_accents:
+        return library.BertNormalizer(lowercase=lowercase)
+    keeping = library.BertNormalizer(lowercase=lowercase, strip_accents=False)
+    return library.Sequence([library.NFC(), keeping])
 
 
 def _count_words(backend: Any, texts: Iterable[str]) -> Counter[str]:

@@ -327,8 +327,10 @@ class Trainer:
             while not self._is_done():
                 result, rate = self._make_step()
                 self._spent = time.monotonic() - started
-                bar.advance(result.loss, result.rows, rate, self._best_so_far(), self._time_left())
+                bar.advance(result.loss, result.rows, self._best_so_far(), self._time_left())
                 self._look(rate)
+                if self._evaluated_at == self.step:
+                    bar.keep(self.history[-1])
                 self._spent = time.monotonic() - started
                 now = time.monotonic()
                 if stop.made:
@@ -340,6 +342,7 @@ class Trainer:
                     saved_at = now
             if self._evaluated_at < self.step:
                 self._evaluate(self._rate())
+                bar.keep(self.history[-1])
             self._spent = time.monotonic() - started
 
     def _make_step(self) -> tuple[StepResult, float]:

@@ -9,7 +9,7 @@ import pytest
 
 from fffcpu import FastFeedForward
 from fffcpu.benchmarking import timing
-from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, ratio
+from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, doubts, ratio
 from fffcpu.benchmarking.verification import (
     distinct_batches,
 )
@@ -139,3 +139,14 @@ def test_inference_goes_through_the_batches(rows):
     # Large outputs go to two arrays in turn.
     assert (outputs[0] is outputs[2]) == (rows >= timing.OUTPUT_GIVEN)
     assert outputs[0] is not outputs[1]
+
+
+def test_figures_are_doubtful_beyond_the_arithmetic_or_with_a_spread():
+    fast = Timing("fast", 1, 1, (1.0, 1.0, 1.0))
+    dense = Timing("dense", 1, 1, (340.0, 341.0, 342.0))
+    assert doubts(fast) == doubts(fast, dense) == doubts(fast, dense, 341.25) == []
+    (reason,) = doubts(fast, dense, 340.9)
+    assert reason == "341.0x exceeds the 340.9x that the arithmetic allows"
+    restless = Timing("restless", 1, 1, (1.0, 2.0, 3.0))
+    assert doubts(restless) == doubts(restless, restless) == ["restless has a spread of 25%"]
+    assert doubts(fast, restless, 9) == ["restless has a spread of 25%"]

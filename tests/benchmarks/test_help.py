@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import importlib
+import io
 import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.command import new_parser
 from tests.support.benchmarks import RUNNABLE
 from tests.support.paths import ROOT
 from tests.support.processes import run_module
@@ -79,3 +81,11 @@ def test_every_module_with_a_parser_can_be_run():
     }
     files = {file_of(module).relative_to(folder).as_posix() for module in RUNNABLE}
     assert parsers - shared <= files
+
+
+def test_results_can_be_printed_in_any_encoding(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    new_parser("a benchmark")
+    print("1.5 \u00b1 2%", flush=True)
+    assert stream.buffer.getvalue() == b"1.5 \\xb1 2%\n"

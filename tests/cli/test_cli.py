@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import types
@@ -23,10 +24,12 @@ from fffcpu import (
     Predictor,
     Schema,
 )
+from fffcpu.benchmarking.timing import Timing
 from fffcpu.checkpoints import fastfeedforward, ultrafastbert, ultrafastbert_bmm
 from fffcpu.checkpoints import safetensors as safetensors_file
 from fffcpu.cli import bench, convert, info, inspection, main, warmup
 from fffcpu.cli.bench import sweep
+from fffcpu.cli.demo import speed
 from fffcpu.diagnosis import diagnose, leaf_means
 from fffcpu.errors import WrongOutputError
 from fffcpu.kernels.backends import vectorized
@@ -759,6 +762,7 @@ def test_bench_in_json(command):
             "gemm_gigaflops",
             "fraction_of_roofline",
             "dense_ratio",
+            "doubts",
             "seconds_a_call",
         }
         assert result["threads"] == 1
@@ -781,7 +785,47 @@ def test_bench_table(command):
     rows = lines[4:8]
     assert [line.split()[0] for line in rows] == ["vectorized", "dense", "vectorized", "dense"]
     assert all("%" in line for line in rows)
-    assert lines[8:] == ["", f"thread layer: {get_thread_layer()}"]
+    assert lines[-2:] == ["", f"thread layer: {get_thread_layer()}"]
+    assert all(line.startswith("doubtful: ") for line in lines[8:-2])
+
+
+@pytest.fixture
+def busy(monkeypatch):
+    """Timings of a machine on which another program runs: the dense layer takes a second."""
+
+    def alternate(contenders, *_, **__):
+        return [
+            Timing(one.name, one.rows, 1, (1.0, 2.0, 3.0) if one.name == "dense" else (0.01,) * 3)
+            for one in contenders
+        ]
+
+    for module in (bench, sweep, speed):
+        monkeypatch.setattr(module, "alternate", alternate)
+
+
+@pytest.mark.usefixtures("busy")
+def test_bench_says_which_figures_are_doubtful(command, small_grid, tmp_path):
+    limits = r"200\.0x exceeds the 3\.8x that the arithmetic allows"
+    both = f"dense has a spread of 25%, {limits}"
+    out = command(*PLAIN)[1]
+    for rows in (1, 5):
+        line = f"^doubtful: vectorized at {rows} rows, threads 1: {both}$"
+        assert re.search(line, out, re.M)
+        assert f"\ndoubtful: dense at {rows} rows, threads 1: dense has a spread of 25%\n" in out
+    (first, second, *_) = json.loads(command(*PLAIN, "--json")[1])["results"]
+    assert re.fullmatch(limits, first["doubts"][-1])
+    assert second["doubts"] == ["dense has a spread of 25%"]
+    out = command("bench", *small_grid, "--plot", tmp_path / "speed.png")[1]
+    assert "5 of 5 points are doubtful, such as depth 2 at 5 rows: dense has a spread of 25%" in out
+
+
+@pytest.mark.usefixtures("busy")
+def test_the_demo_says_which_figures_are_doubtful(capsys):
+    speed.compare_at_bert_size([1], 0.0, 0)
+    out = capsys.readouterr().out
+    assert "\nSome figures are doubtful; another program may have run meanwhile:\n" in out
+    assert "\n  batch 1: dense has a spread of 25%\n" in out
+    assert "200.0x exceeds the 341" not in out
 
 
 @pytest.mark.slow

@@ -154,7 +154,7 @@ def test_a_model_is_replaced_only_on_request(model, table, command):
         (["--target", "prise"], "did you mean 'price'?"),
         (["--target", "price", "--drop", "colours"], "did you mean 'colour'?"),
         (["--target", "price", "--columns", "age,colur"], "must have a column 'colur'"),
-        (["--target", "price", "--drop", "day", "--separator", ";"], "must have a column 'price'"),
+        (["--target", "price", "--separator", ";"], "separated by ',': pass --separator ','"),
         (["--target", "price", "--layer", "auto", "--resume"], "--resume"),
         (["--target", "price", "--layer", "auto", "--validation", "0"], "--validation"),
     ],

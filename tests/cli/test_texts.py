@@ -8,12 +8,14 @@ import io
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from fffcpu.cli import main
+from fffcpu.cli.support import results
 from fffcpu.inference import pipelines
 from fffcpu.inference.pipelines import FillMask, TextClassifier, TextEmbedder
 from fffcpu.models import FastBertConfig, FastBertForMaskedLM, FastBertForSequenceClassification
@@ -55,8 +57,14 @@ def files(tmp_path, monkeypatch):
     (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(objects.encode()))
     with open(tmp_path / "x.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("id", "text"), *enumerate(TEXTS)])
-    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+    monkeypatch.setattr(sys, "stdin", piped(lines))
     return tmp_path
+
+
+def piped(content):
+    """Standard input of these bytes, as of a pipe; of text in UTF-8."""
+    data = content.encode() if isinstance(content, str) else content
+    return io.TextIOWrapper(io.BytesIO(data), "ascii")
 
 
 def assert_one_line(result, message):
@@ -127,6 +135,161 @@ def test_fill_mask_refuses(command, models):
     judge = models["judge"]
     assert_one_line(command("fill-mask", "[MASK]", "--model", judge), "holds a classifier")
     assert_one_line(command("fill-mask", "[MASK]", "--model", "absent"), "absent")
+
+
+def test_fill_mask_names_the_text_it_cannot_take(command, models, monkeypatch):
+    far = "cat " * 20 + "[MASK]"
+    model = ("--model", models["bert"], "--top", 1)
+    texts = ["a [MASK]", far, "no mask", "the [MASK]", "cat [MASK]" + " dog" * 20]
+    monkeypatch.setattr(sys, "stdin", piped("\n".join(texts)))
+    status, out, err = command("fill-mask", *model)
+    assert status == 1
+    assert [line for line in out.splitlines() if "MASK" in line] == [texts[0], texts[3], texts[4]]
+    named, cut, summary = err.splitlines()
+    assert named.startswith("fffcpu: standard input, line 2: argument 'texts' must have every mask")
+    assert cut == "1 of 5 texts was cut to the model's longest text, 12 tokens"
+    assert summary.startswith("fffcpu: error: 1 of 5 texts has an error and no answer")
+    status, out, err = command("fill-mask", *texts, *model, "--json")
+    report = json.loads(out)
+    assert [list(entry) for entry in report["texts"]] == [
+        ["text", "error" if text == far else "masks"] for text in texts
+    ]
+    assert [report[name] for name in ("errors", "cut", "longest")] == [1, 1, 12]
+    assert {"seconds", "start_seconds"} <= set(report)
+    assert (status, "fffcpu: text 2: argument" in err) == (1, True)
+    status, out, err = command("fill-mask", *texts, *model, "--strict")
+    assert (status, err.count("\n")) == (1, 1)
+    assert [line for line in out.splitlines() if "MASK" in line] == texts[:1]
+    assert "error: text 2: argument 'texts' must have every mask" in err
+
+
+# --- Texts with errors ----------------------------------------------------------------------------
+
+BROKEN = {
+    "x.jsonl": '{"text": "a cat"}\n{"text": 3}\n\nnonsense\n[]\n{"text": "the dog"}',
+    "x.csv": 'text,n\na cat,1\n"the, dog",2,3\n\nfew\nthe dog,2\n',
+}
+"""Files of five texts, of which the first and the last can be read."""
+
+PLACES = {"x.jsonl": ("line 2", "line 4", "line 5"), "x.csv": ("line 3", "line 4", "line 5")}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_bad_text_keeps_its_place_and_is_named(name, command, models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(BROKEN[name])
+    judge = ("classify", models["judge"], name)
+    good = TextClassifier.from_pretrained(models["judge"]).probabilities(["a cat", "the dog"])
+    expected = [good[0].max(), None, None, None, good[1].max()]
+
+    def check(result):
+        status, out, err = result
+        *named, summary = err.splitlines()
+        for line, place in zip(named, PLACES[name], strict=True):
+            assert line.startswith(f"fffcpu: file '{name}', {place}: must ")
+        assert summary.startswith("fffcpu: error: 3 of 5 texts have an error and no answer")
+        assert status == 1
+        return out
+
+    def check_cells(rows):
+        assert [row == ["", ""] for row in rows] == [number is None for number in expected]
+        assert [np.float32(row[1]) for row in rows[::4]] == expected[::4]
+
+    check_cells([line.split("\t") for line in check(command(*judge)).splitlines()])
+    report = json.loads(check(command(*judge, "--out", "y.csv", "--json")))
+    assert [report[key] for key in ("texts", "errors", "cut", "longest")] == [5, 3, 0, 12]
+    with open("y.csv", encoding="utf-8") as file:
+        check_cells(list(csv.reader(file))[1:])
+    check(command(*judge, "--out", "y.jsonl"))
+    rows = [json.loads(line) for line in (tmp_path / "y.jsonl").read_text().splitlines()]
+    assert ["error" in row for row in rows] == [number is None for number in expected]
+    assert PLACES[name][0] in rows[1]["error"]
+    check(command("embed", models["bert"], name, "--out", "y.npy"))
+    vectors = np.load("y.npy")
+    assert np.isnan(vectors).all(axis=1).tolist() == [number is None for number in expected]
+    for other in (judge, ("embed", models["bert"], name, "--out", "z.npy")):
+        assert_one_line(command(*other, "--strict"), f"file '{name}', {PLACES[name][0]}: must ")
+    assert not (tmp_path / "z.npy").exists()
+
+
+def test_a_bad_text_of_a_regression_leaves_an_empty_cell(command, models, tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text(BROKEN["x.jsonl"])
+    status, out, _ = command("classify", models["rater"], path)
+    assert (status, [bool(line) for line in out.splitlines()]) == (1, [True, *[False] * 3, True])
+    command("classify", models["rater"], path, "--out", tmp_path / "y.csv")
+    with open(tmp_path / "y.csv", encoding="utf-8") as file:
+        assert [row != [""] for row in csv.reader(file)] == [True, True, *[False] * 3, True]
+
+
+def test_a_file_without_a_readable_text_is_an_error_at_once(command, models, tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"title": "a"}\n{"title": "b"}\n')
+    result = command("classify", models["judge"], path, "--out", tmp_path / "y.csv")
+    assert_one_line(result, "line 1: must be an object with text in 'text'")
+    assert not (tmp_path / "y.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["x.txt", "-"])
+def test_lines_are_those_of_wc(name, command, models, tmp_path, monkeypatch):
+    content = b"one\rstill one\ntwo\x0b\x0c\x1c two\r\n\xc2\x85three \xe2\x80\xa8\nlast"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.txt").write_bytes(content)
+    monkeypatch.setattr(sys, "stdin", piped(content))
+    status, out, err = command("classify", models["judge"], name)
+    assert (status, err, len(out.splitlines())) == (0, "", content.count(b"\n") + 1)
+    monkeypatch.setattr(sys, "stdin", piped(b"\xef\xbb\xbfcat\r\n\n"))
+    assert command("classify", models["judge"], "-")[1].count("\n") == 2
+
+
+@pytest.mark.parametrize("name", ["x.txt", "-"])
+def test_bytes_that_are_not_utf_8_do_not_silence_the_other_texts(
+    name, command, models, tmp_path, monkeypatch
+):
+    content = "caf\u00e9\na cat\n".encode("latin-1")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.txt").write_bytes(content)
+    monkeypatch.setattr(sys, "stdin", piped(content))
+    with pytest.warns(UserWarning, match=r"line 1: is not entirely UTF-8"):
+        status, out, _ = command("classify", models["judge"], name)
+    assert (status, out.count("\n")) == (0, 2)
+
+
+def test_standard_input_may_be_closed(command, models, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    for argv in (("classify", models["judge"], "-"), ("fill-mask", "--model", models["bert"])):
+        assert_one_line(command(*argv), "standard input must be open")
+
+
+@pytest.mark.parametrize("argv", [("classify", "judge"), ("embed", "bert")])
+def test_texts_that_are_cut_are_counted(argv, command, models, tmp_path):
+    (tmp_path / "x.txt").write_text("a cat\n" + ("cat " * 11 + "\n") * 2 + "cat " * 10 + "\n")
+    name, model = argv
+    out = tmp_path / ("y.csv" if name == "classify" else "y.npy")
+    full = (name, models[model], tmp_path / "x.txt", "--out", out)
+    status, _, err = command(*full)
+    assert (status, err) == (0, "2 of 4 texts were cut to the model's longest text, 12 tokens\n")
+    report = json.loads(command(*full, "--json")[1])
+    assert [report[key] for key in ("texts", "errors", "cut", "longest")] == [4, 0, 2, 12]
+
+
+def test_the_rate_of_texts_is_that_after_the_start(command, models, files, monkeypatch):
+    now = iter([0.0, 10.0, 12.0])
+    monkeypatch.setattr(results, "time", SimpleNamespace(perf_counter=lambda: next(now)))
+    status, out, _ = command("embed", models["bert"], "x.txt", "--out", "x.npy")
+    assert status == 0
+    assert out == (
+        "x.npy: 5 texts in 2.00 s, 2.50 texts/s; 10.0 s to load the model and its kernels\n"
+    )
+
+
+@pytest.mark.parametrize("separator", [";", r"\t"])
+def test_other_separators_are_options(separator, command, models, tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("n,text\n1,a cat\n".replace(",", separator.replace(r"\t", "\t")))
+    assert_one_line(command("classify", models["judge"], path), "pass --separator ")
+    status, out, _ = command("classify", models["judge"], path, "--separator", separator)
+    assert (status, out.count("\n")) == (0, 1)
 
 
 # --- classify -------------------------------------------------------------------------------------
@@ -249,11 +412,19 @@ def test_an_output_that_fails_half_way_leaves_the_old_one(command, models, files
     (files / "y.csv").write_text("old")
     monkeypatch.setattr(pipelines, "WINDOW", 2)
 
-    def lines():
-        yield from ("a\n", "b\n", "c\n")
-        raise OSError(5, "Input/output error")
+    class Broken(io.RawIOBase):
+        parts = iter([b"a\nb\nc\n"])
 
-    monkeypatch.setattr(sys, "stdin", lines())
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            for part in self.parts:
+                buffer[: len(part)] = part
+                return len(part)
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Broken())))
     result = command("classify", models["judge"], "-", "--out", "y.csv")
     assert_one_line(result, "Input/output error")
     assert (files / "y.csv").read_text() == "old"

@@ -148,7 +148,10 @@ RUBBISH = {
     "not UTF-8 in a header": (b"\xff\xfea,y\n", "y", None, ", line 1", r"got byte b'\xff'"),
     "quote without end": ('a,y\n1,2\n3,"4\n5,6\n', "y", None, ", line 3", "must be valid CSV"),
     "text behind a quote": ('a,y\n1,2\n3,"4"5\n', "y", None, ", line 3", "must be valid CSV"),
-    "field without end": ("a,y\n1," + "x" * 200_000, "y", None, ", line 2", "must be valid CSV"),
+    "field without end": (
+        *("a,y\n" + "x" * 200_000 + ",1", "y", None),
+        *(", line 2, column 1 ('a')", "must be a number, got 'xxx"),
+    ),
     "after a field of several lines": (
         *('a,y,b\n1,"x\ny\r\nz",2\n3,u,v\n', "y", None),
         *(", line 5, column 3 ('b')", "must be a number, got 'v'"),

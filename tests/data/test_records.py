@@ -5,14 +5,24 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fffcpu.data import read_blocks, read_table
-from fffcpu.data.records import check_names, find_columns, json_rows, open_csv
-from fffcpu.errors import DataError
+from fffcpu.data import records as records_module
+from fffcpu.data.records import (
+    JsonRows,
+    Lines,
+    check_names,
+    find_columns,
+    guess_separator,
+    open_csv,
+    with_errors,
+)
+from fffcpu.errors import ArgumentError, DataError
 from fffcpu.text import read_labelled, read_texts
 
 
@@ -131,8 +141,165 @@ def test_a_model_does_not_mind_the_names_of_other_columns(written):
         read_table(path, "a")
 
 
+def lines_of(text, **options):
+    """The lines of a text, as of a file that does not translate line ends."""
+    return Lines(io.StringIO(text, newline="\n"), "file 'a.jsonl'", **options)
+
+
 def test_json_rows_are_objects_and_blank_lines_are_left_out():
-    lines = ['{"a": 1}\n', "  \n", "[1]\n", '{"b": null}']
-    assert list(json_rows(lines, "a.jsonl")) == [(1, {"a": 1}), (3, {}), (4, {"b": None})]
-    with pytest.raises(DataError, match=r"file 'a.jsonl', line 2: must be JSON \("):
-        list(json_rows(["{}", "{"], "a.jsonl"))
+    rows = JsonRows(lines_of('{"a": 1}\n  \n[1]\n{\n{"b": null}'))
+    (first, second, error, last) = with_errors(rows)
+    assert [first, second, last] == [(1, {"a": 1}), (3, {}), (5, {"b": None})]
+    assert str(error).startswith("file 'a.jsonl', line 4: must be JSON (")
+    with pytest.raises(DataError, match=r"file 'a.jsonl', line 1: must be JSON \("):
+        list(JsonRows(lines_of("{")))
+
+
+# --- Lines ----------------------------------------------------------------------------------------
+
+SPLITTERS = ["\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
+"""What `str.splitlines` takes for the end of a line, and ``wc -l`` does not."""
+
+
+@pytest.mark.parametrize("inside", SPLITTERS, ids=ascii)
+def test_only_line_feeds_end_lines(inside, written):
+    text = f"one{inside}still one"
+    assert list(lines_of(f"{text}\ntwo\r\nthree")) == [f"{text}\n", "two\r\n", "three"]
+    path = written(f'text,n\r\n"{text}",1\r\nlast,2,3')
+    with pytest.raises(DataError, match="line 3: must have 2 fields"):
+        list(read_texts(path))
+    first, error = with_errors(records_of(path))
+    assert first == (2, [text, "1"])
+    assert "line 3" in str(error)
+
+
+def records_of(path, **options):
+    """The records of a file, one after the other."""
+    with open_csv(path, **options) as file:
+        while True:
+            try:
+                yield from file.records
+                return
+            except DataError as error:
+                yield error
+
+
+@given(parts=st.lists(st.sampled_from(["a", "\r", "\n", "\r\n", "\x85", '"']), max_size=12))
+def test_lines_are_counted_as_by_wc(parts):
+    text = "".join(parts)
+    lines = lines_of(text)
+    assert "".join(lines) == text
+    assert lines.number == text.count("\n") + (not text.endswith("\n") and text != "")
+
+
+@pytest.mark.parametrize("classic", [False, True], ids=["as wc counts", "an old Mac's"])
+def test_a_carriage_return_in_a_csv_file(classic, written):
+    end = "\r" if classic else "\n"
+    path = written(f'a,b{end}1,"x\ry"{end}2,"z"{end}3{end}')
+    *found, error = records_of(path)
+    assert found == [(2, ["1", "x\ry"]), (4 if classic else 3, ["2", "z"])]
+    assert f"line {5 if classic else 4}: must have 2 fields" in str(error)
+
+
+def test_a_carriage_return_without_quotes_is_an_error_and_no_end(written):
+    path = written("text\none\rstill one\ntwo\n")
+    error, last = records_of(path)
+    assert "line 2: must have a carriage return (\\r) only at the end of a line or in" in str(error)
+    assert last == (3, ["two"])
+    many = written("text\n" + "\r" * 5000 + "\n2\n")
+    assert next(reversed(list(records_of(many)))) == (3, ["2"])
+
+
+def test_a_bad_record_does_not_hide_the_others(written):
+    path = written(b'a,b\n1,2\n\n\n3\n4,"5"6\n7,8\n\xe9,9\n10,11\n\n')
+    found = list(records_of(path))
+    assert [item for item in found if isinstance(item, tuple)] == [
+        (2, ["1", "2"]),
+        (7, ["7", "8"]),
+        (9, ["10", "11"]),
+    ]
+    errors = [str(item) for item in found if isinstance(item, DataError)]
+    assert [re.search(r"line (\d+)", error)[1] for error in errors] == ["3", "4", "5", "6", "8"]
+
+
+# --- Long fields ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_fields_may_be_long(quote, written):
+    long = "long, " * 40_000 if quote else "long " * 40_000
+    path = written(f"x,note,label\n1,{quote}{long}{quote},a\n2,,b\n")
+    limit = csv.field_size_limit()
+    assert len(long) > limit
+    assert records(path)[1] == [(2, ["1", long, "a"]), (3, ["2", "", "b"])]
+    assert list(read_texts(path, "note")) == [long, ""]
+    (block,) = read_blocks(path, features=["x"])
+    assert block.tolist() == [[1], [2]]
+    # The limit of other readers of the process is theirs.
+    assert csv.field_size_limit() == limit
+    with pytest.raises(csv.Error, match="field larger than field limit"):
+        list(csv.reader([long.replace(",", "")]))
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["1," + "x" * 99, '"' + "x" * 99 + '",1', '"' + "x\n" * 50 + '",1', ",".join("x" * 60)],
+    ids=["field", "quoted", "many lines", "many fields"],
+)
+def test_a_record_has_a_limit_that_is_stated(record, written, monkeypatch):
+    monkeypatch.setattr(records_module, "MOST_CHARACTERS", 99)
+    path = written(f"a,b\n1,2\n{record}\n")
+    found = list(records_of(path))
+    assert found[0] == (2, ["1", "2"])
+    message = "line 3: must have at most 99 characters, got more: is a line end or a closing quote"
+    assert message in str(found[1])
+    (first, error, last) = with_errors(lines_of("x\n" + "y" * 500 + "\nz"))
+    assert (first, last) == ("x\n", "z")
+    assert "line 2: must have at most 99 characters" in str(error)
+
+
+def test_an_open_quote_does_not_fill_the_memory(written, monkeypatch):
+    monkeypatch.setattr(records_module, "MOST_CHARACTERS", 99)
+    path = written('a,b\n1,"2\n' + "3,4\n" * 1000)
+    found = list(records_of(path))
+    assert "line 2: must have at most 99 characters" in str(found[0])
+
+
+# --- Separators -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_other_separators(separator, written):
+    path = written(f'text{separator} label\n"a{separator}b, c"{separator} x\n')
+    assert records(path, separator=separator) == (
+        ["text", "label"],
+        [(2, [f"a{separator}b, c", "x"])],
+    )
+    assert list(read_texts(path, separator=separator)) == [f"a{separator}b, c"]
+    assert read_labelled(path, separator=separator).classes == ("x",)
+    hint = re.escape(f"the fields seem to be separated by {separator!r}: pass --separator")
+    for reader in (read_texts, lambda path: iter(read_labelled(path).texts)):
+        with pytest.raises(DataError, match=f"must have a column 'text', got .*; {hint}"):
+            next(reader(path))
+
+
+def test_a_row_with_a_decimal_comma_leads_to_the_separator(written):
+    path = written("a;b\n1,5;2\n")
+    with pytest.raises(DataError, match=r"must have 1 field, .* got 2; .* separated by ';'"):
+        records(path)
+
+
+@pytest.mark.parametrize("separator", ["", ",,", '"', "\n", "\r", None, 1])
+def test_a_separator_is_one_character(separator, written):
+    with pytest.raises(ArgumentError, match="argument 'separator' must be one character"):
+        records(written("a,b\n"), separator=separator)
+
+
+def test_separators_are_guessed():
+    assert guess_separator(["a;b;c"]) == ";"
+    assert guess_separator(["a\tb"]) == "\t"
+    assert guess_separator(["a,b|c"]) in (",", "|")
+    assert guess_separator(["a;b", "c;d"]) == ";"
+    assert guess_separator(["a", "b;c"]) is None
+    assert guess_separator(["a"]) is None
+    assert guess_separator([]) is None

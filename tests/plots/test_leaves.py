@@ -66,6 +66,7 @@ def test_prototypes_are_drawn_in_the_same_shades(figures, tmp_path):
     for axes, image in zip(figures[0].axes, images, strict=True):
         np.testing.assert_array_equal(axes.images[0].get_array(), image)
         assert axes.images[0].get_clim() == (0, 53)
+        assert axes.images[0].get_interpolation() == "nearest"
 
 
 @pytest.mark.parametrize(

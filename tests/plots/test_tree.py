@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.collections import QuadMesh
+from matplotlib.image import imread
 
 from fffcpu import FastFeedForward, LeafFeedForward
 from fffcpu.diagnosis import diagnose
@@ -13,14 +15,19 @@ from fffcpu.plots import (
 from fffcpu.plots import tree as trees
 
 
-def usage_of(depth, kind="leaf"):
+def usage_of(depth, kind="leaf", rows=60):
     """Usage of a random tree by random rows."""
     layer = (
         LeafFeedForward(3, 2, depth, 1, rng=0)
         if kind == "leaf"
         else FastFeedForward(3, 2, depth, rng=0)
     )
-    return diagnose(layer, np.random.default_rng(0).standard_normal((60, 3))).trees[0]
+    return diagnose(layer, np.random.default_rng(0).standard_normal((rows, 3))).trees[0]
+
+
+def cells(axes):
+    """The meshes of cells, one for each level."""
+    return [found for found in axes.collections if isinstance(found, QuadMesh)]
 
 
 @pytest.mark.parametrize("kind", ["leaf", "node"])
@@ -31,11 +38,11 @@ def test_trees_are_drawn(depth, kind, figures, tmp_path):
     plot_tree(usage, path, "a title")
     assert path.read_bytes().startswith(b"\x89PNG")
     nodes, _, leaves, levels = figures[0].axes  # the second is the colours' scale
-    shown = nodes.images[0].get_array()[:: trees.LEVEL_DOTS]
-    assert shown.shape == (depth + 1, 2**depth)
-    np.testing.assert_array_equal(shown.mask[-1], usage.leaf_visits == 0)
+    shown = [mesh.get_array().ravel() for mesh in cells(nodes)]
+    assert [len(level) for level in shown] == [2**level for level in range(depth + 1)]
+    np.testing.assert_array_equal(np.ma.getmaskarray(shown[-1]), usage.leaf_visits == 0)
     ratios = np.maximum(usage.leaf_visits * 2**depth / 60, 1 / 16)
-    np.testing.assert_allclose(shown.data[-1], np.log2(ratios))
+    np.testing.assert_allclose(shown[-1].data, np.log2(ratios))
     numbers = [text.get_text() for text in nodes.texts]
     assert numbers[0] == "100.0%"
     assert len(numbers) == 2 ** min(4, depth + 1) - 1
@@ -54,5 +61,37 @@ def test_the_lowest_levels_of_a_deep_tree_are_left_out(figures, tmp_path, monkey
     monkeypatch.setattr(trees, "DRAWN_LEVELS", 3)
     plot_tree(usage_of(5), tmp_path / "tree.png", "a title")
     nodes = figures[0].axes[0]
-    assert nodes.images[0].get_array().shape == (3 * trees.LEVEL_DOTS, 4)
+    assert [mesh.get_array().size for mesh in cells(nodes)] == [1, 2, 4]
     assert "the first 3 of 6 levels" in nodes.get_xlabel()
+
+
+@pytest.mark.parametrize("depth", [8, trees.DRAWN_LEVELS - 1])
+def test_the_colours_of_neighbours_do_not_run_into_each_other(depth, figures, tmp_path):
+    path = tmp_path / "tree.png"
+    plot_tree(usage_of(depth, rows=900), path, "a title")
+    figure = figures[0]
+    nodes = figure.axes[0]
+    pixels = imread(path)[..., :3]
+    height, width, _ = pixels.shape
+    frame = nodes.get_position()
+    mesh = cells(nodes)[-1]  # the leaves, without lines between them
+    allowed = np.unique(mesh.to_rgba(mesh.get_array()).reshape(-1, 4)[:, :3], axis=0)
+    assert len(allowed) > 2
+    row = round(height * (1 - frame.y0 - frame.height * 0.5 / (depth + 1)))
+    left, right = round(width * frame.x0) + 3, round(width * frame.x1) - 3
+    assert right - left > 2**depth  # each node has a pixel
+    strip = pixels[row, left:right]
+    distances = np.abs(strip[:, np.newaxis] - allowed).max(axis=2).min(axis=1)
+    assert distances.max() < 1 / 255
+
+
+def test_a_measure_has_its_colour_in_every_picture(figures, tmp_path):
+    for depth, kind in ((0, "node"), (5, "node"), (5, "leaf")):
+        plot_tree(usage_of(depth, kind), tmp_path / "tree.png", "a title")
+    found = {}
+    for figure in figures:
+        for line in figure.axes[3].lines:
+            style = (line.get_color(), line.get_marker())
+            assert found.setdefault(line.get_label(), style) == style
+    assert found == trees.MEASURES
+    assert len(set(found.values())) == len(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -149,6 +150,17 @@ def test_the_command(folder, capsys):
     assert not RunFolder(f"{folder / 'judge'}.training").checkpoints()
     assert main([*map(str, arguments), "--resume"]) == 1
     assert f"'{folder / 'judge'}' is finished" in capsys.readouterr().err
+
+
+def test_the_command_reads_other_separators_and_prints_its_evaluations(folder, capsys):
+    path = folder / "films.csv"
+    path.write_text("text;label\n" + "".join(f"{text};{label}\n" for text, label in texts(60)))
+    arguments = ["finetune", folder / "bert", path, "--out", folder / "judge", "--epochs=2"]
+    assert main([str(argument) for argument in arguments]) == 1
+    assert "separated by ';': pass --separator ';'" in capsys.readouterr().err
+    assert main([*map(str, arguments), "--separator", ";"]) == 0
+    lines = re.findall(r"^step (\d+) of (\d+), .*$", capsys.readouterr().err, re.M)
+    assert [int(step) / int(steps) for step, steps in lines] == [0.5, 1]
 
 
 def test_the_command_tells_what_is_wrong(folder, capsys):

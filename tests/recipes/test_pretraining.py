@@ -135,6 +135,9 @@ def test_settings_are_checked_before_any_work(wrong):
         (["--validation=1"], "validation"),
         (["--vocabulary=0"], "vocabulary"),
         (["--keep=0"], "keep"),
+        (["--longest-word=0"], "longest_word"),
+        (["--tokenizer=absent", "--keep-accents"], "--keep-accents"),
+        (["--tokenizer=absent", "--longest-word=9"], "--longest-word"),
     ],
     ids=str,
 )
@@ -156,6 +159,15 @@ def test_a_run_that_never_began_to_train_stands_in_nobodys_way(text, tmp_path, c
     assert main([*arguments, "--vocabulary=30", "--validation=0.1"]) == 0
     assert FastBertForMaskedLM.from_pretrained(tmp_path / "bert").config.vocabulary <= 30
     assert not corpus.exists()
+
+
+def test_a_tokenizer_by_other_rules_is_that_of_the_model(text, tmp_path):
+    out = tmp_path / "bert"
+    rules = ["--vocabulary=30", "--keep-accents", "--longest-word=150"]
+    assert main(["pretrain", str(text), "--out", str(out), *OPTIONS, "--steps=1", *rules]) == 0
+    definition = json.loads((out / "tokenizer.json").read_text(encoding="utf-8"))
+    assert definition["model"]["max_input_chars_per_word"] == 150
+    assert definition["normalizer"]["normalizers"][1]["strip_accents"] is False
 
 
 def test_only_a_corpus_is_removed(text, tmp_path):

@@ -101,6 +101,67 @@ def test_capitals_and_accents_are_dropped_unless_they_are_wanted():
     assert tokens(cased.encode(["The Cat"], markers=False)[0], cased) == ["The", "Cat"]
 
 
+HINDI, GERMAN = "\u0928\u092e\u0938\u094d\u0924\u0947", "\u00c4rger"
+
+
+def words_of(tokenizer, text):
+    """The tokens of a text, without markers."""
+    return tokens(tokenizer.encode([text], markers=False)[0], tokenizer)
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_accents_and_vowel_signs_may_be_kept(lowercase, tmp_path):
+    text = f"{HINDI} {GERMAN} argert"
+    dropped = Tokenizer.train([text] * 3, vocabulary=90)
+    assert words_of(dropped, text)[1] == "arger"
+    kept = Tokenizer.train([text] * 3, vocabulary=90, keep_accents=True, lowercase=lowercase)
+    kept.save(tmp_path)
+    for tokenizer in (kept, Tokenizer.load(tmp_path)):
+        found = words_of(tokenizer, text)
+        assert found[:2] == [HINDI, GERMAN.lower() if lowercase else GERMAN]
+        # An accent of its own, as some systems write it, is the same letter.
+        assert words_of(tokenizer, "A\u0308rger") == found[1:2]
+    # Any program that reads the file finds it in the usual places.
+    definition = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    composed, bert = definition["normalizer"]["normalizers"]
+    assert composed == {"type": "NFC"}
+    assert (bert["type"], bert["strip_accents"], bert["lowercase"]) == (
+        "BertNormalizer",
+        False,
+        lowercase,
+    )
+
+
+def test_the_length_of_the_longest_word_may_be_chosen():
+    word = "ab" * 60
+    assert words_of(Tokenizer.train([word], vocabulary=40), word) == ["[UNK]"]
+    long = Tokenizer.train([word], vocabulary=40, longest_word=120)
+    assert long.decode(long.encode([word])[0]) == word
+    assert words_of(long, f"{word}a") == ["[UNK]"]
+    assert json.loads(long.__reduce__()[1][0])["model"]["max_input_chars_per_word"] == 120
+
+
+def test_a_new_tokenizer_is_berts_unless_it_shall_not_be():
+    definition = json.loads(TOKENIZER.__reduce__()[1][0])
+    assert definition["normalizer"] == {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": True,
+        "strip_accents": None,
+        "lowercase": True,
+    }
+    assert definition["model"]["max_input_chars_per_word"] == 100
+
+
+@pytest.mark.parametrize(
+    "options", [{"longest_word": 0}, {"longest_word": 1.5}, {"keep_accents": 1}, {"lowercase": 1}]
+)
+def test_rules_of_a_tokenizer_are_checked(options):
+    (name,) = options
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=f"argument '{name}' must be"):
+        Tokenizer.train(["a"], 40, **options)
+
+
 def test_a_text_stands_between_markers():
     assert encoded("a cat") == ["[CLS]", "a", "cat", "[SEP]"]
     assert encoded("") == ["[CLS]", "[SEP]"]
@@ -407,7 +468,7 @@ def test_reading_goes_on_in_another_file(write):
 @pytest.mark.parametrize("read", [joined, lambda files: list(read_texts(str(files[0])))])
 def test_what_is_not_utf_8_is_left_out_with_a_warning(name, read, write):
     content = b"caf\xe9 \xe9" if name == "a.txt" else b'{"text": "caf\xe9 \xe9"}'
-    with pytest.warns(UserWarning, match=rf"{name}': is not entirely UTF-8") as caught:
+    with pytest.warns(UserWarning, match=rf"{name}'(, line 1)?: is not entirely UTF-8") as caught:
         assert read([write(name, content)]) == ["caf\ufffd \ufffd"]
     assert len(caught) == 1
     assert caught[0].filename == __file__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -78,6 +79,20 @@ def test_the_schedule_sees_the_fraction_of_the_budget():
     seen = []
     make(steps=4, schedule=lambda fraction: seen.append(fraction) or 1.0).run()
     assert seen[:4] == [0, 0.25, 0.5, 0.75]
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_each_evaluation_is_a_line_that_stays(shown, capsys):
+    objective = Line()
+    settings = TrainerSettings(steps=10, lr=0.05, evaluate_every=4, note_every=1)
+    trainer = Trainer(objective, AdamW(objective.params, 0.05), settings, progress=shown)
+    trainer.run()
+    lines = re.findall(r"^.*?step (\d+) of 10, (.*)$", capsys.readouterr().err, re.M)
+    assert [int(step) for step, _ in lines] == ([4, 8, 10] if shown else [])
+    evaluated = [line for line in trainer.history if "loss" in line]
+    assert len(evaluated) == 3
+    for (_, line), noted in zip(lines, evaluated, strict=False):
+        assert f", loss {noted['loss']:.4f}, " in line
 
 
 def test_a_budget_in_seconds():

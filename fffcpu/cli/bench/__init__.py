@@ -23,7 +23,14 @@ from fffcpu.benchmarking.roofline import (
     roofline_contenders,
     visited_nodes,
 )
-from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, ratio
+from fffcpu.benchmarking.timing import (
+    Contender,
+    Timing,
+    alternate,
+    cycling,
+    doubts,
+    ratio,
+)
 from fffcpu.benchmarking.verification import (
     DISTINCT_ROWS,
     check_dense,
@@ -82,6 +89,8 @@ how to read the table:
                rounds, on all threads given. The figure exceeds 100 % where weights lie in a cache.
   dense/it     time of the dense layer over that of this backend: the median of the rounds' ratios.
                The arithmetic allows up to neurons held / neurons used.
+  doubtful     figures with a spread above ten percent, or a ratio above what the arithmetic allows.
+               The dense layer may have been disturbed, or its weights lie in no cache.
   threads      threads of the kernels. 'dense' runs on the threads of NumPy's BLAS, which --threads
                does not set. OPENBLAS_NUM_THREADS=1 or MKL_NUM_THREADS=1 sets them, if set in the
                environment at the start.
@@ -97,6 +106,8 @@ class Result(NamedTuple):
     timing: Timing
     roofline: Roofline
     dense_ratio: float | None
+    doubts: list[str]
+    """What speaks against the figure."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -218,6 +229,7 @@ class _Bench:
         timings = alternate([*contenders, *self.machine], REPEATS, self.min_time)
         roofline, timings = Roofline.of(timings), timings[: len(contenders)]
         dense = next((timing for timing in timings if timing.name == DENSE), None)
+        limit = config.neurons / config.active_neurons
         return [
             Result(
                 timing.name,
@@ -226,6 +238,7 @@ class _Bench:
                 timing,
                 roofline,
                 ratio(dense, timing) if dense else None,
+                doubts(timing, dense, limit),
             )
             for timing in timings
         ]
@@ -346,6 +359,7 @@ def _report(
                 "gemm_gigaflops": result.roofline.gemm.gigaflops,
                 "fraction_of_roofline": result.roofline.fraction(result.timing),
                 "dense_ratio": result.dense_ratio,
+                "doubts": result.doubts,
                 "seconds_a_call": list(result.timing.seconds),
             }
             for result in results
@@ -382,6 +396,7 @@ def _format(
             "",
             format_table(head, cells),
             *_format_skipped(skipped),
+            *_format_doubts(results),
         ]
     )
 
@@ -414,3 +429,13 @@ def _format_skipped(skipped: list[dict[str, Any]]) -> list[str]:
         f"{item['backend']} left out at {item['rows']:,} rows: {item['reason']}" for item in skipped
     ]
     return list(dict.fromkeys(lines))
+
+
+def _format_doubts(results: list[Result]) -> list[str]:
+    """Return a line for each figure that should not be trusted."""
+    return [
+        f"doubtful: {result.backend} at {result.rows:,} rows, threads {result.threads}: "
+        f"{', '.join(result.doubts)}"
+        for result in results
+        if result.doubts
+    ]

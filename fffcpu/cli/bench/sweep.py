@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fffcpu import DenseFeedForward, FastFeedForward, get_num_threads, set_num_threads
 from fffcpu.benchmarking.machine import describe_machine, package_version
 from fffcpu.benchmarking.onnx_dense import MODEL_BYTES, onnx_dense
-from fffcpu.benchmarking.timing import Contender, alternate, inference, ratio
+from fffcpu.benchmarking.timing import Contender, alternate, doubts, inference, ratio
 from fffcpu.benchmarking.verification import (
     TOLERANCES,
     check_close,
@@ -121,6 +121,7 @@ class _Sweep:
         self.options, self.threads = options, threads
         self.deadline = time.monotonic() + 60 * options.minutes
         self.notes: list[str] = []
+        self.doubtful: list[str] = []
         self.batches: dict[int, list[Array]] = {}
         self.dense_name = self._choose_dense()
 
@@ -152,6 +153,11 @@ class _Sweep:
                 pair, made = _Pair(self, point.depth), point.depth
             assert pair
             result.append(pair.measure(point.rows))
+        if self.doubtful:
+            self.notes.append(
+                f"{len(self.doubtful)} of {len(result)} points are doubtful, such as "
+                f"{self.doubtful[-1]}"
+            )
         if left_out:
             first = left_out[0]
             self.notes.append(
@@ -198,6 +204,10 @@ class _Pair:
         ]
         min_time = self.sweep.options.seconds / (2 * REPEATS)
         tree, dense = alternate(contenders, REPEATS, min_time)
+        reasons = doubts(tree, dense, config.neurons / config.active_neurons)
+        if reasons:
+            where = f"depth {config.depth} at {rows:,} rows"
+            self.sweep.doubtful.append(f"{where}: {', '.join(reasons)}")
         return SpeedUp(config.neurons, config.active_neurons, rows, ratio(dense, tree))
 
     def _dense_calls(self, batches: list[Array]) -> Callable[[], object]:

@@ -35,6 +35,8 @@ how to read the output:
   test accuracy  mean over the runs (and lowest to highest), on rows that training never saw
   neurons        neurons that a row uses, of those that the network holds
   µs per row     microseconds, the median of 7 rounds in alternation; all rows are distinct
+  doubtful       the rounds differ by more than ten percent, or a ratio exceeds what the arithmetic
+                 allows: the machine was busy, or the dense layer's weights lie in no cache
 """
 
 

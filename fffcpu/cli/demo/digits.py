@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.cli.demo.speed import time_layers
+from fffcpu.benchmarking.timing import doubts
+from fffcpu.cli.demo.speed import print_doubts, time_layers
 from fffcpu.data import Table, load_digits
 from fffcpu.inference.predictor import Predictor
 from fffcpu.recipes.fitting import FitSettings, evaluate_table, fit
-from fffcpu.system.terminal import format_number, format_table
+from fffcpu.system.terminal import format_number, format_table, progress_bar
 
 __all__ = ["Digits", "compare_networks", "compile_kernels", "draw_examples", "split_digits"]
 
@@ -131,6 +132,14 @@ def compare_networks(
         f"\nWith {ACTIVE} neurons per row, the cost of a call exceeds that of the arithmetic.\n"
         "The tree pays off where it holds many neurons, as in part 3."
     )
+    print_doubts(
+        [
+            f"batches of {count}: {reason}"
+            for count, timings in ((len(x), many), (1, one))
+            for timing in timings
+            for reason in doubts(timing)
+        ]
+    )
     return found["FastFeedForward"].networks[0]
 
 
@@ -149,16 +158,17 @@ def train(kind: str, training: Table, *, epochs: int, seed: int) -> Predictor:
         Seed of initial values and batches.
     """
     settings = FitSettings(**RECIPE, **KINDS[kind], epochs=epochs, seed=seed)
-    return fit(training, settings).predictor
+    return fit(training, settings, progress=False).predictor
 
 
 def _train_all(kind: str, digits: Digits, runs: int, epochs: int, seed: int) -> Trained:
     """Train several networks of one class, and report it in a line."""
     start = time.perf_counter()
-    networks = [
-        train(kind, digits.training, epochs=epochs, seed=SEEDS * seed + number)
-        for number in range(runs)
-    ]
+    with progress_bar(range(runs), kind, unit="run") as numbers:
+        networks = [
+            train(kind, digits.training, epochs=epochs, seed=SEEDS * seed + number)
+            for number in numbers
+        ]
     seconds = time.perf_counter() - start
     loss = np.mean([evaluate_table(network, digits.training)["loss"] for network in networks])
     count = "1 training run" if runs == 1 else f"{runs} training runs"

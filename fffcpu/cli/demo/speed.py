@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import DenseFeedForward, FastFeedForward, get_num_threads
-from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, ratio
+from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, doubts, ratio
 from fffcpu.benchmarking.verification import check_dense, check_paths, distinct_batches
 from fffcpu.system.terminal import format_number, format_table
 
-__all__ = ["compare_at_bert_size", "threads", "time_layers"]
+__all__ = ["compare_at_bert_size", "print_doubts", "threads", "time_layers"]
 
 WIDTH, DEPTH = 768, 11
 
@@ -45,11 +45,14 @@ def compare_at_bert_size(batch_rows: Sequence[int], min_time: float, seed: int) 
         f"dense layer of {held:,}.\n"
         f"Outputs are checked, on random rows that reach {leaves:,} of the {2**DEPTH:,} leaves.\n"
     )
-    rows = []
+    rows, reasons = [], []
     for count in batch_rows:
         batches = distinct_batches(count, WIDTH, rng=seed)
         timings = time_layers({"fast": fast, "dense": dense}, batches, min_time)
         speedup = ratio(timings[1], timings[0])
+        reasons += [
+            f"batch {count:,}: {reason}" for reason in doubts(timings[0], timings[1], held / used)
+        ]
         figures = (*(timing.microseconds for timing in timings), speedup)
         rows.append((f"{count:,}", *map(format_number, figures)))
     head = ("batch", "FastFeedForward, µs per row", "dense, µs per row", "times faster")
@@ -58,6 +61,14 @@ def compare_at_bert_size(batch_rows: Sequence[int], min_time: float, seed: int) 
         f"\nThe arithmetic allows up to {held / used:.0f} times ({held:,} / {used}). "
         f"FastFeedForward ran on {threads()}, NumPy on those of its BLAS."
     )
+    print_doubts(reasons)
+
+
+def print_doubts(reasons: Sequence[str]) -> None:
+    """Print what speaks against figures, if anything does."""
+    if reasons:
+        lines = "".join(f"\n  {reason}" for reason in reasons)
+        print(f"\nSome figures are doubtful; another program may have run meanwhile:{lines}")
 
 
 def _check(fast: FastFeedForward, dense: DenseFeedForward, seed: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from fffcpu.errors import ArgumentError, CheckpointError
 from fffcpu.system.memory import keep_freed_memory
 from fffcpu.system.terminal import print_status, progress_bar
+from fffcpu.training.progress import lines_in_logs
 from fffcpu.training.run_folder import RunFolder
 from fffcpu.training.trainer import Interrupted
 
@@ -67,7 +68,8 @@ def running(folder: RunFolder, resume: bool) -> Iterator[None]:
         start = f"continuing from {found[0].name}" if found else "starting from the beginning"
         print_status(start if found else f"nothing to resume: {start}")
     try:
-        yield
+        with lines_in_logs():
+            yield
     except Interrupted as interrupted:
         print_status(f"\n{interrupted}; run the same command with --resume to continue")
         raise

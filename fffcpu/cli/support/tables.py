@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +18,6 @@ from fffcpu.system.terminal import print_status
 
 __all__ = [
     "RowBlock",
-    "add_separator",
     "column_names",
     "layer_rows",
     "report_unknown",
@@ -37,25 +35,6 @@ class RowBlock(NamedTuple):
     """(rows, I), as the layer takes them."""
     kept: list[tuple[str, ...]]
     """Fields of the columns to keep, column by column."""
-
-
-def add_separator(parser: Any) -> None:
-    """Add the option for the character between fields."""
-    parser.add_argument(
-        "--separator",
-        type=_character,
-        default=",",
-        metavar="C",
-        help="character between the fields of a .csv, or 'tab' (,)",
-    )
-
-
-def _character(text: str) -> str:
-    """Return a separator."""
-    character = {"tab": "\t", "\\t": "\t"}.get(text, text)
-    if len(character) != 1:
-        raise argparse.ArgumentTypeError(f"must be one character or 'tab', got {text!r}")
-    return character
 
 
 def split_names(text: str) -> list[str]:
