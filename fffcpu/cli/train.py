@@ -62,6 +62,7 @@ examples:
 data:
   .csv, .tsv  a header, then rows, gzipped or not; --target names the column to predict, or several
               columns separated by commas
+  .parquet    as .csv (extra parquet)
   .npz        arrays x and y; --target names an array other than y
   .npy        rows, read from the disk as they are needed; --target is another .npy file
   IDX         MNIST's format, gzipped or not; --target is the file of labels

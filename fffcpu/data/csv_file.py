@@ -1,13 +1,14 @@
-"""Tables in CSV files: columns of numbers, and columns of text such as labels, read in blocks.
+"""Tables whose columns have names, in CSV or Parquet files, read in blocks.
 
 `fffcpu.data.records` has the rules of CSV files, `fffcpu.data.fields` those of their fields.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from fffcpu.data.encoding import FieldValues, Unknown
 from fffcpu.data.fields import is_number
 from fffcpu.data.files import list_names, locate
+from fffcpu.data.parquet import is_parquet, open_parquet
 from fffcpu.data.records import (
     Records,
     check_names,
@@ -26,7 +28,15 @@ from fffcpu.data.records import (
 )
 from fffcpu.errors import DataError
 
-__all__ = ["CsvBlock", "Reader", "choose_columns", "csv_blocks", "find_named", "read_column_names"]
+__all__ = [
+    "CsvBlock",
+    "Reader",
+    "choose_columns",
+    "csv_blocks",
+    "find_named",
+    "open_table",
+    "read_column_names",
+]
 
 FIELDS = 1 << 20
 """Most fields that are held as text at a time."""
@@ -57,6 +67,33 @@ class CsvBlock(NamedTuple):
     """Number of bytes of the file that are read, counted before unpacking."""
 
 
+class TableFile(NamedTuple):
+    """An open table whose columns have names."""
+
+    names: list[str]
+    records: Records
+    """The line on which each record starts, or its row in a Parquet file, and its fields."""
+    position: Callable[[], int]
+    """Returns the number of bytes that are read."""
+
+
+@contextlib.contextmanager
+def open_table(path: str, separator: str = ",") -> Iterator[TableFile]:
+    """Open a CSV or Parquet file.
+
+    Raises
+    ------
+    DataError, MissingExtraError, OSError
+        As for `fffcpu.data.records.open_csv` and `fffcpu.data.parquet.open_parquet`.
+    """
+    if is_parquet(path):
+        with open_parquet(path) as (names, rows):
+            yield TableFile(names, rows, lambda: 0)
+    else:
+        with open_csv(path, separator=separator) as file:
+            yield TableFile(file.names, file.records, file.raw.tell)
+
+
 def read_column_names(path: str, separator: str = ",") -> list[str]:
     """Return the names of a CSV file's columns, without spaces around them.
 
@@ -65,7 +102,7 @@ def read_column_names(path: str, separator: str = ",") -> list[str]:
     DataError
         If there is no header.
     """
-    with open_csv(path, separator=separator) as file:
+    with open_table(path, separator) as file:
         return file.names
 
 
@@ -182,14 +219,14 @@ def csv_blocks(
     DataError
         If a row has more or fewer fields than the header, or a field has a wrong value.
     """
-    with open_csv(path, separator=separator) as file:
+    with open_table(path, separator) as file:
         plan = _Plan(path, file.names, readers, texts, unknown)
         held = max(1, FIELDS // max(1, len(file.names)))
         while True:
             block = _read_block(plan, file.records, rows, held)
             if not block.lines:
                 return
-            yield block._replace(position=file.raw.tell())
+            yield block._replace(position=file.position())
 
 
 class _Plan(NamedTuple):

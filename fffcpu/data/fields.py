@@ -14,6 +14,7 @@ missing       an empty field; in a column of numbers or dates also NA, NaN, null
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = [
     "is_missing",
     "is_number",
     "to_days",
+    "to_field",
     "to_number",
 ]
 
@@ -105,3 +107,15 @@ def to_days(text: str) -> float:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)
     return (moment - _EPOCH).total_seconds() / _DAY
+
+
+def to_field(value: Any) -> str:
+    """Return the field of a file for a value of a data frame; empty if it is missing."""
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, datetime.date | datetime.datetime):
+        return "" if str(value) == "NaT" else value.isoformat()
+    text = str(value)
+    return "" if text in ("<NA>", "NaT", "nan") else text

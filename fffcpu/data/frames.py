@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.data.encoding import Column, Encoding, Unknown
-from fffcpu.data.fields import clean_name
+from fffcpu.data.fields import clean_name, to_field
 from fffcpu.data.files import list_names
 from fffcpu.errors import DataError
 
@@ -110,7 +108,7 @@ def _encode(
     """Return a column's numbers."""
     numbers = _converted(values, column.kind)
     if numbers is None:
-        fields = [_field(value) for value in values]
+        fields = [to_field(value) for value in values]
         found = column.read(fields, name, unknown)
         if found.wrong is not None:
             raise _wrong(name, found.wrong, column.explain(fields[found.wrong]))
@@ -136,15 +134,3 @@ def _converted(values: NDArray[Any], kind: str) -> NDArray[Any] | None:
 
 def _wrong(name: str, row: int, reason: str) -> DataError:
     return DataError(f"column {name!r}, row {row} (counted from 0): {reason}")
-
-
-def _field(value: Any) -> str:
-    """Return the field that a file would have for a value of a frame."""
-    if isinstance(value, str):
-        return value
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, datetime.date | datetime.datetime):
-        return "" if str(value) == "NaT" else value.isoformat()
-    text = str(value)
-    return "" if text in ("<NA>", "NaT", "nan") else text

@@ -14,10 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.data.csv_file import Reader
+from fffcpu.data.csv_file import Reader, open_table
 from fffcpu.data.encoding import Column, Encoding, FieldValues, Unknown
 from fffcpu.data.fields import is_date, is_missing, is_number, to_number
-from fffcpu.data.records import open_csv
 
 __all__ = ["Learned", "Vocabulary", "learn_encoding", "learning_readers"]
 
@@ -153,7 +152,7 @@ def learning_readers(
     separator : str
         The character between fields.
     """
-    with open_csv(path, separator=separator) as file:
+    with open_table(path, separator) as file:
         sample = [fields for _, fields in itertools.islice(file.records, SAMPLED_ROWS)]
     readers: dict[int, Reader] = {}
     for column in columns:

@@ -6,6 +6,7 @@ The ending of a file's name gives its format; an IDX file is recognised by its f
 file           holds                                                    how it is read
 =============  =======================================================  =========================
 .csv, .tsv     a header, then a record per row; the target is a column  in blocks of rows
+.parquet       columns with names, as in a .csv (extra ``parquet``)     in blocks of rows
 .npy           an array; the target is another file                     mapped into memory
 .npz           arrays; the target is one of them                        whole
 IDX            an array, gzipped or not; the target is another file     mapped, if not gzipped
@@ -42,11 +43,11 @@ Array = NDArray[Any]
 Path = str | os.PathLike[str]
 
 ENDINGS = {
-    **dict.fromkeys((".csv", ".csv.gz", ".tsv", ".tsv.gz"), "csv"),
+    **dict.fromkeys((".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet"), "csv"),
     ".npy": "npy",
     ".npz": "npz",
 }
-"""Format of a file, by the ending of its name."""
+"""Format of a file, by the ending of its name; csv stands for all whose columns have names."""
 
 
 def read_table(
@@ -69,8 +70,8 @@ def read_table(
     Parameters
     ----------
     path : path
-        A .csv, .csv.gz, .tsv, .npy, .npz or IDX file. Arrays of more than two axes, such as images,
-        are flattened to rows.
+        A .csv, .csv.gz, .tsv, .parquet, .npy, .npz or IDX file. Arrays of more than two axes, such
+        as images, are flattened to rows.
     target : str, path or sequence of str, optional
         The target. For a CSV file, the name of a column; for a regression also several names, in a
         sequence or separated by commas. For a .npz file, the name of an array (default: ``"y"``,

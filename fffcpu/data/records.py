@@ -323,7 +323,8 @@ def check_names(path: str, names: Sequence[str], columns: Iterable[int]) -> None
 
 def locate_field(path: str, column: int, name: str, line: int) -> str:
     """Return the start of an error about a field, of the column numbered ``column`` from 0."""
-    return locate(path, f"line {line}", f"column {column + 1} ({name!r})")
+    unit = "row" if path.lower().endswith(".parquet") else "line"
+    return locate(path, f"{unit} {line}", f"column {column + 1} ({name!r})")
 
 
 def guess_separator(names: Sequence[str]) -> str | None:

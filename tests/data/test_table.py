@@ -131,13 +131,13 @@ def test_rows_and_labels_must_be_as_many(files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["a.txt", "a.parquet", "a.npy.gz", "csv", "train-images-idx3-ubyte"]
+    "name", ["a.txt", "a.feather", "a.npy.gz", "csv", "train-images-idx3-ubyte"]
 )
 @pytest.mark.parametrize("content", [b"", b"\0", b"a,b\n1,2\n"])
 def test_unknown_files_are_told_what_can_be_read(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
-    what = r"must end in \.csv, \.csv\.gz, \.tsv, \.tsv\.gz, \.npy, \.npz, or be an IDX file"
+    what = r"must end in \.csv, \.csv\.gz, \.tsv, .*\.parquet, \.npy, \.npz, or be an IDX file"
     for read in (read_table, read_blocks, count_rows):
         with pytest.raises(DataError, match=what):
             read(path)
