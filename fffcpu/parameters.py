@@ -32,6 +32,7 @@ __all__ = [
     "RowGradient",
     "aligned_empty",
     "empty_output",
+    "flush",
     "generator",
     "normal",
     "uniform",
@@ -234,6 +235,24 @@ class RowGradient:
         for grad in (self, other):
             values[np.searchsorted(rows, grad.rows)] += grad.values
         return RowGradient(rows, values, self.shape)
+
+
+def flush(*arrays: NDArray[Any]) -> None:
+    """Replace numbers below the smallest normal one by zeros of their sign, in place.
+
+    Decay and fading moments multiply a number by about the same factor at each step. Below the
+    smallest normal number it would lose its digits one by one, and arithmetic with it takes many
+    times as long on most CPUs.
+
+    Parameters
+    ----------
+    *arrays : arrays of floats
+        The arrays. NaN and infinities stay.
+    """
+    for array in arrays:
+        large = np.abs(array) >= np.finfo(array.dtype).tiny
+        if not large.all():
+            array *= large
 
 
 def uniform(array: NDArray[Any], bound: float, rng: np.random.Generator) -> None:

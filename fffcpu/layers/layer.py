@@ -20,7 +20,7 @@ from fffcpu.errors import (
     describe,
 )
 from fffcpu.lowbit import numpy_dtype
-from fffcpu.parameters import Parameters, empty_output, generator
+from fffcpu.parameters import Parameters, empty_output, flush, generator
 
 __all__ = ["INITIAL_STD", "Layer", "Module", "parameter_dtype"]
 
@@ -194,11 +194,13 @@ class Layer(Module[Config]):
             if mean.any():
                 self.params[bias][...] -= scaled @ mean
             weights[...] = scaled
+            flush(weights)
 
     def absorb_output_scaling(self, scale: Any) -> None:
         """Change the parameters so that the output is ``scale`` (O,) times the old output."""
         for name in self._writing:
             self.params[name][...] *= np.asarray(scale, np.float64)
+            flush(self.params[name])
 
     def usage(self, cache: Any) -> dict[str, Array]:
         """Return the number of rows that used each node, gate or leaf, by parameter name.

@@ -13,6 +13,9 @@ AdamW  the same, and the missed decay
 
 So if every step touches every row, results have the bits of dense gradients. `missed_steps`
 explains the storage, docs/mathematics.md the correctness.
+
+**Numbers that fade away.** After every update, a number of a parameter or a moment that is smaller
+than the smallest normal number becomes 0; see `fffcpu.parameters.flush`.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from fffcpu.errors import (
     ShapeError,
     describe,
 )
-from fffcpu.parameters import RowGradient
+from fffcpu.parameters import RowGradient, flush
 from fffcpu.training.optimizers.blocks import blocks, row_blocks, scratch_for
 from fffcpu.training.optimizers.missed_steps import MOST_STEPS, MissedSteps
 
@@ -303,6 +306,7 @@ class Optimizer(Stateful):
         behind = np.flatnonzero(last < self.step_count)
         for part, block in row_blocks(behind, self._rows_of(name, len(last))):
             self._catch_up(name, self._missed, last[behind[part]], *block)
+            flush(*block)
         del self._last_steps[name]
 
     def _step_all(self, name: str, grad: NDArray[Any], rate: float) -> None:
@@ -312,6 +316,7 @@ class Optimizer(Stateful):
         scratch = scratch_for(param)
         for block in blocks(param, grad, moments):
             self._update(name, rate, scratch[: block[0].size], *block)
+            flush(block[0], *block[2:])
 
     def _step_rows(self, name: str, grad: RowGradient, rate: float) -> None:
         """Make a step for the rows of a parameter that have a gradient."""
@@ -339,6 +344,7 @@ class Optimizer(Stateful):
             if missed.age(last[part]).any():
                 self._catch_up(name, missed, last[part], *block)
             self._update(name, lr, np.empty_like(block[0]), block[0], values[part], *block[1:])
+            flush(*block)
 
     def _update(self, name: str, lr: float, scratch: NDArray[Any], *block: NDArray[Any]) -> None:
         """Update one block, ``(param, grad, *moments)``; all pieces have the shape of scratch."""
