@@ -347,3 +347,14 @@ def test_flushing_keeps_all_but_what_is_below_the_smallest_normal_number(dtype):
     ref = np.array([tiny, 0.0, -0.0, -tiny, 0.0, -0.0, np.inf, -np.inf, np.nan, 1], dtype)
     np.testing.assert_array_equal(numbers, ref)
     np.testing.assert_array_equal(np.signbit(numbers), np.signbit(ref))
+
+
+@pytest.mark.parametrize("shape", [(1 << 17,), (3, 1 << 16), (1 << 16, 3)])
+def test_flushing_reaches_every_number_of_a_large_array(shape):
+    numbers = np.full(shape, 1e-40, np.float32)
+    numbers[..., ::5] = 1
+    for array in (numbers, numbers.T, numbers[::2]):
+        one = array.copy()
+        flush(one, array)
+        assert one.sum() == (one == 1).sum() > 0
+        np.testing.assert_array_equal(array, one)

@@ -154,6 +154,7 @@ def run(options: argparse.Namespace) -> None:
     seconds = None if options.hours is None else 3600.0 * _hours(options.hours)
     settings = PretrainSettings(**{name: getattr(options, name) for name in names}, seconds=seconds)
     settings.config(options.vocabulary, 0)  # a wrong setting is an error before any work
+    settings.check_memory(1)  # a text may have fewer tokens than the vocabulary allows
     check_validation(options.validation)
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)

@@ -21,6 +21,7 @@ from fffcpu.data import Table, check_finite
 from fffcpu.errors import ArgumentError, describe
 from fffcpu.inference.predictor import Predictor, Schema
 from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
+from fffcpu.recipes.memory import check_fit, takes_rows
 from fffcpu.recipes.table_objective import (
     Scaling,
     TableObjective,
@@ -346,6 +347,8 @@ def fit(
         If a number in the table is not finite.
     CheckpointError
         If the folder contains another run, or an unfinished run and ``resume`` is False.
+    NotEnoughMemoryError
+        If there is too little memory for the training; the message has the deepest tree that fits.
     Interrupted
         If the run was interrupted; see `Trainer.run`.
     """
@@ -365,6 +368,7 @@ def fit(
             f"got {len(table.x)} rows in all; with a validation of 0 none are held out"
         )
     targets, offset, unit = _targets(table, training)
+    check_fit(settings, table.x.shape[1], _outputs(table), len(training))
     layer = (make_layer or new_layer)(settings, table.x.shape[1], _outputs(table))
     scaling = Scaling.of(table.x, training, settings.standardize)
     order = BatchOrder(training, settings.batch_size, settings.seed)
@@ -548,20 +552,11 @@ def backward_options(
         }
     if settings.layer == "fast":
         options = {
-            "row_sparse": _takes_rows(settings, layer),
+            "row_sparse": takes_rows(settings, layer.config),
             "straight_through": settings.straight_through,
         }
         return lambda moment: options
     return None
-
-
-def _takes_rows(settings: FitSettings, layer: FastFeedForward) -> bool:
-    """Whether gradients hold only the nodes that a batch visited."""
-    if settings.gradients == "auto" and not settings.optimizer.startswith("local"):
-        visits = settings.batch_size * (settings.depth + 1)
-        few = 2 * visits < layer.config.neurons // settings.trees
-        return few and not settings.mixes_momentum_and_decay
-    return settings.gradients == "rows"
 
 
 def _schema(table: Table, offset: Array) -> Schema:

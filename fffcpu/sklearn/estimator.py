@@ -25,6 +25,7 @@ from fffcpu.recipes.fitting import (
     new_layer,
     new_optimizer,
 )
+from fffcpu.recipes.memory import check_fit
 from fffcpu.recipes.table_objective import Scaling, TableObjective, block_rows, dense_rows
 from fffcpu.sklearn.validation import check_rows
 from fffcpu.training import constant, cosine
@@ -251,6 +252,7 @@ class Estimator(BaseEstimator):
             y[rows], None if weights is None else weights[rows]
         )
         dtype = np.float64 if settings.batch_size == len(rows) else np.float32
+        check_fit(settings, x.shape[1], len(self._unit), len(rows), dtype, copies=1)
         self._layer = new_layer(settings, x.shape[1], len(self._unit), dtype)
         self._moments = None
         self._clear_records()

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.errors import ArgumentError, CheckpointError
+from fffcpu.system.memory import check_memory
 from fffcpu.training.interruption import StopRequest
 from fffcpu.training.optimizers import clip_gradients
 from fffcpu.training.progress import StepBar
@@ -310,6 +311,11 @@ class Trainer:
         if self.run_folder is not None:
             self.run_folder.prepare()
             self.history = self.run_folder.cut_history(self._noted_at)
+        if self.settings.keep_best and not self._best_params:
+            check_memory(
+                sum(array.nbytes for array in self.objective.params.values()),
+                "a copy of the best parameters",
+            )
         self._make_steps()
         self.save()  # nothing is lost if the rest fails
         if self.settings.keep_best and self._best_params:
@@ -328,6 +334,7 @@ class Trainer:
                 result, rate = self._make_step()
                 self._spent = time.monotonic() - started
                 bar.advance(result.loss, result.rows, rate, self._best_so_far(), self._time_left())
+                del result  # its gradients take memory, which the next step needs
                 self._look(rate)
                 self._spent = time.monotonic() - started
                 now = time.monotonic()
@@ -379,8 +386,9 @@ class Trainer:
         for name, counts in usage.items():
             if id(counts) not in seen:
                 seen.add(id(counts))
-                total = self._usage.setdefault(name, np.zeros(counts.shape))
-                total += counts
+                if name not in self._usage:
+                    self._usage[name] = np.zeros(counts.shape)
+                self._usage[name] += counts
 
     def _fraction(self) -> float:
         """Return the spent fraction of the budget."""

@@ -36,6 +36,7 @@ from fffcpu.errors import (
     describe,
 )
 from fffcpu.parameters import RowGradient, flush
+from fffcpu.system.memory import check_memory
 from fffcpu.training.optimizers.blocks import blocks, row_blocks, scratch_for
 from fffcpu.training.optimizers.missed_steps import MOST_STEPS, MissedSteps
 
@@ -86,6 +87,10 @@ class Stateful:
                 )
         self.lr = check_number("lr", lr, 0.0)
         self.step_count = 0
+        check_memory(
+            len(moments) * sum(param.nbytes for param in params.values()),
+            f"{type(self).__name__}, which keeps {len(moments)} numbers for each parameter,",
+        )
         self._params = dict(params)
         self._moments = {
             moment: {name: np.zeros_like(param, subok=False) for name, param in params.items()}
