@@ -265,7 +265,7 @@ def flush(*arrays: NDArray[Any]) -> None:
         if array.size <= FLUSHED_TOGETHER:
             _flush(array)
             continue
-        walk = np.nditer(
+        walk: Any = np.nditer(
             array, ["external_loop", "buffered"], ["readwrite"], buffersize=FLUSHED_TOGETHER
         )
         with walk:

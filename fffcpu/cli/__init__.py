@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from fffcpu import __version__
 from fffcpu.errors import WrongOutputError
+from fffcpu.system.files import NO_SPACE
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -133,7 +134,8 @@ def _run(argv: Sequence[str] | None) -> int:
             if options.traceback:
                 raise
             sys.stdout.flush()
-            print(f"fffcpu: error: {_one_line(error)}", file=sys.stderr)
+            text = _one_line(error) + _way_out(error, options)
+            print(f"fffcpu: error: {text}", file=sys.stderr)
             return 1
     finally:
         sys.stdout.flush()
@@ -199,6 +201,14 @@ def _one_line(error: BaseException) -> str:
     elif isinstance(error, MemoryError):
         text = f"not enough memory: {text}" if text else "not enough memory"
     return " ".join(text.split()) or type(error).__name__
+
+
+def _way_out(error: BaseException, options: argparse.Namespace) -> str:
+    """Return what to do about a full disk: what was there before is still there."""
+    if not isinstance(error, OSError) or error.errno not in NO_SPACE:
+        return ""
+    again = " with --resume to continue" if hasattr(options, "resume") else " again"
+    return f"; nothing was replaced: free some space, then run the same command{again}"
 
 
 def _discard_output() -> None:

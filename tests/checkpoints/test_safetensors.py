@@ -182,7 +182,7 @@ def test_pickles_are_refused(tmp_path):
 
 
 def test_a_header_that_could_not_be_read_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(safetensors, "_LONGEST_HEADER", 400)
+    monkeypatch.setattr(safetensors, "LONGEST_HEADER", 400)
     path = tmp_path / "file"
     safetensors.write_tensors(path, {"a": np.zeros(3)}, {"note": "n" * 100})
     before = path.read_bytes()

@@ -106,9 +106,11 @@ class Stateful:
             ``step``, an int64 of shape (), and ``moment.parameter`` for each moment and parameter.
             With the parameters and the same options, it continues the training bit for bit.
         """
-        state: dict[str, NDArray[Any]] = {STEP_KEY: np.array(self.step_count, np.int64)}
-        state.update((key, array.copy()) for key, array in self._remembered())
-        return state
+        return {key: array.copy() for key, array in self.state_views().items()}
+
+    def state_views(self) -> dict[str, NDArray[Any]]:
+        """Return the state like `state_dict`, without copies: the next step changes the arrays."""
+        return {STEP_KEY: np.array(self.step_count, np.int64), **dict(self._remembered())}
 
     def load_state_dict(self, state: Arrays) -> None:
         """Load a state from ``state_dict`` of an optimizer of the same class and parameters.
