@@ -198,6 +198,8 @@ def _one_line(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{error.strerror}: '{os.fsdecode(error.filename)}'"
+    elif isinstance(error, OSError) and error.strerror and error.errno in NO_SPACE:
+        text = error.strerror
     elif isinstance(error, MemoryError):
         text = f"not enough memory: {text}" if text else "not enough memory"
     return " ".join(text.split()) or type(error).__name__

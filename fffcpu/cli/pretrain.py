@@ -149,6 +149,7 @@ def run(options: argparse.Namespace) -> None:
     from fffcpu.plots import check_plot_path, plot_history
     from fffcpu.text import build_corpus
     from fffcpu.text.corpus import CORPUS_FILE, check_validation
+    from fffcpu.text.tokenizer import TOKENIZER_FILE
 
     names = {field.name for field in dataclasses.fields(PretrainSettings)} - {"seconds"}
     seconds = None if options.hours is None else 3600.0 * _hours(options.hours)
@@ -182,8 +183,7 @@ def run(options: argparse.Namespace) -> None:
     )
     with running(folder, options.resume):
         done = pretrain(corpus, settings, folder=folder.path, resume=options.resume)
-    done.model.save_pretrained(out)
-    tokenizer.save(out)
+    done.model.save_pretrained(out, files={TOKENIZER_FILE: tokenizer.to_json()})
     folder.remove_checkpoints()
     shutil.rmtree(place)
     if options.plot is not None:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import ChainMap
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 from fffcpu.checkpoints.safetensors import SafetensorsFile, write_temporary
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import CheckpointError, describe
-from fffcpu.system.files import named_errors, read_json, write_together
+from fffcpu.system.files import named_errors, read_json, write_in_folder, write_together
 
 __all__ = [
     "CONFIG_FILE",
@@ -111,8 +110,13 @@ def _shards(index: Path) -> list[str]:
     return sorted(set(names))
 
 
-def write_folder(place: Path, config: FastBertConfig, state: Mapping[str, NDArray[Any]]) -> None:
-    """Write a model to a folder, made if it is missing; both files appear complete or not at all.
+def write_folder(
+    place: Path,
+    config: FastBertConfig,
+    state: Mapping[str, NDArray[Any]],
+    files: Mapping[str, str] | None = None,
+) -> None:
+    """Write a model to a folder, made if it is missing; all files appear complete or not at all.
 
     Parameters
     ----------
@@ -122,6 +126,8 @@ def write_folder(place: Path, config: FastBertConfig, state: Mapping[str, NDArra
         Config of the model.
     state : mapping of str to array
         Arrays of the model by their published names.
+    files : mapping of str to str, optional
+        Texts of further files by name, such as that of the tokenizer.
 
     Raises
     ------
@@ -130,15 +136,12 @@ def write_folder(place: Path, config: FastBertConfig, state: Mapping[str, NDArra
     OSError
         If a file cannot be written. Old files are then unchanged.
     """
-    made = not place.exists()
-    place.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(config.to_dict(), indent=2, sort_keys=True)
-    try:
-        with write_together(place / WEIGHTS_FILE, place / CONFIG_FILE) as (weights, description):
-            write_temporary(weights, state, {"format": "pt"})
-            description.write_text(f"{text}\n", encoding="utf-8")
-    except BaseException:
-        if made:
-            with contextlib.suppress(OSError):  # somebody else may have put something there
-                place.rmdir()
-        raise
+    texts = {CONFIG_FILE: f"{json.dumps(config.to_dict(), indent=2, sort_keys=True)}\n"}
+    texts |= files or {}
+    with (
+        write_in_folder(place) as folder,
+        write_together(*(folder / name for name in (WEIGHTS_FILE, *texts))) as (weights, *others),
+    ):
+        write_temporary(weights, state, {"format": "pt"})
+        for path, text in zip(others, texts.values(), strict=True):
+            path.write_text(text, encoding="utf-8")

@@ -13,6 +13,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = [
     "parse_json",
     "read_json",
     "write_atomically",
+    "write_in_folder",
     "write_text",
     "write_together",
 ]
@@ -107,6 +109,49 @@ def write_together(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
                 temporary.unlink()
     for folder in {target.parent for target in targets}:
         _flush_folder(folder)
+
+
+@contextlib.contextmanager
+def write_in_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a folder to write to, which appears under its name with all of its files.
+
+    A folder that exists is yielded itself. Another one is made under a temporary name, and renamed
+    if the block succeeds.
+
+    Parameters
+    ----------
+    path : str or path
+        The folder; folders above it are made if they are missing.
+
+    Yields
+    ------
+    Path
+        The folder.
+
+    Raises
+    ------
+    OSError
+        If a folder cannot be made.
+    """
+    target = Path(os.path.realpath(os.fsdecode(path)))
+    if target.exists():
+        yield target
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(TEMPORARY.replace("*", os.urandom(8).hex()))
+    temporary.mkdir()
+    try:
+        yield temporary
+        os.rename(temporary, target)
+    except OSError as error:
+        name = os.fsdecode(error.filename or "")
+        if not name.startswith(str(temporary)):
+            raise
+        name = str(target) + name.removeprefix(str(temporary))
+        raise OSError(error.errno, error.strerror, name) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _flush_folder(target.parent)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
