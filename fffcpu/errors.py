@@ -1,8 +1,8 @@
 """Error classes, with one grammar for all messages: the argument, what it must be, what it is.
 
 Messages read ``argument 'depth' must be an integer from 0 to 30, got -1``. Every class derives from
-ValueError or TypeError (ImportError for a missing extra, RuntimeError for a wrong output), so
-callers need these names only to distinguish the cases.
+ValueError or TypeError (ImportError for a missing extra, MemoryError for too little memory,
+RuntimeError for a wrong output), so callers need these names only to distinguish the cases.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ __all__ = [
     "CheckpointError",
     "DataError",
     "MissingExtraError",
+    "NotEnoughMemoryError",
     "ShapeError",
     "WrongOutputError",
 ]
@@ -51,6 +52,10 @@ class DataError(ValueError):
 
 class MissingExtraError(ImportError):
     """An optional dependency is not installed."""
+
+
+class NotEnoughMemoryError(MemoryError):
+    """Something needs more memory than this process can get; nothing of it was taken."""
 
 
 class WrongOutputError(RuntimeError):

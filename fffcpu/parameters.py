@@ -24,6 +24,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.checks import check_indices
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
+from fffcpu.system.memory import check_memory
 
 __all__ = [
     "ALIGNED_ROWS",
@@ -32,6 +33,7 @@ __all__ = [
     "RowGradient",
     "aligned_empty",
     "empty_output",
+    "flush",
     "generator",
     "normal",
     "uniform",
@@ -45,12 +47,23 @@ ALIGNED_ROWS = 256
 Alignment takes about 4 microseconds, 1% of the time for this many rows at BERT's size."""
 
 
+FLUSHED_TOGETHER = 1 << 16
+"""Numbers that `flush` looks at together, so that it takes little memory."""
+
+
 def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Return an uninitialised C-contiguous array whose data starts on a 64-byte boundary."""
+    """Return an uninitialised C-contiguous array whose data starts on a 64-byte boundary.
+
+    Raises
+    ------
+    NotEnoughMemoryError
+        If there is too little memory.
+    """
     dtype = np.dtype(dtype)
     size = dtype.itemsize
     for length in shape:
         size *= length
+    check_memory(size, f"an array of shape {shape} and dtype {dtype}")
     buffer = np.empty(size + ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % ALIGNMENT
     return buffer[start : start + size].view(dtype).reshape(shape)
@@ -234,6 +247,36 @@ class RowGradient:
         for grad in (self, other):
             values[np.searchsorted(rows, grad.rows)] += grad.values
         return RowGradient(rows, values, self.shape)
+
+
+def flush(*arrays: NDArray[Any]) -> None:
+    """Replace numbers below the smallest normal one by zeros of their sign, in place.
+
+    Decay and fading moments multiply a number by about the same factor at each step. Below the
+    smallest normal number it would lose its digits one by one, and arithmetic with it takes many
+    times as long on most CPUs.
+
+    Parameters
+    ----------
+    *arrays : arrays of floats
+        The arrays. NaN and infinities stay.
+    """
+    for array in arrays:
+        if array.size <= FLUSHED_TOGETHER:
+            _flush(array)
+            continue
+        walk: Any = np.nditer(
+            array, ["external_loop", "buffered"], ["readwrite"], buffersize=FLUSHED_TOGETHER
+        )
+        with walk:
+            for block in walk:
+                _flush(block)
+
+
+def _flush(block: NDArray[Any]) -> None:
+    large = np.abs(block) >= np.finfo(block.dtype).tiny
+    if not large.all():
+        block *= large
 
 
 def uniform(array: NDArray[Any], bound: float, rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Every complaint has one grammar, and belongs to ValueError, TypeError or ImportError."""
+"""Every complaint has one grammar, and belongs to an error that Python knows."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fffcpu.errors import (
     CheckpointError,
     DataError,
     MissingExtraError,
+    NotEnoughMemoryError,
     ShapeError,
     describe,
     require_extra,
@@ -29,6 +30,7 @@ from fffcpu.errors import (
         (CheckpointError, ValueError),
         (DataError, ValueError),
         (MissingExtraError, ImportError),
+        (NotEnoughMemoryError, MemoryError),
     ],
 )
 def test_each_error_is_one_that_callers_know(error, base):

@@ -19,6 +19,7 @@ from fffcpu.parameters import (
     RowGradient,
     aligned_empty,
     empty_output,
+    flush,
     generator,
     normal,
     uniform,
@@ -335,3 +336,25 @@ def test_refuses_a_row_gradient(rows, values, error, named):
 def test_the_first_wrong_row_is_named(rows, message):
     with pytest.raises(ArgumentError, match=message):
         RowGradient(np.array(rows), np.ones((4, 2)), (2, 3, 2))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_flushing_keeps_all_but_what_is_below_the_smallest_normal_number(dtype):
+    tiny = np.finfo(dtype).tiny
+    below = np.nextafter(tiny, 0, dtype=dtype)
+    numbers = np.array([tiny, below, -below, -tiny, 0.0, -0.0, np.inf, -np.inf, np.nan, 1], dtype)
+    flush(numbers)
+    ref = np.array([tiny, 0.0, -0.0, -tiny, 0.0, -0.0, np.inf, -np.inf, np.nan, 1], dtype)
+    np.testing.assert_array_equal(numbers, ref)
+    np.testing.assert_array_equal(np.signbit(numbers), np.signbit(ref))
+
+
+@pytest.mark.parametrize("shape", [(1 << 17,), (3, 1 << 16), (1 << 16, 3)])
+def test_flushing_reaches_every_number_of_a_large_array(shape):
+    numbers = np.full(shape, 1e-40, np.float32)
+    numbers[..., ::5] = 1
+    for array in (numbers, numbers.T, numbers[::2]):
+        one = array.copy()
+        flush(one, array)
+        assert one.sum() == (one == 1).sum() > 0
+        np.testing.assert_array_equal(array, one)

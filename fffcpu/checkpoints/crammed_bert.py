@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fffcpu.checkpoints.differences import check_arrays, list_differences
 from fffcpu.checkpoints.keymap import Entry, as_array, check_mapping, shape_text
 from fffcpu.config.fastbert import FastBertConfig
+from fffcpu.config.memory import check_fits
 from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
 from fffcpu.parameters import aligned_empty
 
@@ -133,6 +134,7 @@ def from_state_dict(
     check_mapping(state)
     key_map, shapes = entries(config), config.shapes()
     _check_state(config, key_map, state, encoder_only)
+    check_fits(config, doing="reading ")
     arrays = {}
     for entry in key_map:
         key = _DECODER if entry.theirs == _WORDS and _WORDS not in state else entry.theirs

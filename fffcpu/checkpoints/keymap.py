@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from fffcpu.checkpoints.differences import check_arrays, list_differences
 from fffcpu.config import LayerConfig
+from fffcpu.config.memory import check_fits
 from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
 
 __all__ = ["Entry", "KeyMap", "as_array", "check_mapping", "shape_text"]
@@ -135,6 +136,7 @@ class KeyMap:
         """
         arrays = self.check_state(config, state)
         shapes = config.shapes()
+        check_fits(config, doing="a copy of ")
         result = {}
         for entry in self._entries(config):
             shape = shapes[entry.ours]

@@ -30,6 +30,7 @@ from fffcpu.config import (
     QuantizedFastFeedForwardConfig,
     QuantizedLeafFeedForwardConfig,
 )
+from fffcpu.config.memory import check_fits
 from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
 from fffcpu.system.files import named_errors, open_regular, parse_json
 
@@ -148,6 +149,7 @@ def load(path: str | os.PathLike[str]) -> tuple[LayerConfig, dict[str, NDArray[A
         shapes = _stored_shapes(config, version)
         _check_tensors(config, shapes, header.entries)
         tensors = header.tensors()
+        check_fits(config, doing="reading ")
         arrays = {name: read_array(file, tensors[name]) for name in shapes}
     for name in set(FORMER_ARRAYS) & set(arrays):
         columns = np.moveaxis(arrays[name], -1, 0)

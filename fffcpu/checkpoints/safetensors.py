@@ -13,6 +13,7 @@ allocated for any number: every reader rejects arrays that overlap or leave a ga
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -25,17 +26,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.errors import CheckpointError, describe
+from fffcpu.errors import ArgumentError, CheckpointError, describe
 from fffcpu.lowbit import from_bfloat16, numpy_dtype
 from fffcpu.system.files import named_errors, open_regular, parse_json, write_atomically
+from fffcpu.system.memory import check_memory
 
 __all__ = [
     "DTYPES",
+    "LONGEST_HEADER",
     "Header",
     "SafetensorsFile",
     "Tensor",
+    "check_metadata",
     "read_array",
     "read_header",
+    "write_temporary",
     "write_tensors",
 ]
 
@@ -63,10 +68,19 @@ _ABBREVIATIONS = MappingProxyType({name: short for short, name in DTYPES.items()
 _METADATA = "__metadata__"
 _ENTRY = {"dtype", "shape", "data_offsets"}
 
-_LONGEST_HEADER = 1 << 21
-"""Maximum bytes of a header, read or written. A layer's takes less than a thousand, a large model's
-about ten thousand, 60,000 names of columns 1.5 million; the limit keeps a hostile header from
-being parsed."""
+LONGEST_HEADER = 100_000_000
+"""Maximum bytes of a header, read or written, the same as in the safetensors library. A layer's
+takes less than a thousand, a large model's about ten thousand, 60,000 names of columns 1.5
+million."""
+
+_PARSED = 32
+"""Bytes of memory that a byte of JSON may take when it is parsed, as lists of empty lists do."""
+
+_RESERVED = 1 << 20
+"""Bytes of a header that `check_metadata` leaves for the arrays."""
+
+_COMPARED = 1 << 24
+"""Bytes that are read back at a time."""
 
 _PICKLE = "is a Python pickle, as PyTorch writes it, and pickles are never opened here"
 _ZIP = (
@@ -163,18 +177,15 @@ def _header_text(file: io.BufferedReader) -> bytes:
     """Return the JSON text at the start of a file."""
     start = file.read(8)
     length = int.from_bytes(start, "little")
-    if len(start) < 8 or length > _LONGEST_HEADER:
-        raise CheckpointError(_explain_start(start))
-    header = file.read(length)
-    if len(header) < length:
-        raise CheckpointError(
-            f"is truncated: its header must have {length} bytes, got {len(header)}"
-        )
-    return header
+    rest = os.fstat(file.fileno()).st_size - len(start)
+    if len(start) < 8 or length > min(rest, LONGEST_HEADER):
+        raise CheckpointError(_explain_start(start, rest))
+    check_memory(_PARSED * length, f"a header of {length} bytes")
+    return file.read(length)
 
 
-def _explain_start(start: bytes) -> str:
-    """Return the error for a file whose first eight bytes are not the length of a header."""
+def _explain_start(start: bytes, rest: int) -> str:
+    """Return the error for a file whose first eight bytes are not the length of a header in it."""
     for magic, meaning in _FOREIGN_STARTS:
         if start.startswith(magic):
             return f"{meaning}; convert it to safetensors first, as docs/formats.md shows"
@@ -182,10 +193,13 @@ def _explain_start(start: bytes) -> str:
         return "is empty"
     if len(start) < 8:
         return f"is not a safetensors file: it has only {len(start)} bytes"
-    return (
-        f"is not a safetensors file: its header would take {int.from_bytes(start, 'little')} "
-        f"bytes, more than {_LONGEST_HEADER}"
-    )
+    length = int.from_bytes(start, "little")
+    if length > LONGEST_HEADER:
+        return (
+            f"is not a safetensors file: its header would take {length} bytes, more than "
+            f"{LONGEST_HEADER}"
+        )
+    return f"is truncated: its header must have {length} bytes, got {rest}"
 
 
 def _span(name: str, entry: Mapping[str, Any], size: int) -> tuple[int, int]:
@@ -293,8 +307,13 @@ def write_tensors(
     arrays: Mapping[str, NDArray[Any]],
     metadata: Mapping[str, str] | None = None,
     dtypes: Mapping[str, str] | None = None,
+    *,
+    finite: bool = True,
 ) -> None:
     """Write a safetensors file, which appears complete or not at all.
+
+    Before it replaces another file, it is read back: by the reader of this module, and every number
+    is compared. So what is written can be read.
 
     The widest types come first, so that every array starts at a multiple of its element size;
     arrays of equal width keep the order of the mapping.
@@ -309,26 +328,89 @@ def write_tensors(
         Texts for the header.
     dtypes : mapping of str to str, optional
         Our names of types that the format has but NumPy does not: ``"bfloat16"``.
+    finite : bool
+        Whether all numbers must be finite, as those of a model must be.
 
     Raises
     ------
+    ArgumentError
+        If a number is not finite; the message names the array and the index.
+    CheckpointError
+        If the header would be longer than any reader accepts.
     OSError
-        If the file cannot be written; see `fffcpu.system.files.write_atomically`.
+        If the file cannot be written, or has other contents when it is read back; see
+        `fffcpu.system.files.write_atomically`. An old file is then unchanged.
     """
+    with write_atomically(path) as temporary:
+        write_temporary(temporary, arrays, metadata, dtypes, finite=finite)
+
+
+def write_temporary(
+    temporary: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, str] | None = None,
+    dtypes: Mapping[str, str] | None = None,
+    *,
+    finite: bool = True,
+) -> None:
+    """Write and read back the file of `write_tensors` in place, as `write_together` needs it."""
     dtypes = dtypes or {}
     ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)
     tensors = {name: (dtypes.get(name, array.dtype.name), array) for name, array in ordered}
-    with write_atomically(path) as temporary:
-        try:
-            _write(temporary, tensors, dict(metadata or {}))
-        except OSError as error:  # it names the temporary file, or no file
-            raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error
+    if finite:
+        for name, (dtype, array) in tensors.items():
+            _check_finite(name, array, dtype)
+    text = _header_of(tensors, dict(metadata or {}))
+    with open(temporary, "wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for _, array in tensors.values():
+            file.write(_stored(array))
+    _read_back(temporary, tensors, dict(metadata or {}))
 
 
-def _write(
-    path: Path, tensors: Mapping[str, tuple[str, NDArray[Any]]], metadata: dict[str, str]
-) -> None:
-    """Write arrays one after the other; each comes with our name of its type."""
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Raise if no file could hold these texts. Call it before the work whose result they describe.
+
+    Raises
+    ------
+    CheckpointError
+        If a header with them would be too long.
+    """
+    _check_header(len(_header_of({}, dict(metadata))) + _RESERVED, metadata)
+
+
+def _check_header(length: int, metadata: Mapping[str, str]) -> None:
+    """Raise if a header is longer than readers accept."""
+    if length > LONGEST_HEADER:
+        raise CheckpointError(
+            f"the header of a file must take at most {LONGEST_HEADER} bytes, got {length} with "
+            f"metadata of {sum(map(len, metadata.values()))} characters; names of columns and "
+            "classes are part of it"
+        )
+
+
+def _check_finite(name: str, array: NDArray[Any], dtype: str) -> None:
+    """Raise unless the numbers of an array are finite."""
+    if dtype != "bfloat16" and array.dtype.kind != "f":
+        return
+    rows = array if array.ndim else array[np.newaxis]
+    step = max(1, _COMPARED * len(rows) // max(1, rows.nbytes))
+    for start in range(0, len(rows), step):
+        numbers = rows[start : start + step]
+        numbers = from_bfloat16(numbers) if dtype == "bfloat16" else numbers
+        right = np.isfinite(numbers)
+        if not right.all():
+            first, *others = map(int, np.unravel_index(np.argmin(right), right.shape))
+            index = (start + first, *others)
+            raise ArgumentError(
+                f"parameter '{name}' must hold finite numbers to be saved, "
+                f"got {numbers[first, *others]} at index {index if others else index[0]}"
+            )
+
+
+def _header_of(tensors: Mapping[str, tuple[str, NDArray[Any]]], metadata: dict[str, str]) -> bytes:
+    """Return the header of arrays that lie one after the other, with our names of their types."""
     header: dict[str, Any] = {_METADATA: metadata} if metadata else {}
     start = 0
     for name, (dtype, array) in tensors.items():
@@ -338,16 +420,38 @@ def _write(
         start += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    if len(text) > _LONGEST_HEADER:
-        raise CheckpointError(
-            f"the header of a file must take at most {_LONGEST_HEADER} bytes, got {len(text)} for "
-            f"{len(tensors)} arrays and metadata of {sum(map(len, metadata.values()))} characters"
-        )
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for _, array in tensors.values():
-            file.write(_bytes(np.ascontiguousarray(array, array.dtype.newbyteorder("<"))))
+    _check_header(len(text), metadata)
+    return text
+
+
+def _read_back(
+    path: Path, tensors: Mapping[str, tuple[str, NDArray[Any]]], metadata: dict[str, str]
+) -> None:
+    """Raise unless a file holds these arrays and texts."""
+    with named_errors(path), open_regular(path) as file:
+        header = read_header(file)
+        found = header.tensors()
+        same = header.metadata == metadata and list(found) == list(tensors)
+        for name, (dtype, array) in tensors.items():
+            same = same and found[name][:2] == (dtype, array.shape)
+            same = same and _holds(file, found[name].start, _stored(array))
+    if not same:
+        raise OSError(errno.EIO, "The file has other contents than were written", str(path))
+
+
+def _holds(file: io.BufferedReader, start: int, data: memoryview) -> bool:
+    """Whether a file has these bytes from one of its bytes on."""
+    file.seek(start)
+    for at in range(0, len(data), _COMPARED):
+        piece = data[at : at + _COMPARED]
+        if not np.array_equal(np.frombuffer(file.read(len(piece)), np.uint8), piece):
+            return False
+    return True
+
+
+def _stored(array: NDArray[Any]) -> memoryview:
+    """Return the bytes of an array as the format has them."""
+    return _bytes(np.ascontiguousarray(array, array.dtype.newbyteorder("<")))
 
 
 def _bytes(array: NDArray[Any]) -> memoryview:

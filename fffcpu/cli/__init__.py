@@ -27,6 +27,7 @@ from typing import NamedTuple, NoReturn
 
 from fffcpu import __version__
 from fffcpu.errors import WrongOutputError
+from fffcpu.system.files import NO_SPACE
 from fffcpu.system.terminal import escape_unencodable
 
 __all__ = ["COMMANDS", "Command", "main"]
@@ -147,7 +148,8 @@ def _run(argv: Sequence[str] | None) -> int:
             if options.traceback:
                 raise
             print(end="", flush=True)
-            print(f"fffcpu: error: {_one_line(error)}", file=sys.stderr)
+            text = _one_line(error) + _way_out(error, options)
+            print(f"fffcpu: error: {text}", file=sys.stderr)
             return 1
     finally:
         print(end="", flush=True)  # does nothing if standard output is closed
@@ -238,11 +240,21 @@ def _one_line(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{error.strerror}: '{os.fsdecode(error.filename)}'"
+    elif isinstance(error, OSError) and error.strerror and error.errno in NO_SPACE:
+        text = error.strerror
     elif isinstance(error, UnicodeError):
         text = f"a text has characters that cannot be read or written here ({error})"
     elif isinstance(error, MemoryError):
         text = f"not enough memory: {text}" if text else "not enough memory"
     return " ".join(text.split()) or type(error).__name__
+
+
+def _way_out(error: BaseException, options: argparse.Namespace) -> str:
+    """Return what to do about a full disk: what was there before is still there."""
+    if not isinstance(error, OSError) or error.errno not in NO_SPACE:
+        return ""
+    again = " with --resume to continue" if hasattr(options, "resume") else " again"
+    return f"; nothing was replaced: free some space, then run the same command{again}"
 
 
 def _discard_output() -> None:

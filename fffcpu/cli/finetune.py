@@ -104,6 +104,7 @@ def run(options: argparse.Namespace) -> None:
     from fffcpu.models import FastBertForMaskedLM
     from fffcpu.plots import check_plot_path, plot_history
     from fffcpu.text import Tokenizer, read_labelled
+    from fffcpu.text.tokenizer import TOKENIZER_FILE
 
     names = [field.name for field in dataclasses.fields(FinetuneSettings)]
     settings = FinetuneSettings(**{name: getattr(options, name) for name in names})
@@ -128,8 +129,7 @@ def run(options: argparse.Namespace) -> None:
     where = {"folder": folder.path, "resume": options.resume}
     with running(folder, options.resume):
         done = finetune(pretrained, tokenizer, data, settings, **where)
-    done.model.save_pretrained(out)
-    tokenizer.save(out)
+    done.model.save_pretrained(out, files={TOKENIZER_FILE: tokenizer.to_json()})
     folder.remove_checkpoints()
     if options.plot is not None:
         plot_history(folder.read_history(), options.plot, f"Fine-tuning of {out.name}")

@@ -163,12 +163,14 @@ def run(options: argparse.Namespace) -> None:
     from fffcpu.plots import check_plot_path, plot_history
     from fffcpu.text import build_corpus
     from fffcpu.text.corpus import CORPUS_FILE, check_validation
+    from fffcpu.text.tokenizer import TOKENIZER_FILE
 
     names = {field.name for field in dataclasses.fields(PretrainSettings)} - {"seconds"}
     seconds = None if options.hours is None else 3600.0 * _hours(options.hours)
     settings = PretrainSettings(**{name: getattr(options, name) for name in names}, seconds=seconds)
     _check_tokenizer(options)
     settings.config(options.vocabulary, 0)  # a wrong setting is an error before any work
+    settings.check_memory(1)  # a text may have fewer tokens than the vocabulary allows
     check_validation(options.validation)
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)
@@ -196,8 +198,7 @@ def run(options: argparse.Namespace) -> None:
     )
     with running(folder, options.resume):
         done = pretrain(corpus, settings, folder=folder.path, resume=options.resume)
-    done.model.save_pretrained(out)
-    tokenizer.save(out)
+    done.model.save_pretrained(out, files={TOKENIZER_FILE: tokenizer.to_json()})
     folder.remove_checkpoints()
     shutil.rmtree(place)
     if options.plot is not None:

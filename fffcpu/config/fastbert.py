@@ -219,6 +219,18 @@ class FastBertConfig(ArraysConfig):
         visits = tokens * (self.depth + 1)
         return self.feedforward == "fff" and 2 * visits < 2 ** (self.depth + 1) - 1
 
+    def kept_bytes(self, batch: int, length: int) -> int:
+        """Return the bytes that the encoder keeps of a training step, at least.
+
+        Parameters
+        ----------
+        batch, length : int
+            Number of sequences, and of their tokens.
+        """
+        paths = 2 * self.feedforward_size * (self.depth + 1) if self.feedforward == "fff" else 0
+        layer = 8 * self.width + self.heads * length + paths
+        return batch * length * (2 * self.width + self.layers * layer) * self.itemsize
+
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``config.json``, with all fields that the published code reads."""
         head = "LMForPreTraining" if self.classes is None else "LMForSequenceClassification"

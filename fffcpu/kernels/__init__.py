@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -93,13 +93,13 @@ class Selection(NamedTuple):
     """Backend module for many rows."""
     encoder: ModuleType
     """Row operations of encoders: `fffcpu.kernels.encoder.fused`, or ``vectorized`` next to it."""
-    adam_rows: Callable[..., None] | None
-    """`fffcpu.kernels.adam.adam_rows`, or None if nothing compiles."""
+    adam: ModuleType | None
+    """`fffcpu.kernels.adam`, or None if nothing compiles."""
 
     @property
     def compiles(self) -> bool:
         """Whether calls of kernels compile anything."""
-        return self.adam_rows is not None
+        return self.adam is not None
 
 
 @functools.cache
@@ -124,10 +124,10 @@ def selection() -> Selection:
 
     if not JIT:
         return Selection(few, many, vectorized, None)
-    from fffcpu.kernels.adam import adam_rows
+    from fffcpu.kernels import adam
     from fffcpu.kernels.encoder import fused
 
-    return Selection(few, many, fused, adam_rows)
+    return Selection(few, many, fused, adam)
 
 
 def _forced(name: str) -> tuple[ModuleType, ModuleType]:

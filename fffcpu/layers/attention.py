@@ -17,6 +17,7 @@ Shapes: B sequences of S positions, D width, A heads of width W = D / A.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from fffcpu.config import AttentionConfig
 from fffcpu.errors import ShapeError
 from fffcpu.layers.layer import Module
 from fffcpu.parameters import generator, normal
+from fffcpu.system.memory import check_memory
 
 __all__ = ["Attention", "AttentionCache"]
 
@@ -143,9 +145,14 @@ class Attention(Module[AttentionConfig]):
             The cache that `backward` takes.
         """
         rows, leading = self._sequences(x)
+        shape = self._shape(leading)
+        check_memory(
+            math.prod(shape) * self.config.itemsize,
+            f"the attention of {shape[0]} sequences of {shape[2]} positions",
+        )
         qkv = rows @ self.params["weights_qkv"].T
         kept = self._kept(leading, dropout, rng)
-        probabilities = np.empty(self._shape(leading), self._dtype)
+        probabilities = np.empty(shape, self._dtype)
         context = np.empty_like(rows)
         self._attend(context, probabilities, qkv, mask, kept, dropout, leading)
         y = context @ self.params["weights_out"].T

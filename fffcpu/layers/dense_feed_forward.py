@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
 from fffcpu.config import DenseFeedForwardConfig
-from fffcpu.layers.layer import Layer
+from fffcpu.layers.layer import Layer, new_parameters
 from fffcpu.parameters import Parameters, generator, uniform
 
 __all__ = ["DenseFeedForward", "DenseFeedForwardCache"]
@@ -119,7 +119,7 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
 
 def _initial(config: DenseFeedForwardConfig, rng: np.random.Generator) -> Parameters:
     """Return the initial values that the class describes."""
-    params = Parameters.empty(config.shapes(), config.dtype)
+    params = new_parameters(config)
     for name, array in params.items():
         width = config.width if name == "weights_out" else config.input_dim
         uniform(array, 1 / math.sqrt(width), rng)

@@ -21,7 +21,7 @@ from fffcpu.checks import as_rows, check_flag, first_wrong
 from fffcpu.config import FastFeedForwardConfig, QuantizedFastFeedForwardConfig
 from fffcpu.errors import ArgumentError, ShapeError
 from fffcpu.kernels.weights import PathWeights, no_bias
-from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
+from fffcpu.layers.layer import Layer, as_parameter, new_parameters, parameter_dtype
 from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weights, widen_weights
 from fffcpu.parameters import (
     Parameters,
@@ -505,7 +505,7 @@ def _paths(
 
 def _initial(config: FastFeedForwardConfig, rng: np.random.Generator) -> Parameters:
     """Return the initial values that the class describes."""
-    params = Parameters.empty(config.shapes(), config.dtype)
+    params = new_parameters(config)
     bounds = {
         "weights_in": 1 / math.sqrt(config.input_dim),
         "bias_in": 1 / math.sqrt(config.input_dim),

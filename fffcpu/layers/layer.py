@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fffcpu.checks import as_real_array, as_rows, check_elements, check_out
 from fffcpu.config import Activation, ArraysConfig, LayerConfig
+from fffcpu.config.memory import check_fits
 from fffcpu.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -20,9 +21,9 @@ from fffcpu.errors import (
     describe,
 )
 from fffcpu.lowbit import numpy_dtype
-from fffcpu.parameters import Parameters, empty_output, generator
+from fffcpu.parameters import Parameters, empty_output, flush, generator
 
-__all__ = ["INITIAL_STD", "Layer", "Module", "parameter_dtype"]
+__all__ = ["INITIAL_STD", "Layer", "Module", "new_parameters", "parameter_dtype"]
 
 Array = NDArray[Any]
 ModuleConfig = TypeVar("ModuleConfig", bound=ArraysConfig)
@@ -41,6 +42,18 @@ def parameter_dtype(*arrays: Array | None) -> str:
     return "float32" if np.result_type(np.float32, *kinds) == np.float32 else "float64"
 
 
+def new_parameters(config: ArraysConfig) -> Parameters:
+    """Return uninitialised parameters of a config.
+
+    Raises
+    ------
+    NotEnoughMemoryError
+        If there is too little memory; nothing of it was taken.
+    """
+    check_fits(config)
+    return Parameters.empty(config.shapes(), config.dtype)
+
+
 class Module(Generic[ModuleConfig]):
     """Base of all objects with parameters: the layers, and the modules that models consist of."""
 
@@ -57,6 +70,7 @@ class Module(Generic[ModuleConfig]):
     @classmethod
     def _from(cls, config: Any, arrays: Mapping[str, Array]) -> Self:
         """Make a layer from arrays of ``config.shapes()``, which are copied."""
+        check_fits(config, doing="a copy of ")
         ordered = {name: arrays[name] for name in config.shapes()}
         dtypes = {name: numpy_dtype(dtype) for name, dtype in config.dtypes().items()}
         return cls._sharing(config, Parameters(ordered, dtypes))
@@ -75,7 +89,7 @@ class Module(Generic[ModuleConfig]):
 
     def _start(self, config: ModuleConfig, rng: Any, std: float = INITIAL_STD) -> None:
         """Set up a module with its initial values; constructors end with this call."""
-        self._set_up(config, Parameters.empty(config.shapes(), config.dtype))
+        self._set_up(config, new_parameters(config))
         self._initialise(std, generator(rng))
 
     def _initialise(self, std: float, rng: np.random.Generator) -> None:
@@ -194,11 +208,13 @@ class Layer(Module[Config]):
             if mean.any():
                 self.params[bias][...] -= scaled @ mean
             weights[...] = scaled
+            flush(weights)
 
     def absorb_output_scaling(self, scale: Any) -> None:
         """Change the parameters so that the output is ``scale`` (O,) times the old output."""
         for name in self._writing:
             self.params[name][...] *= np.asarray(scale, np.float64)
+            flush(self.params[name])
 
     def usage(self, cache: Any) -> dict[str, Array]:
         """Return the number of rows that used each node, gate or leaf, by parameter name.

@@ -24,9 +24,10 @@ from fffcpu.config import LeafFeedForwardConfig, QuantizedLeafFeedForwardConfig
 from fffcpu.errors import ShapeError, describe
 from fffcpu.kernels.backends.vectorized import activate, activate_gradient
 from fffcpu.kernels.weights import LeafWeights
-from fffcpu.layers.layer import Layer, as_parameter, parameter_dtype
+from fffcpu.layers.layer import Layer, as_parameter, new_parameters, parameter_dtype
 from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weights, widen_weights
 from fffcpu.parameters import Parameters, generator, uniform
+from fffcpu.system.memory import check_memory
 from fffcpu.tree import depth_of, level_start
 
 __all__ = ["LeafCache", "LeafFeedForward", "QuantizedLeafFeedForward"]
@@ -276,6 +277,7 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
         hardened = check_flag("hardened", hardened)
         rng = generator(rng) if region_leak or dropout else None
         rows, leading = self._rows(x)
+        self._check_memory(len(rows), arrays=3)
 
         p, right, flips = self._choices(rows, region_leak, hardened, rng)
         reach = _reach(right)
@@ -301,6 +303,16 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
             leaf_usage=usage[right.shape[1] :],
         )
         return y.reshape(*leading, y.shape[1]), cache
+
+    def _check_memory(self, rows: int, arrays: int) -> None:
+        """Raise unless there is memory for so many numbers per row and neuron of all leaves."""
+        row = arrays * self.config.neurons * self.config.itemsize
+        check_memory(
+            rows * row,
+            f"training a {self.config.kind} of {self.config.neurons:,} neurons on a batch of "
+            f"{rows:,} rows, which mixes all leaves,",
+            lambda available: f"the largest batch that fits has {available // row} rows",
+        )
 
     def _choices(
         self, rows: Array, region_leak: float, hardened: bool, rng: np.random.Generator | None
@@ -367,6 +379,7 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
             logits=neurons,
             active=neurons,
         )
+        self._check_memory(len(cache.x), arrays=4)
         shares = _hardening(hardening, cache)
         upstream = self._upstream(dy, cache.leading)
         params = self.params
@@ -565,7 +578,7 @@ def _entropy_gradient(p: Array) -> Array:
 
 def _initial(config: LeafFeedForwardConfig, rng: np.random.Generator) -> Parameters:
     """Return the initial values that the class describes."""
-    params = Parameters.empty(config.shapes(), config.dtype)
+    params = new_parameters(config)
     for name, array in params.items():
         width = config.leaf_width if name.endswith("_out") else config.input_dim
         uniform(array, 1 / math.sqrt(width), rng)

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fffcpu.checkpoints.safetensors import SafetensorsFile, write_tensors
+from fffcpu.checkpoints.safetensors import SafetensorsFile, write_temporary
 from fffcpu.config.fastbert import FastBertConfig
-from fffcpu.errors import CheckpointError
-from fffcpu.system.files import named_errors, read_json, write_text
+from fffcpu.errors import CheckpointError, describe
+from fffcpu.system.files import named_errors, read_json, write_in_folder, write_together
 
 __all__ = [
     "CONFIG_FILE",
@@ -75,7 +75,7 @@ def open_weights(place: Path) -> Mapping[str, NDArray[Any]]:
     if path.exists():
         return SafetensorsFile(path)
     if index.exists():
-        return ChainMap(*(SafetensorsFile(place / name) for name in _shards(index)))  # type: ignore[arg-type]
+        return _joined([(name, SafetensorsFile(place / name)) for name in _shards(index)], place)
     pickles = sorted(found.name for pattern in _PICKLES for found in place.glob(pattern))
     if pickles:
         raise CheckpointError(
@@ -84,6 +84,20 @@ def open_weights(place: Path) -> Mapping[str, NDArray[Any]]:
             "safetensors first, as docs/formats.md shows"
         )
     return SafetensorsFile(path)  # raises the error for a missing file
+
+
+def _joined(shards: list[tuple[str, SafetensorsFile]], place: Path) -> Mapping[str, NDArray[Any]]:
+    """Return the arrays of several files, each of which is in one file only."""
+    owners: dict[str, str] = {}
+    for shard, file in shards:
+        for name in file:
+            if name in owners:
+                raise CheckpointError(
+                    f"folder '{place}' must have array {describe(name)} in one file, "
+                    f"got it in '{owners[name]}' and '{shard}'"
+                )
+            owners[name] = shard
+    return ChainMap(*(file for _, file in shards))  # type: ignore[arg-type]
 
 
 def _shards(index: Path) -> list[str]:
@@ -96,8 +110,13 @@ def _shards(index: Path) -> list[str]:
     return sorted(set(names))
 
 
-def write_folder(place: Path, config: FastBertConfig, state: Mapping[str, NDArray[Any]]) -> None:
-    """Write a model to a folder, made if it is missing; each file appears complete or not at all.
+def write_folder(
+    place: Path,
+    config: FastBertConfig,
+    state: Mapping[str, NDArray[Any]],
+    files: Mapping[str, str] | None = None,
+) -> None:
+    """Write a model to a folder, made if it is missing; all files appear complete or not at all.
 
     Parameters
     ----------
@@ -107,13 +126,22 @@ def write_folder(place: Path, config: FastBertConfig, state: Mapping[str, NDArra
         Config of the model.
     state : mapping of str to array
         Arrays of the model by their published names.
+    files : mapping of str to str, optional
+        Texts of further files by name, such as that of the tokenizer.
 
     Raises
     ------
+    ArgumentError
+        If a number is not finite.
     OSError
-        If a file cannot be written.
+        If a file cannot be written. Old files are then unchanged.
     """
-    place.mkdir(parents=True, exist_ok=True)
-    write_tensors(place / WEIGHTS_FILE, state, {"format": "pt"})
-    text = json.dumps(config.to_dict(), indent=2, sort_keys=True)
-    write_text(place / CONFIG_FILE, f"{text}\n")
+    texts = {CONFIG_FILE: f"{json.dumps(config.to_dict(), indent=2, sort_keys=True)}\n"}
+    texts |= files or {}
+    with (
+        write_in_folder(place) as folder,
+        write_together(*(folder / name for name in (WEIGHTS_FILE, *texts))) as (weights, *others),
+    ):
+        write_temporary(weights, state, {"format": "pt"})
+        for path, text in zip(others, texts.values(), strict=True):
+            path.write_text(text, encoding="utf-8")

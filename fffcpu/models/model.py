@@ -9,6 +9,7 @@ A model's ``params`` and those of its modules are the same arrays::
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -109,12 +110,16 @@ class Model(Module[FastBertConfig]):
             raise CheckpointError(f"folder '{place}' holds another model: {error}") from error
 
     def save_pretrained(
-        self, folder: str | os.PathLike[str], *, store_decoder: bool = False
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        store_decoder: bool = False,
+        files: Mapping[str, str] | None = None,
     ) -> None:
         """Write the model to a folder in the published form, made if it is missing.
 
-        Each of the two files, ``config.json`` and ``model.safetensors``, appears complete or not
-        at all. An encoder is stored as a masked language model.
+        The files, ``config.json`` and ``model.safetensors``, replace those of another model once
+        all are on the disk. An encoder is stored as a masked language model.
 
         Parameters
         ----------
@@ -123,11 +128,14 @@ class Model(Module[FastBertConfig]):
         store_decoder : bool
             Whether to store the decoder of a masked language model under its own name too. Its
             weights are those of the word embedding, but some programs look for every name.
+        files : mapping of str to str, optional
+            Texts of further files of the folder by name, such as ``tokenizer.json``.
 
         Raises
         ------
         ArgumentError
-            If ``store_decoder`` is True for a classifier, which has no decoder.
+            If ``store_decoder`` is True for a classifier, which has no decoder, or if a parameter
+            is not finite.
         OSError
             If a file cannot be written.
         """
@@ -136,4 +144,4 @@ class Model(Module[FastBertConfig]):
         state = crammed_bert.views(self.config, self.params)
         if store_decoder:
             state["decoder.weight"] = self.params["encoder.embedding.words"]
-        write_folder(Path(os.fsdecode(folder)), self.config, state)
+        write_folder(Path(os.fsdecode(folder)), self.config, state, files)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fffcpu.errors import ArgumentError, require_extra
+from fffcpu.system.files import write_atomically
 
 __all__ = ["MARKERS", "check_plot_path", "colours", "new_figure", "save"]
 
@@ -49,7 +50,9 @@ def new_figure(width: float = 13, height: float = 11) -> Any:
 def save(figure: Any, path: str | os.PathLike[str], title: str) -> None:
     """Write a figure to a file, under a title."""
     figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    ending = Path(path).suffix.removeprefix(".").lower()
+    with write_atomically(path) as temporary:
+        figure.savefig(temporary, format=ending, dpi=DOTS_PER_INCH)
 
 
 def colours(count: int) -> list[Any]:

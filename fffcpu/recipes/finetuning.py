@@ -18,6 +18,7 @@ from fffcpu.checks import check_integer, check_number
 from fffcpu.config.fastbert import POOLERS
 from fffcpu.errors import ArgumentError, CheckpointError, DataError, describe
 from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
+from fffcpu.recipes.memory import check_text_training
 from fffcpu.recipes.text_objective import TextObjective, text_figures
 from fffcpu.text import LabelledTexts, Tokenizer
 from fffcpu.training import AdamW, cosine
@@ -137,6 +138,8 @@ def finetune(
     ------
     ArgumentError, DataError
         If a setting is out of range, or there are too few texts or classes.
+    NotEnoughMemoryError
+        If there is too little memory for the training; nothing of it was taken.
     CheckpointError
         If the folder contains another run, or an unfinished run and ``resume`` is False, or if
         the tokenizer does not fit the model.
@@ -156,19 +159,19 @@ def finetune(
         raise ArgumentError(
             f"argument 'length' must be at most the model's {config.positions}, got {length}"
         )
-    model = FastBertForSequenceClassification(
-        dataclasses.replace(
-            config,
-            classes=len(data.classes) if data.classes else 1,
-            labels=data.classes,
-            pooler=settings.pooler,
-            dropout=settings.dropout,
-            embedding_dropout=settings.dropout,
-            attention_dropout=settings.dropout,
-            classifier_dropout=settings.dropout,
-        ),
-        rng=settings.seed,
+    own = dataclasses.replace(
+        config,
+        classes=len(data.classes) if data.classes else 1,
+        labels=data.classes,
+        pooler=settings.pooler,
+        dropout=settings.dropout,
+        embedding_dropout=settings.dropout,
+        attention_dropout=settings.dropout,
+        classifier_dropout=settings.dropout,
     )
+    # Short texts make short batches, so a step may keep next to nothing.
+    check_text_training(own, 1, 1, labelled=1)
+    model = FastBertForSequenceClassification(own, rng=settings.seed)
     for name, array in pretrained.params.items():
         model.params[name][...] = array
     training, validation = split_rows(len(data.texts), settings.validation, settings.seed)

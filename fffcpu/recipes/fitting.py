@@ -22,6 +22,7 @@ from fffcpu.errors import ArgumentError, describe
 from fffcpu.inference.predictor import Predictor, Schema
 from fffcpu.inference.routes import RouteStatistics, final_nodes
 from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
+from fffcpu.recipes.memory import check_fit, takes_rows
 from fffcpu.recipes.scaling import EncodedRows, Scaling, TargetScaling, block_rows
 from fffcpu.recipes.table_objective import TableObjective, figures_of
 from fffcpu.system.terminal import progress_bar
@@ -351,6 +352,8 @@ def fit(
         If a number in the table is not finite.
     CheckpointError
         If the folder contains another run, or an unfinished run and ``resume`` is False.
+    NotEnoughMemoryError
+        If there is too little memory for the training; the message has the deepest tree that fits.
     Interrupted
         If the run was interrupted; see `Trainer.run`.
     """
@@ -371,6 +374,7 @@ def fit(
             f"argument 'table' must have rows to train on and to validate with, "
             f"got {len(table.x)} rows in all; with a validation of 0 none are held out"
         )
+    check_fit(settings, table.inputs, _outputs(table), len(training))
     layer = (make_layer or new_layer)(settings, table.inputs, _outputs(table))
     encoding = _encoding(table, training, settings)
     x: Any = table.x if encoding is None else EncodedRows(table.x, encoding)
@@ -643,20 +647,11 @@ def backward_options(
         }
     if settings.layer == "fast":
         options = {
-            "row_sparse": _takes_rows(settings, layer),
+            "row_sparse": takes_rows(settings, layer.config),
             "straight_through": settings.straight_through,
         }
         return lambda moment: options
     return None
-
-
-def _takes_rows(settings: FitSettings, layer: FastFeedForward) -> bool:
-    """Whether gradients hold only the nodes that a batch visited."""
-    if settings.gradients == "auto" and not settings.optimizer.startswith("local"):
-        visits = settings.batch_size * (settings.depth + 1)
-        few = 2 * visits < layer.config.neurons // settings.trees
-        return few and not settings.mixes_momentum_and_decay
-    return settings.gradients == "rows"
 
 
 def _schema(table: Table, encoding: Encoding | None, outputs: TargetScaling | None) -> Schema:

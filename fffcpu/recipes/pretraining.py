@@ -22,6 +22,7 @@ from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.recipes.masked_lm_objective import MaskedLMObjective
+from fffcpu.recipes.memory import check_text_training
 from fffcpu.text import Corpus
 from fffcpu.training import AdamW, one_cycle_triangle
 from fffcpu.training.trainer import Outcome, Trainer, TrainerSettings, identity_of
@@ -162,6 +163,23 @@ class PretrainSettings:
             initial_std=0.02 * math.sqrt(768 / self.width) if std is None else std,
         )
 
+    def check_memory(self, vocabulary: int) -> None:
+        """Raise unless there is memory to train a model with this vocabulary.
+
+        Raises
+        ------
+        NotEnoughMemoryError
+            If there is too little; the message has a size that fits.
+        """
+        small = min(self.small_batch_size, self.batch_size)
+        check_text_training(
+            self.config(vocabulary, 0),
+            small,
+            self.length,
+            labelled=small * round(self.mask_share * self.length),
+            batches=-(-self.batch_size // small),
+        )
+
 
 class Pretrained(NamedTuple):
     """The result of a pretraining."""
@@ -202,6 +220,8 @@ def pretrain(
     ------
     ArgumentError
         If a setting is out of range.
+    NotEnoughMemoryError
+        If there is too little memory for the training; nothing of it was taken.
     DataError
         If the corpus has less than one sequence.
     CheckpointError
@@ -216,6 +236,7 @@ def pretrain(
     """
     tokenizer = corpus.tokenizer
     config = settings.config(tokenizer.vocabulary, tokenizer.padding_id)
+    settings.check_memory(tokenizer.vocabulary)
     model = FastBertForMaskedLM(config, rng=settings.seed)
     sequences = corpus.sequences("training", settings.length)
     objective = MaskedLMObjective(

@@ -28,6 +28,7 @@ from fffcpu.recipes.fitting import (
     new_optimizer,
     with_exact_scaling,
 )
+from fffcpu.recipes.memory import check_fit
 from fffcpu.recipes.scaling import Scaling, TargetScaling, block_rows, dense_rows
 from fffcpu.recipes.table_objective import TableObjective
 from fffcpu.sklearn.validation import check_rows
@@ -285,6 +286,7 @@ class Estimator(BaseEstimator):
             y[rows], None if weights is None else weights[rows]
         )
         dtype = np.float64 if settings.batch_size == len(rows) else np.float32
+        check_fit(settings, x.shape[1], self._width(y), len(rows), dtype, copies=1)
         self._layer = new_layer(settings, x.shape[1], self._width(y), dtype)
         self._moments, self._taken = None, False
         self._clear_records()

@@ -13,6 +13,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,15 +22,22 @@ from typing import Any
 from fffcpu.errors import CheckpointError, describe
 
 __all__ = [
+    "NO_SPACE",
     "TEMPORARY",
+    "append_line",
     "is_regular",
     "named_errors",
     "open_regular",
     "parse_json",
     "read_json",
     "write_atomically",
+    "write_in_folder",
     "write_text",
+    "write_together",
 ]
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of the errors of a disk or a quota that is full, and of a limit of the size of files."""
 
 TEMPORARY = ".fffcpu-*.tmp"
 """Pattern of the names of incomplete files. One remains if the process is killed."""
@@ -65,18 +73,84 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     PermissionError
         If ``path`` or its folder is read-only.
     """
+    with write_together(path) as (temporary,):
+        yield temporary
+
+
+@contextlib.contextmanager
+def write_together(*paths: str | os.PathLike[str]) -> Iterator[list[Path]]:
+    """Yield a temporary file for each path, all of which replace them if the block succeeds.
+
+    Like `write_atomically`, for files that belong together. None is renamed before all are written
+    and on the disk, so an error leaves all old files. Only a process that ends between two renames
+    leaves some new and some old ones.
+    """
+    targets = [Path(os.path.realpath(os.fsdecode(path))) for path in paths]
+    for target in targets:
+        _check_target(target)
+    temporaries = [
+        target.with_name(TEMPORARY.replace("*", os.urandom(8).hex())) for target in targets
+    ]
+    try:
+        modes = list(map(_create, temporaries, targets))
+        yield temporaries
+        for temporary, mode in zip(temporaries, modes, strict=True):
+            _flush(temporary, mode)
+        for temporary, target in zip(temporaries, targets, strict=True):
+            os.replace(temporary, target)
+    except OSError as error:
+        written = _written(error, dict(zip(map(str, temporaries), targets, strict=True)))
+        if written is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(written)) from error
+    finally:
+        for temporary in temporaries:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    for folder in {target.parent for target in targets}:
+        _flush_folder(folder)
+
+
+@contextlib.contextmanager
+def write_in_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a folder to write to, which appears under its name with all of its files.
+
+    A folder that exists is yielded itself. Another one is made under a temporary name, and renamed
+    if the block succeeds.
+
+    Parameters
+    ----------
+    path : str or path
+        The folder; folders above it are made if they are missing.
+
+    Yields
+    ------
+    Path
+        The folder.
+
+    Raises
+    ------
+    OSError
+        If a folder cannot be made.
+    """
     target = Path(os.path.realpath(os.fsdecode(path)))
-    _check_target(target)
+    if target.exists():
+        yield target
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(TEMPORARY.replace("*", os.urandom(8).hex()))
-    mode = _create(temporary, target)
+    temporary.mkdir()
     try:
         yield temporary
-        _flush(temporary, mode)
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+        os.rename(temporary, target)
+    except OSError as error:
+        name = os.fsdecode(error.filename or "")
+        if not name.startswith(str(temporary)):
+            raise
+        name = str(target) + name.removeprefix(str(temporary))
+        raise OSError(error.errno, error.strerror, name) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     _flush_folder(target.parent)
 
 
@@ -84,6 +158,30 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text to a file in UTF-8, with `write_atomically`."""
     with write_atomically(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def append_line(path: str | os.PathLike[str], line: str) -> None:
+    """Add a line to the end of a file of UTF-8, which is created if it is missing.
+
+    If the disk is full, the file stays as it was.
+
+    Raises
+    ------
+    OSError
+        If the line cannot be written.
+    """
+    data = f"{line}\n".encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        length = os.fstat(descriptor).st_size
+        try:
+            while data:
+                data = data[os.write(descriptor, data) :]
+        except OSError as error:
+            os.ftruncate(descriptor, length)
+            raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error
+    finally:
+        os.close(descriptor)
 
 
 def is_regular(path: str | os.PathLike[str]) -> bool:
@@ -176,6 +274,14 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         except UnicodeDecodeError as error:
             raise CheckpointError("is damaged: it is not UTF-8") from error
         return parse_json(text, "it")
+
+
+def _written(error: OSError, targets: dict[str, Path]) -> Path | None:
+    """Return the file that was being written when an error came, given those of temporary files."""
+    if error.filename is not None:
+        return targets.get(os.fsdecode(error.filename))
+    # An error of writing to an open file has no name.
+    return next(iter(targets.values())) if error.errno in NO_SPACE else None
 
 
 def _check_target(target: Path) -> None:

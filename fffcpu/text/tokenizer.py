@@ -245,6 +245,10 @@ class Tokenizer:
         place = place / TOKENIZER_FILE if place.is_dir() else place
         write_text(place, self._definition)
 
+    def to_json(self) -> str:
+        """Return the text that `save` writes."""
+        return self._definition
+
     # --- Using -----------------------------------------------------------------------------------
 
     def encode(

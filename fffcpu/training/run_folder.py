@@ -28,9 +28,14 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from fffcpu.checkpoints.safetensors import read_array, read_header, write_tensors
+from fffcpu.checkpoints.safetensors import (
+    check_metadata,
+    read_array,
+    read_header,
+    write_tensors,
+)
 from fffcpu.errors import CheckpointError, describe
-from fffcpu.system.files import TEMPORARY, open_regular, write_text
+from fffcpu.system.files import TEMPORARY, append_line, open_regular, write_text
 
 __all__ = ["HISTORY", "Checkpoint", "RunFolder"]
 
@@ -170,10 +175,21 @@ class RunFolder:
             If the folder cannot be written to.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        metadata = {_METADATA_KEY: json.dumps({"version": STATE_VERSION, **notes})}
-        write_tensors(self.path / f"checkpoint-{step:010d}.safetensors", arrays, metadata)
+        path = self.path / f"checkpoint-{step:010d}.safetensors"
+        # Moments may be infinite for a while; the trainer checks the parameters.
+        write_tensors(path, arrays, _metadata(notes), finite=False)
         for old in self.checkpoints()[keep:]:
             old.unlink()
+
+    def check_notes(self, notes: Mapping[str, Any]) -> None:
+        """Raise if a checkpoint cannot have these notes, before there is anything to save.
+
+        Raises
+        ------
+        CheckpointError
+            If they are too long: names of columns and classes are part of them.
+        """
+        check_metadata(_metadata(notes))
 
     def remove_checkpoints(self) -> None:
         """Remove the checkpoints of a run whose result is saved. Its history is kept."""
@@ -194,8 +210,7 @@ class RunFolder:
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add a line of JSON values to the history."""
-        with open(self.history_path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.history_path, json.dumps(line))
 
     def cut_history(self, step: int) -> list[dict[str, Any]]:
         """Drop the lines of later steps, which a resumed run writes again, and damaged ones.
@@ -220,6 +235,11 @@ class RunFolder:
 
     def _history_lines(self) -> list[str]:
         return self.history_path.read_text(encoding="utf-8").splitlines(keepends=True)
+
+
+def _metadata(notes: Mapping[str, Any]) -> dict[str, str]:
+    """Return the metadata of a checkpoint."""
+    return {_METADATA_KEY: json.dumps({"version": STATE_VERSION, **notes})}
 
 
 def _read(path: Path) -> Checkpoint:

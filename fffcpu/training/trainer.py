@@ -28,8 +28,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.checks import check_flag, check_integer, check_number
+from fffcpu.checks import check_flag, check_integer, check_number, first_wrong
 from fffcpu.errors import ArgumentError, CheckpointError
+from fffcpu.system.memory import check_memory
 from fffcpu.training.interruption import StopRequest
 from fffcpu.training.optimizers import clip_gradients
 from fffcpu.training.progress import StepBar
@@ -303,14 +304,22 @@ class Trainer:
         Interrupted
             After Ctrl-C or SIGTERM, when the current step is done and the state is saved.
         FloatingPointError
-            If a loss is not finite; the parameters are then those before the step.
+            If a loss is not finite; the parameters are then those before the step. Also if a
+            parameter is not finite when it is to be saved, or at the end.
         OSError
             If the folder cannot be written to.
         """
         if self.run_folder is not None:
+            self.run_folder.check_notes(self._notes())
             self.run_folder.prepare()
             self.history = self.run_folder.cut_history(self._noted_at)
+        if self.settings.keep_best and not self._best_params:
+            check_memory(
+                sum(array.nbytes for array in self.objective.params.values()),
+                "a copy of the best parameters",
+            )
         self._make_steps()
+        self._check_finite()
         self.save()  # nothing is lost if the rest fails
         if self.settings.keep_best and self._best_params:
             for name, array in self.objective.params.items():
@@ -328,6 +337,7 @@ class Trainer:
                 result, rate = self._make_step()
                 self._spent = time.monotonic() - started
                 bar.advance(result.loss, result.rows, self._best_so_far(), self._time_left())
+                del result  # its gradients take memory, which the next step needs
                 self._look(rate)
                 if self._evaluated_at == self.step:
                     bar.keep(self.history[-1])
@@ -382,8 +392,9 @@ class Trainer:
         for name, counts in usage.items():
             if id(counts) not in seen:
                 seen.add(id(counts))
-                total = self._usage.setdefault(name, np.zeros(counts.shape))
-                total += counts
+                if name not in self._usage:
+                    self._usage[name] = np.zeros(counts.shape)
+                self._usage[name] += counts
 
     def _fraction(self) -> float:
         """Return the spent fraction of the budget."""
@@ -459,16 +470,31 @@ class Trainer:
     # --- Checkpoints -----------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint, if there is a folder, and remove old ones."""
+        """Write a checkpoint, if there is a folder, and remove old ones.
+
+        Raises
+        ------
+        FloatingPointError
+            If a parameter is not finite. Older checkpoints stay.
+        OSError
+            If the folder cannot be written to.
+        """
         if self.run_folder is None:
             return
-        groups = (self.objective.params, self.optimizer.state_dict(), self._best_params)
+        self._check_finite()
+        # Views, if the optimizer has them, because copies take as much memory as its moments.
+        state = getattr(self.optimizer, "state_views", self.optimizer.state_dict)()
+        groups = (self.objective.params, state, self._best_params)
         arrays = {
             f"{prefix}.{name}": np.asarray(array, order="C")
             for prefix, group in zip(_GROUPS, (*groups, self._usage), strict=True)
             for name, array in group.items()
         }
-        notes = {
+        self.run_folder.save(self.step, arrays, self._notes(), keep=self.settings.keep)
+
+    def _notes(self) -> dict[str, Any]:
+        """Return the state that is not in arrays, in JSON values."""
+        return {
             "identity": self._identity,
             "step": self.step,
             "rows": self.rows,
@@ -481,7 +507,16 @@ class Trainer:
             "losses": dataclasses.astuple(self._losses),
             "norms": dataclasses.astuple(self._norms),
         }
-        self.run_folder.save(self.step, arrays, notes, keep=self.settings.keep)
+
+    def _check_finite(self) -> None:
+        """Raise if a parameter is not finite; the last checkpoint is then one that still was."""
+        for name, array in self.objective.params.items():
+            # A sum is finite if all numbers are, unless it overflows, and takes no memory.
+            if not np.isfinite(np.sum(array, dtype=np.float64)) and not np.isfinite(array).all():
+                raise FloatingPointError(
+                    f"parameter '{name}' has {first_wrong(array, np.isfinite(array))} after step "
+                    f"{self.step}; a smaller learning rate or clipped gradients may help"
+                )
 
     def begin(self, resume: bool) -> None:
         """Continue the run in the folder, or raise if a new run would replace it.

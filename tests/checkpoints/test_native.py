@@ -26,6 +26,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from fffcpu.checkpoints import native, safetensors
+from fffcpu.checkpoints.safetensors import LONGEST_HEADER
 from fffcpu.config import (
     DenseFeedForwardConfig,
     FastFeedForwardConfig,
@@ -34,8 +35,8 @@ from fffcpu.config import (
     QuantizedFastFeedForwardConfig,
     QuantizedLeafFeedForwardConfig,
 )
-from fffcpu.errors import ArgumentTypeError, CheckpointError
-from fffcpu.lowbit import numpy_dtype
+from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
+from fffcpu.lowbit import numpy_dtype, to_bfloat16
 
 WIDTHS = st.integers(1, 5)
 DEPTHS = st.integers(0, 4)
@@ -66,13 +67,14 @@ LEEWAY = 4 << 20
 
 def random_arrays(config: LayerConfig, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    dtypes = {name: numpy_dtype(dtype) for name, dtype in config.dtypes().items()}
-    return {
-        name: (100 * rng.standard_normal(shape)).astype(np.int32).astype(dtypes[name])
-        if dtypes[name].kind in "iu"
-        else rng.standard_normal(shape).astype(dtypes[name])
-        for name, shape in config.shapes().items()
-    }
+    arrays = {}
+    for name, shape in config.shapes().items():
+        numbers, dtype = rng.standard_normal(shape), config.dtypes()[name]
+        if dtype == "bfloat16":
+            arrays[name] = to_bfloat16(numbers)
+        else:
+            arrays[name] = (30 * numbers if dtype == "int8" else numbers).astype(dtype)
+    return arrays
 
 
 def small_file(folder: Path, config: LayerConfig = SMALL) -> Path:
@@ -98,7 +100,11 @@ def describe_layer(**changes: object) -> dict[str, object]:
 
 
 def write_raw(
-    folder: Path, headers: object, metadata: object = None, length: int | None = None
+    folder: Path,
+    headers: object,
+    metadata: object = None,
+    length: int | None = None,
+    data: bytes | None = None,
 ) -> Path:
     """Write a file by hand, with as many data bytes as a file of SMALL has."""
     path = folder / "raw.safetensors"
@@ -106,7 +112,8 @@ def write_raw(
         description = describe_layer() if metadata is None else metadata
         text = description if isinstance(description, str) else json.dumps(description)
         headers = json.dumps({"__metadata__": {"fffcpu": text}, **headers}).encode()
-    data = bytes(4 * sum(int(np.prod(shape)) for shape in SMALL.shapes().values()))
+    if data is None:
+        data = bytes(4 * sum(int(np.prod(shape)) for shape in SMALL.shapes().values()))
     path.write_bytes(struct.pack("<Q", len(headers) if length is None else length) + headers + data)
     return path
 
@@ -193,11 +200,18 @@ def test_any_memory_layout_is_saved_by_value(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, arrays[name])
 
 
-def test_non_finite_numbers_are_kept(tmp_path: Path) -> None:
+def test_non_finite_numbers_are_read_and_not_written(tmp_path: Path) -> None:
     arrays = random_arrays(SMALL)
     arrays["bias_in"][0] = [np.nan, np.inf, -np.inf]
-    native.save(tmp_path / "layer", SMALL, arrays)
-    np.testing.assert_array_equal(native.load(tmp_path / "layer")[1]["bias_in"], arrays["bias_in"])
+    with pytest.raises(ArgumentError) as caught:
+        native.save(tmp_path / "layer", SMALL, arrays)
+    assert str(caught.value) == (
+        "parameter 'bias_in' must hold finite numbers to be saved, got nan at index (0, 0)"
+    )
+    assert not list(tmp_path.iterdir())
+    data = b"".join(arrays[name].tobytes() for name in SMALL.shapes())
+    path = write_raw(tmp_path, tensor_headers(), data=data)
+    np.testing.assert_array_equal(native.load(path)[1]["bias_in"], arrays["bias_in"])
 
 
 def test_bytes_as_documented(tmp_path: Path) -> None:
@@ -289,8 +303,11 @@ def test_header_lengths(tmp_path: Path, length: int) -> None:
 
 
 def test_long_header_is_not_parsed(tmp_path: Path) -> None:
-    message = refuse(write_raw(tmp_path, b"{" + b" " * (1 << 21)))
-    assert "more than 2097152" in message
+    path = tmp_path / "layer"
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", LONGEST_HEADER + 1))
+        file.truncate(2 * LONGEST_HEADER)
+    assert f"more than {LONGEST_HEADER}" in refuse(path)
 
 
 def test_by_hand_is_by_save(tmp_path: Path) -> None:
@@ -567,11 +584,11 @@ def test_failed_save_leaves_the_old_file(
     path = small_file(tmp_path)
     before = path.read_bytes()
 
-    def write_half(name: Path, *_: object) -> None:
+    def write_half(name: Path, *_: object, **__: object) -> None:
         name.write_bytes(before[: len(before) // 2])
         raise error
 
-    monkeypatch.setattr(safetensors, "_write", write_half)
+    monkeypatch.setattr(safetensors, "write_temporary", write_half)
     expected = error if isinstance(error, type) else type(error)
     with pytest.raises(expected):
         native.save(path, SMALL, random_arrays(SMALL, 1))

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save, save_file
 
 import fffcpu
 from fffcpu.checkpoints import safetensors
-from fffcpu.checkpoints.safetensors import DTYPES, SafetensorsFile, write_tensors
+from fffcpu.checkpoints.safetensors import (
+    DTYPES,
+    LONGEST_HEADER,
+    SafetensorsFile,
+    write_tensors,
+)
 from fffcpu.cli import main
-from fffcpu.errors import CheckpointError
+from fffcpu.errors import ArgumentError, CheckpointError, NotEnoughMemoryError
 from fffcpu.lowbit import to_bfloat16
 from fffcpu.models import FastBertConfig, FastBertForMaskedLM
+from fffcpu.system import memory
+from fffcpu.system.memory import Available
 
 NUMPY_DTYPES = [name for name in DTYPES.values() if name != "bfloat16"]
 
@@ -182,7 +191,7 @@ def test_pickles_are_refused(tmp_path):
 
 
 def test_a_header_that_could_not_be_read_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(safetensors, "_LONGEST_HEADER", 400)
+    monkeypatch.setattr(safetensors, "LONGEST_HEADER", 400)
     path = tmp_path / "file"
     safetensors.write_tensors(path, {"a": np.zeros(3)}, {"note": "n" * 100})
     before = path.read_bytes()
@@ -190,3 +199,112 @@ def test_a_header_that_could_not_be_read_is_not_written(tmp_path, monkeypatch):
         safetensors.write_tensors(path, {"a": np.zeros(3)}, {"note": "n" * 400})
     assert path.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_header_of_many_names_is_written_and_read(tmp_path):
+    note = json.dumps([f"column number {k}" for k in range(200_000)])  # twice the former limit
+    write_tensors(tmp_path / "a", {"x": np.zeros(3)}, {"columns": note})
+    with open(tmp_path / "a", "rb") as file:
+        assert safetensors.read_header(file).metadata == {"columns": note}
+    np.testing.assert_array_equal(load_file(tmp_path / "a")["x"], np.zeros(3))
+
+
+def test_the_limit_of_headers_is_that_of_the_library(tmp_path):
+    for length, readable in ((LONGEST_HEADER, True), (LONGEST_HEADER + 8, False)):
+        text = b'{"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}'
+        path = tmp_path / "a"
+        path.write_bytes(length.to_bytes(8, "little") + text.ljust(length))
+        for read, error in ((load_file, SafetensorError), (SafetensorsFile, CheckpointError)):
+            if readable:
+                assert list(read(path)) == ["x"]
+            else:
+                with pytest.raises(error):
+                    read(path)
+
+
+def test_a_long_header_is_not_parsed_without_memory_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: Available(1 << 26, "there is only"))
+    path = tmp_path / "a"
+    path.write_bytes((4 << 20).to_bytes(8, "little") + b"[" * (4 << 20))
+    with pytest.raises(NotEnoughMemoryError, match="a header of 4194304 bytes needs 134 MB"):
+        SafetensorsFile(path)
+
+
+def test_what_no_reader_would_take_is_known_before(monkeypatch):
+    safetensors.check_metadata({"note": "n" * 1000})
+    monkeypatch.setattr(safetensors, "LONGEST_HEADER", (1 << 20) + 500)
+    safetensors.check_metadata({"note": "n" * 400})
+    with pytest.raises(CheckpointError, match="names of columns and classes are part of it"):
+        safetensors.check_metadata({"note": "n" * 1000})
+
+
+@pytest.mark.parametrize("where", ["header", "numbers", "length"])
+def test_a_file_that_does_not_hold_what_was_written_replaces_nothing(tmp_path, monkeypatch, where):
+    path = tmp_path / "a"
+    write_tensors(path, {"x": np.zeros(30), "y": np.ones(30)}, {"note": "old"})
+    before, real = path.read_bytes(), safetensors._read_back
+
+    def damage(temporary, *arguments):
+        content = bytearray(temporary.read_bytes())
+        if where == "length":
+            content = content[:-1]
+        else:
+            content[content.index(b"new") if where == "header" else -9] ^= 1
+        temporary.write_bytes(content)
+        real(temporary, *arguments)
+
+    monkeypatch.setattr(safetensors, "_read_back", damage)
+    with pytest.raises((OSError, CheckpointError)) as caught:
+        write_tensors(path, {"x": np.ones(30), "y": np.zeros(30)}, {"note": "new"})
+    if where != "length":
+        assert caught.value.errno == errno.EIO
+        assert caught.value.filename == str(path)
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("shape", "index"), [((), ()), ((5,), 3), ((2, 3), (1, 0)), ((3, 2, 2), (2, 1, 0))]
+)
+def test_numbers_that_are_not_finite_are_not_written(
+    tmp_path, monkeypatch, bad, dtype, shape, index
+):
+    monkeypatch.setattr(safetensors, "_COMPARED", 8)  # a row or two at a time
+    numbers = np.ones(shape, np.float32 if dtype == "bfloat16" else dtype)
+    arrays = {"w": to_bfloat16(numbers) if dtype == "bfloat16" else numbers}
+    dtypes = {"w": dtype} if dtype == "bfloat16" else {}
+    write_tensors(tmp_path / "a", arrays, dtypes=dtypes)
+    before = (tmp_path / "a").read_bytes()
+    numbers[index] = bad
+    arrays = {"w": to_bfloat16(numbers) if dtype == "bfloat16" else numbers}
+    with pytest.raises(ArgumentError) as caught:
+        write_tensors(tmp_path / "a", arrays, dtypes=dtypes)
+    message = f"parameter 'w' must hold finite numbers to be saved, got {bad}"
+    assert str(caught.value) == f"{message} at index {index or 0}"
+    assert (tmp_path / "a").read_bytes() == before
+    write_tensors(tmp_path / "a", arrays, dtypes=dtypes, finite=False)
+    np.testing.assert_array_equal(SafetensorsFile(tmp_path / "a")["w"], numbers)
+
+
+def test_models_layers_and_predictors_with_such_numbers_are_not_saved(tmp_path, capsys):
+    layer = fffcpu.FastFeedForward(3, 3, 2, bias=False, rng=0)
+    layer.params["weights_out"][0, 4, 1] = np.inf
+    message = r"parameter '.*' must hold finite numbers to be saved, got inf at index \(0, 4, 1\)"
+    predictor = fffcpu.Predictor(layer, fffcpu.Schema("regression"))
+    for one in (layer, predictor):
+        with pytest.raises(ArgumentError, match=message):
+            one.save(tmp_path / "layer")
+    model = FastBertForMaskedLM(FastBertConfig(9, 4, 1, 2, feedforward_size=1, depth=1), rng=0)
+    model.params["encoder.embedding.words"][3, 2] = np.nan
+    with pytest.raises(ArgumentError, match=r"word_embedding.*got nan at index \(3, 2\)"):
+        model.save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+    state = {"w1s": np.ones((3, 2), np.float32), "w2s": np.full((3, 2), np.nan, np.float32)}
+    save_file(state, tmp_path / "published")
+    out = tmp_path / "out.safetensors"
+    assert main(["convert", str(tmp_path / "published"), str(out)]) == 1
+    assert "'weights_out' must hold finite numbers" in capsys.readouterr().err
+    assert not out.exists()
+    assert np.isnan(SafetensorsFile(tmp_path / "published")["w2s"]).all()  # reading stays possible

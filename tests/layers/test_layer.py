@@ -456,3 +456,14 @@ def test_a_file_keeps_notes_that_load_passes_over(kind, tmp_path):
     assert native.read_note(tmp_path / "noted", "author") == "Zoë"
     assert native.read_note(tmp_path / "plain", "author") is None
     assert fffcpu.load(tmp_path / "noted")(rows()).tobytes() == layer(rows()).tobytes()
+
+
+def test_weights_that_become_subnormal_by_absorbing_become_0():
+    layer = FastFeedForward(2, 2, 1, rng=0)
+    layer.params["weights_in"][..., 1] = 1e-30
+    layer.params["weights_out"][..., 1] = 1e-30
+    layer.absorb_input_scaling(np.zeros(2), np.array([1.0, 1e10]))
+    layer.absorb_output_scaling(np.array([1.0, 1e-10]))
+    for name in ("weights_in", "weights_out"):
+        assert layer.params[name][..., 0].all()
+        assert not layer.params[name][..., 1].any()

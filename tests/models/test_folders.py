@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from fffcpu.checkpoints.safetensors import SafetensorsFile, write_tensors
 from fffcpu.errors import CheckpointError
 from fffcpu.models import FastBertConfig, FastBertForMaskedLM
 from fffcpu.models.folders import INDEX_FILE, open_config, open_weights, write_folder
@@ -112,4 +113,13 @@ def test_damaged_folders_are_errors(folder):
 def test_a_folder_without_weights_is_an_error(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
+        FastBertForMaskedLM.from_pretrained(folder)
+
+
+def test_an_array_in_two_files_is_an_error(folder):
+    split(folder)
+    name = next(iter(SafetensorsFile(folder / "part-1.safetensors")))
+    first, second = ({**SafetensorsFile(folder / f"part-{k}.safetensors")} for k in (1, 0))
+    write_tensors(folder / "part-0.safetensors", {**second, name: np.array(first[name]) + 1})
+    with pytest.raises(CheckpointError, match=f"must have array '{name}' in one file, got it in"):
         FastBertForMaskedLM.from_pretrained(folder)

@@ -358,3 +358,15 @@ def test_who_has_not_learned_says_so(estimator):
 def test_refuses_parameters_when_it_learns(parameters, error, message):
     with pytest.raises(error, match=message):
         classifier(**parameters).fit(X, LABELS)
+
+
+def test_weights_of_constant_columns_decay_to_0():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((120, 6)).astype(np.float32)
+    x[:, 3:] = 1
+    model = FFFClassifier(batch_size=10, alpha=15.0, max_iter=60, random_state=0)
+    layer = model.fit(x, x[:, 0] > 0).layer_
+    assert not layer.params["weights_in"][..., 3:].any()
+    for name, array in layer.params.items():
+        small = np.abs(array) < np.finfo(array.dtype).tiny
+        assert not array[small].any(), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -11,13 +12,16 @@ from fffcpu.errors import CheckpointError
 from fffcpu.system import files
 from fffcpu.system.files import (
     TEMPORARY,
+    append_line,
     is_regular,
     named_errors,
     open_regular,
     parse_json,
     read_json,
     write_atomically,
+    write_in_folder,
     write_text,
+    write_together,
 )
 
 
@@ -157,3 +161,120 @@ def test_json_files(tmp_path):
             read_json(path)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "b.json")
+
+
+# --- Files that belong together -------------------------------------------------------------------
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+def write_both(folder, text="new"):
+    with write_together(folder / "a", folder / "b") as (first, second):
+        first.write_text(f"{text} a")
+        second.write_text(f"{text} b")
+
+
+def test_files_that_belong_together_appear_together(tmp_path):
+    write_both(tmp_path, "old")
+    with write_together(tmp_path / "a", tmp_path / "b") as (first, second):
+        first.write_text("new a")
+        assert {path.name for path in (tmp_path / "a", tmp_path / "b")} <= set(contents(tmp_path))
+        assert (tmp_path / "a").read_text() == "old a"
+        second.write_text("new b")
+    assert contents(tmp_path) == {"a": "new a", "b": "new b"}
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize("name", ["open", "chmod", "fsync"])
+def test_no_file_is_replaced_before_all_are_on_the_disk(tmp_path, monkeypatch, name, call):
+    write_both(tmp_path, "old")
+    real, calls = getattr(os, name), []
+
+    def fail(*arguments, **options):
+        calls.append(name)
+        return full() if len(calls) == call else real(*arguments, **options)
+
+    monkeypatch.setattr(os, name, fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_both(tmp_path)
+    monkeypatch.undo()
+    assert caught.value.filename == str(tmp_path / ("b" if (name, call) == ("open", 2) else "a"))
+    assert contents(tmp_path) == {"a": "old a", "b": "old b"}
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    def write():
+        with write_atomically(tmp_path / "a"):
+            full()
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write()
+    assert caught.value.filename == str(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_errors_of_a_block_keep_their_names(tmp_path):
+    def write(error):
+        with write_atomically(tmp_path / "a"):
+            raise error
+
+    for error in (FileNotFoundError(2, "none", "input"), BrokenPipeError(32, "closed")):
+        with pytest.raises(OSError) as caught:
+            write(error)
+        assert caught.value is error
+
+
+def test_a_new_folder_appears_with_all_of_its_files(tmp_path):
+    place = tmp_path / "above" / "folder"
+    with write_in_folder(place) as folder:
+        write_both(folder)
+        assert not place.exists()
+    assert contents(place) == {"a": "new a", "b": "new b"}
+    with write_in_folder(place) as folder:
+        assert folder == place
+        (folder / "a").write_text("newer")
+    assert contents(place)["a"] == "newer"
+    assert [path.name for path in place.parent.iterdir()] == ["folder"]
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path):
+    def write():
+        with write_in_folder(tmp_path / "folder") as folder:
+            (folder / "a").write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder / "a"))
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write()
+    assert caught.value.filename == str(tmp_path / "folder" / "a")
+    assert not list(tmp_path.iterdir())
+
+
+# --- Lines that are appended ----------------------------------------------------------------------
+
+
+def test_lines_are_appended(tmp_path):
+    for line in ("one", "zwei ä"):
+        append_line(tmp_path / "a", line)
+    assert (tmp_path / "a").read_text(encoding="utf-8") == "one\nzwei ä\n"
+
+
+def test_a_line_that_does_not_fit_leaves_the_lines_before(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    append_line(path, "one")
+    real = os.write
+
+    def write_a_part(descriptor, data):
+        return full() if len(data) < 5 else real(descriptor, data[:2])
+
+    monkeypatch.setattr(os, "write", write_a_part)
+    with pytest.raises(OSError, match="No space left") as caught:
+        append_line(path, "another")
+    monkeypatch.undo()
+    assert caught.value.filename == str(path)
+    assert path.read_text() == "one\n"

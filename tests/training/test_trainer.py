@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
 
+from fffcpu.checkpoints import safetensors
 from fffcpu.errors import ArgumentError, CheckpointError
 from fffcpu.training import AdamW, run_folder
 from fffcpu.training.run_folder import HISTORY, RunFolder
@@ -263,6 +265,65 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_its_step(tmp_path):
         make(objective).run()
     make(reference, steps=3, schedule=lambda fraction: 1.0).run()
     assert bits(objective) == bits(reference)
+
+
+class Diverging(Line):
+    """A line whose gradient of a step is infinite, although the loss is not."""
+
+    def step(self, moment):
+        result = super().step(moment)
+        if moment.step == 5:
+            result.grads["weight"][1] = np.inf
+        return result
+
+
+@pytest.mark.parametrize("steps", [6, 40])
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path, steps):
+    run = make(Diverging(), folder=tmp_path, steps=steps, checkpoint_seconds=0)
+    with pytest.raises(FloatingPointError, match="'weight' has nan at index 1 after step 6; a sm"):
+        run.run()
+    newest, *_ = RunFolder(tmp_path).checkpoints()
+    assert newest.name == "checkpoint-0000000005.safetensors"
+    resumed = make(folder=tmp_path, steps=steps)
+    assert resumed.resume()
+    assert np.isfinite(resumed.objective.params["weight"]).all()
+
+
+def test_without_a_folder_the_end_finds_parameters_that_are_not_finite():
+    with pytest.raises(FloatingPointError, match="'weight' has nan at index 1 after step 6"):
+        make(Diverging(), steps=6).run()
+
+
+def test_large_parameters_are_finite():
+    objective = Line()
+    objective.params["weight"][:] = 3e38
+    make(objective, steps=1)._check_finite()
+
+
+def test_notes_that_no_file_can_hold_are_an_error_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(safetensors, "LONGEST_HEADER", (1 << 20) + 2000)
+    make(folder=tmp_path / "short", steps=1, identity={"columns": "c" * 1000}).run()
+    steps = []
+    run = make(Line(at_step=steps.append), tmp_path / "long", identity={"columns": "c" * 2000})
+    with pytest.raises(CheckpointError, match="names of columns and classes are part of it"):
+        run.run()
+    assert not steps
+    assert not (tmp_path / "long").exists()
+
+
+def test_the_gradients_of_a_step_are_gone_before_the_next():
+    alive = []
+
+    class Watched(Line):
+        def step(self, moment):
+            alive.append(sum(one() is not None for one in seen))
+            result = super().step(moment)
+            seen.append(weakref.ref(result.grads["weight"]))
+            return result
+
+    seen = []
+    make(Watched(), steps=4).run()
+    assert alive == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

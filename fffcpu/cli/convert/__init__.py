@@ -18,6 +18,7 @@ from fffcpu.cli.support.outputs import check_output
 from fffcpu.config import FastFeedForwardConfig, LayerConfig, LeafFeedForwardConfig
 from fffcpu.errors import ArgumentError, CheckpointError, describe
 from fffcpu.inference.predictor import NOTE
+from fffcpu.system.memory import check_memory
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
@@ -189,6 +190,7 @@ def _read(options: argparse.Namespace, source: str) -> tuple[LayerConfig, Arrays
     if source == NATIVE:
         return native.load(options.file)
     # Copies, because OUT may be IN, and some systems cannot replace a mapped file.
+    check_memory(2 * os.path.getsize(options.file), f"converting file {options.file!r}")
     state = {name: np.array(array) for name, array in SafetensorsFile(options.file).items()}
     module = PUBLISHED[source]
     try:

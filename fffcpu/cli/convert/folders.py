@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from fffcpu.cli.support.outputs import check_folder
 from fffcpu.errors import ArgumentError
-from fffcpu.system.files import write_atomically
 
 __all__ = ["FORMATS", "convert_folder"]
 
@@ -43,8 +42,9 @@ def convert_folder(options: argparse.Namespace) -> None:
     dtype = np.float64 if "float64" in stored else np.float32
     kind = FastBertForMaskedLM if config.classes is None else FastBertForSequenceClassification
     model = kind.from_pretrained(source, dtype)
-    model.save_pretrained(place, store_decoder=target == FORMATS[1])
-    tokenizer = _copy_tokenizer(source, place)
+    files = _tokenizer(source)
+    model.save_pretrained(place, store_decoder=target == FORMATS[1], files=files)
+    tokenizer = _report_tokenizer(place, files)
     print(f"{source} ({found}, {stored}) -> {place} ({target}, {model.config.dtype})")
     print(f"  {repr(model)[1:-1]}")
     print(f"  {tokenizer}")
@@ -78,14 +78,19 @@ def _dtypes(state: Mapping[str, NDArray[Any]]) -> str:
     return ", ".join(sorted({str(array.dtype) for array in state.values()}))
 
 
-def _copy_tokenizer(source: Path, place: Path) -> str:
-    """Copy the tokenizer, or delete the one of the replaced model, and report it."""
+def _tokenizer(source: Path) -> dict[str, str]:
+    """Return the text of the tokenizer in a folder by its name; empty if there is none."""
     from fffcpu.text.tokenizer import TOKENIZER_FILE
 
     path = source / TOKENIZER_FILE
-    if not path.is_file():
-        (place / TOKENIZER_FILE).unlink(missing_ok=True)
-        return f"tokenizer: IN has no '{TOKENIZER_FILE}', which the commands for texts need"
-    with write_atomically(place / TOKENIZER_FILE) as temporary:
-        temporary.write_bytes(path.read_bytes())
-    return f"tokenizer: '{TOKENIZER_FILE}' is copied"
+    return {TOKENIZER_FILE: path.read_text(encoding="utf-8")} if path.is_file() else {}
+
+
+def _report_tokenizer(place: Path, files: Mapping[str, str]) -> str:
+    """Report the tokenizer that was copied, or delete the one of the replaced model."""
+    from fffcpu.text.tokenizer import TOKENIZER_FILE
+
+    if TOKENIZER_FILE in files:
+        return f"tokenizer: '{TOKENIZER_FILE}' is copied"
+    (place / TOKENIZER_FILE).unlink(missing_ok=True)
+    return f"tokenizer: IN has no '{TOKENIZER_FILE}', which the commands for texts need"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fffcpu.errors import ArgumentError
+from fffcpu.system.files import TEMPORARY
 
 __all__ = ["add_overwrite", "check_folder", "check_new", "check_output"]
 
@@ -52,7 +53,8 @@ def check_folder(out: str, *inputs: str, name: str = "--out") -> Path:
         raise NotADirectoryError(f"'{out}' must be a folder or a new path, got a file")
     if path.is_dir() and any(os.path.samefile(folder, path) for folder in inputs):
         raise ArgumentError(f"argument '{name}' must not be one of the inputs, got '{out}'")
-    if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists():
+    present = path.is_dir() and any(not file.match(TEMPORARY) for file in path.iterdir())
+    if present and not (path / "config.json").exists():
         raise ArgumentError(
             f"argument '{name}' must be a new folder or a model's folder, got '{out}'"
         )

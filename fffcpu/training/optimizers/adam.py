@@ -10,8 +10,8 @@ AdamW first multiplies ``p`` by ``1 - lr weight_decay`` where its name is not ex
 algorithm 1 of arXiv 1412.6980, AdamW algorithm 2 of arXiv 1711.05101; the order of the operations
 and the meaning of every option are PyTorch's.
 
-Rows of row-sparse gradients use the compiled kernel `fffcpu.kernels.adam` if it is available; it
-gives the same bits.
+Contiguous arrays use the compiled kernels of `fffcpu.kernels.adam` if they are available; they give
+the same bits.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Adam(Optimizer):
     betas : tuple of two floats
         At least 0 and below 1: how much of the two running means is kept at each step.
     eps : float
-        Above 0; added to the root, so that a parameter whose gradients were all 0 stays.
+        Added to the root, so that a parameter whose gradients were all 0 stays. At least the root
+        of the smallest normal number: 1.1e-19 in float32.
 
     Raises
     ------
@@ -80,6 +81,14 @@ class Adam(Optimizer):
         for array, factors in zip(block, self._factors(name, missed, last), strict=True):
             array *= column(factors, array)
 
+    def _step_all(self, name: str, grad: NDArray[Any], rate: float) -> None:
+        adam, param = kernels.selection().adam, self._params[name]
+        arrays = (param, *(moments[name] for moments in self._moments.values()), grad)
+        if adam is None or not all(_is_plain(array, param.dtype) for array in arrays):
+            super()._step_all(name, grad, rate)
+            return
+        adam.adam_all(*arrays, self._numbers(name, rate))
+
     def _update_rows(
         self,
         name: str,
@@ -90,16 +99,19 @@ class Adam(Optimizer):
         values: NDArray[Any],
         arrays: list[NDArray[Any]],
     ) -> None:
-        kernel = kernels.selection().adam_rows
-        if kernel is None:
+        adam = kernels.selection().adam
+        if adam is None:
             super()._update_rows(name, lr, missed, last, rows, values, arrays)
             return
+        factors = np.array(self._factors(name, missed, last), values.dtype)
+        adam.adam_rows(*arrays, values, rows, factors, self._numbers(name, lr))
+
+    def _numbers(self, name: str, lr: float) -> tuple[float, ...]:
+        """Return the numbers of a step that kernels take."""
         beta1, beta2 = self.betas
         root, scale = self._corrections(lr)
-        factors = np.array(self._factors(name, missed, last), values.dtype)
         shrink = 1.0 - lr * self._decay_of(name)
-        numbers = (shrink, 1.0 - beta1, beta2, 1.0 - beta2, root, self.eps, scale)
-        kernel(*arrays, values, rows, factors, numbers)
+        return shrink, 1.0 - beta1, beta2, 1.0 - beta2, root, self.eps, scale
 
     def _factors(
         self, name: str, missed: MissedSteps, last: NDArray[np.int64]
@@ -134,7 +146,8 @@ class AdamW(Adam):
     betas : tuple of two floats
         At least 0 and below 1: how much of the two running means is kept at each step.
     eps : float
-        Above 0; added to the root, so that a parameter whose gradients were all 0 stays.
+        Added to the root, so that a parameter whose gradients were all 0 stays. At least the root
+        of the smallest normal number: 1.1e-19 in float32.
     weight_decay : float
         At least 0. Each step first multiplies the parameters by ``1 - lr * weight_decay``.
     no_decay : iterable of str
@@ -221,15 +234,23 @@ def check_betas(betas: tuple[float, float]) -> tuple[float, float]:
 
 
 def check_eps(eps: float, params: Arrays) -> float:
-    """Return eps as a float, or raise unless it is above 0 in every dtype."""
+    """Return eps as a float, or raise if it is too small for the dtype of a parameter."""
     number = check_number("eps", eps, 0.0)
     for name, param in params.items():
-        # A node that no row visited has gradients of 0, and 0 / (0 + 0) would make it NaN.
-        if param.dtype.type(number) == 0.0:
+        # A node that no row visited has gradients of 0, and 0 / (0 + 0) would make it NaN. A second
+        # moment below the smallest normal number becomes 0; without this bound, steps would jump.
+        least = math.sqrt(np.finfo(param.dtype).tiny)
+        if number < least:
             raise ArgumentError(
-                f"argument 'eps' must be above 0 in the {param.dtype} of '{name}', got {eps!r}"
+                f"argument 'eps' must be at least {least:.2g}, the root of the smallest normal "
+                f"number in the {param.dtype} of '{name}', got {eps!r}"
             )
     return number
+
+
+def _is_plain(array: NDArray[Any], dtype: np.dtype[Any]) -> bool:
+    """Whether compiled kernels can take an array as it is."""
+    return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
 
 
 def _check_strings(argument: str, values: Any) -> tuple[str, ...]:

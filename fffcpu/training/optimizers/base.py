@@ -13,6 +13,9 @@ AdamW  the same, and the missed decay
 
 So if every step touches every row, results have the bits of dense gradients. `missed_steps`
 explains the storage, docs/mathematics.md the correctness.
+
+**Numbers that fade away.** After every update, a number of a parameter or a moment that is smaller
+than the smallest normal number becomes 0; see `fffcpu.parameters.flush`.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ from fffcpu.errors import (
     ShapeError,
     describe,
 )
-from fffcpu.parameters import RowGradient
+from fffcpu.parameters import RowGradient, flush
+from fffcpu.system.memory import check_memory
 from fffcpu.training.optimizers.blocks import blocks, row_blocks, scratch_for
 from fffcpu.training.optimizers.missed_steps import MOST_STEPS, MissedSteps
 
@@ -83,6 +87,10 @@ class Stateful:
                 )
         self.lr = check_number("lr", lr, 0.0)
         self.step_count = 0
+        check_memory(
+            len(moments) * sum(param.nbytes for param in params.values()),
+            f"{type(self).__name__}, which keeps {len(moments)} numbers for each parameter,",
+        )
         self._params = dict(params)
         self._moments = {
             moment: {name: np.zeros_like(param, subok=False) for name, param in params.items()}
@@ -98,9 +106,11 @@ class Stateful:
             ``step``, an int64 of shape (), and ``moment.parameter`` for each moment and parameter.
             With the parameters and the same options, it continues the training bit for bit.
         """
-        state: dict[str, NDArray[Any]] = {STEP_KEY: np.array(self.step_count, np.int64)}
-        state.update((key, array.copy()) for key, array in self._remembered())
-        return state
+        return {key: array.copy() for key, array in self.state_views().items()}
+
+    def state_views(self) -> dict[str, NDArray[Any]]:
+        """Return the state like `state_dict`, without copies: the next step changes the arrays."""
+        return {STEP_KEY: np.array(self.step_count, np.int64), **dict(self._remembered())}
 
     def load_state_dict(self, state: Arrays) -> None:
         """Load a state from ``state_dict`` of an optimizer of the same class and parameters.
@@ -303,6 +313,7 @@ class Optimizer(Stateful):
         behind = np.flatnonzero(last < self.step_count)
         for part, block in row_blocks(behind, self._rows_of(name, len(last))):
             self._catch_up(name, self._missed, last[behind[part]], *block)
+            flush(*block)
         del self._last_steps[name]
 
     def _step_all(self, name: str, grad: NDArray[Any], rate: float) -> None:
@@ -312,6 +323,7 @@ class Optimizer(Stateful):
         scratch = scratch_for(param)
         for block in blocks(param, grad, moments):
             self._update(name, rate, scratch[: block[0].size], *block)
+            flush(block[0], *block[2:])
 
     def _step_rows(self, name: str, grad: RowGradient, rate: float) -> None:
         """Make a step for the rows of a parameter that have a gradient."""
@@ -339,6 +351,7 @@ class Optimizer(Stateful):
             if missed.age(last[part]).any():
                 self._catch_up(name, missed, last[part], *block)
             self._update(name, lr, np.empty_like(block[0]), block[0], values[part], *block[1:])
+            flush(*block)
 
     def _update(self, name: str, lr: float, scratch: NDArray[Any], *block: NDArray[Any]) -> None:
         """Update one block, ``(param, grad, *moments)``; all pieces have the shape of scratch."""

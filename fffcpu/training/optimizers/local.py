@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fffcpu.checks import check_integer, check_number, first_wrong
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
-from fffcpu.parameters import RowGradient
+from fffcpu.parameters import RowGradient, flush
 from fffcpu.training.optimizers.adam import adam_rule, check_betas, check_eps
 from fffcpu.training.optimizers.base import Gradients, Stateful
 from fffcpu.training.optimizers.blocks import blocks, row_blocks
@@ -155,6 +155,7 @@ class LocalOptimizer(Stateful):
             share = self.local_batch_size / used[due[part]]
             grad = total * share.astype(total.dtype)[:, np.newaxis]
             self._update(rate, updates[due[part], np.newaxis], param, grad, *moments)
+            flush(param, *moments)
             total[...] = 0.0
         used[due] = 0.0
 
@@ -164,6 +165,7 @@ class LocalOptimizer(Stateful):
         arrays = [arrays[name] for arrays in self._moments.values()]
         for param, gradient, _, *moments in blocks(self._params[name], grad, arrays):
             self._update(rate, np.array(self.step_count), param, gradient.copy(), *moments)
+            flush(param, *moments)
 
     def _update(self, lr: float, updates: Array, *block: Array) -> None:
         """Update a block, ``(param, grad, *moments)``, in place; ``grad`` may be written over.
@@ -263,7 +265,8 @@ class LocalAdam(LocalOptimizer):
     betas : tuple of two floats
         At least 0 and below 1: how much of the two running means is kept at each update.
     eps : float
-        Above 0; added to the root, so that a parameter whose gradients were all 0 stays.
+        Added to the root, so that a parameter whose gradients were all 0 stays. At least the root
+        of the smallest normal number: 1.1e-19 in float32.
     weight_decay : float
         At least 0. This times the parameter is added to the gradient.
 
