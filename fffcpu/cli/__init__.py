@@ -16,9 +16,10 @@ import argparse
 import contextlib
 import importlib
 import io
+import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -62,6 +63,9 @@ ERRORS = (
     *(FloatingPointError, WrongOutputError),
 )
 """Errors that are reported in one line: errors in the input, or of the system."""
+
+LOG_OPTION = "--log-level"
+LOG_LEVELS = ("debug", "info")
 
 DESCRIPTION = """\
 Fast feedforward networks on CPUs: layers that hold thousands of neurons in a binary tree. Each row
@@ -126,7 +130,8 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         options = _parse(sys.argv[1:] if argv is None else list(argv))
         try:
-            options.run(options)
+            with _logging(options.log_level):
+                options.run(options)
         except BrokenPipeError:
             raise
         except ERRORS as error:
@@ -140,10 +145,27 @@ def _run(argv: Sequence[str] | None) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _logging(level: str | None) -> Iterator[None]:
+    """Write what the package logs on standard error, from a level on; nothing without one."""
+    if level is None:
+        yield
+        return
+    logger, handler = logging.getLogger("fffcpu"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level.upper())
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+
+
 def _parse(arguments: list[str]) -> argparse.Namespace:
     """Parse the arguments; an unknown option is an error of the command it follows."""
-    # No option of the command itself takes a value, so the first word is the sub-command.
-    place = next((i for i, word in enumerate(arguments) if not word.startswith("-")), None)
+    place = _place_of_command(arguments)
     chosen = None if place is None else arguments[place]
     parser, commands = _parsers(chosen)
     options, unknown = parser.parse_known_args(arguments)
@@ -151,6 +173,17 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         blamed = parser if unknown[0] in arguments[:place] else commands[str(chosen)]
         blamed.error(f"unrecognized arguments: {' '.join(unknown)}")
     return options
+
+
+def _place_of_command(arguments: Sequence[str]) -> int | None:
+    """Return the index of the sub-command: the first word that no option takes."""
+    words = enumerate(arguments)
+    for index, word in words:
+        if word == LOG_OPTION:
+            next(words, None)  # its value
+        elif not word.startswith("-"):
+            return index
+    return None
 
 
 def _parsers(
@@ -167,6 +200,12 @@ def _parsers(
     parser.add_argument("--version", action="version", version=f"fffcpu {__version__}")
     parser.add_argument(
         "--traceback", action="store_true", help="let an error end with Python's traceback"
+    )
+    parser.add_argument(
+        LOG_OPTION,
+        choices=LOG_LEVELS,
+        metavar="LEVEL",
+        help="show on standard error what is chosen, compiled, saved and so on: info or debug",
     )
     group = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     commands = {

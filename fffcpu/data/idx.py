@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.data.files import OpenFile, locate, open_file
+from fffcpu.data.files import MOST_UNPACKED, OpenFile, locate, open_file
 from fffcpu.errors import DataError
 
 __all__ = ["IDX_MAGIC", "IdxHeader", "idx_blocks", "read_idx", "read_idx_header"]
@@ -32,9 +32,6 @@ DTYPES = {0x08: "u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: 
 
 MOST_AXES = 32
 """Largest number of axes in NumPy 1."""
-
-MOST_UNPACKED = 1032
-"""Most bytes that one byte of a gzip file can expand to: a limit of its method, DEFLATE."""
 
 
 class IdxHeader(NamedTuple):

@@ -12,6 +12,7 @@ import dataclasses
 import math
 import os
 import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from fffcpu.models import FastBertForMaskedLM
 from fffcpu.recipes.masked_lm_objective import MaskedLMObjective
 from fffcpu.text import Corpus
 from fffcpu.training import AdamW, one_cycle_triangle
-from fffcpu.training.trainer import Outcome, Trainer, TrainerSettings, identity_of
+from fffcpu.training.trainer import Callback, Outcome, Trainer, TrainerSettings, identity_of
 
 __all__ = ["PretrainSettings", "Pretrained", "pretrain"]
 
@@ -177,6 +178,7 @@ def pretrain(
     folder: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Pretrained:
     """Train a masked language model on a corpus.
 
@@ -192,6 +194,8 @@ def pretrain(
         Whether to continue from the newest checkpoint in the folder, if there is one.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
+    callbacks : sequence of callable
+        Functions that are called after each evaluation with an `Evaluation`; see `Trainer`.
 
     Returns
     -------
@@ -254,6 +258,7 @@ def pretrain(
         identity=_identity(corpus, settings, sequences),
         unit="tokens",
         progress=progress,
+        callbacks=callbacks,
     )
     trainer.begin(resume)
     return Pretrained(model, trainer.run())
