@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu.checks import MOST_AXES, is_possible_shape
 from fffcpu.data.files import MOST_UNPACKED, OpenFile, locate, open_file
 from fffcpu.errors import DataError
 
@@ -29,9 +30,6 @@ IDX_MAGIC = b"\0\0"
 
 DTYPES = {0x08: "u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 """dtypes of the numbers, by byte 2 of the file."""
-
-MOST_AXES = 32
-"""Largest number of axes in NumPy 1."""
 
 
 class IdxHeader(NamedTuple):
@@ -117,6 +115,8 @@ def _parse_header(path: str, file: OpenFile) -> IdxHeader:
         )
     shape = tuple(np.frombuffer(lengths, ">u4").tolist())
     header = IdxHeader(np.dtype(DTYPES[magic[2]]), shape, 4 + len(lengths), file.gzipped)
+    if not is_possible_shape(shape, header.dtype.itemsize):
+        raise DataError(f"{locate(path)}: must have a shape that an array can have, got {shape}")
     size, length = os.fstat(file.raw.fileno()).st_size, _length(header)
     # An impossible length is an error before memory is allocated for it.
     if size * MOST_UNPACKED < length if file.gzipped else size < length:

@@ -13,7 +13,7 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -230,6 +230,9 @@ class _Raw(str):
     """JSON text that is written as it is."""
 
 
+MOST_VALUES = 20_000
+"""Number of values in a mutated JSON text."""
+
 VALUES = (
     *(None, True, False, 0, -1, 1, 2, 3, 0.5, -0.0, 1.0, 2**31, 2**63, 2**64, -(2**63), 10**30),
     *("", "a", "0", "1", "float32", "float64", "FastFeedForward", "\ud800", "x" * 5000, "\0"),
@@ -307,16 +310,32 @@ def _other_value(rng: Random, value: Any) -> Any:
     return rng.choice((*VALUES, *INTEGERS))
 
 
-def _dump(value: Any, depth: int = 0) -> str:
-    """Return JSON text; `_Raw` values are written as they are."""
-    if isinstance(value, _Raw) or depth > 200:
-        return str(value) if isinstance(value, _Raw) else "0"
-    if isinstance(value, dict):
-        items = (f"{json.dumps(str(k))}: {_dump(v, depth + 1)}" for k, v in value.items())
-        return "{" + ", ".join(items) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_dump(v, depth + 1) for v in value) + "]"
-    return json.dumps(value)
+def _dump(value: Any) -> str:
+    """Return JSON text of at most some thousands of values; `_Raw` values are as they are."""
+    return "".join(_pieces(value, [MOST_VALUES]))
+
+
+def _pieces(value: Any, left: list[int], depth: int = 0) -> Iterator[str]:
+    """Yield the pieces of a JSON text. A value may be within itself, and then never end."""
+    left[0] -= 1
+    if isinstance(value, _Raw):
+        yield str(value)
+    elif left[0] < 0 or depth > 200:
+        yield "0"
+    elif isinstance(value, dict):
+        for i, (name, item) in enumerate(value.items()):
+            yield f"{', ' if i else '{'}{json.dumps(str(name))}: "
+            yield from _pieces(item, left, depth + 1)
+        yield "}" if value else "{}"
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            if left[0] < 0:
+                break
+            yield ", " if i else "["
+            yield from _pieces(item, left, depth + 1)
+        yield "]" if value else "[]"
+    else:
+        yield json.dumps(value)
 
 
 def json_lines(rng: Random, data: bytes, others: Sequence[bytes]) -> bytes:

@@ -40,10 +40,10 @@ ARRAYS = "arrays"
 """The name of the hostile arrays among the readers."""
 
 SECONDS = 30.0
-"""Seconds after which a case counts as hanging."""
+"""Seconds after which some cases count as hanging."""
 
-ARRAYS_AT_ONCE = 100
-"""Number of hostile arrays that have this time together."""
+FILES_AT_ONCE, ARRAYS_AT_ONCE = 10, 200
+"""Number of files, or of hostile arrays, that have this time together."""
 
 MEMORY = 3 << 30
 """Bytes of addresses that a slice may take beyond those that it starts with."""
@@ -112,8 +112,8 @@ class _Watch:
     def __init__(self, current: Any, log: Any) -> None:
         self._current, self._log = current.fileno(), log
 
-    def begin(self, number: int, timed: bool = True) -> None:
-        """Note that a case begins."""
+    def begin(self, number: int, timed: bool) -> None:
+        """Note that a case begins; the time of some cases may begin with it."""
         os.pwrite(self._current, f"{number:<12}".encode(), 0)
         if timed:
             faulthandler.dump_traceback_later(SECONDS, exit=True, file=self._log)
@@ -167,17 +167,20 @@ def _run_files(cases: Slice, result: _Result, folder: Path, place: Path, watch: 
         if verdict is None:
             verdict = _judge_file(reader, folder / name, data, Random(0), result)
             result.add(-1, verdict._replace(outcome="fault", detail=f"{name}: {verdict}"))
+        for i in range(4):
+            judge_command(reader.command(folder / name, Random(i)))
     _limit_memory()
     corpus = list(seeds.items())
     for number in range(cases.first, cases.first + cases.count):
         rng = Random(f"{cases.seed} {cases.reader} {number}")
-        name, data = rng.choice(corpus)
+        # Mostly whole files: what is damaged already is mostly refused again.
+        name, data = rng.choice(corpus if rng.random() < 0.3 else corpus[: len(seeds)])
         others = [rng.choice(corpus)[1] for _ in range(2)]
-        for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        for _ in range(rng.choice((1, 1, 1, 1, 2, 3))):
             data = reader.mutate(rng, data, others)
         if number in cases.skipped:
             continue
-        watch.begin(number)
+        watch.begin(number, timed=number % FILES_AT_ONCE == 0 or number == cases.first)
         verdict = _judge_file(reader, folder / name, data, rng, result)
         new = result.add(number, verdict)
         if verdict.outcome == "fault":
