@@ -115,14 +115,14 @@ def _parse_header(path: str, file: OpenFile) -> IdxHeader:
         )
     shape = tuple(np.frombuffer(lengths, ">u4").tolist())
     header = IdxHeader(np.dtype(DTYPES[magic[2]]), shape, 4 + len(lengths), file.gzipped)
-    if not is_possible_shape(shape, header.dtype.itemsize):
-        raise DataError(f"{locate(path)}: must have a shape that an array can have, got {shape}")
     size, length = os.fstat(file.raw.fileno()).st_size, _length(header)
     # An impossible length is an error before memory is allocated for it.
     if size * MOST_UNPACKED < length if file.gzipped else size < length:
         raise DataError(_wrong_length(path, header, "fewer"))
     if size > length and not file.gzipped:
         raise DataError(_wrong_length(path, header, "more"))
+    if not is_possible_shape(shape, header.dtype.itemsize):
+        raise DataError(f"{locate(path)}: must have a shape that an array can have, got {shape}")
     return header
 
 

@@ -160,7 +160,8 @@ def _check_length(header: _Header, length: int, where: str) -> None:
 
 def _explain(path: str, wanted: str, error: Exception) -> str:
     """Return the error message about a file that NumPy rejects; NumPy's message is cut."""
-    return f"{locate(path)}: must be {wanted}, got another ({str(error)[:_LONGEST_TEXT]})"
+    what = str(error)[:_LONGEST_TEXT] or type(error).__name__
+    return f"{locate(path)}: must be {wanted}, got another ({what})"
 
 
 def _choose_arrays(path: str, archive: zipfile.ZipFile, target: str | None) -> NpzArrays:

@@ -140,3 +140,11 @@ def test_numbers_that_are_not_finite_are_told_by_row_and_column(written):
     next(blocks)
     with pytest.raises(DataError, match=r"row 2, column 7 \(counted from 0\): .* got nan"):
         next(blocks)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])
+@pytest.mark.parametrize("read", [read_table, read_blocks, count_rows])
+def test_lengths_that_a_length_of_0_hides_are_refused(written, packed, read):
+    path = written(idx_bytes("d", [0, 2**31, 2**31, 2**31], []), packed)
+    with pytest.raises(DataError, match="must have a shape that an array can have, got"):
+        read(path)
