@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from fffcpu.cli import COMMANDS, main
@@ -82,6 +84,13 @@ def test_every_command_has_its_parts_and_its_help(name, capsys):
         (["--trace", "info", "x"], None, "unrecognized arguments: --trace"),
         (["--vers"], None, "the following arguments are required: COMMAND"),
         (["bench", "--depth", "deep"], "bench", "argument --depth: invalid int value: 'deep'"),
+        (
+            ["--log-level", "loud", "info", "x"],
+            None,
+            "argument --log-level: invalid choice: 'loud'",
+        ),
+        (["--log-level", "info"], None, "the following arguments are required: COMMAND"),
+        (["info", "x", "--log-level", "info"], "info", "unrecognized arguments: --log-level info"),
         (["destroy", "--all"], None, "argument COMMAND: invalid choice: 'destroy'"),
     ],
 )
@@ -94,3 +103,18 @@ def test_a_wrong_option_prints_the_usage_of_its_command(argv, usage, message, ca
     assert err.startswith(f"usage: fffcpu {usage} " if usage else "usage: fffcpu [-h]")
     assert f"fffcpu {usage}: error: " in err if usage else "\nfffcpu: error: " in err
     assert message in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("options", [["--log-level", "debug"], ["--log-level=debug"], []])
+def test_the_log_goes_to_standard_error_and_only_if_it_is_asked_for(options, tmp_path, capsys):
+    np.savez(tmp_path / "table.npz", x=np.eye(6), y=[0, 1] * 3)
+    arguments = ["train", str(tmp_path / "table.npz"), "--out", str(tmp_path / "model")]
+    logger = logging.getLogger("fffcpu")
+    before = list(logger.handlers), logger.level
+    assert main([*options, *arguments, "--epochs", "1", "--depth", "1", "--validation", "0"]) == 0
+    assert (list(logger.handlers), logger.level) == before
+    out, err = capsys.readouterr()
+    told = [line for line in err.splitlines() if line.startswith(("INFO fffcpu.", "DEBUG fffcpu."))]
+    assert bool(told) == bool(options)
+    assert ("training on <Table: 6 rows, 6 features, 2 classes>" in err) == bool(options)
+    assert "fffcpu.training" not in out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from fffcpu import kernels
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels.backends import vectorized
 from fffcpu.kernels.jit import JIT
+from tests.support.processes import run
 
 PACKAGE_PARENT = str(Path(fffcpu.__file__).parents[1])
 
@@ -320,3 +322,64 @@ def test_first_call_of_a_layer_says_that_the_variable_names_nothing():
         "environment variable FFFCPU_BACKEND: argument 'name' of a backend must be 'grouped', "
     )
     assert "got 'no.such.module'" in message
+
+
+LOGGED = """
+import logging, sys
+import numpy as np
+import fffcpu
+
+logger = logging.getLogger("fffcpu")
+if len(sys.argv) > 1:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(sys.argv[1])
+fffcpu.FastFeedForward(4, 4, 2, rng=0)(np.ones((3, 4)))
+fffcpu.system.threads.get_thread_layer()
+"""
+
+
+@pytest.fixture
+def logged(tmp_path):
+    """Run a layer with the log of a level; return its lines."""
+    program = tmp_path / "logged.py"
+    program.write_text(LOGGED)
+
+    def run_logged(*level, **variables):
+        return run(program, *level, NUMBA_CACHE_DIR=str(tmp_path / "cache"), **variables)
+
+    return run_logged
+
+
+@pytest.mark.slow
+def test_what_is_chosen_compiled_and_read_is_logged_once(logged):
+    assert logged() == []  # silent unless somebody listens; compiles
+    lines = logged("DEBUG", NUMBA_NUM_THREADS="1")
+    (choice,) = (line for line in lines if line.startswith("INFO fffcpu.kernels: "))
+    assert "backends.rowwise for few rows" in choice
+    assert choice.endswith("(Numba), compiled, 1 threads")
+    compiling = "fffcpu.kernels._numba.compiling"
+    assert any(
+        line.startswith(f"DEBUG {compiling}: read fffcpu.kernels.backends.rowwise._path_infer from")
+        for line in lines
+    )
+    assert not any("compiled fffcpu" in line for line in lines)
+    (layer,) = (line for line in lines if line.startswith("INFO fffcpu.system.pool: "))
+    assert layer.endswith("1 threads (NUMBA_NUM_THREADS=1)")
+
+
+@pytest.mark.slow
+def test_a_compiled_kernel_is_logged_with_its_seconds(logged):
+    lines = logged("INFO")
+    compiling = "INFO fffcpu.kernels._numba.compiling: compiled "
+    (kernel,) = (line for line in lines if line.startswith(compiling))
+    assert re.fullmatch(
+        r"fffcpu\.kernels\.backends\.rowwise\._path_infer in \d+\.\d\d s",
+        kernel.removeprefix(compiling),
+    )
+
+
+def test_a_backend_that_is_forced_is_logged_with_the_reason(logged):
+    (line,) = (line for line in logged("INFO", FFFCPU_BACKEND="vectorized") if "backends" in line)
+    assert "(FFFCPU_BACKEND=vectorized), not compiled" in line

@@ -38,7 +38,7 @@ FLOOR = 4 << 20
 PACKAGE = f"{Path(__file__).parents[3] / 'fffcpu'}/"
 
 
-class Undecided(Exception):
+class Undecided(Exception):  # noqa: N818  # no error, but no answer
     """The other code cannot tell what the file holds."""
 
 
@@ -129,9 +129,9 @@ def judge_command(arguments: Sequence[str]) -> Verdict:
     told = [line for line in lines if line.startswith("fffcpu: error: ")]
     if status == 0 and not told:
         return Verdict("read", "command done")
-    if status in (1, 2) and "Traceback" not in errors.getvalue():
-        if status == 2 or (len(told) == 1 and lines[-1] == told[0]):
-            return Verdict("refused", f"command: {_skeleton(lines[-1])}")
+    in_a_line = status == 2 or (status == 1 and lines[-1:] == told)
+    if in_a_line and "Traceback" not in errors.getvalue():
+        return Verdict("refused", f"command: {_skeleton(lines[-1])}")
     return Verdict("fault", f"command: status {status}", errors.getvalue()[-2000:])
 
 
