@@ -38,8 +38,8 @@ from benchmarks.reliability.fuzzing.judging import FLOOR, MULTIPLE
 from benchmarks.reliability.fuzzing.slices import ARRAYS, Slice, names, run_slice
 from fffcpu.system.terminal import format_table, progress_bar
 
-FILES, FILES_AT_ONCE = 100_000, 2_000
-NUMBERS, NUMBERS_AT_ONCE = 1_000_000, 50_000
+FILES, FILES_AT_ONCE = 100_000, 4_000
+NUMBERS, NUMBERS_AT_ONCE = 1_000_000, 100_000
 """Default numbers of cases, of all readers of files together and of arrays; and per slice."""
 
 DEATHS = 5

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 
 import fffcpu
 from benchmarks.reliability.fuzzing import mutations
-from benchmarks.reliability.fuzzing.judging import METER, Undecided
+from benchmarks.reliability.fuzzing.judging import METER, Undecided, judge_command
 from benchmarks.reliability.fuzzing.mutations import Mutation
-from fffcpu.checkpoints.safetensors import SafetensorsFile
+from fffcpu.checkpoints import fastfeedforward, native, ultrafastbert, ultrafastbert_bmm
+from fffcpu.checkpoints.safetensors import SafetensorsFile, write_tensors
 from fffcpu.data import Table, read_blocks, read_table
 from fffcpu.errors import CheckpointError, DataError
 from fffcpu.inference.predictor import Predictor, load_model
@@ -39,7 +40,7 @@ from fffcpu.text import Corpus, Tokenizer, build_corpus, read_documents, read_la
 from fffcpu.training import AdamW, RunFolder
 from fffcpu.training.trainer import Moment, StepResult, Trainer, TrainerSettings
 
-__all__ = ["READERS", "FileReader"]
+__all__ = ["COPIED", "READERS", "FileReader"]
 
 Array = NDArray[Any]
 Check = Callable[[Path, Random], str | None]
@@ -56,6 +57,8 @@ class FileReader(NamedTuple):
     """Reads a file; returns what is wrong with the result, or None."""
     command: Command
     """Returns the arguments of a command that reads the file."""
+    is_folder: bool = False
+    """Whether the file is one of a folder's, so that errors may name the folder."""
 
 
 def _packed(name: str, data: bytes) -> dict[str, bytes]:
@@ -456,7 +459,8 @@ def _check_layer(path: Path, rng: Random) -> str | None:
             layer, schema = load_model(path)
         arrays = dict(layer.params)
         x = np.ones((2, layer.config.input_dim))
-        y = layer(x) if schema is None else Predictor(layer, schema).scores(x)
+        with np.errstate(all="ignore"):
+            y = layer(x) if schema is None else Predictor(layer, schema).scores(x)
         if y.shape != (2, layer.config.output_dim):
             return f"an output of shape {y.shape}"
     wanted = _tensors(path)
@@ -483,6 +487,66 @@ def _layer_command(path: Path, rng: Random) -> list[str]:
     )
 
 
+def _published_seeds(folder: Path) -> dict[str, bytes]:
+    fast = fffcpu.FastFeedForward(3, 2, depth=2, rng=0)
+    plain = fffcpu.FastFeedForward(3, 3, depth=2, bias=False, rng=0)
+    leaf = fffcpu.LeafFeedForward(3, 2, depth=1, leaf_width=2, rng=0)
+    layers = {"fast": (ultrafastbert, fast), "bmm": (ultrafastbert_bmm, plain)}
+    layers["leaf"] = (fastfeedforward, leaf)
+    seeds = {}
+    for name, (module, layer) in layers.items():
+        write_tensors(folder / name, module.to_state_dict(layer.config, layer.params))
+        seeds[f"{name}.safetensors"] = (folder / name).read_bytes()
+    return seeds
+
+
+def _check_published(path: Path, rng: Random) -> str | None:
+    """Convert a layer; there is no reader of published files but the command."""
+    out = path.parent / "converted.safetensors"
+    out.unlink(missing_ok=True)
+    with METER:
+        verdict = judge_command(_published_command(path, rng))
+    if verdict.outcome == "fault":
+        return verdict.detail
+    if verdict.outcome == "refused":
+        raise CheckpointError(f"{path.name} {verdict.signature}")
+    _, arrays = native.load(out)
+    held = sum(array.size for array in SafetensorsFile(path).values())
+    taken = sum(array.size for array in arrays.values())
+    return f"{taken} parameters of {held} in the file" if taken > held else None
+
+
+def _published_command(path: Path, rng: Random) -> list[str]:
+    depth = ("--depth", "2") if "fast" in path.name else ()
+    return ["convert", str(path), str(path.parent / "converted.safetensors"), *depth]
+
+
+def _weights_seeds(folder: Path) -> dict[str, bytes]:
+    _config_seeds(folder)
+    (folder / "config.json").write_bytes((folder / "classifier" / "config.json").read_bytes())
+    return {"model.safetensors": (folder / "model.safetensors").read_bytes()}
+
+
+def _index_seeds(folder: Path) -> dict[str, bytes]:
+    _weights_seeds(folder)
+    whole = SafetensorsFile(folder / "model.safetensors")
+    names = sorted(whole)
+    shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for shard, held in shards.items():
+        write_tensors(folder / shard, {name: whole[name] for name in held})
+    (folder / "model.safetensors").unlink()
+    table = {name: shard for shard, held in shards.items() for name in held}
+    return {"model.safetensors.index.json": json.dumps({"weight_map": table}).encode()}
+
+
+def _check_index(path: Path, rng: Random) -> str | None:
+    with METER:
+        model = FastBertForSequenceClassification.from_pretrained(path.parent)
+    with np.errstate(all="ignore"):
+        y = model(np.array([[0, 1, 2]]))
+    return None if y.shape == (1, 2) else f"an output of shape {y.shape}"
+
+
 def _config_seeds(folder: Path) -> dict[str, bytes]:
     place = _prepare_bert(folder)
     for source in ((folder / "classifier"), place):
@@ -502,7 +566,8 @@ def _check_config(path: Path, rng: Random) -> str | None:
         model = kind.from_pretrained(path.parent)
     ids = np.array([[0, 1, 2], [3, 2, 1]])[:, : model.config.positions]
     ids = np.minimum(ids, model.config.vocabulary - 1)
-    y = model(ids)
+    with np.errstate(all="ignore"):
+        y = model(ids)
     last = model.config.classes if kind is FastBertForSequenceClassification else None
     if last is not None and y.shape != (2, last):
         return f"an output of shape {y.shape}"
@@ -571,6 +636,9 @@ def _corpus_command(path: Path, rng: Random) -> list[str]:
 # --- Runs -----------------------------------------------------------------------------------------
 
 
+COPIED = "fitted-"
+"""Start of the name of a checkpoint that is read under the rest of its name."""
+
 RUN = FitSettings(depth=1, trees=1, epochs=1)
 
 
@@ -613,17 +681,17 @@ def _run_seeds(folder: Path) -> dict[str, bytes]:
     )
     (fitted,) = RunFolder(folder / "out.training").checkpoints()
     (own,) = RunFolder(folder / "run").checkpoints()
-    return {own.name: own.read_bytes(), f"fitted-{fitted.name}": fitted.read_bytes()}
+    return {own.name: own.read_bytes(), f"{COPIED}{fitted.name}": fitted.read_bytes()}
 
 
 def _check_run(path: Path, rng: Random) -> str | None:
-    if path.name.startswith("fitted-"):
+    if path.name.startswith(COPIED):
         return _check_fit(path)
     place = path.parent / "resumed"
     place.mkdir(exist_ok=True)
     for old in place.iterdir():
         old.unlink()
-    copy = place / path.name.removeprefix("fitted-")
+    copy = place / path.name.removeprefix(COPIED)
     copy.write_bytes(path.read_bytes())
     trainer = _trainer(place)
     with METER:
@@ -649,7 +717,7 @@ def _check_fit(path: Path) -> str | None:
     place.mkdir(exist_ok=True)
     for old in place.iterdir():
         old.unlink()
-    (place / path.name.removeprefix("fitted-")).write_bytes(path.read_bytes())
+    (place / path.name.removeprefix(COPIED)).write_bytes(path.read_bytes())
     table = read_table(path.parent / "table.npz")
     with METER, contextlib.suppress(FloatingPointError), np.errstate(all="ignore"):
         fitted = fit(table, RUN, folder=place, resume=True, progress=False)
@@ -662,7 +730,7 @@ def _run_command(path: Path, rng: Random) -> list[str]:
     folder = path.parent / "out.training"
     for old in folder.glob("checkpoint-*"):
         old.unlink()
-    (folder / path.name.removeprefix("fitted-")).write_bytes(path.read_bytes())
+    (folder / path.name.removeprefix(COPIED)).write_bytes(path.read_bytes())
     (path.parent / "out").unlink(missing_ok=True)
     options = ("--out", str(path.parent / "out"), "--resume", "--epochs", "1", "--depth", "1")
     return ["train", str(path.parent / "table.npz"), *options, "--trees", "1"]
@@ -713,11 +781,18 @@ READERS: dict[str, FileReader] = {
     "npy": FileReader(_npy_seeds, mutations.npy, _check_npy, _table_command),
     "npz": FileReader(_npz_seeds, mutations.npz, _check_npz, _table_command),
     "safetensors": FileReader(_layer_seeds, mutations.safetensors, _check_layer, _layer_command),
-    "config": FileReader(_config_seeds, mutations.json_text, _check_config, _model_command),
-    "tokenizer": FileReader(
-        _tokenizer_seeds, mutations.json_text, _check_tokenizer, _model_command
+    "published": FileReader(
+        _published_seeds, mutations.safetensors, _check_published, _published_command
     ),
-    "corpus": FileReader(_corpus_seeds, mutations.json_text, _check_corpus, _corpus_command),
+    "weights": FileReader(
+        _weights_seeds, mutations.safetensors, _check_index, _model_command, True
+    ),
+    "index": FileReader(_index_seeds, mutations.json_text, _check_index, _model_command, True),
+    "config": FileReader(_config_seeds, mutations.json_text, _check_config, _model_command, True),
+    "tokenizer": FileReader(
+        _tokenizer_seeds, mutations.json_text, _check_tokenizer, _model_command, True
+    ),
+    "corpus": FileReader(_corpus_seeds, mutations.json_text, _check_corpus, _corpus_command, True),
     "checkpoint": FileReader(_run_seeds, mutations.safetensors, _check_run, _run_command),
     "history": FileReader(_history_seeds, mutations.json_lines, _check_history, _history_command),
 }

@@ -32,7 +32,7 @@ from benchmarks.reliability.fuzzing.judging import (
     judge,
     judge_command,
 )
-from benchmarks.reliability.fuzzing.readers import READERS, FileReader
+from benchmarks.reliability.fuzzing.readers import COPIED, READERS, FileReader
 
 __all__ = ["ARRAYS", "Slice", "names", "run_slice"]
 
@@ -202,7 +202,9 @@ def _judge_file(
 ) -> Verdict:
     """Read a file, and judge what came and how much memory it took."""
     path.write_bytes(data)
-    verdict = judge(lambda: reader.check(path, rng), (path.name, path.name.partition("-")[2]))
+    names = {path.name, path.name.removeprefix(COPIED)}
+    names |= {str(path.parent)} if reader.is_folder else set()
+    verdict = judge(lambda: reader.check(path, rng), sorted(names))
     size = max(len(data), _unpacked_size(data))
     result.measure(METER.peak, size)
     if METER.peak > FLOOR + MULTIPLE * size:
