@@ -121,14 +121,11 @@ def selection() -> Selection:
     numba = has_numba()
     few, many = _forced(forced) if forced else _backends(numba)
     chosen = _with_rows(few, many, compiles=numba and forced != "vectorized")
-    _LOGGER.info(
-        "backends %s for few rows and %s for many (%s), %s, %d threads",
-        few.__name__,
-        many.__name__,
-        f"FFFCPU_BACKEND={forced}" if forced else "Numba" if numba else "Numba is not installed",
-        "compiled" if chosen.compiles else "not compiled",
-        get_num_threads(),
-    )
+    # Without compiled kernels nobody asked for Numba, so the number of threads is not looked up.
+    computing = f"compiled, {get_num_threads()} threads" if chosen.compiles else "not compiled"
+    reason = f"FFFCPU_BACKEND={forced}" if forced else "Numba" if numba else "without Numba"
+    names = few.__name__, many.__name__
+    _LOGGER.info("backends %s for few rows and %s for many (%s), %s", *names, reason, computing)
     return chosen
 
 

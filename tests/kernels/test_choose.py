@@ -382,4 +382,13 @@ def test_a_compiled_kernel_is_logged_with_its_seconds(logged):
 
 def test_a_backend_that_is_forced_is_logged_with_the_reason(logged):
     (line,) = (line for line in logged("INFO", FFFCPU_BACKEND="vectorized") if "backends" in line)
-    assert "(FFFCPU_BACKEND=vectorized), not compiled" in line
+    assert line.endswith("(FFFCPU_BACKEND=vectorized), not compiled")
+
+
+def test_the_log_imports_no_numba_for_plain_numpy(tmp_path):
+    program = tmp_path / "imports.py"
+    program.write_text(
+        "import sys, fffcpu\nfffcpu.FastFeedForward(4, 4, 2, rng=0)([[1.0] * 4])\n"
+        "print('numba' in sys.modules)"
+    )
+    assert run(program, FFFCPU_BACKEND="vectorized") == ["False"]
