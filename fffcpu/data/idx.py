@@ -84,6 +84,8 @@ def idx_blocks(path: str, rows: int) -> Iterator[NDArray[Any]]:
     """
     with open_file(path) as file:
         header = _parse_header(path, file)
+        if 0 in header.shape[1:]:  # no bytes bound the number of such rows, so count no blocks
+            rows = max(rows, header.shape[0])
         for start in range(0, header.shape[0], rows):
             count = min(rows, header.shape[0] - start)
             block = np.empty((count, *header.shape[1:]), header.dtype)

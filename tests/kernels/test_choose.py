@@ -354,30 +354,21 @@ def logged(tmp_path):
 
 @pytest.mark.slow
 def test_what_is_chosen_compiled_and_read_is_logged_once(logged):
-    assert logged() == []  # silent unless somebody listens; compiles
+    compiling = "fffcpu.kernels._numba.compiling"
+    kernel = "fffcpu.kernels.backends.rowwise._path_infer"
+    lines = logged("INFO")
+    (compiled,) = (line for line in lines if line.startswith(f"INFO {compiling}: "))
+    pattern = rf"INFO {compiling}: compiled {kernel} in \d+\.\d\d s"
+    assert re.fullmatch(pattern, compiled)
     lines = logged("DEBUG", NUMBA_NUM_THREADS="1")
     (choice,) = (line for line in lines if line.startswith("INFO fffcpu.kernels: "))
     assert "backends.rowwise for few rows" in choice
     assert choice.endswith("(Numba), compiled, 1 threads")
-    compiling = "fffcpu.kernels._numba.compiling"
-    assert any(
-        line.startswith(f"DEBUG {compiling}: read fffcpu.kernels.backends.rowwise._path_infer from")
-        for line in lines
-    )
+    assert any(line.startswith(f"DEBUG {compiling}: read {kernel} from") for line in lines)
     assert not any("compiled fffcpu" in line for line in lines)
     (layer,) = (line for line in lines if line.startswith("INFO fffcpu.system.pool: "))
     assert layer.endswith("1 threads (NUMBA_NUM_THREADS=1)")
-
-
-@pytest.mark.slow
-def test_a_compiled_kernel_is_logged_with_its_seconds(logged):
-    lines = logged("INFO")
-    compiling = "INFO fffcpu.kernels._numba.compiling: compiled "
-    (kernel,) = (line for line in lines if line.startswith(compiling))
-    assert re.fullmatch(
-        r"fffcpu\.kernels\.backends\.rowwise\._path_infer in \d+\.\d\d s",
-        kernel.removeprefix(compiling),
-    )
+    assert logged() == []  # silent unless somebody listens
 
 
 def test_a_backend_that_is_forced_is_logged_with_the_reason(logged):
