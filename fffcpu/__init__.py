@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import fffcpu.system.blas  # noqa: F401  # before NumPy is imported
 from fffcpu.inference.predictor import Predictor, Schema
 from fffcpu.inference.warmup import warmup
@@ -41,3 +43,5 @@ __all__ = [
 ]
 
 __version__ = "0.2.0.dev0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless logging is set up

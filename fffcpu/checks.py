@@ -8,7 +8,10 @@ unless the function promises one.
 
 from __future__ import annotations
 
+import math
 import operator
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from fffcpu.lowbit import NARROW_TYPES
 
 __all__ = [
     "IGNORED_LABEL",
+    "MOST_AXES",
     "as_class_labels",
     "as_float_array",
     "as_number_labels",
@@ -35,10 +39,14 @@ __all__ = [
     "check_out",
     "check_weights",
     "first_wrong",
+    "is_possible_shape",
 ]
 
 IGNORED_LABEL = -100
 """Label of a position that is ignored in the loss and its gradient."""
+
+MOST_AXES = 32
+"""Largest number of axes in NumPy 1."""
 
 
 def check_integer(name: str, value: Any, low: int, high: int | None = None) -> int:
@@ -116,6 +124,16 @@ def check_weights(value: Any) -> str:
         return value
     names = " or ".join(repr(name) for name in NARROW_TYPES)
     raise ArgumentError(f"argument 'weights' must be {names}, got {describe(value)}")
+
+
+def is_possible_shape(shape: Sequence[int], itemsize: int) -> bool:
+    """Return whether NumPy can make an array of these lengths, which a file gives.
+
+    A length of 0 hides that the others are too large: such an array takes no memory, but NumPy
+    refuses it.
+    """
+    small = math.prod(length for length in shape if length) * itemsize <= sys.maxsize
+    return small and len(shape) <= MOST_AXES and all(0 <= n <= sys.maxsize for n in shape)
 
 
 def as_real_array(value: Any, name: str) -> NDArray[Any]:

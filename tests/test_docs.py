@@ -46,7 +46,8 @@ def blocks(page, language="python"):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/tutorial.md", "docs/index.md", "docs/sklearn.md"]
+    "page",
+    ["README.md", "docs/tutorial.md", "docs/index.md", "docs/sklearn.md", "docs/watching_runs.md"],
 )
 def test_the_code_of_a_page_runs(page, tmp_path):
     code = "\n".join(blocks(page))

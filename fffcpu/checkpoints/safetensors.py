@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu.checks import is_possible_shape
 from fffcpu.errors import ArgumentError, CheckpointError, describe
 from fffcpu.lowbit import from_bfloat16, numpy_dtype
 from fffcpu.system.files import named_errors, open_regular, parse_json, write_atomically
@@ -211,7 +212,10 @@ def _span(name: str, entry: Mapping[str, Any], size: int) -> tuple[int, int]:
         raise CheckpointError(
             f"{_what(name)} must have a shape and offsets of integers of at least 0, {_got(entry)}"
         )
-    length = math.prod(shape) * numpy_dtype(DTYPES[dtype]).itemsize
+    itemsize = numpy_dtype(DTYPES[dtype]).itemsize
+    if not is_possible_shape(shape, itemsize):
+        raise CheckpointError(f"{_what(name)} must have a possible shape, {_got(entry)}")
+    length = math.prod(shape) * itemsize
     if offsets[1] - offsets[0] != length or offsets[1] > size:
         raise CheckpointError(
             f"{_what(name)} must take {length} bytes of {size}, got those from {offsets[0]} to "

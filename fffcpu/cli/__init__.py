@@ -17,6 +17,7 @@ import contextlib
 import difflib
 import importlib
 import itertools
+import logging
 import os
 import re
 import sys
@@ -68,6 +69,9 @@ ERRORS = (
     *(FloatingPointError, WrongOutputError),
 )
 """Errors that are reported in one line: errors in the input, or of the system."""
+
+LOG_OPTION = "--log-level"
+LOG_LEVELS = ("debug", "info")
 
 DESCRIPTION = """\
 Fast feedforward networks on CPUs: layers that hold thousands of neurons in a binary tree. Each row
@@ -141,7 +145,8 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         options = _parse(sys.argv[1:] if argv is None else list(argv))
         try:
-            options.run(options)
+            with _logging(options.log_level):
+                options.run(options)
         except BrokenPipeError:
             raise
         except ERRORS as error:
@@ -154,6 +159,24 @@ def _run(argv: Sequence[str] | None) -> int:
     finally:
         print(end="", flush=True)  # does nothing if standard output is closed
     return 0
+
+
+@contextlib.contextmanager
+def _logging(level: str | None) -> Iterator[None]:
+    """Write what the package logs on standard error, from a level on; nothing without one."""
+    if level is None:
+        yield
+        return
+    logger, handler = logging.getLogger("fffcpu"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level.upper())
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -181,10 +204,9 @@ def _meant(word: str, known: Iterable[str]) -> str:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     """Parse the arguments; an unknown option is an error of the command it follows."""
-    # No option of the command itself takes a value, so the first word is the sub-command.
-    words = [i for i, word in enumerate(arguments) if not word.startswith("-")]
-    place = words[0] if words else len(arguments)
-    chosen = arguments[place] if words else None
+    index = _place_of_command(arguments)
+    place = len(arguments) if index is None else index
+    chosen = None if index is None else arguments[index]
     parser, commands = _parsers(chosen)
     parser.given = arguments[:place]
     if chosen is not None and chosen not in COMMANDS:
@@ -199,6 +221,17 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
+def _place_of_command(arguments: Sequence[str]) -> int | None:
+    """Return the index of the sub-command: the first word that no option takes."""
+    words = enumerate(arguments)
+    for index, word in words:
+        if word == LOG_OPTION:
+            next(words, None)  # its value
+        elif not word.startswith("-"):
+            return index
+    return None
+
+
 def _parsers(chosen: str | None) -> tuple[_Parser, dict[str, _Parser]]:
     """Return the parser, and those of the sub-commands. Only the chosen one has its arguments."""
     parser = _Parser(
@@ -211,6 +244,12 @@ def _parsers(chosen: str | None) -> tuple[_Parser, dict[str, _Parser]]:
     parser.add_argument("--version", action="version", version=f"fffcpu {__version__}")
     parser.add_argument(
         "--traceback", action="store_true", help="let an error end with Python's traceback"
+    )
+    parser.add_argument(
+        LOG_OPTION,
+        choices=LOG_LEVELS,
+        metavar="LEVEL",
+        help="show on standard error what is chosen, compiled, saved and so on: info or debug",
     )
     group = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     commands = {

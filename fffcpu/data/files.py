@@ -12,9 +12,12 @@ from typing import NamedTuple
 from fffcpu.errors import DataError
 from fffcpu.system.files import is_regular
 
-__all__ = ["OpenFile", "check_regular", "list_names", "locate", "open_file"]
+__all__ = ["MOST_UNPACKED", "OpenFile", "check_regular", "list_names", "locate", "open_file"]
 
 GZIP_MAGIC = b"\x1f\x8b"
+
+MOST_UNPACKED = 1032
+"""Most bytes that one packed byte can expand to: a limit of DEFLATE, the method of gzip and zip."""
 
 _MOST_NAMES = 8
 

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.data.files import OpenFile, locate, open_file
+from fffcpu.checks import MOST_AXES, is_possible_shape
+from fffcpu.data.files import MOST_UNPACKED, OpenFile, locate, open_file
 from fffcpu.errors import DataError
 
 __all__ = ["IDX_MAGIC", "IdxHeader", "idx_blocks", "read_idx", "read_idx_header"]
@@ -29,12 +30,6 @@ IDX_MAGIC = b"\0\0"
 
 DTYPES = {0x08: "u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 """dtypes of the numbers, by byte 2 of the file."""
-
-MOST_AXES = 32
-"""Largest number of axes in NumPy 1."""
-
-MOST_UNPACKED = 1032
-"""Most bytes that one byte of a gzip file can expand to: a limit of its method, DEFLATE."""
 
 
 class IdxHeader(NamedTuple):
@@ -89,6 +84,8 @@ def idx_blocks(path: str, rows: int) -> Iterator[NDArray[Any]]:
     """
     with open_file(path) as file:
         header = _parse_header(path, file)
+        if 0 in header.shape[1:]:  # no bytes bound the number of such rows, so count no blocks
+            rows = max(rows, header.shape[0])
         for start in range(0, header.shape[0], rows):
             count = min(rows, header.shape[0] - start)
             block = np.empty((count, *header.shape[1:]), header.dtype)
@@ -126,6 +123,8 @@ def _parse_header(path: str, file: OpenFile) -> IdxHeader:
         raise DataError(_wrong_length(path, header, "fewer"))
     if size > length and not file.gzipped:
         raise DataError(_wrong_length(path, header, "more"))
+    if not is_possible_shape(shape, header.dtype.itemsize):
+        raise DataError(f"{locate(path)}: must have a shape that an array can have, got {shape}")
     return header
 
 

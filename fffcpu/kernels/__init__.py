@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 import os
 from collections.abc import Sequence
 from types import ModuleType
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from fffcpu.errors import ArgumentError
 from fffcpu.system.compiler import has_numba
+from fffcpu.system.threads import get_num_threads
 
 __all__ = [
     "BACKENDS",
@@ -30,6 +32,8 @@ __all__ = [
     "load_backend",
     "selection",
 ]
+
+_LOGGER = logging.getLogger(__name__)
 
 BACKENDS = ("grouped", "rowwise", "vectorized")
 """The backend modules in this package."""
@@ -113,12 +117,23 @@ def selection() -> Selection:
     ArgumentError, MissingExtraError
         If ``FFFCPU_BACKEND`` names no backend, or one that cannot run here.
     """
-    from fffcpu.kernels.encoder import vectorized
-
     forced = os.environ.get("FFFCPU_BACKEND")
     numba = has_numba()
     few, many = _forced(forced) if forced else _backends(numba)
-    if not numba or forced == "vectorized":
+    chosen = _with_rows(few, many, compiles=numba and forced != "vectorized")
+    # Without compiled kernels nobody asked for Numba, so the number of threads is not looked up.
+    computing = f"compiled, {get_num_threads()} threads" if chosen.compiles else "not compiled"
+    reason = f"FFFCPU_BACKEND={forced}" if forced else "Numba" if numba else "without Numba"
+    names = few.__name__, many.__name__
+    _LOGGER.info("backends %s for few rows and %s for many (%s), %s", *names, reason, computing)
+    return chosen
+
+
+def _with_rows(few: ModuleType, many: ModuleType, *, compiles: bool) -> Selection:
+    """Return the selection with these backends and the row operations that go with them."""
+    from fffcpu.kernels.encoder import vectorized
+
+    if not compiles:
         return Selection(few, many, vectorized, None)
     from fffcpu.kernels.jit import JIT
 

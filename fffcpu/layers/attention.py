@@ -222,7 +222,7 @@ class Attention(Module[AttentionConfig]):
                 f"argument 'attention_mask' must have shape {leading}, got shape {array.shape}"
             )
         check_elements(array, "attention_mask", (array == 0) | (array == 1), "only 0 and 1")
-        return np.where(array == 1, 0, PENALTY).astype(self._dtype)
+        return np.where(array == 1, 0, PENALTY).astype(self._dtype, order="C")
 
     def _shape(self, leading: tuple[int, int]) -> tuple[int, int, int, int]:
         """Return (B, A, S, S)."""

@@ -83,7 +83,7 @@ def share_out(
     threads = get_num_threads()
     if threads == 1 or not _takes_pool():
         return []
-    arrays = [array for array in (input_ids, *others) if array is not None]
+    arrays = [input_ids, *(array for array in others if array is not None)]
     if not all(isinstance(array, np.ndarray) for array in arrays) or input_ids.ndim != 2:
         return []
     batch, length = input_ids.shape

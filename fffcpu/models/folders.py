@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,9 +106,20 @@ def _shards(index: Path) -> list[str]:
     values = read_json(index)
     table = values.get("weight_map") if isinstance(values, dict) else None
     names = list(table.values()) if isinstance(table, dict) else []
-    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+    if not names or not all(map(_is_file_name, names)):
         raise CheckpointError(f"file '{index}' must name files in its own folder in 'weight_map'")
     return sorted(set(names))
+
+
+def _is_file_name(name: Any) -> bool:
+    """Whether a value is the name of a file, without a folder, that a system can have."""
+    if not isinstance(name, str) or Path(name).name != name or "\0" in name:
+        return False
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
 
 
 def write_folder(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from fffcpu.recipes.text_objective import TextObjective, text_figures
 from fffcpu.text import LabelledTexts, Tokenizer
 from fffcpu.training import AdamW, cosine
 from fffcpu.training.batches import BatchOrder, split_rows
-from fffcpu.training.trainer import Outcome, Trainer, TrainerSettings, identity_of
+from fffcpu.training.trainer import Callback, Outcome, Trainer, TrainerSettings, identity_of
 
 __all__ = ["FinetuneSettings", "Finetuned", "evaluate_texts", "finetune"]
 
@@ -109,6 +110,7 @@ def finetune(
     folder: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Finetuned:
     """Train a classifier, or a regression, that starts from a masked language model.
 
@@ -128,6 +130,8 @@ def finetune(
         Whether to continue from the newest checkpoint in the folder, if there is one.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
+    callbacks : sequence of callable
+        Functions that are called after each evaluation with an `Evaluation`; see `Trainer`.
 
     Returns
     -------
@@ -208,6 +212,7 @@ def finetune(
         identity=_identity(pretrained, tokenizer, data, settings),
         unit="texts",
         progress=progress,
+        callbacks=callbacks,
     )
     trainer.begin(resume)
     return Finetuned(model, trainer.run())

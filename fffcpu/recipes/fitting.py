@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,14 @@ from fffcpu.system.terminal import progress_bar
 from fffcpu.training import SGD, Adam, AdamW, LocalAdam, LocalSGD, constant, cosine
 from fffcpu.training.batches import BatchOrder, split_rows
 from fffcpu.training.schedules import one_cycle_triangle
-from fffcpu.training.trainer import Moment, Outcome, Trainer, TrainerSettings, identity_of
+from fffcpu.training.trainer import (
+    Callback,
+    Moment,
+    Outcome,
+    Trainer,
+    TrainerSettings,
+    identity_of,
+)
 
 __all__ = [
     "FIT_HARDENING",
@@ -49,6 +57,8 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+
+_LOGGER = logging.getLogger(__name__)
 
 LAYER_NAMES = ("fast", "leaf", "dense")
 """Names of FastFeedForward, LeafFeedForward and, for comparison, DenseFeedForward."""
@@ -317,6 +327,7 @@ def fit(
     folder: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool | None = None,
+    callbacks: Sequence[Callback] = (),
     make_layer: Callable[[FitSettings, int, int], Any] | None = None,
 ) -> Fitted:
     """Train a layer on a table.
@@ -333,6 +344,8 @@ def fit(
         Whether to continue from the newest checkpoint in the folder, if there is one.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
+    callbacks : sequence of callable
+        Functions that are called after each evaluation with an `Evaluation`; see `Trainer`.
     make_layer : callable, optional
         Maps the settings, input width and output width to the untrained layer; by default
         `new_layer`. It serves layers of the class in the settings with another start or another
@@ -415,7 +428,9 @@ def fit(
         identity=_identity(table, settings, scaling),
         former_values={"layer": _FORMER_NAMES},
         progress=progress,
+        callbacks=callbacks,
     )
+    _LOGGER.info("training on %r", table)
     trainer.begin(resume)
     outcome = trainer.run()
     exact, rest = scaling.split(layer.config.dtype)

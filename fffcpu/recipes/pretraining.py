@@ -12,6 +12,7 @@ import dataclasses
 import math
 import os
 import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from fffcpu.recipes.masked_lm_objective import MaskedLMObjective
 from fffcpu.recipes.memory import check_text_training
 from fffcpu.text import Corpus
 from fffcpu.training import AdamW, one_cycle_triangle
-from fffcpu.training.trainer import Outcome, Trainer, TrainerSettings, identity_of
+from fffcpu.training.trainer import Callback, Outcome, Trainer, TrainerSettings, identity_of
 
 __all__ = ["PretrainSettings", "Pretrained", "pretrain"]
 
@@ -195,6 +196,7 @@ def pretrain(
     folder: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Pretrained:
     """Train a masked language model on a corpus.
 
@@ -210,6 +212,8 @@ def pretrain(
         Whether to continue from the newest checkpoint in the folder, if there is one.
     progress : bool, optional
         Whether to show a progress bar; by default on a terminal.
+    callbacks : sequence of callable
+        Functions that are called after each evaluation with an `Evaluation`; see `Trainer`.
 
     Returns
     -------
@@ -275,6 +279,7 @@ def pretrain(
         identity=_identity(corpus, settings, sequences),
         unit="tokens",
         progress=progress,
+        callbacks=callbacks,
     )
     trainer.begin(resume)
     return Pretrained(model, trainer.run())

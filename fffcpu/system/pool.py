@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.metadata
+import logging
 import os
 import sys
 import threading
@@ -29,9 +30,11 @@ from typing import Any
 import numba
 
 from fffcpu.checks import check_integer
-from fffcpu.system.cpus import default_threads
+from fffcpu.system.cpus import cpu_quota, default_threads
 
 __all__ = ["POOL", "Pool", "load_tbb"]
+
+_LOGGER = logging.getLogger(__name__)
 
 TBB_LIBRARY = {"win32": "tbb12.dll", "darwin": "libtbb.12.dylib"}.get(sys.platform, "libtbb.so.12")
 """File name by which Numba loads TBB."""
@@ -88,6 +91,13 @@ def _running_layer() -> str | None:
         return str(numba.threading_layer())
     except ValueError:
         return None
+
+
+def _thread_limit() -> str:
+    """Return what limits the number of threads, for the log."""
+    if "NUMBA_NUM_THREADS" in os.environ:
+        return f"NUMBA_NUM_THREADS={os.environ['NUMBA_NUM_THREADS']}"
+    return f"{numba.config.NUMBA_NUM_THREADS} CPUs, control group's quota {cpu_quota():g}"
 
 
 def _keep_to_the_end(module: str) -> None:
@@ -169,6 +179,9 @@ class Pool:
             self._started_by = threading.get_ident()
         self.waking = WAKING.get(str(_running_layer()), 1)
         self._ready = True
+        _LOGGER.info(
+            "thread layer %s, %d threads (%s)", _running_layer(), self.threads, _thread_limit()
+        )
 
     def _before_fork(self) -> None:
         if self.lock.acquire(timeout=FORK_WAIT):

@@ -22,15 +22,17 @@ from fffcpu.training.losses import (
 from fffcpu.training.optimizers import SGD, Adam, AdamW, LocalAdam, LocalSGD, clip_gradients
 from fffcpu.training.run_folder import RunFolder
 from fffcpu.training.schedules import constant, cosine, linear_warmup, one_cycle_triangle
-from fffcpu.training.trainer import Trainer, TrainerSettings
+from fffcpu.training.trainer import Evaluation, StopTraining, Trainer, TrainerSettings
 
 __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Evaluation",
     "LocalAdam",
     "LocalSGD",
     "RunFolder",
+    "StopTraining",
     "Trainer",
     "TrainerSettings",
     "clip_gradients",

@@ -18,7 +18,7 @@ object: the notes of a `Trainer`, and the version of the format.
 from __future__ import annotations
 
 import json
-import math
+import logging
 import os
 import re
 import warnings
@@ -35,11 +35,13 @@ from fffcpu.checkpoints.safetensors import (
     write_tensors,
 )
 from fffcpu.errors import CheckpointError, describe
-from fffcpu.system.files import TEMPORARY, append_line, open_regular, write_text
+from fffcpu.system.files import TEMPORARY, append_line, open_regular, parse_json, write_text
 
 __all__ = ["HISTORY", "Checkpoint", "RunFolder"]
 
 Array = NDArray[Any]
+
+_LOGGER = logging.getLogger(__name__)
 
 STATE_VERSION = 2
 """Version of the format of checkpoints."""
@@ -148,9 +150,12 @@ class RunFolder:
             try:
                 return _read(path)
             except CheckpointError as error:
+                failure = error
                 warnings.warn(f"{error}; trying an older one", RuntimeWarning, stacklevel=3)
         if paths:
-            raise CheckpointError(f"folder '{self.path}' contains no checkpoint that is whole")
+            raise CheckpointError(
+                f"folder '{self.path}' contains no checkpoint that is whole: {failure}"
+            )
         return None
 
     def save(
@@ -178,6 +183,7 @@ class RunFolder:
         path = self.path / f"checkpoint-{step:010d}.safetensors"
         # Moments may be infinite for a while; the trainer checks the parameters.
         write_tensors(path, arrays, _metadata(notes), finite=False)
+        _LOGGER.debug("wrote checkpoint '%s', %d bytes", path, os.path.getsize(path))
         for old in self.checkpoints()[keep:]:
             old.unlink()
 
@@ -203,10 +209,21 @@ class RunFolder:
 
         Raises
         ------
+        CheckpointError
+            If a line is damaged. An unfinished last line is left out.
         OSError
             If there is no history, or it cannot be read.
         """
-        return [json.loads(line) for line in self._history_lines() if line.endswith("\n")]
+        lines = []
+        for number, line in enumerate(self._history_lines(), 1):
+            values = _parse_line(line)
+            if values is None:
+                raise CheckpointError(
+                    f"file '{self.history_path}', line {number}: must be a JSON object with a "
+                    f"step, got {describe(line)}"
+                )
+            lines.append(values)
+        return lines
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Add a line of JSON values to the history."""
@@ -227,14 +244,16 @@ class RunFolder:
         """
         if not self.history_path.exists():
             return []
-        lines = self._history_lines()
-        kept = [line for line in lines if line.endswith("\n") and _step_of(line) <= step]
-        if kept != lines:
-            write_text(self.history_path, "".join(kept))
-        return [json.loads(line) for line in kept]
+        parsed = [(line, _parse_line(line)) for line in self._history_lines()]
+        kept = [(line, values) for line, values in parsed if values and values["step"] <= step]
+        content = b"".join(line + b"\n" for line, _ in kept)
+        if content != self.history_path.read_bytes():
+            write_text(self.history_path, content.decode())
+        return [values for _, values in kept]
 
-    def _history_lines(self) -> list[str]:
-        return self.history_path.read_text(encoding="utf-8").splitlines(keepends=True)
+    def _history_lines(self) -> list[bytes]:
+        """Return the lines, without their ends and without an unfinished last one."""
+        return self.history_path.read_bytes().split(b"\n")[:-1]
 
 
 def _metadata(notes: Mapping[str, Any]) -> dict[str, str]:
@@ -253,7 +272,7 @@ def _read(path: Path) -> Checkpoint:
     try:
         with open_regular(path) as file:
             header = read_header(file)
-            notes = json.loads(header.metadata[_METADATA_KEY])
+            notes = parse_json(header.metadata[_METADATA_KEY], "its notes")
             if not isinstance(notes, dict):
                 raise ValueError(f"its notes must be an object, got {describe(notes)}")
             arrays = {name: read_array(file, at) for name, at in header.tensors().items()}
@@ -267,9 +286,10 @@ def _read(path: Path) -> Checkpoint:
     return Checkpoint(path, notes, arrays)
 
 
-def _step_of(line: str) -> float:
-    """Return the step of a history's line; infinity if it is damaged."""
+def _parse_line(line: bytes) -> dict[str, Any] | None:
+    """Return the values of a history's line; None if it is damaged."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+        values = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) and type(values.get("step")) is int else None

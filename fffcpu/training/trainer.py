@@ -12,24 +12,29 @@ moment continues from its last checkpoint, and ends with the bits of an uninterr
 
 With a budget in seconds, or another number of BLAS threads, the bits may differ. The files are
 those of a `RunFolder`.
+
+Callbacks are called after each evaluation. They see the `Evaluation`, and may stop the run; they
+have no other influence on it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checks import check_flag, check_integer, check_number, first_wrong
-from fffcpu.errors import ArgumentError, CheckpointError
+from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.system.memory import check_memory
 from fffcpu.training.interruption import StopRequest
 from fffcpu.training.optimizers import clip_gradients
@@ -38,11 +43,14 @@ from fffcpu.training.run_folder import Checkpoint, RunFolder
 from fffcpu.training.schedules import constant
 
 __all__ = [
+    "Callback",
+    "Evaluation",
     "Interrupted",
     "Moment",
     "Objective",
     "Outcome",
     "StepResult",
+    "StopTraining",
     "Trainer",
     "TrainerSettings",
     "identity_of",
@@ -50,6 +58,11 @@ __all__ = [
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]
+
+_LOGGER = logging.getLogger(__name__)
+
+LONGEST_VALUE = 200
+"""Characters of a value in an error."""
 
 _GROUPS = ("param", "optimizer", "best", "usage")
 """Prefixes of the names of a checkpoint's arrays."""
@@ -189,6 +202,36 @@ class TrainerSettings:
         check_integer("seed", self.seed, 0)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The figures of an evaluation, and where in the run it was made: what callbacks get."""
+
+    number: int
+    """Number of the evaluation, from 1. `fffcpu.recipes.fitting.fit` evaluates once per epoch."""
+    step: int
+    """Number of steps made so far."""
+    rows: int
+    """Number of rows (or tokens) of these steps."""
+    seconds: float
+    """Time spent on them, including evaluations and the time before interruptions."""
+    lr: float
+    """Learning rate of the last step."""
+    train_loss: float | None
+    """Mean loss of the steps since the previous line of the history."""
+    figures: Mapping[str, float]
+    """The figures, by name; read-only."""
+    improved: bool
+    """Whether this is the best evaluation so far, by the watched figure."""
+
+
+Callback = Callable[[Evaluation], object]
+"""A function that is called after each evaluation; what it returns is ignored."""
+
+
+class StopTraining(Exception):  # noqa: N818  # no error: a callback raises it to stop a run
+    """Raised by a callback, stops the run as if its budget were spent."""
+
+
 class Outcome(NamedTuple):
     """The outcome of a run."""
 
@@ -201,7 +244,7 @@ class Outcome(NamedTuple):
     figures: dict[str, float]
     """Figures of the evaluation whose parameters were kept; empty if there was no evaluation."""
     stopped_early: bool
-    """Whether it stopped before its budget was spent, because nothing improved."""
+    """Whether it stopped before its budget was spent, by patience or by a callback."""
     usage: dict[str, Array]
     """The sum of the usage of all steps."""
 
@@ -235,6 +278,11 @@ class Trainer:
         is rejected.
     former_values : mapping of str to mapping, optional
         For each name of an identity's entry, a mapping of former values to the present ones.
+    callbacks : sequence of callable
+        Functions that are called after each evaluation, in this order, with an `Evaluation`. One
+        that raises `StopTraining` stops the run after the others were called. Any other exception
+        ends `run`, which saves the state first. They must not change the objective. A resumed run
+        calls them again for evaluations that followed its last checkpoint.
     unit : str
         Unit of ``StepResult.rows``, for the progress bar and the history.
     progress : bool, optional
@@ -264,6 +312,7 @@ class Trainer:
         folder: str | os.PathLike[str] | None = None,
         identity: Mapping[str, Any] | None = None,
         former_values: Mapping[str, Mapping[str, str]] | None = None,
+        callbacks: Sequence[Callback] = (),
         unit: str = "rows",
         progress: bool | None = None,
     ) -> None:
@@ -275,6 +324,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self._identity = json.loads(json.dumps(dict(identity or {})))
         self._former_values = dict(former_values or {})
+        self._callbacks = _check_callbacks(callbacks)
         self._unit = unit
         self._progress = progress
         # Seconds of earlier runs, and of this one up to its last look at the clock.
@@ -287,11 +337,12 @@ class Trainer:
         self._evaluated_at = 0  # the step of the last evaluation
         self._noted_at = 0  # the step of the history's last line
         self._figures: dict[str, float] = {}
+        self._stopped = False  # by a callback
 
     # --- Running ---------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
-        """Train until the budget is spent, patience runs out, or the run is interrupted.
+        """Train until the budget is spent, patience runs out, or something stops the run.
 
         Returns
         -------
@@ -308,6 +359,8 @@ class Trainer:
             parameter is not finite when it is to be saved, or at the end.
         OSError
             If the folder cannot be written to.
+        Exception
+            Of a callback, after the state is saved.
         """
         if self.run_folder is not None:
             self.run_folder.check_notes(self._notes())
@@ -326,6 +379,8 @@ class Trainer:
                 array[...] = self._best_params[name]
         figures = self._best if self.settings.keep_best else self._figures
         stopped_early = self._has_stopped_early()
+        ended = "stopped early" if stopped_early else "ended"
+        _LOGGER.info("run %s after %d steps and %.3g s", ended, self.step, self._spent)
         return Outcome(self.step, self.rows, self._spent, dict(figures), stopped_early, self._usage)
 
     def _make_steps(self) -> None:
@@ -394,7 +449,13 @@ class Trainer:
                 seen.add(id(counts))
                 if name not in self._usage:
                     self._usage[name] = np.zeros(counts.shape)
-                self._usage[name] += counts
+                total = self._usage[name]
+                if total.shape != counts.shape:
+                    raise CheckpointError(
+                        f"the checkpoint must have usage of shape {counts.shape} for '{name}', "
+                        f"got {total.shape}"
+                    )
+                total += counts
 
     def _fraction(self) -> float:
         """Return the spent fraction of the budget."""
@@ -410,13 +471,13 @@ class Trainer:
 
     def _has_stopped_early(self) -> bool:
         patience = self.settings.patience
-        return patience is not None and self._since_best >= patience
+        return self._stopped or (patience is not None and self._since_best >= patience)
 
     def _is_done(self) -> bool:
         return not self._budget_left() or self._has_stopped_early()
 
     def _evaluate(self, rate: float) -> None:
-        """Evaluate, note it in the history, and keep the parameters if they are the best so far."""
+        """Evaluate, note it in the history, keep the parameters if they are the best, and tell."""
         if hasattr(self.optimizer, "bring_up_to_date"):
             self.optimizer.bring_up_to_date()
         figures = self.objective.evaluate()
@@ -424,7 +485,10 @@ class Trainer:
         watched = figures.get(self.settings.watch)
         best = self._best.get(self.settings.watch)
         sign = 1.0 if self.settings.higher_is_better else -1.0
-        if watched is None or best is None or math.isnan(best) or sign * (watched - best) > 0:
+        improved = (
+            watched is None or best is None or math.isnan(best) or sign * (watched - best) > 0
+        )
+        if improved:
             self._best, self._since_best = dict(figures), 0
             if self.settings.keep_best:
                 self._best_params = {
@@ -432,16 +496,42 @@ class Trainer:
                 }
         else:
             self._since_best += 1
-        self._note(rate, figures)
+        self._tell(rate, figures, self._note(rate, figures), improved)
+
+    def _tell(
+        self, rate: float, figures: Mapping[str, float], train_loss: float | None, improved: bool
+    ) -> None:
+        """Call the callbacks. If one fails, the state is saved before its exception goes on."""
+        every = self.settings.evaluate_every
+        evaluation = Evaluation(
+            number=-(-self.step // every) if every else 1,
+            step=self.step,
+            rows=self.rows,
+            seconds=self._spent,
+            lr=rate,
+            train_loss=train_loss,
+            figures=MappingProxyType(dict(figures)),
+            improved=improved,
+        )
+        _LOGGER.info("evaluation %d at step %d: %s", evaluation.number, self.step, dict(figures))
+        for callback in self._callbacks:
+            try:
+                callback(evaluation)
+            except StopTraining:
+                self._stopped = True
+            except BaseException:
+                self.save()
+                raise
 
     # --- Reporting -------------------------------------------------------------------------------
 
-    def _note(self, rate: float, figures: Mapping[str, float]) -> None:
-        """Add a line to the history."""
+    def _note(self, rate: float, figures: Mapping[str, float]) -> float | None:
+        """Add a line to the history; return the mean loss of the steps since the previous one."""
+        train_loss = self._losses.value if self._losses.count else None
         line: dict[str, Any] = {"step": self.step, self._unit: self.rows}
         line |= {"seconds": round(self._spent, 3), "lr": rate}
-        if self._losses.count:
-            line["train_loss"] = self._losses.value
+        if train_loss is not None:
+            line["train_loss"] = train_loss
         if self._norms.count:
             line["gradient_norm"] = self._norms.value
         line.update(figures)
@@ -454,6 +544,7 @@ class Trainer:
         self.history.append(line)
         if self.run_folder is not None:
             self.run_folder.append(line)
+        return train_loss
 
     def _bar(self) -> StepBar:
         return StepBar(self.settings.steps, self.step, self._unit, self._progress)
@@ -506,6 +597,7 @@ class Trainer:
             "figures": self._figures,
             "losses": dataclasses.astuple(self._losses),
             "norms": dataclasses.astuple(self._norms),
+            "stopped": self._stopped,
         }
 
     def _check_finite(self) -> None:
@@ -560,6 +652,7 @@ class Trainer:
     def _take(self, checkpoint: Checkpoint) -> None:
         """Load a checkpoint's state."""
         path, notes, arrays = checkpoint
+        _check_notes(path, notes)
         identity = _with_todays_values(notes["identity"], self._former_values)
         differences = _differences(identity, self._identity)
         if differences:
@@ -569,20 +662,93 @@ class Trainer:
             prefix, _, name = key.partition(".")
             groups.setdefault(prefix, {})[name] = array
         params = self.objective.params
-        if {name: array.shape for name, array in groups["param"].items()} != {
-            name: array.shape for name, array in params.items()
-        }:
+        best = groups["best"] or params  # empty unless the best parameters are kept
+        if any(_kinds(group) != _kinds(params) for group in (groups["param"], best)):
             raise CheckpointError(f"checkpoint '{path}' holds other parameters than this run")
-        self.optimizer.load_state_dict(groups["optimizer"])
+        if len(groups) > len(_GROUPS) or any(
+            u.dtype != np.float64 for u in groups["usage"].values()
+        ):
+            raise CheckpointError(f"checkpoint '{path}' holds other arrays than a run's")
+        try:
+            self.optimizer.load_state_dict(groups["optimizer"])
+        except CheckpointError as error:
+            raise CheckpointError(f"checkpoint '{path}': {error}") from error
         for name, array in params.items():
             array[...] = groups["param"][name]
         self._best_params, self._usage = groups["best"], groups["usage"]
-        self.step, self.rows = int(notes["step"]), int(notes["rows"])
+        self.step, self.rows = notes["step"], notes["rows"]
         self._spent = float(notes["seconds"])
-        self._best, self._since_best = notes["best"], int(notes["since_best"])
-        self._evaluated_at, self._figures = int(notes["evaluated_at"]), notes["figures"]
-        self._noted_at = int(notes["noted_at"])
+        self._best, self._since_best = notes["best"], notes["since_best"]
+        self._evaluated_at, self._figures = notes["evaluated_at"], notes["figures"]
+        self._noted_at, self._stopped = notes["noted_at"], notes.get("stopped", False)
         self._losses, self._norms = _Mean(*notes["losses"]), _Mean(*notes["norms"])
+        _LOGGER.info("resumed from '%s' at step %d", path, self.step)
+
+
+def _check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
+    """Return callbacks as a tuple, or raise."""
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise ArgumentTypeError(
+            f"argument 'callbacks' must be a sequence of functions, got {describe(callbacks)}"
+        )
+    return tuple(callbacks)
+
+
+def _kinds(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return the shape and dtype of each array."""
+    return {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
+
+
+_LARGEST = 2**62
+"""Largest integer in the notes of a checkpoint."""
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _LARGEST
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) <= _LARGEST)
+
+
+def _are_figures(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_number, value.values()))
+
+
+def _is_mean(value: Any) -> bool:
+    return (
+        isinstance(value, list) and len(value) == 2 and _is_number(value[0]) and _is_count(value[1])
+    )
+
+
+_NOTES: Mapping[str, tuple[str, Callable[[Any], bool]]] = MappingProxyType(
+    {
+        "identity": ("an object", lambda value: isinstance(value, dict)),
+        "seconds": (
+            "a number of at least 0",
+            lambda value: _is_number(value) and 0 <= value < math.inf,
+        ),
+        **dict.fromkeys(
+            ("step", "rows", "since_best", "evaluated_at", "noted_at"),
+            ("an integer of at least 0", _is_count),
+        ),
+        **dict.fromkeys(("best", "figures"), ("an object of numbers", _are_figures)),
+        **dict.fromkeys(("losses", "norms"), ("a sum and a count", _is_mean)),
+    }
+)
+"""The notes of a checkpoint: what each must be, in words, and a check."""
+
+
+def _check_notes(path: Path, notes: Mapping[str, Any]) -> None:
+    """Raise unless a checkpoint has all notes, and each is what it must be."""
+    for name, (wanted, is_right) in _NOTES.items():
+        if not is_right(notes.get(name)):
+            raise CheckpointError(
+                f"checkpoint '{path}' is damaged: its note '{name}' must be {wanted}, "
+                f"got {describe(notes.get(name))}"
+            )
+    if type(notes.get("stopped", False)) is not bool:
+        raise CheckpointError(f"checkpoint '{path}' is damaged: 'stopped' must be true or false")
 
 
 def identity_of(settings: Any) -> dict[str, Any]:
@@ -607,11 +773,17 @@ def _with_todays_values(
     return today
 
 
+def _short(value: Any) -> str:
+    """Return a value as Python writes it, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
+
+
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """Return a description of the entries in which two identities differ."""
     names = sorted({*theirs, *ours})
     return ", ".join(
-        f"'{name}' was {theirs.get(name)!r} and is {ours.get(name)!r}"
+        f"'{name}' was {_short(theirs.get(name))} and is {_short(ours.get(name))}"
         for name in names
         if theirs.get(name) != ours.get(name)
     )

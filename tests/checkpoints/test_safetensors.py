@@ -81,6 +81,9 @@ def entry(**changes):
         (entry(shape="2"), "'x' must have a shape and offsets of integers"),
         (entry(data_offsets=[0]), "'x' must have a shape and offsets of integers"),
         (entry(data_offsets=[0, 4]), "'x' must take 8 bytes of 8, got those from 0 to 4"),
+        (entry(shape=[0, 2**62, 2**62], data_offsets=[0, 0]), "'x' must have a possible shape"),
+        (entry(shape=[1] * 70, data_offsets=[0, 4]), "'x' must have a possible shape"),
+        (entry(shape=[0, 2**64], data_offsets=[0, 0]), "'x' must have a possible shape"),
         (entry(shape=[3], data_offsets=[0, 12]), "'x' must take 12 bytes of 8, got those from 0"),
     ],
 )

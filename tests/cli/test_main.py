@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import logging
 import re
 import subprocess
 import sys
 import warnings
 
+import numpy as np
 import pytest
 
 from fffcpu import FastFeedForward
@@ -99,6 +101,13 @@ def test_every_command_has_its_parts_and_its_help(name, capsys):
         (["--vers", "trian"], None, "unrecognized arguments: --vers"),
         (["trian", "x"], None, "invalid choice: 'trian'; did you mean 'train'?"),
         (["bench", "--depth", "deep"], "bench", "argument --depth: invalid int value: 'deep'"),
+        (
+            ["--log-level", "loud", "info", "x"],
+            None,
+            "argument --log-level: invalid choice: 'loud'",
+        ),
+        (["--log-level", "info"], None, "the following arguments are required: COMMAND"),
+        (["info", "x", "--log-level", "info"], "info", "unrecognized arguments: --log-level"),
         (
             ["destroy", "--all"],
             None,
@@ -210,3 +219,18 @@ def test_no_message_of_a_codec_is_an_error_by_itself(monkeypatch, capsys):
     assert main(["info", "x"]) == 1
     expected = "fffcpu: error: a text has characters that cannot be read or written here ("
     assert capsys.readouterr().err.startswith(expected)
+
+
+@pytest.mark.parametrize("options", [["--log-level", "debug"], ["--log-level=debug"], []])
+def test_the_log_goes_to_standard_error_and_only_if_it_is_asked_for(options, tmp_path, capsys):
+    np.savez(tmp_path / "table.npz", x=np.eye(6), y=[0, 1] * 3)
+    arguments = ["train", str(tmp_path / "table.npz"), "--out", str(tmp_path / "model")]
+    logger = logging.getLogger("fffcpu")
+    before = list(logger.handlers), logger.level
+    assert main([*options, *arguments, "--epochs", "1", "--depth", "1", "--validation", "0"]) == 0
+    assert (list(logger.handlers), logger.level) == before
+    out, err = capsys.readouterr()
+    told = [line for line in err.splitlines() if line.startswith(("INFO fffcpu.", "DEBUG fffcpu."))]
+    assert bool(told) == bool(options)
+    assert ("training on <Table: 6 rows, 6 features, 2 classes>" in err) == bool(options)
+    assert "fffcpu.training" not in out

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fffcpu.data import count_rows, read_blocks, read_table
-from fffcpu.data.idx import read_idx
+from fffcpu.data.idx import idx_blocks, read_idx
 from fffcpu.errors import DataError
 
 TYPES = {"B": 0x08, "b": 0x09, "h": 0x0B, "i": 0x0C, "f": 0x0D, "d": 0x0E}
@@ -140,3 +140,20 @@ def test_numbers_that_are_not_finite_are_told_by_row_and_column(written):
     next(blocks)
     with pytest.raises(DataError, match=r"row 2, column 7 \(counted from 0\): .* got nan"):
         next(blocks)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])
+@pytest.mark.parametrize("read", [read_table, read_blocks, count_rows])
+def test_lengths_that_a_length_of_0_hides_are_refused(written, packed, read):
+    path = written(idx_bytes("d", [0, 2**31, 2**31, 2**31], []), packed)
+    with pytest.raises(DataError, match="must have a shape that an array can have, got"):
+        read(path)
+
+
+def test_rows_without_numbers_are_no_work(written):
+    # Four billion rows take no byte of a file.
+    path = str(written(idx_bytes("B", [2**32 - 1, 0], []), packed=True))
+    (block,) = idx_blocks(path, rows=1)
+    assert block.shape == (2**32 - 1, 0)
+    with pytest.raises(DataError, match=r"must have shape \(rows, features\), got shape"):
+        read_table(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -192,3 +194,102 @@ def test_a_damaged_file_is_read_or_refused(saved, damage):
             assert str(path) in str(error)  # noqa: PT017
         else:
             assert table.x.ndim == 2
+
+
+def npy_bytes(shape, descr="<f4", version=1, data=b"", length=None):
+    """A .npy file, by what its header says."""
+    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    size = 2 if version == 1 else 4
+    stated = (len(text) if length is None else length).to_bytes(size, "little")
+    return b"\x93NUMPY" + bytes((version, 0)) + stated + text + data
+
+
+def peak_of(read):
+    """The peak of the memory that a refused reading takes."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError) as caught:
+            read()
+        return tracemalloc.get_traced_memory()[1], str(caught.value)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_the_stated_length_of_a_header_takes_no_memory(tmp_path, version):
+    path = tmp_path / "a.npy"
+    path.write_bytes(npy_bytes((2, 3), version=version, data=bytes(24), length=1 << 28))
+    peak, message = peak_of(lambda: read_table(path))
+    assert peak < 1 << 20
+    assert "EOF: reading array header" in message
+
+
+def test_headers_of_all_versions_are_read(tmp_path):
+    path = tmp_path / "a.npy"
+    for version in (1, 2, 3):
+        path.write_bytes(npy_bytes((7, 3), version=version, data=X.tobytes()))
+        assert np.array_equal(read_table(path).x, X)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        npy_bytes("(-2, -3)", data=bytes(24)),
+        npy_bytes("(0, 1" + "0" * 30 + ")"),
+        npy_bytes((0, 2**62, 2**62)),
+        npy_bytes((1,) * 70, data=bytes(4)),
+        npy_bytes("(2.0, 3)", data=bytes(24)),
+        npy_bytes((2, 3), version=4, data=bytes(24)),
+        npy_bytes("-" * 9000),
+        npy_bytes("[" * 5000),
+    ],
+    ids=["negative", "long", "product", "axes", "float", "version", "minus", "nested"],
+)
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+def test_a_header_that_no_array_can_have_is_refused(tmp_path, header, name):
+    path = tmp_path / name
+    if name == "a.npy":
+        path.write_bytes(header)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", header)
+    with pytest.raises(DataError, match=name):
+        read_table(path)
+
+
+def test_an_archive_takes_no_memory_for_numbers_that_it_does_not_hold(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", npy_bytes((1 << 14, 1 << 14), data=bytes(64)))
+    peak, message = peak_of(lambda: read_table(path))
+    assert peak < 1 << 20
+    assert "must have 1073741" in message
+    # The archive's own table of contents may state the same length.
+    content = path.read_bytes()
+    stated = (1 << 30) + len(npy_bytes((1 << 14, 1 << 14)))
+    at = content.rindex(b"PK\1\2") + 24
+    path.write_bytes(content[:at] + stated.to_bytes(4, "little") + content[at + 4 :])
+    peak, message = peak_of(lambda: read_table(path))
+    assert peak < 1 << 20
+    assert "packed" in message
+
+
+def test_an_archive_with_two_arrays_of_one_name_is_refused(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x", npy_bytes((7, 3), data=X.tobytes()))
+        archive.writestr("x.npy", npy_bytes((7, 3), data=X[::-1].tobytes()))
+    with pytest.raises(DataError, match="two of its arrays have the same name"):
+        read_table(path)
+
+
+def test_a_damaged_lzma_member_is_refused(tmp_path):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("x.npy", npy_bytes((7, 3), data=X.tobytes()))
+    content = file.getvalue()
+    at = content.index(b"x.npy") + 20
+    path = tmp_path / "a.npz"
+    path.write_bytes(content[:at] + b"\xff" * 9 + content[at + 9 :])
+    with pytest.raises(DataError, match=r"a\.npz"):
+        read_table(path)

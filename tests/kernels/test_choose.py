@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from fffcpu import kernels
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels.backends import vectorized
 from fffcpu.kernels.jit import JIT
+from tests.support.processes import run
 
 PACKAGE_PARENT = str(Path(fffcpu.__file__).parents[1])
 
@@ -320,3 +322,64 @@ def test_first_call_of_a_layer_says_that_the_variable_names_nothing():
         "environment variable FFFCPU_BACKEND: argument 'name' of a backend must be 'grouped', "
     )
     assert "got 'no.such.module'" in message
+
+
+LOGGED = """
+import logging, sys
+import numpy as np
+import fffcpu
+
+logger = logging.getLogger("fffcpu")
+if len(sys.argv) > 1:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(sys.argv[1])
+fffcpu.FastFeedForward(4, 4, 2, rng=0)(np.ones((3, 4)))
+fffcpu.system.threads.get_thread_layer()
+"""
+
+
+@pytest.fixture
+def logged(tmp_path):
+    """Run a layer with the log of a level; return its lines."""
+    program = tmp_path / "logged.py"
+    program.write_text(LOGGED)
+
+    def run_logged(*level, **variables):
+        return run(program, *level, NUMBA_CACHE_DIR=str(tmp_path / "cache"), **variables)
+
+    return run_logged
+
+
+@pytest.mark.slow
+def test_what_is_chosen_compiled_and_read_is_logged_once(logged):
+    compiling = "fffcpu.kernels._numba.compiling"
+    kernel = "fffcpu.kernels.backends.rowwise._path_infer"
+    lines = logged("INFO")
+    (compiled,) = (line for line in lines if line.startswith(f"INFO {compiling}: "))
+    pattern = rf"INFO {compiling}: compiled {kernel} in \d+\.\d\d s"
+    assert re.fullmatch(pattern, compiled)
+    lines = logged("DEBUG", NUMBA_NUM_THREADS="1")
+    (choice,) = (line for line in lines if line.startswith("INFO fffcpu.kernels: "))
+    assert "backends.rowwise for few rows" in choice
+    assert choice.endswith("(Numba), compiled, 1 threads")
+    assert any(line.startswith(f"DEBUG {compiling}: read {kernel} from") for line in lines)
+    assert not any("compiled fffcpu" in line for line in lines)
+    (layer,) = (line for line in lines if line.startswith("INFO fffcpu.system.pool: "))
+    assert layer.endswith("1 threads (NUMBA_NUM_THREADS=1)")
+    assert logged() == []  # silent unless somebody listens
+
+
+def test_a_backend_that_is_forced_is_logged_with_the_reason(logged):
+    (line,) = (line for line in logged("INFO", FFFCPU_BACKEND="vectorized") if "backends" in line)
+    assert line.endswith("(FFFCPU_BACKEND=vectorized), not compiled")
+
+
+def test_the_log_imports_no_numba_for_plain_numpy(tmp_path):
+    program = tmp_path / "imports.py"
+    program.write_text(
+        "import sys, fffcpu\nfffcpu.FastFeedForward(4, 4, 2, rng=0)([[1.0] * 4])\n"
+        "print('numba' in sys.modules)"
+    )
+    assert run(program, FFFCPU_BACKEND="vectorized") == ["False"]

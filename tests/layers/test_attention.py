@@ -147,3 +147,13 @@ def test_wrong_arguments_are_errors():
         Attention(6, 3).backward(x, cache)
     with pytest.raises(ShapeError, match="'dy' must have the shape of the output"):
         layer.backward(x[:1], cache)
+
+
+def test_a_mask_may_lie_in_any_order_of_memory():
+    layer = Attention(6, 2, rng=0)
+    x = np.random.default_rng(0).standard_normal((3, 4, 6)).astype(np.float32)
+    mask = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]])
+    expected = layer(x, mask)
+    for other in (np.asfortranarray(mask), np.repeat(mask, 2, axis=1)[:, ::2], mask.T.copy().T):
+        assert np.array_equal(layer(x, other), expected)
+        assert np.array_equal(layer.forward(x, other)[0], expected)

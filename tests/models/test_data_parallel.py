@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fffcpu
-from fffcpu.errors import ArgumentError, ShapeError
+from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
 from fffcpu.kernels.jit import recording
 from fffcpu.models import (
     FastBertConfig,
@@ -252,6 +252,8 @@ def test_wrong_arguments_are_told_as_ever(in_shards):
         model(ids, mask[:5])
     with pytest.raises(ShapeError, match=r"'attention_mask' must have shape \(7, 6\)"):
         model(ids, mask[:, 0])
+    with pytest.raises(ArgumentTypeError, match="'input_ids' must hold real numbers, got None"):
+        model(None, mask)
     ids[5, 2] = 31
     with pytest.raises(ArgumentError, match=r"'input_ids' .* got 31 at index \(5, 2\)"):
         model(ids)

@@ -54,7 +54,10 @@ def test_weights_in_several_files_are_one_mapping(folder):
 
 @pytest.mark.parametrize(
     "content",
-    ['{"weight_map": {}}', "[]", '{"weight_map": {"a": "../a"}}', '{"weight_map": {"a": 1}}'],
+    [
+        *('{"weight_map": {}}', "[]", '{"weight_map": {"a": "../a"}}', '{"weight_map": {"a": 1}}'),
+        *('{"weight_map": {"a": "a\\u0000"}}', '{"weight_map": {"a": "\\ud83d"}}'),
+    ],
 )
 def test_an_index_names_files_beside_it(content, folder):
     split(folder)

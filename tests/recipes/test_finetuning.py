@@ -72,8 +72,10 @@ def test_a_regression_learns():
 def test_a_single_step_learns():
     start = pretrained()
     settings = FinetuneSettings(epochs=1, batch_size=len(DATA.texts), validation=0.0)
-    done = finetune(start, TOKENIZER, DATA, settings, progress=False)
+    seen = []
+    done = finetune(start, TOKENIZER, DATA, settings, progress=False, callbacks=[seen.append])
     assert done.outcome.steps == 1
+    assert [evaluation.step for evaluation in seen] == [1]
     words = "encoder.embedding.words"
     assert bits(done.model)[words] != bits(start)[words]
 

@@ -12,7 +12,7 @@ from fffcpu.data import Table, load_digits
 from fffcpu.errors import ArgumentError, CheckpointError, DataError
 from fffcpu.recipes.fitting import OPTIMIZERS, FitSettings, evaluate_table, fit
 from fffcpu.recipes.table_objective import TableObjective
-from fffcpu.training import trainer
+from fffcpu.training import StopTraining, trainer
 from fffcpu.training.run_folder import RunFolder
 
 IMAGES, LABELS = load_digits()
@@ -308,3 +308,17 @@ def test_refuses_a_table():
 def test_refuses_settings(options, named):
     with pytest.raises(ArgumentError, match=f"'{named}'"):
         FitSettings(**options)
+
+
+def test_callbacks_see_every_epoch_and_stop_the_run():
+    seen = []
+
+    def stop(evaluation):
+        seen.append((evaluation.number, evaluation.figures["validation_accuracy"]))
+        if evaluation.number == 2:
+            raise StopTraining
+
+    fitted = fit(few(DIGITS), FitSettings(**QUICK | {"epochs": 5}), callbacks=[stop])
+    assert [number for number, _ in seen] == [1, 2]
+    assert fitted.outcome.stopped_early
+    assert fitted.outcome.figures["validation_accuracy"] == seen[-1][1]

@@ -86,6 +86,15 @@ def test_a_broken_off_run_goes_on_to_the_same_bits(feedforward, corpus, tmp_path
     assert lines[0] == lines[1]
 
 
+def test_callbacks_see_evaluations(corpus):
+    seen = []
+    settings = PretrainSettings(**TINY, steps=4, evaluate_every=2)
+    done = pretrain(corpus, settings, progress=False, callbacks=[seen.append])
+    assert [evaluation.step for evaluation in seen] == [2, 4]
+    assert seen[-1].rows == done.outcome.rows
+    assert dict(seen[-1].figures) == done.outcome.figures
+
+
 def test_another_run_is_not_resumed(corpus, tmp_path):
     pretrain(corpus, PretrainSettings(**TINY, steps=1), folder=tmp_path, progress=False)
     other = PretrainSettings(**TINY, steps=2)

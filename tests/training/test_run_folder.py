@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from fffcpu.errors import CheckpointError
 from fffcpu.training import RunFolder
@@ -122,3 +123,53 @@ def test_preparing_makes_the_folder_and_removes_what_is_half_written(tmp_path):
     save(folder, 1)
     folder.prepare()
     assert names(folder) == ["checkpoint-0000000001.safetensors"]
+
+
+GOOD = b'{"step": 1}\n'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b"[1]",
+        b'{"step": "1"}',
+        b'{"step": true}',
+        b"{}",
+        b'{"step": 1, "x": "\xff"}',
+        b"",
+        b"[" * 9999,
+    ],
+    ids=["open", "list", "text", "flag", "empty", "bytes", "blank", "nested"],
+)
+def test_a_damaged_line_of_a_history_is_named_or_dropped(line, tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.history_path.write_bytes(GOOD + line + b"\n" + GOOD)
+    with pytest.raises(CheckpointError, match=r"history\.jsonl', line 2: must be a JSON object"):
+        folder.read_history()
+    assert folder.cut_history(1) == [{"step": 1}, {"step": 1}]
+    assert folder.history_path.read_bytes() == GOOD + GOOD
+
+
+def test_the_error_about_damaged_checkpoints_names_the_newest_fault(tmp_path):
+    folder = RunFolder(tmp_path)
+    save(folder, 1)
+    (path,) = folder.checkpoints()
+    path.write_bytes(b"")
+    with (
+        pytest.raises(CheckpointError, match=r"no checkpoint that is whole: .*is empty"),
+        pytest.warns(RuntimeWarning, match="is empty"),
+    ):
+        folder.latest()
+
+
+@pytest.mark.parametrize("notes", ["[" * 99999, '{"version": 2, "version": 2}', "[]"])
+def test_notes_that_are_no_object_are_damage(notes, tmp_path):
+    folder = RunFolder(tmp_path)
+    path = tmp_path / "checkpoint-0000000001.safetensors"
+    save_file({"param.w": np.zeros(1)}, path, {"trainer": notes})
+    with (
+        pytest.raises(CheckpointError, match="no checkpoint that is whole"),
+        pytest.warns(RuntimeWarning, match="is damaged"),
+    ):
+        folder.latest()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 import os
 import re
 import signal
@@ -16,8 +18,8 @@ import numpy as np
 import pytest
 
 from fffcpu.checkpoints import safetensors
-from fffcpu.errors import ArgumentError, CheckpointError
-from fffcpu.training import AdamW, run_folder
+from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
+from fffcpu.training import AdamW, StopTraining, run_folder
 from fffcpu.training.run_folder import HISTORY, RunFolder
 from fffcpu.training.trainer import Interrupted, StepResult, Trainer, TrainerSettings
 from tests.support.paths import PACKAGE, ROOT
@@ -49,12 +51,13 @@ class Line:
         return {"score": self.figures.pop(0)}
 
 
-def make(objective=None, folder=None, identity=None, **options):
+def make(objective=None, folder=None, identity=None, callbacks=(), **options):
     objective = objective or Line()
     options = {"steps": 40, "lr": 0.05, "checkpoint_seconds": 1e9, **options}
     optimizer = AdamW(objective.params, 0.05)
     settings = TrainerSettings(**options)
-    return Trainer(objective, optimizer, settings, folder=folder, identity=identity, progress=False)
+    rest = {"folder": folder, "identity": identity, "callbacks": callbacks}
+    return Trainer(objective, optimizer, settings, **rest, progress=False)
 
 
 def bits(objective):
@@ -576,3 +579,183 @@ def test_a_step_knows_how_many_rows_came_before():
     seen = []
     make(Line(at_step=lambda moment: seen.append(moment.rows)), steps=3).run()
     assert seen == [0, 4, 8]
+
+
+# --- Damaged checkpoints --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("identity", []),
+        ("step", "9"),
+        ("step", -1),
+        ("step", True),
+        ("rows", 10**400),
+        ("seconds", "\ud800"),
+        ("seconds", 10**400),
+        ("seconds", float("nan")),
+        ("best", [1]),
+        ("best", {"loss": "low"}),
+        ("since_best", None),
+        ("evaluated_at", 1.5),
+        ("noted_at", {}),
+        ("figures", None),
+        ("losses", [1, 2, 3]),
+        ("losses", {}),
+        ("norms", [0.0, "x"]),
+        ("stopped", 1),
+    ],
+)
+def test_a_checkpoint_with_a_wrong_note_is_refused(name, value, tmp_path):
+    trainer = make(folder=tmp_path)
+    trainer.run()
+    path, notes, arrays = trainer.run_folder.latest()
+    trainer.run_folder.save(trainer.step, arrays, notes | {name: value}, keep=1)
+    again = make(folder=tmp_path)
+    with pytest.raises(CheckpointError, match=f"{path.name}' is damaged: .*'{name}' must be"):
+        again.resume()
+    assert bits(again.objective) == bits(Line())
+    if name != "stopped":  # checkpoints without it are older
+        trainer.run_folder.save(
+            trainer.step, arrays, {n: v for n, v in notes.items() if n != name}, keep=1
+        )
+        with pytest.raises(CheckpointError, match=f"'{name}' must be .*, got None"):
+            again.resume()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"param.weight": np.zeros(4)}, "holds other parameters"),
+        ({"param.weight": np.zeros(3, "f4")}, "holds other parameters"),
+        ({"best.weight": np.zeros(3)}, "holds other parameters"),
+        ({"usage.weight": np.zeros(2, "i8")}, "holds other arrays"),
+        ({"other.x": np.zeros(2)}, "holds other arrays"),
+        ({"optimizer.more": np.zeros(2)}, r"checkpoint '.*': state of the optimizer AdamW"),
+    ],
+)
+def test_a_checkpoint_with_other_arrays_is_refused(changes, message, tmp_path):
+    trainer = make(folder=tmp_path, steps=5)
+    trainer.run()
+    _, notes, arrays = trainer.run_folder.latest()
+    trainer.run_folder.save(trainer.step, arrays | changes, notes, keep=1)
+    again = make(folder=tmp_path, steps=5)
+    with pytest.raises(CheckpointError, match=message):
+        again.resume()
+    assert bits(again.objective) == bits(Line())
+
+
+def test_usage_of_another_shape_is_refused(tmp_path):
+    trainer = make(folder=tmp_path, steps=5)
+    trainer.run()
+    _, notes, arrays = trainer.run_folder.latest()
+    arrays["usage.weight"] = np.zeros(1)
+    trainer.run_folder.save(trainer.step, arrays, notes | {"step": 4}, keep=1)
+    again = make(folder=tmp_path, steps=5)
+    again.resume()
+    with pytest.raises(CheckpointError, match=r"usage of shape \(2,\) for 'weight', got \(1,\)"):
+        again.run()
+
+
+# --- Callbacks ------------------------------------------------------------------------------------
+
+
+def test_callbacks_see_each_evaluation():
+    seen = []
+    objective = Line([5, 3, 4])
+    trainer = make(
+        objective,
+        steps=5,
+        evaluate_every=2,
+        watch="score",
+        callbacks=[seen.append, lambda evaluation: True],
+    )
+    trainer.run()
+    assert [(e.number, e.step, e.rows) for e in seen] == [(1, 2, 8), (2, 4, 16), (3, 5, 20)]
+    assert [dict(e.figures) for e in seen] == [{"score": 5}, {"score": 3}, {"score": 4}]
+    assert [e.improved for e in seen] == [True, True, False]
+    assert [e.train_loss for e in seen] == [line["train_loss"] for line in trainer.history]
+    assert all(e.lr == 0.05 and 0 < e.seconds < 60 for e in seen[:2])
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        seen[0].step = 1
+    with pytest.raises(TypeError):
+        seen[0].figures["score"] = 0
+
+
+def test_callbacks_change_no_bit(tmp_path):
+    plain, watched = Line(), Line()
+    make(plain, evaluate_every=7).run()
+    make(watched, evaluate_every=7, callbacks=[lambda evaluation: None]).run()
+    assert bits(watched) == bits(plain)
+
+
+def stop_at(step):
+    """A callback that stops a run."""
+
+    def stop(evaluation):
+        if evaluation.step >= step:
+            raise StopTraining
+
+    return stop
+
+
+def test_a_callback_stops_a_run_after_the_others_were_called(tmp_path):
+    seen, objective = [], Line()
+    trainer = make(
+        objective, tmp_path, evaluate_every=10, callbacks=[stop_at(20), seen.append], steps=40
+    )
+    outcome = trainer.run()
+    assert outcome.steps == 20
+    assert outcome.stopped_early
+    assert [evaluation.step for evaluation in seen] == [10, 20]
+    # What was stopped stays stopped, also without the callback, and has the same bits.
+    again = Line()
+    resumed = make(again, tmp_path, evaluate_every=10, steps=40)
+    assert resumed.resume()
+    assert resumed.run().steps == 20
+    assert bits(again) == bits(objective)
+
+
+def test_a_callback_that_fails_loses_nothing(tmp_path):
+    def fail(evaluation):
+        if evaluation.step == 20:
+            raise LookupError("no such place")
+
+    with pytest.raises(LookupError, match="no such place"):
+        make(folder=tmp_path, evaluate_every=10, callbacks=[fail]).run()
+    seen, objective, whole = [], Line(), Line()
+    resumed = make(objective, tmp_path, evaluate_every=10, callbacks=[seen.append])
+    assert resumed.resume()
+    assert resumed.step == 20
+    resumed.run()
+    assert [evaluation.step for evaluation in seen] == [30, 40]
+    make(whole, evaluate_every=10).run()
+    assert bits(objective) == bits(whole)
+
+
+@pytest.mark.parametrize("callbacks", [print, [3], "ab", None])
+def test_callbacks_must_be_functions(callbacks):
+    with pytest.raises(ArgumentTypeError, match="'callbacks' must be a sequence of functions"):
+        make(callbacks=callbacks)
+
+
+# --- Logging --------------------------------------------------------------------------------------
+
+
+def test_evaluations_and_checkpoints_are_logged(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG, "fffcpu")
+    make(Line([5, 3]), tmp_path, steps=4, evaluate_every=2, watch="score").run()
+    again = make(folder=tmp_path, steps=4, evaluate_every=2, watch="score")
+    again.resume()
+    path = str(tmp_path / "checkpoint-0000000004.safetensors")
+    told = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
+    trainer, folder = "fffcpu.training.trainer", "fffcpu.training.run_folder"
+    assert (trainer, "INFO", "evaluation 1 at step 2: {'score': 5}") in told
+    assert (trainer, "INFO", "evaluation 2 at step 4: {'score': 3}") in told
+    assert any(
+        name == folder and message.startswith(f"wrote checkpoint '{path}'")
+        for name, _, message in told
+    )
+    assert (trainer, "INFO", f"resumed from '{path}' at step 4") in told
+    assert any(message.startswith("run ended after 4 steps") for _, _, message in told)

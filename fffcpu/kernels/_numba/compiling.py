@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +22,8 @@ from numba.core.caching import FunctionCache
 from numba.core.registry import CPUDispatcher
 
 __all__ = ["JIT", "Loads", "cache_folder", "compiled", "compiled_inner", "loads"]
+
+_LOGGER = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -65,22 +69,30 @@ def _warn_uncached() -> None:
 class _KernelCache(FunctionCache):  # type: ignore[misc]  # numba has no type information
     """Numba's cache on disk, whose failures here never make a call fail."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], level: int) -> None:
         super().__init__(function)
         stamp = self._impl.locator.get_source_stamp()
         self._cache_file._source_stamp = (stamp, fingerprint())
+        self._kernel = f"{function.__module__}.{function.__qualname__}"
+        self._level = level  # of the log
+        self._began = 0.0  # compiling
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
             found = super().load_overload(sig, target_context)
             # Two processes that fill one cache may leave an entry that leads to the other's code.
-            return found if found is None or tuple(found.signature.args) == tuple(sig) else None
+            if found is not None and tuple(found.signature.args) == tuple(sig):
+                _LOGGER.debug("read %s from %s", self._kernel, self.cache_path)
+                return found
         except Exception:  # noqa: BLE001  # a damaged file raises anything; compiling mends it
             with contextlib.suppress(OSError):
                 self.flush()  # saving reads the index again
-            return None
+        self._began = time.perf_counter()
+        return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
+        seconds = time.perf_counter() - self._began
+        _LOGGER.log(self._level, "compiled %s in %.2f s", self._kernel, seconds)
         try:
             super().save_overload(sig, data)
         except OSError:
@@ -98,7 +110,8 @@ def compiled(function: Function, **flags: Any) -> Function:
     )
     if JIT:
         try:
-            dispatcher._cache = _KernelCache(function)
+            inner = flags.get("no_cpython_wrapper", False)
+            dispatcher._cache = _KernelCache(function, logging.DEBUG if inner else logging.INFO)
         except RuntimeError:  # Numba found no folder it may write to
             _warn_uncached()
     return dispatcher  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""Fuzzing: damaged files for every reader, and hostile arrays for every function of arrays."""
