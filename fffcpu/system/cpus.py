@@ -20,13 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-__all__ = ["affinity", "cpu_quota", "default_threads", "usable_cpus"]
+__all__ = ["Mount", "affinity", "cpu_quota", "default_threads", "mounts", "usable_cpus"]
 
 ROOT = Path("/")
 """Folder that holds ``proc`` and the mounts of control groups."""
 
 
-class _Mount(NamedTuple):
+class Mount(NamedTuple):
     """A mounted hierarchy of control groups that may limit CPUs."""
 
     version: int
@@ -38,9 +38,9 @@ class _Mount(NamedTuple):
 
 
 USUAL_MOUNTS = (
-    _Mount(2, PurePosixPath("/"), "/sys/fs/cgroup"),
-    _Mount(1, PurePosixPath("/"), "/sys/fs/cgroup/cpu,cpuacct"),
-    _Mount(1, PurePosixPath("/"), "/sys/fs/cgroup/cpu"),
+    Mount(2, PurePosixPath("/"), "/sys/fs/cgroup"),
+    Mount(1, PurePosixPath("/"), "/sys/fs/cgroup/cpu,cpuacct"),
+    Mount(1, PurePosixPath("/"), "/sys/fs/cgroup/cpu"),
 )
 """What is assumed where ``/proc`` does not list the mounts."""
 
@@ -66,7 +66,7 @@ def cpu_quota(root: Path = ROOT) -> float:
         The least quota of the process's group and of all groups above it that are visible; infinity
         if none has one. What cannot be read counts as no quota.
     """
-    groups, mounts = _groups(root), _mounts(root)
+    groups, mounted = _groups(root), mounts(root)
     return min(
         (
             _quota(version, folder)
@@ -74,7 +74,7 @@ def cpu_quota(root: Path = ROOT) -> float:
             for folder in _folders(
                 root,
                 groups.get(version, PurePosixPath("/")),
-                [mount for mount in mounts if mount.version == version],
+                [mount for mount in mounted if mount.version == version],
             )
         ),
         default=math.inf,
@@ -125,7 +125,7 @@ def _groups(root: Path) -> dict[int, PurePosixPath]:
     return groups
 
 
-def _mounts(root: Path) -> list[_Mount]:
+def mounts(root: Path = ROOT) -> list[Mount]:
     """Return the mounted hierarchies that may limit CPUs.
 
     A line of ``/proc/self/mountinfo`` has the mount's root and folder as fields 4 and 5. After a
@@ -134,15 +134,15 @@ def _mounts(root: Path) -> list[_Mount]:
     lines = _lines(root / "proc/self/mountinfo")
     if not lines:
         return list(USUAL_MOUNTS)
-    mounts = []
+    found = []
     for line in lines:
         mount, _, system = line.partition(" - ")
         kind, _, options = (*system.split(" "), "", "", "")[:3]
         version = {"cgroup": 1, "cgroup2": 2}.get(kind)
         fields = mount.split(" ")
         if len(fields) > 4 and (version == 2 or (version == 1 and "cpu" in options.split(","))):
-            mounts.append(_Mount(version, PurePosixPath(_plain(fields[3])), _plain(fields[4])))
-    return mounts
+            found.append(Mount(version, PurePosixPath(_plain(fields[3])), _plain(fields[4])))
+    return found
 
 
 def _plain(field: str) -> str:
@@ -150,7 +150,7 @@ def _plain(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
-def _folders(root: Path, group: PurePosixPath, mounts: list[_Mount]) -> Iterator[Path]:
+def _folders(root: Path, group: PurePosixPath, mounts: list[Mount]) -> Iterator[Path]:
     """Yield the folders of a group and of all groups above it, of one version.
 
     If no mount shows the group, it lies outside of the process's namespace. Then the top of each
