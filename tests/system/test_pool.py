@@ -15,7 +15,6 @@ import pytest
 import fffcpu
 from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.kernels import jit
-from fffcpu.kernels._numba.settings import held
 from fffcpu.system import pool
 from tests.support.processes import FORKS, LAYERS, available_layers, run
 
@@ -463,17 +462,6 @@ def test_variables_that_change_later_change_nothing(program, tmp_path, moment):
     first = next(iter(available_layers()))
     same = f"{first} 2 fffcpu.kernels.backends.rowwise"
     assert printed == [same, "1 0", same, "0 1"]
-
-
-def test_numba_reads_no_variable_while_kernels_compile(monkeypatch):
-    before = numba.config.OPT
-    monkeypatch.setenv("NUMBA_OPT", "1")
-    with held():
-        numba.core.config.reload_config()
-        assert before == numba.config.OPT
-    monkeypatch.undo()
-    numba.core.config.reload_config()
-    assert before == numba.config.OPT
 
 
 def test_kernels_compile_also_if_numba_has_been_turned_off_since(monkeypatch):
