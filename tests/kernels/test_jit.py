@@ -478,3 +478,13 @@ def test_code_of_another_signature_is_not_taken_from_the_cache(monkeypatch):
     cache = rowwise._path_logits._cache.folders[-1]
     assert cache.load_overload(("float64",), None) is found
     assert cache.load_overload(("float32",), None) is None
+
+
+@pytest.mark.slow
+def test_a_kernel_without_a_file_works_with_a_warning_that_says_so():
+    names = {"jit": jit}
+    exec("@jit.kernel\ndef typed(out, start, stop):\n    out[start] = 1", names)
+    out = np.zeros(2)
+    with pytest.warns(RuntimeWarning, match="kernel 'typed' is not defined in a file"):
+        names["typed"](out, 0, 2)
+    assert out.tolist() == [1, 0]

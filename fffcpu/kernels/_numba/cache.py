@@ -125,7 +125,7 @@ class KernelCache(NullCache):  # type: ignore[misc]
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.folders: list[_Folder] = []
-        self._named = numba.config.CACHE_DIR
+        self._refusal = _refusal(function)
         for kind in _kinds():
             with contextlib.suppress(RuntimeError):  # no folder of this kind
                 self.folders.append(_Folder(function, kind))
@@ -146,7 +146,7 @@ class KernelCache(NullCache):  # type: ignore[misc]
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep new code, or warn that it cannot be kept."""
         if not self.folders or not self.folders[-1].writes:
-            _warn_uncached(_nowhere(self._named))
+            _warn_uncached(self._refusal)
             return
         try:
             self.folders[-1].save_overload(sig, data)
@@ -154,8 +154,11 @@ class KernelCache(NullCache):  # type: ignore[misc]
             _warn_uncached(f"{error.strerror}; set NUMBA_CACHE_DIR to another writable folder")
 
 
-def _nowhere(named: str) -> str:
-    """Return why no folder can be written, and what to do; ``named`` is NUMBA_CACHE_DIR."""
+def _refusal(function: Callable[..., Any]) -> str:
+    """Return what to say, and what to do, if no folder can be written for a function."""
+    file, named = inspect.getfile(function), numba.config.CACHE_DIR
+    if file.startswith("<"):
+        return f"kernel '{function.__name__}' is not defined in a file; move it to a module"
     if not named:
         return (
             "NUMBA_CACHE_DIR is not set, and this user can write neither beside the sources nor to "
