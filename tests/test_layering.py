@@ -48,6 +48,8 @@ FORBIDDEN = {"training": {"layers", "models"}}
 
 KERNEL_ORDER = (
     "weights",
+    "_numba.settings",
+    "_numba.cache",
     "_numba.compiling",
     "_numba.address",
     "jit",
@@ -172,7 +174,7 @@ def test_kernels_stand_on_each_other_in_order(module):
 
 
 def test_the_fingerprint_of_the_cache_covers_all_that_kernels_are_made_of():
-    from fffcpu.kernels._numba.compiling import FOUNDATIONS, sources
+    from fffcpu.kernels._numba.cache import FOUNDATIONS, sources
 
     todo, found = [name for name in SOURCES if segment(name, 1) == "kernels"], set()
     while todo:

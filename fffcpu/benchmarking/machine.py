@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 from pathlib import Path
 
 import numpy as np
 
+from fffcpu.system.cpus import usable_cpus
 from fffcpu.system.threads import get_thread_layer
 
 __all__ = ["describe_machine", "package_version"]
@@ -26,7 +26,7 @@ def describe_machine() -> dict[str, str | int]:
     """
     return {
         "processor": _processor(),
-        "cores": _cores(),
+        "cores": usable_cpus(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -43,13 +43,6 @@ def _processor() -> str:
         lines = []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def package_version(package: str) -> str:

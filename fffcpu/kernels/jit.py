@@ -2,7 +2,7 @@
 
 Compilation is lazy: decorating compiles nothing. The first call of a kernel with new types
 compiles, and stores the machine code in a cache for the next process
-(`fffcpu.kernels._numba.compiling`).
+(`fffcpu.kernels._numba.cache`).
 
 A kernel takes ``start`` and ``stop`` as its last arguments and processes that range of rows or
 other items. `launch` runs it over all items: on the caller's thread, or one range per thread of
@@ -21,7 +21,8 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from fffcpu.kernels._numba.compiling import JIT, compiled, compiled_inner, loads
+from fffcpu.kernels._numba.compiling import compiled, compiled_inner, loads
+from fffcpu.kernels._numba.settings import JIT
 from fffcpu.system.pool import POOL
 
 __all__ = [

@@ -11,11 +11,17 @@ Numba has three thread layers. `Pool` takes the first that loads, unless the use
 =============  =====================================================================================
 
 The wheel ``tbb`` installs its library where no dynamic loader searches, so `Pool` loads it by its
-path, just before Numba's pool starts. Importing this module starts nothing.
+path, just before Numba's pool starts. Importing this module starts nothing. It reads how many
+threads kernels may use, once and for all (`fffcpu.system.cpus`).
+
+Numba reads ``NUMBA_NUM_THREADS`` when it is imported, and its pool keeps that size. A variable that
+changes later changes nothing here. Kernels use no more threads than the process has CPUs; those of
+a larger pool sleep.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import importlib.metadata
@@ -28,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.np.ufunc.parallel import NUM_THREADS
 
 from fffcpu.checks import check_integer
 from fffcpu.system.cpus import cpu_quota, default_threads
@@ -101,14 +108,19 @@ def _thread_limit() -> str:
 
 
 def _keep_to_the_end(module: str) -> None:
-    """Keep a loaded extension module and its contents alive until the process ends.
-
-    Numba's ``tbbpool`` waits for TBB's threads when Python ends. In a child of a fork it may wait
-    forever, for a lock that a thread of the parent held when the process forked.
-    """
+    """Keep a loaded extension module and its contents alive until the process ends."""
     loaded = sys.modules.get(module)
     if loaded is not None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(loaded))
+
+
+atexit.register(_keep_to_the_end, "numba.np.ufunc.tbbpool")
+# When that module is freed, as Python ends, it waits for TBB. It would wait forever
+# - for its first task, which lies in the queue of the thread that started the pool. Once that
+#   thread has ended, or the process has forked, only TBB's own threads can take the task, and TBB
+#   starts none where the process may use one CPU;
+# - in a child of a fork, for a lock that a thread of the parent held when the process forked.
+# The system ends the threads just as well. So it is for a pool that other code starts.
 
 
 class Pool:
@@ -120,7 +132,7 @@ class Pool:
     """
 
     def __init__(self) -> None:
-        self.threads = default_threads(int(numba.config.NUMBA_NUM_THREADS))
+        self.most = self.threads = default_threads(NUM_THREADS)
         self.usable = True
         self.waking = 1
         self.lock = threading.Lock()
@@ -137,8 +149,7 @@ class Pool:
 
     def set_threads(self, number: int) -> None:
         """Set the number of threads that a kernel may use; see `fffcpu.set_num_threads`."""
-        most = int(numba.config.NUMBA_NUM_THREADS)
-        self.threads = check_integer("threads", number, 1, most)
+        self.threads = check_integer("threads", number, 1, self.most)
 
     def layer(self) -> str:
         """Return the name of the thread layer; starts the pool if it is not running."""
@@ -208,8 +219,6 @@ class Pool:
         elif layer == "tbb":
             wound_up = self._started_by == me and not self._used_by_others
             self.usable = self.usable and idle and wound_up
-            if not self.usable:
-                _keep_to_the_end("numba.np.ufunc.tbbpool")
 
 
 POOL = Pool()

@@ -232,6 +232,9 @@ def refuse(*arguments, **keywords):
 
 
 tempfile.TemporaryFile = refuse  # with which Numba tries out a folder
+from fffcpu.kernels._numba import cache
+
+cache._Readable.ensure_cache_path = refuse
 """
     (tmp_path / "file").touch()
     path = program(nowhere, WARMUP_OF_A_LAYER)

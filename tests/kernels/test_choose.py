@@ -354,7 +354,7 @@ def logged(tmp_path):
 
 @pytest.mark.slow
 def test_what_is_chosen_compiled_and_read_is_logged_once(logged):
-    compiling = "fffcpu.kernels._numba.compiling"
+    compiling = "fffcpu.kernels._numba.cache"
     kernel = "fffcpu.kernels.backends.rowwise._path_infer"
     lines = logged("INFO")
     (compiled,) = (line for line in lines if line.startswith(f"INFO {compiling}: "))

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numba
@@ -265,7 +271,9 @@ WARNING = "RuntimeWarning: compiled kernels cannot be kept on disk"
 
 
 @pytest.mark.slow
-def test_where_no_folder_is_writable_the_first_call_works_with_one_warning(program, tmp_path):
+def test_where_no_folder_is_writable_the_first_call_works_with_one_warning(
+    program, installed, tmp_path
+):
     nowhere = """
 import tempfile
 
@@ -278,9 +286,11 @@ tempfile.TemporaryFile = refuse  # with which Numba tries out a folder
 """
     (tmp_path / "file").touch()
     no_home = str(tmp_path / "file" / "home")  # which cannot be made either
-    warning, stats = run(program(nowhere, FIRST_CALL, REPORT), HOME=no_home)
+    path = program(nowhere, FIRST_CALL, REPORT)
+    variables = {"NUMBA_CACHE_DIR": "", "HOME": no_home}
+    warning, stats = run(path, package=installed.package, **variables)
     assert warning.startswith(WARNING)
-    assert "NUMBA_CACHE_DIR" in warning
+    assert "NUMBA_CACHE_DIR is not set" in warning
     assert stats == "0 1"
 
 
@@ -299,6 +309,7 @@ IndexDataCacheFile._save_data = refuse
     path = program(full, FIRST_CALL, REPORT)
     warning, stats = run(path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
     assert warning.startswith(WARNING)
+    assert "No space left on device" in warning
     assert stats == "0 1"
 
 
@@ -316,13 +327,50 @@ class Installed:
     def call(self, cache):
         return run(self.program, package=self.package, NUMBA_CACHE_DIR=str(cache))
 
+    def call_as_another_user(self, **variables):
+        """Run the program as a user who can write nothing here, and has no home folder."""
+        path = os.pathsep.join((str(self.package.parent), os.environ["PATH"]))
+        done = subprocess.run(
+            [*OTHER_USER, sys.executable, str(self.program)],
+            env={"PATH": path, "PYTHONPATH": str(self.package.parent), **variables},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.splitlines()
+
     def copy_cache(self, folder):
         return shutil.copytree(self.cache, folder / "cache")
 
 
+OTHER_USER = (
+    *("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"),
+    # To read this Python, wherever it is installed; not to write.
+    *("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"),
+)
+
+
+def another_user_runs_python():
+    with contextlib.suppress(OSError):
+        command = [*OTHER_USER, sys.executable, "-c", "import numba"]
+        return subprocess.run(command, cwd="/", check=False, capture_output=True).returncode == 0
+    return False
+
+
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    return Installed(tmp_path_factory.mktemp("installed"))
+def installed():
+    with tempfile.TemporaryDirectory(prefix="installed-") as folder:
+        Path(folder).chmod(0o755)  # other than the folders of pytest, which are its user's
+        yield Installed(Path(folder))
+
+
+@pytest.fixture
+def other_user(installed):
+    """The installed copy, if another user can run it."""
+    if not another_user_runs_python():
+        pytest.skip("this process may not become another user who can run this Python")
+    return installed
 
 
 @pytest.mark.slow
@@ -366,6 +414,51 @@ def test_a_change_in_what_kernels_are_made_of_compiles_them_anew(installed, tmp_
 
 
 @pytest.mark.slow
+def test_sources_that_were_touched_compile_nothing(installed):
+    sources = [installed.program, *installed.package.rglob("*.py")]
+    for path in sources:
+        os.utime(path, (1, 1))
+    assert installed.call(installed.cache) == ["1 0"]
+
+
+@pytest.mark.slow
+def test_a_warm_cache_is_used_by_a_user_who_cannot_write_it(other_user):
+    assert other_user.call_as_another_user(NUMBA_CACHE_DIR=str(other_user.cache)) == ["1 0"]
+
+
+@pytest.mark.slow
+def test_a_warm_cache_beside_the_sources_is_used_by_another_user(other_user, tmp_path):
+    folders = other_user.package.rglob("__pycache__")
+    beside = {folder: set(folder.iterdir()) for folder in folders}
+    variables = {"NUMBA_CACHE_DIR": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    assert run(other_user.program, package=other_user.package, **variables) == ["0 1"]
+    try:
+        assert other_user.call_as_another_user() == ["1 0"]
+        with tempfile.TemporaryDirectory() as home:  # to which new kernels would go
+            Path(home).chmod(0o777)
+            assert other_user.call_as_another_user(HOME=home) == ["1 0"]
+    finally:
+        for path in other_user.package.rglob("__pycache__/*.nb?"):
+            if path not in beside.get(path.parent, ()):
+                path.unlink()
+
+
+@pytest.mark.slow
+def test_a_warning_says_whether_a_folder_is_named_or_cannot_be_written(other_user, tmp_path):
+    cold = other_user.cache.with_name("cold")
+    cold.mkdir(exist_ok=True)
+    warning, stats = other_user.call_as_another_user(NUMBA_CACHE_DIR=str(cold))
+    assert warning.startswith(WARNING)
+    assert f"NUMBA_CACHE_DIR is set to '{cold}', which this user cannot write" in warning
+    assert "fffcpu warmup" in warning
+    assert stats == "0 1"
+    warning, stats = other_user.call_as_another_user()
+    assert "NUMBA_CACHE_DIR is not set" in warning
+    assert stats == "0 1"
+    assert not Path("/~").exists()
+
+
+@pytest.mark.slow
 def test_a_change_elsewhere_compiles_nothing(installed):
     source = installed.package / "cli" / "info.py"
     before = source.read_bytes()
@@ -382,6 +475,16 @@ def test_code_of_another_signature_is_not_taken_from_the_cache(monkeypatch):
 
     found = SimpleNamespace(signature=SimpleNamespace(args=("float64",)))
     monkeypatch.setattr(FunctionCache, "load_overload", lambda *_: found)
-    cache = rowwise._path_logits._cache
+    cache = rowwise._path_logits._cache.folders[-1]
     assert cache.load_overload(("float64",), None) is found
     assert cache.load_overload(("float32",), None) is None
+
+
+@pytest.mark.slow
+def test_a_kernel_without_a_file_works_with_a_warning_that_says_so():
+    names = {"jit": jit}
+    exec("@jit.kernel\ndef typed(out, start, stop):\n    out[start] = 1", names)
+    out = np.zeros(2)
+    with pytest.warns(RuntimeWarning, match="kernel 'typed' is not defined in a file"):
+        names["typed"](out, 0, 2)
+    assert out.tolist() == [1, 0]

@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from llvmlite import ir
 from numba._dispatcher import compute_fingerprint
-from numba.core import cgutils, types
-from numba.core.caching import FunctionCache
+from numba.core import cgutils, config, types
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.registry import CPUDispatcher, cpu_target
 from numba.extending import models, register_model
+from numba.np.ufunc import parallel
 
 from fffcpu.kernels import jit
-from fffcpu.kernels._numba import address, compiling
+from fffcpu.kernels._numba import address, cache, compiling, settings
 
 TESTED = ("0.61", "0.62", "0.63", "0.64", "0.65", "0.66", "0.67", "0.68")
 """Minor versions on which the whole suite passed, or lies between two on which it did."""
@@ -48,15 +49,39 @@ def test_the_cache_has_the_hooks_that_ours_overrides():
         "sig",
         "data",
     ]
-    cache = FunctionCache(test_this_version_was_tested)
-    assert cache._impl.locator.get_source_stamp()
-    assert hasattr(cache._cache_file, "_source_stamp")
+    one = FunctionCache(test_this_version_was_tested)
+    assert one._impl.locator.get_source_stamp()
+    assert hasattr(one._cache_file, "_source_stamp")
+
+
+def test_the_cache_has_kinds_of_folders_in_an_order():
+    kinds = CompileResultCacheImpl._locator_classes
+    names = [kind.__name__.strip("_") for kind in kinds[:3]]
+    assert names == ["UserProvidedCacheLocator", "InTreeCacheLocator", "UserWideCacheLocator"]
+    assert all(hasattr(kind, "ensure_cache_path") for kind in kinds)
+    assert len(cache._kinds()) == 2 * len(kinds)
+
+
+def test_the_environment_is_read_again_only_where_it_differs(monkeypatch):
+    monkeypatch.setenv("NUMBA_DEBUG_CACHE", "1")
+    with settings.held():
+        config.reload_config()
+        assert config.DEBUG_CACHE == 0
+    config.reload_config()
+    assert config.DEBUG_CACHE == 1
+    monkeypatch.undo()
+    config.reload_config()
+    assert config.DEBUG_CACHE == 0
+
+
+def test_the_pool_has_the_size_that_was_read_when_numba_was_imported():
+    assert parallel.NUM_THREADS == numba.config.NUMBA_NUM_THREADS
 
 
 @compiled_only
 def test_a_dispatcher_has_what_is_read_from_it_and_set():
     assert isinstance(add_up, CPUDispatcher)
-    assert isinstance(add_up._cache, compiling._KernelCache)
+    assert isinstance(add_up._cache, cache.KernelCache)
     out, x = np.zeros(1), np.arange(4.0)
     add_up(out, x, 0, 4)
     assert out[0] == 6

@@ -32,7 +32,7 @@ def available_layers():
 LAYERS = pytest.mark.parametrize("threading_layer", list(available_layers()))
 
 
-def run(program, *arguments, package=PACKAGE, **variables):
+def run(program, *arguments, package=PACKAGE, timeout=280, **variables):
     """Run a program in a fresh interpreter; return the lines it prints, or fail with its stderr.
 
     Programs are files, so that processes they spawn can import them. Nothing of Numba's settings
@@ -51,7 +51,7 @@ def run(program, *arguments, package=PACKAGE, **variables):
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=timeout,
     )
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import sys
 import types
@@ -13,6 +14,7 @@ import pytest
 
 import fffcpu
 from fffcpu.errors import ArgumentError, ArgumentTypeError
+from fffcpu.kernels import jit
 from fffcpu.system import pool
 from tests.support.processes import FORKS, LAYERS, available_layers, run
 
@@ -125,11 +127,13 @@ def test_library_is_looked_for_where_its_wheel_says_and_in_the_environment(monke
 # --- Threads of the caller ------------------------------------------------------------------------
 
 SAME_LAYER = """
+import numba
 import numpy as np
 from fffcpu import FastFeedForward
 from fffcpu.kernels import jit
 from fffcpu.system.pool import POOL
 
+POOL.threads = POOL.most = numba.config.NUMBA_NUM_THREADS  # also where there are fewer CPUs
 jit.MIN_PARALLEL_WORK = 1 << 18  # the largest batch goes to the pool, the others do not
 
 layer = FastFeedForward(64, 64, 5, rng=0)
@@ -320,6 +324,153 @@ def test_module_that_is_kept_to_the_end_has_one_more_reference(monkeypatch):
     pool._keep_to_the_end("absent")
 
 
+# --- The end of a process ------------------------------------------------------------------------
+
+ON_ONE_CPU = """
+import os
+import sys
+import threading
+import fffcpu  # before NumPy
+import numba
+import numpy as np
+from fffcpu.system.pool import POOL, load_tbb
+from fffcpu.system.threads import get_thread_layer
+
+load_tbb()  # so that Numba finds it, too, if it is the first
+layer, x = fffcpu.FastFeedForward(64, 64, 5, rng=0), np.ones((5000, 64), np.float32)
+if len(os.sched_getaffinity(0)) > 1:
+    assert POOL.most == 2
+POOL.threads = POOL.most = 2  # as on two CPUs
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])  # before TBB counts them
+
+
+@numba.njit(parallel=True)
+def users_own(y):
+    for k in numba.prange(len(y)):
+        y[k] += 1
+
+
+def call(name):
+    return {
+        "layer": lambda: layer(x),
+        "its name": get_thread_layer,
+        "Numba": numba.get_num_threads,
+        "Numba code": lambda: users_own(np.zeros(100)),
+    }[name]()
+
+
+def fork(name):
+    process = os.fork()
+    if not process:
+        call(name)
+        sys.exit()
+    assert os.waitpid(process, 0)[1] == 0
+
+
+first, second, forking = sys.argv[1:]
+if first.startswith("main "):
+    call(first.removeprefix("main "))
+else:
+    thread = threading.Thread(target=call, args=(first,))
+    thread.start()
+    thread.join()
+call(second)
+if forking:
+    fork(second)
+    call(second)
+print(numba.threading_layer())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+@pytest.mark.parametrize(
+    ("threading_layer", "first", "second", "forking"),
+    [
+        ("tbb", "layer", "layer", ""),
+        ("tbb", "its name", "its name", ""),
+        ("tbb", "Numba", "layer", ""),
+        ("tbb", "layer", "Numba code", "forking"),
+        ("tbb", "Numba code", "layer", "forking"),
+        ("tbb", "main layer", "layer", "forking"),
+        ("omp", "layer", "layer", "forking"),
+        ("workqueue", "layer", "layer", "forking"),
+    ],
+)
+def test_a_process_on_one_cpu_ends_whoever_starts_the_pool(
+    program, threading_layer, first, second, forking
+):
+    if threading_layer not in available_layers():
+        pytest.skip(f"this machine has no {threading_layer}")
+    variables = {"NUMBA_THREADING_LAYER": threading_layer, "NUMBA_NUM_THREADS": "2"}
+    lines = run(program(ON_ONE_CPU), first, second, forking, timeout=90, **variables)
+    assert lines[-1] == threading_layer
+
+
+# --- Variables that change later ------------------------------------------------------------------
+
+CHANGED = """
+import os
+import sys
+import numba
+import numpy as np
+import fffcpu
+from fffcpu.kernels import jit
+from fffcpu.system.pool import POOL
+
+changed = dict(pair.split("=") for pair in sys.argv[2:])
+POOL.threads = POOL.most = 2  # also where there are fewer CPUs
+
+
+@jit.kernel
+def count(out, start, stop):
+    for k in range(start, stop):
+        out[k] += 1
+
+
+fffcpu.kernels.choose()
+if sys.argv[1] == "running":
+    fffcpu.system.threads.get_thread_layer()
+os.environ.update(changed)
+out = np.zeros(4)
+jit.launch(count, 4, jit.MIN_PARALLEL_WORK, out)
+jit.kernel(lambda out, start, stop: None)(out, 0, 4)
+assert out.tolist() == [1] * 4
+print(numba.threading_layer(), POOL.threads, fffcpu.kernels.choose().__name__)
+print(*jit.loads(count))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["running", "not started"])
+def test_variables_that_change_later_change_nothing(program, tmp_path, moment):
+    changes = {
+        "NUMBA_NUM_THREADS": "7",
+        "NUMBA_THREADING_LAYER": "workqueue" if "tbb" in available_layers() else "tbb",
+        "NUMBA_CACHE_DIR": str(tmp_path / "other"),
+        "NUMBA_DISABLE_JIT": "1",
+        "FFFCPU_BACKEND": "nonsense",
+    }
+    path, cache = program(CHANGED), tmp_path / "cache"
+    printed = []
+    for _ in range(2):  # the kernels are compiled, and then found in the cache
+        given = [f"{name}={value}" for name, value in changes.items()]
+        variables = {"NUMBA_NUM_THREADS": "2", "NUMBA_CACHE_DIR": str(cache)}
+        printed += run(path, moment, *given, **variables)
+        assert list(cache.rglob("*.nbc"))
+        assert not (tmp_path / "other").exists()
+    first = next(iter(available_layers()))
+    same = f"{first} 2 fffcpu.kernels.backends.rowwise"
+    assert printed == [same, "1 0", same, "0 1"]
+
+
+def test_kernels_compile_also_if_numba_has_been_turned_off_since(monkeypatch):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    kernel = jit.kernel(lambda out, start, stop: None)
+    assert hasattr(kernel, "signatures") == jit.JIT
+    assert hasattr(jit.inner(lambda out: out), "signatures") == jit.JIT
+
+
 # --- Numbers of threads ---------------------------------------------------------------------------
 
 HASHES = """
@@ -329,6 +480,7 @@ import numpy as np
 import fffcpu
 from fffcpu import FastFeedForward, LeafFeedForward, cmm, kernels
 from fffcpu.kernels import jit
+from fffcpu.system import pool
 
 
 jit.MIN_PARALLEL_WORK = 1 << 16  # each kernel, both steps of the backward included, is above
@@ -372,8 +524,7 @@ def counted(kernel, arguments, items):
 
 
 jit._run_on_pool = counted
-most = fffcpu.get_num_threads()
-assert most == numba.config.NUMBA_NUM_THREADS
+most = pool.POOL.threads = pool.POOL.most = numba.config.NUMBA_NUM_THREADS
 fffcpu.system.threads.get_thread_layer()  # which finds TBB; Numba alone would not
 numba.set_num_threads(1)  # the caller's own choice, for the caller's own kernels
 with_all = bits()
@@ -422,8 +573,8 @@ def restored_threads():
 
 
 def test_number_of_threads_can_be_set_and_asked(restored_threads):
-    assert 1 <= restored_threads <= numba.config.NUMBA_NUM_THREADS
-    for threads in range(1, numba.config.NUMBA_NUM_THREADS + 1):
+    assert 1 <= restored_threads <= pool.POOL.most <= numba.config.NUMBA_NUM_THREADS
+    for threads in range(1, pool.POOL.most + 1):
         fffcpu.set_num_threads(np.int64(threads))
         assert fffcpu.get_num_threads() == threads
 
@@ -433,7 +584,7 @@ def test_number_of_threads_can_be_set_and_asked(restored_threads):
     [
         (0, ArgumentError),
         (-1, ArgumentError),
-        (numba.config.NUMBA_NUM_THREADS + 1, ArgumentError),
+        (pool.POOL.most + 1, ArgumentError),
         (True, ArgumentTypeError),
         ("a", ArgumentTypeError),
         (1.0, ArgumentTypeError),
@@ -443,7 +594,7 @@ def test_number_of_threads_can_be_set_and_asked(restored_threads):
 def test_impossible_number_of_threads_is_an_error_and_changes_nothing(
     restored_threads, threads, error
 ):
-    most = numba.config.NUMBA_NUM_THREADS
+    most = pool.POOL.most
     message = f"argument 'threads' must be an integer from 1 to {most}, got "
     with pytest.raises(error, match=message):
         fffcpu.set_num_threads(threads)
