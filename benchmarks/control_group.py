@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from fffcpu.system import cpus
+from fffcpu.system.cgroups import groups
 
 __all__ = ["joining", "one_cpu"]
 
@@ -45,15 +45,15 @@ def joining(group: Path) -> list[str]:
 def _new_group() -> Path:
     """Make a group with the quota in the first hierarchy that allows it."""
     refused = OSError("no hierarchy of control groups limits CPUs here")
-    for mount in cpus.mounts():
-        folder = Path(mount.folder) / f"fffcpu-{os.getpid()}"
+    for group in reversed(groups("cpu")):  # the outermost first
+        folder = group.path / f"fffcpu-{os.getpid()}"
         try:
             folder.mkdir()
         except OSError as error:
             refused = error
             continue
         try:
-            _set_quota(mount.version, folder)
+            _set_quota(group.version, folder)
         except OSError as error:  # the hierarchy has no CPU controller
             refused = error
             _remove(folder)

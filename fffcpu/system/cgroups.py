@@ -7,7 +7,7 @@ A limit of any ancestor holds for the process. Files show a group at its path be
     /proc/self/mountinfo  ... / /sys/fs/cgroup/memory ... - cgroup cgroup rw,memory
                           ... / /sys/fs/cgroup ... - cgroup2 cgroup rw
 
-    folders("memory")     /sys/fs/cgroup/memory/user.slice/job.scope
+    groups("memory")      /sys/fs/cgroup/memory/user.slice/job.scope
                           /sys/fs/cgroup/memory/user.slice
                           /sys/fs/cgroup/memory
 """
@@ -21,10 +21,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-__all__ = ["PROCESS", "Group", "folders", "read_number", "read_table"]
+__all__ = ["ROOT", "Group", "groups", "read_number", "read_table"]
 
-PROCESS = Path("/proc/self")
-"""Folder in which Linux describes this process."""
+ROOT = Path("/")
+"""Folder that holds ``proc`` and the mounts of control groups."""
+
+TOP = PurePosixPath("/")
 
 
 class Group(NamedTuple):
@@ -39,49 +41,69 @@ class Group(NamedTuple):
 class _Mount(NamedTuple):
     """A mount of a hierarchy of control groups."""
 
-    root: str
-    """The group that it shows at its top."""
-    path: Path
+    group: PurePosixPath
+    """The group that it shows at its top, named as ``/proc/self/cgroup`` names groups."""
+    folder: str
     """Where it is."""
     version: int
-    controllers: frozenset[str]
+    controllers: frozenset[str] = frozenset()
     """Version 1: the controllers of the hierarchy."""
 
 
-def folders(controller: str) -> list[Group]:
+def groups(controller: str, root: Path | None = None) -> list[Group]:
     """Return the groups that limit this process, the process's own first.
 
     Parameters
     ----------
     controller : str
         Name of a controller: ``"memory"``, ``"cpu"``.
+    root : Path, optional
+        Folder that holds ``proc/self/cgroup`` and ``proc/self/mountinfo``; mounts lie below it. By
+        default `ROOT`.
 
     Returns
     -------
     list of Group
         Groups whose folders exist; empty on systems without control groups.
     """
-    texts = []
-    for name in ("cgroup", "mountinfo"):
-        try:
-            texts.append((PROCESS / name).read_text())
-        except OSError:
-            return []
-    return list(_folders(controller, *texts))
+    root = ROOT if root is None else root
+    texts = [_read(root / "proc/self" / name) for name in ("cgroup", "mountinfo")]
+    return list(_groups(controller, root, *texts))
 
 
 @functools.lru_cache(maxsize=8)
-def _folders(controller: str, cgroup: str, mountinfo: str) -> tuple[Group, ...]:
+def _groups(controller: str, root: Path, cgroup: str, mountinfo: str) -> tuple[Group, ...]:
     """Return the groups, given the texts of the two files."""
-    found: list[Group] = []
     own = _own_groups(cgroup)
-    for mount in _mounts(mountinfo):
-        if mount.version == 1 and controller not in mount.controllers:
-            continue
-        path = own.get(controller if mount.version == 1 else "")
-        if path is not None:
-            found += _lineage(mount, path)
-    return tuple(found)
+    mounts = list(_mounts(mountinfo)) if mountinfo else _usual_mounts(controller)
+    found: list[Group] = []
+    for version in (1, 2):
+        group = own.get(controller if version == 1 else "", TOP)
+        counted = [
+            mount
+            for mount in mounts
+            if mount.version == version and (version == 2 or controller in mount.controllers)
+        ]
+        # A group that no mount shows lies outside of the process's namespace. Then the top of each
+        # mount is all that can be known of it.
+        for mount in [mount for mount in counted if _below(group, mount) is not None] or counted:
+            below = _below(group, mount) or PurePosixPath()
+            top = root / mount.folder.lstrip("/")
+            found += [
+                Group(top / part, version)
+                for part in (below, *below.parents)
+                if (top / part).is_dir()
+            ]
+    return tuple(dict.fromkeys(found))
+
+
+def _usual_mounts(controller: str) -> list[_Mount]:
+    """Return what is assumed where ``/proc`` does not list the mounts."""
+    combined = {"cpu": ["cpu,cpuacct", "cpu"]}.get(controller, [controller])
+    return [
+        _Mount(TOP, "/sys/fs/cgroup", 2),
+        *(_Mount(TOP, f"/sys/fs/cgroup/{name}", 1, frozenset([controller])) for name in combined),
+    ]
 
 
 def read_number(path: Path) -> int | None:
@@ -99,40 +121,51 @@ def read_table(path: Path) -> dict[str, int]:
     return {}
 
 
-def _own_groups(cgroup: str) -> dict[str, str]:
+def _read(path: Path) -> str:
+    """Return the text of a file of the system, empty if it cannot be read."""
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    return ""
+
+
+def _own_groups(cgroup: str) -> dict[str, PurePosixPath]:
     """Return the path of this process's group by controller; that of version 2 under ``""``."""
     own = {}
     for line in cgroup.splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        own.update(dict.fromkeys(controllers.split(","), path))
+        own.update(dict.fromkeys(controllers.split(","), PurePosixPath(path)))
     return own
 
 
 def _mounts(mountinfo: str) -> Iterator[_Mount]:
-    """Yield the mounts of hierarchies of control groups."""
+    """Yield the mounts of hierarchies of control groups.
+
+    A line of ``/proc/self/mountinfo`` has the mount's group and folder as fields 4 and 5. After a
+    dash come the type of file system, its source, and its options, such as ``rw,cpu,cpuacct``.
+    """
     for line in mountinfo.splitlines():
-        fields, _, rest = line.partition(" - ")
-        kind, *others = rest.split()
-        if kind in ("cgroup", "cgroup2"):
-            root, path = map(_unescaped, fields.split()[3:5])
-            options = frozenset(others[-1].split(","))
-            yield _Mount(root, Path(path), 2 if kind == "cgroup2" else 1, options)
+        mount, _, system = line.partition(" - ")
+        kind, _, options = (*system.split(" "), "", "", "")[:3]
+        version = {"cgroup": 1, "cgroup2": 2}.get(kind)
+        fields = mount.split(" ")
+        if version is not None and len(fields) > 4:
+            group = PurePosixPath(_plain(fields[3]))
+            yield _Mount(group, _plain(fields[4]), version, frozenset(options.split(",")))
 
 
-def _unescaped(text: str) -> str:
-    """Return a path of mountinfo, in which spaces and the like are octal numbers."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+def _plain(field: str) -> str:
+    r"""Return a field of ``mountinfo`` with its escapes resolved: ``\040`` is a space."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
-def _lineage(mount: _Mount, path: str) -> Iterator[Group]:
-    """Yield the group of a path and its ancestors, as far as the mount shows them."""
-    parts: tuple[str, ...] = ()
-    with contextlib.suppress(ValueError):  # a container's mount may show another part of the tree
-        parts = PurePosixPath(path).relative_to(mount.root).parts
-    if ".." in parts:
-        parts = ()
-    for count in range(len(parts), -1, -1):
-        folder = mount.path.joinpath(*parts[:count])
-        if folder.is_dir():
-            yield Group(folder, mount.version)
+def _below(group: PurePosixPath, mount: _Mount) -> PurePosixPath | None:
+    """Return a group's path below the top of a mount, None if the mount does not show it.
+
+    A path with ``..`` is outside of the namespace, where names of groups are unknown. It must not
+    be followed, since it would leave the mount.
+    """
+    if not group.is_relative_to(mount.group):
+        return None
+    below = group.relative_to(mount.group)
+    return None if ".." in below.parts else below

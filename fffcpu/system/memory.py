@@ -100,13 +100,13 @@ def available_memory() -> Available:
     Only Linux has all the figures; elsewhere only the process's own limits count.
     """
     own = _reusable()
-    machine = read_table(cgroups.PROCESS.parent / "meminfo")
+    machine = read_table(cgroups.ROOT / "proc/meminfo")
     swap = machine.get("SwapFree", 0) << 10
     found = list(_limits())
     if "MemAvailable" in machine:
         free = (machine["MemAvailable"] << 10) + swap
         found.append(Available(free, "this machine has only"))
-    for group in cgroups.folders("memory"):
+    for group in cgroups.groups("memory"):
         room = _room_v1(group, swap) if group.version == 1 else _room_v2(group, swap)
         found.append(Available(room, f"the control group '{group.path}' leaves only"))
     least = min(found, key=lambda one: one.nbytes, default=Available(math.inf, ""))
@@ -127,7 +127,7 @@ def _limits() -> Iterator[Available]:
     with contextlib.suppress(ImportError):  # Windows has none
         import resource
 
-        status = read_table(cgroups.PROCESS / "status")
+        status = read_table(cgroups.ROOT / "proc/self/status")
         for name, line, command in _RESOURCES:
             most, _ = resource.getrlimit(getattr(resource, name))
             if most != resource.RLIM_INFINITY:

@@ -6,10 +6,10 @@ import pytest
 
 from fffcpu.system import cgroups
 
-V2 = "22 1 0:21 / {root}/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n"
+V2 = "22 1 0:21 / /unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = (
-    "23 1 0:22 / {root}/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
-    "24 1 0:23 / {root}/memory rw - cgroup cgroup rw,memory\n"
+    "23 1 0:22 / /cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+    "24 1 0:23 / /memory rw - cgroup cgroup rw,memory\n"
 )
 OTHERS = "25 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n"
 
@@ -22,17 +22,17 @@ def system(tmp_path, monkeypatch):
         process = tmp_path / "proc" / "self"
         process.mkdir(parents=True, exist_ok=True)
         (process / "cgroup").write_text(cgroup)
-        (process / "mountinfo").write_text(OTHERS + mountinfo.format(root=tmp_path))
+        (process / "mountinfo").write_text(OTHERS + mountinfo)
         for folder in folders:
             (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        monkeypatch.setattr(cgroups, "PROCESS", process)
+        monkeypatch.setattr(cgroups, "ROOT", tmp_path)
         return tmp_path
 
     return make
 
 
 def names(root, controller):
-    found = cgroups.folders(controller)
+    found = cgroups.groups(controller)
     return [(str(group.path.relative_to(root)), group.version) for group in found]
 
 
@@ -64,7 +64,7 @@ def test_both_versions_count_where_both_are_mounted(system):
     ],
 )
 def test_a_container_sees_a_part_of_the_tree(system, path, mounted):
-    root = system(f"0::{path}\n", V2.replace(" / {", f" {mounted} {{"), "unified/own")
+    root = system(f"0::{path}\n", V2.replace(" / /", f" {mounted} /"), "unified/own")
     expected = [("unified", 2)]
     if path.startswith(mounted + "/own"):
         expected.insert(0, ("unified/own", 2))
@@ -83,8 +83,8 @@ def test_folders_that_are_not_shown_are_passed_over(system):
 
 
 def test_other_systems_have_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(cgroups, "PROCESS", tmp_path / "nowhere")
-    assert cgroups.folders("memory") == []
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path / "nowhere")
+    assert cgroups.groups("memory") == []
 
 
 def test_files_are_read_as_far_as_they_hold_numbers(tmp_path):

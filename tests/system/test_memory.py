@@ -86,7 +86,7 @@ def machine(tmp_path, monkeypatch):
     (tmp_path / "proc" / "meminfo").write_text(
         f"MemTotal: {16 << 20} kB\nMemAvailable: {8 << 20} kB\nSwapFree: {1 << 20} kB\n"
     )
-    monkeypatch.setattr(freed_memory.cgroups, "PROCESS", process)
+    monkeypatch.setattr(freed_memory.cgroups, "ROOT", tmp_path)
     monkeypatch.setattr(freed_memory, "_reusable", lambda: 0)
     monkeypatch.setattr(freed_memory, "_RESOURCES", ())
 
@@ -94,7 +94,7 @@ def machine(tmp_path, monkeypatch):
         kind = "cgroup2 x rw" if version == 2 else "cgroup x rw,memory"
         line = "0::/a/b\n" if version == 2 else "4:memory:/a/b\n"
         (process / "cgroup").write_text(line)
-        (process / "mountinfo").write_text(f"1 2 0:1 / {tmp_path}/groups rw - {kind}\n")
+        (process / "mountinfo").write_text(f"1 2 0:1 / /groups rw - {kind}\n")
         (tmp_path / "groups" / "a" / "b").mkdir(parents=True)
         for name, text in files.items():
             (tmp_path / "groups" / name).write_text(f"{text}\n")
