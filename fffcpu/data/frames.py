@@ -13,7 +13,7 @@ from fffcpu.data.fields import clean_name, to_field
 from fffcpu.data.files import list_names
 from fffcpu.errors import DataError
 
-__all__ = ["column_names", "encode_frame", "find_keys", "is_frame"]
+__all__ = ["column_names", "encode_frame", "find_keys", "frame_array", "is_frame"]
 
 _MICROSECONDS = 86400e6
 """Microseconds of a day."""
@@ -32,6 +32,26 @@ def column_names(frame: Any) -> list[Any]:
         return list(frame)
     # The columns of a pyarrow table are arrays.
     return list(getattr(frame, "column_names", None) or frame.columns)
+
+
+def frame_array(frame: Any) -> NDArray[Any]:
+    """Return all columns of a frame, in their order, as an array (rows, columns).
+
+    Raises
+    ------
+    DataError
+        If columns differ in length.
+    """
+    columns = [_values(frame[key]) for key in column_names(frame)]
+    return _stacked(columns) if columns else np.empty((0, 0))
+
+
+def _stacked(columns: list[NDArray[Any]]) -> NDArray[Any]:
+    """Return columns side by side."""
+    lengths = sorted({len(column) for column in columns})
+    if len(lengths) > 1:
+        raise DataError(f"columns must be equally long, got {lengths[0]} and {lengths[-1]} values")
+    return np.stack(columns, axis=1)
 
 
 def encode_frame(frame: Any, encoding: Encoding, unknown: Unknown | None = None) -> NDArray[Any]:
@@ -60,10 +80,7 @@ def encode_frame(frame: Any, encoding: Encoding, unknown: Unknown | None = None)
     for name, key, column in zip(encoding.names, keys, encoding.columns, strict=True):
         values = _values(frame[key])
         columns.append(_encode(values, column, name, unknown))
-    lengths = {len(column) for column in columns}
-    if len(lengths) > 1:
-        raise DataError(f"columns must be equally long, got {sorted(lengths)} values")
-    return np.stack(columns, axis=1)
+    return _stacked(columns)
 
 
 def find_keys(present: Sequence[Any], wanted: Sequence[str]) -> list[Any]:

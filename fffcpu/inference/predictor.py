@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fffcpu.checkpoints import native
 from fffcpu.checks import as_real_array, check_elements
 from fffcpu.data.encoding import Column, Encoding, Unknown
-from fffcpu.data.frames import encode_frame, is_frame
+from fffcpu.data.frames import encode_frame, frame_array, is_frame
 from fffcpu.data.labels import Classes
 from fffcpu.errors import (
     ArgumentError,
@@ -30,6 +30,7 @@ from fffcpu.errors import (
     describe,
 )
 from fffcpu.inference.routes import RouteStatistics, final_nodes
+from fffcpu.layers import AnyLayer
 from fffcpu.layers import load as load_layer
 
 __all__ = ["NOTE", "ROUTES_NOTE", "Predictor", "Schema", "load_model", "softmax"]
@@ -223,7 +224,13 @@ class Predictor:
     ((2,), (2, 3))
     """
 
-    def __init__(self, layer: Any, schema: Schema, routes: RouteStatistics | None = None) -> None:
+    layer: AnyLayer
+    schema: Schema
+    routes: RouteStatistics | None
+
+    def __init__(
+        self, layer: AnyLayer, schema: Schema, routes: RouteStatistics | None = None
+    ) -> None:
         config = layer.config
         if schema.outputs is not None and schema.outputs != config.output_dim:
             raise ShapeError(
@@ -321,7 +328,7 @@ class Predictor:
         if is_frame(x):
             known = self.schema.table_encoding
             if known is None:
-                x = x.to_numpy() if hasattr(x, "to_numpy") else np.column_stack(list(x.values()))
+                x = frame_array(x)
             else:
                 x = encode_frame(x, known, unknown)
         elif encoding is not None:
@@ -455,7 +462,7 @@ def softmax(scores: Array) -> Array:
     return scores
 
 
-def load_model(path: str | os.PathLike[str]) -> tuple[Any, Schema | None]:
+def load_model(path: str | os.PathLike[str]) -> tuple[AnyLayer, Schema | None]:
     """Read the layer in a file, and its schema if the file has one.
 
     Parameters

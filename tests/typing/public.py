@@ -30,6 +30,7 @@ assert_type(FastFeedForward.load("layer.safetensors"), FastFeedForward)
 
 predictor = Predictor.load("model.safetensors")
 assert_type(predictor, Predictor)
+assert_type(predictor.layer, AnyLayer)
 assert_type(predictor.predict([[1.0]]), NDArray[Any])
 
 fill_mask = FillMask.from_pretrained("bert")
