@@ -11,7 +11,8 @@ import fffcpu
 from fffcpu.cli.support.outputs import check_folder
 from fffcpu.cli.support.runs import (
     add_number,
-    check_resume,
+    add_start,
+    check_start,
     run_folder,
     running,
 )
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--regression", action="store_true", help="the labels are numbers to predict"
     )
-    parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
+    add_start(parser)
     parser.add_argument("--plot", metavar="FILE", help="draw the history (.png, .svg, .pdf)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
@@ -113,7 +114,7 @@ def run(options: argparse.Namespace) -> None:
     if options.plot is not None:
         check_plot_path(options.plot)
     out, folder = check_folder(options.out, options.model), run_folder(options.out)
-    check_resume(folder, options.out, options.resume)
+    check_start(folder, options.out, resume=options.resume, overwrite=options.overwrite)
     pretrained = FastBertForMaskedLM.from_pretrained(options.model)
     tokenizer = Tokenizer.load(options.model)
     fields = {

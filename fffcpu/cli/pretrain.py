@@ -15,7 +15,8 @@ from fffcpu.checks import check_integer
 from fffcpu.cli.support.outputs import check_folder
 from fffcpu.cli.support.runs import (
     add_number,
-    check_resume,
+    add_start,
+    check_start,
     reading,
     run_folder,
     running,
@@ -70,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     parser.add_argument("text", nargs="+", metavar="TEXT", help="files and folders of texts")
     parser.add_argument("--out", required=True, metavar="MODEL", help="folder to write")
-    parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
+    add_start(parser)
     parser.add_argument("--plot", metavar="FILE", help="draw the history (.png, .svg, .pdf)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
@@ -177,7 +178,7 @@ def run(options: argparse.Namespace) -> None:
     if options.plot is not None:
         check_plot_path(options.plot)
     out, folder = check_folder(options.out), run_folder(options.out)
-    check_resume(folder, options.out, options.resume)
+    check_start(folder, options.out, resume=options.resume, overwrite=options.overwrite)
     folder.path.mkdir(exist_ok=True)
     place = folder.path / "corpus"
     if not options.resume and (place / CORPUS_FILE).exists():

@@ -12,10 +12,11 @@ import numpy as np
 
 import fffcpu
 from fffcpu.cli.support.candidates import train_candidates
-from fffcpu.cli.support.outputs import add_overwrite, check_new, check_output
+from fffcpu.cli.support.outputs import check_output
 from fffcpu.cli.support.runs import (
     add_number,
-    check_resume,
+    add_start,
+    check_start,
     reading,
     run_folder,
     running,
@@ -109,10 +110,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="type of the target (default: see data)",
     )
     parser.add_argument("--out", required=True, metavar="MODEL", help="file to write")
-    add_overwrite(parser)
     parser.add_argument("--test", metavar="DATA", help="table to test the saved model on")
     parser.add_argument("--test-target", metavar="T", help="target of --test (the same column)")
-    parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
+    add_start(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     _add_columns(parser.add_argument_group("columns of a .csv"))
@@ -266,8 +266,7 @@ def run(options: argparse.Namespace) -> None:
     _check_targets(options)
     check_output(*(options.out, options.data, options.target, options.test, options.test_target))
     folder = run_folder(options.out)
-    check_resume(folder, options.out, options.resume)
-    check_new(options.out, options.overwrite or options.resume)
+    check_start(folder, options.out, resume=options.resume, overwrite=options.overwrite)
     if options.layer == AUTO and options.resume:
         raise ArgumentError("argument '--resume' must be left out for --layer auto")
     table = _read_table(options)

@@ -5,28 +5,11 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Any
 
 from fffcpu.errors import ArgumentError
 from fffcpu.system.files import TEMPORARY
 
-__all__ = ["add_overwrite", "check_folder", "check_new", "check_output"]
-
-
-def add_overwrite(parser: Any) -> None:
-    """Add the option that allows a command to replace a finished model."""
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing model")
-
-
-def check_new(out: str, overwrite: bool) -> None:
-    """Raise if there is a finished model that may not be replaced."""
-    path = Path(out)
-    made = any(path.iterdir()) if path.is_dir() else path.exists()
-    if made and not overwrite:
-        raise ArgumentError(
-            f"argument '--out' must be a new path, got '{out}', which exists; --overwrite replaces "
-            "it"
-        )
+__all__ = ["check_folder", "check_output"]
 
 
 def check_output(out: str | None, *inputs: str | None) -> None:

@@ -16,7 +16,8 @@ from fffcpu.training.trainer import Interrupted
 
 __all__ = [
     "add_number",
-    "check_resume",
+    "add_start",
+    "check_start",
     "reading",
     "run_folder",
     "running",
@@ -43,11 +44,32 @@ def run_folder(out: str) -> RunFolder:
     return RunFolder(path.with_name(f"{path.name}.training"))
 
 
-def check_resume(folder: RunFolder, out: str, resume: bool) -> None:
-    """Raise if a new run would replace an unfinished one, or ``--resume`` a finished one."""
+def add_start(parser: Any) -> None:
+    """Add the options that decide how a run starts."""
+    parser.add_argument("--resume", action="store_true", help="continue an unfinished run")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing model")
+
+
+def check_start(folder: RunFolder, out: str, *, resume: bool, overwrite: bool) -> None:
+    """Raise if a run would replace what is unfinished, or what is finished without being told to.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder has an unfinished run and ``resume`` is False; or ``resume`` is True, and the
+        run is finished.
+    ArgumentError
+        If the result exists, and neither ``resume`` nor ``overwrite`` is True.
+    """
+    made = _is_made(Path(out))
     if not resume:
         folder.check_finished("--resume")
-    elif not folder.unfinished and _is_made(Path(out)):
+        if made and not overwrite:
+            raise ArgumentError(
+                f"argument '--out' must be a new path, got '{out}', which exists; --overwrite "
+                "replaces it"
+            )
+    elif not folder.unfinished and made:
         raise CheckpointError(
             f"argument '--resume' must be left out to train again: '{out}' is finished, and folder "
             f"'{folder.path}' contains no checkpoint to continue from"
