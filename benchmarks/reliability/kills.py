@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.command import command_line, new_parser
 from fffcpu.data import load_digits
-from fffcpu.system.terminal import progress_bar
+from fffcpu.system.terminal import print_status, progress_bar
 
 TRAINING = ("--depth=4", "--trees=2", "--epochs=10", "--checkpoint-seconds=0.05")
 
@@ -138,13 +138,17 @@ def kill_runs(
             ended = False
             while done < kills and not ended:
                 killed, ended, wrong = start_and_kill(folder, out, run, rng)
-                failures += wrong
+                if wrong:
+                    failures += 1
+                    print_status(f"a part of a result was seen: run {number}, kill {done + killed}")
                 done += killed
                 resumed += killed and newest(folder, out) != ""
                 bar.update(int(killed))
             if not ended:
                 subprocess.run(command(out), check=True, capture_output=True)
-            failures += result(folder, out) != (run.expected, run.lines)
+            if result(folder, out) != (run.expected, run.lines):
+                failures += 1
+                print_status(f"run {number} ended with other bytes, or another history")
     print(
         f"{name}: {done} kills in {number} runs of {run.seconds:.1f} s, {resumed} with a "
         f"checkpoint to resume from; {failures} failures"

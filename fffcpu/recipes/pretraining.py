@@ -164,21 +164,28 @@ class PretrainSettings:
             initial_std=0.02 * math.sqrt(768 / self.width) if std is None else std,
         )
 
-    def check_memory(self, vocabulary: int) -> None:
+    def check_memory(self, vocabulary: int, sequences: int = 0) -> None:
         """Raise unless there is memory to train a model with this vocabulary.
+
+        Parameters
+        ----------
+        vocabulary : int
+            Number of tokens.
+        sequences : int
+            Number of sequences to train on. Without any, what a step keeps is not counted.
 
         Raises
         ------
         NotEnoughMemoryError
             If there is too little; the message has a size that fits.
         """
-        small = min(self.small_batch_size, self.batch_size)
+        small = min(self.small_batch_size, self.batch_size, sequences)
         check_text_training(
             self.config(vocabulary, 0),
             small,
             self.length,
             labelled=small * round(self.mask_share * self.length),
-            batches=-(-self.batch_size // small),
+            batches=-(-self.batch_size // small) if small else 1,
         )
 
 
@@ -240,9 +247,9 @@ def pretrain(
     """
     tokenizer = corpus.tokenizer
     config = settings.config(tokenizer.vocabulary, tokenizer.padding_id)
-    settings.check_memory(tokenizer.vocabulary)
-    model = FastBertForMaskedLM(config, rng=settings.seed)
     sequences = corpus.sequences("training", settings.length)
+    settings.check_memory(tokenizer.vocabulary, len(sequences))
+    model = FastBertForMaskedLM(config, rng=settings.seed)
     objective = MaskedLMObjective(
         model,
         sequences,
