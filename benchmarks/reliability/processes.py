@@ -132,10 +132,13 @@ def main() -> int:
         "--timeout", type=float, default=300, help="seconds after which a process hangs (300)"
     )
     parser.add_argument("--jobs", type=int, default=2, help="programs that run at once (2)")
+    parser.add_argument(
+        "--only", choices=list(KINDS), nargs="+", default=list(KINDS), help="kinds to run (all)"
+    )
     options = parser.parse_args()
     bad = 0
     with tempfile.TemporaryDirectory(prefix="fffcpu-processes-") as name, conditions() as given:
-        programs = {kind: write_program(Path(name), kind) for kind in KINDS}
+        programs = {kind: write_program(Path(name), kind) for kind in options.only}
         total = len(programs) * len(given) * options.starts
         names = [condition.name for condition in given]
         print("\n".join(table(["kind", *names], [])), flush=True)
