@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import reprlib
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
@@ -62,8 +63,19 @@ class WrongOutputError(RuntimeError):
     """A result that is to be timed is wrong."""
 
 
+_MOST_NAMES = 8
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
+
+
+def list_names(names: Iterable[object]) -> str:
+    """Return names in quotes, at most a line of them."""
+    quoted = [repr(name) for name in names]
+    more = len(quoted) - _MOST_NAMES
+    if more > 0:
+        quoted[_MOST_NAMES:] = [f"and {more} more"]
+    return ", ".join(quoted)
 
 
 def describe(value: Any) -> str:

@@ -24,6 +24,7 @@ ORDER = (
     "system",
     "config",
     "parameters",
+    "columns",
     "data",
     "checkpoints",
     "text",

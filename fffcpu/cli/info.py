@@ -12,9 +12,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints import native
+from fffcpu.columns.encoding import KINDS
 from fffcpu.config import DenseFeedForwardConfig
-from fffcpu.data.encoding import KINDS
-from fffcpu.data.files import list_names
+from fffcpu.errors import list_names
 from fffcpu.inference.predictor import Schema, load_model
 from fffcpu.system.terminal import format_number, format_table
 
@@ -85,7 +85,7 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         "kind": config.kind,
         "config": config.to_dict(),
         "neurons": {"held": config.neurons, "used": config.active_neurons},
-        "parameters": _describe_arrays(layer.params),
+        "parameters": _describe_arrays(layer.params, config.dtypes()),
         "multiply_adds": {
             "layer": own,
             "dense": dense.multiply_adds,
@@ -128,18 +128,20 @@ def describe_folder(path: str | os.PathLike[str]) -> dict[str, Any]:
             "depth": config.depth,
         },
         "classes": None if config.labels is None else list(config.labels),
-        "parameters": _describe_arrays(model.params),
+        "parameters": _describe_arrays(model.params, {}),
         "numbers": model.params.count,
     }
 
 
-def _describe_arrays(params: Mapping[str, NDArray[Any]]) -> list[dict[str, Any]]:
-    """Return name, shape, dtype and bytes of each array."""
+def _describe_arrays(
+    params: Mapping[str, NDArray[Any]], dtypes: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return name, shape, dtype and bytes of each array; ``dtypes`` has those NumPy lacks."""
     return [
         {
             "name": name,
             "shape": list(array.shape),
-            "dtype": str(array.dtype),
+            "dtype": dtypes.get(name, str(array.dtype)),
             "bytes": array.nbytes,
         }
         for name, array in params.items()

@@ -26,8 +26,8 @@ from fffcpu.cli.support.tables import (
     report_unknown,
     split_names,
 )
+from fffcpu.columns.encoding import Unknown
 from fffcpu.data import count_rows
-from fffcpu.data.encoding import Unknown
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.inference.predictor import Predictor, Schema, load_model
 from fffcpu.inference.routes import final_nodes

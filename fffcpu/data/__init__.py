@@ -6,8 +6,8 @@ table from the package, without a download.
 
 from __future__ import annotations
 
+from fffcpu.columns.encoding import Column, Encoding
 from fffcpu.data.digits import load_digits
-from fffcpu.data.encoding import Column, Encoding
 from fffcpu.data.reading import count_rows, read_blocks, read_table
 from fffcpu.data.table import Table, check_finite
 

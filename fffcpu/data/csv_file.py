@@ -1,6 +1,6 @@
 """Tables whose columns have names, in CSV or Parquet files, read in blocks.
 
-`fffcpu.data.records` has the rules of CSV files, `fffcpu.data.fields` those of their fields.
+`fffcpu.data.records` has the rules of CSV files, `fffcpu.columns.fields` those of their fields.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.data.encoding import FieldValues, Unknown
-from fffcpu.data.fields import is_number
-from fffcpu.data.files import list_names, locate
+from fffcpu.columns.encoding import FieldValues, Unknown
+from fffcpu.columns.fields import is_number
+from fffcpu.data.files import locate
 from fffcpu.data.parquet import is_parquet, open_parquet
 from fffcpu.data.records import (
     Records,
@@ -26,7 +26,7 @@ from fffcpu.data.records import (
     locate_field,
     open_csv,
 )
-from fffcpu.errors import DataError
+from fffcpu.errors import DataError, list_names
 
 __all__ = [
     "CsvBlock",
@@ -43,7 +43,7 @@ FIELDS = 1 << 20
 
 
 class Reader(Protocol):
-    """What turns the fields of a column into numbers; `fffcpu.data.encoding.Column` is one."""
+    """What turns the fields of a column into numbers; `fffcpu.columns.encoding.Column` is one."""
 
     def read(
         self, fields: Sequence[str], name: str = "", unknown: Unknown | None = None

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu.columns.encoding import Column, Encoding, Unknown
+from fffcpu.columns.fields import Classes, clean_name
 from fffcpu.data.csv_file import (
     CsvBlock,
     Reader,
@@ -19,11 +21,8 @@ from fffcpu.data.csv_file import (
     find_named,
     read_column_names,
 )
-from fffcpu.data.encoding import Column, Encoding, Unknown
-from fffcpu.data.fields import clean_name
 from fffcpu.data.files import locate
 from fffcpu.data.labels import (
-    Classes,
     TargetOptions,
     TextLabels,
     missing_target,

@@ -6,20 +6,18 @@ import contextlib
 import gzip
 import io
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from fffcpu.errors import DataError
 from fffcpu.system.files import is_regular
 
-__all__ = ["MOST_UNPACKED", "OpenFile", "check_regular", "list_names", "locate", "open_file"]
+__all__ = ["MOST_UNPACKED", "OpenFile", "check_regular", "locate", "open_file"]
 
 GZIP_MAGIC = b"\x1f\x8b"
 
 MOST_UNPACKED = 1032
 """Most bytes that one packed byte can expand to: a limit of DEFLATE, the method of gzip and zip."""
-
-_MOST_NAMES = 8
 
 
 class OpenFile(NamedTuple):
@@ -36,15 +34,6 @@ class OpenFile(NamedTuple):
 def locate(path: str, *parts: str) -> str:
     """Return the start of an error message, such as ``"file 'a.csv', line 7"``."""
     return ", ".join([f"file {path!r}", *parts])
-
-
-def list_names(names: Iterable[object]) -> str:
-    """Return names in quotes, at most a line of them."""
-    quoted = [repr(name) for name in names]
-    more = len(quoted) - _MOST_NAMES
-    if more > 0:
-        quoted[_MOST_NAMES:] = [f"and {more} more"]
-    return ", ".join(quoted)
 
 
 def check_regular(path: str) -> None:

@@ -11,13 +11,11 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.data.fields import is_missing, is_number
-from fffcpu.data.files import list_names
+from fffcpu.columns.fields import Classes, is_missing, is_number
 from fffcpu.data.records import clean_label
-from fffcpu.errors import ArgumentError, ArgumentTypeError, DataError, describe
+from fffcpu.errors import ArgumentError, ArgumentTypeError, DataError, describe, list_names
 
 __all__ = [
-    "Classes",
     "Labels",
     "TargetOptions",
     "Targets",
@@ -30,7 +28,6 @@ __all__ = [
     "text_targets",
 ]
 
-Classes = tuple[str, ...] | tuple[int, ...] | tuple[float, ...] | tuple[bool, ...]
 
 Place = Callable[[int], str]
 """Maps the place of a label (its line or row) to the start of an error message about it."""

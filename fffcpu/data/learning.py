@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu.columns.encoding import Column, Encoding, FieldValues, Unknown
+from fffcpu.columns.fields import is_date, is_missing, is_number, to_number
 from fffcpu.data.csv_file import Reader, open_table
-from fffcpu.data.encoding import Column, Encoding, FieldValues, Unknown
-from fffcpu.data.fields import is_date, is_missing, is_number, to_number
 
 __all__ = ["Learned", "Vocabulary", "learn_encoding", "learning_readers"]
 

@@ -18,8 +18,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.data.files import MOST_UNPACKED, check_regular, list_names, locate
-from fffcpu.errors import DataError
+from fffcpu.data.files import MOST_UNPACKED, check_regular, locate
+from fffcpu.errors import DataError, list_names
 
 __all__ = ["NpzArrays", "map_npy", "read_npz"]
 

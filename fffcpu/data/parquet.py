@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from fffcpu.data.fields import clean_name, to_field
+from fffcpu.columns.fields import clean_name, to_field
 from fffcpu.data.files import check_regular, locate
 from fffcpu.errors import DataError, require_extra
 

@@ -28,11 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checks import check_integer
+from fffcpu.columns.encoding import Encoding
+from fffcpu.columns.fields import Classes
 from fffcpu.data.csv_table import BLOCK_ROWS, CsvSource, check_names, read_csv_rows, read_csv_table
-from fffcpu.data.encoding import Encoding
 from fffcpu.data.files import check_regular, locate, open_file
 from fffcpu.data.idx import IDX_MAGIC, idx_blocks, read_idx, read_idx_header
-from fffcpu.data.labels import Classes, TargetOptions, array_targets, check_classes
+from fffcpu.data.labels import TargetOptions, array_targets, check_classes
 from fffcpu.data.numpy_files import map_npy, read_npz
 from fffcpu.data.table import Table, check_finite
 from fffcpu.errors import ArgumentTypeError, DataError, describe

@@ -34,8 +34,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import IO, Any, NamedTuple, Self, TypeVar
 
-from fffcpu.data.files import list_names, locate, open_file
-from fffcpu.errors import ArgumentError, DataError, describe
+from fffcpu.data.files import locate, open_file
+from fffcpu.errors import ArgumentError, DataError, describe, list_names
 
 __all__ = [
     "MOST_CHARACTERS",

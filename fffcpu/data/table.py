@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.data.encoding import Encoding
+from fffcpu.columns.encoding import Encoding
+from fffcpu.columns.fields import Classes
 from fffcpu.data.files import locate
-from fffcpu.data.labels import Classes
 from fffcpu.errors import DataError
 
 __all__ = ["Table", "check_finite"]

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from fffcpu.checkpoints import native
 from fffcpu.checks import as_real_array, check_elements
-from fffcpu.data.encoding import Column, Encoding, Unknown
-from fffcpu.data.frames import encode_frame, frame_array, is_frame
-from fffcpu.data.labels import Classes
+from fffcpu.columns.encoding import Column, Encoding, Unknown
+from fffcpu.columns.fields import Classes
+from fffcpu.columns.frames import encode_frame, frame_array, is_frame
 from fffcpu.errors import (
     ArgumentError,
     ArgumentTypeError,

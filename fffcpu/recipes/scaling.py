@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fffcpu.data.encoding import Encoding
+from fffcpu.columns.encoding import Encoding
 from fffcpu.errors import ArgumentError
 
 __all__ = [

@@ -14,8 +14,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from fffcpu.checks import check_flag, check_integer, check_number
+from fffcpu.columns.fields import clean_name
 from fffcpu.config import FastFeedForwardConfig
-from fffcpu.data.fields import clean_name
 from fffcpu.errors import ArgumentError, ArgumentTypeError, describe
 from fffcpu.inference.predictor import Predictor, Schema
 from fffcpu.layers import FastFeedForward, LeafFeedForward

@@ -11,6 +11,7 @@ import pandas
 import pytest
 
 import fffcpu
+import fffcpu.pipelines
 from fffcpu import Predictor
 from fffcpu.sklearn import FFFRegressor
 
@@ -315,3 +316,34 @@ def test_columns_of_any_size_are_learned_or_named(command, tmp_path, factor):
     _, plain, _ = command("train", path, *options, "--overwrite", "--drop", "x")
     assert float(printed.split()[-1]) == pytest.approx(float(plain.split()[-1]), abs=0.01)
     assert all(np.isfinite(array).all() for array in fffcpu.load(out).params.values())
+
+
+# --- info -----------------------------------------------------------------------------------------
+
+
+def test_info_shows_task_columns_and_classes(model, table, command, tmp_path):
+    _, printed, _ = command("info", model)
+    lines = printed.splitlines()
+    assert lines[1].split() == ["task", "regression", "of", "price"]
+    assert lines[2].split(maxsplit=1) == ["numbers", "'age', 'member'"]
+    assert lines[3].split(maxsplit=1) == ["categories", "'colour'"]
+    assert lines[4].split(maxsplit=1) == ["dates", "'day'"]
+    _, printed, _ = command("info", model, "--json")
+    columns = json.loads(printed)["schema"]["columns"]
+    assert columns[0]["inputs"] == ["colour=blue", "colour=green", "colour=red"]
+    out = tmp_path / "classes"
+    options = ["--target", "colour", "--out", out, *QUICK]
+    assert command("train", table, *options)[0] == 0
+    _, printed, _ = command("info", out)
+    assert "  classes        'blue', 'green', 'red'\n" in printed
+
+
+def test_info_describes_folders_of_models(command):
+    folder = fffcpu.pipelines.default_model_folder()
+    status, printed, _ = command("info", folder)
+    assert status == 0
+    assert "kind              FastBertForMaskedLM" in printed
+    _, printed, _ = command("info", folder, "--json")
+    description = json.loads(printed)
+    numbers = (np.prod(array["shape"]) for array in description["parameters"])
+    assert description["numbers"] == sum(numbers)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fffcpu.columns.fields import is_number
 from fffcpu.data import read_blocks, read_table
 from fffcpu.data.csv_file import read_column_names
-from fffcpu.data.fields import is_number
 from fffcpu.errors import DataError
 
 

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from fffcpu.columns.encoding import Unknown
 from fffcpu.data import read_blocks
 from fffcpu.data.csv_table import CsvSource, read_csv_rows
-from fffcpu.data.encoding import Unknown
-from fffcpu.data.files import list_names
 from fffcpu.data.reading import has_named_columns
-from fffcpu.errors import ArgumentError
+from fffcpu.errors import ArgumentError, list_names
 from fffcpu.inference.predictor import Schema
 from fffcpu.system.terminal import print_status
 

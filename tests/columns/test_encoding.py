@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fffcpu.columns.fields import MISSING, clean_name, is_date, is_number, to_days, to_number
 from fffcpu.data import Column, Encoding
-from fffcpu.data.fields import MISSING, clean_name, is_date, is_number, to_days, to_number
 from fffcpu.errors import ArgumentError, ShapeError
 
 COLOURS = Column("category", ("blue", "red"), others=True, missing=True)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.data.fields import clean_name, is_number, to_days, to_number
+from fffcpu.columns.fields import clean_name, is_number, to_days, to_number
 from fffcpu.errors import ArgumentError, ShapeError, describe
 
 __all__ = ["KINDS", "Column", "Encoding", "FieldValues", "Unknown"]

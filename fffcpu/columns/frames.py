@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.data.encoding import Column, Encoding, Unknown
-from fffcpu.data.fields import clean_name, to_field
-from fffcpu.data.files import list_names
-from fffcpu.errors import DataError
+from fffcpu.columns.encoding import Column, Encoding, Unknown
+from fffcpu.columns.fields import clean_name, to_field
+from fffcpu.errors import DataError, list_names
 
 __all__ = ["column_names", "encode_frame", "find_keys", "frame_array", "is_frame"]
 

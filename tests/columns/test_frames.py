@@ -10,8 +10,8 @@ import pandas
 import polars
 import pytest
 
+from fffcpu.columns.frames import encode_frame, is_frame
 from fffcpu.data import Column, Encoding
-from fffcpu.data.frames import encode_frame, is_frame
 from fffcpu.errors import DataError
 
 COLUMNS = {

@@ -20,6 +20,7 @@ from typing import Any
 
 __all__ = [
     "MISSING",
+    "Classes",
     "clean_name",
     "is_date",
     "is_missing",
@@ -28,6 +29,9 @@ __all__ = [
     "to_field",
     "to_number",
 ]
+
+Classes = tuple[str, ...] | tuple[int, ...] | tuple[float, ...] | tuple[bool, ...]
+"""Labels of classes, as they are written: all of one type."""
 
 MISSING = frozenset(
     ("", "?", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "NaT")
