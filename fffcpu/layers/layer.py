@@ -54,6 +54,10 @@ def new_parameters(config: ArraysConfig) -> Parameters:
     return Parameters.empty(config.shapes(), config.dtype)
 
 
+_LOST = 2.0**-3
+"""Rounding of a column, relative to its scale, with which a layer's dtype loses its changes."""
+
+
 class Module(Generic[ModuleConfig]):
     """Base of all objects with parameters: the layers, and the modules that models consist of."""
 
@@ -190,30 +194,65 @@ class Layer(Module[Config]):
         Parameters
         ----------
         mean, scale : array_like of shape (I,) or ()
-            Mean and scale of the columns of x; no scale may be 0.
+            Mean and scale of the columns of x; no scale may be 0. A mean that is large beside its
+            scale, such as a time in seconds, cannot be absorbed: the rows themselves lose their
+            changes in the layer's dtype. `fffcpu.Predictor` subtracts such means in float64.
 
         Raises
         ------
         ArgumentError
-            If the layer has no bias that can absorb a nonzero mean, or if a scale is 0.
+            If the layer has no bias that can absorb a nonzero mean, a scale is 0, a mean is too
+            large beside its scale, or a parameter would not be finite.
         """
         width = self.config.input_dim
         mean, scale = (np.broadcast_to(np.asarray(v, np.float64), width) for v in (mean, scale))
         check_elements(scale, "scale", scale != 0, "numbers other than 0")
+        largest = _LOST / float(np.finfo(self._dtype).eps)
+        check_elements(
+            mean,
+            "mean",
+            np.abs(mean) <= largest * np.abs(scale),
+            f"numbers up to {largest:.0f} times the scale, since {self._dtype} loses what changes "
+            "larger ones (fffcpu.Predictor subtracts them in float64)",
+        )
+        self._absorb(mean, scale)
+
+    def _absorb(self, mean: Array, scale: Array) -> None:
+        """Absorb any scaling (I,), also one that is large beside its changes."""
         if mean.any() and any(bias not in self.params for _, bias, _ in self._reading):
             raise ArgumentError("argument 'mean' must be 0 for a layer without a bias")
+        changed = {}
         for name, bias, axis in self._reading:
-            weights = np.moveaxis(self.params[name], axis, -1)
-            scaled = weights / scale
+            scaled = np.moveaxis(self.params[name], axis, -1) / scale
             if mean.any():
-                self.params[bias][...] -= scaled @ mean
-            weights[...] = scaled
-            flush(weights)
+                changed[bias] = self.params[bias] - scaled @ mean
+            changed[name] = np.moveaxis(scaled, -1, axis)
+        self._change(changed, "scale")
 
     def absorb_output_scaling(self, scale: Any) -> None:
-        """Change the parameters so that the output is ``scale`` (O,) times the old output."""
-        for name in self._writing:
-            self.params[name][...] *= np.asarray(scale, np.float64)
+        """Change the parameters so that the output is ``scale`` (O,) times the old output.
+
+        Raises
+        ------
+        ArgumentError
+            If a parameter would not be finite.
+        """
+        factor = np.asarray(scale, np.float64)
+        self._change({name: self.params[name] * factor for name in self._writing}, "scale")
+
+    def _change(self, values: dict[str, Array], argument: str) -> None:
+        """Set parameters; nothing is changed if one is too large for its dtype."""
+        rounded = {}
+        for name, value in values.items():
+            with np.errstate(over="ignore"):
+                rounded[name] = value.astype(self.params[name].dtype)
+            if not np.isfinite(rounded[name]).all():
+                raise ArgumentError(
+                    f"argument '{argument}' must keep the parameters finite in "
+                    f"{rounded[name].dtype}, got one that takes '{name}' beyond its range"
+                )
+        for name, value in rounded.items():
+            self.params[name][...] = value
             flush(self.params[name])
 
     def usage(self, cache: Any) -> dict[str, Array]:

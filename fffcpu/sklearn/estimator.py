@@ -294,7 +294,7 @@ class Estimator(BaseEstimator):
     def _scale_taken(self, scaling: Scaling, y: Array) -> None:
         """Let the layer of a predictor, which contains its scaling, take scaled rows instead."""
         within = self._scaling
-        self._layer.absorb_input_scaling(
+        self._layer._absorb(
             -(scaling.mean - within.mean) / scaling.scale, within.scale / scaling.scale
         )
         self._scaling = scaling

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import threading
 import tracemalloc
 
@@ -467,3 +468,19 @@ def test_weights_that_become_subnormal_by_absorbing_become_0():
     for name in ("weights_in", "weights_out"):
         assert layer.params[name][..., 0].all()
         assert not layer.params[name][..., 1].any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scaling_that_a_dtype_cannot_hold_is_refused_and_changes_nothing(dtype):
+    layer = FastFeedForward(2, 3, 2, dtype=dtype, rng=0)
+    before = {name: array.copy() for name, array in layer.params.items()}
+    mean = 1.7e9 if dtype == np.float32 else 1e17
+    with pytest.raises(ArgumentError, match=f"'mean' must .* got {re.escape(str(mean))}"):
+        layer.absorb_input_scaling([0.0, mean], [1.0, 80.0])
+    tiny, huge = (1e-39, 1e39) if dtype == np.float32 else (1e-309, 1e309)
+    with pytest.raises(ArgumentError, match="'scale' must keep the parameters finite"):
+        layer.absorb_input_scaling(0.0, [1.0, tiny])
+    with pytest.raises(ArgumentError, match="'scale' must keep the parameters finite"):
+        layer.absorb_output_scaling([1.0, huge, 1.0])
+    for name, array in layer.params.items():
+        np.testing.assert_array_equal(array, before[name])
