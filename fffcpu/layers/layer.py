@@ -222,11 +222,12 @@ class Layer(Module[Config]):
         if mean.any() and any(bias not in self.params for _, bias, _ in self._reading):
             raise ArgumentError("argument 'mean' must be 0 for a layer without a bias")
         changed = {}
-        for name, bias, axis in self._reading:
-            scaled = np.moveaxis(self.params[name], axis, -1) / scale
-            if mean.any():
-                changed[bias] = self.params[bias] - scaled @ mean
-            changed[name] = np.moveaxis(scaled, -1, axis)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for name, bias, axis in self._reading:
+                scaled = np.moveaxis(self.params[name], axis, -1) / scale
+                if mean.any():
+                    changed[bias] = self.params[bias] - scaled @ mean
+                changed[name] = np.moveaxis(scaled, -1, axis)
         self._change(changed, "scale")
 
     def absorb_output_scaling(self, scale: Any) -> None:
@@ -238,7 +239,9 @@ class Layer(Module[Config]):
             If a parameter would not be finite.
         """
         factor = np.asarray(scale, np.float64)
-        self._change({name: self.params[name] * factor for name in self._writing}, "scale")
+        with np.errstate(over="ignore", invalid="ignore"):
+            changed = {name: self.params[name] * factor for name in self._writing}
+        self._change(changed, "scale")
 
     def _change(self, values: dict[str, Array], argument: str) -> None:
         """Set parameters; nothing is changed if one is too large for its dtype."""
