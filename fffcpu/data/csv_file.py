@@ -114,8 +114,9 @@ def find_named(path: str, names: Sequence[str], wanted: Sequence[str]) -> list[i
     DataError
         If a name has no column, or more than one.
     """
+    present = set(names)
     for name in wanted:
-        if name not in names:
+        if name not in present:
             raise DataError(
                 f"{locate(path, 'line 1')}: must have a column {name!r}, got "
                 f"{list_names(names)}{_hint(name, names)}"
@@ -165,7 +166,8 @@ def choose_columns(
                 f"{locate(path, 'line 1')}: must have the names of columns, got only numbers: "
                 f"{list_names(names)}; if the file has no header, add a first line of names"
             )
-        chosen = [column for column in range(len(names)) if column not in others]
+        left_out = set(others)
+        chosen = [column for column in range(len(names)) if column not in left_out]
         check_names(path, names, chosen)
     else:
         chosen = find_named(path, names, features)

@@ -127,7 +127,7 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; entries of later versions are left out where not needed."""
-        values = dataclasses.asdict(self)
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if self.columns is None:
             del values["columns"]
         else:
@@ -174,20 +174,23 @@ class Schema:
         return cls(**tuples)
 
 
+_PLAIN = vars(Column())
+"""The fields of a column of plain numbers."""
+
+_TYPES = {name: type(value) for name, value in _PLAIN.items()} | {"categories": list}
+_TYPES |= dict.fromkeys(("fill", "low", "high"), float)
+"""Types of a column's fields in a file."""
+
+
 def _short(column: Column) -> dict[str, Any]:
     """Return the fields of a column that differ from those of plain numbers."""
-    plain = dataclasses.asdict(Column())
-    values = dataclasses.asdict(column)
-    return {name: value for name, value in values.items() if value != plain[name]}
+    return {name: value for name, value in vars(column).items() if value != _PLAIN[name]}
 
 
 def _parse_column(values: dict[str, Any]) -> Column:
     """Return the column of JSON values."""
-    plain = dataclasses.asdict(Column())
-    kinds = {name: type(value) for name, value in plain.items()}
-    kinds |= {"categories": list} | dict.fromkeys(("fill", "low", "high"), float)
-    if any(type(value) is not kinds.get(name) for name, value in values.items()):
-        raise CheckpointError(f"must have columns with {sorted(plain)}, got {describe(values)}")
+    if any(type(value) is not _TYPES.get(name) for name, value in values.items()):
+        raise CheckpointError(f"must have columns with {sorted(_PLAIN)}, got {describe(values)}")
     texts = values.get("categories", [])
     if not all(isinstance(text, str) for text in texts):
         raise CheckpointError(f"must have texts as 'categories', got {describe(texts)}")
