@@ -711,11 +711,11 @@ def test_convert_leaves_the_old_file_where_writing_fails(command, tmp_path, monk
     CONVERTED["ultrafastbert"][0](np.float32).save(path)
     out.write_text("old")
 
-    def fail(temporary: Path, *_: object) -> None:
+    def fail(temporary: Path, *_: object, **__: object) -> None:
         temporary.write_bytes(b"half")
         raise OSError(28, "No space left on device", str(temporary))
 
-    monkeypatch.setattr(safetensors_file, "_write", fail)
+    monkeypatch.setattr(safetensors_file, "write_temporary", fail)
     status, printed, err = command("convert", path, out, "--to", "ultrafastbert")
     assert_one_line(status, printed, err)
     assert f"No space left on device: '{out}'" in err
