@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from typing import Any
 
 import fffcpu
 from fffcpu.cli.support.runs import reading
 from fffcpu.cli.support.separator import add_separator
+from fffcpu.cli.support.tables import report_unknown
+from fffcpu.columns.encoding import Unknown
 from fffcpu.data import read_table
 from fffcpu.data.reading import has_named_columns
 from fffcpu.errors import ArgumentError
@@ -71,6 +74,7 @@ def run(options: argparse.Namespace) -> None:
         target = schema.target
     if target is None and not options.data.lower().endswith(".npz"):
         raise ArgumentError(f"argument '--target' must name the target for '{options.data}'")
+    unknown: Unknown = Counter()
     with reading(options.data) as progress:
         table = read_table(
             options.data,
@@ -81,8 +85,10 @@ def run(options: argparse.Namespace) -> None:
             encoding=schema.table_encoding if named else schema.encoding,
             drop_missing=options.drop_missing,
             separator=options.separator,
+            unknown=unknown,
             progress=progress,
         )
+    report_unknown(unknown)
     figures = {"model": options.model, "data": options.data, **evaluate(predictor, table)}
     if schema.classes:
         figures["classes"] = list(schema.classes)
@@ -97,6 +103,11 @@ def _format(figures: dict[str, Any]) -> str:
         if name in figures:
             value = figures[name]
             lines.append(f"  {name:9} {'-' if value is None else f'{value:.6g}'}")
+    for target, own in figures.get("targets", {}).items():
+        shown = ", ".join(
+            f"{name} {'-' if value is None else f'{value:.6g}'}" for name, value in own.items()
+        )
+        lines.append(f"  {target}: {shown}")
     if 1 < len(figures.get("classes", ())) <= MOST_CLASSES:
         labels = list(map(str, figures["classes"]))
         rows = [

@@ -45,7 +45,7 @@ appears when it is complete, or not at all.
 
 examples:
   fffcpu predict houses.safetensors new.csv --out prices.csv --id address
-  fffcpu predict houses.safetensors new.csv | head
+  fffcpu predict houses.safetensors new.csv > prices.csv
   fffcpu predict houses.safetensors new.csv --beside --explain --out explained.csv
   fffcpu predict mnist.safetensors t10k-images-idx3-ubyte.gz --out digits.npy
   fffcpu predict mnist.safetensors x.npy --out probabilities.npy --what probabilities
@@ -60,7 +60,8 @@ output, by the ending of --out:
   none  lines of .csv on standard output
 
 explanation (--explain): for each tree, the leaf that the row reaches, how many training rows share
-it, and what they were: rows per class, or the mean and the standard deviation of the target.
+it, and what they were: rows per class, or the mean and the standard deviation of the (first)
+target.
 """
 
 ENDINGS = (".npy", ".csv")
@@ -113,7 +114,7 @@ def run(options: argparse.Namespace) -> None:
         fffcpu.set_num_threads(options.threads)
     check_output(options.out, options.model, options.data)
     layer, schema = load_model(options.model)
-    explainer = _explainer(options) if options.explain else None
+    explainer = _explainer(options) if options.explain else None  # with the file's statistics
     compute, names = _computation(layer, schema, options)
     kept = options.id or []
     if options.beside:
@@ -281,7 +282,8 @@ def _write_csv(file: TextIO, results: Iterator[Result], columns: Columns) -> tup
     rows = 0
     for kept, values, explained in results:
         # As text first: NumPy has the shortest digits of a float32, Python those of a float64.
-        texts = values.reshape(len(values), -1).astype(str).T.tolist()
+        rows_of_text = values.reshape(len(values), len(columns.names)).astype(str)
+        texts = rows_of_text.T.tolist()
         writer.writerows(zip(*kept, *texts, *explained, strict=True))
         rows += len(values)
     return (rows, len(columns.names)) if len(columns.names) > 1 else (rows,)

@@ -14,6 +14,7 @@ A table of numbers needs no encoding: its columns are the inputs.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.columns.fields import clean_name, is_number, to_days, to_number
-from fffcpu.errors import ArgumentError, ShapeError, describe
+from fffcpu.columns.fields import clean_name, is_number, to_days, to_number, value_of
+from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 
 __all__ = ["KINDS", "Column", "Encoding", "FieldValues", "Unknown"]
 
@@ -36,6 +37,9 @@ Unknown = Counter[tuple[str, str]]
 
 _PERIODS = (365.2425, 7.0, 1.0)
 """Days of a year, a week and a day."""
+
+_TURN_DIGITS = 9
+"""Digits of a period's fraction: a tenth of a millisecond of a day."""
 
 _DATE_INPUTS = ("days", *(f"{wave} of {unit}" for unit in ("year", "week", "day") for wave in "sc"))
 
@@ -101,6 +105,10 @@ class Column:
         if self.missing and self.fill is None and self.kind != "category":
             raise ArgumentError(
                 "argument 'fill' must be a number where 'missing' is True, got None"
+            )
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ArgumentError(
+                f"argument 'low' must be at most 'high', got {self.low} and {self.high}"
             )
         if len(set(self.categories)) < len(self.categories):
             raise ArgumentError(
@@ -179,24 +187,39 @@ class Column:
 
     def _codes(self, fields: Sequence[str], name: str, unknown: Unknown | None) -> Array:
         """Return the number of each field's category among the inputs; -1 for no input."""
-        number = {text: code for code, text in enumerate(self.categories)}
-        known = len(self.categories)
-        rest = known if self.others else -1
-        if self.missing:
-            number[""] = known + self.others
+        number, alike = self._lookup
+        rest = len(self.categories) if self.others else -1
         codes = np.empty(len(fields))
         for place, field in enumerate(fields):
             text = field.strip()
             code = number.get(text)
             if code is None:
-                # A whole number of a data frame may have become a float beside missing values.
-                code = number.get(text.removesuffix(".0"))
+                code = alike.get(value_of(text))
             if code is None:
                 code = rest
                 if unknown is not None:
                     unknown[name, text] += 1
             codes[place] = code
         return codes
+
+    @functools.cached_property
+    def _lookup(self) -> tuple[dict[str, int], dict[Any, int]]:
+        """The codes of texts, and of the values that only one category's text stands for.
+
+        Files and frames write the same value differently: 1 and 1.0, true and True, NA and an empty
+        field.
+        """
+        number = {text: code for code, text in enumerate(self.categories)}
+        if self.missing:
+            number[""] = len(self.categories) + self.others
+        values = [value_of(text) for text in self.categories]
+        once = Counter(values)
+        alike = {
+            value: code
+            for code, value in enumerate(values)
+            if value is not None and once[value] == 1 and (value != "" or not self.missing)
+        }
+        return number, alike
 
     def explain(self, field: str) -> str:
         """Return the error about a field that the column cannot hold, without its place."""
@@ -259,6 +282,8 @@ class Encoding:
                 f"got {len(names)} and {len(columns)}"
             )
         self.names = tuple(map(clean_name, names))
+        if len(set(self.names)) < len(self.names):
+            raise ArgumentError(f"argument 'names' must be different names, got {describe(names)}")
         self.columns = tuple(columns)
         starts = np.cumsum([0, *(column.width for column in columns)])
         self.width = int(starts[-1])
@@ -291,6 +316,22 @@ class Encoding:
     def is_plain(self) -> bool:
         """Whether each column is one input, unchanged."""
         return all(column.is_plain for column in self.columns)
+
+    def check_numbers(self, name: str) -> None:
+        """Raise unless all columns hold numbers, so that rows of numbers can be taken for them.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If a column holds texts or dates.
+        """
+        for column, held in zip(self.names, self.columns, strict=True):
+            if held.kind != "number":
+                raise ArgumentTypeError(
+                    f"{name} must have columns with names (a .csv or .parquet file, a data frame "
+                    f"or a mapping), because the model's column {column!r} is a {held.kind}, got "
+                    "numbers"
+                )
 
     def expand(self, block: Array) -> NDArray[np.float64]:
         """Return the inputs of rows of a table.
@@ -326,12 +367,15 @@ class Encoding:
     def _expand_values(self, values: Array, inputs: Array) -> None:
         """Write the inputs of columns of numbers and dates."""
         absent = np.isnan(values)
-        filled = np.where(absent, self._fill, np.clip(values, self._low, self._high))
-        inputs[:, self._value_starts] = (filled - self._offset) * self._factor
+        filled = np.where(absent, self._fill, values)
+        limited = np.clip(filled, self._low, self._high)
+        inputs[:, self._value_starts] = (limited - self._offset) * self._factor
         inputs[:, self._indicators] = absent[:, self._indicated]
         for date in self._dates:
             for number, period in enumerate(_PERIODS):
-                angle = filled[:, date] * (2.0 * math.pi / period)
+                # Rounded, so that a time of day which is always the same gives equal numbers.
+                turns = np.round(np.mod(filled[:, date] / period, 1.0), _TURN_DIGITS)
+                angle = 2.0 * math.pi * turns
                 place = self._value_starts[date] + 1 + 2 * number
                 inputs[:, place], inputs[:, place + 1] = np.sin(angle), np.cos(angle)
 

@@ -28,6 +28,7 @@ __all__ = [
     "to_days",
     "to_field",
     "to_number",
+    "value_of",
 ]
 
 Classes = tuple[str, ...] | tuple[int, ...] | tuple[float, ...] | tuple[bool, ...]
@@ -85,6 +86,22 @@ def to_number(text: str) -> float:
     raise ValueError(f"not a number: {text!r}")
 
 
+def value_of(text: str) -> float | str | None:
+    """Return what a category's text may stand for, if texts that differ can stand for the same.
+
+    Returns
+    -------
+    float, str or None
+        The number of a number; the truth value in one spelling; ``""`` for a missing value; None
+        for any other text, which stands for itself.
+    """
+    if text in _TRUTH:
+        return str(bool(_TRUTH[text]))
+    if text in MISSING:
+        return ""
+    return float(text) if is_number(text) else None
+
+
 def is_date(text: str) -> bool:
     """Whether a field is a date, with or without a time."""
     try:
@@ -121,5 +138,7 @@ def to_field(value: Any) -> str:
         return ""
     if isinstance(value, datetime.date | datetime.datetime):
         return "" if str(value) == "NaT" else value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     text = str(value)
     return "" if text in ("<NA>", "NaT", "nan") else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,11 @@ def frame_array(frame: Any) -> NDArray[Any]:
     DataError
         If columns differ in length.
     """
-    columns = [_values(frame[key]) for key in column_names(frame)]
+    names = column_names(frame)
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise DataError(f"the data must have one column {name!r}, got {count} of that name")
+    columns = [_values(frame[name], str(name)) for name in names]
     return _stacked(columns) if columns else np.empty((0, 0))
 
 
@@ -77,7 +82,7 @@ def encode_frame(frame: Any, encoding: Encoding, unknown: Unknown | None = None)
     keys = find_keys(column_names(frame), encoding.names)
     columns = []
     for name, key, column in zip(encoding.names, keys, encoding.columns, strict=True):
-        values = _values(frame[key])
+        values = _values(frame[key], name)
         columns.append(_encode(values, column, name, unknown))
     return _stacked(columns)
 
@@ -104,18 +109,25 @@ def find_keys(present: Sequence[Any], wanted: Sequence[str]) -> list[Any]:
     return [keys[name][0] for name in wanted]
 
 
-def _values(column: Any) -> NDArray[Any]:
-    """Return a column of a frame as an array of one axis."""
-    if hasattr(column, "to_numpy"):
+def _values(column: Any, name: str) -> NDArray[Any]:
+    """Return a column of a frame as an array of one axis: numbers, dates or objects."""
+    if hasattr(column, "to_pylist"):
+        # Arrays of pyarrow: those of NumPy that it makes take some missing values for others.
+        values = np.array([*column.to_pylist(), None], object)[:-1]
+        plain = not column.null_count and {type(value) for value in values} <= {int, float}
+        values = values.astype(np.float64) if plain and len(values) else values
+    elif isinstance(column, np.ma.MaskedArray):
+        values = np.where(np.ma.getmaskarray(column), np.array(None), np.ma.getdata(column))
+    elif hasattr(column, "to_numpy"):
         try:
             values = np.asarray(column.to_numpy())
         except (TypeError, ValueError):
             values = np.array(list(column), object)
     else:
         values = np.asarray(column)
-    if values.dtype.kind not in "fiubM":
-        values = values.astype(object)
-    return values.reshape(-1) if values.ndim != 1 else values
+    if values.ndim != 1:
+        raise DataError(f"column {name!r} must have one value per row, got shape {values.shape}")
+    return values if values.dtype.kind in "fiubM" else values.astype(object)
 
 
 def _encode(

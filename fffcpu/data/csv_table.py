@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu.checks import check_integer
 from fffcpu.columns.encoding import Column, Encoding, Unknown
 from fffcpu.columns.fields import Classes, clean_name
 from fffcpu.data.csv_file import (
@@ -92,8 +93,14 @@ class CsvSource:
                 "argument 'categories' must be empty unless 'encoding' is 'auto', "
                 f"got {describe(self.categories)}"
             )
-        if isinstance(self.encoding, Encoding) and self.features is None:
-            object.__setattr__(self, "features", self.encoding.names)
+        if isinstance(self.encoding, Encoding):
+            if self.features is None:
+                object.__setattr__(self, "features", self.encoding.names)
+            if tuple(self.features or ()) != self.encoding.names or self.drop:
+                raise ArgumentError(
+                    "arguments 'features' and 'drop' must be left out, or be the columns of "
+                    f"'encoding', got {describe(self.features)} and {describe(self.drop)}"
+                )
         if self.path.lower().endswith((".tsv", ".tsv.gz")) and self.separator == ",":
             object.__setattr__(self, "separator", "\t")
 
@@ -180,7 +187,9 @@ def read_csv_table(
     source: CsvSource,
     target: Any,
     wanted: TargetOptions,
+    *,
     drop_missing: bool = False,
+    unknown: Unknown | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Table:
     """Read a table from a CSV file; see `fffcpu.data.read_table`."""
@@ -200,7 +209,9 @@ def read_csv_table(
     every: dict[int, Reader] = readers | (goal.readers if goal else {})
     texts = goal.texts if goal else []
     xs, lines, size = list[Array](), list[Array](), os.path.getsize(path)
-    for block in csv_blocks(path, every, texts, BLOCK_ROWS, separator=source.separator):
+    for block in csv_blocks(
+        path, every, texts, BLOCK_ROWS, separator=source.separator, unknown=unknown
+    ):
         numbers = block.numbers[:, : len(readers)]
         xs.append(features.round(numbers.copy(), block.lines, wanted.dtype))
         lines.append(np.array(block.lines))
@@ -280,6 +291,7 @@ def read_csv_rows(
     DataError
         If the file does not have these columns: at once; else at the wrong block.
     """
+    check_integer("rows", rows, 1)
     header = source.names()
     texts = find_named(source.path, header, kept)
     readers = source.readers(header)

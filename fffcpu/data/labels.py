@@ -136,7 +136,12 @@ class TextLabels:
         others = [text for text in self._numbers if not is_missing(text)]
         as_written = wanted.task == "classification" and wanted.classes is None
         numeric = bool(others) and all(map(is_number, others)) and not as_written
-        missing = [text for text in self._numbers if (is_missing(text) if numeric else not text)]
+        known = set(map(str, wanted.classes or ()))
+        missing = [
+            text
+            for text in self._numbers
+            if (is_missing(text) if numeric else not text) and text not in known
+        ]
         if missing and not drop_missing:
             raise missing_target(place(self._first[self._numbers[missing[0]]]), missing[0])
         kept = [text for text in self._numbers if text not in missing]
@@ -151,7 +156,7 @@ def missing_target(place: str, text: str) -> DataError:
     came = describe(text) if text else "an empty field"
     return DataError(
         f"{place}: must have a target, got {came}; --drop-missing (drop_missing=True) leaves out "
-        "rows without one"
+        "rows without one" + (", --task classification makes it a class" if text else "")
     )
 
 

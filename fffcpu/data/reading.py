@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checks import check_integer
-from fffcpu.columns.encoding import Encoding
+from fffcpu.columns.encoding import Encoding, Unknown
 from fffcpu.columns.fields import Classes
 from fffcpu.data.csv_table import BLOCK_ROWS, CsvSource, check_names, read_csv_rows, read_csv_table
 from fffcpu.data.files import check_regular, locate, open_file
@@ -64,6 +64,7 @@ def read_table(
     drop: Sequence[str] = (),
     drop_missing: bool = False,
     separator: str = ",",
+    unknown: Unknown | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Table:
     """Read a table of rows and targets from files.
@@ -103,6 +104,8 @@ def read_table(
         Whether to leave out rows of a CSV file without a target. By default they are an error.
     separator : str
         The character between the fields of a CSV file.
+    unknown : Counter, optional
+        With a model's encoding, counts the texts that it does not know, by column and text.
     progress : callable, optional
         Called with the number of bytes read and the file's size after each block of a CSV file.
 
@@ -137,8 +140,12 @@ def read_table(
     kind = format_of(name)
     source = CsvSource(name, names, encoding, categories, drop, separator)
     if kind == "csv":
-        return read_csv_table(source, target, wanted, drop_missing, progress)
+        return read_csv_table(
+            source, target, wanted, drop_missing=drop_missing, unknown=unknown, progress=progress
+        )
     source.check_unused()
+    if isinstance(encoding, Encoding):
+        encoding.check_numbers(locate(name))
     labels: Array | None
     if kind == "npz":
         if target is not None and not isinstance(target, str):

@@ -10,7 +10,9 @@ import contextlib
 import dataclasses
 import functools
 import json
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
@@ -24,7 +26,6 @@ from fffcpu.columns.fields import Classes
 from fffcpu.columns.frames import encode_frame, frame_array, is_frame
 from fffcpu.errors import (
     ArgumentError,
-    ArgumentTypeError,
     CheckpointError,
     ShapeError,
     describe,
@@ -36,6 +37,8 @@ from fffcpu.layers import load as load_layer
 __all__ = ["NOTE", "ROUTES_NOTE", "Predictor", "Schema", "load_model", "softmax"]
 
 Array = NDArray[Any]
+
+_LOGGER = logging.getLogger(__name__)
 
 NOTE = "fffcpu.predictor"
 ROUTES_NOTE = "fffcpu.routes"
@@ -93,7 +96,13 @@ class Schema:
                 "regression, "
                 f"got {describe(self.classes)} for {self.task}"
             )
+        if len(set(self.classes)) < len(self.classes):
+            raise ArgumentError(
+                f"argument 'classes' must be different labels, got {describe(self.classes)}"
+            )
         names, columns = self.features, self.columns
+        if columns is not None and not columns:
+            raise ArgumentError("argument 'columns' must have at least one item, got none")
         if columns is not None and names is not None and len(columns) != len(names):
             raise ArgumentError(
                 f"argument 'columns' must have {len(names)} items, like 'features', "
@@ -121,9 +130,9 @@ class Schema:
     @functools.cached_property
     def table_encoding(self) -> Encoding | None:
         """The columns by name, also if they are plain numbers; None if they have no names."""
-        if self.encoding is not None or self.features is None:
-            return self.encoding
-        return Encoding(self.features, [Column()] * len(self.features))
+        if self.features is None:
+            return None
+        return self.encoding or Encoding(self.features, [Column()] * len(self.features))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; entries of later versions are left out where not needed."""
@@ -174,7 +183,7 @@ class Schema:
         return cls(**tuples)
 
 
-_PLAIN = vars(Column())
+_PLAIN = dataclasses.asdict(Column())
 """The fields of a column of plain numbers."""
 
 _TYPES = {name: type(value) for name, value in _PLAIN.items()} | {"categories": list}
@@ -184,7 +193,8 @@ _TYPES |= dict.fromkeys(("fill", "low", "high"), float)
 
 def _short(column: Column) -> dict[str, Any]:
     """Return the fields of a column that differ from those of plain numbers."""
-    return {name: value for name, value in vars(column).items() if value != _PLAIN[name]}
+    values = {name: getattr(column, name) for name in _PLAIN}
+    return {name: value for name, value in values.items() if value != _PLAIN[name]}
 
 
 def _parse_column(values: dict[str, Any]) -> Column:
@@ -263,8 +273,8 @@ class Predictor:
         Returns
         -------
         array of shape (...,) or (..., O)
-            For classification, classes as strings or integers; among equal scores, the first class
-            is taken. For several labels per row, 1 where a score is above 0, else 0. For
+            For classification, classes as they were in training; the first of equal scores is
+            taken. For several labels per row, 1 where a score is above 0, else 0. For
             regression, numbers; the last axis is dropped if there is one target.
         """
         scores = self.scores(x)
@@ -280,6 +290,8 @@ class Predictor:
 
         Raises
         ------
+        ArgumentError
+            If a number is not finite in the layer's dtype.
         DataError
             If a column of a frame is missing, or has a value that does not fit it.
         ShapeError, ArgumentTypeError
@@ -302,11 +314,22 @@ class Predictor:
         """Return the outputs for the layer's inputs."""
         scores: Array = self.layer(inputs)
         schema = self.schema
+        if not np.isfinite(scores).all():
+            self._blame(inputs)
         if schema.offset:
             if schema.exact:
                 scores = scores.astype(np.float64)
             scores += np.asarray(schema.offset, scores.dtype)
         return scores
+
+    def _blame(self, inputs: Any) -> None:
+        """Raise the error about inputs that give outputs which are not finite."""
+        array = np.asarray(inputs)
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(array.astype(self.layer.config.dtype))
+        wanted = f"finite numbers that {self.layer.config.dtype} can hold"
+        check_elements(array, "x", finite, wanted)
+        raise ArgumentError(f"argument 'x' must hold {wanted}, got outputs that are not finite")
 
     def inputs(self, x: Any, unknown: Unknown | None = None) -> Any:
         """Return what the layer takes for rows as measured.
@@ -327,32 +350,38 @@ class Predictor:
         DataError, ShapeError, ArgumentTypeError
             As for `scores`.
         """
-        encoding = self.schema.encoding
+        schema = self.schema
         if is_frame(x):
-            known = self.schema.table_encoding
-            if known is None:
-                x = frame_array(x)
-            else:
-                x = encode_frame(x, known, unknown)
-        elif encoding is not None:
-            x = self._numbers(x, encoding)
-        return x if encoding is None else encoding.expand(x)
+            if schema.table_encoding is not None:
+                x = self._encoded(x, schema.table_encoding, unknown)
+                return x if schema.encoding is None else schema.encoding.expand(x)
+            x = frame_array(x)
+        if schema.encoding is None:
+            return x
+        schema.encoding.check_numbers("argument 'x'")
+        return schema.encoding.expand(self._numbers(x, schema.encoding))
+
+    def _encoded(self, frame: Any, encoding: Encoding, unknown: Unknown | None) -> Array:
+        """Return a frame as a table of numbers; count or log what the model does not know."""
+        seen: Unknown = Counter() if unknown is None else unknown
+        table = encode_frame(frame, encoding, seen)
+        if unknown is None and seen:
+            name, text = next(iter(seen))
+            _LOGGER.warning(
+                "%d values that the model does not know, such as %r in column %r",
+                seen.total(),
+                text,
+                name,
+            )
+        return table
 
     def _numbers(self, x: Any, encoding: Encoding) -> Array:
         """Return an array of rows as a table of numbers."""
-        if any(column.kind != "number" for column in encoding.columns):
-            raise ArgumentTypeError(
-                "argument 'x' must be a data frame or a mapping of names to columns, because the "
-                f"model has columns of texts or dates, got {describe(x)}"
-            )
         array = as_real_array(x, "x")
-        if array.dtype.kind != "f":
-            return array
         missing = np.array([column.fill is not None for column in encoding.columns])
-        if array.ndim and array.shape[-1] == len(missing):
-            check_elements(
-                array, "x", np.isfinite(array) | (np.isnan(array) & missing), "finite numbers"
-            )
+        if array.dtype.kind == "f" and array.ndim and array.shape[-1] == len(missing):
+            right = np.isfinite(array) | (np.isnan(array) & missing)
+            check_elements(array, "x", right, "finite numbers")
         return array
 
     def probabilities(self, x: Any) -> Array:
@@ -385,10 +414,12 @@ class Predictor:
         -------
         list of array of shape (R, C) or (R, 3)
             For each tree: the number of training rows of each class that share the row's leaf; or
-            their number, the mean of their targets and the standard deviation.
+            their number, and the mean and the standard deviation of the first target.
 
         Raises
         ------
+        ShapeError
+            If ``x`` has not 2 axes.
         ArgumentError
             If the model has no such statistics: `fffcpu.recipes.fit` makes them, for layers with
             trees.
@@ -398,7 +429,10 @@ class Predictor:
                 "this predictor has no statistics of its training rows; fffcpu train writes them "
                 "for layers with trees"
             )
-        return self.routes.explain(final_nodes(self.layer, self.inputs(x)))
+        inputs = np.asarray(self.inputs(x))
+        if inputs.ndim != 2:
+            raise ShapeError(f"argument 'x' must have 2 axes, rows and columns, got {describe(x)}")
+        return self.routes.explain(final_nodes(self.layer, inputs))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write layer and schema to a file, which `fffcpu.load` reads as the layer alone.

@@ -226,9 +226,10 @@ class Layer(Module[Config]):
             for name, bias, axis in self._reading:
                 scaled = np.moveaxis(self.params[name], axis, -1) / scale
                 if mean.any():
-                    changed[bias] = self.params[bias] - scaled @ mean
-                changed[name] = np.moveaxis(scaled, -1, axis)
-        self._change(changed, "scale")
+                    changed[bias] = self._rounded(bias, self.params[bias] - scaled @ mean)
+                changed[name] = self._rounded(name, np.moveaxis(scaled, -1, axis))
+                del scaled  # float64, twice the memory of the weights
+        self._change(changed)
 
     def absorb_output_scaling(self, scale: Any) -> None:
         """Change the parameters so that the output is ``scale`` (O,) times the old output.
@@ -240,21 +241,23 @@ class Layer(Module[Config]):
         """
         factor = np.asarray(scale, np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            changed = {name: self.params[name] * factor for name in self._writing}
-        self._change(changed, "scale")
+            self._change(
+                {name: self._rounded(name, self.params[name] * factor) for name in self._writing}
+            )
 
-    def _change(self, values: dict[str, Array], argument: str) -> None:
-        """Set parameters; nothing is changed if one is too large for its dtype."""
-        rounded = {}
+    def _rounded(self, name: str, value: Array) -> Array:
+        """Return a parameter's new value in its dtype; raise if a scale takes it out of range."""
+        rounded: Array = value.astype(self.params[name].dtype)
+        if not np.isfinite(rounded).all():
+            raise ArgumentError(
+                f"argument 'scale' must keep the parameters finite in {rounded.dtype}, got one "
+                f"that takes '{name}' beyond its range"
+            )
+        return rounded
+
+    def _change(self, values: dict[str, Array]) -> None:
+        """Set parameters."""
         for name, value in values.items():
-            with np.errstate(over="ignore"):
-                rounded[name] = value.astype(self.params[name].dtype)
-            if not np.isfinite(rounded[name]).all():
-                raise ArgumentError(
-                    f"argument '{argument}' must keep the parameters finite in "
-                    f"{rounded[name].dtype}, got one that takes '{name}' beyond its range"
-                )
-        for name, value in rounded.items():
             self.params[name][...] = value
             flush(self.params[name])
 

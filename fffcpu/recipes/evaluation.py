@@ -5,6 +5,7 @@ The baseline always predicts the most frequent class of the data, or the mean of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def evaluate(predictor: Predictor, table: Table) -> dict[str, Any]:
         figures = classification_figures(softmax(scores), table.y)
     else:
         mean = np.array(predictor.schema.offset or 0.0)
-        figures = regression_figures(scores, table.y.astype(np.float64), mean)
+        figures = regression_figures(scores, table.y.astype(np.float64), mean, table.target)
     return {"rows": len(table.x), **figures}
 
 
@@ -100,7 +101,9 @@ def classification_figures(probabilities: Array, y: NDArray[np.int64]) -> dict[s
     }
 
 
-def regression_figures(predicted: Array, y: Array, mean: Array) -> dict[str, Any]:
+def regression_figures(
+    predicted: Array, y: Array, mean: Array, names: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Return figures of predicted numbers.
 
     Parameters
@@ -109,17 +112,34 @@ def regression_figures(predicted: Array, y: Array, mean: Array) -> dict[str, Any
         Predicted and true numbers.
     mean : float64 array of shape (O,)
         The prediction of the baseline.
+    names : sequence of str, optional
+        Names of the numbers.
 
     Returns
     -------
     dict
         ``rmse`` and ``mae``, the root of the mean squared error and the mean absolute error;
         ``r2``, the explained share of the variance (None if y is constant); and ``baseline``, the
-        root of the mean squared error of always predicting ``mean``.
+        root of the mean squared error of always predicting ``mean``. For several numbers per row,
+        which may have different units: ``r2``, the mean over them, and ``targets`` with the figures
+        of each, by the names in ``names`` or y0, y1 and so on.
     """
+    if y.shape[1] == 1:
+        return _figures(predicted[:, 0], y[:, 0], float(np.ravel(mean)[0]))
+    means = np.broadcast_to(mean, y.shape[1:])
+    known = names or [f"y{column}" for column in range(y.shape[1])]
+    each = [_figures(predicted[:, k], y[:, k], float(means[k])) for k in range(y.shape[1])]
+    defined = [figures["r2"] for figures in each if figures["r2"] is not None]
+    return {
+        "r2": float(np.mean(defined)) if defined else None,
+        "targets": dict(zip(known, each, strict=True)),
+    }
+
+
+def _figures(predicted: Array, y: Array, mean: float) -> dict[str, Any]:
+    """Return the figures of one number per row (R,)."""
     error = predicted - y
-    variance = float(np.square(y - y.mean(axis=0)).mean())
-    squared = float(np.square(error).mean())
+    squared, variance = float(np.square(error).mean()), float(y.var())
     return {
         "rmse": squared**0.5,
         "mae": float(np.abs(error).mean()),

@@ -54,6 +54,7 @@ __all__ = [
     "layer_name",
     "new_layer",
     "new_optimizer",
+    "with_exact_scaling",
 ]
 
 Array = NDArray[Any]

@@ -107,8 +107,9 @@ def fit_bytes(config: LayerConfig, settings: _Settings, rows: int, copies: int =
     else:
         batch = min(rows, settings.batch_size)
         step += _ARRAYS[config.kind] * batch * config.neurons * config.itemsize
-    # Scaling is absorbed in float64.
-    end = copies * params + config.neurons * config.input_dim * np.dtype(np.float64).itemsize
+    # Scaling is absorbed in float64, then rounded.
+    wide = np.dtype(np.float64).itemsize + config.itemsize
+    end = copies * params + config.neurons * config.input_dim * wide
     return held + max(step, end)
 
 

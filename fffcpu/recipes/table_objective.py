@@ -159,10 +159,11 @@ def figures_of(
     dict of str to float
         The mean loss; and the share of rows whose class, or all labels, are predicted correctly,
         or the share of the variance of y that is explained (1 minus residual over total sum of
-        squares, all outputs together; NaN if y is constant).
+        squares; the mean over outputs that are not constant, NaN without any).
     """
     loss_of = _loss_of(y)
     loss = right = seen = 0.0
+    squares: Any = 0.0
     step = block_rows(width)
     for start in range(0, len(rows), step):
         block = rows[start : start + step]
@@ -170,7 +171,9 @@ def figures_of(
         counts = np.ones(len(block)) if weights is None else weights[block]
         loss += loss_of(given, wanted, counts)[0] * float(counts.sum())
         seen += float(counts.sum())
-        if loss_of is softmax_cross_entropy:
+        if loss_of is mean_squared_error:
+            squares = squares + counts @ np.square(given - wanted)
+        elif loss_of is softmax_cross_entropy:
             right += float(counts @ (given.argmax(axis=1) == wanted))
         elif loss_of is sigmoid_cross_entropy:
             right += float(counts @ ((given > 0) == wanted).all(axis=1))
@@ -180,8 +183,10 @@ def figures_of(
     targets = y[rows].astype(np.float64)
     counts = np.ones(len(rows)) if weights is None else weights[rows]
     off = np.square(targets - np.average(targets, axis=0, weights=counts))
-    variance = float(np.average(off.mean(axis=1), weights=counts))
-    return {"loss": loss, "r2": 1.0 - loss / variance if variance > 0.0 else float("nan")}
+    variance = np.average(off, axis=0, weights=counts)
+    varied = variance > 0.0
+    shares = 1.0 - squares[varied] / seen / variance[varied]
+    return {"loss": loss, "r2": float(shares.mean()) if varied.any() else float("nan")}
 
 
 def _loss_of(y: Array) -> Callable[..., tuple[float, Array]]:

@@ -347,3 +347,105 @@ def test_info_describes_folders_of_models(command):
     description = json.loads(printed)
     numbers = (np.prod(array["shape"]) for array in description["parameters"])
     assert description["numbers"] == sum(numbers)
+
+
+# --- What the model cannot take -------------------------------------------------------------------
+
+
+def test_numbers_without_names_are_not_taken_for_categories(model, command, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((3, 4)))
+    np.save(tmp_path / "y.npy", np.zeros(3))
+    for arguments in (
+        ["predict", model, tmp_path / "x.npy"],
+        ["inspect", model, tmp_path / "x.npy"],
+        ["evaluate", model, tmp_path / "x.npy", "--target", tmp_path / "y.npy"],
+    ):
+        status, _, told = command(*arguments)
+        assert status == 1
+        assert "must have columns with names" in told
+        assert "the model's column 'colour' is a category" in told
+
+
+@pytest.mark.parametrize("rows", ["0", "-3"])
+def test_blocks_have_rows(model, table, command, rows):
+    status, printed, told = command("predict", model, table, "--rows", rows)
+    assert (status, printed) == (1, "")
+    assert "'rows' must be an integer of at least 1" in told
+
+
+@pytest.mark.parametrize("options", [[], ["--explain"], ["--beside"]])
+def test_a_table_without_rows_gives_a_header(model, command, tmp_path, options):
+    (tmp_path / "head.csv").write_text("id,colour,age,member,day,price\n")
+    status, printed, _ = command("predict", model, tmp_path / "head.csv", *options)
+    assert status == 0
+    assert len(printed.splitlines()) == 1
+
+
+def test_a_class_that_is_called_na_is_kept_where_classes_are_known(command, tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pandas.DataFrame({"x": rng.normal(size=90), "y": ["NA", "1", "2"] * 30})
+    path, out = tmp_path / "a.csv", tmp_path / "m"
+    frame.to_csv(path, index=False)
+    options = ["--target", "y", "--task", "classification", "--out", out, *QUICK]
+    status, _, told = command("train", path, *options, "--test", path)
+    assert status == 0, told
+    assert Predictor.load(out).schema.classes == ("1", "2", "NA")
+    status, printed, _ = command("evaluate", out, path, "--json")
+    assert status == 0
+    assert json.loads(printed)["rows"] == 90
+
+
+def test_numbers_that_are_not_finite_are_errors_everywhere(command, tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(60) % 2)
+    assert command("train", tmp_path / "a.npz", "--out", tmp_path / "m", *QUICK)[0] == 0
+    predictor = Predictor.load(tmp_path / "m")
+    for wrong in (np.nan, np.inf, 1e300):
+        rows = x[:2].astype(np.float64)
+        rows[1, 2] = wrong
+        for bad in (rows, rows.tolist(), pandas.DataFrame(rows)):
+            with pytest.raises(ValueError, match=r"got (nan|inf|1e\+300) at index \(1, 2\)"):
+                predictor.predict(bad)
+    (tmp_path / "b.csv").write_text("a,b,c\n1,2,1e300\n")
+    status, _, told = command("predict", tmp_path / "m", tmp_path / "b.csv")
+    assert status == 1
+    assert "1e+300" in told
+
+
+def test_figures_of_several_targets_are_their_own(command, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=200)
+    frame = pandas.DataFrame({"x": x, "big": 1e5 * rng.normal(size=200), "same": 2 * x + 0.5})
+    path, out = tmp_path / "a.csv", tmp_path / "m"
+    frame.to_csv(path, index=False)
+    options = ["--target", "big,same", "--out", out, "--epochs", "20"]
+    assert command("train", path, *options)[0] == 0
+    _, printed, _ = command("evaluate", out, path, "--json")
+    targets = json.loads(printed)["targets"]
+    assert list(targets) == ["big", "same"]
+    assert targets["same"]["r2"] > 0.7 > 0.5 > targets["big"]["r2"]
+    assert targets["same"]["rmse"] < 2 < 10_000 < targets["big"]["rmse"]
+    _, printed, _ = command("evaluate", out, path)
+    assert "  same: rmse " in printed
+
+
+def test_models_without_names_take_columns_by_position(command, tmp_path):
+    x = np.random.default_rng(0).normal(loc=[0, 1e9], size=(90, 2))
+    np.savez(tmp_path / "a.npz", x=x, y=x[:, 0] + x[:, 1] - 1e9 + 0.25)
+    out = tmp_path / "m"
+    assert command("train", tmp_path / "a.npz", "--out", out, *QUICK)[0] == 0
+    predictor = Predictor.load(out)
+    assert predictor.schema.columns is not None
+    frame = pandas.DataFrame(x, columns=["u", "v"])
+    assert np.array_equal(predictor.predict(frame), predictor.predict(x))
+    frame.to_csv(tmp_path / "b.csv", index=False)
+    status, printed, _ = command("predict", out, tmp_path / "b.csv")
+    assert status == 0
+    assert np.array_equal(np.array(printed.splitlines()[1:], np.float32), predictor.predict(x))
+
+
+def test_a_predictor_logs_what_it_does_not_know(model, caplog):
+    frame = people()
+    frame.loc[0, "colour"] = "mauve"
+    Predictor.load(model).predict(frame)
+    assert "1 values that the model does not know, such as 'mauve'" in caplog.text

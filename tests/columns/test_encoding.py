@@ -186,3 +186,47 @@ def test_impossible_encodings():
         Encoding(["a"], [])
     with pytest.raises(ArgumentError, match="must have an input"):
         Encoding(["a"], [Column("category")])
+
+
+# --- Dates ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("time", ["", "T10:20:00", " 23:59:59.5"])
+def test_a_time_of_day_that_is_always_the_same_gives_equal_numbers(time):
+    column = Column("date", fill=0.0)
+    days = [f"{year}-{month:02}-17{time}" for year in range(1971, 2030) for month in (1, 5, 9)]
+    inputs = Encoding(["day"], [column]).expand(column.read(days).numbers[:, np.newaxis])
+    assert len(np.unique(inputs[:, 5])) == len(np.unique(inputs[:, 6])) == 1
+
+
+def test_dates_after_the_range_keep_week_year_and_time():
+    limited = Column("date", fill=0.0, low=0.0, high=100.0)
+    free = Column("date", fill=0.0)
+    later = np.array([[5000.25]])
+    found, expected = (Encoding(["day"], [column]).expand(later) for column in (limited, free))
+    assert found[0, 0] == 100
+    assert found[0, 1:].tolist() == expected[0, 1:].tolist()
+
+
+# --- Categories that are written in another way ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("categories", "field", "code"),
+    [
+        (("02116", "10001"), "2116", 0),
+        (("1.0", "2.0"), "2", 1),
+        (("1", "01"), "1.0", -1),  # two texts have this value
+        (("false", "true"), "True", 1),
+        (("A", "NA"), "", 1),
+        (("v1",), "v1.0", -1),
+        (("A", "NA"), "?", 1),
+    ],
+)
+def test_a_value_in_another_spelling_is_the_same_category(categories, field, code):
+    assert Column("category", categories).read([field]).numbers.tolist() == [code]
+
+
+def test_a_missing_value_is_missing_though_a_category_is_called_na():
+    column = Column("category", ("A", "NA"), missing=True)
+    assert column.read(["", "NA"]).numbers.tolist() == [2, 1]

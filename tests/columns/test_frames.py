@@ -8,9 +8,10 @@ from collections import Counter
 import numpy as np
 import pandas
 import polars
+import pyarrow
 import pytest
 
-from fffcpu.columns.frames import encode_frame, is_frame
+from fffcpu.columns.frames import encode_frame, frame_array, is_frame
 from fffcpu.data import Column, Encoding
 from fffcpu.errors import DataError
 
@@ -102,3 +103,53 @@ def test_integers_that_became_floats_beside_missing_values_are_the_same_category
     frame = pandas.DataFrame({"zone": [1, None, 2]})
     assert frame.zone.dtype == float
     assert encode_frame(frame, encoding)[:, 0].tolist() == [0, 2, 1]
+
+
+# --- pyarrow, masks and shapes --------------------------------------------------------------------
+
+GAPS = pandas.DataFrame({"c": ["a", "b", None, "b"], "n": [1.5, None, 2.0, 3.0], "k": [1, 2, 3, 4]})
+GAP_ENCODING = Encoding(
+    ["c", "n", "k"],
+    [
+        Column("category", ("a", "b"), others=True, missing=True),
+        Column(fill=0.0, missing=True),
+        Column(),
+    ],
+)
+
+
+def arrow_frames():
+    table = pyarrow.Table.from_pandas(GAPS)
+    coded = table.set_column(0, "c", table["c"].dictionary_encode())
+    batch = table.to_batches()[0]
+    yield from (table, coded, batch, {name: batch[name] for name in ("c", "n", "k")})
+
+
+@pytest.mark.parametrize("frame", list(arrow_frames()), ids=["table", "coded", "batch", "mapping"])
+def test_missing_values_of_pyarrow_are_missing(frame):
+    found = encode_frame(frame, GAP_ENCODING)
+    np.testing.assert_array_equal(found, encode_frame(GAPS, GAP_ENCODING))
+    assert found[:, 0].tolist() == [0, 1, 3, 1]
+    assert np.isnan(found[:, 1]).tolist() == [False, True, False, False]
+
+
+def test_masked_numbers_are_missing():
+    masked = np.ma.array([1.0, 2.0], mask=[False, True])
+    found = encode_frame({"n": masked}, Encoding(["n"], [Column(fill=0.0)]))
+    assert np.isnan(found[:, 0]).tolist() == [False, True]
+
+
+def test_columns_have_one_value_per_row_and_a_name_of_their_own():
+    with pytest.raises(DataError, match=r"'age' must have one value per row, got shape \(3, 2\)"):
+        encode_frame({"age": np.ones((3, 2))}, Encoding(["age"], [Column()]))
+    with pytest.raises(DataError, match=r"column 'a' must have one value per row"):
+        frame_array({"a": np.ones((2, 3)), "b": np.ones((3, 2))})
+    with pytest.raises(DataError, match="one column 'a', got 2 of that name"):
+        frame_array(pandas.DataFrame(np.ones((3, 2)), columns=["a", "a"]))
+    with pytest.raises(DataError, match="must be equally long, got 2 and 3 values"):
+        frame_array({"a": [1, 2], "b": [1, 2, 3]})
+
+
+def test_bytes_are_texts():
+    encoding = Encoding(["c"], [Column("category", ("blue",))])
+    assert encode_frame({"c": np.array([b"blue", b"red"])}, encoding).tolist() == [[0], [-1]]

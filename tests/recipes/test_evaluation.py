@@ -43,11 +43,14 @@ def test_figures_of_numbers_are_those_of_scikit_learn(outputs, rows, seed):
     y = rng.standard_normal((rows, outputs))
     predicted = y + 0.3 * rng.standard_normal((rows, outputs))
     found = regression_figures(predicted, y, np.zeros(outputs))
-    assert found["rmse"] == pytest.approx(metrics.mean_squared_error(y, predicted) ** 0.5)
-    assert found["mae"] == pytest.approx(metrics.mean_absolute_error(y, predicted))
-    assert found["baseline"] == pytest.approx(np.sqrt(np.square(y).mean()))
-    if outputs == 1:
-        assert found["r2"] == pytest.approx(metrics.r2_score(y, predicted))
+    assert found["r2"] == pytest.approx(metrics.r2_score(y, predicted))
+    each = [found] if outputs == 1 else found["targets"].values()
+    for k, own in enumerate(each):
+        error = metrics.mean_squared_error(y[:, k], predicted[:, k]) ** 0.5
+        assert own["rmse"] == pytest.approx(error)
+        assert own["mae"] == pytest.approx(metrics.mean_absolute_error(y[:, k], predicted[:, k]))
+        assert own["baseline"] == pytest.approx(np.sqrt(np.square(y[:, k]).mean()))
+        assert own["r2"] == pytest.approx(metrics.r2_score(y[:, k], predicted[:, k]))
     assert regression_figures(y[:1], y[:1], np.zeros(outputs))["r2"] is None
 
 

@@ -93,6 +93,8 @@ def layer_rows(
         raise ArgumentError(f"argument '--id' must name columns of a .csv, got '{path}'")
     else:
         features = None if schema is None else schema.features
+        if encoding is not None:
+            encoding.check_numbers(f"file '{path}'")
         found = ((block, []) for block in read_blocks(path, rows, features))
     return (
         RowBlock(numbers if encoding is None else encoding.expand(numbers), texts)
