@@ -150,7 +150,7 @@ def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, command):
             status, _, err = command(*words[1:])
             assert status == 0, (words, err)
             ran += 1
-    assert ran == 5
+    assert ran == 6
     for name in ("prices.csv", "judged.csv"):
         assert len((tmp_path / name).read_text().splitlines()) > 2
 
