@@ -208,7 +208,7 @@ def test_numbers_to_predict_are_not_taken_for_classes(command, tmp_path):
     status, printed, told = command(*arguments)
     assert status == 0
     assert "r2" in printed
-    assert "regression, 100 different numbers (--task classification if it is none)" in told
+    assert "regression, 100 different numbers (pass --task classification to change this)" in told
     status, _, told = command(*arguments, "--task", "classification", "--overwrite")
     assert status == 1
     assert "--task regression" in told
