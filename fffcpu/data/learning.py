@@ -125,7 +125,7 @@ class Vocabulary:
 
     def _watch(self) -> None:
         """Forget the texts of an identifier, which would fill the memory."""
-        if self._named:
+        if self._named or self.is_identifier:
             return
         if len(self._counts) > MANY_TEXTS and 2 * len(self._counts) > self.rows:
             self.is_identifier = True

@@ -237,7 +237,7 @@ def test_what_an_identifier_looks_like_is_kept_when_it_is_forgotten(monkeypatch)
 
 def test_categories_are_features(read):
     for options in ({"target": "b"}, {"drop": ["b"]}, {"features": ["a"]}):
-        with pytest.raises(ArgumentError, match="'categories' .* got 'b', which is the target or"):
+        with pytest.raises(ArgumentError, match=r"'categories' .* got 'b', which is the target or"):
             read({"a": [1, 2], "b": [1, 2]}, categories=["b"], **options)
 
 
