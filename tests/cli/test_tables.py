@@ -263,6 +263,19 @@ def test_layers_are_compared_by_loss_where_r2_is_not_defined(command, tmp_path):
     assert head.split()[1] == "loss"
 
 
+def test_a_layer_without_a_defined_quality_is_not_recommended():
+    def candidate(quality, loss, batch):
+        return candidates.Candidate("", None, quality, loss, 1.0, batch)
+
+    good, fast = candidate(0.9, 1.0, 2.0), candidate(np.nan, np.nan, 1.0)
+    assert candidates.recommend([fast, good]) is good
+    better, close, worse = (
+        candidate(np.nan, loss, batch) for loss, batch in ((1.0, 3.0), (1.004, 2.0), (1.1, 1.0))
+    )
+    assert candidates.recommend([better, close, worse]) is close
+    assert candidates.recommend([fast, fast]) is fast
+
+
 def test_an_interrupted_comparison_is_started_again(table, command, tmp_path, monkeypatch):
     def interrupt(*args, **options):
         raise Interrupted(3, None)
