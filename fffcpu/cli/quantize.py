@@ -9,7 +9,7 @@ import os
 import fffcpu
 from fffcpu.checkpoints import native
 from fffcpu.errors import CheckpointError
-from fffcpu.inference.predictor import NOTE
+from fffcpu.inference.predictor import NOTE, ROUTES_NOTE
 from fffcpu.system.terminal import format_table
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
@@ -27,7 +27,8 @@ which type to choose:
   bfloat16  half the bytes. The error of a weight is at most 0.4% of the weight.
   int8      a quarter of the bytes, and a scale per neuron. The error of a weight is at most 0.4% of
             the neuron's largest weight.
-Rounding may send a row down another path of a FastFeedForward, where a logit was near 0. Compare
+The file keeps names, classes and statistics of training rows. Rounding may send a row down another
+path of a FastFeedForward, where a logit was near 0. Compare
 the accuracy of both files on your own rows. docs/benchmarks.md gives the loss of accuracy on the
 digits.
 """
@@ -54,8 +55,15 @@ def run(options: argparse.Namespace) -> None:
             f"got a {layer.config.kind}"
         )
     small = layer.quantize(options.weights)
-    schema = native.read_note(options.file, NOTE)
-    small.save(options.out, {} if schema is None else {NOTE: json.dumps(schema)})
+    notes = {key: native.read_note(options.file, key) for key in (NOTE, ROUTES_NOTE)}
+    small.save(
+        options.out,
+        {
+            key: json.dumps(value, sort_keys=True)
+            for key, value in notes.items()
+            if value is not None
+        },
+    )
     before, after = os.path.getsize(options.file), os.path.getsize(options.out)
     rows = [
         (options.file, layer.config.dtype, f"{layer.nbytes:,}", f"{before:,}"),

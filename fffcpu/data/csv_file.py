@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -19,10 +19,10 @@ from fffcpu.columns.fields import is_number
 from fffcpu.data.files import locate
 from fffcpu.data.parquet import is_parquet, open_parquet
 from fffcpu.data.records import (
+    NO_HEADER_HINT,
     Records,
     check_names,
-    find_columns,
-    guess_separator,
+    find_named,
     locate_field,
     open_csv,
 )
@@ -106,37 +106,6 @@ def read_column_names(path: str, separator: str = ",") -> list[str]:
         return file.names
 
 
-def find_named(path: str, names: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Return the numbers of columns that a caller names; the error suggests a similar name.
-
-    Raises
-    ------
-    DataError
-        If a name has no column, or more than one.
-    """
-    present = set(names)
-    for name in wanted:
-        if name not in present:
-            raise DataError(
-                f"{locate(path, 'line 1')}: must have a column {name!r}, got "
-                f"{list_names(names)}{_hint(name, names)}"
-            )
-    return find_columns(path, names, wanted)
-
-
-def _hint(name: str, names: Sequence[str]) -> str:
-    """Return what was perhaps meant where a file has no column of a name."""
-    separator = guess_separator(names)
-    if separator is not None:
-        shown = "tab" if separator == "\t" else separator
-        return (
-            f"; the fields seem to be separated by {separator!r}: pass --separator '{shown}' "
-            f"(separator={separator!r})"
-        )
-    similar = difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {similar[0]!r}?" if similar else ""
-
-
 def choose_columns(
     path: str, names: Sequence[str], features: Sequence[str] | None, others: Sequence[int] = ()
 ) -> list[int]:
@@ -151,20 +120,26 @@ def choose_columns(
     features : sequence of str or None
         The columns to take, in this order. None: all columns but the others.
     others : sequence of int
-        Numbers of the columns that hold no features, such as targets.
+        Numbers of the columns that hold no features: targets, and columns to drop.
 
     Raises
     ------
     DataError
-        If there are no features, if one is missing or also a target, if one has no name or the
-        name of another, or if the names of all columns are numbers, so that the first line seems
-        to be a row (0, 1, 2, ... may be names).
+        If there are no features, if one is missing or also a target, if a target is to be dropped,
+        if a feature has no name or the name of another, or if the names of all columns are numbers,
+        so that the first line seems to be a row (0, 1, 2, ... may be names).
     """
+    for column, times in Counter(others).items():
+        if times > 1:
+            raise DataError(
+                f"{locate_field(path, column, names[column], 1)}: must be a target or dropped, "
+                "got both"
+            )
     if features is None:
         if all(map(is_number, names)) and names != [str(column) for column in range(len(names))]:
             raise DataError(
                 f"{locate(path, 'line 1')}: must have the names of columns, got only numbers: "
-                f"{list_names(names)}; if the file has no header, add a first line of names"
+                f"{list_names(names)}{NO_HEADER_HINT}"
             )
         left_out = set(others)
         chosen = [column for column in range(len(names)) if column not in left_out]

@@ -8,6 +8,7 @@ categories. All rows decide which categories there are.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,8 +18,16 @@ from numpy.typing import NDArray
 from fffcpu.columns.encoding import Column, Encoding, FieldValues, Unknown
 from fffcpu.columns.fields import is_date, is_missing, is_number, to_number
 from fffcpu.data.csv_file import Reader, open_table
+from fffcpu.errors import ArgumentError, describe
 
-__all__ = ["Learned", "Vocabulary", "learn_encoding", "learning_readers"]
+__all__ = [
+    "Learned",
+    "Vocabulary",
+    "describe_form",
+    "learn_encoding",
+    "learning_readers",
+    "misread_columns",
+]
 
 SAMPLED_ROWS = 4096
 """Number of rows that decide what columns hold."""
@@ -35,6 +44,24 @@ FEW_TEXTS = 20
 MANY_TEXTS = 50_000
 """Different texts from which a column is watched: the texts of an identifier fill the memory."""
 
+_TIME = r"([ T,]+[0-9]{1,2}:[0-9]{2}.*)?"
+
+_FORMS = {
+    "looks like numbers with a decimal comma: write a point": re.compile(
+        r"[+-]?([0-9]{1,3}([. ][0-9]{3})+|[0-9]*),[0-9]+([eE][+-]?[0-9]+)?"
+    ),
+    "looks like numbers with commas between thousands: leave them out": re.compile(
+        r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?"
+    ),
+    "looks like dates in another order: write 2013-01-31": re.compile(
+        r"([0-9]{1,2}([./-])[0-9]{1,2}\2[0-9]{4}|[0-9]{1,2}/[0-9]{1,2}/[0-9]{2}"
+        r"|[0-9]{2}([.-])[0-9]{2}\3[0-9]{2}|[0-9]{4}([./-])[0-9]{1,2}\4[0-9]{1,2}"
+        r"|[0-9]{1,2}[. -]+[A-Za-z]{3,9}[., -]+[0-9]{2,4}|[A-Za-z]{3,9}[. ]+[0-9]{1,2},? +[0-9]{4})"
+        + _TIME
+    ),
+}
+"""Texts that are numbers or dates for people, by what to say about a column of them."""
+
 
 class _Strict(NamedTuple):
     """Reads a column of numbers or dates in which values may be missing."""
@@ -47,6 +74,9 @@ class _Strict(NamedTuple):
         return self.column.read(fields, name, unknown)
 
     def explain(self, field: str) -> str:
+        form = describe_form([field])
+        if form:
+            return f"{self.column.explain(field)}; the field {form}"
         return (
             f"{self.column.explain(field)}, as the first rows of this column have; if its texts "
             "are categories, name it with --category (categories=)"
@@ -68,6 +98,7 @@ class Vocabulary:
         self._counts: list[int] = []
         self.rows = 0
         self.is_identifier = False
+        self._forgotten = ""
 
     def read(
         self, fields: Sequence[str], name: str = "", unknown: Unknown | None = None
@@ -94,10 +125,11 @@ class Vocabulary:
 
     def _watch(self) -> None:
         """Forget the texts of an identifier, which would fill the memory."""
-        if self._named:
+        if self._named or self.is_identifier:
             return
         if len(self._counts) > MANY_TEXTS and 2 * len(self._counts) > self.rows:
             self.is_identifier = True
+            self._forgotten = describe_form(self._numbers)
             self._numbers.clear()
 
     @property
@@ -105,6 +137,11 @@ class Vocabulary:
         """Whether most rows have a text of their own, of many."""
         many = self.texts > FEW_TEXTS and 2 * self.texts > self.rows
         return self.is_identifier or (many and not self._named)
+
+    @property
+    def form(self) -> str:
+        """What the texts look like; see `describe_form`."""
+        return self._forgotten or describe_form(self._numbers)
 
     @property
     def texts(self) -> int:
@@ -151,9 +188,20 @@ def learning_readers(
         Names of columns whose fields are categories, even if they look like numbers.
     separator : str
         The character between fields.
+
+    Raises
+    ------
+    ArgumentError
+        If one of the categories is no column of features.
     """
-    with open_table(path, separator) as file:
-        sample = [fields for _, fields in itertools.islice(file.records, SAMPLED_ROWS)]
+    features = {names[column] for column in columns}
+    for name in categories:
+        if name not in features:
+            raise ArgumentError(
+                "argument 'categories' (--category) must name columns of features, got "
+                f"{describe(name)}, which is the target or left out"
+            )
+    sample = _sample(path, separator)
     readers: dict[int, Reader] = {}
     for column in columns:
         named = names[column] in categories
@@ -164,6 +212,44 @@ def learning_readers(
             else _Strict(Column(kind, missing=True, fill=0.0))
         )
     return readers
+
+
+def misread_columns(path: str, wanted: Collection[str], separator: str = ",") -> dict[str, str]:
+    """Return which columns of texts look like numbers or dates in another form, and their form.
+
+    Parameters
+    ----------
+    path : str
+        The CSV file, whose first rows are read.
+    wanted : collection of str
+        Names of the columns to look at.
+    separator : str
+        The character between fields.
+    """
+    with open_table(path, separator) as file:
+        names = file.names
+    sample = _sample(path, separator)
+    forms = {
+        name: describe_form({fields[column] for fields in sample})
+        for column, name in enumerate(names)
+        if name in wanted
+    }
+    return {name: form for name, form in forms.items() if form}
+
+
+def describe_form(texts: Collection[str]) -> str:
+    """Return what most of some different texts look like, and how to write them; or nothing."""
+    present = [text.strip() for text in texts if not is_missing(text)]
+    for form, pattern in _FORMS.items():
+        if 2 * sum(pattern.fullmatch(text) is not None for text in present) > len(present):
+            return form
+    return ""
+
+
+def _sample(path: str, separator: str) -> list[list[str]]:
+    """Return the fields of the first rows."""
+    with open_table(path, separator) as file:
+        return [fields for _, fields in itertools.islice(file.records, SAMPLED_ROWS)]
 
 
 def _kind(fields: Collection[str]) -> str:
@@ -241,5 +327,6 @@ def _unusable(reader: Vocabulary) -> str:
         return "has no value"
     if reader.seems_identifier:
         number = f"{reader.texts:,} different texts in {reader.rows:,} rows"
-        return f"seems to be an identifier: {'at least ' * reader.is_identifier}{number}"
+        form = f"; it {reader.form}" if reader.form else ""
+        return f"seems to be an identifier: {'at least ' * reader.is_identifier}{number}{form}"
     return ""

@@ -26,6 +26,7 @@ element after an error, so that one bad record does not hide the others: see `wi
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib.util
 import io
 import json
@@ -34,18 +35,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import IO, Any, NamedTuple, Self, TypeVar
 
+from fffcpu.columns.fields import is_number
 from fffcpu.data.files import locate, open_file
 from fffcpu.errors import ArgumentError, DataError, describe, list_names
 
 __all__ = [
     "MOST_CHARACTERS",
+    "NO_HEADER_HINT",
     "SEPARATORS",
     "CsvFile",
     "JsonRows",
     "Lines",
     "check_names",
     "clean_label",
-    "find_columns",
+    "find_named",
     "guess_separator",
     "locate_field",
     "open_csv",
@@ -63,6 +66,9 @@ quote that is never closed, cannot fill the memory."""
 
 SEPARATORS = (",", ";", "\t", "|")
 """The usual separators of fields."""
+
+NO_HEADER_HINT = "; if the file has no header, add a first line of names"
+"""The end of errors about a header that seems to be a row."""
 
 # --- Lines ----------------------------------------------------------------------------------------
 
@@ -256,8 +262,8 @@ def open_csv(path: str, *, replace: bool = False, separator: str = ",") -> Itera
         yield CsvFile(records.names, records, file.raw, lines)
 
 
-def find_columns(path: str, names: Sequence[str], wanted: Iterable[str]) -> list[int]:
-    """Return the numbers of columns, from 0.
+def find_named(path: str, names: Sequence[str], wanted: Iterable[str]) -> list[int]:
+    """Return the numbers, from 0, of columns that a caller names.
 
     Parameters
     ----------
@@ -271,7 +277,7 @@ def find_columns(path: str, names: Sequence[str], wanted: Iterable[str]) -> list
     Raises
     ------
     DataError
-        If a name has no column, or more than one.
+        If a name has no column, or more than one. The message says what was perhaps meant.
     """
     places: dict[str, int] = {}
     again: dict[str, int] = {}
@@ -283,7 +289,7 @@ def find_columns(path: str, names: Sequence[str], wanted: Iterable[str]) -> list
         if name not in places:
             raise DataError(
                 f"{locate(path, 'line 1')}: must have a column {name!r}, got {list_names(names)}"
-                f"{_separator_hint(names)}"
+                f"{_column_hint(name, names)}"
             )
         if name in again:
             raise _name_given_twice(path, again[name], name, places[name])
@@ -505,11 +511,34 @@ def _explained(error: Exception) -> str:
 def _separator_hint(names: Sequence[str]) -> str:
     """Return how to read a header whose fields seem to be separated by another character."""
     guess = guess_separator(names)
+    if guess is None:
+        return ""
+    shown = "tab" if guess == "\t" else guess
     return (
-        ""
-        if guess is None
-        else (f"; the fields seem to be separated by {guess!r}: pass --separator {guess!r}")
+        f"; the fields seem to be separated by {guess!r}: pass --separator '{shown}' "
+        f"(separator={guess!r})"
     )
+
+
+def _column_hint(name: str, names: Sequence[str]) -> str:
+    """Return what was perhaps meant where a file has no column of a name."""
+    separator = _separator_hint(names)
+    if separator:
+        return separator
+    folded = {known.casefold(): known for known in reversed(names)}
+    similar = difflib.get_close_matches(name.casefold(), folded, 1)
+    if similar:
+        return f"; did you mean {folded[similar[0]]!r}?"
+    return NO_HEADER_HINT if _seem_values(names) else ""
+
+
+def _seem_values(names: Sequence[str]) -> bool:
+    """Whether a header seems to be a row: all its fields are numbers, or one has a point or sign.
+
+    A name may be a whole number, such as a year.
+    """
+    numbers = [name for name in names if is_number(name)]
+    return len(numbers) == len(names) or not all(map(str.isdigit, numbers))
 
 
 def _name_given_twice(path: str, column: int, name: str, first: int) -> DataError:

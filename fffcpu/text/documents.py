@@ -22,7 +22,7 @@ from fffcpu.data.files import locate, open_file
 from fffcpu.data.records import (
     JsonRows,
     Lines,
-    find_columns,
+    find_named,
     open_csv,
     open_lines,
     with_errors,
@@ -214,7 +214,7 @@ def _texts_of(lines: Lines) -> Iterator[str | DataError]:
 def _column(path: str, column: str, separator: str) -> Iterator[str | DataError]:
     """Yield a column of a CSV file."""
     with open_csv(path, replace=True, separator=separator) as file:
-        (number,) = find_columns(path, file.names, [column])
+        (number,) = find_named(path, file.names, [column])
         for record in _with_warning(file.records, file.lines):
             yield record if isinstance(record, DataError) else record[1][number]
 

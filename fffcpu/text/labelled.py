@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.data.files import locate
-from fffcpu.data.records import JsonRows, clean_label, find_columns, open_csv, open_lines
+from fffcpu.data.records import JsonRows, clean_label, find_named, open_csv, open_lines
 from fffcpu.errors import DataError, describe
 
 __all__ = ["LabelledTexts", "read_labelled"]
@@ -95,7 +95,7 @@ def read_labelled(
 def _csv_rows(path: str, text: str, label: str, separator: str) -> Labelled:
     """Yield the rows of a CSV file."""
     with open_csv(path, separator=separator) as file:
-        texts, labels = find_columns(path, file.names, [text, label])
+        texts, labels = find_named(path, file.names, [text, label])
         for line, fields in file.records:
             yield file.lines.place(line), fields[texts], fields[labels]
 

@@ -13,7 +13,10 @@ import pytest
 import fffcpu
 import fffcpu.pipelines
 from fffcpu import Predictor
+from fffcpu.cli.support import candidates
 from fffcpu.sklearn import FFFRegressor
+from fffcpu.training.batches import split_rows
+from fffcpu.training.trainer import Interrupted
 
 ROWS = 400
 RNG = np.random.default_rng(0)
@@ -60,10 +63,12 @@ def test_a_table_is_taken_as_it_comes(table, command, tmp_path):
     options = ["--target", "price", "--out", out, "--epochs", "20", "--batch-size", "16"]
     status, printed, told = command("train", table, *options)
     assert status == 0
-    assert "400 rows of 4 columns (13 inputs of the layer)" in told
+    assert (
+        "400 rows of 4 columns: 2 of numbers, 1 of categories, 1 of dates; 13 inputs of the" in told
+    )
     assert "column 'id' is left out: it seems to be an identifier" in told
     assert "target 'price': regression, " in told
-    assert "(--task classification if it is none)" in told
+    assert "(pass --task classification to change this)" in told
     assert float(printed.split()[-1]) > 0.9
 
 
@@ -158,6 +163,16 @@ def test_a_model_is_replaced_only_on_request(model, table, command):
         (["--target", "price", "--separator", ";"], "separated by ',': pass --separator ','"),
         (["--target", "price", "--layer", "auto", "--resume"], "--resume"),
         (["--target", "price", "--layer", "auto", "--validation", "0"], "--validation"),
+        (["--target", "price", "--layer", "auto", "--width", "16"], "argument '--width' must be"),
+        (["--target", "price", "--layer", "auto", "--leaf-width", "8"], "'--leaf-width' must be"),
+        (
+            ["--target", "price", "--layer", "auto", "--optimizer", "local-adam"],
+            "must not be local for --layer auto, which trains dense layers too, got local-adam",
+        ),
+        (["--target", "Price"], "did you mean 'price'?"),
+        (["--target", "price", "--category", "price"], "got 'price', which is the target or left"),
+        (["--target", "price", "--category", "age", "--drop", "age"], "got 'age', which is the"),
+        (["--target", "price", "--drop", "price"], "('price'): must be a target or dropped, got"),
     ],
 )
 def test_wrong_options_lead_out(table, command, tmp_path, options, what):
@@ -231,6 +246,113 @@ def test_layers_are_compared_and_the_better_one_is_saved(table, command, tmp_pat
     (saved,) = [line for line in lines[start + 1 :] if line.endswith("saved")]
     kind = "FastFeedForward" if saved.startswith("fast") else "DenseFeedForward"
     assert fffcpu.load(out).config.kind == kind
+
+
+def test_layers_are_compared_by_loss_where_r2_is_not_defined(command, tmp_path):
+    # The targets of all rows held out are equal.
+    x = np.arange(300)
+    held_out = split_rows(300, 0.1, 0)[1]
+    y = np.where(np.isin(x, held_out), 0.5, np.sin(x))
+    path, out = tmp_path / "a.csv", tmp_path / "m"
+    pandas.DataFrame({"x": x, "y": y}).to_csv(path, index=False)
+    options = ["--target", "y", "--out", out, "--layer", "auto", "--epochs", "1", "--json"]
+    status, printed, told = command("train", path, *options)
+    assert status == 0, told
+    assert json.loads(printed)["validation"]["r2"] is None
+    head = next(line for line in told.splitlines() if line.startswith("layer"))
+    assert head.split()[1] == "loss"
+
+
+def test_a_layer_without_a_defined_quality_is_not_recommended():
+    def candidate(quality, loss, batch):
+        return candidates.Candidate("", None, quality, loss, 1.0, batch)
+
+    good, fast = candidate(0.9, 1.0, 2.0), candidate(np.nan, np.nan, 1.0)
+    assert candidates.recommend([fast, good]) is good
+    better, close, worse = (
+        candidate(np.nan, loss, batch) for loss, batch in ((1.0, 3.0), (1.004, 2.0), (1.1, 1.0))
+    )
+    assert candidates.recommend([better, close, worse]) is close
+    assert candidates.recommend([fast, fast]) is fast
+
+
+def test_an_interrupted_comparison_is_started_again(table, command, tmp_path, monkeypatch):
+    def interrupt(*args, **options):
+        raise Interrupted(3, None)
+
+    monkeypatch.setattr(candidates, "fit", interrupt)
+    options = ["--target", "price", "--out", tmp_path / "m", "--layer", "auto"]
+    _, _, told = command("train", table, *options)
+    assert "nothing was saved; run the same command to start again" in told
+    assert "--resume" not in told
+
+
+def test_a_comparison_has_no_history(table, command, tmp_path):
+    options = ["--target", "price", "--out", tmp_path / "m", "--layer", "auto", "--epochs", "1"]
+    _, printed, _ = command("train", table, *options, "--json")
+    assert json.loads(printed)["history"] is None
+    assert not list(tmp_path.glob("*.training"))
+
+
+@pytest.mark.parametrize("option", ["--columns", "--drop", "--category"])
+def test_columns_of_arrays_have_no_names(command, tmp_path, option):
+    np.save(tmp_path / "x.npy", np.zeros((9, 3)))
+    np.save(tmp_path / "y.npy", np.arange(9.0))
+    options = ["--target", tmp_path / "y.npy", "--out", tmp_path / "m", option, "a,b"]
+    status, _, told = command("train", tmp_path / "x.npy", *options)
+    assert status == 1
+    assert f"argument '{option}' must be left out for a file without names of columns" in told
+
+
+def test_numbers_and_dates_in_other_forms_are_reported(command, tmp_path):
+    path, size = tmp_path / "a.csv", 400
+    tenths = [f"{k // 1000},{k % 1000:03d}" for k in range(size)]
+    frame = pandas.DataFrame(
+        {
+            "all": tenths,
+            "few": [tenths[k % 30] for k in range(size)],
+            "day": [f"{k % 28 + 1}.01.2013" for k in range(size)],
+            "kind": ["1,5", "2,5"] * (size // 2),
+            "colour": ["red", "blue"] * (size // 2),
+            "y": RNG.normal(size=size),
+        }
+    )
+    frame.to_csv(path, sep=";", index=False)
+    options = ["--target", "y", "--out", tmp_path / "m", "--separator", ";", "--epochs", "1"]
+    status, _, told = command("train", path, *options, "--category", "kind")
+    assert status == 0, told
+    lines = [line for line in told.splitlines() if line.startswith("column ")]
+    comma = "looks like numbers with a decimal comma: write a point"
+    left_out = "is left out: it seems to be an identifier: 400 different texts in 400 rows"
+    order = "looks like dates in another order: write 2013-01-31"
+    assert lines == [
+        f"column 'all' {left_out}; it {comma}",
+        f"column 'few' is taken as texts, but it {comma}",
+        f"column 'day' is taken as texts, but it {order}",
+    ]
+    _, _, told = command("train", path, *options[:1], "kind", *options[2:], "--overwrite")
+    assert f"column 'kind' is taken as texts, but it {comma}" in told
+
+
+# --- Files made from others -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_quantized_models_explain_too(model, table, command, tmp_path, weights):
+    small = tmp_path / "small"
+    assert command("quantize", model, small, "--weights", weights)[0] == 0
+    status, printed, told = command("predict", small, table, "--explain")
+    assert status == 0, told
+    assert len(printed.splitlines()) == ROWS + 1
+    assert Predictor.load(small).routes.to_dict() == Predictor.load(model).routes.to_dict()
+
+
+def test_converted_models_lose_what_their_columns_hold(model, command, tmp_path):
+    out = tmp_path / "published.safetensors"
+    status, printed, told = command("convert", model, out, "--to", "ultrafastbert")
+    assert status == 0, told
+    assert "columns: categories, dates, filled values, limits and exact scaling are" in printed
+    assert "the published layer takes the 13 inputs that the columns become" in printed
 
 
 # --- Columns and targets that are large beside their changes --------------------------------------

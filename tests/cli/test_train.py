@@ -65,7 +65,7 @@ def test_a_regression_from_a_csv(command, houses, tmp_path):
     status, printed, told = command("train", data, "--target", "price", "--out", out, *options)
     assert status == 0, told
     assert "120 rows of 2 columns" in told
-    assert "target 'price': regression, 120 different numbers (--task classification if" in told
+    assert "target 'price': regression, 120 different numbers (pass --task classif" in told
     assert "validation" in printed
     predictor = Predictor.load(out)
     assert predictor.schema.features == ("rooms", "area")
@@ -208,7 +208,7 @@ def test_numbers_to_predict_are_not_taken_for_classes(command, tmp_path):
     status, printed, told = command(*arguments)
     assert status == 0
     assert "r2" in printed
-    assert "regression, 100 different numbers (--task classification if it is none)" in told
+    assert "regression, 100 different numbers (pass --task classification to change this)" in told
     status, _, told = command(*arguments, "--task", "classification", "--overwrite")
     assert status == 1
     assert "--task regression" in told

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fffcpu.data import Column, read_table
-from fffcpu.data.learning import MOST_CATEGORIES
+from fffcpu.data.learning import MOST_CATEGORIES, Vocabulary, describe_form
 from fffcpu.errors import ArgumentError, DataError
 
 
@@ -191,3 +191,58 @@ def test_files_without_names_have_no_such_options(tmp_path):
     for options in ({"encoding": "auto"}, {"drop": ["a"]}):
         with pytest.raises(ArgumentError, match="for a file without names of columns"):
             read_table(tmp_path / "x.npy", **options)
+
+
+# --- Forms ----------------------------------------------------------------------------------------
+
+COMMA = "looks like numbers with a decimal comma: write a point"
+ORDER = "looks like dates in another order: write 2013-01-31"
+
+
+@pytest.mark.parametrize(
+    ("texts", "form"),
+    [
+        (["0,105", "12,5", "-3,0"], COMMA),
+        (["1.234,5", "", "NA"], COMMA),
+        (["1,234,567", "1,234.5"], "looks like numbers with commas between thousands: leave"),
+        (["31.01.2013", "1.2.2013"], ORDER),
+        (["1/28/2013", "12/1/2013 10:30"], ORDER),
+        (["31.01.13"], ORDER),
+        (["2013/01/31"], ORDER),
+        (["31 Jan 2013", "1-February-2013"], ORDER),
+        (["Jan 31, 2013"], ORDER),
+        (["red", "blue"], None),
+        (["1,5", "red"], None),
+        (["10-20-30", "192.168.0.1", "555-1234"], None),
+        ([""], None),
+    ],
+)
+def test_texts_that_are_numbers_or_dates_for_people(texts, form):
+    assert describe_form(texts).startswith(form) if form else describe_form(texts) == ""
+
+
+def test_a_field_in_another_form_is_named(read):
+    with pytest.raises(DataError, match=f"got '1,5'; the field {COMMA}"):
+        read({"a": [1, 2, "1,5"], "b": [1, 2, 3]})
+
+
+def test_what_an_identifier_looks_like_is_kept_when_it_is_forgotten(monkeypatch):
+    monkeypatch.setattr("fffcpu.data.learning.MANY_TEXTS", 10)
+    reader = Vocabulary()
+    reader.read([f"{k},5" for k in range(20)])
+    reader.read(["red"])
+    assert reader.is_identifier
+    assert reader.form == COMMA
+
+
+def test_categories_are_features(read):
+    for options in ({"target": "b"}, {"drop": ["b"]}, {"features": ["a"]}):
+        with pytest.raises(ArgumentError, match=r"'categories' .* got 'b', which is the target or"):
+            read({"a": [1, 2], "b": [1, 2]}, categories=["b"], **options)
+
+
+def test_a_target_is_not_dropped(read):
+    with pytest.raises(
+        DataError, match="column 2 \\('b'\\): must be a target or dropped, got both"
+    ):
+        read({"a": [1, 2], "b": [1, 2]}, "b", drop=["b"])

@@ -17,7 +17,7 @@ from fffcpu.data.records import (
     JsonRows,
     Lines,
     check_names,
-    find_columns,
+    find_named,
     guess_separator,
     open_csv,
     with_errors,
@@ -117,12 +117,32 @@ def test_what_is_written_comes_back(rows, tmp_path_factory):
 
 
 def test_columns_are_found_by_name_in_the_order_asked_for():
-    assert find_columns("a.csv", ["x", "y", "z"], ["z", "x"]) == [2, 0]
-    assert find_columns("a.csv", ["", "y", "", "y", "z"], ["z"]) == [4]
+    assert find_named("a.csv", ["x", "y", "z"], ["z", "x"]) == [2, 0]
+    assert find_named("a.csv", ["", "y", "", "y", "z"], ["z"]) == [4]
     with pytest.raises(DataError, match=r"column 4 \('y'\): must have a name of its own, .* 2$"):
-        find_columns("a.csv", ["", "y", "", "y", "z"], ["y"])
+        find_named("a.csv", ["", "y", "", "y", "z"], ["y"])
     with pytest.raises(DataError, match="must have a column 'w', got 'x', 'y'"):
-        find_columns("a.csv", ["x", "y"], ["x", "w"])
+        find_named("a.csv", ["x", "y"], ["x", "w"])
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "hint"),
+    [
+        (["1", "2", "3"], "y", "; if the file has no header, add a first line of names"),
+        (["5.1", "3.5", "setosa"], "y", "; if the file has no header, add a first line of names"),
+        (["country", "2019", "2020"], "y", ""),
+        (["x", "y"], "Y", "; did you mean 'y'?"),
+        (["Colour", "Price"], "colours", "; did you mean 'Colour'?"),
+        (["x\ty"], "y", "; the fields seem to be separated by '\\t': pass --separator 'tab'"),
+        (["x;1"], "X;1", "; the fields seem to be separated by ';': pass --separator ';'"),
+    ],
+)
+def test_a_name_without_a_column_leads_to_what_was_meant(names, wanted, hint):
+    with pytest.raises(DataError) as caught:
+        find_named("a.csv", names, [wanted])
+    start = f"file 'a.csv', line 1: must have a column {wanted!r}, got "
+    end = f" (separator={names[0][1]!r})" if "separator" in hint else ""
+    assert str(caught.value) == f"{start}{', '.join(map(repr, names))}{hint}{end}"
 
 
 def test_names_are_checked_where_they_matter():

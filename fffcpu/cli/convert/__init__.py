@@ -231,10 +231,24 @@ def _notes(options: argparse.Namespace, source: str, target: str, config: LayerC
         notes.append("biases: there is no linear_in.bias; the published layer always has one")
     if target == "ultrafastbert" and config.input_dim != config.output_dim:
         notes.append("widths: the published layer runs only if input and output are equally wide")
-    if source == NATIVE and native.read_note(options.file, NOTE) is not None:
+    return notes + (_schema_notes(options.file, config) if source == NATIVE else [])
+
+
+def _schema_notes(path: str, config: LayerConfig) -> list[str]:
+    """Return what a published format cannot hold of a predictor."""
+    schema = native.read_note(path, NOTE)
+    if schema is None:
+        return []
+    lost = (
+        "schema: names of classes and features, and the offset of a regression's outputs, "
+        "are not part of OUT's format"
+    )
+    notes = [lost]
+    if schema.get("columns"):
         notes.append(
-            "schema: names of classes and features, and the offset of a regression's outputs, "
-            "are not part of OUT's format"
+            "columns: categories, dates, filled values, limits and exact scaling are not part of "
+            f"OUT's format; the published layer takes the {config.input_dim} inputs that the "
+            "columns become (Predictor.schema.encoding)"
         )
     return notes
 

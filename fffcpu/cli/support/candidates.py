@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import time
 from typing import Any, NamedTuple
@@ -14,14 +15,14 @@ from fffcpu.errors import ArgumentError
 from fffcpu.recipes.fitting import FitSettings, Fitted, fit
 from fffcpu.system.terminal import format_number, format_table, print_status
 
-__all__ = ["train_candidates"]
+__all__ = ["check_auto", "train_candidates"]
 
 DENSE_SHARES = (1, 3)
 """Widths of the dense layers, as multiples of the neurons that a row uses of the fast layer. One
 neuron that is used is worth about three dense ones."""
 
 TOLERANCE = 0.005
-"""Difference of accuracy or R2 in which two layers count as equally good."""
+"""Difference of accuracy or R2 in which two layers count as equally good; share of the loss."""
 
 TIMED_ROWS = 1024
 REPEATS = 15
@@ -33,26 +34,58 @@ class Candidate(NamedTuple):
     name: str
     fitted: Fitted
     quality: float
-    """Accuracy or R2 on the rows held out."""
+    """Accuracy or R2 on the rows held out; R2 is NaN where their targets are constant."""
+    loss: float
+    """Loss on these rows."""
     one_row: float
     """Microseconds per row, one row at a time."""
     batch: float
     """Microseconds per row, in batches of `TIMED_ROWS`."""
 
 
-def train_candidates(table: Table, settings: FitSettings) -> Fitted:
-    """Train the candidates, report them, and return the recommended one.
+def check_auto(
+    settings: FitSettings, *, resume: bool, width: int | None, leaf_width: int | None
+) -> None:
+    """Raise unless the options of a run fit to ``--layer auto``.
+
+    Parameters
+    ----------
+    settings : FitSettings
+        Settings of the fast layer.
+    resume : bool
+        Whether a run is to be continued.
+    width, leaf_width : int, optional
+        Sizes of other layers, where given.
 
     Raises
     ------
     ArgumentError
-        If no rows are held out to compare with.
+        If an option has no effect or no meaning, or no rows are held out to compare with.
     """
+    if resume:
+        raise ArgumentError(
+            "argument '--resume' must be left out for --layer auto, which saves no state"
+        )
+    for name, value in (("--width", width), ("--leaf-width", leaf_width)):
+        if value is not None:
+            raise ArgumentError(
+                f"argument '{name}' must be left out for --layer auto, which derives the dense "
+                f"layers from --trees and --depth, got {value}"
+            )
+    if settings.optimizer.startswith("local"):
+        raise ArgumentError(
+            "argument '--optimizer' must not be local for --layer auto, which trains dense layers "
+            f"too, got {settings.optimizer}"
+        )
     if not settings.validation:
         raise ArgumentError(
             "argument '--validation' must be above 0 for --layer auto, which compares layers on "
             "the rows held out, got 0"
         )
+
+
+def train_candidates(table: Table, settings: FitSettings) -> Fitted:
+    """Train the candidates, report them, and return the recommended one."""
     used = settings.trees * (settings.depth + 1)
     plans = {"fast": settings}
     for share in DENSE_SHARES:
@@ -70,10 +103,25 @@ def train_candidates(table: Table, settings: FitSettings) -> Fitted:
 
 
 def recommend(candidates: list[Candidate]) -> Candidate:
-    """Return the fastest candidate, in batches, of those that are as good as the best."""
-    best = max(candidate.quality for candidate in candidates)
-    good = [candidate for candidate in candidates if candidate.quality >= best - TOLERANCE]
+    """Return the fastest candidate, in batches, of those that are as good as the best.
+
+    The quality decides; where it is not defined for any, the loss.
+    """
+    if _by_loss(candidates):
+        scores = [-candidate.loss for candidate in candidates]
+        tolerance = TOLERANCE * min(abs(score) for score in scores)
+    else:
+        scores, tolerance = [candidate.quality for candidate in candidates], TOLERANCE
+    scores = [-math.inf if math.isnan(score) else score for score in scores]
+    least = max(scores) - tolerance
+    pairs = zip(candidates, scores, strict=True)
+    good = [candidate for candidate, score in pairs if not score < least]
     return min(good, key=lambda candidate: candidate.batch)
+
+
+def _by_loss(candidates: list[Candidate]) -> bool:
+    """Whether the quality of no candidate is defined."""
+    return all(math.isnan(candidate.quality) for candidate in candidates)
 
 
 def _measure(name: str, fitted: Fitted) -> Candidate:
@@ -81,8 +129,15 @@ def _measure(name: str, fitted: Fitted) -> Candidate:
     layer = fitted.predictor.layer
     width, dtype = layer.config.input_dim, layer.config.dtype
     rows = np.random.default_rng(0).standard_normal((TIMED_ROWS, width)).astype(dtype)
-    quality = fitted.validation.get("accuracy", fitted.validation.get("r2", 0.0))
-    return Candidate(name, fitted, quality, _time(layer, rows[:1]), _time(layer, rows) / TIMED_ROWS)
+    figures = fitted.validation
+    return Candidate(
+        name,
+        fitted,
+        quality=figures["accuracy"] if "accuracy" in figures else figures["r2"],
+        loss=figures["loss"],
+        one_row=_time(layer, rows[:1]),
+        batch=_time(layer, rows) / TIMED_ROWS,
+    )
 
 
 def _time(layer: Any, rows: Any) -> float:
@@ -98,12 +153,13 @@ def _time(layer: Any, rows: Any) -> float:
 
 def _format(candidates: list[Candidate], chosen: Candidate) -> str:
     """Return the comparison as a table."""
-    classes = "accuracy" in chosen.fitted.validation
-    head = ("layer", "accuracy" if classes else "R2", "us, one row", "us per row, batch", "")
+    by_loss = _by_loss(candidates)
+    quality = "accuracy" if "accuracy" in chosen.fitted.validation else "R2"
+    head = ("layer", "loss" if by_loss else quality, "us, one row", "us per row, batch", "")
     rows = [
         (
             candidate.name,
-            f"{candidate.quality:.4f}",
+            f"{candidate.loss if by_loss else candidate.quality:.4f}",
             format_number(candidate.one_row),
             format_number(candidate.batch),
             "saved" if candidate is chosen else "",

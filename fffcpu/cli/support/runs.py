@@ -82,8 +82,8 @@ def _is_made(out: Path) -> bool:
 
 
 @contextlib.contextmanager
-def running(folder: RunFolder, resume: bool) -> Iterator[None]:
-    """Report where a run starts, and after an interruption how to resume it."""
+def running(folder: RunFolder, resume: bool, *, resumable: bool = True) -> Iterator[None]:
+    """Report where a run starts, and after an interruption how to resume it or start again."""
     keep_freed_memory()
     if resume:
         found = folder.checkpoints()
@@ -93,7 +93,8 @@ def running(folder: RunFolder, resume: bool) -> Iterator[None]:
         with lines_in_logs():
             yield
     except Interrupted as interrupted:
-        print_status(f"\n{interrupted}; run the same command with --resume to continue")
+        way = "with --resume to continue" if resumable else "to start again"
+        print_status(f"\n{interrupted}; run the same command {way}")
         raise
 
 
