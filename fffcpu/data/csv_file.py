@@ -33,7 +33,6 @@ __all__ = [
     "Reader",
     "choose_columns",
     "csv_blocks",
-    "find_named",
     "open_table",
     "read_column_names",
 ]

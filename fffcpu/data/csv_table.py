@@ -19,7 +19,6 @@ from fffcpu.data.csv_file import (
     Reader,
     choose_columns,
     csv_blocks,
-    find_named,
     read_column_names,
 )
 from fffcpu.data.files import locate
@@ -31,7 +30,7 @@ from fffcpu.data.labels import (
     text_targets,
 )
 from fffcpu.data.learning import learn_encoding, learning_readers
-from fffcpu.data.records import locate_field
+from fffcpu.data.records import find_named, locate_field
 from fffcpu.data.table import Table
 from fffcpu.errors import ArgumentError, ArgumentTypeError, DataError, describe
 
@@ -129,7 +128,6 @@ class CsvSource:
         features = self.features
         if features is not None and self.drop:
             features = [name for name in features if name not in self.drop]
-            dropped = []
         columns = choose_columns(self.path, header, features, [*targets, *dropped])
         if isinstance(self.encoding, Encoding):
             known = dict(zip(self.encoding.names, self.encoding.columns, strict=True))
