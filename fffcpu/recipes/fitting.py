@@ -46,6 +46,7 @@ __all__ = [
     "SCHEDULES",
     "FitSettings",
     "Fitted",
+    "absorb_scaling",
     "backward_options",
     "check_rows",
     "evaluate_table",
@@ -380,14 +381,7 @@ def fit(
         )
     _check_classes(table)
     check_rows(table, progress, "float64" if settings.standardize == "columns" else "float32")
-    training, validation = split_rows(
-        len(table.x), settings.validation, settings.seed, table.y if table.classes else None
-    )
-    if not len(training) or (settings.validation and not len(validation)):
-        raise ArgumentError(
-            f"argument 'table' must have rows to train on and to validate with, "
-            f"got {len(table.x)} rows in all; with a validation of 0 none are held out"
-        )
+    training, validation = _split(table, settings)
     check_fit(settings, table.inputs, _outputs(table), len(training))
     layer = (make_layer or new_layer)(settings, table.inputs, _outputs(table))
     encoding = _encoding(table, training, settings)
@@ -406,25 +400,10 @@ def fit(
         forward_options=forward_options(settings),
         backward_options=backward_options(settings, layer),
     )
-    # For a regression, the loss: R2 is undefined if the targets are constant.
-    watch = "validation_accuracy" if table.classes else "validation_loss"
     trainer = Trainer(
         objective,
         new_optimizer(settings, layer),
-        TrainerSettings(
-            steps=settings.epochs * order.steps_per_epoch,
-            lr=settings.peak_rate,
-            schedule=SCHEDULES[settings.schedule],
-            max_norm=settings.max_norm,
-            evaluate_every=order.steps_per_epoch,
-            patience=settings.patience,
-            watch=watch,
-            higher_is_better=bool(table.classes),
-            keep_best=settings.patience is not None,
-            checkpoint_seconds=settings.checkpoint_seconds,
-            keep=settings.keep,
-            seed=settings.seed,
-        ),
+        _trainer_settings(settings, order.steps_per_epoch, is_classification=bool(table.classes)),
         folder=folder,
         identity=_identity(table, settings, scaling),
         former_values={"layer": _FORMER_NAMES},
@@ -434,15 +413,60 @@ def fit(
     _LOGGER.info("training on %r", table)
     trainer.begin(resume)
     outcome = trainer.run()
-    exact, rest = scaling.split(layer.config.dtype)
-    layer.absorb_input_scaling(rest.mean, rest.scale)
-    if outputs is not None:
-        layer.absorb_output_scaling(outputs.unit)
+    exact = absorb_scaling(layer, scaling, outputs)
     schema = _schema(table, with_exact_scaling(encoding, table.features, exact), outputs)
     predictor = Predictor(layer, schema)
     predictor.routes = _route_statistics(predictor, table, training)
     figures = evaluate_table(predictor, table, validation) if len(validation) else {}
     return Fitted(predictor, outcome, figures, validation)
+
+
+def _split(table: Table, settings: FitSettings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows to train on and the rows to validate with."""
+    classes = table.y if table.classes else None
+    training, validation = split_rows(len(table.x), settings.validation, settings.seed, classes)
+    if not len(training) or (settings.validation and not len(validation)):
+        raise ArgumentError(
+            f"argument 'table' must have rows to train on and to validate with, "
+            f"got {len(table.x)} rows in all; with a validation of 0 none are held out"
+        )
+    return training, validation
+
+
+def _trainer_settings(
+    settings: FitSettings, steps_per_epoch: int, *, is_classification: bool
+) -> TrainerSettings:
+    """Return the settings of the loop."""
+    return TrainerSettings(
+        steps=settings.epochs * steps_per_epoch,
+        lr=settings.peak_rate,
+        schedule=SCHEDULES[settings.schedule],
+        max_norm=settings.max_norm,
+        evaluate_every=steps_per_epoch,
+        patience=settings.patience,
+        # For a regression, the loss: R2 is undefined if the targets are constant.
+        watch="validation_accuracy" if is_classification else "validation_loss",
+        higher_is_better=is_classification,
+        keep_best=settings.patience is not None,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        keep=settings.keep,
+        seed=settings.seed,
+    )
+
+
+def absorb_scaling(layer: Any, scaling: Scaling, outputs: TargetScaling | None) -> Scaling:
+    """Let a layer absorb the scaling that it was trained with, as far as its dtype can.
+
+    Returns
+    -------
+    Scaling
+        What a predictor must apply to the inputs before: see `with_exact_scaling`.
+    """
+    exact, rest = scaling.split(layer.config.dtype)
+    layer.absorb_input_scaling(rest.mean, rest.scale)
+    if outputs is not None:
+        layer.absorb_output_scaling(outputs.unit)
+    return exact
 
 
 def _route_statistics(

@@ -21,6 +21,7 @@ from fffcpu.inference.predictor import Predictor, Schema
 from fffcpu.layers import FastFeedForward, LeafFeedForward
 from fffcpu.recipes.fitting import (
     FitSettings,
+    absorb_scaling,
     backward_options,
     forward_options,
     layer_name,
@@ -196,10 +197,7 @@ class Estimator(BaseEstimator):
         """Make the layer and the predictor of what was learned."""
         layer, outputs = self._layer.copy(), self._outputs_scaling
         dtype = layer.config.dtype
-        exact, rest = self._scaling.split(dtype)
-        layer.absorb_input_scaling(rest.mean, rest.scale)
-        if outputs is not None:
-            layer.absorb_output_scaling(outputs.unit)
+        exact = absorb_scaling(layer, self._scaling, outputs)
         task, classes = self._labels()
         encoding = with_exact_scaling(None, None, exact)
         numbers = tuple(range(len(classes)))
