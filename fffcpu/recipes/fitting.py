@@ -77,7 +77,7 @@ class OptimizerDefaults(NamedTuple):
 
 
 OPTIMIZERS = {
-    "adamw": OptimizerDefaults(0.003, 0.1),
+    "adamw": OptimizerDefaults(0.006, 0.1),
     "adam": OptimizerDefaults(0.003, 0.0),
     "sgd": OptimizerDefaults(0.1, 0.0),
     "local-adam": OptimizerDefaults(0.003, 0.0),

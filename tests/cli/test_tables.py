@@ -366,7 +366,11 @@ def test_times_in_seconds_are_learned_and_predicted(command, tmp_path, layer, sh
     path, out = tmp_path / "t.csv", tmp_path / "m"
     pandas.DataFrame({"t": t, "y": y}).to_csv(path, index=False)
     options = ["--target", "y", "--task", "regression", "--out", out, "--epochs", "30"]
-    more = ["--hardening", "0.01", "--depth", "3"] if layer == "leaf" else ["--width", "64"]
+    more = (
+        ["--hardening", "0.01", "--depth", "3", "--lr", "0.003"]
+        if layer == "leaf"
+        else ["--width", "64"]
+    )
     status, printed, told = command("train", path, *options, "--layer", layer, *more)
     assert status == 0, told
     least = 0.75 if layer == "leaf" else 0.99
