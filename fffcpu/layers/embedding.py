@@ -159,7 +159,9 @@ class Embedding(Module[EmbeddingConfig]):
 
     def _positions(self, length: int) -> Array:
         """Return the first rows of the table, in the dtype of the layer."""
-        table = _sinusoids(self.config.positions, self.config.width)
+        # Made for the next power of two: a config may name more positions than memory holds.
+        rows = min(self.config.positions, 1 << (length - 1).bit_length())
+        table = _sinusoids(rows, self.config.width)
         return table[:length].astype(self._dtype, copy=False)
 
     def _initialise(self, std: float, rng: np.random.Generator) -> None:

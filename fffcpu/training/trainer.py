@@ -393,8 +393,9 @@ class Trainer:
                 self._spent = time.monotonic() - started
                 bar.advance(result.loss, result.rows, self._best_so_far(), self._time_left())
                 del result  # its gradients take memory, which the next step needs
+                lines = len(self.history)
                 self._look(rate)
-                if self._evaluated_at == self.step:
+                if len(self.history) > lines and self._evaluated_at == self.step:
                     bar.keep(self.history[-1])
                 self._spent = time.monotonic() - started
                 now = time.monotonic()

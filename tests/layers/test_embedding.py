@@ -54,6 +54,13 @@ def test_the_table_of_positions_is_that_of_float32():
     assert table[599, 2] != np.float32(math.sin(599 * 10000 ** (-2 / 6)))
 
 
+def test_the_table_of_positions_is_made_as_far_as_it_is_needed():
+    vast, small = (Embedding(5, 4, positions, rng=0) for positions in (1 << 62, 7))
+    for length in (1, 2, 3, 5, 7):
+        ids = np.ones((1, length), int)
+        np.testing.assert_array_equal(vast(ids), small(ids))
+
+
 def test_padding_gets_no_gradient_from_being_looked_up():
     layer = Embedding(5, 4, 3, padding_id=2, rng=0)
     _, cache = layer.forward([[2, 1, 2], [1, 4, 2]])

@@ -624,6 +624,18 @@ def test_a_checkpoint_with_a_wrong_note_is_refused(name, value, tmp_path):
             again.resume()
 
 
+def test_a_checkpoint_that_names_a_later_evaluation_is_continued(tmp_path):
+    trainer = make(folder=tmp_path, steps=5)
+    trainer.run()
+    _, notes, arrays = trainer.run_folder.latest()
+    trainer.run_folder.remove_checkpoints()
+    (tmp_path / HISTORY).unlink()
+    trainer.run_folder.save(5, arrays, notes | {"evaluated_at": 6}, keep=1)
+    again = make(folder=tmp_path, steps=6)
+    again.resume()
+    assert again.run().steps == 6
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -352,7 +352,7 @@ def _check_json_lines(path: Path, rng: Random) -> str | None:
             labelled = read_labelled(str(path))
         texts, labels = labelled.texts, labelled
         content = _whole(path).decode("utf-8-sig")
-    lines = io.StringIO(content, newline=None)
+    lines = io.StringIO(content, newline="\n")
     rows = [json.loads(line) for line in lines if line.strip()]
     if texts != [row["text"] for row in rows]:
         return "other texts"
