@@ -358,8 +358,9 @@ def test_converted_models_lose_what_their_columns_hold(model, command, tmp_path)
 # --- Columns and targets that are large beside their changes --------------------------------------
 
 
-@pytest.mark.parametrize("shift", [0.0, 1.7e9])
-@pytest.mark.parametrize("layer", ["fast", "leaf", "dense"])
+@pytest.mark.parametrize(
+    ("layer", "shift"), [("fast", 0.0), ("fast", 1.7e9), ("leaf", 1.7e9), ("dense", 0.0)]
+)
 def test_times_in_seconds_are_learned_and_predicted(command, tmp_path, layer, shift):
     t = 1.7e9 + 0.1 * np.arange(3000)
     y = np.sin((t - 1.7e9) / 60) + shift
@@ -386,7 +387,7 @@ def test_times_in_seconds_are_learned_and_predicted(command, tmp_path, layer, sh
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rows", [600, 1200])
+@pytest.mark.parametrize("rows", [600, 1100])  # float64 in one batch; float32 in many
 def test_an_estimator_learns_times_in_seconds(tmp_path, rows, dtype):
     # 2**17 seconds: half of these times are exact in float32, too.
     t = (1.7e9 + 128.0 * np.arange(rows))[:, np.newaxis].astype(dtype)

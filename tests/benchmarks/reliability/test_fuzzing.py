@@ -197,13 +197,13 @@ def test_errors_of_ours_are_those_of_the_package():
 
 @pytest.mark.slow
 def test_a_short_campaign_finds_nothing_and_is_done_once(tmp_path):
-    arguments = ("--folder", str(tmp_path), "--only", "npz", "--cases", "60")
+    arguments = ("--folder", str(tmp_path), "--only", "npz", "--cases", "30")
     done = run_module("benchmarks.reliability.fuzzing", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     row = done.stdout.splitlines()[1].split()
-    assert row[:2] == ["npz", "60"]
-    assert int(row[2]) + int(row[3]) == 60
-    result = next(tmp_path.glob("npz-0-0-60.json"))
+    assert row[:2] == ["npz", "30"]
+    assert int(row[2]) + int(row[3]) == 30
+    result = next(tmp_path.glob("npz-0-0-30.json"))
     before = result.stat().st_mtime_ns
     assert run_module("benchmarks.reliability.fuzzing", *arguments).returncode == 0
     assert result.stat().st_mtime_ns == before

@@ -1,4 +1,4 @@
-"""Processes that start and end: each way to end is seen, and programs of two kinds end well."""
+"""Processes that start and end: each way to end is seen, and a fork server ends well."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ def test_ends_are_counted_and_reported():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["16 threads", "fork server"])
-def test_programs_end_under_every_condition(kind, tmp_path, capfd):
-    path = processes.write_program(tmp_path, kind)
+def test_a_fork_server_ends_under_every_condition(tmp_path, capfd):
+    path = processes.write_program(tmp_path, "fork server")
     with processes.conditions() as given:
         assert given[0] == processes.Condition("free", [])
         for condition in given:
