@@ -42,6 +42,7 @@ __all__ = [
     "VERSION",
     "load",
     "read_note",
+    "read_notes",
     "save",
 ]
 
@@ -177,10 +178,25 @@ def read_note(path: str | os.PathLike[str], key: str) -> Any:
     CheckpointError, OSError
         Same as for ``load``, as far as the header is concerned; also if the note is not JSON.
     """
+    return read_notes(path, key)[key]
+
+
+def read_notes(path: str | os.PathLike[str], *keys: str) -> dict[str, Any]:
+    """Return the values of several notes by their names, as `read_note` does, in one reading.
+
+    Raises
+    ------
+    CheckpointError, OSError
+        Same as for `read_note`.
+    """
     with named_errors(path):
         with open_regular(path) as file:
-            text = read_header(file).metadata.get(key)
-        return parse_json(text, f"metadata '{key}'") if text is not None else None
+            metadata = read_header(file).metadata
+        texts = {key: metadata.get(key) for key in keys}
+        return {
+            key: None if text is None else parse_json(text, f"metadata '{key}'")
+            for key, text in texts.items()
+        }
 
 
 def _describe_layer(config: LayerConfig) -> str:

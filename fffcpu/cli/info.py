@@ -73,7 +73,7 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     CheckpointError, OSError
         If the file cannot be read or is not a layer's.
     """
-    layer, schema = load_model(path)
+    layer, predictor = load_model(path)
     config = layer.config
     own = config.multiply_adds
     dense = DenseFeedForwardConfig(config.input_dim, config.output_dim, config.neurons)
@@ -81,7 +81,7 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         "file": os.fspath(path),
         "bytes": os.path.getsize(path),
         "format_version": _format_version(path),
-        "schema": None if schema is None else _describe_schema(schema),
+        "schema": None if predictor is None else _describe_schema(predictor.schema),
         "kind": config.kind,
         "config": config.to_dict(),
         "neurons": {"held": config.neurons, "used": config.active_neurons},

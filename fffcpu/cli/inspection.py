@@ -87,7 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Count, report and draw."""
-    layer, schema = load_model(options.model)
+    layer, predictor = load_model(options.model)
+    schema = None if predictor is None else predictor.schema
     shape = _check_drawing(options, layer.config.input_dim)
     report = diagnose(layer, _blocks(options.data, schema))
     if options.tree is not None:

@@ -113,8 +113,9 @@ def run(options: argparse.Namespace) -> None:
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)
     check_output(options.out, options.model, options.data)
-    layer, schema = load_model(options.model)
-    explainer = _explainer(options) if options.explain else None  # with the file's statistics
+    layer, predictor = load_model(options.model)
+    schema = None if predictor is None else predictor.schema
+    explainer = _explainer(predictor, options.model) if options.explain else None
     compute, names = _computation(layer, schema, options)
     kept = options.id or []
     if options.beside:
@@ -172,13 +173,12 @@ def _check_options(options: argparse.Namespace) -> bool:
     return ending == ".csv"
 
 
-def _explainer(options: argparse.Namespace) -> Predictor:
-    """Return the predictor, whose training rows are known."""
-    predictor = Predictor.load(options.model)
-    if predictor.routes is None:
+def _explainer(predictor: Predictor | None, path: str) -> Predictor:
+    """Return the predictor if its training rows are known."""
+    if predictor is None or predictor.routes is None:
         raise ArgumentError(
-            f"argument '--explain' must be left out for '{options.model}', which has no statistics "
-            "of training rows; 'fffcpu train' writes them for layers with trees"
+            f"argument '--explain' must be left out for '{path}', which has no statistics of "
+            "training rows; 'fffcpu train' writes them for layers with trees"
         )
     return predictor
 

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
             f"got a {layer.config.kind}"
         )
     small = layer.quantize(options.weights)
-    notes = {key: native.read_note(options.file, key) for key in (NOTE, ROUTES_NOTE)}
+    notes = native.read_notes(options.file, NOTE, ROUTES_NOTE)
     small.save(
         options.out,
         {

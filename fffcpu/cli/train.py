@@ -25,8 +25,7 @@ from fffcpu.cli.support.runs import (
 from fffcpu.cli.support.separator import add_separator
 from fffcpu.cli.support.tables import split_names
 from fffcpu.data import Table, read_table
-from fffcpu.data.csv_table import CsvSource
-from fffcpu.data.learning import misread_columns
+from fffcpu.data.learning import describe_form
 from fffcpu.data.reading import has_named_columns
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.inference.predictor import Predictor
@@ -355,7 +354,7 @@ def _describe(table: Table, options: argparse.Namespace) -> None:
     print_status(f"{len(table.x):,} rows of {table.x.shape[1]:,} columns{_kinds(table)}")
     for name, reason in table.left_out.items():
         print_status(f"column {name!r} is left out: it {reason}")
-    for name, form in _misread(table, options).items():
+    for name, form in _misread(table, options.task).items():
         print_status(f"column {name!r} is taken as texts, but it {form}")
     target = "target" if table.target is None else f"target {', '.join(table.target)!r}"
     other = "regression" if table.classes else "classification"
@@ -375,19 +374,12 @@ def _kinds(table: Table) -> str:
     return f": {'; '.join(parts)}" if parts else ""
 
 
-def _misread(table: Table, options: argparse.Namespace) -> dict[str, str]:
+def _misread(table: Table, task: str | None) -> dict[str, str]:
     """Return the columns of texts that look like numbers or dates, and what they look like."""
-    if table.encoding is None:
-        return {}
-    pairs = zip(table.encoding.names, table.encoding.columns, strict=True)
-    texts = {name for name, column in pairs if column.kind == "category"}
-    texts -= set(options.category or ())
-    if table.classes and options.task is None:
-        texts |= set(table.target or ())
-    if not texts:
-        return {}
-    source = CsvSource(options.data, separator=options.separator)
-    return misread_columns(source.path, texts, source.separator)
+    found = dict(table.notices)
+    classes = [label for label in table.classes or () if isinstance(label, str)]
+    form = "" if task else describe_form(classes)
+    return found | (dict.fromkeys(table.target or (), form) if form else {})
 
 
 def _check_columns(options: argparse.Namespace) -> None:

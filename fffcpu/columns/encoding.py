@@ -127,11 +127,6 @@ class Column:
         own = {"number": 1, "date": len(_DATE_INPUTS)}.get(self.kind)
         return (len(self.categories) + self.others if own is None else own) + self.missing
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether the column is one input, unchanged."""
-        return self == Column()
-
     def inputs(self, name: str) -> list[str]:
         """Return the names of the inputs of a column of this name."""
         if self.kind == "number":
@@ -311,11 +306,6 @@ class Encoding:
         """Names of the inputs."""
         pairs = zip(self.names, self.columns, strict=True)
         return tuple(text for name, column in pairs for text in column.inputs(name))
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether each column is one input, unchanged."""
-        return all(column.is_plain for column in self.columns)
 
     def check_numbers(self, name: str) -> None:
         """Raise unless all columns hold numbers, so that rows of numbers can be taken for them.

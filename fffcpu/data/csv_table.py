@@ -34,7 +34,7 @@ from fffcpu.data.records import find_named, locate_field
 from fffcpu.data.table import Table
 from fffcpu.errors import ArgumentError, ArgumentTypeError, DataError, describe
 
-__all__ = ["BLOCK_ROWS", "CsvSource", "check_names", "read_csv_rows", "read_csv_table"]
+__all__ = ["BLOCK_ROWS", "CsvSource", "as_names", "read_csv_rows", "read_csv_table"]
 
 Array = NDArray[Any]
 
@@ -85,7 +85,7 @@ class CsvSource:
             )
         for name in ("features", "categories", "drop"):
             value = getattr(self, name)
-            checked = () if name != "features" and not value else check_names(name, value)
+            checked = () if name != "features" and not value else as_names(name, value)
             object.__setattr__(self, name, checked)
         if self.categories and self.encoding != LEARN:
             raise ArgumentError(
@@ -137,7 +137,7 @@ class CsvSource:
         return dict.fromkeys(columns, Column())
 
 
-def check_names(argument: str, names: Any) -> tuple[str, ...] | None:
+def as_names(argument: str, names: Any) -> tuple[str, ...] | None:
     """Return names of columns as a tuple, without spaces around them, or raise."""
     if names is None:
         return None
@@ -238,10 +238,10 @@ def _table(
 ) -> Table:
     """Return the table of what was read, with what its columns hold."""
     names = [header[column] for column in readers]
-    encoding, left_out = source.encoding, dict[str, str]()
+    encoding, left_out, notices = source.encoding, dict[str, str](), dict[str, str]()
     if encoding == LEARN:
         learned = learn_encoding(names, readers, x)
-        encoding, left_out = learned.encoding, learned.left_out
+        encoding, left_out, notices = learned.encoding, learned.left_out, learned.notices
         if not learned.kept:
             raise DataError(
                 f"{locate(source.path)}: must have a column of features that can be used; "
@@ -257,6 +257,7 @@ def _table(
         classes=classes,
         encoding=encoding if isinstance(encoding, Encoding) else None,
         left_out=left_out,
+        notices=notices,
         path=source.path,
     )
 
@@ -373,11 +374,11 @@ def _find_targets(path: str, header: Sequence[str], target: Any) -> list[int]:
         return []
     names: Sequence[str] | None
     if not isinstance(target, str):
-        names = check_names("target", target)
+        names = as_names("target", target)
     elif clean_name(target) in header:
         names = (clean_name(target),)
     else:
-        names = check_names("target", target.split(","))
+        names = as_names("target", target.split(","))
     return find_named(path, header, names or ())
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.columns.encoding import Column, Encoding, FieldValues, Unknown
-from fffcpu.columns.fields import is_date, is_missing, is_number, to_number
+from fffcpu.columns.fields import is_date, is_missing, to_number
 from fffcpu.data.csv_file import Reader, open_table
 from fffcpu.errors import ArgumentError, describe
 
@@ -26,7 +26,6 @@ __all__ = [
     "describe_form",
     "learn_encoding",
     "learning_readers",
-    "misread_columns",
 ]
 
 SAMPLED_ROWS = 4096
@@ -93,7 +92,7 @@ class Vocabulary:
     """
 
     def __init__(self, named: bool = False) -> None:
-        self._named = named
+        self.named = named
         self._numbers: dict[str, int] = {}
         self._counts: list[int] = []
         self.rows = 0
@@ -125,7 +124,7 @@ class Vocabulary:
 
     def _watch(self) -> None:
         """Forget the texts of an identifier, which would fill the memory."""
-        if self._named or self.is_identifier:
+        if self.named or self.is_identifier:
             return
         if len(self._counts) > MANY_TEXTS and 2 * len(self._counts) > self.rows:
             self.is_identifier = True
@@ -136,7 +135,7 @@ class Vocabulary:
     def seems_identifier(self) -> bool:
         """Whether most rows have a text of their own, of many."""
         many = self.texts > FEW_TEXTS and 2 * self.texts > self.rows
-        return self.is_identifier or (many and not self._named)
+        return self.is_identifier or (many and not self.named)
 
     @property
     def form(self) -> str:
@@ -214,29 +213,6 @@ def learning_readers(
     return readers
 
 
-def misread_columns(path: str, wanted: Collection[str], separator: str = ",") -> dict[str, str]:
-    """Return which columns of texts look like numbers or dates in another form, and their form.
-
-    Parameters
-    ----------
-    path : str
-        The CSV file, whose first rows are read.
-    wanted : collection of str
-        Names of the columns to look at.
-    separator : str
-        The character between fields.
-    """
-    with open_table(path, separator) as file:
-        names = file.names
-    sample = _sample(path, separator)
-    forms = {
-        name: describe_form({fields[column] for fields in sample})
-        for column, name in enumerate(names)
-        if name in wanted
-    }
-    return {name: form for name, form in forms.items() if form}
-
-
 def describe_form(texts: Collection[str]) -> str:
     """Return what most of some different texts look like, and how to write them; or nothing."""
     present = [text.strip() for text in texts if not is_missing(text)]
@@ -262,9 +238,7 @@ def _kind(fields: Collection[str]) -> str:
 
 
 def _has_number(field: str) -> bool:
-    """Whether a field of a column of numbers may be this: a number or a truth value."""
-    if is_number(field):
-        return True
+    """Whether a field that is not missing is a number or a truth value."""
     try:
         to_number(field)
     except ValueError:
@@ -281,6 +255,8 @@ class Learned(NamedTuple):
     """Places, among the columns that were read, of those that are not left out."""
     left_out: dict[str, str]
     """Names of the columns left out, and why."""
+    notices: dict[str, str]
+    """Names of columns of texts that look like something else, and what; see `describe_form`."""
 
 
 def learn_encoding(
@@ -298,7 +274,7 @@ def learn_encoding(
         What the readers returned; columns of categories are changed.
     """
     columns, kept = list[Column](), list[int]()
-    left_out: dict[str, str] = {}
+    left_out, notices = dict[str, str](), dict[str, str]()
     for place, reader in enumerate(readers.values()):
         values = x[:, place]
         reason = ""
@@ -307,6 +283,8 @@ def learn_encoding(
             if not reason:
                 column, codes = reader.chosen()
                 values[...] = codes[values.astype(np.int64)]
+                if reader.form and not reader.named:
+                    notices[names[place]] = reader.form
         else:
             assert isinstance(reader, _Strict)
             absent = np.isnan(values)
@@ -318,7 +296,7 @@ def learn_encoding(
         kept.append(place)
         columns.append(column)
     known = [names[place] for place in kept]
-    return Learned(Encoding(known, columns) if columns else None, kept, left_out)
+    return Learned(Encoding(known, columns) if columns else None, kept, left_out, notices)
 
 
 def _unusable(reader: Vocabulary) -> str:

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from fffcpu.checks import check_integer
 from fffcpu.columns.encoding import Encoding, Unknown
 from fffcpu.columns.fields import Classes
-from fffcpu.data.csv_table import BLOCK_ROWS, CsvSource, check_names, read_csv_rows, read_csv_table
+from fffcpu.data.csv_table import BLOCK_ROWS, CsvSource, as_names, read_csv_rows, read_csv_table
 from fffcpu.data.files import check_regular, locate, open_file
 from fffcpu.data.idx import IDX_MAGIC, idx_blocks, read_idx, read_idx_header
 from fffcpu.data.labels import TargetOptions, array_targets, check_classes
@@ -136,7 +136,7 @@ def read_table(
     """
     name = os.fsdecode(path)
     wanted = TargetOptions(task, check_classes(classes), dtype)
-    names = check_names("features", features)
+    names = as_names("features", features)
     kind = format_of(name)
     source = CsvSource(name, names, encoding, categories, drop, separator)
     if kind == "csv":
@@ -224,7 +224,7 @@ def read_blocks(
     kind = format_of(name)
     if kind == "csv":
         return (block.numbers.astype(dtype) for block in read_csv_rows(source, rows))
-    names = check_names("features", features)
+    names = as_names("features", features)
     if kind == "idx":
         header = read_idx_header(name)
         _check_rows(locate(name), header.dtype, header.shape, names)

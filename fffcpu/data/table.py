@@ -41,6 +41,9 @@ class Table:
         How the columns become a layer's inputs, where not every column is plain numbers.
     left_out : dict of str to str
         Names of the columns of the file that were not taken as features, and why.
+    notices : dict of str to str
+        Names of the columns of texts that look like numbers or dates in another form, and their
+        form.
     image_shape : tuple of int, optional
         Shape of a row, if the file's array has more than two axes.
     path : str, optional
@@ -55,6 +58,7 @@ class Table:
     classes: Classes | None = None
     encoding: Encoding | None = None
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    notices: dict[str, str] = dataclasses.field(default_factory=dict)
     image_shape: tuple[int, ...] | None = None
     path: str | None = None
 

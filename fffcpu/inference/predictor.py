@@ -458,20 +458,27 @@ class Predictor:
         OSError
             If it cannot be read.
         """
-        layer = load_layer(path)
-        note = native.read_note(path, NOTE)
-        if note is None:
+        predictor = cls._read(path, load_layer(path))
+        if predictor is None:
             raise CheckpointError(
                 f"file '{os.fsdecode(path)}' holds a layer without a schema of its outputs; "
                 "fffcpu.load reads it"
             )
-        routes = native.read_note(path, ROUTES_NOTE)
+        return predictor
+
+    @classmethod
+    def _read(cls, path: str | os.PathLike[str], layer: AnyLayer) -> Self | None:
+        """Return the predictor of the layer in a file; None if the file has no schema."""
+        notes = native.read_notes(path, NOTE, ROUTES_NOTE)
+        if notes[NOTE] is None:
+            return None
         with _named_note(path, NOTE):
-            schema = Schema.from_dict(note)
+            schema = Schema.from_dict(notes[NOTE])
         with _named_note(path, ROUTES_NOTE):
-            known = None if routes is None else RouteStatistics.from_dict(routes)
+            values = notes[ROUTES_NOTE]
+            routes = None if values is None else RouteStatistics.from_dict(values)
         with _named_note(path, NOTE):
-            return cls(layer, schema, known)
+            return cls(layer, schema, routes)
 
     def __repr__(self) -> str:
         what = (
@@ -499,8 +506,8 @@ def softmax(scores: Array) -> Array:
     return scores
 
 
-def load_model(path: str | os.PathLike[str]) -> tuple[AnyLayer, Schema | None]:
-    """Read the layer in a file, and its schema if the file has one.
+def load_model(path: str | os.PathLike[str]) -> tuple[AnyLayer, Predictor | None]:
+    """Read the layer in a file, and its predictor if the file has a schema.
 
     Parameters
     ----------
@@ -510,17 +517,16 @@ def load_model(path: str | os.PathLike[str]) -> tuple[AnyLayer, Schema | None]:
     Returns
     -------
     layer : layer
-    schema : Schema or None
+    predictor : Predictor or None
+        The predictor that holds this layer.
 
     Raises
     ------
     CheckpointError, OSError
         As for `Predictor.load`.
     """
-    if native.read_note(path, NOTE) is None:
-        return load_layer(path), None
-    predictor = Predictor.load(path)
-    return predictor.layer, predictor.schema
+    layer = load_layer(path)
+    return layer, Predictor._read(path, layer)
 
 
 def _names(values: Sequence[Any], what: str) -> str:

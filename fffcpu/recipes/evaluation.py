@@ -16,7 +16,7 @@ from fffcpu.errors import ArgumentError
 from fffcpu.inference.predictor import Predictor, softmax
 from fffcpu.recipes.scaling import block_rows
 
-__all__ = ["classification_figures", "evaluate", "regression_figures"]
+__all__ = ["check_targets", "classification_figures", "evaluate", "regression_figures"]
 
 Array = NDArray[Any]
 
@@ -41,11 +41,7 @@ def evaluate(predictor: Predictor, table: Table) -> dict[str, Any]:
     ArgumentError
         If the table has no targets, or others than the predictor.
     """
-    if table.y is None or (table.classes or ()) != predictor.schema.classes:
-        raise ArgumentError(
-            f"argument 'table' must have targets of the classes {predictor.schema.classes}, "
-            f"got {table.classes}"
-        )
+    y = check_targets(predictor, table)
     step = block_rows(table.inputs)
     scores = np.concatenate(
         [
@@ -54,11 +50,27 @@ def evaluate(predictor: Predictor, table: Table) -> dict[str, Any]:
         ]
     ).astype(np.float64)
     if table.classes:
-        figures = classification_figures(softmax(scores), table.y)
+        figures = classification_figures(softmax(scores), y)
     else:
         mean = np.array(predictor.schema.offset or 0.0)
-        figures = regression_figures(scores, table.y.astype(np.float64), mean, table.target)
+        figures = regression_figures(scores, y.astype(np.float64), mean, table.target)
     return {"rows": len(table.x), **figures}
+
+
+def check_targets(predictor: Predictor, table: Table) -> Array:
+    """Return the targets of a table that a predictor can be evaluated on.
+
+    Raises
+    ------
+    ArgumentError
+        If the table has no targets, or others than the predictor.
+    """
+    if table.y is None or (table.classes or ()) != predictor.schema.classes:
+        raise ArgumentError(
+            f"argument 'table' must have targets of the classes {predictor.schema.classes}, "
+            f"got {table.classes}"
+        )
+    return table.y
 
 
 def classification_figures(probabilities: Array, y: NDArray[np.int64]) -> dict[str, Any]:

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.checks import check_flag, check_integer, check_number
-from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig, LeafFeedForwardConfig
 from fffcpu.data import Column, Encoding, Table, check_finite
 from fffcpu.errors import ArgumentError, describe
 from fffcpu.inference.predictor import Predictor, Schema
 from fffcpu.inference.routes import RouteStatistics, final_nodes
 from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
-from fffcpu.recipes.memory import check_fit, takes_rows
+from fffcpu.recipes.evaluation import check_targets
+from fffcpu.recipes.memory import check_fit, layer_config, takes_rows
 from fffcpu.recipes.scaling import EncodedRows, Scaling, TargetScaling, block_rows
 from fffcpu.recipes.table_objective import TableObjective, figures_of
 from fffcpu.system.terminal import progress_bar
@@ -231,12 +231,7 @@ class FitSettings:
     def _check_numbers(self) -> None:
         """Raise unless numbers are in their ranges."""
         # Wrong numbers are errors before any data is read.
-        if self.layer == "fast":
-            FastFeedForwardConfig(1, 1, self.depth, self.trees)
-        elif self.layer == "leaf":
-            LeafFeedForwardConfig(1, 1, self.depth, self.leaf_width)
-        else:
-            DenseFeedForwardConfig(1, 1, self.width)
+        layer_config(self, 1, 1)
         for name in ("lr", "weight_decay", "hardening", "max_norm"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name), 0.0)
@@ -507,14 +502,10 @@ def evaluate_table(
     ArgumentError
         If the table has no targets, or other classes.
     """
-    if table.y is None or (table.classes or ()) != predictor.schema.classes:
-        raise ArgumentError(
-            f"argument 'table' must have targets of the classes {predictor.schema.classes}, "
-            f"got {table.classes}"
-        )
+    y = check_targets(predictor, table)
     rows = np.arange(len(table.x)) if rows is None else rows
     return figures_of(
-        lambda block: predictor.table_scores(table.x[block]), table.y, rows, width=table.inputs
+        lambda block: predictor.table_scores(table.x[block]), y, rows, width=table.inputs
     )
 
 

@@ -22,7 +22,14 @@ from fffcpu.config import (
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.config.memory import check_fits
 
-__all__ = ["check_fit", "check_text_training", "fit_bytes", "takes_rows", "text_training_bytes"]
+__all__ = [
+    "check_fit",
+    "check_text_training",
+    "fit_bytes",
+    "layer_config",
+    "takes_rows",
+    "text_training_bytes",
+]
 
 MOMENTS: Mapping[str, int] = MappingProxyType(
     {"adamw": 2, "adam": 2, "sgd": 0, "local-adam": 3, "local-sgd": 1}
@@ -64,6 +71,25 @@ class _Settings(Protocol):
     def patience(self) -> int | None: ...
     @property
     def mixes_momentum_and_decay(self) -> bool: ...
+
+
+def layer_config(
+    settings: _Settings, inputs: int, outputs: int, dtype: DTypeLike = np.float32
+) -> LayerConfig:
+    """Return the config of the layer that settings describe.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If a size is out of range or has the wrong type.
+    """
+    if settings.layer == "fast":
+        return FastFeedForwardConfig(inputs, outputs, settings.depth, settings.trees, dtype=dtype)
+    if settings.layer == "leaf":
+        return LeafFeedForwardConfig(
+            inputs, outputs, settings.depth, settings.leaf_width, dtype=dtype
+        )
+    return DenseFeedForwardConfig(inputs, outputs, settings.width, dtype=dtype)
 
 
 def takes_rows(settings: _Settings, config: LayerConfig) -> bool:
@@ -128,15 +154,7 @@ def check_fit(
     NotEnoughMemoryError
         If there is too little; the message has the deepest tree that fits.
     """
-    config: LayerConfig
-    if settings.layer == "fast":
-        config = FastFeedForwardConfig(inputs, outputs, settings.depth, settings.trees, dtype=dtype)
-    elif settings.layer == "leaf":
-        config = LeafFeedForwardConfig(
-            inputs, outputs, settings.depth, settings.leaf_width, dtype=dtype
-        )
-    else:
-        config = DenseFeedForwardConfig(inputs, outputs, settings.width, dtype=dtype)
+    config = layer_config(settings, inputs, outputs, dtype)
     check_fits(config, lambda other: fit_bytes(other, settings, rows, copies), "training ")
 
 

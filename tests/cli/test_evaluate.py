@@ -11,6 +11,8 @@ from sklearn import metrics
 from fffcpu import FastFeedForward, Predictor, Schema
 from fffcpu.data import load_digits
 
+pytestmark = pytest.mark.slow  # trains: without compiled kernels, for minutes
+
 IMAGES, LABELS = load_digits()
 
 

@@ -157,7 +157,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 @dataclasses.dataclass
 class _Sum:
-    """What came of all slices of a reader."""
+    """The results of all slices of a reader."""
 
     outcomes: Counter[str] = dataclasses.field(default_factory=Counter)
     ways: set[str] = dataclasses.field(default_factory=set)

@@ -43,7 +43,7 @@ class Undecided(Exception):  # noqa: N818  # no error, but no answer
 
 
 class Verdict(NamedTuple):
-    """What came of a case."""
+    """The result of a case."""
 
     outcome: str
     """``read``, ``refused`` or ``fault``."""
@@ -73,7 +73,7 @@ METER = Meter()
 
 
 def judge(check: Callable[[], str | None], names: Sequence[str] = ()) -> Verdict:
-    """Run a check, and tell what came of it.
+    """Run a check, and return its verdict.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ from fffcpu.checkpoints import fastfeedforward, native, ultrafastbert, ultrafast
 from fffcpu.checkpoints.safetensors import SafetensorsFile, write_tensors
 from fffcpu.data import Table, read_blocks, read_table
 from fffcpu.errors import CheckpointError, DataError
-from fffcpu.inference.predictor import Predictor, load_model
+from fffcpu.inference.predictor import load_model
 from fffcpu.models import FastBertConfig, FastBertForMaskedLM, FastBertForSequenceClassification
 from fffcpu.recipes.fitting import FitSettings, fit
 from fffcpu.text import Corpus, Tokenizer, build_corpus, read_documents, read_labelled, read_texts
@@ -456,11 +456,11 @@ def _check_layer(path: Path, rng: Random) -> str | None:
             arrays = {name: file[name] for name in file}
     else:
         with METER:
-            layer, schema = load_model(path)
+            layer, predictor = load_model(path)
         arrays = dict(layer.params)
         x = np.ones((2, layer.config.input_dim))
         with np.errstate(all="ignore"):
-            y = layer(x) if schema is None else Predictor(layer, schema).scores(x)
+            y = layer(x) if predictor is None else predictor.scores(x)
         if y.shape != (2, layer.config.output_dim):
             return f"an output of shape {y.shape}"
     wanted = _tensors(path)

@@ -120,7 +120,7 @@ class _Watch:
 
 
 class _Result:
-    """What came of the cases of a slice."""
+    """The results of the cases of a slice."""
 
     def __init__(self, cases: Slice) -> None:
         self._cases = cases

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-import statistics
-import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from fffcpu.benchmarking.timing import Contender, alternate
 from fffcpu.data import Table
 from fffcpu.errors import ArgumentError
 from fffcpu.recipes.fitting import FitSettings, Fitted, fit
@@ -25,7 +25,8 @@ TOLERANCE = 0.005
 """Difference of accuracy or R2 in which two layers count as equally good; share of the loss."""
 
 TIMED_ROWS = 1024
-REPEATS = 15
+TIMED_SECONDS = 0.02
+"""Seconds of a measurement, and of the rest before it."""
 
 
 class Candidate(NamedTuple):
@@ -93,10 +94,11 @@ def train_candidates(table: Table, settings: FitSettings) -> Fitted:
         plans[f"dense, {width} neurons"] = dataclasses.replace(
             settings, layer="dense", width=width, gradients="auto"
         )
-    candidates = []
+    fits = {}
     for name, plan in plans.items():
         print_status(f"training: {name}")
-        candidates.append(_measure(name, fit(table, plan)))
+        fits[name] = fit(table, plan)
+    candidates = _measure(fits)
     chosen = recommend(candidates)
     print_status(_format(candidates, chosen))
     return chosen.fitted
@@ -124,31 +126,31 @@ def _by_loss(candidates: list[Candidate]) -> bool:
     return all(math.isnan(candidate.quality) for candidate in candidates)
 
 
-def _measure(name: str, fitted: Fitted) -> Candidate:
-    """Measure a trained layer on random rows."""
-    layer = fitted.predictor.layer
-    width, dtype = layer.config.input_dim, layer.config.dtype
-    rows = np.random.default_rng(0).standard_normal((TIMED_ROWS, width)).astype(dtype)
-    figures = fitted.validation
-    return Candidate(
-        name,
-        fitted,
-        quality=figures["accuracy"] if "accuracy" in figures else figures["r2"],
-        loss=figures["loss"],
-        one_row=_time(layer, rows[:1]),
-        batch=_time(layer, rows) / TIMED_ROWS,
-    )
-
-
-def _time(layer: Any, rows: Any) -> float:
-    """Return the median time of a call in microseconds."""
-    layer(rows)  # compiles, or reads kernels
-    times = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        layer(rows)
-        times.append(time.perf_counter() - start)
-    return 1e6 * statistics.median(times)
+def _measure(fits: dict[str, Fitted]) -> list[Candidate]:
+    """Measure trained layers on random rows, in alternation."""
+    contenders = []
+    for name, fitted in fits.items():
+        layer = fitted.predictor.layer
+        shape = (TIMED_ROWS, layer.config.input_dim)
+        rows = np.random.default_rng(0).standard_normal(shape).astype(layer.config.dtype)
+        contenders += [
+            Contender(name, functools.partial(layer, some), len(some)) for some in (rows[:1], rows)
+        ]
+    timings = alternate(contenders, min_time=TIMED_SECONDS, rest=TIMED_SECONDS)
+    times = [timing.microseconds for timing in timings]
+    return [
+        Candidate(
+            name,
+            fitted,
+            quality=fitted.validation.get("accuracy", fitted.validation.get("r2", math.nan)),
+            loss=fitted.validation["loss"],
+            one_row=one_row,
+            batch=batch,
+        )
+        for (name, fitted), one_row, batch in zip(
+            fits.items(), times[::2], times[1::2], strict=True
+        )
+    ]
 
 
 def _format(candidates: list[Candidate], chosen: Candidate) -> str:
