@@ -38,6 +38,7 @@ def test_a_table_is_the_same_as_in_a_csv(tmp_path):
     np.testing.assert_array_equal(np.concatenate(list(blocks)), first.x[:, [0, 3]])
 
 
+@pytest.mark.slow
 def test_commands_take_it(tmp_path, command):
     FRAME.to_parquet(tmp_path / "a.parquet")
     out = tmp_path / "model"
