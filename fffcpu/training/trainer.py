@@ -425,7 +425,9 @@ class Trainer:
         if self.settings.max_norm is not None:
             self._norms.add(clip_gradients(result.grads, self.settings.max_norm))
         usage = {"usage": result.usage} if getattr(self.optimizer, "takes_usage", False) else {}
-        self.optimizer.step(result.grads, lr=rate, **usage)
+        # Compiled steps warn of nothing; parameters are checked when they are saved.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.optimizer.step(result.grads, lr=rate, **usage)
         self.step += 1
         self.rows += result.rows
         self._losses.add(result.loss)

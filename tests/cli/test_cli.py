@@ -821,6 +821,7 @@ def test_bench_says_which_figures_are_doubtful(command, small_grid, tmp_path):
 
 
 @pytest.mark.usefixtures("busy")
+@pytest.mark.slow
 def test_the_demo_says_which_figures_are_doubtful(capsys):
     speed.compare_at_bert_size([1], 0.0, 0)
     out = capsys.readouterr().out
