@@ -76,7 +76,10 @@ def parse() -> argparse.Namespace:
         if function is measure:
             command.add_argument("--repeats", type=int, default=7, help="rounds (7)")
             command.add_argument(
-                "--seconds", type=float, default=0.05, help="least seconds of a measurement (0.05)"
+                "--seconds",
+                type=float,
+                default=0.05,
+                help="minimum seconds of a measurement (0.05)",
             )
         command.add_argument("out", type=Path, metavar="OUT", help="folder of the results")
         command.add_argument(

@@ -23,7 +23,7 @@ def add_seconds(parser: argparse.ArgumentParser, default: float) -> None:
         "--seconds",
         type=float,
         default=default,
-        help=f"least seconds of a measurement ({default:g})",
+        help=f"minimum seconds of a measurement ({default:g})",
     )
 
 

@@ -180,7 +180,7 @@ def _logging(level: str | None) -> Iterator[None]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that blames an unknown option before anything else, and says what it may mean."""
+    """A parser that reports an unknown option before other errors, and suggests a known one."""
 
     given: Sequence[str] = ()
     """The arguments that it parses."""

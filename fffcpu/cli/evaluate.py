@@ -31,17 +31,17 @@ examples:
 data: as for 'fffcpu train'. The target of a .csv is by default that of training.
 
 how to read the output:
-  accuracy  share of rows whose class is predicted; baseline: of always naming the most frequent
+  accuracy  share of rows whose class is predicted; the baseline predicts the most frequent class
   f1        mean over classes of the harmonic mean of precision and recall
   auc       how often a row of a class gets a higher score for it than another row; 0.5 is chance
-  rmse      root of the mean squared error; baseline: of always predicting the mean of training
+  rmse      root of the mean squared error; the baseline predicts the mean of the training targets
   mae       mean absolute error
   r2        share of the variance that is explained
 The confusion matrix has a line per true class and a column per predicted one.
 """
 
 MOST_CLASSES = 20
-"""Most classes of which a confusion matrix is printed."""
+"""Maximum number of classes for which a confusion matrix is printed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -22,8 +22,8 @@ examples:
   fffcpu fill-mask "a [MASK] that [MASK] at night" --top 3 --model bert
   fffcpu fill-mask --json < sentences.txt              one text per line, from standard input
 
-Without --model, the small model in the package is used. Tokens that begin with ##
-continue the word before them.
+Without --model, the small model in the package is used. Tokens that begin with ## continue the word
+before them.
 
 how to read the output: each mask has its likeliest tokens. Their probabilities are the model's,
 which sum to 1 over all tokens. A text without a mask is left out, or with --json has an empty list

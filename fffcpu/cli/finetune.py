@@ -95,7 +95,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, kind, text in numbers:
         add_number(group, DEFAULTS, name, kind, text)
     group.add_argument(
-        "--length", type=int, metavar="N", help="most tokens per text (the model's limit)"
+        "--length",
+        type=int,
+        metavar="N",
+        help="maximum number of tokens per text (the model's limit)",
     )
 
 

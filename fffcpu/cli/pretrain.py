@@ -46,9 +46,9 @@ text:
   .jsonl   one document per line: an object with its text in --field
   Both may be gzipped (.gz). A folder means all such files in it. Documents are tokenized once, into
   MODEL.training/corpus, and packed into sequences of --length tokens. A tokenizer is trained on
-  them unless --tokenizer names one. As BERT's, it makes letters lowercase, drops accents, and knows
-  no word of more than 100 letters; --keep-accents and --longest-word change that. Some documents
-  are held out for validation (--validation).
+  them unless --tokenizer names one. Like BERT's, it makes letters lowercase, drops accents, and
+  treats words of more than 100 letters as unknown; --keep-accents and --longest-word change that.
+  Some documents are held out for validation (--validation).
 
 output:
   MODEL is a folder in the layout of Hugging Face: config.json, model.safetensors, tokenizer.json.
@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--longest-word",
         type=int,
         metavar="N",
-        help="letters of a word, beyond which a new tokenizer takes it as unknown (100)",
+        help="maximum letters of a word; a new tokenizer treats longer words as unknown (100)",
     )
     text.add_argument(
         "--field",
@@ -152,7 +152,9 @@ def _add_training(group: Any) -> None:
     group.add_argument(
         "--evaluate-every", type=int, metavar="N", help="steps between evaluations (a tenth)"
     )
-    add_number(group, DEFAULTS, "validation-sequences", int, "most sequences to evaluate on")
+    add_number(
+        group, DEFAULTS, "validation-sequences", int, "maximum number of sequences to evaluate on"
+    )
     add_number(group, DEFAULTS, "seed", int, "random seed")
     add_number(group, DEFAULTS, "checkpoint-seconds", float, "seconds between checkpoints")
     add_number(group, DEFAULTS, "keep", int, "number of checkpoints to keep")

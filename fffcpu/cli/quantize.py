@@ -28,9 +28,8 @@ which type to choose:
   int8      a quarter of the bytes, and a scale per neuron. The error of a weight is at most 0.4% of
             the neuron's largest weight.
 The file keeps names, classes and statistics of training rows. Rounding may send a row down another
-path of a FastFeedForward, where a logit was near 0. Compare
-the accuracy of both files on your own rows. docs/benchmarks.md gives the loss of accuracy on the
-digits.
+path of a FastFeedForward, where a logit was near 0. Compare the accuracy of both files on your own
+rows. docs/benchmarks.md gives the loss of accuracy on the digits.
 """
 
 

@@ -75,7 +75,7 @@ data:
 columns of a .csv:
   The first rows show whether a column holds numbers, dates (2013-01-31, with or without a time) or
   texts. Each of the most frequent texts becomes an input; the others share one. A missing value
-  (an empty field, NA, NaN, ...) is replaced by the mean, and one more input says so. A column with
+  (an empty field, NA, NaN, ...) is replaced by the mean, and another input marks it. A column with
   a different text in most rows is left out. The model's file contains all this.
 
 target:
@@ -88,10 +88,10 @@ which layer:
   leaf   LeafFeedForward: gates choose one of 2^depth small networks of --leaf-width neurons.
          Training mixes all leaves; --hardening makes the gates decide.
   dense  DenseFeedForward: one hidden layer of --width neurons, for comparison.
-  auto   Train a fast layer and dense layers beside each other, measure quality and time per row,
-         and save the fastest of those that are as good as the best. Its quality on the rows held
-         out is the one it was chosen by, hence optimistic: --test gives an honest figure. The time
-         is that of the layer alone, without reading rows. No state is saved while it trains.
+  auto   Train a fast layer and several dense layers, measure the quality and the time per row of
+         each, and save the fastest layer that is as good as the best. The quality on the rows held
+         out decides the choice, so it is optimistic: --test gives an honest figure. The time is
+         that of the layer alone, without reading rows. No state is saved while it trains.
 
 while it trains:
   Every half minute, and on Ctrl-C, the state is saved in the folder MODEL.training. The same

@@ -74,7 +74,8 @@ class Column:
         count as the limit.
     offset, scale : float
         Number or date: the input is ``(value - offset) / scale``, computed in float64. They are 0
-        and 1, except for columns that are too large, beside their changes, for a layer's dtype.
+        and 1, except for columns that are too large for a layer's dtype, compared with their
+        changes.
 
     Raises
     ------

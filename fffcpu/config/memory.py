@@ -42,8 +42,8 @@ def check_fits(
     Raises
     ------
     NotEnoughMemoryError
-        If there is too little. The message says what is needed and what there is, and the largest
-        depth (or another size) that fits.
+        If there is too little. The message gives the bytes that are needed and available, and the
+        largest depth (or another size) that fits.
     """
     need = need or _nbytes
 

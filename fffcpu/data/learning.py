@@ -59,7 +59,7 @@ _FORMS = {
         + _TIME
     ),
 }
-"""Texts that are numbers or dates for people, by what to say about a column of them."""
+"""Patterns of numbers and dates in other notations, by the hint for a column of them."""
 
 
 class _Strict(NamedTuple):

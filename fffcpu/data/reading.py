@@ -91,8 +91,8 @@ def read_table(
         occur, as they are written, sorted.
     dtype : {"float32", "float64"}
         dtype of numbers that are not stored as floats: those of CSV files, and integers to predict.
-        float32 takes half the memory, but loses what changes a column that is large beside its
-        changes, such as a time in seconds.
+        float32 takes half the memory, but loses the changes of a column that is large compared with
+        them, such as a time in seconds.
     encoding : Encoding or "auto", optional
         Columns of a CSV file that are not numbers: those of a model, or found out from the file. By
         default, every field must be a number.

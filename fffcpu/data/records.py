@@ -199,7 +199,7 @@ def with_errors(items: Iterator[T]) -> Iterator[T | DataError]:
     Parameters
     ----------
     items : iterator
-        One that can go on after an error; a generator cannot.
+        An iterator that can continue after an error; a generator cannot.
     """
     while True:
         try:
@@ -277,7 +277,7 @@ def find_named(path: str, names: Sequence[str], wanted: Iterable[str]) -> list[i
     Raises
     ------
     DataError
-        If a name has no column, or more than one. The message says what was perhaps meant.
+        If a name has no column, or more than one. The message suggests the probable cause.
     """
     places: dict[str, int] = {}
     again: dict[str, int] = {}
@@ -521,7 +521,7 @@ def _separator_hint(names: Sequence[str]) -> str:
 
 
 def _column_hint(name: str, names: Sequence[str]) -> str:
-    """Return what was perhaps meant where a file has no column of a name."""
+    """Return the probable cause why a file has no column of a name; empty if unknown."""
     separator = _separator_hint(names)
     if separator:
         return separator

@@ -67,8 +67,8 @@ class Schema:
         How columns become the layer's inputs, one item per column. By default each column is an
         input, unchanged.
     exact : bool
-        For regression: whether the offset is added in float64, because it is too large, beside the
-        changes of the outputs, for the layer's dtype. Predictions are then float64.
+        For regression: whether the offset is added in float64, because it is too large for the
+        layer's dtype, compared with the changes of the outputs. Predictions are then float64.
 
     Raises
     ------
@@ -362,13 +362,13 @@ class Predictor:
         return schema.encoding.expand(self._numbers(x, schema.encoding))
 
     def _encoded(self, frame: Any, encoding: Encoding, unknown: Unknown | None) -> Array:
-        """Return a frame as a table of numbers; count or log what the model does not know."""
+        """Return a frame as a table of numbers; count or log the unknown values."""
         seen: Unknown = Counter() if unknown is None else unknown
         table = encode_frame(frame, encoding, seen)
         if unknown is None and seen:
             name, text = next(iter(seen))
             _LOGGER.warning(
-                "%d values that the model does not know, such as %r in column %r",
+                "number of unknown values: %d, such as %r in column %r",
                 seen.total(),
                 text,
                 name,

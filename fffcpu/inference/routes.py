@@ -1,7 +1,7 @@
-"""Which training rows shared a leaf: the explanation of a prediction by its route.
+"""Explanations of predictions by their routes: the training rows that ended in the same leaves.
 
-A row follows one path in each tree. The statistics say how many rows of the training data ended in
-the same leaf, and what their targets were.
+A row follows one path in each tree, from the root to a leaf. The statistics count the training rows
+that ended in the same leaf, and summarize their targets.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ AnyLayer: TypeAlias = (
     | QuantizedFastFeedForward
     | QuantizedLeafFeedForward
 )
-"""The type of the layers a file can hold. All have what `Layer` has; ``isinstance`` tells which."""
+"""The type of the layers that a file can hold. All are subclasses of `Layer`."""
 
 LAYERS: dict[str, type[Layer[Any]]] = {
     layer.config_type.kind: layer

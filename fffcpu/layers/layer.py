@@ -194,15 +194,15 @@ class Layer(Module[Config]):
         Parameters
         ----------
         mean, scale : array_like of shape (I,) or ()
-            Mean and scale of the columns of x; no scale may be 0. A mean that is large beside its
-            scale, such as a time in seconds, cannot be absorbed: the rows themselves lose their
-            changes in the layer's dtype. `fffcpu.Predictor` subtracts such means in float64.
+            Mean and scale of the columns of x; no scale may be 0. A mean that is large compared
+            with its scale, such as a time in seconds, cannot be absorbed: the rows themselves lose
+            their changes in the layer's dtype. `fffcpu.Predictor` subtracts such means in float64.
 
         Raises
         ------
         ArgumentError
             If the layer has no bias that can absorb a nonzero mean, a scale is 0, a mean is too
-            large beside its scale, or a parameter would not be finite.
+            large compared with its scale, or a parameter would not be finite.
         """
         width = self.config.input_dim
         mean, scale = (np.broadcast_to(np.asarray(v, np.float64), width) for v in (mean, scale))
@@ -218,7 +218,7 @@ class Layer(Module[Config]):
         self._absorb(mean, scale)
 
     def _absorb(self, mean: Array, scale: Array) -> None:
-        """Absorb any scaling (I,), also one that is large beside its changes."""
+        """Absorb any scaling (I,), even one whose mean is large compared with its scale."""
         if mean.any() and any(bias not in self.params for _, bias, _ in self._reading):
             raise ArgumentError("argument 'mean' must be 0 for a layer without a bias")
         changed = {}

@@ -305,7 +305,7 @@ class LeafFeedForward(LeafLayer[LeafFeedForwardConfig]):
         return y.reshape(*leading, y.shape[1]), cache
 
     def _check_memory(self, rows: int, arrays: int) -> None:
-        """Raise unless there is memory for so many numbers per row and neuron of all leaves."""
+        """Raise unless there is memory for ``arrays`` numbers per row and neuron of all leaves."""
         row = arrays * self.config.neurons * self.config.itemsize
         check_memory(
             rows * row,

@@ -52,7 +52,8 @@ class FinetuneSettings:
         methods except ``"zero_index"`` pool over padding too, as published; evaluations use texts
         without padding.
     length : int, optional
-        Largest number of tokens per text; further tokens are dropped. By default the model's limit.
+        Maximum number of tokens per text; further tokens are dropped. It is the model's limit by
+        default.
     validation : float
         Share of the texts to validate with.
     seed : int

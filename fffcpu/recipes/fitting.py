@@ -564,9 +564,9 @@ def _input_names(table: Table) -> Sequence[str] | None:
 
 
 def _encoding(table: Table, training: NDArray[np.int64], settings: FitSettings) -> Encoding | None:
-    """Return how columns become inputs, with what the rows to train on have to say about it.
+    """Return how columns become inputs, with statistics of the rows to train on.
 
-    That is the mean of each column, in place of missing values, and with ``clip`` its range.
+    These are the mean of each column, which replaces missing values, and with ``clip`` its range.
     """
     encoding, width = table.encoding, table.x.shape[1]
     if encoding is None and settings.clip:

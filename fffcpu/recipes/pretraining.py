@@ -58,9 +58,9 @@ class PretrainSettings:
     depth : int
         Depth of the trees.
     initial_std : float, optional
-        Standard deviation of initial weights. By default the published 0.02 at width 768, and
-        proportional to ``1 / sqrt(width)`` at other widths. The positions' vectors scale like this,
-        and would dominate smaller word vectors.
+        Standard deviation of initial weights. The default is the published 0.02 at width 768, and
+        proportional to ``1 / sqrt(width)`` at other widths. The vectors of positions scale in the
+        same way, and would dominate smaller word vectors.
     length : int
         Number of tokens per sequence.
     batch_size : int

@@ -1,8 +1,9 @@
 """Scaling of inputs and of numbers to predict, such that a layer's dtype loses nothing.
 
-A layer absorbs the scaling of its inputs and outputs in its parameters. It cannot where a column is
-too large beside its changes, such as a time in seconds: rounded to float32, the changes are lost.
-Such a scaling is applied in float64, before the layer and by the predictor that holds it.
+A layer absorbs the scaling of its inputs and outputs in its parameters. It cannot do so where a
+column is too large compared with its changes, such as a time in seconds: rounding to float32 loses
+the changes. Such a scaling is applied in float64, before the layer and by the predictor that holds
+it.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ class Scaling:
         ------
         ArgumentError
             If ``by`` has another value, a number is not finite, or a column that is not scaled by
-            its own deviation changes too little, beside its size, for float32.
+            its own deviation changes too little for float32, compared with its size.
         """
         if by not in ("columns", "table", "none"):
             raise ArgumentError(f"argument 'by' must be columns, table or none, got {by!r}")
@@ -140,8 +141,8 @@ class Scaling:
         lost = (np.abs(mean) > _LOST * scale) & ~_is_constant(mean, np.sqrt(variance))
         for column in np.flatnonzero(lost)[:1]:
             raise ArgumentError(
-                f"{_input(column, names)} changes too little beside its size for float32 (mean "
-                f"{mean[column]:g}, standard deviation {scale[column]:g}); "
+                f"{_input(column, names)} changes too little for float32, compared with its size "
+                f"(mean {mean[column]:g}, standard deviation {scale[column]:g}); "
                 f"standardize must be columns, got {by}"
             )
         width = x.shape[1]
@@ -157,7 +158,7 @@ class Scaling:
     def is_far(self, dtype: DTypeLike) -> NDArray[np.bool_]:
         """Return which inputs (I,) a layer of this dtype cannot scale itself.
 
-        They are too large beside their changes, so that rounding them loses the changes, or their
+        They are too large compared with their changes, so that rounding loses the changes, or their
         scale leaves the range in which the layer's weights can absorb it.
         """
         rounding = float(np.finfo(np.dtype(dtype)).eps) * np.abs(self.mean)

@@ -1,8 +1,9 @@
-"""Memory: foresees whether there is enough, and keeps what is freed for the next step.
+"""Memory: checks whether there is enough, and keeps freed memory for the next step.
 
-**Foreseen.** Linux gives a program more memory than there is, and kills it when it uses that. So
-what takes much memory calls `check_memory` before it takes any. Available is the least of what the
-machine, each control group of the process and each of its own limits leaves.
+**Checked.** Linux grants a program more memory than the machine has, and kills the program when it
+uses it. Therefore code that needs a lot of memory calls `check_memory` before it allocates any. The
+available memory is the least that the machine, a control group of the process or one of its own
+limits leaves.
 
 **Kept.** A training step allocates and frees arrays of up to a hundred megabytes: activations,
 logits, gradients. The C library returns such blocks to the system at once. For the next step the
@@ -33,8 +34,8 @@ __all__ = [
 ]
 
 CHECKED_BYTES = 1 << 26
-"""Bytes below which nothing is checked. A check takes less than a millisecond, and to fill so much
-memory takes tens of them."""
+"""Bytes below which nothing is checked. A check takes less than a millisecond; filling this amount
+of memory takes tens of milliseconds."""
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Parameters of mallopt, with their numbers in <malloc.h> of glibc."""
@@ -66,7 +67,7 @@ class Available(NamedTuple):
 
 
 def check_memory(nbytes: int, what: str, advise: Callable[[int], str] | None = None) -> None:
-    """Raise unless so much memory is available; call it before any of it is taken.
+    """Raise unless this amount of memory is available; call it before any of it is allocated.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Set up Hypothesis and warnings, and import the module of ``--kernel``."""
-    config.addinivalue_line("markers", "slow: needs compiled kernels or much time")
+    config.addinivalue_line("markers", "slow: needs compiled kernels or a lot of time")
     config.addinivalue_line("filterwarnings", NUMBER_WARNINGS)
     try:
         _load_profile(config)

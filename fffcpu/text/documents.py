@@ -4,8 +4,8 @@ A ``.txt`` file is one document. In a file of JSON lines (``.jsonl``) each line 
 with a field of text. Both may be gzipped (``.gz``). Long documents come in pieces, so that no file
 has to fit into memory.
 
-`read_texts` reads short texts: there, each line of a ``.txt`` file is a text. What a line is,
-`fffcpu.data.records` says, for files and for standard input.
+`read_texts` reads short texts: there, each line of a ``.txt`` file is a text.
+`fffcpu.data.records` defines what a line is, for files and for standard input.
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ def read_labelled(
     regression : bool
         Whether labels are numbers to predict, and not names of classes.
     classes : tuple of str, optional
-        The names of the classes, if they are already known. By default the sorted labels. Spaces
-        around a name do not count.
+        The names of the classes, if they are already known. The default is the sorted labels.
+        Spaces around a name are ignored.
     separator : str
         The character that separates the fields of a CSV file.
 

@@ -342,12 +342,12 @@ class Trainer:
     # --- Running ---------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
-        """Train until the budget is spent, patience runs out, or something stops the run.
+        """Train until the budget is spent, patience runs out, or a callback or signal ends the run.
 
         Returns
         -------
         Outcome
-            The outcome. The parameters are then those of the best evaluation if
+            The outcome. After the run, the parameters are those of the best evaluation if
             ``settings.keep_best``, else the last ones.
 
         Raises
@@ -480,7 +480,7 @@ class Trainer:
         return not self._budget_left() or self._has_stopped_early()
 
     def _evaluate(self, rate: float) -> None:
-        """Evaluate, note it in the history, keep the parameters if they are the best, and tell."""
+        """Evaluate, record the figures, keep the best parameters, and call the callbacks."""
         if hasattr(self.optimizer, "bring_up_to_date"):
             self.optimizer.bring_up_to_date()
         figures = self.objective.evaluate()
@@ -499,12 +499,12 @@ class Trainer:
                 }
         else:
             self._since_best += 1
-        self._tell(rate, figures, self._note(rate, figures), improved)
+        self._call_back(rate, figures, self._note(rate, figures), improved)
 
-    def _tell(
+    def _call_back(
         self, rate: float, figures: Mapping[str, float], train_loss: float | None, improved: bool
     ) -> None:
-        """Call the callbacks. If one fails, the state is saved before its exception goes on."""
+        """Call the callbacks. If one raises, the state is saved before the exception propagates."""
         every = self.settings.evaluate_every
         evaluation = Evaluation(
             number=-(-self.step // every) if every else 1,

@@ -137,7 +137,7 @@ def test_values_that_training_did_not_see_are_counted_and_told(model, command, t
     status, printed, told = command("predict", model, path)
     assert status == 0
     assert len(printed.splitlines()) == ROWS + 1
-    assert "'colour': 3 rows have categories that the model does not know: 'mauve', 'pink'" in told
+    assert "'colour': 3 rows have unknown categories: 'mauve', 'pink'" in told
     assert "'member': 5 rows have no value, though all had one in training" in told
     _, _, told = command("predict", model, path, "--json")
     assert json.loads(told.splitlines()[-1])["unknown"] == {"colour": 3, "member": 5}
@@ -328,7 +328,7 @@ def test_converted_models_lose_what_their_columns_hold(model, command, tmp_path)
     assert "the published layer takes the 13 inputs that the columns become" in printed
 
 
-# --- Columns and targets that are large beside their changes --------------------------------------
+# --- Columns and targets that are large compared with their changes -------------------------------
 
 
 @pytest.mark.parametrize(
@@ -548,4 +548,4 @@ def test_a_predictor_logs_what_it_does_not_know(model, caplog):
     frame = people()
     frame.loc[0, "colour"] = "mauve"
     Predictor.load(model).predict(frame)
-    assert "1 values that the model does not know, such as 'mauve'" in caplog.text
+    assert "number of unknown values: 1, such as 'mauve' in column 'colour'" in caplog.text

@@ -1,4 +1,4 @@
-"""Scaling of columns and targets that are large beside their changes."""
+"""Scaling of columns and targets that are large compared with their changes."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.5,
         metavar="S",
-        help="least seconds for each figure (0.5)",
+        help="minimum seconds for each figure (0.5)",
     )
     _add_number(parser, "--seed", 0, "random seed")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

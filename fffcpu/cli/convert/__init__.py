@@ -32,7 +32,10 @@ PUBLISHED: dict[str, ModuleType] = {
 }
 """The modules that translate state dicts, by format."""
 
-TOLD = {"ultrafastbert": ("depth", "trees", "activation"), "fastfeedforward": ("activation",)}
+UNDETERMINED = {
+    "ultrafastbert": ("depth", "trees", "activation"),
+    "fastfeedforward": ("activation",),
+}
 """Fields that the files of a format do not store, and options give."""
 
 DESCRIPTION = """\
@@ -180,9 +183,9 @@ def _recognise(path: str) -> str:
 def _read(options: argparse.Namespace, source: str) -> tuple[LayerConfig, Arrays]:
     """Return the layer in IN."""
     names = ("depth", "trees", "activation")
-    told = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    for name, value in told.items():
-        if name not in TOLD.get(source, ()):
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    for name, value in given.items():
+        if name not in UNDETERMINED.get(source, ()):
             raise ArgumentError(
                 f"argument '--{name}' must be left out, because format {source} determines it, "
                 f"got {describe(value)}"
@@ -194,7 +197,7 @@ def _read(options: argparse.Namespace, source: str) -> tuple[LayerConfig, Arrays
     state = {name: np.array(array) for name, array in SafetensorsFile(options.file).items()}
     module = PUBLISHED[source]
     try:
-        config: LayerConfig = module.infer_config(state, **told)
+        config: LayerConfig = module.infer_config(state, **given)
         return config, module.from_state_dict(config, state)
     except CheckpointError as error:
         raise CheckpointError(f"file {options.file!r}: {error}") from error
@@ -220,11 +223,11 @@ def _notes(options: argparse.Namespace, source: str, target: str, config: LayerC
             "output biases: the published inference leaves b2s out; LeafFeedForward adds them, as "
             "published training does"
         )
-    if "activation" in TOLD.get(source, ()) and options.activation is None:
+    if "activation" in UNDETERMINED.get(source, ()) and options.activation is None:
         notes.append(
             f"activation: taken to be {config.activation}, which IN does not store (--activation)"
         )
-    if "activation" in TOLD.get(target, ()):
+    if "activation" in UNDETERMINED.get(target, ()):
         notes.append(f"activation: {config.activation}, which OUT does not store")
     biased = not isinstance(config, FastFeedForwardConfig) or config.bias
     if not biased and "ultrafastbert" in (source, target):

@@ -1,4 +1,4 @@
-"""``--layer auto``: fast and dense layers trained beside each other, judged by quality and time."""
+"""``--layer auto``: fast and dense layers are trained and compared by quality and time."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def add_start(parser: Any) -> None:
 
 
 def check_start(folder: RunFolder, out: str, *, resume: bool, overwrite: bool) -> None:
-    """Raise if a run would replace what is unfinished, or what is finished without being told to.
+    """Raise if a run would replace an unfinished run, or without ``overwrite`` a finished result.
 
     Raises
     ------

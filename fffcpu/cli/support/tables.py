@@ -115,6 +115,6 @@ def report_unknown(unknown: Unknown) -> None:
             shown = list_names(list(texts)[:_SHOWN])
             more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
             print_status(
-                f"column {column!r}: {sum(texts.values()):,} rows have categories that the model "
-                f"does not know: {shown}{more}"
+                f"column {column!r}: {sum(texts.values()):,} rows have unknown categories: "
+                f"{shown}{more}"
             )

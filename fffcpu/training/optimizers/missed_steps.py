@@ -6,7 +6,7 @@ is touched again. A row whose last step was l, and which steps l + 1 ... n did n
 =========  ========================================  ==========================================
 age        ``n - l``                                 Adam's moments shrink by ``beta ** age``
 decay      ``prod (1 - lr_s weight_decay)``          the parameter shrinks by it (SGD, AdamW)
-drift      ``sum lr_s momentum ** (s - l)``          SGD moves by so much of the row's velocity
+drift      ``sum lr_s momentum ** (s - l)``          SGD moves by the row's velocity times this
 =========  ========================================  ==========================================
 
 over s = l + 1 ... n. A row stores only its l; terms that depend on s are stored once for all rows::
