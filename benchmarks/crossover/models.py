@@ -32,13 +32,13 @@ class Model(NamedTuple):
     """Fields of a layer's `FitSettings`, or arguments of scikit-learn's estimator."""
 
 
-NODE, LEAF, DENSE = "FastFeedForward", "LeafFeedForward", "dense"
+FAST, LEAF, DENSE = "FastFeedForward", "LeafFeedForward", "dense"
 MLP, TREES = "MLPClassifier", "boosted trees"
-FFF = (NODE, LEAF)
+FFF = (FAST, LEAF)
 
 MODELS = {
     **{
-        f"fff-{trees}x{depth}": Model(NODE, {"layer": "node", "trees": trees, "depth": depth})
+        f"fff-{trees}x{depth}": Model(FAST, {"layer": "fast", "trees": trees, "depth": depth})
         for trees, depth in ((1, 3), (1, 7), (2, 5), (4, 3), (4, 6), (8, 3), (8, 7), (16, 4))
     },
     **{
@@ -72,7 +72,7 @@ def grid(**values: Sequence[float]) -> list[dict[str, float]]:
 
 LAYER_TRIES = grid(lr=(0.003, 0.008), weight_decay=(0.02, 0.2))
 TRIES = {
-    NODE: LAYER_TRIES,
+    FAST: LAYER_TRIES,
     LEAF: LAYER_TRIES,
     DENSE: LAYER_TRIES,
     MLP: grid(learning_rate_init=(0.001, 0.003), alpha=(1e-4, 1e-2)),
@@ -156,7 +156,7 @@ def visits(nodes: Array) -> float:
 
 
 TRAIN = {
-    NODE: train_layer,
+    FAST: train_layer,
     LEAF: train_layer,
     DENSE: train_layer,
     MLP: train_mlp,

@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from benchmarks.crossover.models import DENSE, LEAF, MLP, NODE, TREES
+from benchmarks.crossover.models import DENSE, FAST, LEAF, MLP, TREES
 from benchmarks.crossover.verdicts import Point, front
 
 STYLES = {
-    NODE: ("o", "#542788"),
+    FAST: ("o", "#542788"),
     LEAF: ("s", "#998ec3"),
     DENSE: ("D", "tab:orange"),
     MLP: ("^", "#8c510a"),

@@ -54,13 +54,13 @@ class Chosen(NamedTuple):
 
 
 CHOSEN = {
-    ("mnist", "node"): Chosen(0.004, 0.2, 0.960),
+    ("mnist", "fast"): Chosen(0.004, 0.2, 0.960),
     ("mnist", "dense"): Chosen(0.004, 0.2, 0.958),
-    ("fashion-mnist", "node"): Chosen(0.004, 0.2, 0.880),
+    ("fashion-mnist", "fast"): Chosen(0.004, 0.2, 0.880),
     ("fashion-mnist", "dense"): Chosen(0.004, 0.2, 0.876),
-    ("letters", "node"): Chosen(0.04, 0.01, 0.882),
+    ("letters", "fast"): Chosen(0.04, 0.01, 0.882),
     ("letters", "dense"): Chosen(0.02, 0.01, 0.836),
-    ("satellite", "node"): Chosen(0.04, 0.01, 0.897),
+    ("satellite", "fast"): Chosen(0.04, 0.01, 0.897),
     ("satellite", "dense"): Chosen(0.04, 0.0, 0.901),
 }
 """For letters and satellite they were chosen from `RATES` x `DECAYS` (`choose`), by 4 trees of
@@ -70,7 +70,7 @@ means of seeds 0, 1 and 2, for letters that of seed 0."""
 RATES = (0.002, 0.004, 0.01, 0.02, 0.04)
 DECAYS = (0.0, 0.01, 0.2)
 
-ROUTES = {"node": {"straight_through": True}, "dense": {}}
+ROUTES = {"fast": {"straight_through": True}, "dense": {}}
 """Recorded with each run, since the default may change."""
 
 FOREST = {"trees": 4, "depth": 3}
@@ -90,7 +90,7 @@ class Method(NamedTuple):
     """Key of `methods.MAKERS`, if the library does not have the method."""
 
 
-BOTH = ("leaf", "node")
+BOTH = ("leaf", "fast")
 
 METHODS = (
     Method("as in the other tables", BOTH, {}),
@@ -109,17 +109,17 @@ METHODS = (
         BOTH,
         {"optimizer": "local-sgd", "lr": 0.1, "weight_decay": 0.0},
     ),
-    Method("routes held constant", ("node",), {"straight_through": False}),
+    Method("routes held constant", ("fast",), {"straight_through": False}),
     *(
         Method(name, (layer,), changes, name)
         for layer, name, changes in (
-            ("node", "soft routes, temperature 1 to 0.03", {}),
-            ("node", "soft routes, temperature 0.3 to 0.03", {}),
-            ("node", "load balancing 0.1", {}),
-            ("node", "dropout of nodes 0.1", {}),
-            ("node", "decay doubles from level to level", {"weight_decay": 0.0}),
-            ("node", "decay halves from level to level", {"weight_decay": 0.0}),
-            ("node", "balanced routes", {}),
+            ("fast", "soft routes, temperature 1 to 0.03", {}),
+            ("fast", "soft routes, temperature 0.3 to 0.03", {}),
+            ("fast", "load balancing 0.1", {}),
+            ("fast", "dropout of nodes 0.1", {}),
+            ("fast", "decay doubles from level to level", {"weight_decay": 0.0}),
+            ("fast", "decay halves from level to level", {"weight_decay": 0.0}),
+            ("fast", "balanced routes", {}),
             ("leaf", "load balancing of leaves 0.1", {}),
             ("leaf", "load balancing of leaves 1", {}),
             ("leaf", "master leaf, half of the neurons", {}),
@@ -135,7 +135,7 @@ class Cell(NamedTuple):
 
     data: str
     layer: str
-    """Name in the records: "leaf", "dense", or "node", the former name of "fast"."""
+    """Name of the layer in `FitSettings`: "fast", "leaf" or "dense"."""
     sizes: dict[str, Any]
     settings: dict[str, Any]
     label: str = ""
@@ -157,7 +157,7 @@ class Cell(NamedTuple):
     def __str__(self) -> str:
         """The layer, by its sizes."""
         sizes = self.sizes
-        if self.layer == "node":
+        if self.layer == "fast":
             trees = "1 tree" if sizes["trees"] == 1 else f"{sizes['trees']} trees"
             return f"{trees} of depth {sizes['depth']}"
         if self.layer == "leaf":
@@ -206,8 +206,8 @@ def trees_cells(data: Iterable[str], active: int, learn: bool = True) -> list[Ce
     cells = []
     for name in data:
         dense = {"width": active}
-        forest = tuned(name, "node") | {"straight_through": learn}
-        cells += [Cell(name, "node", sizes, forest) for sizes in tree_sizes(active)]
+        forest = tuned(name, "fast") | {"straight_through": learn}
+        cells += [Cell(name, "fast", sizes, forest) for sizes in tree_sizes(active)]
         cells.append(Cell(name, "dense", dense, tuned(name, "dense")))
     return cells
 
@@ -229,7 +229,7 @@ def methods_cells(data: Iterable[str]) -> list[Cell]:
     for name in data:
         bases = {
             "leaf": (LEAVES, recipe(name)),
-            "node": (FOREST, tuned(name, "node")),
+            "fast": (FOREST, tuned(name, "fast")),
         }
         for layer, (sizes, settings) in bases.items():
             cells += [
@@ -245,7 +245,7 @@ def choose_cells(data: Iterable[str]) -> list[Cell]:
     cells = []
     for name in data:
         common = {"standardize": DATA[name].standardize}
-        for layer, sizes in (("node", FOREST), ("dense", {"width": 16})):
+        for layer, sizes in (("fast", FOREST), ("dense", {"width": 16})):
             cells += [
                 Cell(
                     name,

@@ -37,7 +37,7 @@ def train(cell: Cell, seed: int, folder: Path) -> Record:
         "test": evaluate_table(fitted.predictor, test)["accuracy"],
         "seconds": fitted.outcome.seconds,
     }
-    if cell.layer == "node":
+    if cell.layer == "fast":
         record["unused"] = methods.prune(fitted.predictor.layer, training.x[np.sort(learned)])
         record["pruned"] = evaluate_table(fitted.predictor, test)["accuracy"]
     return record
@@ -54,7 +54,7 @@ def maker(
         context = methods.Context(
             scaling.apply(table.x[some], np.float32),
             settings.epochs * -(-len(learned) // settings.batch_size),
-            tuned(cell.data, "node")["weight_decay"],
+            tuned(cell.data, "fast")["weight_decay"],
         )
         return methods.MAKERS[cell.maker](settings, inputs, outputs, context)
 
