@@ -73,16 +73,16 @@ def distinct_batches(
     return list(np.random.default_rng(rng).standard_normal((count, rows, width), dtype=kind))
 
 
-PathLayer = FastFeedForward | QuantizedFastFeedForward
-"""A layer of paths, with float weights or narrow ones."""
+AnyFastFeedForward = FastFeedForward | QuantizedFastFeedForward
+"""A FastFeedForward with float weights or narrow ones."""
 
 
-def path_arguments(layer: PathLayer) -> tuple[Any, ...]:
+def path_arguments(layer: AnyFastFeedForward) -> tuple[Any, ...]:
     """Return a layer's arguments of ``path_infer``: its weights, and the code of its activation."""
     return (*PathWeights.of(layer.params), int(Activation.parse(layer.config.activation)))
 
 
-def check_paths(layer: PathLayer, x: Array, y: Array, nodes: Array) -> int:
+def check_paths(layer: AnyFastFeedForward, x: Array, y: Array, nodes: Array) -> int:
     """Check an output of FastFeedForward, and its routes, against the plain NumPy backend.
 
     Parameters

@@ -13,7 +13,7 @@ from fffcpu.columns.encoding import Column, Encoding, Unknown
 from fffcpu.columns.fields import clean_name, to_field
 from fffcpu.errors import DataError, list_names
 
-__all__ = ["column_names", "encode_frame", "find_keys", "frame_array", "is_frame"]
+__all__ = ["encode_frame", "find_keys", "frame_array", "frame_columns", "is_frame"]
 
 _MICROSECONDS = 86400e6
 """Microseconds of a day."""
@@ -26,7 +26,7 @@ def is_frame(x: Any) -> bool:
     )
 
 
-def column_names(frame: Any) -> list[Any]:
+def frame_columns(frame: Any) -> list[Any]:
     """Return the names of a frame's columns."""
     if isinstance(frame, Mapping):
         return list(frame)
@@ -42,7 +42,7 @@ def frame_array(frame: Any) -> NDArray[Any]:
     DataError
         If columns differ in length.
     """
-    names = column_names(frame)
+    names = frame_columns(frame)
     for name, count in Counter(names).items():
         if count > 1:
             raise DataError(f"the data must have one column {name!r}, got {count} of that name")
@@ -79,7 +79,7 @@ def encode_frame(frame: Any, encoding: Encoding, unknown: Unknown | None = None)
     DataError
         If a column is missing or occurs twice, or a value does not fit its column.
     """
-    keys = find_keys(column_names(frame), encoding.names)
+    keys = find_keys(frame_columns(frame), encoding.names)
     columns = []
     for name, key, column in zip(encoding.names, keys, encoding.columns, strict=True):
         values = _values(frame[key], name)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fffcpu.checks import check_integer, check_number
 from fffcpu.config import LeafFeedForwardConfig
 from fffcpu.diagnosis.report import UsageReport
-from fffcpu.diagnosis.routes import check_layer, decisions, gates_above, reached_leaves, row_blocks
+from fffcpu.diagnosis.routes import check_layer, data_blocks, decisions, gates_above, reached_leaves
 from fffcpu.diagnosis.usage import TreeUsage
 from fffcpu.errors import ArgumentError
 from fffcpu.tree import gate_count, leaf_count
@@ -66,7 +66,7 @@ def diagnose(layer: Any, data: Any, *, margin: float = 0.01) -> UsageReport:
     leaf_visits = np.zeros((trees, leaf_count(depth)), np.int64)
     ties = np.zeros((trees, depth), np.int64)
     entropies = np.zeros(gate_count(depth)) if soft else None
-    for rows in row_blocks(layer, data):
+    for rows in data_blocks(layer, data):
         logits, leaves = decisions(layer, rows, int(leaf_visits[0].sum()))
         for tree in range(trees):
             leaf_visits[tree] += np.bincount(leaves[:, tree], minlength=leaf_visits.shape[1])
@@ -119,7 +119,7 @@ def leaf_means(layer: Any, data: Any, leaves: Sequence[int], tree: int = 0) -> A
     wanted = [check_integer("leaves", leaf, 0, leaf_count(depth) - 1) for leaf in leaves]
     sums = np.zeros((len(wanted), layer.config.input_dim))
     counts = np.zeros((len(wanted), 1))
-    for rows in row_blocks(layer, data):
+    for rows in data_blocks(layer, data):
         reached = reached_leaves(layer, rows, tree)
         for i, leaf in enumerate(wanted):
             chosen = rows[reached == leaf]

@@ -18,7 +18,7 @@ from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 from fffcpu.kernels.weights import PathWeights
 from fffcpu.tree import gate_count, leaf_count
 
-__all__ = ["BLOCK_ROWS", "check_layer", "decisions", "gates_above", "reached_leaves", "row_blocks"]
+__all__ = ["BLOCK_ROWS", "check_layer", "data_blocks", "decisions", "gates_above", "reached_leaves"]
 
 Array = NDArray[Any]
 
@@ -68,7 +68,7 @@ def check_layer(layer: Any) -> tuple[int, int]:
     )
 
 
-def row_blocks(layer: Any, data: Any) -> Iterator[Array]:
+def data_blocks(layer: Any, data: Any) -> Iterator[Array]:
     """Yield blocks of at most `BLOCK_ROWS` rows, in the form for the layer's kernels."""
     width, dtype = layer.config.input_dim, np.dtype(layer.config.dtype)
     blocks = [data] if hasattr(data, "__array__") else data

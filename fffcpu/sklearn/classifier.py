@@ -15,8 +15,8 @@ from fffcpu.inference.predictor import Schema
 from fffcpu.sklearn.estimator import Estimator
 from fffcpu.sklearn.validation import (
     balanced_weights,
+    check_sample_weight,
     check_table,
-    check_weights,
     class_factors,
     class_numbers,
     label_truth,
@@ -226,7 +226,7 @@ class FFFClassifier(ClassifierMixin, Estimator):
         targets: Array = (
             label_truth(y, len(classes)) if self._multilabel else class_numbers(y, classes)
         )
-        weights = check_weights(sample_weight, x.shape[0])
+        weights = check_sample_weight(sample_weight, x.shape[0])
         if self.class_weight is not None:
             weights = self._weigh_classes(targets, weights, incremental)
         self._train(x, targets, weights, new=new, incremental=incremental)

@@ -32,7 +32,7 @@ from fffcpu.recipes.fitting import (
 from fffcpu.recipes.memory import check_fit
 from fffcpu.recipes.scaling import Scaling, TargetScaling, block_rows, dense_rows
 from fffcpu.recipes.table_objective import TableObjective
-from fffcpu.sklearn.validation import check_rows
+from fffcpu.sklearn.validation import check_prediction_rows
 from fffcpu.training import constant, cosine
 from fffcpu.training.batches import BatchOrder, split_rows
 from fffcpu.training.trainer import Moment, Trainer, TrainerSettings
@@ -52,7 +52,7 @@ BATCH_ROWS = 128
 TREES = 8
 """Default number of trees of the fast layer."""
 
-HARDENING = 1.0
+ESTIMATOR_HARDENING = 1.0
 """Default weight of the leaf layer's hardening loss. It is larger than in
 `fffcpu.recipes.fitting`: few rows make few steps, in which the gates must become hard."""
 
@@ -245,7 +245,9 @@ class Estimator(BaseEstimator):
                 f"argument 'layer' must be fast or leaf, got {describe(self.layer)}"
             )
         most = 1 if layer == "leaf" else None
-        hardening = HARDENING if layer == "leaf" and self.hardening is None else self.hardening
+        hardening = (
+            ESTIMATOR_HARDENING if layer == "leaf" and self.hardening is None else self.hardening
+        )
         trees = (most or TREES) if self.trees is None else self.trees
         check_integer("trees", trees, 1, most)
         patience = check_integer("n_iter_no_change", self.n_iter_no_change, 1)
@@ -339,7 +341,7 @@ class Estimator(BaseEstimator):
         """Return the layer's outputs (B, O), with the offset added."""
         if "layer_" not in self.__dict__:
             check_is_fitted(self, "layer_")
-        x = check_rows(self, x)
+        x = check_prediction_rows(self, x)
         if not hasattr(x, "toarray"):
             return self._predictor.scores(x)
         step = block_rows(x.shape[1])

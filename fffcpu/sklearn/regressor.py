@@ -11,7 +11,7 @@ from sklearn.base import RegressorMixin
 from fffcpu.errors import ShapeError
 from fffcpu.recipes.scaling import TargetScaling
 from fffcpu.sklearn.estimator import Estimator
-from fffcpu.sklearn.validation import check_table, check_weights
+from fffcpu.sklearn.validation import check_sample_weight, check_table
 
 __all__ = ["FFFRegressor"]
 
@@ -160,7 +160,7 @@ class FFFRegressor(RegressorMixin, Estimator):
             raise ShapeError(
                 f"argument 'y' must have {outputs} numbers per row, as before, got {y.shape[1]}"
             )
-        weights = check_weights(sample_weight, x.shape[0])
+        weights = check_sample_weight(sample_weight, x.shape[0])
         self._train(x, y, weights, new=new, incremental=incremental)
         return self
 

@@ -17,9 +17,9 @@ from fffcpu.errors import ArgumentError, ShapeError, describe
 
 __all__ = [
     "balanced_weights",
-    "check_rows",
+    "check_prediction_rows",
+    "check_sample_weight",
     "check_table",
-    "check_weights",
     "class_factors",
     "class_numbers",
     "label_truth",
@@ -65,7 +65,7 @@ def check_table(
     return x, y.toarray() if hasattr(y, "toarray") else y
 
 
-def check_rows(estimator: Any, x: Any) -> Any:
+def check_prediction_rows(estimator: Any, x: Any) -> Any:
     """Return checked rows to predict, dense or CSR.
 
     A few rows in an array of the right shape are checked here: scikit-learn's checks take many
@@ -84,7 +84,7 @@ def check_rows(estimator: Any, x: Any) -> Any:
     return validate_data(estimator, x, reset=False, accept_sparse="csr", dtype=DTYPES)
 
 
-def check_weights(sample_weight: Any, rows: int) -> NDArray[np.float64] | None:
+def check_sample_weight(sample_weight: Any, rows: int) -> NDArray[np.float64] | None:
     """Return the rows' weights (R,) as float64, or None if none are given."""
     if sample_weight is None:
         return None

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-__all__ = ["ROOT", "Group", "groups", "read_number", "read_table"]
+__all__ = ["ROOT", "Group", "groups", "read_named_numbers", "read_number"]
 
 ROOT = Path("/")
 """Folder that holds ``proc`` and the mounts of control groups."""
@@ -113,7 +113,7 @@ def read_number(path: Path) -> int | None:
     return None
 
 
-def read_table(path: Path) -> dict[str, int]:
+def read_named_numbers(path: Path) -> dict[str, int]:
     """Return the integers in a file of lines ``name value`` or ``name: value unit``."""
     with contextlib.suppress(OSError):
         lines = re.findall(r"^(\S+?):?\s+(\d+)", path.read_text(), re.MULTILINE)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from fffcpu.errors import NotEnoughMemoryError
 from fffcpu.system import cgroups
-from fffcpu.system.cgroups import Group, read_number, read_table
+from fffcpu.system.cgroups import Group, read_named_numbers, read_number
 
 __all__ = [
     "CHECKED_BYTES",
@@ -101,7 +101,7 @@ def available_memory() -> Available:
     Only Linux has all the figures; elsewhere only the process's own limits count.
     """
     own = _reusable()
-    machine = read_table(cgroups.ROOT / "proc/meminfo")
+    machine = read_named_numbers(cgroups.ROOT / "proc/meminfo")
     swap = machine.get("SwapFree", 0) << 10
     found = list(_limits())
     if "MemAvailable" in machine:
@@ -128,7 +128,7 @@ def _limits() -> Iterator[Available]:
     with contextlib.suppress(ImportError):  # Windows has none
         import resource
 
-        status = read_table(cgroups.ROOT / "proc/self/status")
+        status = read_named_numbers(cgroups.ROOT / "proc/self/status")
         for name, line, command in _RESOURCES:
             most, _ = resource.getrlimit(getattr(resource, name))
             if most != resource.RLIM_INFINITY:
@@ -141,7 +141,7 @@ def _room_v2(group: Group, swap: int) -> float:
     most, used = (read_number(group.path / f"memory.{name}") for name in ("max", "current"))
     if most is None or used is None:  # "max", or the root of the tree
         return math.inf
-    stat = read_table(group.path / "memory.stat")
+    stat = read_named_numbers(group.path / "memory.stat")
     names = ("active_file", "inactive_file", "slab_reclaimable")
     return most - used + sum(stat.get(name, 0) for name in names) + _swap_v2(group, swap)
 
@@ -164,7 +164,7 @@ def _room_v1(group: Group, swap: int) -> float:
             rooms.append(most - used + more)
     if rooms == [math.inf]:
         return math.inf
-    stat = read_table(group.path / "memory.stat")
+    stat = read_named_numbers(group.path / "memory.stat")
     return min(rooms) + sum(stat.get(f"total_{name}_file", 0) for name in ("active", "inactive"))
 
 

@@ -90,10 +90,10 @@ def test_other_systems_have_none(tmp_path, monkeypatch):
 def test_files_are_read_as_far_as_they_hold_numbers(tmp_path):
     path = tmp_path / "file"
     assert cgroups.read_number(path) is None
-    assert cgroups.read_table(path) == {}
+    assert cgroups.read_named_numbers(path) == {}
     path.write_text("max\n")
     assert cgroups.read_number(path) is None
     path.write_text("12\n")
     assert cgroups.read_number(path) == 12
     path.write_text("MemFree:   7 kB\ninactive_file 9\nName:\tx\n")
-    assert cgroups.read_table(path) == {"MemFree": 7, "inactive_file": 9}
+    assert cgroups.read_named_numbers(path) == {"MemFree": 7, "inactive_file": 9}

@@ -40,7 +40,7 @@ from fffcpu.system.memory import check_memory
 from fffcpu.training.optimizers.blocks import blocks, row_blocks, scratch_for
 from fffcpu.training.optimizers.missed_steps import MOST_STEPS, MissedSteps
 
-__all__ = ["Arrays", "Gradients", "Optimizer", "Stateful", "check_arrays", "values_of"]
+__all__ = ["Arrays", "Gradients", "Optimizer", "Stateful", "check_named_arrays", "values_of"]
 
 Arrays = Mapping[str, NDArray[Any]]
 Gradients = Mapping[str, NDArray[Any] | RowGradient]
@@ -78,7 +78,7 @@ class Stateful:
     """
 
     def __init__(self, params: Arrays, lr: float, moments: tuple[str, ...]) -> None:
-        check_arrays("params", params)
+        check_named_arrays("params", params)
         for name, param in params.items():
             if param.dtype not in (np.float32, np.float64):
                 raise ArgumentTypeError(
@@ -172,7 +172,7 @@ class Stateful:
                 yield f"{moment}.{name}", array
 
     def _check_gradients(self, grads: Gradients) -> None:
-        check_arrays("grads", values_of(grads), writable=False)
+        check_named_arrays("grads", values_of(grads), writable=False)
         wrong = _name_differences(self._params, grads)
         if wrong:
             raise ArgumentError(
@@ -431,7 +431,7 @@ def values_of(grads: Any) -> Any:
     }
 
 
-def check_arrays(argument: str, arrays: Any, writable: bool = True) -> None:
+def check_named_arrays(argument: str, arrays: Any, writable: bool = True) -> None:
     """Raise unless the argument is a mapping from names to arrays of floats."""
     if not isinstance(arrays, Mapping):
         raise ArgumentTypeError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from fffcpu.checks import check_number
-from fffcpu.training.optimizers.base import Gradients, check_arrays, values_of
+from fffcpu.training.optimizers.base import Gradients, check_named_arrays, values_of
 from fffcpu.training.optimizers.blocks import sum_of_squares
 
 __all__ = ["clip_gradients"]
@@ -44,7 +44,7 @@ def clip_gradients(grads: Gradients, max_norm: float) -> float:
     """
     limit = check_number("max_norm", max_norm, 0.0)
     values = values_of(grads)
-    check_arrays("grads", values)
+    check_named_arrays("grads", values)
     norm = math.sqrt(sum(sum_of_squares(grad) for grad in values.values()))
     factor = limit / (norm + 1e-6)
     if math.isfinite(norm) and factor < 1.0:
