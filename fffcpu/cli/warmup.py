@@ -17,7 +17,7 @@ from fffcpu.inference.warmup import (
     standard_layers,
     warmup_runs,
 )
-from fffcpu.system.terminal import format_table, progress_bar
+from fffcpu.system.terminal import format_table, with_progress
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
@@ -91,14 +91,12 @@ def _load(path: str) -> Any:
 def _progress(chosen: Sequence[WarmupRun]) -> Iterator[WarmedKernel]:
     """Yield each kernel's first call, with a bar on stderr if that is a terminal."""
     seen = set()
-    with progress_bar(chosen, unit="step") as bar:
-        for run in bar:
-            bar.set_description(run.kind)
-            for one in run.run():
-                key = one.kernel, one.dtype, one.parallel
-                if key not in seen:
-                    seen.add(key)
-                    yield one
+    for run in with_progress(chosen, "step", lambda run: run.kind):
+        for one in run.run():
+            key = one.kernel, one.dtype, one.parallel
+            if key not in seen:
+                seen.add(key)
+                yield one
 
 
 def _format(warmed: Sequence[WarmedKernel], folder: str | None) -> str:

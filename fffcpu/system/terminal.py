@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 __all__ = [
     "escape_unencodable",
@@ -13,7 +13,10 @@ __all__ = [
     "format_table",
     "print_status",
     "progress_bar",
+    "with_progress",
 ]
+
+T = TypeVar("T")
 
 
 def escape_unencodable() -> None:
@@ -108,3 +111,21 @@ def progress_bar(
         dynamic_ncols=True,
         bar_format=form,
     )
+
+
+def with_progress(items: Collection[T], unit: str, describe: Callable[[T], str]) -> Iterator[T]:
+    """Yield items behind a progress bar, which shows the description of the current one.
+
+    Parameters
+    ----------
+    items : collection
+        The items.
+    unit : str
+        Name of the items.
+    describe : callable
+        Maps an item to its description.
+    """
+    with progress_bar(items, unit=unit) as bar:
+        for item in bar:
+            bar.set_description(describe(item))
+            yield item

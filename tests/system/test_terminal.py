@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from fffcpu.system.terminal import format_number, format_table, print_status, progress_bar
+from fffcpu.system.terminal import (
+    format_number,
+    format_table,
+    print_status,
+    progress_bar,
+    with_progress,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,4 +52,13 @@ def test_a_bar_that_is_shown_counts_on_standard_error(capsys):
     assert "rows" in captured.err
     assert "4/4" in captured.err
     assert list(progress_bar(range(3), shown=False)) == [0, 1, 2]
+    assert capsys.readouterr().err == ""
+
+
+def test_items_come_one_after_the_other_with_their_descriptions(capsys):
+    described = []
+    items = with_progress([1, 2, 3], "row", lambda item: described.append(item) or f"row {item}")
+    for item in items:
+        assert described[-1] == item
+    assert described == [1, 2, 3]
     assert capsys.readouterr().err == ""

@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import os
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -43,7 +42,7 @@ from fffcpu.cli.bench import sweep
 from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels import load_backend
-from fffcpu.system.terminal import format_number, format_table, progress_bar
+from fffcpu.system.terminal import format_number, format_table, with_progress
 from fffcpu.system.threads import get_thread_layer
 
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
@@ -169,9 +168,10 @@ def run(options: argparse.Namespace) -> None:
         for number in threads:  # a wrong number is an error before anything is timed
             set_num_threads(number)
         bench = _Bench(options)
+        points = [(number, rows) for number in threads for rows in options.rows]
         results = [
             result
-            for point in _progress([(number, rows) for number in threads for rows in options.rows])
+            for point in with_progress(points, "point", lambda p: f"rows {p[1]}, threads {p[0]}")
             for result in bench.measure(*point, skipped)
         ]
     finally:
@@ -324,14 +324,6 @@ def _too_much(config: FastFeedForwardConfig, rows: int) -> str | None:
     if rows * dense.multiply_adds > DENSE_WORK:
         return f"takes more than {DENSE_WORK:.1e} multiply-adds per call"
     return None
-
-
-def _progress(points: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Yield the points (threads, rows), with a bar on stderr if that is a terminal."""
-    with progress_bar(points, unit="point") as bar:
-        for threads, rows in bar:
-            bar.set_description(f"rows {rows}, threads {threads}")
-            yield threads, rows
 
 
 def _report(

@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +36,7 @@ from fffcpu.benchmarking.verification import (
 from fffcpu.checks import check_integer, check_number
 from fffcpu.errors import MissingExtraError
 from fffcpu.plots import SpeedUp, check_plot_path, plot_speedups
-from fffcpu.system.terminal import format_number, progress_bar
+from fffcpu.system.terminal import format_number, with_progress
 
 __all__ = ["add_arguments", "run"]
 
@@ -144,7 +144,7 @@ class _Sweep:
         result: list[SpeedUp] = []
         left_out: list[Point] = []
         pair, made = None, -1
-        for point in _progress(points):
+        for point in with_progress(points, "point", lambda p: f"depth {p.depth}, rows {p.rows}"):
             if result and time.monotonic() > self.deadline:
                 left_out.append(point)
                 continue
@@ -222,14 +222,6 @@ class _Pair:
                 self.dense(block)
 
         return call
-
-
-def _progress(points: list[Point]) -> Iterator[Point]:
-    """Yield the points, with a bar on stderr if that is a terminal."""
-    with progress_bar(points, unit="point") as bar:
-        for point in bar:
-            bar.set_description(f"depth {point.depth}, rows {point.rows}")
-            yield point
 
 
 def _crossovers(speedups: list[SpeedUp]) -> list[str]:
