@@ -189,7 +189,7 @@ def _explain_start(start: bytes, rest: int) -> str:
     """Return the error for a file whose first eight bytes are not the length of a header in it."""
     for magic, meaning in _FOREIGN_STARTS:
         if start.startswith(magic):
-            return f"{meaning}; convert it to safetensors first, as docs/formats.md shows"
+            return f"{meaning}; convert it to safetensors first, as 'fffcpu convert --help' shows"
     if not start:
         return "is empty"
     if len(start) < 8:

@@ -82,7 +82,7 @@ def open_weights(place: Path) -> Mapping[str, NDArray[Any]]:
         raise CheckpointError(
             f"folder '{place}' has no '{WEIGHTS_FILE}', but '{pickles[0]}', which is a Python "
             "pickle, as PyTorch writes it, and pickles are never opened here; convert it to "
-            "safetensors first, as docs/formats.md shows"
+            "safetensors first, as 'fffcpu convert --help' shows"
         )
     return SafetensorsFile(path)  # raises the error for a missing file
 

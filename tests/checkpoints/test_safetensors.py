@@ -187,7 +187,7 @@ def test_bfloat16_is_written_by_its_name(shape, tmp_path):
 
 def test_pickles_are_refused(tmp_path):
     (tmp_path / "a").write_bytes(b"PK\x03\x04" + bytes(100))
-    with pytest.raises(CheckpointError, match="convert it to safetensors first, as docs/formats"):
+    with pytest.raises(CheckpointError, match="safetensors first, as 'fffcpu convert --help'"):
         SafetensorsFile(tmp_path / "a")
     with pytest.raises(FileNotFoundError):
         SafetensorsFile(tmp_path / "b")

@@ -86,7 +86,7 @@ def test_pickles_are_refused_with_the_way_to_convert_them(folder, name):
     with pytest.raises(
         CheckpointError,
         match=f"has no 'model.safetensors', but '{name}', which is a Python pickle.* never opened "
-        "here; convert it to safetensors first, as docs/formats.md shows",
+        "here; convert it to safetensors first, as 'fffcpu convert --help' shows",
     ):
         FastBertForMaskedLM.from_pretrained(folder)
 

@@ -124,7 +124,6 @@ def run(options: argparse.Namespace) -> None:
     if not options.out.endswith(".safetensors"):
         raise ArgumentError(f"argument 'OUT' must end in .safetensors, got '{options.out}'")
     check_output(options.out)
-    _check_no_pickle(options.file)
     for name, value in (("--to", options.target), ("--from", options.source)):
         if value in FORMATS:
             raise ArgumentError(
@@ -147,19 +146,6 @@ def run(options: argparse.Namespace) -> None:
     print(f"  {config.kind}: {fields}")
     for note in notes:
         print(f"  {note}")
-
-
-def _check_no_pickle(path: str) -> None:
-    """Raise if a file starts like a pickle or a zip archive; the error explains the conversion."""
-    with open(path, "rb") as file:
-        start = file.read(8)
-    # A safetensors file starts with the length of its header, which may begin with the same byte.
-    fits = int.from_bytes(start, "little") < os.path.getsize(path)
-    if start.startswith((b"PK\x03\x04", b"\x80")) and not fits:
-        raise CheckpointError(
-            f"file {path!r} is a pickle, as PyTorch writes it, and fffcpu opens no pickles; "
-            "convert it to safetensors first, as 'fffcpu convert --help' shows"
-        )
 
 
 def _recognise(path: str) -> str:
@@ -192,9 +178,10 @@ def _read(options: argparse.Namespace, source: str) -> tuple[LayerConfig, Arrays
             )
     if source == NATIVE:
         return native.load(options.file)
-    # Copies, because OUT may be IN, and some systems cannot replace a mapped file.
+    stored = SafetensorsFile(options.file)
     check_memory(2 * os.path.getsize(options.file), f"converting file {options.file!r}")
-    state = {name: np.array(array) for name, array in SafetensorsFile(options.file).items()}
+    # Copies, because OUT may be IN, and some systems cannot replace a mapped file.
+    state = {name: np.array(array) for name, array in stored.items()}
     module = PUBLISHED[source]
     try:
         config: LayerConfig = module.infer_config(state, **given)
