@@ -59,20 +59,6 @@ def test_the_oldest_versions_are_the_lower_bounds():
     assert lowest == {name: listed.get(name) for name in lowest}
 
 
-def test_the_page_of_what_is_stable_lists_the_same_libraries():
-    page = (ROOT / "docs/stable.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^\| ([\w-]+)(?: \(`(\w+)`\))? \| ([\d.]+) \|", page, re.MULTILINE)
-    optional = PROJECT["optional-dependencies"]
-    expected = dict.fromkeys(DEPENDENCIES, "") | {
-        name: extra
-        for extra in TESTED_EXTRAS
-        if extra not in ("testing", "test")
-        for name in requirements(optional[extra])
-    }
-    assert {name: extra for name, extra, _ in listed} == expected
-    assert all(CONSTRAINTS[name] == version for name, _, version in listed)
-
-
 def test_what_else_is_held_back_is_needed_by_those():
     # The last paragraph of the file, with the reasons.
     rest = set(CONSTRAINTS) - set(TESTED)

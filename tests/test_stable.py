@@ -11,7 +11,15 @@ import re
 import pytest
 
 from tests.support.paths import ROOT
-from tests.test_packaging import CONSTRAINTS, DEPENDENCIES, TESTED, bound
+from tests.test_packaging import (
+    CONSTRAINTS,
+    DEPENDENCIES,
+    PROJECT,
+    TESTED,
+    TESTED_EXTRAS,
+    bound,
+    requirements,
+)
 
 PAGE = (ROOT / "docs/stable.md").read_text(encoding="utf-8")
 REFERENCE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
@@ -87,7 +95,13 @@ def test_the_page_names_the_versions_that_are_tested():
     rows = rows_of_table("### Libraries")
     oldest = {row[0].split()[0]: row[1] for row in rows}
     assert oldest == {name: CONSTRAINTS[name] for name in oldest}
-    assert set(DEPENDENCIES) <= set(oldest)
+    optional = {
+        f"{name} (`{extra}`)"
+        for extra in TESTED_EXTRAS
+        if not extra.startswith("test")
+        for name in requirements(PROJECT["optional-dependencies"][extra])
+    }
+    assert {row[0] for row in rows} == set(DEPENDENCIES) | optional
     for library, _, newest in rows:
         below = bound(TESTED[library.split()[0]], "<")
         assert newest == (f"{below.major}.{below.minor - 1}" if below else "")
