@@ -28,6 +28,7 @@ from fffcpu.system.pool import POOL
 __all__ = [
     "JIT",
     "KernelTime",
+    "inlined",
     "inner",
     "kernel",
     "launch",
@@ -51,6 +52,11 @@ def kernel(function: Function) -> Function:
 def inner(function: Function) -> Function:
     """Compile a function for kernels to call."""
     return compiled_inner(function)
+
+
+def inlined(function: Function) -> Function:
+    """Compile an inner function into each of its callers, for the most frequent calls."""
+    return compiled_inner(function, forceinline=True)
 
 
 if JIT:

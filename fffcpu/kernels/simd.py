@@ -23,6 +23,7 @@ from fffcpu.lowbit import from_bfloat16
 
 __all__ = [
     "VECTOR_BYTES",
+    "WHOLE_REGISTERS",
     "add",
     "add_sums",
     "broadcast",
@@ -31,6 +32,7 @@ __all__ = [
     "element",
     "fence",
     "fma",
+    "keep",
     "lanes",
     "load",
     "load_partial",
@@ -41,6 +43,7 @@ __all__ = [
     "multiply",
     "ordered_sum",
     "ordered_sums",
+    "pointer",
     "polynomial",
     "prefetch",
     "prefetch_run",
@@ -64,6 +67,7 @@ Array = NDArray[Any]
 
 if JIT:
     from fffcpu.kernels._numba.vector import (
+        REGISTER_BYTES,
         add,
         add_sums,
         broadcast,
@@ -72,6 +76,7 @@ if JIT:
         element,
         fence,
         fma,
+        keep,
         lanes,
         load,
         load_partial,
@@ -81,6 +86,7 @@ if JIT:
         multiply,
         ordered_sum,
         ordered_sums,
+        pointer,
         polynomial,
         prefetch,
         prefetch_write,
@@ -97,6 +103,7 @@ if JIT:
         zeros,
     )
 else:
+    REGISTER_BYTES = VECTOR_BYTES
 
     def _widened(elements: Array) -> Array:
         """Return elements as vectors hold them: bfloat16 and int8 as float32, others unchanged."""
@@ -116,6 +123,18 @@ else:
     def repeat(array: Array, at: int) -> Array:
         """Return a vector with the element at place ``at`` in every lane."""
         return np.full(lanes(array), array.reshape(-1)[at])
+
+    def pointer(array: Any, at: int) -> Any:
+        """Return the elements from place ``at`` on as a pointer; None of None.
+
+        A pointer takes the place of an array in all these functions, and its elements are read and
+        written like those of an array. It counts no reference, so it passes through calls in a
+        register. It does not keep an array alive that a kernel has made: `keep` does.
+        """
+        return None if array is None else array.reshape(-1)[at:]
+
+    def keep(array: Array) -> None:
+        """Keep an array alive up to here, whose pointers are used before."""
 
     def element(array: Array, at: int) -> Any:
         """Return the element at place ``at``."""
@@ -250,6 +269,10 @@ else:
     # A register is a whole vector.
     register_lanes, register_zeros, repeat_register = lanes, zeros, repeat
     load_register, load_register_partial = load, load_partial
+
+
+WHOLE_REGISTERS = REGISTER_BYTES == VECTOR_BYTES
+"""Whether one register holds a vector, as with AVX-512, which has 32 registers."""
 
 
 @inner

@@ -14,21 +14,22 @@ There are two accumulators, because one chain of fused multiply-adds waits four 
 its bits do not depend on how columns are split into blocks.
 
 ``dots``, ``weighted_sums``, ``row_products`` and ``outer_sums`` compute several of these at once,
-with the same bits and shared loads. They process lanes one register at a time, so that all sums fit
-into registers: of the 128 bytes of columns above, a register holds a half (AVX-512) or a quarter
-(AVX2). Places and addresses of several rows are tuples. They are counted in elements of the
-flattened array, as in `fffcpu.kernels.simd`, and no bounds are checked.
+with the same bits and shared loads. They process as many lanes at a time as the registers hold:
+those of AVX-512 hold a whole vector, those of AVX2 half of one. Places of several rows are tuples.
+They are counted in elements of the flattened array, as in `fffcpu.kernels.simd`, and no bounds are
+checked. All arrays may be pointers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import NDArray
 
-from fffcpu.kernels.jit import inner
+from fffcpu.kernels.jit import inlined, inner
 from fffcpu.kernels.simd import (
-    VECTOR_BYTES,
+    WHOLE_REGISTERS,
     add,
     add_sums,
     element,
@@ -40,8 +41,6 @@ from fffcpu.kernels.simd import (
     load_register_partial,
     ordered_sum,
     ordered_sums,
-    prefetch,
-    prefetch_write,
     register_lanes,
     register_zeros,
     repeat,
@@ -138,39 +137,17 @@ def weighted_sum(
         store_partial(out, out_at + column, sum0, left)
 
 
-@inner
-def dots(
-    products: Array,
-    scratch: Array,
-    x: Array,
-    rows: Four,
-    weights: Array,
-    nodes: Three,
-    width: int,
-    ahead: Four,
+@inlined
+def _dots_in_parts(
+    products: Array, scratch: Array, x: Array, rows: Four, weights: Array, nodes: Three, width: int
 ) -> None:
-    """Write the dot products of four rows with three nodes, each with the bits of `dot`.
+    """Compute `dots` with the 16 registers of AVX2, each of which holds half a vector.
 
     The lanes of `dot` are split into registers, and one register at a time processes all columns:
-    twelve sums then fit into the 16 registers of AVX2, and each load serves three or four of them.
-
-    Parameters
-    ----------
-    products : array of shape (12,), written
-        Products, row by row.
-    scratch : array of 12 * 2 vectors, aligned
-    x, rows
-        Places at which the rows start.
-    weights, nodes
-        Places at which the nodes' weights start.
-    width : int
-    ahead
-        Addresses of runs of memory, as long as a row of x, to prefetch meanwhile; any address is
-        safe.
+    twelve sums then fit into the registers, and each load serves three or four of them.
     """
     row0, row1, row2, row3 = rows
     node0, node1, node2 = nodes
-    ahead0, ahead1, ahead2, ahead3 = ahead
     size = register_lanes(x)
     step = 2 * lanes(x)
     whole = width - width % step
@@ -182,12 +159,6 @@ def dots(
         s20 = s21 = s22 = register_zeros(x)
         s30 = s31 = s32 = register_zeros(x)
         for column in range(lane, whole + lane, step):
-            if turn < 2:
-                byte = (column - lane) * x.itemsize + turn % 2 * VECTOR_BYTES
-                prefetch(ahead0 + byte)
-                prefetch(ahead1 + byte)
-                prefetch(ahead2 + byte)
-                prefetch(ahead3 + byte)
             w0 = load_register(weights, node0 + column)
             w1 = load_register(weights, node1 + column)
             w2 = load_register(weights, node2 + column)
@@ -226,6 +197,111 @@ def dots(
             ordered_sums(products, sums)
 
 
+@inlined
+def _dots_at_once(
+    products: Array, scratch: Array, x: Array, rows: Four, weights: Array, nodes: Three, width: int
+) -> None:
+    """Compute `dots` with the 32 registers of AVX-512: 24 of them hold the accumulators."""
+    row0, row1, row2, row3 = rows
+    node0, node1, node2 = nodes
+    step = lanes(x)
+    e00 = e01 = e02 = e10 = e11 = e12 = e20 = e21 = e22 = e30 = e31 = e32 = zeros(x)
+    o00 = o01 = o02 = o10 = o11 = o12 = o20 = o21 = o22 = o30 = o31 = o32 = zeros(x)
+    whole = width - width % (2 * step)
+    for even in range(0, whole, 2 * step):
+        w0 = load(weights, node0 + even)
+        w1 = load(weights, node1 + even)
+        w2 = load(weights, node2 + even)
+        v = load(x, row0 + even)
+        e00, e01, e02 = fma(v, w0, e00), fma(v, w1, e01), fma(v, w2, e02)
+        v = load(x, row1 + even)
+        e10, e11, e12 = fma(v, w0, e10), fma(v, w1, e11), fma(v, w2, e12)
+        v = load(x, row2 + even)
+        e20, e21, e22 = fma(v, w0, e20), fma(v, w1, e21), fma(v, w2, e22)
+        v = load(x, row3 + even)
+        e30, e31, e32 = fma(v, w0, e30), fma(v, w1, e31), fma(v, w2, e32)
+        odd = even + step
+        w0 = load(weights, node0 + odd)
+        w1 = load(weights, node1 + odd)
+        w2 = load(weights, node2 + odd)
+        v = load(x, row0 + odd)
+        o00, o01, o02 = fma(v, w0, o00), fma(v, w1, o01), fma(v, w2, o02)
+        v = load(x, row1 + odd)
+        o10, o11, o12 = fma(v, w0, o10), fma(v, w1, o11), fma(v, w2, o12)
+        v = load(x, row2 + odd)
+        o20, o21, o22 = fma(v, w0, o20), fma(v, w1, o21), fma(v, w2, o22)
+        v = load(x, row3 + odd)
+        o30, o31, o32 = fma(v, w0, o30), fma(v, w1, o31), fma(v, w2, o32)
+    for column in range(whole, width, step):
+        left = width - column
+        w0 = load_partial(weights, node0 + column, left)
+        w1 = load_partial(weights, node1 + column, left)
+        w2 = load_partial(weights, node2 + column, left)
+        # The accumulators swap places, as in `dot`.
+        v = load_partial(x, row0 + column, left)
+        e00, e01, e02, o00, o01, o02 = (
+            o00,
+            o01,
+            o02,
+            fma(v, w0, e00),
+            fma(v, w1, e01),
+            fma(v, w2, e02),
+        )
+        v = load_partial(x, row1 + column, left)
+        e10, e11, e12, o10, o11, o12 = (
+            o10,
+            o11,
+            o12,
+            fma(v, w0, e10),
+            fma(v, w1, e11),
+            fma(v, w2, e12),
+        )
+        v = load_partial(x, row2 + column, left)
+        e20, e21, e22, o20, o21, o22 = (
+            o20,
+            o21,
+            o22,
+            fma(v, w0, e20),
+            fma(v, w1, e21),
+            fma(v, w2, e22),
+        )
+        v = load_partial(x, row3 + column, left)
+        e30, e31, e32, o30, o31, o32 = (
+            o30,
+            o31,
+            o32,
+            fma(v, w0, e30),
+            fma(v, w1, e31),
+            fma(v, w2, e32),
+        )
+    ordered_sums(
+        products,
+        (
+            *(add(e00, o00), add(e01, o01), add(e02, o02)),
+            *(add(e10, o10), add(e11, o11), add(e12, o12)),
+            *(add(e20, o20), add(e21, o21), add(e22, o22)),
+            *(add(e30, o30), add(e31, o31), add(e32, o32)),
+        ),
+    )
+
+
+dots: Callable[[Array, Array, Array, Four, Array, Three, int], None]
+dots = _dots_at_once if WHOLE_REGISTERS else _dots_in_parts
+"""Write the dot products of four rows with three nodes, each with the bits of `dot`.
+
+Parameters
+----------
+products : array of shape (12,), written
+    Products, row by row.
+scratch : array of 12 * 2 vectors
+x, rows
+    Places at which the rows start.
+weights, nodes
+    Places at which the nodes' weights start.
+width : int
+"""
+
+
 @inner
 def _write(array: Array, at: int, vector: Array, streamed: bool) -> None:
     """Store a vector, past the caches or not."""
@@ -240,65 +316,44 @@ def weighted_sums(
     out: Array,
     places: Four,
     weights: Array,
+    factors: Four,
     rows: Array,
     offsets: Array,
-    at: int,
     shared: int,
     count: int,
-    start: int,
-    stop: int,
+    width: int,
     onto: bool,
     streamed: bool,
-    ahead: Four,
-    upcoming: Four,
 ) -> None:
     """Write four weighted sums of rows with the same first rows, each with `weighted_sum`'s bits.
 
     Parameters
     ----------
     out, places
-        Places at which the results start; equal places must be neighbours, with equal weights and
-        offsets.
-    weights, at
-        Weights; the ``count`` weights of the first sum start at place ``at``, followed by those of
-        the second, and so on.
+        Places at which the results start. Equal places must have equal weights and offsets.
+    weights, factors
+        Places at which the ``count`` weights of each sum start.
     rows, offsets
-        Row k of sum i starts in ``rows`` at place ``offsets[at + i * count + k]``.
+        Row k of sum i starts in ``rows`` at place ``offsets[i * count + k]``, or, if k is less than
+        ``shared``, at ``offsets[k]``.
     shared : int
         Number of first rows that all four sums share.
     count : int
         Number of rows per sum.
-    start, stop : int
-        Range of columns.
+    width : int
+        Number of columns.
     onto : bool
         Whether sums start from the contents of ``out`` instead of 0.
     streamed : bool
-        Whether to store past the caches: `may_stream` must allow it, all places and ``start`` must
-        be those of whole cache lines, and the caller must end with a `fence`.
-    ahead
-        Addresses of runs of memory, as long as a row of the result, to prefetch meanwhile; any
-        address is safe.
-    upcoming
-        Addresses, as in ``ahead``, of memory that will be written, unless it is streamed.
+        Whether to store past the caches: `may_stream` must allow it, all places must be those of
+        whole cache lines, and the caller must end with a `fence`.
     """
     out0, out1, out2, out3 = places
-    ahead0, ahead1, ahead2, ahead3 = ahead
-    next0, next1, next2, next3 = upcoming
+    first, second, third, fourth = factors
     size = register_lanes(out)
-    whole = start + (stop - start) // (3 * size) * (3 * size)
-    first, second, third, fourth = at, at + count, at + 2 * count, at + 3 * count
-    for column in range(start, whole, 3 * size):
+    whole = width - width % (3 * size)
+    for column in range(0, whole, 3 * size):
         middle, right = column + size, column + 2 * size
-        for byte in range(column * out.itemsize, (column + 3 * size) * out.itemsize, VECTOR_BYTES):
-            prefetch(ahead0 + byte)
-            prefetch(ahead1 + byte)
-            prefetch(ahead2 + byte)
-            prefetch(ahead3 + byte)
-            if not streamed:
-                prefetch_write(next0 + byte)
-                prefetch_write(next1 + byte)
-                prefetch_write(next2 + byte)
-                prefetch_write(next3 + byte)
         a0 = a1 = a2 = b0 = b1 = b2 = register_zeros(out)
         c0 = c1 = c2 = d0 = d1 = d2 = register_zeros(out)
         if onto:
@@ -315,7 +370,7 @@ def weighted_sums(
             d1 = load_register(out, out3 + middle)
             d2 = load_register(out, out3 + right)
         for k in range(shared):
-            row = element(offsets, first + k) + column
+            row = element(offsets, k) + column
             v0, v1 = load_register(rows, row), load_register(rows, row + size)
             v2 = load_register(rows, row + 2 * size)
             weight = repeat_register(weights, first + k)
@@ -327,22 +382,22 @@ def weighted_sums(
             weight = repeat_register(weights, fourth + k)
             d0, d1, d2 = fma(weight, v0, d0), fma(weight, v1, d1), fma(weight, v2, d2)
         for k in range(shared, count):
-            row = element(offsets, first + k) + column
+            row = element(offsets, k) + column
             weight = repeat_register(weights, first + k)
             a0 = fma(weight, load_register(rows, row), a0)
             a1 = fma(weight, load_register(rows, row + size), a1)
             a2 = fma(weight, load_register(rows, row + 2 * size), a2)
-            row = element(offsets, second + k) + column
+            row = element(offsets, count + k) + column
             weight = repeat_register(weights, second + k)
             b0 = fma(weight, load_register(rows, row), b0)
             b1 = fma(weight, load_register(rows, row + size), b1)
             b2 = fma(weight, load_register(rows, row + 2 * size), b2)
-            row = element(offsets, third + k) + column
+            row = element(offsets, 2 * count + k) + column
             weight = repeat_register(weights, third + k)
             c0 = fma(weight, load_register(rows, row), c0)
             c1 = fma(weight, load_register(rows, row + size), c1)
             c2 = fma(weight, load_register(rows, row + 2 * size), c2)
-            row = element(offsets, fourth + k) + column
+            row = element(offsets, 3 * count + k) + column
             weight = repeat_register(weights, fourth + k)
             d0 = fma(weight, load_register(rows, row), d0)
             d1 = fma(weight, load_register(rows, row + size), d1)
@@ -359,13 +414,33 @@ def weighted_sums(
         _write(out, out3 + column, d0, streamed)
         _write(out, out3 + middle, d1, streamed)
         _write(out, out3 + right, d2, streamed)
-    if whole < stop:
-        for i in range(4):
-            if i == 0 or places[i] != places[i - 1]:  # none may be added to twice
-                own = at + i * count
-                weighted_sum(
-                    out, places[i], weights, own, rows, offsets, own, count, whole, stop, onto
-                )
+    for column in range(whole, width, size):
+        left = width - column
+        a0 = b0 = c0 = d0 = register_zeros(out)
+        if onto:
+            a0 = load_register_partial(out, out0 + column, left)
+            b0 = load_register_partial(out, out1 + column, left)
+            c0 = load_register_partial(out, out2 + column, left)
+            d0 = load_register_partial(out, out3 + column, left)
+        for k in range(shared):
+            v0 = load_register_partial(rows, element(offsets, k) + column, left)
+            a0 = fma(repeat_register(weights, first + k), v0, a0)
+            b0 = fma(repeat_register(weights, second + k), v0, b0)
+            c0 = fma(repeat_register(weights, third + k), v0, c0)
+            d0 = fma(repeat_register(weights, fourth + k), v0, d0)
+        for k in range(shared, count):
+            v0 = load_register_partial(rows, element(offsets, k) + column, left)
+            a0 = fma(repeat_register(weights, first + k), v0, a0)
+            v0 = load_register_partial(rows, element(offsets, count + k) + column, left)
+            b0 = fma(repeat_register(weights, second + k), v0, b0)
+            v0 = load_register_partial(rows, element(offsets, 2 * count + k) + column, left)
+            c0 = fma(repeat_register(weights, third + k), v0, c0)
+            v0 = load_register_partial(rows, element(offsets, 3 * count + k) + column, left)
+            d0 = fma(repeat_register(weights, fourth + k), v0, d0)
+        store_partial(out, out0 + column, a0, left)
+        store_partial(out, out1 + column, b0, left)
+        store_partial(out, out2 + column, c0, left)
+        store_partial(out, out3 + column, d0, left)
 
 
 @inner

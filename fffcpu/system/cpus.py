@@ -13,13 +13,14 @@ Three limits hold, and the least of them decides:
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 from pathlib import Path
 
 from fffcpu.system.cgroups import Group, groups
 
-__all__ = ["affinity", "cpu_quota", "default_threads", "usable_cpus"]
+__all__ = ["affinity", "cache_bytes", "cpu_quota", "default_threads", "usable_cpus"]
 
 
 def affinity() -> int:
@@ -27,6 +28,18 @@ def affinity() -> int:
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return max(1, os.cpu_count() or 1)
+
+
+@functools.cache
+def cache_bytes() -> int:
+    """Return the size of a core's L2 cache; 1 MiB where the system does not state it."""
+    cpu = Path("/sys/devices/system/cpu/cpu0/cache")
+    for cache in sorted(cpu.glob("index*")):
+        with contextlib.suppress(OSError, ValueError):
+            if (cache / "level").read_text().strip() == "2":
+                size = (cache / "size").read_text().strip()
+                return int(size.removesuffix("K")) << 10
+    return 1 << 20
 
 
 def cpu_quota(root: Path | None = None) -> float:

@@ -66,12 +66,12 @@ def compiled(function: Function, **flags: Any) -> Function:
     return _kept(_Compiled, function, **flags)
 
 
-def compiled_inner(function: Function) -> Function:
+def compiled_inner(function: Function, **flags: Any) -> Function:
     """Like `compiled`, without the wrapper for calls from Python, a quarter of the compile time.
 
     A call from Python, in a test, still works.
     """
-    return _kept(_Inner, function, no_cpython_wrapper=True)
+    return _kept(_Inner, function, no_cpython_wrapper=True, **flags)
 
 
 class Loads(NamedTuple):

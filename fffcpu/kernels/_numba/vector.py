@@ -7,6 +7,7 @@ vectors, and one intrinsic per operation of kernels on vectors. `simd` describes
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from llvmlite import ir
@@ -14,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.core.registry import cpu_target
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic, models, overload, register_model
 
 VECTOR_BYTES = 64
 _INT32 = ir.IntType(32)
@@ -54,6 +55,26 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
         super().__init__(dmm, fe_type, _llvm_type(fe_type))
 
 
+class _PointerType(types.Type):  # type: ignore[misc]
+    """The address of an array's elements, without the reference that an array counts."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        super().__init__(f"Pointer({dtype})")
+
+    @property
+    def key(self) -> Any:
+        return self.dtype
+
+
+@register_model(_PointerType)
+class _PointerModel(models.PrimitiveModel):  # type: ignore[misc]
+    """Data model of a pointer: that of LLVM."""
+
+    def __init__(self, dmm: Any, fe_type: _PointerType) -> None:
+        super().__init__(dmm, fe_type, dmm.lookup(fe_type.dtype).get_data_type().as_pointer())
+
+
 def _llvm_type(vector: _VectorType) -> Any:
     element = ir.FloatType() if vector.dtype == types.float32 else ir.DoubleType()
     return ir.VectorType(element, vector.lanes)
@@ -69,9 +90,21 @@ def _vector_of(array_type: Any, size: int = VECTOR_BYTES) -> _VectorType:
     """Return the vector type of an array, whose elements must be contiguous, or of a vector."""
     if isinstance(array_type, _VectorType):
         return array_type
-    if array_type.layout != "C":
-        raise TypingError(f"vectors need C-contiguous arrays, got {array_type}")
+    _check_contiguous(array_type)
     return _VectorType(_WIDENED.get(array_type.dtype, array_type.dtype), size)
+
+
+def _check_contiguous(array_type: Any) -> None:
+    """Refuse arrays whose elements are not contiguous; those of a pointer are."""
+    if not isinstance(array_type, _PointerType) and array_type.layout != "C":
+        raise TypingError(f"vectors need C-contiguous arrays, got {array_type}")
+
+
+def _data(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
+    """Return the address of the elements of an array, or a pointer itself."""
+    if isinstance(array_type, _PointerType):
+        return array
+    return context.make_array(array_type)(context, builder, array).data
 
 
 def _stored_type(array_type: Any, vector: _VectorType) -> Any:
@@ -99,8 +132,7 @@ def _pointer(
 ) -> Any:
     """Return the address of a vector; the first two arguments are an array and a place in it."""
     array, at = arguments[:2]
-    data = context.make_array(array_type)(context, builder, array).data
-    address = builder.gep(data, [at])
+    address = builder.gep(_data(context, builder, array_type, array), [at])
     return builder.bitcast(address, _stored_type(array_type, vector).as_pointer())
 
 
@@ -159,7 +191,7 @@ def _makers(size: int) -> tuple[Any, ...]:
         vector = _vector_of(array, size)
 
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            data = context.make_array(array)(context, builder, arguments[0]).data
+            data = _data(context, builder, array, arguments[0])
             element = builder.load(builder.gep(data, [arguments[1]]))
             return _splat(builder, _llvm_type(vector), element)
 
@@ -209,12 +241,58 @@ load_register, load_register_partial = _loaders(REGISTER_BYTES)
 
 
 @intrinsic
+def pointer(typingctx: Any, array: Any, at: Any) -> Any:
+    if array == types.none:
+        return types.none(types.none, types.intp), lambda context, *_: context.get_dummy_value()
+    _check_contiguous(array)
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.gep(_data(context, builder, array, arguments[0]), [arguments[1]])
+
+    return _PointerType(array.dtype)(array, types.intp), codegen
+
+
+@intrinsic
+def keep(typingctx: Any, array: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.get_dummy_value()
+
+    return types.void(array), codegen
+
+
+@intrinsic
+def _set_element(typingctx: Any, array: Any, at: Any, value: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address = builder.gep(arguments[0], [arguments[1]])
+        builder.store(arguments[2], address)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, array.dtype), codegen
+
+
+@intrinsic
 def element(typingctx: Any, array: Any, at: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(array)(context, builder, arguments[0]).data
+        data = _data(context, builder, array, arguments[0])
         return builder.load(builder.gep(data, [arguments[1]]))
 
     return array.dtype(array, types.intp), codegen
+
+
+@overload(operator.getitem)
+def _getitem(array: Any, at: Any) -> Any:
+    def get(array: Any, at: Any) -> Any:
+        return element(array, at)
+
+    return get if isinstance(array, _PointerType) else None
+
+
+@overload(operator.setitem)
+def _setitem(array: Any, at: Any, value: Any) -> Any:
+    def put(array: Any, at: Any, value: Any) -> Any:
+        return _set_element(array, at, value)
+
+    return put if isinstance(array, _PointerType) else None
 
 
 def _prefetcher(for_writing: bool) -> Any:
@@ -458,7 +536,7 @@ def ordered_sums(typingctx: Any, array: Any, sums: Any) -> Any:
         while segment > 1:
             values, labels = _halve(builder, values, labels, segment, vector)
             segment //= 2
-        data = context.make_array(array)(context, builder, arguments[0]).data
+        data = _data(context, builder, array, arguments[0])
         for value, owners in zip(values, labels, strict=True):
             for lane, k in enumerate(owners):
                 address = builder.gep(data, [ir.Constant(ir.IntType(64), k)])

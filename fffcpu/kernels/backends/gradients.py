@@ -73,7 +73,6 @@ def _active_gradients(
     """
     width = weights_out.shape[2]
     levels = offsets.size // 4
-    here = dy.ctypes.data + int(rows[0]) * width * dy.itemsize
     for level in range(0, shared, 3):
         last = shared - 1
         dots(
@@ -84,7 +83,6 @@ def _active_gradients(
             weights_out,
             (offsets[level], offsets[min(level + 1, last)], offsets[min(level + 2, last)]),
             width,
-            (here, here, here, here),
         )
         for i in range(4):
             for j in range(min(3, shared - level)):
@@ -175,8 +173,6 @@ def _path_deltas(
     rows = np.empty(4, np.int64)
     d_active, own = np.empty(4 * levels, dx.dtype), np.empty(levels, dx.dtype)
     offsets = np.empty(4 * levels, np.int64)
-    dx_at, dx_bytes = dx.ctypes.data, input_width * dx.itemsize
-    dy_at, dy_bytes = dy.ctypes.data, output_width * dy.itemsize
     streamed = may_stream(dx) and trees == 1  # further trees would read dx again
     for k in range(start, stop, 4):
         for i in range(4):
@@ -205,8 +201,6 @@ def _path_deltas(
                 active[tree, level, place] = own[level]
                 node = tree * count + nodes[rows[i], tree, level]
                 offsets[first + level] = node * input_width
-        next0, next1 = order[min(k + 4, stop - 1)], order[min(k + 5, stop - 1)]
-        next2, next3 = order[min(k + 6, stop - 1)], order[min(k + 7, stop - 1)]
         weighted_sums(
             dx,
             (
@@ -216,27 +210,14 @@ def _path_deltas(
                 rows[3] * input_width,
             ),
             d_active,
+            (0, levels, 2 * levels, 3 * levels),
             weights_in,
             offsets,
-            0,
             shared,
             levels,
-            0,
             input_width,
             tree > 0,
             streamed,
-            (
-                dy_at + next0 * dy_bytes,
-                dy_at + next1 * dy_bytes,
-                dy_at + next2 * dy_bytes,
-                dy_at + next3 * dy_bytes,
-            ),
-            (
-                dx_at + next0 * dx_bytes,
-                dx_at + next1 * dx_bytes,
-                dx_at + next2 * dx_bytes,
-                dx_at + next3 * dx_bytes,
-            ),
         )
     fence()
 

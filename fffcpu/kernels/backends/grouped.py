@@ -1,30 +1,25 @@
 """Numba kernels for batches: rows that visit the same nodes are processed together.
 
 `fffcpu.kernels.backends.vectorized` documents the backend functions; the bits are those of
-`fffcpu.kernels.backends.rowwise`. A row descends two levels at a time. Rows of a block are sorted
-by the node that they have reached. Those at one node are taken four at a time with that node and
-both its children, so that each load of a weight serves four rows and each load of x three nodes::
+`fffcpu.kernels.backends.rowwise`. A block of rows, as many as stay in the L2 cache, goes through
+all trees before the next block starts (`fffcpu.kernels.descent`)::
 
-              node n   left child   right child
-    row 17      s          s             s       the row continues to one of four grandchildren,
-    row 3       s          s             s       and the rows of node n are sorted by it
-    row 88      s          s             s
-    row 41      s          s             s
+    copy of x (n, I)     tree 0, tree 1, ...   all levels: logits, and the order of the rows
+    logits (n, T, L)     all at once           activations
+    y (n, O)             tree 0, tree 1, ...   outputs, in that order of the rows
 
-One product in three is not needed, but sharing the loads saves more. One or two remaining rows at a
-node take single dot products.
+In a block that is sorted by leaf, four neighbours share most of their path. The rows of
+``weights_out`` on that shared part are loaded once for the four outputs.
 
-A large batch does this twice, because a block of rows and its weights must fit into the cache
-together::
+If a tree has so many nodes that few rows of a block share one, a large batch descends it in two
+stages, which sort the batch in between::
 
     blocks of rows in their own order      levels 0 .. 5, whose weights (63 nodes) stay in cache
     all rows, sorted by node at level 6    one counting sort
-    blocks of rows of one subtree          levels 6 .. 11, then their outputs
+    blocks of sorted rows                  levels 6 .. 11, then their outputs
 
-In a block that is sorted by leaf, four neighbours share most of their path. The rows of
-``weights_out`` on that shared part are loaded once for the four outputs. In LeafFeedForward the
-rows of a leaf are multiplied with its two matrices four at a time, one slice of a matrix after the
-other. So all rows except the first four read a slice from the nearest cache.
+In LeafFeedForward the rows of a leaf are multiplied with its two matrices four at a time, one slice
+of a matrix after the other. So all rows except the first four read a slice from the nearest cache.
 """
 
 from __future__ import annotations
@@ -36,10 +31,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.kernels.backends.gradients import path_backward, path_choices
+from fffcpu.kernels.descent import (
+    INTEGERS,
+    MORE_ROWS,
+    PRODUCTS,
+    Block,
+    Runs,
+    Tree,
+    copy_rows,
+    descend,
+    new_runs,
+)
 from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
 from fffcpu.kernels.jit import inner, kernel, launch, writable
-from fffcpu.kernels.simd import add, fence, lanes, load_partial, may_stream, store_partial
-from fffcpu.kernels.sums import dot, dots, row_products, weighted_sums
+from fffcpu.kernels.simd import (
+    VECTOR_BYTES,
+    add,
+    fence,
+    keep,
+    lanes,
+    load_partial,
+    may_stream,
+    pointer,
+    store_partial,
+)
+from fffcpu.kernels.sums import row_products, weighted_sums
+from fffcpu.system.cpus import cache_bytes
 
 __all__ = [
     "leaf_infer",
@@ -52,292 +69,160 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+Pointer = Any
 
-BLOCK_ROWS = 128
-"""Rows per block: at BERT's size their x takes 384 KiB."""
+MAX_BLOCK_ROWS = 1024
+"""Maximum number of rows per block, however narrow they are; places take 16 bits."""
+
+MIN_BLOCK_ROWS = 64
+"""Minimum number of rows per block, however wide they are."""
+
+CACHE_SHARE = 3 / 8
+"""Share of the L2 cache that the rows of a block take. The rest is for weights."""
+
+NODES_PER_ROW = 2
+"""Number of nodes of a tree, per row of a block, above which a large batch takes two stages."""
 
 ROWS_IN_SUBTREE = 48
 """Minimum average number of rows per subtree for sorting a batch by subtree."""
 
 MOST_LEVELS_ABOVE = 6
-"""Levels of a large batch that are computed before it is sorted: 63 nodes."""
+"""Maximum number of levels above these subtrees: 63 nodes."""
 
+LEAF_ROWS = 128
+"""Maximum number of rows of a leaf that are multiplied together."""
 
 SLICE_BYTES = 16 * 1024
 """Size of the slice of a leaf's matrix that all rows of the leaf use before the next slice."""
 
 
-class _Descent(NamedTuple):
-    """Rows on their path down one tree."""
+class _Stage(NamedTuple):
+    """What a launch computes of the trees.
 
-    x: Array
-    """Input rows (B, I)."""
-    weights_in: Array
-    """Weights (T, N, I)."""
-    bias_in: Array
-    """Biases (T, N)."""
-    scale_in: Array | None
-    """Scales of the weights (T, N) if these are int8."""
-    tree: int
-    """Number of the tree."""
-    inclusive: bool
-    """Whether a row with a logit of 0 goes right, as in LeafFeedForward."""
-    logits: Array
-    """Logits (B, slots, L), written."""
-    slot: int
-    """Slot of this tree in ``logits``."""
-    reached: Array
-    """Node of each row (B,), int32, changed."""
-    order: Array
-    """Row numbers (B,), int32, changed; those of a block are sorted by node."""
-
-
-class _Scratch(NamedTuple):
-    """Scratch memory of a thread."""
-
-    products: Array
-    """Dot products of four rows with three nodes."""
-    sums: Array
-    """Lanes of these products."""
-    spare: Array
-    """Row numbers of a block."""
-    places: Array
-    """Destination of each of four groups of rows."""
-
-
-@inner
-def _new_scratch(x: Array) -> _Scratch:
-    return _Scratch(
-        np.empty(12, x.dtype),
-        np.empty(24 * lanes(x), x.dtype),
-        np.empty(BLOCK_ROWS, np.int32),
-        np.empty(5, np.int64),
-    )
-
-
-@inner
-def _four_places(order: Array, first: int, last: int, width: int) -> tuple[int, int, int, int]:
-    """Return the places of four sorted rows; after ``last``, that row is repeated.
-
-    Rows are int32, and without compilation NumPy would keep a place or an address in 32 bits.
+    Kernels take it as an array, because a launch cannot pass a tuple in its tuple of arguments.
     """
-    return (
-        int(order[first]) * width,
-        int(order[min(first + 1, last)]) * width,
-        int(order[min(first + 2, last)]) * width,
-        int(order[min(first + 3, last)]) * width,
+
+    tree: int
+    """First tree."""
+    trees: int
+    """Number of trees; 1 unless the launch computes all levels."""
+    first: int
+    """First level. If it is not 0, the rows are sorted by the node that they have reached."""
+    last: int
+    """Level below the last one."""
+    levels: int
+    """Number of levels of the trees."""
+    rows: int
+    """Maximum number of rows per block."""
+
+
+@inner
+def _stage(numbers: Array) -> Any:
+    """Return the stage that an array holds."""
+    return _Stage(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5])
+
+
+class _Space(NamedTuple):
+    """Memory for blocks of up to R rows, as pointers into arrays that the kernel keeps."""
+
+    capacity: int
+    """R."""
+    x: Pointer
+    """Rows of x (R, I)."""
+    active: Pointer
+    """Logits, then activations (R, T, L)."""
+    rows: Pointer
+    """Number of each row in the batch (R,)."""
+    order: Pointer
+    """Numbers of the block's rows, as sorted by each tree (T, R)."""
+    reached: Pointer
+    """Node that each sorted row has reached (T, R)."""
+    runs: Runs
+    """Scratch of the descent."""
+    products: Pointer
+    """Scratch of the descent."""
+
+
+@inner
+def _floats(rows: int, width: int, visits: int) -> int:
+    """Return the number of floats that `_space` needs."""
+    return rows * (width + visits) + PRODUCTS + VECTOR_BYTES
+
+
+@inner
+def _integers(rows: int, trees: int) -> int:
+    """Return the number of integers that `_space` needs."""
+    return INTEGERS * (rows + MORE_ROWS) + rows * (1 + 2 * trees)
+
+
+@inner
+def _space(rows: int, width: int, visits: int, trees: int, floats: Array, integers: Array) -> Any:
+    """Lay out memory for blocks of up to ``rows`` rows."""
+    x = -floats.ctypes.data % VECTOR_BYTES // floats.itemsize  # aligned to cache lines
+    products = x + rows * width
+    numbers = INTEGERS * (rows + MORE_ROWS)
+    order = numbers + rows
+    return _Space(
+        rows,
+        pointer(floats, x),
+        pointer(floats, products + PRODUCTS),
+        pointer(integers, numbers),
+        pointer(integers, order),
+        pointer(integers, order + trees * rows),
+        new_runs(pointer(integers, 0), rows),
+        pointer(floats, products),
     )
+
+
+@inner
+def _equal_blocks(items: int, most: int) -> int:
+    """Return the number of rows per block that divides ``items`` rows evenly."""
+    blocks = max(1, (items + most - 1) // most)
+    return max(1, (items + blocks - 1) // blocks)
 
 
 # --- Descending -----------------------------------------------------------------------------------
 
 
 @inner
-def _visit(
-    logits: Array,
-    row: int,
+def _start_runs(space: Any, sorting: Pointer, first: int, count: int) -> int:
+    """Write the runs of a block whose rows are at level ``first``; return their number."""
+    runs, number = space.runs, 0
+    for k in range(count):
+        node = int(sorting[space.rows[k]]) if first else 0
+        if k == 0 or node != runs.nodes[number - 1]:
+            runs.nodes[number] = node
+            runs.begins[number] = k
+            number += 1
+    runs.begins[number] = count
+    return number
+
+
+@inner
+def _descend_tree(
+    space: Any,
+    tree: Tree,
     slot: int,
-    level: int,
-    bias_in: Array,
-    scale_in: Array | None,
-    tree: int,
-    node: int,
-    product: Any,
-    inclusive: bool,
-) -> int:
-    """Write a logit, and return the child that the row goes to."""
-    logit = finished_logit(product, bias_in, scale_in, tree, node)
-    logits[row, slot, level] = logit
-    right = logit > 0 or (inclusive and logit == 0)
-    return 2 * node + (2 if right else 1)
-
-
-@inner
-def _one_level(
-    x: Array,
-    weights_in: Array,
-    bias_in: Array,
-    scale_in: Array | None,
-    tree: int,
-    inclusive: bool,
-    logits: Array,
-    slot: int,
-    reached: Array,
-    order: Array,
-    begin: int,
-    end: int,
-    level: int,
+    shape: tuple[int, int],
+    stage: _Stage,
+    sorting: Pointer,
+    count: int,
 ) -> None:
-    """Move rows down by a level, one by one."""
-    _, count, width = weights_in.shape
-    for k in range(begin, end):
-        row = order[k]
-        node = reached[row]
-        product = dot(weights_in, (tree * count + node) * width, x, row * width, width)
-        reached[row] = _visit(
-            logits, row, slot, level, bias_in, scale_in, tree, node, product, inclusive
-        )
-
-
-@inner
-def _two_levels(
-    x: Array,
-    weights_in: Array,
-    bias_in: Array,
-    scale_in: Array | None,
-    tree: int,
-    inclusive: bool,
-    logits: Array,
-    slot: int,
-    reached: Array,
-    order: Array,
-    begin: int,
-    end: int,
-    level: int,
-    products: Array,
-    sums: Array,
-    upcoming: Array,
-) -> None:
-    """Move rows that are at one node down by two levels, four at a time.
-
-    ``upcoming`` is what to prefetch meanwhile: the first and the last of the next rows, in sorted
-    order, and the node of the next run, or -1.
-    """
-    _, count, width = weights_in.shape
-    x_at, weights_at = x.ctypes.data, weights_in.ctypes.data
-    x_bytes, weights_bytes = width * x.itemsize, width * weights_in.itemsize
-    ahead1 = ahead2 = ahead3 = x_at + int(order[begin]) * x_bytes
-    next_node = upcoming[2]
-    if next_node >= 0:
-        ahead1 = weights_at + (tree * count + next_node) * weights_bytes
-        ahead2 = weights_at + (tree * count + 2 * next_node + 1) * weights_bytes
-        ahead3 = ahead2 + weights_bytes
-    node = reached[order[begin]]
-    at = (tree * count + node) * width
-    children = (tree * count + 2 * node + 1) * width
-    for k in range(begin, end, 4):
-        last = upcoming[1] - 1
-        first = min(upcoming[0], last)
-        ahead0 = x_at + int(order[first]) * x_bytes
-        upcoming[0] += 1
-        if k > begin or next_node < 0:
-            ahead1 = x_at + int(order[min(first + 1, last)]) * x_bytes
-            ahead2 = x_at + int(order[min(first + 2, last)]) * x_bytes
-            ahead3 = x_at + int(order[min(first + 3, last)]) * x_bytes
-            upcoming[0] += 3
-        dots(
-            products,
-            sums,
-            x,
-            _four_places(order, k, end - 1, width),
-            weights_in,
-            (at, children, children + width),
-            width,
-            (ahead0, ahead1, ahead2, ahead3),
-        )
-        for i in range(min(4, end - k)):
-            row, product = order[k + i], products[3 * i]
-            child = _visit(
-                logits, row, slot, level, bias_in, scale_in, tree, node, product, inclusive
-            )
-            product = products[3 * i + child - 2 * node]
-            reached[row] = _visit(
-                logits, row, slot, level + 1, bias_in, scale_in, tree, child, product, inclusive
-            )
-
-
-@inner
-def _sort_run(
-    order: Array, begin: int, end: int, reached: Array, first: int, spare: Array, places: Array
-) -> None:
-    """Sort a run of rows by the node they reached, one of four from ``first`` on; stable."""
-    places[:] = 0
-    for k in range(begin, end):
-        spare[k - begin] = order[k]
-        places[reached[order[k]] - first + 1] += 1
-    places[0] = begin
-    for way in range(1, 4):
-        places[way] += places[way - 1]
-    for k in range(end - begin):
-        way = reached[spare[k]] - first
-        order[places[way]] = spare[k]
-        places[way] += 1
-
-
-@inner
-def _run_end(reached: Array, order: Array, begin: int, end: int) -> int:
-    """Return the end of the run of sorted rows that are at the node of the row at ``begin``."""
-    node = reached[order[begin]]
-    stop = begin + 1
-    while stop < end and reached[order[stop]] == node:
-        stop += 1
-    return stop
-
-
-@inner
-def _descend_block(
-    descent: _Descent, begin: int, end: int, limit: int, first: int, last: int, scratch: _Scratch
-) -> None:
-    """Move a block of sorted rows from level ``first`` to level ``last``, and keep it sorted.
-
-    Level ``last`` may be the one below the tree's last. A row is then at the child that it would
-    have gone to.
-    """
-    # Unpacked once: each access to a tuple counts references of arrays.
-    x, weights_in, bias_in, scale_in, tree, inclusive, logits, slot, reached, order = descent
-    products, sums, spare, places = scratch
-    upcoming = np.empty(3, np.int64)
-    upcoming[0], upcoming[1] = min(end, limit - 1), min(2 * end - begin, limit)
-    level = first
-    while level < last:
-        single = (last - level) % 2
-        run = begin
-        while run < end:
-            stop = _run_end(reached, order, run, end)
-            node = reached[order[run]]
-            # One or two remaining rows are faster alone.
-            paired = stop - (stop - run) % 4 if (stop - run) % 4 < 3 else stop
-            paired = run if single else paired
-            if run < paired:
-                upcoming[2] = reached[order[stop]] if stop < end else -1
-                _two_levels(
-                    x,
-                    weights_in,
-                    bias_in,
-                    scale_in,
-                    tree,
-                    inclusive,
-                    logits,
-                    slot,
-                    reached,
-                    order,
-                    run,
-                    paired,
-                    level,
-                    products,
-                    sums,
-                    upcoming,
-                )
-            for below in range(level, level + 2 - single):
-                _one_level(
-                    x,
-                    weights_in,
-                    bias_in,
-                    scale_in,
-                    tree,
-                    inclusive,
-                    logits,
-                    slot,
-                    reached,
-                    order,
-                    paired,
-                    stop,
-                    below,
-                )
-            first_below = 2 * node + 1 if single else 4 * node + 3
-            _sort_run(order, run, stop, reached, first_below, spare, places)
-            run = stop
-        level += 2 - single
+    """Move a block down a tree. Its logits go to ``slot`` of ``shape`` (trees, levels)."""
+    trees, levels = shape
+    order = pointer(space.order, slot * space.capacity)
+    reached = pointer(space.reached, slot * space.capacity)
+    for k in range(count):
+        order[k] = k
+    block = Block(
+        space.x, count, pointer(space.active, slot * levels), trees * levels, order, space.products
+    )
+    runs = space.runs
+    number = _start_runs(space, sorting, stage.first, count)
+    number = descend(tree, block, runs, number, stage.first, stage.last)
+    for run in range(number):
+        for k in range(runs.begins[run], runs.begins[run + 1]):
+            reached[k] = runs.nodes[run]
 
 
 @kernel
@@ -356,97 +241,123 @@ def _sort(sorting: Array, top: int) -> None:
         places[k] += 1
 
 
-@inner
-def _start(reached: Array, order: Array, first: int, start: int, stop: int) -> None:
-    """Put rows that start at the root, and not at level ``first``, into their own order."""
-    if first == 0:
-        for row in range(start, stop):
-            reached[row] = 0
-            order[row] = row
-
-
-@inner
-def _next_block(descent: _Descent, begin: int, stop: int, first: int) -> int:
-    """Return the end of the block from ``begin``: rows of one node at level ``first``."""
-    end = min(begin + BLOCK_ROWS, stop)
-    if first > 0:
-        return _run_end(descent.reached, descent.order, begin, end)
-    return end
-
-
 # --- FastFeedForward ------------------------------------------------------------------------------
 
 
 @inner
-def _path_outputs(
-    y: Array,
-    descent: _Descent,
-    begin: int,
-    end: int,
-    weights_out: Array,
-    scale_out: Array | None,
-    activation: int,
-    active: Array,
-    offsets: Array,
-    shared: Array,
-) -> None:
-    """Write the outputs of a block of rows that is sorted by leaf and has passed its leaf.
-
-    Parameters
-    ----------
-    active, offsets : arrays of shape (BLOCK_ROWS * L,), written
-        Activations, and the start of the nodes' output weights, by sorted row and level.
-    shared : array of shape (BLOCK_ROWS // 4,), written
-        Number of nodes that four neighbours have in common.
-    """
-    _, count, width = weights_out.shape
-    _, slots, levels = descent.logits.shape
-    order, reached, logits = descent.order, descent.reached, descent.logits
-    tree, slot = descent.tree, descent.slot
-    padded = begin + (end - begin + 3) // 4 * 4
-    for k in range(begin, padded):
-        row, first = order[min(k, end - 1)], (k - begin) * levels
-        activate_run(active, first, logits, (row * slots + slot) * levels, levels, activation)
+def _weigh(space: Any, slot: int, shape: tuple[int, int], scale_out: Pointer, count: int) -> None:
+    """Multiply the activations of a tree by the scales of its nodes' output weights."""
+    trees, levels = shape
+    for k in range(count):
+        row, reached = (
+            space.order[slot * space.capacity + k],
+            space.reached[slot * space.capacity + k],
+        )
         for level in range(levels):
-            node = ((reached[row] + 1) >> (levels - level)) - 1
-            offsets[first + level] = (tree * count + node) * width
-            active[first + level] = scaled(active[first + level], scale_out, tree, node)
-    for k in range(0, padded - begin, 4):
+            node = ((reached + 1) >> (levels - level)) - 1
+            space.active[(row * trees + slot) * levels + level] *= scale_out[node]
+
+
+@inner
+def _shared_levels(first: int, last: int, levels: int) -> int:
+    """Return how many nodes the paths to two nodes below the last level have in common."""
+    differ, shared = (first + 1) ^ (last + 1), levels
+    while differ > 1:
+        differ >>= 1
+        shared -= 1
+    return shared
+
+
+@inner
+def _tree_outputs(
+    y: Pointer,
+    width: int,
+    space: Any,
+    slot: int,
+    shape: tuple[int, int],
+    weights_out: Pointer,
+    offsets: Pointer,
+    count: int,
+    onto: bool,
+    streamed: bool,
+) -> None:
+    """Write the outputs of a tree for a block, or add them ``onto`` those of other trees.
+
+    ``offsets`` is scratch of four numbers per level.
+    """
+    trees, levels = shape
+    order = pointer(space.order, slot * space.capacity)
+    reached = pointer(space.reached, slot * space.capacity)
+    for k in range(0, count, 4):
+        k1, k2, k3 = min(k + 1, count - 1), min(k + 2, count - 1), min(k + 3, count - 1)
         # Sorted rows share the nodes that the first and the last share.
-        common, first, last = 0, k * levels, (k + 3) * levels
-        while common < levels and offsets[first + common] == offsets[last + common]:
-            common += 1
-        shared[k // 4] = common
-    y_at, y_bytes, weights_at = y.ctypes.data, width * y.itemsize, weights_out.ctypes.data
-    streamed = may_stream(y) and len(weights_out) == 1  # further trees would read y again
-    ahead = np.empty(4, np.int64)
-    for k in range(begin, end, 4):
-        ahead[:] = weights_at + offsets[(k - begin) * levels] * weights_out.itemsize
-        new = 0
-        for j in range(k + 4, min(k + 8, end)):
-            place = (j - begin) * levels
-            for level in range(levels - 1, 0, -1):
-                if new == 4 or offsets[place + level] == offsets[place + level - levels]:
-                    break
-                ahead[new] = weights_at + offsets[place + level] * weights_out.itemsize
-                new += 1
-        next0, next1, next2, next3 = _four_places(order, min(k + 4, end - 1), end - 1, y_bytes)
+        shared = _shared_levels(int(reached[k]), int(reached[k3]), levels)
+        for level in range(levels):
+            shift = levels - level
+            offsets[level] = (((int(reached[k]) + 1) >> shift) - 1) * width
+        for level in range(shared, levels):
+            shift = levels - level
+            offsets[levels + level] = (((int(reached[k1]) + 1) >> shift) - 1) * width
+            offsets[2 * levels + level] = (((int(reached[k2]) + 1) >> shift) - 1) * width
+            offsets[3 * levels + level] = (((int(reached[k3]) + 1) >> shift) - 1) * width
+        row0, row1, row2, row3 = int(order[k]), int(order[k1]), int(order[k2]), int(order[k3])
         weighted_sums(
             y,
-            _four_places(order, k, end - 1, width),
-            active,
+            (
+                int(space.rows[row0]) * width,
+                int(space.rows[row1]) * width,
+                int(space.rows[row2]) * width,
+                int(space.rows[row3]) * width,
+            ),
+            space.active,
+            (
+                (row0 * trees + slot) * levels,
+                (row1 * trees + slot) * levels,
+                (row2 * trees + slot) * levels,
+                (row3 * trees + slot) * levels,
+            ),
             weights_out,
             offsets,
-            (k - begin) * levels,
-            shared[(k - begin) // 4],
+            shared,
             levels,
-            0,
             width,
-            tree > 0,
+            onto,
             streamed,
-            (ahead[0], ahead[1], ahead[2], ahead[3]),
-            (y_at + next0, y_at + next1, y_at + next2, y_at + next3),
         )
+
+
+@inner
+def _copy_logits(
+    logits: Array, tree: int, space: Any, shape: tuple[int, int], count: int, back: bool
+) -> None:
+    """Copy the logits of a block to those of the batch, or ``back``.
+
+    Those of the batch (B, 1 or T, L) hold all trees, or one after the other.
+    """
+    trees, levels = shape
+    _, slots, _ = logits.shape
+    batch, first = pointer(logits, 0), tree if slots > 1 else 0
+    for k in range(count):
+        at = (int(space.rows[k]) * slots + first) * levels
+        place = k * trees * levels
+        for visit in range(trees * levels):
+            if back:
+                space.active[place + visit] = batch[at + visit]
+            else:
+                batch[at + visit] = space.active[place + visit]
+
+
+@inner
+def _write_nodes(nodes: Array, tree: int, space: Any, shape: tuple[int, int], count: int) -> None:
+    """Write the nodes that the rows of a block have visited, from tree ``tree`` on."""
+    trees, levels = shape
+    for slot in range(trees):
+        place = slot * space.capacity
+        for k in range(count):
+            row = int(space.rows[space.order[place + k]])
+            reached = int(space.reached[place + k]) + 1
+            for level in range(levels):
+                nodes[row, tree + slot, level] = (reached >> (levels - level)) - 1
 
 
 @kernel
@@ -462,50 +373,93 @@ def _paths(
     scale_in: Array | None,
     scale_out: Array | None,
     activation: int,
-    tree: int,
-    first: int,
-    last: int,
+    numbers: Array,
     start: int,
     stop: int,
 ) -> None:
-    """Move sorted rows from level ``first`` to ``last``; past their leaves, write the outputs.
+    """Compute a stage for rows ``start`` to ``stop``, in the order of ``sorting``.
 
-    ``sorting`` (2, B) holds the node that each row has reached, then the sorted row numbers.
+    ``y``, ``nodes`` and ``logits`` are not written if they have no rows. ``sorting`` (2, B) holds
+    the node that each row has reached, then the sorted row numbers; with one stage it is empty.
+    ``numbers`` holds the stage.
     """
-    reached, order, slot = sorting[0], sorting[1], tree % logits.shape[1]
-    descent = _Descent(x, weights_in, bias_in, scale_in, tree, False, logits, slot, reached, order)
-    scratch = _new_scratch(x)
-    levels = logits.shape[2]
-    active = np.empty(BLOCK_ROWS * levels, x.dtype)
-    offsets, shared = np.empty(BLOCK_ROWS * levels, np.int64), np.empty(BLOCK_ROWS // 4, np.int64)
-    _start(reached, order, first, start, stop)
-    begin = start
-    while begin < stop:
-        end = _next_block(descent, begin, stop, first)
-        _descend_block(descent, begin, end, stop, first, last, scratch)
-        if last == levels and len(y):
-            _path_outputs(
-                y,
-                descent,
-                begin,
-                end,
-                weights_out,
-                scale_out,
-                activation,
-                active,
-                offsets,
-                shared,
+    stage = _stage(numbers)
+    _, nodes_of_tree, width_in = weights_in.shape
+    width_out = weights_out.shape[2]
+    levels = stage.levels
+    shape = (stage.trees, levels)
+    visits = stage.trees * levels
+    capacity = _equal_blocks(stop - start, stage.rows)
+    floats = np.empty(_floats(capacity, width_in, visits), x.dtype)
+    integers = np.empty(_integers(capacity, stage.trees), np.int32)
+    places = np.empty(4 * levels, np.int64)
+    space = _space(capacity, width_in, visits, stage.trees, floats, integers)
+    reached, order = pointer(sorting, 0), pointer(sorting, sorting.shape[1])
+    streamed = may_stream(y) and len(weights_in) == 1  # further trees would read y again
+    for begin in range(start, stop, capacity):
+        count = min(capacity, stop - begin)
+        for k in range(count):
+            space.rows[k] = order[begin + k] if stage.first > 0 else begin + k
+        copy_rows(space.x, pointer(x, 0), space.rows, count, width_in)
+        if stage.first > 0:
+            _copy_logits(logits, stage.tree, space, shape, count, True)
+        for slot in range(stage.trees):
+            at = (stage.tree + slot) * nodes_of_tree
+            tree = Tree(
+                pointer(weights_in, at * width_in),
+                pointer(bias_in, at),
+                pointer(scale_in, at),
+                width_in,
+                None,
             )
-        if last == levels and len(nodes):
-            for k in range(begin, end):
-                row = order[k]
-                for level in range(levels):
-                    nodes[row, slot, level] = ((reached[row] + 1) >> (levels - level)) - 1
-        begin = end
+            _descend_tree(space, tree, slot, shape, stage, reached, count)
+        if len(logits):
+            _copy_logits(logits, stage.tree, space, shape, count, False)
+        if stage.last < levels:
+            for k in range(count):
+                reached[space.rows[space.order[k]]] = space.reached[k]
+            continue
+        if len(nodes):
+            _write_nodes(nodes, stage.tree, space, shape, count)
+        if len(y):
+            activate_run(space.active, 0, space.active, 0, count * visits, activation)
+            for slot in range(stage.trees):
+                at = (stage.tree + slot) * nodes_of_tree
+                if scale_out is not None:
+                    _weigh(space, slot, shape, pointer(scale_out, at), count)
+                _tree_outputs(
+                    pointer(y, 0),
+                    width_out,
+                    space,
+                    slot,
+                    shape,
+                    pointer(weights_out, at * width_out),
+                    pointer(places, 0),
+                    count,
+                    stage.tree + slot > 0,
+                    streamed,
+                )
     fence()
+    keep(floats)
+    keep(integers)
+    keep(places)
 
 
 # --- LeafFeedForward ------------------------------------------------------------------------------
+
+
+@inner
+def _four_places(order: Array, first: int, last: int, width: int) -> tuple[int, int, int, int]:
+    """Return the places of four sorted rows; after ``last``, that row is repeated.
+
+    Rows are int32, and without compilation NumPy would keep a place or an address in 32 bits.
+    """
+    return (
+        int(order[first]) * width,
+        int(order[min(first + 1, last)]) * width,
+        int(order[min(first + 2, last)]) * width,
+        int(order[min(first + 3, last)]) * width,
+    )
 
 
 @inner
@@ -600,21 +554,35 @@ def _gates(
     x: Array,
     gate_weights: Array,
     gate_bias: Array,
-    first: int,
-    last: int,
+    numbers: Array,
     start: int,
     stop: int,
 ) -> None:
-    """Move sorted rows from level ``first`` to ``last``; ``sorting`` is that of `_paths`."""
-    reached, order = sorting[0], sorting[1]
-    descent = _Descent(x, gate_weights, gate_bias, None, 0, True, logits, 0, reached, order)
-    scratch = _new_scratch(x)
-    _start(reached, order, first, start, stop)
-    begin = start
-    while begin < stop:
-        end = _next_block(descent, begin, stop, first)
-        _descend_block(descent, begin, end, stop, first, last, scratch)
-        begin = end
+    """Move rows through a stage; ``sorting`` and ``numbers`` are those of `_paths`."""
+    stage = _stage(numbers)
+    depth, width = logits.shape[2], x.shape[1]
+    shape = (1, depth)
+    capacity = _equal_blocks(stop - start, stage.rows)
+    floats = np.empty(_floats(capacity, width, depth), x.dtype)
+    integers = np.empty(_integers(capacity, 1), np.int32)
+    space = _space(capacity, width, depth, 1, floats, integers)
+    reached, order = pointer(sorting, 0), pointer(sorting, sorting.shape[1])
+    tree = Tree(pointer(gate_weights, 0), pointer(gate_bias, 0), None, width, True)
+    for begin in range(start, stop, capacity):
+        count = min(capacity, stop - begin)
+        for k in range(count):
+            space.rows[k] = order[begin + k] if stage.first > 0 else begin + k
+        copy_rows(space.x, pointer(x, 0), space.rows, count, width)
+        if stage.first > 0:
+            _copy_logits(logits, 0, space, shape, count, True)
+        _descend_tree(space, tree, 0, shape, stage, reached, count)
+        _copy_logits(logits, 0, space, shape, count, False)
+        for k in range(count):
+            row = space.rows[space.order[k]]
+            reached[row] = space.reached[k]
+            order[begin + k] = row
+    keep(floats)
+    keep(integers)
 
 
 @kernel
@@ -623,8 +591,6 @@ def _leaves(
     logits: Array,
     sorting: Array,
     x: Array,
-    gate_weights: Array,
-    gate_bias: Array,
     leaf_weights_in: Array,
     leaf_bias_in: Array,
     leaf_weights_out: Array,
@@ -632,48 +598,58 @@ def _leaves(
     leaf_scale_in: Array | None,
     leaf_scale_out: Array | None,
     activation: int,
-    first: int,
     start: int,
     stop: int,
 ) -> None:
-    """Move sorted rows from level ``first`` to their leaves, and write their outputs."""
+    """Write the outputs of sorted rows, whose leaves are known."""
     reached, order = sorting[0], sorting[1]
-    descent = _Descent(x, gate_weights, gate_bias, None, 0, True, logits, 0, reached, order)
-    scratch = _new_scratch(x)
-    gates = gate_weights.shape[1]
-    hidden = np.empty((BLOCK_ROWS, leaf_weights_in.shape[2]), x.dtype)
-    _start(reached, order, first, start, stop)
+    gates = len(leaf_weights_in) - 1
+    hidden = np.empty((LEAF_ROWS, leaf_weights_in.shape[2]), x.dtype)
     begin = start
     while begin < stop:
-        end = _next_block(descent, begin, stop, first)
-        _descend_block(descent, begin, end, stop, first, logits.shape[2], scratch)
-        run = begin
-        while run < end:
-            after = _run_end(reached, order, run, end)
-            _leaf_outputs(
-                y,
-                x,
-                order[run:after],
-                reached[order[run]] - gates,
-                logits,
-                leaf_weights_in,
-                leaf_bias_in,
-                leaf_weights_out,
-                leaf_bias_out,
-                leaf_scale_in,
-                leaf_scale_out,
-                activation,
-                hidden,
-            )
-            run = after
+        node, limit = reached[order[begin]], min(begin + LEAF_ROWS, stop)
+        end = begin + 1
+        while end < limit and reached[order[end]] == node:
+            end += 1
+        _leaf_outputs(
+            y,
+            x,
+            order[begin:end],
+            node - gates,
+            logits,
+            leaf_weights_in,
+            leaf_bias_in,
+            leaf_weights_out,
+            leaf_bias_out,
+            leaf_scale_in,
+            leaf_scale_out,
+            activation,
+            hidden,
+        )
         begin = end
 
 
 # --- Whole batches --------------------------------------------------------------------------------
 
 
-def _top(rows: int, levels: int) -> int:
-    """Return the level by whose nodes a batch is sorted; 0 if it is not sorted."""
+def _most_rows(row_bytes: int) -> int:
+    """Return the maximum number of rows per block, of which each takes this many bytes."""
+    rows = int(CACHE_SHARE * cache_bytes()) // max(1, row_bytes)
+    return min(MAX_BLOCK_ROWS, max(MIN_BLOCK_ROWS, rows))
+
+
+def _numbers(*stage: int) -> Array:
+    """Return a stage as kernels take it."""
+    return np.array(_Stage(*stage), np.int64)
+
+
+def _top(rows: int, levels: int, most: int) -> int:
+    """Return the level between two stages, by whose nodes a batch is sorted; 0 for one stage.
+
+    ``most`` is the maximum number of rows per block.
+    """
+    if (1 << levels) <= NODES_PER_ROW * most:
+        return 0
     top = min(rows // ROWS_IN_SUBTREE, 1 << MOST_LEVELS_ABOVE).bit_length() - 1
     if top < 2:
         return 0
@@ -684,39 +660,59 @@ def _top(rows: int, levels: int) -> int:
 def _run_paths(
     y: Array, nodes: Array, logits: Array, x: Array, weights: tuple[Any, ...], activation: int
 ) -> None:
-    """Descend tree by tree; ``y`` or ``nodes`` without rows are not written."""
-    rows, _, levels = logits.shape
-    width_in, width_out = x.shape[1], weights[2].shape[2]
+    """Compute all trees; ``y``, ``nodes`` and ``logits`` without rows are not written."""
+    rows, width_in = x.shape
+    trees, count, _ = weights[0].shape
+    width_out, levels = weights[2].shape[2], count.bit_length()
+    most = _most_rows(max(width_in, width_out) * x.itemsize)
+    top = _top(rows, levels, most)
+    x = writable(x)
+    if not top:
+        sorting = np.empty((2, 0), np.int32)
+        stage = _numbers(0, trees, 0, levels, levels, most)
+        work = trees * levels * (width_in + width_out)
+        launch(_paths, rows, work, y, nodes, logits, sorting, x, *weights, activation, stage)
+        return
     sorting = np.empty((2, rows), np.int32)
-    top = _top(rows, levels)
-    for tree in range(len(weights[0])):
-        arguments = (y, nodes, logits, sorting, writable(x), *weights, activation, tree)
-        if top:
-            launch(_paths, rows, top * width_in, *arguments, 0, top)
-            _sort(sorting, top)
+    if not len(logits):
+        logits = np.empty((rows, 1, levels), x.dtype)
+    for tree in range(trees):
+        arguments = (y, nodes, logits, sorting, x, *weights, activation)
+        launch(_paths, rows, top * width_in, *arguments, _numbers(tree, 1, 0, top, levels, most))
+        _sort(sorting, top)
         work = (levels - top) * width_in + levels * width_out
-        launch(_paths, rows, work, *arguments, top, levels)
+        launch(_paths, rows, work, *arguments, _numbers(tree, 1, top, levels, levels, most))
 
 
-def _descend_gates(x: Array, gate_weights: Array, gate_bias: Array) -> tuple[int, tuple[Any, ...]]:
-    """Sort a large batch by the gates near the root.
+def _run_gates(x: Array, gate_weights: Array, gate_bias: Array) -> tuple[Array, Array]:
+    """Move all rows to their leaves.
 
     Returns
     -------
-    level : int
-        Level that rows have reached, and by which they are sorted.
-    arguments : tuple
-        Arguments of the kernels that continue from there: logits, sorting, x and the gates.
+    logits : array of shape (B, 1, depth)
+        Logits of the gates.
+    sorting : array of shape (2, B)
+        Leaf of each row, as a node below the gates; row numbers, in each block sorted by leaf.
     """
-    rows, depth = len(x), len(gate_weights).bit_length()
-    logits, sorting = np.empty((rows, 1, depth), x.dtype), np.empty((2, rows), np.int32)
-    gates = (gate_weights[np.newaxis], gate_bias[np.newaxis])
-    arguments = (logits, sorting, writable(x), *gates)
-    top = _top(rows, depth)
+    rows, width = x.shape
+    depth = len(gate_weights).bit_length()
+    logits, sorting = np.empty((rows, 1, depth), x.dtype), np.zeros((2, rows), np.int32)
+    most = _most_rows(width * x.itemsize)
+    top = _top(rows, depth, most)
+    arguments = (logits, sorting, writable(x), gate_weights, gate_bias)
+    launch(
+        _gates,
+        rows,
+        (top or depth) * width,
+        *arguments,
+        _numbers(0, 1, 0, top or depth, depth, most),
+    )
+    _sort(sorting, top or depth)
     if top:
-        launch(_gates, rows, top * x.shape[1], *arguments, 0, top)
-        _sort(sorting, top)
-    return top, arguments
+        launch(
+            _gates, rows, (depth - top) * width, *arguments, _numbers(0, 1, top, depth, depth, most)
+        )
+    return logits, sorting
 
 
 # --- What every backend module exports; `vectorized` documents it ---------------------------------
@@ -747,10 +743,9 @@ def path_infer(
     activation: int,
 ) -> None:
     """Write the output of FastFeedForward."""
-    logits = np.empty((len(x), 1, weights_in.shape[1].bit_length()), x.dtype)
-    nodes = np.empty((0, 1, 1), np.int32)
+    nothing = np.empty((0, 1, 1), x.dtype), np.empty((0, 1, 1), np.int32)
     weights = (weights_in, bias_in, weights_out, scale_in, scale_out)
-    _run_paths(y, nodes, logits, x, weights, activation)
+    _run_paths(y, nothing[1], nothing[0], x, weights, activation)
 
 
 def path_forward(
@@ -769,10 +764,7 @@ def path_forward(
 
 def leaf_route(leaves: Array, x: Array, gate_weights: Array, gate_bias: Array) -> None:
     """Write the leaf that each row reaches in LeafFeedForward."""
-    top, arguments = _descend_gates(x, gate_weights, gate_bias)
-    logits, sorting, *_ = arguments
-    rows, _, depth = logits.shape
-    launch(_gates, rows, (depth - top) * x.shape[1], *arguments, top, depth)
+    _, sorting = _run_gates(x, gate_weights, gate_bias)
     np.subtract(sorting[0], len(gate_weights), out=leaves)
 
 
@@ -790,15 +782,16 @@ def leaf_infer(
     activation: int,
 ) -> None:
     """Write the output of LeafFeedForward at inference: that of the one leaf each row reaches."""
-    top, arguments = _descend_gates(x, gate_weights, gate_bias)
+    logits, sorting = _run_gates(x, gate_weights, gate_bias)
     _, width, neurons = leaf_weights_in.shape
-    work = (len(gate_weights).bit_length() - top) * width + neurons * (width + y.shape[1])
     launch(
         _leaves,
         len(x),
-        work,
+        neurons * (width + y.shape[1]),
         y,
-        *arguments,
+        logits,
+        sorting,
+        writable(x),
         leaf_weights_in,
         leaf_bias_in,
         leaf_weights_out,
@@ -806,5 +799,4 @@ def leaf_infer(
         leaf_scale_in,
         leaf_scale_out,
         activation,
-        top,
     )

@@ -41,11 +41,18 @@ def assert_same_bits_of_leaves(problem):
 @given(
     path=path_problems(max_rows=40),
     leaf=leaf_problems(max_rows=40),
+    nodes_per_row=st.sampled_from([0, 1]),
+    block_rows=st.sampled_from([1, 7, 1024]),
     rows_in_subtree=st.sampled_from([1, 3, 48]),
     levels=st.integers(2, 4),
 )
-def test_the_bits_are_those_of_the_row_kernels(path, leaf, rows_in_subtree, levels):
+def test_the_bits_are_those_of_the_row_kernels(
+    path, leaf, nodes_per_row, block_rows, rows_in_subtree, levels
+):
+    """In one stage or two, in blocks of any size."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grouped, "NODES_PER_ROW", nodes_per_row)
+        patch.setattr(grouped, "MAX_BLOCK_ROWS", block_rows)
         patch.setattr(grouped, "ROWS_IN_SUBTREE", rows_in_subtree)
         patch.setattr(grouped, "MOST_LEVELS_ABOVE", levels)
         assert_same_bits(path)
@@ -85,9 +92,10 @@ def test_the_bits_are_those_of_the_row_kernels_in_large_batches(
     # Rows that are much alike fill one subtree; a bad row must not move the others.
     path.x[100:400] = path.x[100] + numbers(rng, (300, width_in), kind, dtype) / 8
     path.x[5, 0], path.x[333, 1] = np.nan, np.inf
-    for threads in (1, 2):
+    for threads, nodes_per_row in ((1, 0), (2, 0), (2, grouped.NODES_PER_ROW)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(POOL, "threads", threads)
+            patch.setattr(grouped, "NODES_PER_ROW", nodes_per_row)
             patch.setattr(jit, "MIN_PARALLEL_WORK", 1)
             assert_same_bits(path)
             assert_same_bits_of_leaves(leaf)
@@ -150,22 +158,41 @@ def test_the_input_gradient_is_the_same_past_the_caches(monkeypatch, trees, widt
 
 @pytest.mark.parametrize(
     ("rows", "levels", "top"),
-    [(1, 12, 0), (4096, 12, 6), (4096, 11, 5), (4096, 1, 0), (10**6, 3, 1)],
+    [(1, 12, 0), (4096, 12, 6), (4096, 11, 5), (4096, 10, 6), (4096, 9, 0), (10**6, 1, 0)],
 )
 def test_the_levels_below_the_sorting_come_in_pairs(rows, levels, top):
-    assert grouped._top(rows, levels) == top
+    assert grouped._top(rows, levels, most=256) == top
 
 
 def test_a_batch_is_sorted_where_subtrees_get_enough_rows():
-    tops = [grouped._top(rows, 16) for rows in (10, 100, 200, 1000, 3500, 10**9)]
+    tops = [grouped._top(rows, 16, 256) for rows in (10, 100, 200, 1000, 3500, 10**9)]
     assert tops == sorted(tops)
     assert tops[0] == 0
     assert tops[-1] == grouped.MOST_LEVELS_ABOVE
 
 
+@pytest.mark.parametrize("rows", [1, 64, 65, 1000, 1024, 1025, 10**6])
+def test_blocks_are_equally_large_and_cover_all_rows(rows):
+    size = grouped._equal_blocks(rows, 256)
+    blocks = -(-rows // size)
+    assert size <= 256
+    assert blocks == -(-rows // 256)
+    assert blocks * size - rows < blocks
+
+
+@pytest.mark.parametrize(
+    ("cache", "row_bytes", "rows"),
+    [(2 << 20, 3072, 256), (1 << 20, 3072, 128), (2 << 20, 4, 1024), (256 << 10, 1 << 20, 64)],
+)
+def test_the_rows_of_a_block_fit_the_cache(monkeypatch, cache, row_bytes, rows):
+    monkeypatch.setattr(grouped, "cache_bytes", lambda: cache)
+    assert grouped._most_rows(row_bytes) == rows
+
+
 @given(path=narrow_path_problems(), leaf=narrow_leaf_problems())
 def test_the_bits_are_those_of_the_row_kernels_with_narrow_weights(path, leaf):
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grouped, "NODES_PER_ROW", 0)
         patch.setattr(grouped, "ROWS_IN_SUBTREE", 1)
         for one, other in zip(
             (run_infer(grouped, path[0]), *run_logits(grouped, path[0])),

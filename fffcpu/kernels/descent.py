@@ -1,0 +1,279 @@
+"""A block of rows descends one tree; rows that are at the same node share the loads of its weights.
+
+The rows of a block are copied side by side, aligned, so that they stay in the L2 cache while all
+levels of all trees read them. They are sorted by the node that they have reached, so that those at
+one node are a *run* of the sorted rows. A run descends two levels at a time, four rows by a node
+and its two children: each load of a weight serves four rows, and each load of x three nodes::
+
+              node n   left child   right child
+    row 17      s          s             s       the row continues to one of four grandchildren,
+    row 3       s          s             s       and the run is sorted by them into up to four runs
+    row 88      s          s             s
+    row 41      s          s             s
+
+One product in three is not needed, but sharing the loads saves more. One or two remaining rows of a
+run take single dot products.
+
+Everything here is a pointer (`fffcpu.kernels.simd.pointer`), also in named tuples: arrays would
+count references at each call.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from fffcpu.kernels.jit import inner
+from fffcpu.kernels.simd import lanes, load, load_partial, pointer, store, store_partial
+from fffcpu.kernels.sums import dot, dots
+
+__all__ = [
+    "INTEGERS",
+    "MORE_ROWS",
+    "PRODUCTS",
+    "Block",
+    "Runs",
+    "Tree",
+    "copy_rows",
+    "descend",
+    "new_runs",
+]
+
+Array = NDArray[Any]
+Pointer = Any
+
+INTEGERS = 6
+"""Number of int32 that `new_runs` takes per row, for `MORE_ROWS` rows more than a block has."""
+
+MORE_ROWS = 4
+
+PRODUCTS = 16 + 24 * 16
+"""Size of a block's scratch for products and their lanes."""
+
+
+class Tree(NamedTuple):
+    """The input weights of one tree."""
+
+    weights: Pointer
+    """Weights (N, I)."""
+    bias: Pointer
+    """Biases (N,)."""
+    scale: Pointer
+    """Scales of the weights (N,), or None unless these are int8."""
+    width: int
+    """Input width I."""
+    ties_right: Any
+    """True if a row with a logit of 0 goes right, as in LeafFeedForward; None if it goes left."""
+
+
+class Block(NamedTuple):
+    """Rows that descend together."""
+
+    x: Pointer
+    """Input rows (n, I), side by side."""
+    rows: int
+    """Number of rows n."""
+    logits: Pointer
+    """Logits, written: that of row k at level l is at place ``k * stride + l``."""
+    stride: int
+    """Distance between the logits of two rows."""
+    order: Pointer
+    """Numbers of the rows (n,), int32, sorted by the node that each has reached."""
+    products: Pointer
+    """Scratch of `PRODUCTS` numbers of the dtype of x."""
+
+
+class Runs(NamedTuple):
+    """Runs of sorted rows at one node, and scratch for making the next ones."""
+
+    nodes: Pointer
+    """Node of each run."""
+    begins: Pointer
+    """Place of each run's first row in the order, then the number of rows."""
+    next_nodes: Pointer
+    next_begins: Pointer
+    next_order: Pointer
+    ways: Pointer
+    """Way that each sorted row continues: 0 to 3, one for each grandchild."""
+
+
+@inner
+def new_runs(integers: Pointer, rows: int) -> Any:
+    """Return scratch for blocks of up to ``rows`` rows in int32 ``integers``."""
+    size = rows + MORE_ROWS
+    return Runs(
+        pointer(integers, 0),
+        pointer(integers, size),
+        pointer(integers, 2 * size),
+        pointer(integers, 3 * size),
+        pointer(integers, 4 * size),
+        pointer(integers, 5 * size),
+    )
+
+
+@inner
+def copy_rows(block_x: Pointer, x: Pointer, rows: Pointer, count: int, width: int) -> None:
+    """Copy the rows of x with these numbers to a block, side by side."""
+    step = lanes(x)
+    whole = width - width % step
+    for k in range(count):
+        to, at = k * width, int(rows[k]) * width
+        for column in range(0, whole, step):
+            store(block_x, to + column, load(x, at + column))
+        if whole < width:
+            left = width - whole
+            store_partial(block_x, to + whole, load_partial(x, at + whole, left), left)
+
+
+@inner
+def _logit(product: Any, bias: Pointer, scale: Pointer, node: int) -> Any:
+    """Return the logit of a node: its dot product, times its scale if it has one, plus its bias.
+
+    Numba compiles a separate version for None, without the branch.
+    """
+    if scale is not None:
+        product = product * scale[node]
+    return product + bias[node]
+
+
+@inner
+def _is_right(logit: Any, ties_right: Any) -> int:
+    """Return 1 if a row with this logit goes right, else 0."""
+    if ties_right is None:
+        return 1 if logit > 0 else 0
+    return 1 if logit >= 0 else 0
+
+
+@inner
+def _alone(
+    tree: Tree,
+    block: Block,
+    ways: Pointer,
+    begin: int,
+    end: int,
+    node: int,
+    level: int,
+    levels: int,
+) -> None:
+    """Move sorted rows at one node down by one level or two, each by itself."""
+    width = tree.width
+    for k in range(begin, end):
+        row, way, own = int(block.order[k]), 0, node
+        for below in range(levels):
+            product = dot(tree.weights, own * width, block.x, row * width, width)
+            logit = _logit(product, tree.bias, tree.scale, own)
+            block.logits[row * block.stride + level + below] = logit
+            right = _is_right(logit, tree.ties_right)
+            way, own = 2 * way + right, 2 * own + 1 + right
+        ways[k] = way
+
+
+@inner
+def _together(
+    tree: Tree, block: Block, ways: Pointer, begin: int, end: int, node: int, level: int
+) -> None:
+    """Move sorted rows at one node down by two levels, four at a time."""
+    weights, bias, scale, width, ties_right = tree
+    x, _, logits, stride, order, products = block
+    child = 2 * node + 1
+    bias_here, bias_below = pointer(bias, node), pointer(bias, child)
+    scale_here, scale_below = pointer(scale, node), pointer(scale, child)
+    last = end - 1
+    for k in range(begin, end, 4):
+        row0, row1 = int(order[k]), int(order[min(k + 1, last)])
+        row2, row3 = int(order[min(k + 2, last)]), int(order[min(k + 3, last)])
+        dots(
+            products,
+            pointer(products, 16),
+            x,
+            (row0 * width, row1 * width, row2 * width, row3 * width),
+            weights,
+            (node * width, child * width, (child + 1) * width),
+            width,
+        )
+        # All four, so that no loop is needed: those after the end are repeated.
+        for i in range(4):
+            row = row0 if i == 0 else row1 if i == 1 else row2 if i == 2 else row3
+            at = row * stride + level
+            logit = _logit(products[3 * i], bias_here, scale_here, 0)
+            right = _is_right(logit, ties_right)
+            logits[at] = logit
+            logit = _logit(products[3 * i + 1 + right], bias_below, scale_below, right)
+            logits[at + 1] = logit
+            ways[k + i] = 2 * right + _is_right(logit, ties_right)
+
+
+@inner
+def _split(runs: Runs, order: Pointer, begin: int, end: int, first: int, new: int) -> int:
+    """Sort a run by the ways of its rows, into new runs at nodes from ``first`` on; stable.
+
+    Returns the number of new runs: ``new``, and those of this run. Four numbers of 16 bits, one for
+    each way, are counted in one of 64 bits: no branch and no memory stands between two rows.
+    """
+    nodes, begins, ways = runs.next_nodes, runs.next_begins, runs.ways
+    counted = 0
+    for k in range(begin, end):
+        counted += 1 << (int(ways[k]) << 4)
+    place, places = begin, 0
+    for way in range(4):
+        rows = (counted >> (way << 4)) & 0xFFFF
+        nodes[new], begins[new] = first + way, place
+        new += 1 if rows > 0 else 0
+        places |= place << (way << 4)
+        place += rows
+    next_order = runs.next_order
+    for k in range(begin, end):
+        bits = int(ways[k]) << 4
+        next_order[(places >> bits) & 0xFFFF] = order[k]
+        places += 1 << bits
+    return new
+
+
+@inner
+def descend(tree: Tree, block: Block, runs: Runs, count: int, first: int, last: int) -> int:
+    """Move a block from level ``first`` to level ``last``, and write the logits between them.
+
+    Level ``last`` may be the one below the tree's last; its nodes are the children to which rows
+    would have continued.
+
+    Parameters
+    ----------
+    tree : Tree
+    block : Block
+        Rows, sorted by node at level ``first``; afterwards sorted by node at level ``last``.
+    runs : Runs
+        Its ``nodes`` and ``begins`` hold the runs of the block; afterwards they hold the new ones.
+    count : int
+        Number of runs.
+    first, last : int
+        Levels.
+
+    Returns
+    -------
+    int
+        Number of new runs.
+    """
+    nodes, begins, order = runs.nodes, runs.begins, block.order
+    level = first
+    while level < last:
+        levels = 2 - (last - level) % 2
+        new = 0
+        for run in range(count):
+            begin, end, node = int(begins[run]), int(begins[run + 1]), int(nodes[run])
+            together = begin
+            if levels == 2:
+                # One or two remaining rows are faster alone.
+                together = end if (end - begin) % 4 == 3 else end - (end - begin) % 4
+                _together(tree, block, runs.ways, begin, together, node, level)
+            if together < end:
+                _alone(tree, block, runs.ways, together, end, node, level, levels)
+            new = _split(runs, order, begin, end, ((node + 1) << levels) - 1, new)
+        for run in range(new):
+            nodes[run], begins[run] = runs.next_nodes[run], runs.next_begins[run]
+        begins[new] = block.rows
+        for k in range(block.rows):
+            order[k] = runs.next_order[k]
+        count = new
+        level += levels
+    return count
