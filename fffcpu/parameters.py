@@ -14,8 +14,9 @@ A `RowGradient` holds only the rows of a gradient that are not 0; this pays if m
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = [
     "Parameters",
     "RowGradient",
     "aligned_empty",
+    "aligned_zeros",
     "empty_output",
     "flush",
     "generator",
@@ -67,6 +69,27 @@ def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     buffer = np.empty(size + ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % ALIGNMENT
     return buffer[start : start + size].view(dtype).reshape(shape)
+
+
+def aligned_zeros(shapes: Sequence[tuple[int, ...]], dtype: DTypeLike) -> list[NDArray[Any]]:
+    """Return arrays of zeros, each aligned to cache lines, whose pages are already allocated.
+
+    They lie in one piece of memory. It is large, so the system gives it large pages, and once it
+    has been freed the allocator keeps it: two arrays of 3 MB each took five times as long.
+
+    Raises
+    ------
+    NotEnoughMemoryError
+        If there is too little memory.
+    """
+    dtype = np.dtype(dtype)
+    line = ALIGNMENT // dtype.itemsize
+    sizes = [math.prod(shape) for shape in shapes]
+    starts = [0, *itertools.accumulate(-(-size // line) * line for size in sizes)]
+    memory = aligned_empty((starts[-1],), dtype)
+    memory.fill(0)
+    pieces = zip(shapes, sizes, starts, strict=False)
+    return [memory[start : start + size].reshape(shape) for shape, size, start in pieces]
 
 
 def empty_output(rows: int, width: int, dtype: np.dtype[Any]) -> NDArray[Any]:

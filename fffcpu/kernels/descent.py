@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from fffcpu.kernels.jit import inner
-from fffcpu.kernels.simd import lanes, load, load_partial, pointer, store, store_partial
+from fffcpu.kernels.simd import pointer
 from fffcpu.kernels.sums import dot, dots
 
 __all__ = [
@@ -35,9 +35,10 @@ __all__ = [
     "Block",
     "Runs",
     "Tree",
-    "copy_rows",
     "descend",
+    "follow",
     "new_runs",
+    "write_reached",
 ]
 
 Array = NDArray[Any]
@@ -75,9 +76,11 @@ class Block(NamedTuple):
     rows: int
     """Number of rows n."""
     logits: Pointer
-    """Logits, written: that of row k at level l is at place ``k * stride + l``."""
+    """Logits, written: that of row k at level l is at place ``k * stride + l - above``."""
     stride: int
     """Distance between the logits of two rows."""
+    above: int
+    """Number of levels above the first whose logits are kept."""
     order: Pointer
     """Numbers of the rows (n,), int32, sorted by the node that each has reached."""
     products: Pointer
@@ -110,20 +113,6 @@ def new_runs(integers: Pointer, rows: int) -> Any:
         pointer(integers, 4 * size),
         pointer(integers, 5 * size),
     )
-
-
-@inner
-def copy_rows(block_x: Pointer, x: Pointer, rows: Pointer, count: int, width: int) -> None:
-    """Copy the rows of x with these numbers to a block, side by side."""
-    step = lanes(x)
-    whole = width - width % step
-    for k in range(count):
-        to, at = k * width, int(rows[k]) * width
-        for column in range(0, whole, step):
-            store(block_x, to + column, load(x, at + column))
-        if whole < width:
-            left = width - whole
-            store_partial(block_x, to + whole, load_partial(x, at + whole, left), left)
 
 
 @inner
@@ -163,7 +152,7 @@ def _alone(
         for below in range(levels):
             product = dot(tree.weights, own * width, block.x, row * width, width)
             logit = _logit(product, tree.bias, tree.scale, own)
-            block.logits[row * block.stride + level + below] = logit
+            block.logits[row * block.stride + level - block.above + below] = logit
             right = _is_right(logit, tree.ties_right)
             way, own = 2 * way + right, 2 * own + 1 + right
         ways[k] = way
@@ -175,7 +164,7 @@ def _together(
 ) -> None:
     """Move sorted rows at one node down by two levels, four at a time."""
     weights, bias, scale, width, ties_right = tree
-    x, _, logits, stride, order, products = block
+    x, _, logits, stride, above, order, products = block
     child = 2 * node + 1
     bias_here, bias_below = pointer(bias, node), pointer(bias, child)
     scale_here, scale_below = pointer(scale, node), pointer(scale, child)
@@ -195,7 +184,7 @@ def _together(
         # All four, so that no loop is needed: those after the end are repeated.
         for i in range(4):
             row = row0 if i == 0 else row1 if i == 1 else row2 if i == 2 else row3
-            at = row * stride + level
+            at = row * stride + level - above
             logit = _logit(products[3 * i], bias_here, scale_here, 0)
             right = _is_right(logit, ties_right)
             logits[at] = logit
@@ -228,6 +217,16 @@ def _split(runs: Runs, order: Pointer, begin: int, end: int, first: int, new: in
         next_order[(places >> bits) & 0xFFFF] = order[k]
         places += 1 << bits
     return new
+
+
+@inner
+def _advance(runs: Runs, order: Pointer, rows: int, count: int) -> None:
+    """Replace the runs and the order of rows by the next ones."""
+    for run in range(count):
+        runs.nodes[run], runs.begins[run] = runs.next_nodes[run], runs.next_begins[run]
+    runs.begins[count] = rows
+    for k in range(rows):
+        order[k] = runs.next_order[k]
 
 
 @inner
@@ -269,11 +268,64 @@ def descend(tree: Tree, block: Block, runs: Runs, count: int, first: int, last: 
             if together < end:
                 _alone(tree, block, runs.ways, together, end, node, level, levels)
             new = _split(runs, order, begin, end, ((node + 1) << levels) - 1, new)
-        for run in range(new):
-            nodes[run], begins[run] = runs.next_nodes[run], runs.next_begins[run]
-        begins[new] = block.rows
-        for k in range(block.rows):
-            order[k] = runs.next_order[k]
+        _advance(runs, order, block.rows, new)
         count = new
         level += levels
     return count
+
+
+@inner
+def write_reached(runs: Runs, count: int, reached: Pointer) -> None:
+    """Write the node of each sorted row of ``count`` runs."""
+    for run in range(count):
+        for k in range(runs.begins[run], runs.begins[run + 1]):
+            reached[k] = runs.nodes[run]
+
+
+@inner
+def follow(
+    leaves: Pointer,
+    stride: int,
+    order: Pointer,
+    reached: Pointer,
+    rows: int,
+    runs: Runs,
+    levels: int,
+) -> None:
+    """Sort rows by the last node of their path, which is known; stable.
+
+    Parameters
+    ----------
+    leaves, stride
+        The last node of row k is at place ``k * stride``.
+    order, reached : pointer
+        Written: row numbers in sorted order, and the left child of each one's last node, which
+        stands for the path above it.
+    rows : int
+        Number of rows.
+    runs : Runs
+        Scratch.
+    levels : int
+        Number of levels of the tree.
+    """
+    for k in range(rows):
+        order[k] = k
+    runs.nodes[0], runs.begins[0], runs.begins[1] = 0, 0, rows
+    count, level = 1, 0
+    while level < levels - 1:
+        step = 2 - (levels - 1 - level) % 2
+        above = levels - 1 - level - step
+        new = 0
+        for run in range(count):
+            begin, end = int(runs.begins[run]), int(runs.begins[run + 1])
+            first = ((int(runs.nodes[run]) + 1) << step) - 1
+            for k in range(begin, end):
+                node = ((int(leaves[int(order[k]) * stride]) + 1) >> above) - 1
+                runs.ways[k] = (node - first) & 3  # of any numbers, so that memory is safe
+            new = _split(runs, order, begin, end, first, new)
+        _advance(runs, order, rows, new)
+        count = new
+        level += step
+    write_reached(runs, count, reached)
+    for k in range(rows):
+        reached[k] = 2 * reached[k] + 1

@@ -26,7 +26,7 @@ from fffcpu.layers.quantized import InferenceOnly, quantized_fields, round_weigh
 from fffcpu.parameters import (
     Parameters,
     RowGradient,
-    aligned_empty,
+    aligned_zeros,
     empty_output,
     generator,
     uniform,
@@ -292,12 +292,11 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
             places[visited] = np.arange(len(visited))
         else:
             visited = places = np.arange(trees * count, dtype=np.int64)
-        # If rows visit only a few of the nodes, most pages are never allocated.
-        filled = row_sparse or len(cache.x) * path[1] >= count
-        zeros = _zeros if filled else np.zeros
-        d_weights_in = zeros((len(visited), width), self._dtype)
-        d_bias_in = np.zeros(len(visited), self._dtype)
-        d_weights_out = zeros((len(visited), weights_out.shape[2]), self._dtype)
+        shapes = ((len(visited), width), (len(visited),), (len(visited), weights_out.shape[2]))
+        if row_sparse or len(cache.x) * path[1] >= count:
+            d_weights_in, d_bias_in, d_weights_out = aligned_zeros(shapes, self._dtype)
+        else:  # rows visit only a few of the nodes, so most pages are never allocated
+            d_weights_in, d_bias_in, d_weights_out = (np.zeros(s, self._dtype) for s in shapes)
         backend.path_backward(
             dx,
             d_weights_in,
@@ -480,17 +479,6 @@ def _empty_paths(rows: Array, weights_in: Array) -> tuple[Array, Array]:
     """Return uninitialised logits and nodes of shape (B, T, L)."""
     shape = (len(rows), *_path_shape(weights_in))
     return np.empty(shape, rows.dtype), np.empty(shape, np.int32)
-
-
-def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return aligned zeros whose pages are already allocated.
-
-    Kernels write gradients in blocks of columns. With `numpy.zeros` they would fault in one page
-    after the other.
-    """
-    zeros = aligned_empty(shape, dtype)
-    zeros.fill(0)
-    return zeros
 
 
 def _paths(

@@ -27,19 +27,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.kernels.elementwise import (
-    activate_run,
-    backpropagate_run,
-    density_run,
-    finished_logit,
+from fffcpu.kernels.blocks import (
+    copy_rows,
+    equal_blocks,
+    float_count,
+    integer_count,
+    most_rows,
+    new_space,
+    tree_outputs,
 )
+from fffcpu.kernels.descent import Block, Runs, Tree, descend, follow, write_reached
+from fffcpu.kernels.elementwise import activate_run, backpropagate_run, density_run
 from fffcpu.kernels.jit import inner, kernel, launch, writable
-from fffcpu.kernels.simd import fence, lanes, may_stream
-from fffcpu.kernels.sums import dot, dots, outer_sums, weighted_sum, weighted_sums
+from fffcpu.kernels.simd import fence, keep, may_stream, pointer
+from fffcpu.kernels.sums import dot, dots, outer_sums, weighted_sum
 
 __all__ = ["path_backward", "path_choices"]
 
 Array = NDArray[Any]
+Pointer = Any
 
 BLOCK_COLUMNS = 64
 BLOCK_ROWS = 128
@@ -47,51 +53,85 @@ BLOCK_ROWS = 128
 that x and dy come from the nearest cache at all levels except the first."""
 
 
-@inner
-def _active_gradients(
-    d_active: Array,
-    dy: Array,
-    rows: Array,
-    weights_out: Array,
-    offsets: Array,
-    shared: int,
-    products: Array,
-    scratch: Array,
-) -> None:
-    """Write the gradients of the activations of four rows, whose first nodes are the same.
+# --- First step: gradients of logits, and dx ------------------------------------------------------
 
-    Parameters
-    ----------
-    d_active : array of shape (4 * L,), written
-        Gradients of the first row, then those of the second, and so on.
-    rows : array of shape (4,)
-        Row numbers; equal ones are neighbours.
-    offsets : array of shape (4 * L,)
-        Start of the weights of their nodes.
-    shared : int
-        Number of first levels that all four paths share.
+
+@inner
+def _shares(
+    shares: Pointer,
+    stride: int,
+    first: int,
+    levels: int,
+    dy: Pointer,
+    weights_out: Pointer,
+    width: int,
+    order: Pointer,
+    reached: Pointer,
+    count: int,
+    products: Pointer,
+) -> None:
+    """Write ``dy . weights_out`` for the nodes of sorted rows from level ``first`` on.
+
+    Three levels are taken together: rows that have the same node at the lowest of the three share
+    the other two. The share of row k at level l goes to place ``k * stride + l - first``.
     """
-    width = weights_out.shape[2]
-    levels = offsets.size // 4
-    for level in range(0, shared, 3):
-        last = shared - 1
-        dots(
-            products,
-            scratch,
-            dy,
-            (rows[0] * width, rows[1] * width, rows[2] * width, rows[3] * width),
-            weights_out,
-            (offsets[level], offsets[min(level + 1, last)], offsets[min(level + 2, last)]),
-            width,
-        )
-        for i in range(4):
-            for j in range(min(3, shared - level)):
-                d_active[i * levels + level + j] = products[3 * i + j]
-    for i in range(4):
-        for level in range(shared, levels):
-            at = offsets[i * levels + level]
-            product = dot(weights_out, at, dy, rows[i] * width, width)
-            d_active[i * levels + level] = product
+    level = first
+    while level < levels:
+        together = min(3, levels - level)
+        shift = levels + 1 - level - together
+        begin = 0
+        while begin < count:
+            node = (int(reached[begin]) + 1) >> shift
+            end = begin + 1
+            while end < count and (int(reached[end]) + 1) >> shift == node:
+                end += 1
+            node2 = node - 1
+            node1 = (node2 - 1) >> 1 if together > 1 else node2
+            node0 = (node1 - 1) >> 1 if together > 2 else node1
+            places = (node0 * width, node1 * width, node2 * width)
+            for k in range(begin, end, 4):
+                last = min(k + 4, end) - 1
+                row0, row1 = int(order[k]), int(order[min(k + 1, last)])
+                row2, row3 = int(order[min(k + 2, last)]), int(order[last])
+                if last == k:
+                    for j in range(together):
+                        at = places[3 - together + j]
+                        product = dot(weights_out, at, dy, row0 * width, width)
+                        shares[row0 * stride + level - first + j] = product
+                    continue
+                dots(
+                    products,
+                    pointer(products, 16),
+                    dy,
+                    (row0 * width, row1 * width, row2 * width, row3 * width),
+                    weights_out,
+                    places,
+                    width,
+                )
+                for i in range(4):
+                    row = row0 if i == 0 else row1 if i == 1 else row2 if i == 2 else row3
+                    for j in range(together):
+                        place = row * stride + level - first + j
+                        shares[place] = products[3 * i + 3 - together + j]
+            begin = end
+        level += together
+
+
+@inner
+def _start_across(runs: Runs, reached: Pointer, count: int, below: int) -> int:
+    """Write runs of sorted rows that start at the siblings of their nodes, ``below`` levels up.
+
+    Returns their number.
+    """
+    number = 0
+    for k in range(count):
+        node = ((int(reached[k]) + 1) >> below) - 1
+        sibling = node + 1 if node % 2 else node - 1
+        if number == 0 or runs.nodes[number - 1] != sibling:
+            runs.nodes[number], runs.begins[number] = sibling, k
+            number += 1
+    runs.begins[number] = count
+    return number
 
 
 @kernel
@@ -105,44 +145,101 @@ def _path_choices(
     bias_in: Array,
     weights_out: Array,
     activation: int,
+    most: int,
     start: int,
     stop: int,
 ) -> None:
-    """Run `path_choices` for some rows; ``d_logits`` holds activations of the path meanwhile."""
-    _, count, width_in = weights_in.shape
+    """Run `path_choices` for some rows, in blocks of up to ``most``."""
+    _, nodes_of_tree, width_in = weights_in.shape
     width_out = weights_out.shape[2]
     _, trees, levels = logits.shape
-    aside = np.empty(levels, dy.dtype)
-    for row in range(start, stop):
-        for tree in range(trees):
-            at = (row * trees + tree) * levels
-            activate_run(d_logits, at, logits, at, levels, activation)
-            taken = dy.dtype.type(0)
+    visits = trees * levels
+    capacity = equal_blocks(stop - start, most)
+    floats = np.empty(float_count(capacity, width_in, visits), x.dtype)
+    integers = np.empty(integer_count(capacity, 2), np.int32)
+    space = new_space(capacity, width_in, 2, levels, floats, integers)
+    order, across = space.order, pointer(space.order, capacity)
+    reached, reached_across = space.reached, pointer(space.reached, capacity)
+    block_dy = np.empty(capacity * width_out, x.dtype)
+    scratch = np.empty((3 * levels + 1) * capacity, x.dtype)
+    upstream, taken = pointer(block_dy, 0), pointer(scratch, 0)
+    own_shares = pointer(scratch, capacity)
+    active, shares = (
+        pointer(scratch, (levels + 1) * capacity),
+        pointer(scratch, (2 * levels + 1) * capacity),
+    )
+    for begin in range(start, stop, capacity):
+        count = min(capacity, stop - begin)
+        for k in range(count):
+            space.rows[k] = begin + k
+        copy_rows(space.x, pointer(x, 0), space.rows, count, width_in)
+        copy_rows(upstream, pointer(dy, 0), space.rows, count, width_out)
+        here = begin * visits
+        activate_run(space.visits, 0, logits, here, count * visits, activation)
+        for slot in range(trees):
+            at = slot * nodes_of_tree
+            tree = Tree(
+                pointer(weights_in, at * width_in), pointer(bias_in, at), None, width_in, None
+            )
+            outer = pointer(weights_out, at * width_out)
+            own = here + slot * levels
+            follow(
+                pointer(nodes, own + levels - 1), visits, order, reached, count, space.runs, levels
+            )
+            _shares(
+                own_shares,
+                levels,
+                0,
+                levels,
+                upstream,
+                outer,
+                width_out,
+                order,
+                reached,
+                count,
+                space.products,
+            )
+            for k in range(count):
+                taken[k] = 0
             for level in range(levels - 1, -1, -1):
-                first = int(nodes[row, tree, level])
-                right = logits[row, tree, level] > 0
-                node = 2 * first + (1 if right else 2)
                 below = levels - 1 - level
-                for k in range(below):
-                    place = tree * count + node
-                    product = dot(weights_in, place * width_in, x, row * width_in, width_in)
-                    aside[k] = finished_logit(product, bias_in, None, tree, node)
-                    node = 2 * node + (2 if aside[k] > 0 else 1)
-                activate_run(aside, 0, aside, 0, below, activation)
-                other = dy.dtype.type(0)
-                for k in range(below - 1, -1, -1):
-                    node = (node - 1) >> 1
-                    place = tree * count + node
-                    share = dot(weights_out, place * width_out, dy, row * width_out, width_out)
-                    other += aside[k] * share
-                own = d_logits[row, tree, level]
-                better = taken - other if math.isfinite(other) else 0 * taken
-                d_logits[row, tree, level] = better if right else -better
-                if level > 0:
-                    place = tree * count + first
-                    share = dot(weights_out, place * width_out, dy, row * width_out, width_out)
-                    taken += own * share
-            density_run(d_logits, at, logits, at, levels)
+                if below > 0:
+                    for k in range(count):
+                        across[k] = order[k]
+                    number = _start_across(space.runs, reached, count, below)
+                    block = Block(space.x, count, active, below, level + 1, across, space.products)
+                    number = descend(tree, block, space.runs, number, level + 1, levels)
+                    write_reached(space.runs, number, reached_across)
+                    activate_run(active, 0, active, 0, count * below, activation)
+                    _shares(
+                        shares,
+                        below,
+                        level + 1,
+                        levels,
+                        upstream,
+                        outer,
+                        width_out,
+                        across,
+                        reached_across,
+                        count,
+                        space.products,
+                    )
+                for k in range(count):
+                    other = dy.dtype.type(0)
+                    for j in range(below - 1, -1, -1):
+                        other += active[k * below + j] * shares[k * below + j]
+                    better = taken[k] - other if math.isfinite(other) else 0 * taken[k]
+                    right = logits[begin + k, slot, level] > 0
+                    d_logits[begin + k, slot, level] = better if right else -better
+                    taken[k] += (
+                        space.visits[k * visits + slot * levels + level]
+                        * own_shares[k * levels + level]
+                    )
+        density_run(d_logits, here, logits, here, count * visits)
+    keep(floats)
+    keep(integers)
+    keep(block_dy)
+    keep(scratch)
 
 
 @kernel
@@ -154,72 +251,89 @@ def _path_deltas(
     logits: Array,
     nodes: Array,
     d_logits: Array,
+    places: Array,
     weights_in: Array,
     weights_out: Array,
     activation: int,
-    tree: int,
-    order: Array,
+    most: int,
     start: int,
     stop: int,
 ) -> None:
-    """First step: write or add to dx, and write logit gradients and activations in sorted order.
+    """First step: write dx, and write logit gradients and activations in sorted order.
 
-    ``delta`` and ``active`` have shape (T, L, B), and ``order`` (B,) is that of one tree.
+    ``delta`` and ``active`` have shape (T, L, B), and ``places`` (T, B) holds the place of each row
+    in the order of each tree.
     """
-    _, count, input_width = weights_in.shape
-    output_width = weights_out.shape[2]
+    _, nodes_of_tree, width_in = weights_in.shape
+    width_out = weights_out.shape[2]
     _, trees, levels = logits.shape
-    products, scratch = np.empty(12, dx.dtype), np.empty(24 * lanes(dx), dx.dtype)
-    rows = np.empty(4, np.int64)
-    d_active, own = np.empty(4 * levels, dx.dtype), np.empty(levels, dx.dtype)
-    offsets = np.empty(4 * levels, np.int64)
+    visits = trees * levels
+    capacity = equal_blocks(stop - start, most)
+    floats = np.empty(float_count(capacity, width_out, visits), dx.dtype)
+    integers = np.empty(integer_count(capacity, trees), np.int32)
+    space = new_space(capacity, width_out, trees, levels, floats, integers)
+    own, offsets = np.empty(capacity * visits, dx.dtype), np.empty(4 * levels, np.int64)
     streamed = may_stream(dx) and trees == 1  # further trees would read dx again
-    for k in range(start, stop, 4):
-        for i in range(4):
-            rows[i] = order[min(k + i, stop - 1)]
-            for level in range(levels):
-                node = tree * count + nodes[rows[i], tree, level]
-                offsets[i * levels + level] = node * output_width
-        shared = 0
-        while (
-            shared < levels
-            and offsets[shared] == offsets[levels + shared]
-            and offsets[shared] == offsets[2 * levels + shared]
-            and offsets[shared] == offsets[3 * levels + shared]
-        ):
-            shared += 1
-        _active_gradients(d_active, dy, rows, weights_out, offsets, shared, products, scratch)
-        for i in range(4):
-            place, first = min(k + i, stop - 1), i * levels
-            at = (rows[i] * trees + tree) * levels
-            backpropagate_run(d_active, first, logits, at, levels, activation)
-            activate_run(own, 0, logits, at, levels, activation)
-            for level in range(d_logits.shape[2]):
-                d_active[first + level] += d_logits[rows[i], tree, level]
-            for level in range(levels):
-                delta[tree, level, place] = d_active[first + level]
-                active[tree, level, place] = own[level]
-                node = tree * count + nodes[rows[i], tree, level]
-                offsets[first + level] = node * input_width
-        weighted_sums(
-            dx,
-            (
-                rows[0] * input_width,
-                rows[1] * input_width,
-                rows[2] * input_width,
-                rows[3] * input_width,
-            ),
-            d_active,
-            (0, levels, 2 * levels, 3 * levels),
-            weights_in,
-            offsets,
-            shared,
-            levels,
-            input_width,
-            tree > 0,
-            streamed,
-        )
+    chosen = d_logits.shape[2] > 0
+    added = pointer(d_logits, 0)
+    for begin in range(start, stop, capacity):
+        count = min(capacity, stop - begin)
+        here = begin * visits
+        for k in range(count):
+            space.rows[k] = begin + k
+        copy_rows(space.x, pointer(dy, 0), space.rows, count, width_out)
+        for slot in range(trees):
+            order = pointer(space.order, slot * capacity)
+            reached = pointer(space.reached, slot * capacity)
+            leaves = pointer(nodes, here + slot * levels + levels - 1)
+            follow(leaves, visits, order, reached, count, space.runs, levels)
+            outer = pointer(weights_out, slot * nodes_of_tree * width_out)
+            shares = pointer(space.visits, slot * levels)
+            _shares(
+                shares,
+                visits,
+                0,
+                levels,
+                space.x,
+                outer,
+                width_out,
+                order,
+                reached,
+                count,
+                space.products,
+            )
+        backpropagate_run(space.visits, 0, logits, here, count * visits, activation)
+        if chosen:
+            for k in range(count * visits):
+                space.visits[k] += added[here + k]
+        activate_run(own, 0, logits, here, count * visits, activation)
+        for k in range(count):
+            for slot in range(trees):
+                place = places[slot, begin + k]
+                for level in range(levels):
+                    visit = k * visits + slot * levels + level
+                    delta[slot, level, place] = space.visits[visit]
+                    active[slot, level, place] = own[visit]
+        for slot in range(trees):
+            tree_outputs(
+                pointer(dx, 0),
+                width_in,
+                space,
+                slot,
+                (trees, levels),
+                pointer(weights_in, slot * nodes_of_tree * width_in),
+                pointer(offsets, 0),
+                count,
+                slot > 0,
+                streamed,
+            )
     fence()
+    keep(floats)
+    keep(integers)
+    keep(offsets)
+
+
+# --- Second step: gradients of parameters ---------------------------------------------------------
 
 
 @inner
@@ -341,6 +455,7 @@ def path_choices(
         bias_in,
         weights_out,
         activation,
+        most_rows((x.shape[1] + dy.shape[1]) * x.itemsize),
     )
 
 
@@ -362,30 +477,32 @@ def path_backward(
     """Write gradients of FastFeedForward at visited nodes; routes are fixed except for d_logits."""
     rows, trees, levels = logits.shape
     x, dy = writable(x), writable(dy)
-    order = np.argsort(nodes[:, :, -1].T, axis=1, kind="stable")
-    last_nodes = np.take_along_axis(nodes[:, :, -1].T, order, axis=1)
+    leaves = nodes[:, :, -1].T
+    # NumPy sorts numbers of 16 bits by their bits, and others by comparing them.
+    keys = leaves.astype(np.uint16) if len(places) <= trees << 16 else leaves
+    order = np.argsort(keys, axis=1, kind="stable")
+    last_nodes = np.take_along_axis(leaves, order, axis=1)
+    sorted_places = np.empty_like(order)
+    np.put_along_axis(sorted_places, order, np.arange(rows)[np.newaxis], axis=1)
     delta = np.empty((trees, levels, rows), x.dtype)
     active = np.empty((trees, levels, rows), x.dtype)
-
-    work = levels * (x.shape[1] + dy.shape[1])
-    for tree in range(trees):
-        launch(
-            _path_deltas,
-            rows,
-            work,
-            dx,
-            delta,
-            active,
-            dy,
-            logits,
-            nodes,
-            d_logits,
-            weights_in,
-            weights_out,
-            activation,
-            tree,
-            order[tree],
-        )
+    launch(
+        _path_deltas,
+        rows,
+        trees * levels * (x.shape[1] + dy.shape[1]),
+        dx,
+        delta,
+        active,
+        dy,
+        logits,
+        nodes,
+        d_logits,
+        sorted_places,
+        weights_in,
+        weights_out,
+        activation,
+        most_rows(max(x.shape[1], dy.shape[1]) * x.itemsize),
+    )
 
     ones = np.ones((rows, 1), x.dtype)
     for d_weights, factors, vectors in (

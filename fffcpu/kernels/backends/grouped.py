@@ -31,21 +31,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.kernels.backends.gradients import path_backward, path_choices
-from fffcpu.kernels.descent import (
-    INTEGERS,
-    MORE_ROWS,
-    PRODUCTS,
-    Block,
-    Runs,
-    Tree,
+from fffcpu.kernels.blocks import (
     copy_rows,
-    descend,
-    new_runs,
+    equal_blocks,
+    float_count,
+    integer_count,
+    most_rows,
+    new_space,
+    tree_outputs,
 )
+from fffcpu.kernels.descent import Block, Tree, descend, write_reached
 from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
 from fffcpu.kernels.jit import inner, kernel, launch, writable
 from fffcpu.kernels.simd import (
-    VECTOR_BYTES,
     add,
     fence,
     keep,
@@ -55,8 +53,7 @@ from fffcpu.kernels.simd import (
     pointer,
     store_partial,
 )
-from fffcpu.kernels.sums import row_products, weighted_sums
-from fffcpu.system.cpus import cache_bytes
+from fffcpu.kernels.sums import row_products
 
 __all__ = [
     "leaf_infer",
@@ -70,15 +67,6 @@ __all__ = [
 
 Array = NDArray[Any]
 Pointer = Any
-
-MAX_BLOCK_ROWS = 1024
-"""Maximum number of rows per block, however narrow they are; places take 16 bits."""
-
-MIN_BLOCK_ROWS = 64
-"""Minimum number of rows per block, however wide they are."""
-
-CACHE_SHARE = 3 / 8
-"""Share of the L2 cache that the rows of a block take. The rest is for weights."""
 
 NODES_PER_ROW = 2
 """Number of nodes of a tree, per row of a block, above which a large batch takes two stages."""
@@ -122,65 +110,6 @@ def _stage(numbers: Array) -> Any:
     return _Stage(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5])
 
 
-class _Space(NamedTuple):
-    """Memory for blocks of up to R rows, as pointers into arrays that the kernel keeps."""
-
-    capacity: int
-    """R."""
-    x: Pointer
-    """Rows of x (R, I)."""
-    active: Pointer
-    """Logits, then activations (R, T, L)."""
-    rows: Pointer
-    """Number of each row in the batch (R,)."""
-    order: Pointer
-    """Numbers of the block's rows, as sorted by each tree (T, R)."""
-    reached: Pointer
-    """Node that each sorted row has reached (T, R)."""
-    runs: Runs
-    """Scratch of the descent."""
-    products: Pointer
-    """Scratch of the descent."""
-
-
-@inner
-def _floats(rows: int, width: int, visits: int) -> int:
-    """Return the number of floats that `_space` needs."""
-    return rows * (width + visits) + PRODUCTS + VECTOR_BYTES
-
-
-@inner
-def _integers(rows: int, trees: int) -> int:
-    """Return the number of integers that `_space` needs."""
-    return INTEGERS * (rows + MORE_ROWS) + rows * (1 + 2 * trees)
-
-
-@inner
-def _space(rows: int, width: int, visits: int, trees: int, floats: Array, integers: Array) -> Any:
-    """Lay out memory for blocks of up to ``rows`` rows."""
-    x = -floats.ctypes.data % VECTOR_BYTES // floats.itemsize  # aligned to cache lines
-    products = x + rows * width
-    numbers = INTEGERS * (rows + MORE_ROWS)
-    order = numbers + rows
-    return _Space(
-        rows,
-        pointer(floats, x),
-        pointer(floats, products + PRODUCTS),
-        pointer(integers, numbers),
-        pointer(integers, order),
-        pointer(integers, order + trees * rows),
-        new_runs(pointer(integers, 0), rows),
-        pointer(floats, products),
-    )
-
-
-@inner
-def _equal_blocks(items: int, most: int) -> int:
-    """Return the number of rows per block that divides ``items`` rows evenly."""
-    blocks = max(1, (items + most - 1) // most)
-    return max(1, (items + blocks - 1) // blocks)
-
-
 # --- Descending -----------------------------------------------------------------------------------
 
 
@@ -215,14 +144,18 @@ def _descend_tree(
     for k in range(count):
         order[k] = k
     block = Block(
-        space.x, count, pointer(space.active, slot * levels), trees * levels, order, space.products
+        space.x,
+        count,
+        pointer(space.visits, slot * levels),
+        trees * levels,
+        0,
+        order,
+        space.products,
     )
     runs = space.runs
     number = _start_runs(space, sorting, stage.first, count)
     number = descend(tree, block, runs, number, stage.first, stage.last)
-    for run in range(number):
-        for k in range(runs.begins[run], runs.begins[run + 1]):
-            reached[k] = runs.nodes[run]
+    write_reached(runs, number, reached)
 
 
 @kernel
@@ -255,75 +188,7 @@ def _weigh(space: Any, slot: int, shape: tuple[int, int], scale_out: Pointer, co
         )
         for level in range(levels):
             node = ((reached + 1) >> (levels - level)) - 1
-            space.active[(row * trees + slot) * levels + level] *= scale_out[node]
-
-
-@inner
-def _shared_levels(first: int, last: int, levels: int) -> int:
-    """Return how many nodes the paths to two nodes below the last level have in common."""
-    differ, shared = (first + 1) ^ (last + 1), levels
-    while differ > 1:
-        differ >>= 1
-        shared -= 1
-    return shared
-
-
-@inner
-def _tree_outputs(
-    y: Pointer,
-    width: int,
-    space: Any,
-    slot: int,
-    shape: tuple[int, int],
-    weights_out: Pointer,
-    offsets: Pointer,
-    count: int,
-    onto: bool,
-    streamed: bool,
-) -> None:
-    """Write the outputs of a tree for a block, or add them ``onto`` those of other trees.
-
-    ``offsets`` is scratch of four numbers per level.
-    """
-    trees, levels = shape
-    order = pointer(space.order, slot * space.capacity)
-    reached = pointer(space.reached, slot * space.capacity)
-    for k in range(0, count, 4):
-        k1, k2, k3 = min(k + 1, count - 1), min(k + 2, count - 1), min(k + 3, count - 1)
-        # Sorted rows share the nodes that the first and the last share.
-        shared = _shared_levels(int(reached[k]), int(reached[k3]), levels)
-        for level in range(levels):
-            shift = levels - level
-            offsets[level] = (((int(reached[k]) + 1) >> shift) - 1) * width
-        for level in range(shared, levels):
-            shift = levels - level
-            offsets[levels + level] = (((int(reached[k1]) + 1) >> shift) - 1) * width
-            offsets[2 * levels + level] = (((int(reached[k2]) + 1) >> shift) - 1) * width
-            offsets[3 * levels + level] = (((int(reached[k3]) + 1) >> shift) - 1) * width
-        row0, row1, row2, row3 = int(order[k]), int(order[k1]), int(order[k2]), int(order[k3])
-        weighted_sums(
-            y,
-            (
-                int(space.rows[row0]) * width,
-                int(space.rows[row1]) * width,
-                int(space.rows[row2]) * width,
-                int(space.rows[row3]) * width,
-            ),
-            space.active,
-            (
-                (row0 * trees + slot) * levels,
-                (row1 * trees + slot) * levels,
-                (row2 * trees + slot) * levels,
-                (row3 * trees + slot) * levels,
-            ),
-            weights_out,
-            offsets,
-            shared,
-            levels,
-            width,
-            onto,
-            streamed,
-        )
+            space.visits[(row * trees + slot) * levels + level] *= scale_out[node]
 
 
 @inner
@@ -342,9 +207,9 @@ def _copy_logits(
         place = k * trees * levels
         for visit in range(trees * levels):
             if back:
-                space.active[place + visit] = batch[at + visit]
+                space.visits[place + visit] = batch[at + visit]
             else:
-                batch[at + visit] = space.active[place + visit]
+                batch[at + visit] = space.visits[place + visit]
 
 
 @inner
@@ -389,11 +254,11 @@ def _paths(
     levels = stage.levels
     shape = (stage.trees, levels)
     visits = stage.trees * levels
-    capacity = _equal_blocks(stop - start, stage.rows)
-    floats = np.empty(_floats(capacity, width_in, visits), x.dtype)
-    integers = np.empty(_integers(capacity, stage.trees), np.int32)
+    capacity = equal_blocks(stop - start, stage.rows)
+    floats = np.empty(float_count(capacity, width_in, visits), x.dtype)
+    integers = np.empty(integer_count(capacity, stage.trees), np.int32)
     places = np.empty(4 * levels, np.int64)
-    space = _space(capacity, width_in, visits, stage.trees, floats, integers)
+    space = new_space(capacity, width_in, stage.trees, levels, floats, integers)
     reached, order = pointer(sorting, 0), pointer(sorting, sorting.shape[1])
     streamed = may_stream(y) and len(weights_in) == 1  # further trees would read y again
     for begin in range(start, stop, capacity):
@@ -422,12 +287,12 @@ def _paths(
         if len(nodes):
             _write_nodes(nodes, stage.tree, space, shape, count)
         if len(y):
-            activate_run(space.active, 0, space.active, 0, count * visits, activation)
+            activate_run(space.visits, 0, space.visits, 0, count * visits, activation)
             for slot in range(stage.trees):
                 at = (stage.tree + slot) * nodes_of_tree
                 if scale_out is not None:
                     _weigh(space, slot, shape, pointer(scale_out, at), count)
-                _tree_outputs(
+                tree_outputs(
                     pointer(y, 0),
                     width_out,
                     space,
@@ -562,10 +427,10 @@ def _gates(
     stage = _stage(numbers)
     depth, width = logits.shape[2], x.shape[1]
     shape = (1, depth)
-    capacity = _equal_blocks(stop - start, stage.rows)
-    floats = np.empty(_floats(capacity, width, depth), x.dtype)
-    integers = np.empty(_integers(capacity, 1), np.int32)
-    space = _space(capacity, width, depth, 1, floats, integers)
+    capacity = equal_blocks(stop - start, stage.rows)
+    floats = np.empty(float_count(capacity, width, depth), x.dtype)
+    integers = np.empty(integer_count(capacity, 1), np.int32)
+    space = new_space(capacity, width, 1, depth, floats, integers)
     reached, order = pointer(sorting, 0), pointer(sorting, sorting.shape[1])
     tree = Tree(pointer(gate_weights, 0), pointer(gate_bias, 0), None, width, True)
     for begin in range(start, stop, capacity):
@@ -632,12 +497,6 @@ def _leaves(
 # --- Whole batches --------------------------------------------------------------------------------
 
 
-def _most_rows(row_bytes: int) -> int:
-    """Return the maximum number of rows per block, of which each takes this many bytes."""
-    rows = int(CACHE_SHARE * cache_bytes()) // max(1, row_bytes)
-    return min(MAX_BLOCK_ROWS, max(MIN_BLOCK_ROWS, rows))
-
-
 def _numbers(*stage: int) -> Array:
     """Return a stage as kernels take it."""
     return np.array(_Stage(*stage), np.int64)
@@ -664,7 +523,7 @@ def _run_paths(
     rows, width_in = x.shape
     trees, count, _ = weights[0].shape
     width_out, levels = weights[2].shape[2], count.bit_length()
-    most = _most_rows(max(width_in, width_out) * x.itemsize)
+    most = most_rows(max(width_in, width_out) * x.itemsize)
     top = _top(rows, levels, most)
     x = writable(x)
     if not top:
@@ -697,7 +556,7 @@ def _run_gates(x: Array, gate_weights: Array, gate_bias: Array) -> tuple[Array, 
     rows, width = x.shape
     depth = len(gate_weights).bit_length()
     logits, sorting = np.empty((rows, 1, depth), x.dtype), np.zeros((2, rows), np.int32)
-    most = _most_rows(width * x.itemsize)
+    most = most_rows(width * x.itemsize)
     top = _top(rows, depth, most)
     arguments = (logits, sorting, writable(x), gate_weights, gate_bias)
     launch(

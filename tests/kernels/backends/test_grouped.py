@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fffcpu import FastFeedForward, LeafFeedForward
-from fffcpu.kernels import jit
+from fffcpu.kernels import blocks, jit
 from fffcpu.kernels.backends import grouped, rowwise
 from fffcpu.parameters import aligned_empty
 from fffcpu.system.pool import POOL
@@ -52,7 +52,7 @@ def test_the_bits_are_those_of_the_row_kernels(
     """In one stage or two, in blocks of any size."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grouped, "NODES_PER_ROW", nodes_per_row)
-        patch.setattr(grouped, "MAX_BLOCK_ROWS", block_rows)
+        patch.setattr(blocks, "MAX_BLOCK_ROWS", block_rows)
         patch.setattr(grouped, "ROWS_IN_SUBTREE", rows_in_subtree)
         patch.setattr(grouped, "MOST_LEVELS_ABOVE", levels)
         assert_same_bits(path)
@@ -169,24 +169,6 @@ def test_a_batch_is_sorted_where_subtrees_get_enough_rows():
     assert tops == sorted(tops)
     assert tops[0] == 0
     assert tops[-1] == grouped.MOST_LEVELS_ABOVE
-
-
-@pytest.mark.parametrize("rows", [1, 64, 65, 1000, 1024, 1025, 10**6])
-def test_blocks_are_equally_large_and_cover_all_rows(rows):
-    size = grouped._equal_blocks(rows, 256)
-    blocks = -(-rows // size)
-    assert size <= 256
-    assert blocks == -(-rows // 256)
-    assert blocks * size - rows < blocks
-
-
-@pytest.mark.parametrize(
-    ("cache", "row_bytes", "rows"),
-    [(2 << 20, 3072, 256), (1 << 20, 3072, 128), (2 << 20, 4, 1024), (256 << 10, 1 << 20, 64)],
-)
-def test_the_rows_of_a_block_fit_the_cache(monkeypatch, cache, row_bytes, rows):
-    monkeypatch.setattr(grouped, "cache_bytes", lambda: cache)
-    assert grouped._most_rows(row_bytes) == rows
 
 
 @given(path=narrow_path_problems(), leaf=narrow_leaf_problems())

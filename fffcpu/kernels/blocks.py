@@ -1,0 +1,200 @@
+"""Blocks of rows: how many rows one has, its memory, and what its rows write.
+
+A block has as many rows as stay in the L2 cache while they pass all trees. Its memory is two arrays
+that a kernel makes and keeps; `space` lays them out::
+
+    floats     x (R, I)        products, scratch     visits (R, T, L)
+    integers   scratch of runs     rows (R,)    order (T, R)    reached (T, R)
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from fffcpu.kernels.descent import INTEGERS, MORE_ROWS, PRODUCTS, Runs, new_runs
+from fffcpu.kernels.jit import inner
+from fffcpu.kernels.simd import (
+    VECTOR_BYTES,
+    lanes,
+    load,
+    load_partial,
+    pointer,
+    store,
+    store_partial,
+)
+from fffcpu.kernels.sums import weighted_sums
+from fffcpu.system.cpus import cache_bytes
+
+__all__ = [
+    "Space",
+    "copy_rows",
+    "equal_blocks",
+    "float_count",
+    "integer_count",
+    "most_rows",
+    "new_space",
+    "tree_outputs",
+]
+
+Array = NDArray[Any]
+Pointer = Any
+
+MAX_BLOCK_ROWS = 1024
+"""Maximum number of rows per block, however narrow they are; places in a block take 16 bits."""
+
+MIN_BLOCK_ROWS = 64
+"""Minimum number of rows per block, however wide they are."""
+
+CACHE_SHARE = 3 / 8
+"""Share of the L2 cache that the rows of a block take. The rest is for weights."""
+
+
+class Space(NamedTuple):
+    """Memory for blocks of up to R rows, as pointers into arrays that the kernel keeps."""
+
+    capacity: int
+    """R."""
+    x: Pointer
+    """Rows side by side (R, I)."""
+    visits: Pointer
+    """One number for each visit of a node (R, T, L): logits, then activations."""
+    rows: Pointer
+    """Number of each row in the batch (R,)."""
+    order: Pointer
+    """Numbers of the block's rows, as sorted by each tree (T, R)."""
+    reached: Pointer
+    """Node that each sorted row has reached (T, R)."""
+    runs: Runs
+    """Scratch of the descent."""
+    products: Pointer
+    """Scratch of the descent."""
+
+
+def most_rows(row_bytes: int) -> int:
+    """Return the maximum number of rows per block, each of which takes this many bytes."""
+    rows = int(CACHE_SHARE * cache_bytes()) // max(1, row_bytes)
+    return min(MAX_BLOCK_ROWS, max(MIN_BLOCK_ROWS, rows))
+
+
+@inner
+def equal_blocks(items: int, most: int) -> int:
+    """Return the number of rows per block that divides ``items`` rows evenly."""
+    blocks = max(1, (items + most - 1) // most)
+    return max(1, (items + blocks - 1) // blocks)
+
+
+@inner
+def float_count(rows: int, width: int, visits: int) -> int:
+    """Return the number of floats that `new_space` needs."""
+    return rows * (width + visits) + PRODUCTS + VECTOR_BYTES
+
+
+@inner
+def integer_count(rows: int, trees: int) -> int:
+    """Return the number of int32 that `new_space` needs."""
+    return INTEGERS * (rows + MORE_ROWS) + rows * (1 + 2 * trees)
+
+
+@inner
+def new_space(
+    rows: int, width: int, trees: int, levels: int, floats: Array, integers: Array
+) -> Any:
+    """Lay out memory for blocks of up to ``rows`` rows."""
+    x = -floats.ctypes.data % VECTOR_BYTES // floats.itemsize  # aligned to cache lines
+    products = x + rows * width
+    numbers = INTEGERS * (rows + MORE_ROWS)
+    order = numbers + rows
+    return Space(
+        rows,
+        pointer(floats, x),
+        pointer(floats, products + PRODUCTS),
+        pointer(integers, numbers),
+        pointer(integers, order),
+        pointer(integers, order + trees * rows),
+        new_runs(pointer(integers, 0), rows),
+        pointer(floats, products),
+    )
+
+
+@inner
+def copy_rows(block_x: Pointer, x: Pointer, rows: Pointer, count: int, width: int) -> None:
+    """Copy the rows of x with these numbers to a block, side by side."""
+    step = lanes(x)
+    whole = width - width % step
+    for k in range(count):
+        to, at = k * width, int(rows[k]) * width
+        for column in range(0, whole, step):
+            store(block_x, to + column, load(x, at + column))
+        if whole < width:
+            left = width - whole
+            store_partial(block_x, to + whole, load_partial(x, at + whole, left), left)
+
+
+@inner
+def _shared_levels(first: int, last: int, levels: int) -> int:
+    """Return how many nodes the paths to two nodes below the last level have in common."""
+    differ, shared = (first + 1) ^ (last + 1), levels
+    while differ > 1:
+        differ >>= 1
+        shared -= 1
+    return shared
+
+
+@inner
+def tree_outputs(
+    y: Pointer,
+    width: int,
+    space: Any,
+    slot: int,
+    shape: tuple[int, int],
+    weights_out: Pointer,
+    offsets: Pointer,
+    count: int,
+    onto: bool,
+    streamed: bool,
+) -> None:
+    """Write the outputs of a tree for a block, or add them ``onto`` those of other trees.
+
+    ``offsets`` is scratch of four numbers per level.
+    """
+    trees, levels = shape
+    order = pointer(space.order, slot * space.capacity)
+    reached = pointer(space.reached, slot * space.capacity)
+    for k in range(0, count, 4):
+        k1, k2, k3 = min(k + 1, count - 1), min(k + 2, count - 1), min(k + 3, count - 1)
+        # Sorted rows share the nodes that the first and the last share.
+        shared = _shared_levels(int(reached[k]), int(reached[k3]), levels)
+        for level in range(levels):
+            shift = levels - level
+            offsets[level] = (((int(reached[k]) + 1) >> shift) - 1) * width
+        for level in range(shared, levels):
+            shift = levels - level
+            offsets[levels + level] = (((int(reached[k1]) + 1) >> shift) - 1) * width
+            offsets[2 * levels + level] = (((int(reached[k2]) + 1) >> shift) - 1) * width
+            offsets[3 * levels + level] = (((int(reached[k3]) + 1) >> shift) - 1) * width
+        row0, row1, row2, row3 = int(order[k]), int(order[k1]), int(order[k2]), int(order[k3])
+        weighted_sums(
+            y,
+            (
+                int(space.rows[row0]) * width,
+                int(space.rows[row1]) * width,
+                int(space.rows[row2]) * width,
+                int(space.rows[row3]) * width,
+            ),
+            space.visits,
+            (
+                (row0 * trees + slot) * levels,
+                (row1 * trees + slot) * levels,
+                (row2 * trees + slot) * levels,
+                (row3 * trees + slot) * levels,
+            ),
+            weights_out,
+            offsets,
+            shared,
+            levels,
+            width,
+            onto,
+            streamed,
+        )
