@@ -49,6 +49,7 @@ FORBIDDEN = {"training": {"layers", "models"}}
 
 KERNEL_ORDER = (
     "weights",
+    "crossover",
     "_numba.settings",
     "_numba.cache",
     "_numba.compiling",
@@ -58,6 +59,8 @@ KERNEL_ORDER = (
     "simd",
     "sums",
     "elementwise",
+    "descent",
+    "blocks",
     "backends.gradients",
     "backends.vectorized",
 )

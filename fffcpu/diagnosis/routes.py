@@ -117,7 +117,7 @@ def _path_logits(layer: Any, rows: Array) -> tuple[Array, Array]:
     config, weights = layer.config, PathWeights.of(layer.params)
     shape = (len(rows), config.trees, config.depth + 1)
     logits, nodes = np.empty(shape, rows.dtype), np.empty(shape, np.int32)
-    backend = kernels.choose(len(rows), weights)
+    backend = kernels.choose(len(rows), weights.weights_in)
     backend.path_logits(logits, nodes, rows, weights.weights_in, weights.bias_in, weights.scale_in)
     return logits, nodes
 

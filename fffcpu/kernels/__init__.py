@@ -13,13 +13,13 @@ import functools
 import importlib
 import logging
 import os
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from fffcpu.errors import ArgumentError
+from fffcpu.kernels.crossover import FEWEST_ROWS, groups_leaves, groups_paths
 from fffcpu.system.compiler import has_numba
 from fffcpu.system.threads import get_num_threads
 
@@ -37,16 +37,6 @@ _LOGGER = logging.getLogger(__name__)
 
 BACKENDS = ("grouped", "rowwise", "vectorized")
 """The backend modules in this package."""
-
-GROUPED_ROWS = 1024
-GROUPED_BYTES = 8 << 20
-GROUPED_WIDTH = 512
-"""FastFeedForward: minimum number of rows for sorting them, if the weights take at least this many
-bytes, and so leave the caches, or if the rows are at least this wide, so that shared loads pay."""
-
-GROUPED_LEAF_ROWS = 64
-ROWS_PER_LEAF = 2
-"""LeafFeedForward: minimum numbers of rows, in all and per leaf, for sharing its matrices."""
 
 EXTRA_BACKENDS = ("cuda",)
 """Backends that need an extra, and are used only if they are named."""
@@ -161,9 +151,7 @@ def _backends(numba: bool) -> tuple[ModuleType, ModuleType]:
     return few, many
 
 
-def choose(
-    rows: int = 1, weights: Sequence[NDArray[Any] | None] = (), leaves: int = 0
-) -> ModuleType:
+def choose(rows: int = 1, weights_in: NDArray[Any] | None = None, leaves: int = 0) -> ModuleType:
     """Return the backend module to use.
 
     That is the one that ``FFFCPU_BACKEND`` names, or plain NumPy if Numba is not installed.
@@ -174,18 +162,15 @@ def choose(
     ----------
     rows : int
         Number of rows of the batch.
-    weights : sequence of arrays
-        Weights of a FastFeedForward, ``weights_in`` (T, N, I) first; None is ignored.
+    weights_in : array of shape (T, N, I), optional
+        Input weights of a FastFeedForward.
     leaves : int
-        Number of leaves K of LeafFeedForward; 0 for FastFeedForward.
+        Number of leaves K of a LeafFeedForward; 0 for FastFeedForward.
     """
     chosen = selection()
-    if not leaves and rows < GROUPED_ROWS:
-        return chosen.few  # first, since a single row takes only microseconds
     if leaves:
-        shared = rows >= max(GROUPED_LEAF_ROWS, ROWS_PER_LEAF * leaves)
-        return chosen.many if shared else chosen.few
-    arrays = [array for array in weights if array is not None]
-    wide = bool(arrays) and arrays[0].shape[-1] >= GROUPED_WIDTH
-    large = wide or sum(array.nbytes for array in arrays) >= GROUPED_BYTES
-    return chosen.many if large else chosen.few
+        return chosen.many if groups_leaves(rows, leaves) else chosen.few
+    if rows < FEWEST_ROWS or weights_in is None:
+        return chosen.few  # at once, since a single row takes only microseconds
+    grouped = groups_paths(rows, get_num_threads(), *weights_in.shape)
+    return chosen.many if grouped else chosen.few

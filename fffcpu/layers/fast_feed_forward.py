@@ -62,7 +62,7 @@ class PathLayer(Layer[Config]):
         self._arguments = (*self._weights, self._activation)
 
     def _compute(self, y: Array, rows: Array) -> None:
-        kernels.choose(len(rows), self._weights).path_infer(y, rows, *self._arguments)
+        kernels.choose(len(rows), self._weights.weights_in).path_infer(y, rows, *self._arguments)
 
     def route(self, x: Any) -> Array:
         """Return the nodes that each row visits.
@@ -214,7 +214,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         weights_in, _, weights_out = weights = self._weights.trained
         y = empty_output(len(rows), weights_out.shape[2], self._dtype)
         logits, nodes = _empty_paths(rows, weights_in)
-        backend = kernels.choose(len(rows), self._weights)
+        backend = kernels.choose(len(rows), self._weights.weights_in)
         backend.path_forward(y, logits, nodes, rows, *weights, self._activation)
         return y.reshape(*leading, y.shape[1]), PathCache(rows, logits, nodes, leading)
 
@@ -279,7 +279,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         dx = empty_output(len(cache.x), width, self._dtype)
         arrays = (cache.x, cache.logits, cache.nodes)
         x, logits, nodes = (np.ascontiguousarray(array) for array in arrays)
-        backend = kernels.choose(len(x), self._weights)
+        backend = kernels.choose(len(x), weights_in)
         # Without choices they have no gradients.
         chosen = path[1] if straight_through and path[1] > 1 else 0
         d_logits = np.empty((len(x), path[0], chosen), self._dtype)
@@ -486,7 +486,7 @@ def _paths(
 ) -> tuple[Array, Array]:
     """Return logits and nodes of shape (B, T, L)."""
     logits, nodes = _empty_paths(rows, weights_in)
-    backend = kernels.choose(len(rows), (weights_in,))
+    backend = kernels.choose(len(rows), weights_in)
     backend.path_logits(logits, nodes, rows, weights_in, bias_in, scale_in)
     return logits, nodes
 

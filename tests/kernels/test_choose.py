@@ -169,23 +169,12 @@ def test_backend_with_an_error_of_its_own_shows_it(tmp_path, monkeypatch):
 # --- choose ---------------------------------------------------------------------------------------
 
 
-def test_few_rows_take_the_row_kernels_and_many_the_grouped(choose):
-    small, large = [np.empty((1, 1, 1))], [np.empty((1, kernels.GROUPED_BYTES // 8, 1))]
-    wide, narrow = (
-        [np.empty((1, 1, width))] for width in (kernels.GROUPED_WIDTH, kernels.GROUPED_WIDTH - 1)
-    )
-    for rows, weights, name in (
-        (1, large, "rowwise"),
-        (kernels.GROUPED_ROWS - 1, large, "rowwise"),
-        (kernels.GROUPED_ROWS, large, "grouped"),
-        (kernels.GROUPED_ROWS, small, "rowwise"),
-        (kernels.GROUPED_ROWS, wide, "grouped"),
-        (kernels.GROUPED_ROWS, narrow, "rowwise"),
-        (kernels.GROUPED_ROWS - 1, wide, "rowwise"),
-        (kernels.GROUPED_ROWS, [], "rowwise"),
-    ):
-        assert choose(rows, weights).__name__ == f"fffcpu.kernels.backends.{name}"
-    assert choose().__name__ == "fffcpu.kernels.backends.rowwise"
+def test_few_rows_take_the_row_kernels_and_many_the_grouped(choose, monkeypatch):
+    monkeypatch.setattr(kernels, "get_num_threads", lambda: 2)
+    weights_in = np.empty((8, 255, 384), np.float32)
+    for rows, name in ((1, "rowwise"), (31, "rowwise"), (32, "grouped"), (10**6, "grouped")):
+        assert choose(rows, weights_in).__name__ == f"fffcpu.kernels.backends.{name}"
+        assert choose(rows).__name__ == "fffcpu.kernels.backends.rowwise"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from fffcpu import FastFeedForward, LeafFeedForward, cmm, kernels
+from fffcpu import FastFeedForward, LeafFeedForward, cmm
 from fffcpu.config import Activation
 from fffcpu.kernels.elementwise import activate_run, backpropagate_run
 
@@ -54,12 +54,8 @@ def layers(dtype):
     leaf = LeafFeedForward(37, 29, 4, 19, activation="gelu", dtype=dtype, rng=1)
     yield f"leaf {dtype.__name__}", digest(leaf(x), leaf(x[:1]), leaf.route(x).astype(dtype))
     many = rng.standard_normal((1100, 37)).astype(dtype)
-    least, kernels.GROUPED_BYTES = kernels.GROUPED_BYTES, 0  # small layers are taken row by row
-    try:
-        logits = path.forward(many)[1].logits
-        yield f"many rows {dtype.__name__}", digest(path(many), logits, leaf(many))
-    finally:
-        kernels.GROUPED_BYTES = least
+    logits = path.forward(many)[1].logits
+    yield f"many rows {dtype.__name__}", digest(path(many), logits, leaf(many))
 
 
 def digests(*dtypes):

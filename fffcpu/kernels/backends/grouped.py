@@ -68,8 +68,14 @@ __all__ = [
 Array = NDArray[Any]
 Pointer = Any
 
-NODES_PER_ROW = 2
-"""Number of nodes of a tree, per row of a block, above which a large batch takes two stages."""
+ONE_TREE, MORE_TREES = 4, 3
+"""Cost of a multiply-add on a path, relative to one whose numbers are in cache. Several trees read
+x from nearby."""
+
+NODES_PER_ROW, TREES = 1, 4
+"""Number of nodes of a tree, per row of a block, above which a large batch takes two stages. With
+two to four trees it is as many times that, since one stage copies a row of x for all of them.
+"""
 
 ROWS_IN_SUBTREE = 48
 """Minimum average number of rows per subtree for sorting a batch by subtree."""
@@ -502,12 +508,12 @@ def _numbers(*stage: int) -> Array:
     return np.array(_Stage(*stage), np.int64)
 
 
-def _top(rows: int, levels: int, most: int) -> int:
+def _top(rows: int, trees: int, levels: int, most: int) -> int:
     """Return the level between two stages, by whose nodes a batch is sorted; 0 for one stage.
 
     ``most`` is the maximum number of rows per block.
     """
-    if (1 << levels) <= NODES_PER_ROW * most:
+    if (1 << levels) <= NODES_PER_ROW * min(trees, TREES) * most:
         return 0
     top = min(rows // ROWS_IN_SUBTREE, 1 << MOST_LEVELS_ABOVE).bit_length() - 1
     if top < 2:
@@ -523,13 +529,14 @@ def _run_paths(
     rows, width_in = x.shape
     trees, count, _ = weights[0].shape
     width_out, levels = weights[2].shape[2], count.bit_length()
+    cost = ONE_TREE if trees == 1 else MORE_TREES
     most = most_rows(max(width_in, width_out) * x.itemsize)
-    top = _top(rows, levels, most)
+    top = _top(rows, trees, levels, most)
     x = writable(x)
     if not top:
         sorting = np.empty((2, 0), np.int32)
         stage = _numbers(0, trees, 0, levels, levels, most)
-        work = trees * levels * (width_in + width_out)
+        work = cost * trees * levels * (width_in + width_out)
         launch(_paths, rows, work, y, nodes, logits, sorting, x, *weights, activation, stage)
         return
     sorting = np.empty((2, rows), np.int32)
@@ -537,9 +544,11 @@ def _run_paths(
         logits = np.empty((rows, 1, levels), x.dtype)
     for tree in range(trees):
         arguments = (y, nodes, logits, sorting, x, *weights, activation)
-        launch(_paths, rows, top * width_in, *arguments, _numbers(tree, 1, 0, top, levels, most))
+        launch(
+            _paths, rows, cost * top * width_in, *arguments, _numbers(tree, 1, 0, top, levels, most)
+        )
         _sort(sorting, top)
-        work = (levels - top) * width_in + levels * width_out
+        work = cost * ((levels - top) * width_in + levels * width_out)
         launch(_paths, rows, work, *arguments, _numbers(tree, 1, top, levels, levels, most))
 
 
@@ -557,7 +566,7 @@ def _run_gates(x: Array, gate_weights: Array, gate_bias: Array) -> tuple[Array, 
     depth = len(gate_weights).bit_length()
     logits, sorting = np.empty((rows, 1, depth), x.dtype), np.zeros((2, rows), np.int32)
     most = most_rows(width * x.itemsize)
-    top = _top(rows, depth, most)
+    top = _top(rows, 1, depth, most)
     arguments = (logits, sorting, writable(x), gate_weights, gate_bias)
     launch(
         _gates,

@@ -158,14 +158,21 @@ def test_the_input_gradient_is_the_same_past_the_caches(monkeypatch, trees, widt
 
 @pytest.mark.parametrize(
     ("rows", "levels", "top"),
-    [(1, 12, 0), (4096, 12, 6), (4096, 11, 5), (4096, 10, 6), (4096, 9, 0), (10**6, 1, 0)],
+    [(1, 12, 0), (4096, 12, 6), (4096, 11, 5), (4096, 9, 5), (4096, 8, 0), (10**6, 1, 0)],
 )
 def test_the_levels_below_the_sorting_come_in_pairs(rows, levels, top):
-    assert grouped._top(rows, levels, most=256) == top
+    assert grouped._top(rows, 1, levels, most=256) == top
+
+
+@pytest.mark.parametrize(
+    ("trees", "levels", "staged"), [(2, 9, False), (2, 10, True), (8, 11, True), (8, 10, False)]
+)
+def test_more_trees_take_one_stage_for_more_nodes(trees, levels, staged):
+    assert bool(grouped._top(4096, trees, levels, most=256)) is staged
 
 
 def test_a_batch_is_sorted_where_subtrees_get_enough_rows():
-    tops = [grouped._top(rows, 16, 256) for rows in (10, 100, 200, 1000, 3500, 10**9)]
+    tops = [grouped._top(rows, 1, 16, 256) for rows in (10, 100, 200, 1000, 3500, 10**9)]
     assert tops == sorted(tops)
     assert tops[0] == 0
     assert tops[-1] == grouped.MOST_LEVELS_ABOVE
