@@ -28,6 +28,7 @@ from fffcpu.kernels.sums import weighted_sums
 from fffcpu.system.cpus import cache_bytes
 
 __all__ = [
+    "Paths",
     "Space",
     "copy_rows",
     "equal_blocks",
@@ -51,21 +52,27 @@ CACHE_SHARE = 3 / 8
 """Share of the L2 cache that the rows of a block take. The rest is for weights."""
 
 
-class Space(NamedTuple):
-    """Memory for blocks of up to R rows, as pointers into arrays that the kernel keeps."""
+class Paths(NamedTuple):
+    """The paths of up to R rows through T trees, as pointers."""
 
     capacity: int
     """R."""
-    x: Pointer
-    """Rows side by side (R, I)."""
-    visits: Pointer
-    """One number for each visit of a node (R, T, L): logits, then activations."""
     rows: Pointer
     """Number of each row in the batch (R,)."""
     order: Pointer
-    """Numbers of the block's rows, as sorted by each tree (T, R)."""
+    """Numbers of the rows among these, as sorted by each tree (T, R)."""
     reached: Pointer
     """Node that each sorted row has reached (T, R)."""
+    visits: Pointer
+    """One number for each visit of a node (R, T, L): logits, then activations."""
+
+
+class Space(NamedTuple):
+    """Memory for blocks of up to R rows, as pointers into arrays that the kernel keeps."""
+
+    paths: Paths
+    x: Pointer
+    """Rows side by side (R, I)."""
     runs: Runs
     """Scratch of the descent."""
     products: Pointer
@@ -106,16 +113,15 @@ def new_space(
     products = x + rows * width
     numbers = INTEGERS * (rows + MORE_ROWS)
     order = numbers + rows
-    return Space(
+    paths = Paths(
         rows,
-        pointer(floats, x),
-        pointer(floats, products + PRODUCTS),
         pointer(integers, numbers),
         pointer(integers, order),
         pointer(integers, order + trees * rows),
-        new_runs(pointer(integers, 0), rows),
-        pointer(floats, products),
+        pointer(floats, products + PRODUCTS),
     )
+    runs = new_runs(pointer(integers, 0), rows)
+    return Space(paths, pointer(floats, x), runs, pointer(floats, products))
 
 
 @inner
@@ -146,7 +152,7 @@ def _shared_levels(first: int, last: int, levels: int) -> int:
 def tree_outputs(
     y: Pointer,
     width: int,
-    space: Any,
+    paths: Paths,
     slot: int,
     shape: tuple[int, int],
     weights_out: Pointer,
@@ -160,30 +166,36 @@ def tree_outputs(
     ``offsets`` is scratch of four numbers per level.
     """
     trees, levels = shape
-    order = pointer(space.order, slot * space.capacity)
-    reached = pointer(space.reached, slot * space.capacity)
+    rows, visits = paths.rows, paths.visits
+    order = pointer(paths.order, slot * paths.capacity)
+    reached = pointer(paths.reached, slot * paths.capacity)
     for k in range(0, count, 4):
         k1, k2, k3 = min(k + 1, count - 1), min(k + 2, count - 1), min(k + 3, count - 1)
+        # Numbered from 1, the node at a level is a prefix of the one that the row has reached.
+        node0, node1 = int(reached[k]) + 1, int(reached[k1]) + 1
+        node2, node3 = int(reached[k2]) + 1, int(reached[k3]) + 1
         # Sorted rows share the nodes that the first and the last share.
-        shared = _shared_levels(int(reached[k]), int(reached[k3]), levels)
+        differ, shared = node0 ^ node3, levels
+        while differ > 1:
+            differ >>= 1
+            shared -= 1
         for level in range(levels):
-            shift = levels - level
-            offsets[level] = (((int(reached[k]) + 1) >> shift) - 1) * width
+            offsets[level] = ((node0 >> (levels - level)) - 1) * width
         for level in range(shared, levels):
             shift = levels - level
-            offsets[levels + level] = (((int(reached[k1]) + 1) >> shift) - 1) * width
-            offsets[2 * levels + level] = (((int(reached[k2]) + 1) >> shift) - 1) * width
-            offsets[3 * levels + level] = (((int(reached[k3]) + 1) >> shift) - 1) * width
+            offsets[levels + level] = ((node1 >> shift) - 1) * width
+            offsets[2 * levels + level] = ((node2 >> shift) - 1) * width
+            offsets[3 * levels + level] = ((node3 >> shift) - 1) * width
         row0, row1, row2, row3 = int(order[k]), int(order[k1]), int(order[k2]), int(order[k3])
         weighted_sums(
             y,
             (
-                int(space.rows[row0]) * width,
-                int(space.rows[row1]) * width,
-                int(space.rows[row2]) * width,
-                int(space.rows[row3]) * width,
+                int(rows[row0]) * width,
+                int(rows[row1]) * width,
+                int(rows[row2]) * width,
+                int(rows[row3]) * width,
             ),
-            space.visits,
+            visits,
             (
                 (row0 * trees + slot) * levels,
                 (row1 * trees + slot) * levels,

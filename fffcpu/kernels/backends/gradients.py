@@ -158,8 +158,9 @@ def _path_choices(
     floats = np.empty(float_count(capacity, width_in, visits), x.dtype)
     integers = np.empty(integer_count(capacity, 2), np.int32)
     space = new_space(capacity, width_in, 2, levels, floats, integers)
-    order, across = space.order, pointer(space.order, capacity)
-    reached, reached_across = space.reached, pointer(space.reached, capacity)
+    paths = space.paths
+    order, across = paths.order, pointer(paths.order, capacity)
+    reached, reached_across = paths.reached, pointer(paths.reached, capacity)
     block_dy = np.empty(capacity * width_out, x.dtype)
     scratch = np.empty((3 * levels + 1) * capacity, x.dtype)
     upstream, taken = pointer(block_dy, 0), pointer(scratch, 0)
@@ -171,11 +172,11 @@ def _path_choices(
     for begin in range(start, stop, capacity):
         count = min(capacity, stop - begin)
         for k in range(count):
-            space.rows[k] = begin + k
-        copy_rows(space.x, pointer(x, 0), space.rows, count, width_in)
-        copy_rows(upstream, pointer(dy, 0), space.rows, count, width_out)
+            paths.rows[k] = begin + k
+        copy_rows(space.x, pointer(x, 0), paths.rows, count, width_in)
+        copy_rows(upstream, pointer(dy, 0), paths.rows, count, width_out)
         here = begin * visits
-        activate_run(space.visits, 0, logits, here, count * visits, activation)
+        activate_run(paths.visits, 0, logits, here, count * visits, activation)
         for slot in range(trees):
             at = slot * nodes_of_tree
             tree = Tree(
@@ -232,7 +233,7 @@ def _path_choices(
                     right = logits[begin + k, slot, level] > 0
                     d_logits[begin + k, slot, level] = better if right else -better
                     taken[k] += (
-                        space.visits[k * visits + slot * levels + level]
+                        paths.visits[k * visits + slot * levels + level]
                         * own_shares[k * levels + level]
                     )
         density_run(d_logits, here, logits, here, count * visits)
@@ -272,6 +273,7 @@ def _path_deltas(
     floats = np.empty(float_count(capacity, width_out, visits), dx.dtype)
     integers = np.empty(integer_count(capacity, trees), np.int32)
     space = new_space(capacity, width_out, trees, levels, floats, integers)
+    paths = space.paths
     own, offsets = np.empty(capacity * visits, dx.dtype), np.empty(4 * levels, np.int64)
     streamed = may_stream(dx) and trees == 1  # further trees would read dx again
     chosen = d_logits.shape[2] > 0
@@ -280,15 +282,15 @@ def _path_deltas(
         count = min(capacity, stop - begin)
         here = begin * visits
         for k in range(count):
-            space.rows[k] = begin + k
-        copy_rows(space.x, pointer(dy, 0), space.rows, count, width_out)
+            paths.rows[k] = begin + k
+        copy_rows(space.x, pointer(dy, 0), paths.rows, count, width_out)
         for slot in range(trees):
-            order = pointer(space.order, slot * capacity)
-            reached = pointer(space.reached, slot * capacity)
+            order = pointer(paths.order, slot * capacity)
+            reached = pointer(paths.reached, slot * capacity)
             leaves = pointer(nodes, here + slot * levels + levels - 1)
             follow(leaves, visits, order, reached, count, space.runs, levels)
             outer = pointer(weights_out, slot * nodes_of_tree * width_out)
-            shares = pointer(space.visits, slot * levels)
+            shares = pointer(paths.visits, slot * levels)
             _shares(
                 shares,
                 visits,
@@ -302,23 +304,23 @@ def _path_deltas(
                 count,
                 space.products,
             )
-        backpropagate_run(space.visits, 0, logits, here, count * visits, activation)
+        backpropagate_run(paths.visits, 0, logits, here, count * visits, activation)
         if chosen:
             for k in range(count * visits):
-                space.visits[k] += added[here + k]
+                paths.visits[k] += added[here + k]
         activate_run(own, 0, logits, here, count * visits, activation)
         for k in range(count):
             for slot in range(trees):
                 place = places[slot, begin + k]
                 for level in range(levels):
                     visit = k * visits + slot * levels + level
-                    delta[slot, level, place] = space.visits[visit]
+                    delta[slot, level, place] = paths.visits[visit]
                     active[slot, level, place] = own[visit]
         for slot in range(trees):
             tree_outputs(
                 pointer(dx, 0),
                 width_in,
-                space,
+                paths,
                 slot,
                 (trees, levels),
                 pointer(weights_in, slot * nodes_of_tree * width_in),

@@ -32,6 +32,8 @@ from numpy.typing import NDArray
 
 from fffcpu.kernels.backends.gradients import path_backward, path_choices
 from fffcpu.kernels.blocks import (
+    Paths,
+    Space,
     copy_rows,
     equal_blocks,
     float_count,
@@ -40,7 +42,7 @@ from fffcpu.kernels.blocks import (
     new_space,
     tree_outputs,
 )
-from fffcpu.kernels.descent import Block, Tree, descend, write_reached
+from fffcpu.kernels.descent import Block, Runs, Tree, descend, write_reached
 from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
 from fffcpu.kernels.jit import inner, kernel, launch, writable
 from fffcpu.kernels.simd import (
@@ -120,11 +122,11 @@ def _stage(numbers: Array) -> Any:
 
 
 @inner
-def _start_runs(space: Any, sorting: Pointer, first: int, count: int) -> int:
+def _start_runs(runs: Runs, rows: Pointer, sorting: Pointer, first: int, count: int) -> int:
     """Write the runs of a block whose rows are at level ``first``; return their number."""
-    runs, number = space.runs, 0
+    number = 0
     for k in range(count):
-        node = int(sorting[space.rows[k]]) if first else 0
+        node = int(sorting[rows[k]]) if first else 0
         if k == 0 or node != runs.nodes[number - 1]:
             runs.nodes[number] = node
             runs.begins[number] = k
@@ -135,7 +137,7 @@ def _start_runs(space: Any, sorting: Pointer, first: int, count: int) -> int:
 
 @inner
 def _descend_tree(
-    space: Any,
+    space: Space,
     tree: Tree,
     slot: int,
     shape: tuple[int, int],
@@ -143,25 +145,17 @@ def _descend_tree(
     sorting: Pointer,
     count: int,
 ) -> None:
-    """Move a block down a tree. Its logits go to ``slot`` of ``shape`` (trees, levels)."""
+    """Move a block down a tree, which is number ``slot`` of ``shape`` (trees, levels)."""
     trees, levels = shape
-    order = pointer(space.order, slot * space.capacity)
-    reached = pointer(space.reached, slot * space.capacity)
+    paths, runs = space.paths, space.runs
+    order = pointer(paths.order, slot * paths.capacity)
     for k in range(count):
         order[k] = k
-    block = Block(
-        space.x,
-        count,
-        pointer(space.visits, slot * levels),
-        trees * levels,
-        0,
-        order,
-        space.products,
-    )
-    runs = space.runs
-    number = _start_runs(space, sorting, stage.first, count)
+    logits = pointer(paths.visits, slot * levels)
+    block = Block(space.x, count, logits, trees * levels, 0, order, space.products)
+    number = _start_runs(runs, paths.rows, sorting, stage.first, count)
     number = descend(tree, block, runs, number, stage.first, stage.last)
-    write_reached(runs, number, reached)
+    write_reached(runs, number, pointer(paths.reached, slot * paths.capacity))
 
 
 @kernel
@@ -184,22 +178,22 @@ def _sort(sorting: Array, top: int) -> None:
 
 
 @inner
-def _weigh(space: Any, slot: int, shape: tuple[int, int], scale_out: Pointer, count: int) -> None:
+def _weigh(paths: Paths, slot: int, shape: tuple[int, int], scale_out: Pointer, count: int) -> None:
     """Multiply the activations of a tree by the scales of its nodes' output weights."""
     trees, levels = shape
     for k in range(count):
         row, reached = (
-            space.order[slot * space.capacity + k],
-            space.reached[slot * space.capacity + k],
+            paths.order[slot * paths.capacity + k],
+            paths.reached[slot * paths.capacity + k],
         )
         for level in range(levels):
             node = ((reached + 1) >> (levels - level)) - 1
-            space.visits[(row * trees + slot) * levels + level] *= scale_out[node]
+            paths.visits[(row * trees + slot) * levels + level] *= scale_out[node]
 
 
 @inner
 def _copy_logits(
-    logits: Array, tree: int, space: Any, shape: tuple[int, int], count: int, back: bool
+    logits: Array, tree: int, paths: Paths, shape: tuple[int, int], count: int, back: bool
 ) -> None:
     """Copy the logits of a block to those of the batch, or ``back``.
 
@@ -209,24 +203,24 @@ def _copy_logits(
     _, slots, _ = logits.shape
     batch, first = pointer(logits, 0), tree if slots > 1 else 0
     for k in range(count):
-        at = (int(space.rows[k]) * slots + first) * levels
+        at = (int(paths.rows[k]) * slots + first) * levels
         place = k * trees * levels
         for visit in range(trees * levels):
             if back:
-                space.visits[place + visit] = batch[at + visit]
+                paths.visits[place + visit] = batch[at + visit]
             else:
-                batch[at + visit] = space.visits[place + visit]
+                batch[at + visit] = paths.visits[place + visit]
 
 
 @inner
-def _write_nodes(nodes: Array, tree: int, space: Any, shape: tuple[int, int], count: int) -> None:
+def _write_nodes(nodes: Array, tree: int, paths: Paths, shape: tuple[int, int], count: int) -> None:
     """Write the nodes that the rows of a block have visited, from tree ``tree`` on."""
     trees, levels = shape
     for slot in range(trees):
-        place = slot * space.capacity
+        place = slot * paths.capacity
         for k in range(count):
-            row = int(space.rows[space.order[place + k]])
-            reached = int(space.reached[place + k]) + 1
+            row = int(paths.rows[paths.order[place + k]])
+            reached = int(paths.reached[place + k]) + 1
             for level in range(levels):
                 nodes[row, tree + slot, level] = (reached >> (levels - level)) - 1
 
@@ -265,15 +259,16 @@ def _paths(
     integers = np.empty(integer_count(capacity, stage.trees), np.int32)
     places = np.empty(4 * levels, np.int64)
     space = new_space(capacity, width_in, stage.trees, levels, floats, integers)
+    paths = space.paths
     reached, order = pointer(sorting, 0), pointer(sorting, sorting.shape[1])
     streamed = may_stream(y) and len(weights_in) == 1  # further trees would read y again
     for begin in range(start, stop, capacity):
         count = min(capacity, stop - begin)
         for k in range(count):
-            space.rows[k] = order[begin + k] if stage.first > 0 else begin + k
-        copy_rows(space.x, pointer(x, 0), space.rows, count, width_in)
+            paths.rows[k] = order[begin + k] if stage.first > 0 else begin + k
+        copy_rows(space.x, pointer(x, 0), paths.rows, count, width_in)
         if stage.first > 0:
-            _copy_logits(logits, stage.tree, space, shape, count, True)
+            _copy_logits(logits, stage.tree, paths, shape, count, True)
         for slot in range(stage.trees):
             at = (stage.tree + slot) * nodes_of_tree
             tree = Tree(
@@ -285,23 +280,23 @@ def _paths(
             )
             _descend_tree(space, tree, slot, shape, stage, reached, count)
         if len(logits):
-            _copy_logits(logits, stage.tree, space, shape, count, False)
+            _copy_logits(logits, stage.tree, paths, shape, count, False)
         if stage.last < levels:
             for k in range(count):
-                reached[space.rows[space.order[k]]] = space.reached[k]
+                reached[paths.rows[paths.order[k]]] = paths.reached[k]
             continue
         if len(nodes):
-            _write_nodes(nodes, stage.tree, space, shape, count)
+            _write_nodes(nodes, stage.tree, paths, shape, count)
         if len(y):
-            activate_run(space.visits, 0, space.visits, 0, count * visits, activation)
+            activate_run(paths.visits, 0, paths.visits, 0, count * visits, activation)
             for slot in range(stage.trees):
                 at = (stage.tree + slot) * nodes_of_tree
                 if scale_out is not None:
-                    _weigh(space, slot, shape, pointer(scale_out, at), count)
+                    _weigh(paths, slot, shape, pointer(scale_out, at), count)
                 tree_outputs(
                     pointer(y, 0),
                     width_out,
-                    space,
+                    paths,
                     slot,
                     shape,
                     pointer(weights_out, at * width_out),
@@ -437,20 +432,21 @@ def _gates(
     floats = np.empty(float_count(capacity, width, depth), x.dtype)
     integers = np.empty(integer_count(capacity, 1), np.int32)
     space = new_space(capacity, width, 1, depth, floats, integers)
+    paths = space.paths
     reached, order = pointer(sorting, 0), pointer(sorting, sorting.shape[1])
     tree = Tree(pointer(gate_weights, 0), pointer(gate_bias, 0), None, width, True)
     for begin in range(start, stop, capacity):
         count = min(capacity, stop - begin)
         for k in range(count):
-            space.rows[k] = order[begin + k] if stage.first > 0 else begin + k
-        copy_rows(space.x, pointer(x, 0), space.rows, count, width)
+            paths.rows[k] = order[begin + k] if stage.first > 0 else begin + k
+        copy_rows(space.x, pointer(x, 0), paths.rows, count, width)
         if stage.first > 0:
-            _copy_logits(logits, 0, space, shape, count, True)
+            _copy_logits(logits, 0, paths, shape, count, True)
         _descend_tree(space, tree, 0, shape, stage, reached, count)
-        _copy_logits(logits, 0, space, shape, count, False)
+        _copy_logits(logits, 0, paths, shape, count, False)
         for k in range(count):
-            row = space.rows[space.order[k]]
-            reached[row] = space.reached[k]
+            row = paths.rows[paths.order[k]]
+            reached[row] = paths.reached[k]
             order[begin + k] = row
     keep(floats)
     keep(integers)
@@ -535,8 +531,8 @@ def _run_paths(
     x = writable(x)
     if not top:
         sorting = np.empty((2, 0), np.int32)
-        stage = _numbers(0, trees, 0, levels, levels, most)
         work = cost * trees * levels * (width_in + width_out)
+        stage = _numbers(0, trees, 0, levels, levels, most)
         launch(_paths, rows, work, y, nodes, logits, sorting, x, *weights, activation, stage)
         return
     sorting = np.empty((2, rows), np.int32)
