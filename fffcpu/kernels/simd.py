@@ -22,6 +22,7 @@ from fffcpu.kernels.jit import JIT, inner
 from fffcpu.lowbit import from_bfloat16
 
 __all__ = [
+    "PREFETCHES",
     "VECTOR_BYTES",
     "WHOLE_REGISTERS",
     "add",
@@ -67,6 +68,7 @@ Array = NDArray[Any]
 
 if JIT:
     from fffcpu.kernels._numba.vector import (
+        PREFETCHES,
         REGISTER_BYTES,
         add,
         add_sums,
@@ -103,7 +105,7 @@ if JIT:
         zeros,
     )
 else:
-    REGISTER_BYTES = VECTOR_BYTES
+    PREFETCHES, REGISTER_BYTES = False, VECTOR_BYTES
 
     def _widened(elements: Array) -> Array:
         """Return elements as vectors hold them: bfloat16 and int8 as float32, others unchanged."""

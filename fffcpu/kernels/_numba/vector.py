@@ -22,13 +22,14 @@ _INT32 = ir.IntType(32)
 _BYTES = ir.IntType(8).as_pointer()
 
 
-def _register_bytes() -> int:
-    """Return the bytes of the widest registers of the CPU that Numba compiles for."""
-    _, _, features = cpu_target.target_context.codegen().magic_tuple()
-    return 64 if "+avx512f" in features.split(",") else 32
+_, _CPU, _FEATURES = cpu_target.target_context.codegen().magic_tuple()
 
+REGISTER_BYTES = 64 if "+avx512f" in _FEATURES.split(",") else 32
+"""Bytes of the widest registers of the CPU that Numba compiles for."""
 
-REGISTER_BYTES = _register_bytes()
+PREFETCHES = _CPU.startswith("znver")
+"""Whether prefetching pays while there is other work. On Intel's CPUs a prefetch takes one of the
+few buffers that other loads need; on AMD's it saves a quarter of the time of 16 rows."""
 
 _WIDENED = {types.uint16: types.float32, types.int8: types.float32}
 """Elements of vectors for arrays with narrow elements: bfloat16, stored as its bits, and int8."""

@@ -10,8 +10,8 @@ as runs of contiguous memory, level by level::
                              node 5 |################|
     weights_out (T, N, O)    the same nodes again, all at once: y is written in one pass
 
-A few rows take each level in turn before any continues to the next. A row's next node is known only
-when its dot product is finished, and the processor can fetch another row's weights meanwhile.
+A few rows and trees take each level in turn before any continues to the next. A row's next node is
+known only when its dot product is finished, and the processor can read other weights meanwhile.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fffcpu.kernels.backends.gradients import path_backward, path_choices
 from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
 from fffcpu.kernels.jit import inner, kernel, launch, writable
-from fffcpu.kernels.simd import prefetch_run
+from fffcpu.kernels.simd import PREFETCHES, prefetch_run
 from fffcpu.kernels.sums import dot, weighted_sum
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
 Array = NDArray[Any]
 
 TOGETHER = 16
-"""Number of rows that take each level in turn."""
+"""Number of rows, or of rows times trees, that take each level in turn."""
 
 FAR = 4
 """Cost of a multiply-add on a path, relative to one whose numbers are in cache."""
@@ -64,26 +64,33 @@ def _descend(
 ) -> None:
     """Write the paths of rows from ``row`` on to ``logits`` and ``nodes``, from ``slot`` on.
 
-    As soon as a node's logit is known, its row of ``weights_out`` and the next node's of
-    ``weights_in`` are prefetched, except from a ``weights_out`` of width 0.
+    Where that pays, a node's row of ``weights_out`` and the next node's of ``weights_in`` are
+    prefetched as soon as its logit is known, except from a ``weights_out`` of width 0.
     """
     trees, count, width = weights_in.shape
     width_out = weights_out.shape[2]
-    for tree in range(trees):
-        for k in range(rows):
-            nodes[slot + k, tree, 0] = 0
-        for level in range(logits.shape[2]):
+    fetches = PREFETCHES or rows * trees == 1
+    trees_together = max(1, TOGETHER // rows)
+    for first in range(0, trees, trees_together):
+        last = min(first + trees_together, trees)
+        for tree in range(first, last):
             for k in range(rows):
-                node = int(nodes[slot + k, tree, level])
-                at = (tree * count + node) * width
-                product = dot(weights_in, at, x, (row + k) * width, width)
-                logit = finished_logit(product, bias_in, scale_in, tree, node)
-                logits[slot + k, tree, level] = logit
-                prefetch_run(weights_out, (tree * count + node) * width_out, width_out)
-                if level + 1 < logits.shape[2]:
-                    child = 2 * node + (2 if logit > 0 else 1)
-                    nodes[slot + k, tree, level + 1] = child
-                    prefetch_run(weights_in, (tree * count + child) * width, width)
+                nodes[slot + k, tree, 0] = 0
+        for level in range(logits.shape[2]):
+            for tree in range(first, last):
+                for k in range(rows):
+                    node = int(nodes[slot + k, tree, level])
+                    at = (tree * count + node) * width
+                    product = dot(weights_in, at, x, (row + k) * width, width)
+                    logit = finished_logit(product, bias_in, scale_in, tree, node)
+                    logits[slot + k, tree, level] = logit
+                    if fetches:
+                        prefetch_run(weights_out, (tree * count + node) * width_out, width_out)
+                    if level + 1 < logits.shape[2]:
+                        child = 2 * node + (2 if logit > 0 else 1)
+                        nodes[slot + k, tree, level + 1] = child
+                        if fetches:
+                            prefetch_run(weights_in, (tree * count + child) * width, width)
 
 
 @inner
