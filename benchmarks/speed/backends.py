@@ -158,7 +158,7 @@ def format_report(options: argparse.Namespace, cells: list[Cell]) -> str:
     place = f"{worst.width}, {worst.forest}, {worst.rows:,} rows"
     lines += [
         "",
-        f"Of {len(cells)} cells, {len(wrong)} take more than {ALLOWED - 1:.0%} longer than with the",
+        f"Of {len(cells)} cells, {len(wrong)} take over {ALLOWED - 1:.0%} longer than with the",
         f"better backend; at most {worst.loss - 1:.0%} ({place}).",
     ]
     return "\n".join(lines)

@@ -10,24 +10,25 @@ from __future__ import annotations
 
 __all__ = ["FEWEST_ROWS", "groups_leaves", "groups_paths"]
 
-FEWEST_ROWS = 16
+FEWEST_ROWS = 32
 """Number of rows below which the row kernels are faster, whatever the layer."""
 
 ROWS = 64
-"""Number of rows from which the grouped kernels are faster, with the exceptions below."""
+"""FastFeedForward: number of rows from which the grouped kernels are faster, with exceptions."""
 
-WIDE = 384
-WIDE_LEVEL = 3072
-"""Several trees of this width, with this many weights in their roots: they are faster from
-`FEWEST_ROWS` per thread on, because the loads that these share are dear."""
+WIDE = 768
+"""Width of several trees from which they are faster from `FEWEST_ROWS` on."""
 
 NARROW = 256
 NARROW_ROWS_PER_NODE = 1 / 2
-"""Several trees of less than this width: they are faster from this many rows per node on."""
+"""Width of several trees below which they are slower with fewer rows per node of a tree."""
 
 ROWS_PER_NODE = 1 / 8
-ROWS_PER_NODE_AND_WIDTH = 8192
-"""One tree: they are faster from an eighth of a row per node on, or ``8192 / width**2`` if less."""
+"""Number of rows per node of a single tree below which they are slower."""
+
+SERIAL_WORK = 1 << 19
+"""Number of products, of a row's numbers with weights of one kind, up to which one thread does the
+work alone."""
 
 LEAF_ROWS = 64
 ROWS_PER_LEAF = 2
@@ -38,14 +39,13 @@ def groups_paths(rows: int, threads: int, trees: int, nodes: int, width: int) ->
     """Whether grouped kernels are faster for FastFeedForward: trees of this many nodes."""
     if rows < FEWEST_ROWS:
         return False
-    own_rows = rows / threads
-    if trees > 1 and width >= WIDE and trees * width >= WIDE_LEVEL and own_rows >= FEWEST_ROWS:
-        return True
-    if rows < ROWS:
-        return False
+    if rows * trees * nodes.bit_length() * width >= SERIAL_WORK:
+        rows = rows // threads
     if trees == 1:
-        return own_rows >= nodes * min(ROWS_PER_NODE, ROWS_PER_NODE_AND_WIDTH / width**2)
-    return width >= NARROW or own_rows >= NARROW_ROWS_PER_NODE * nodes
+        return rows >= max(ROWS, ROWS_PER_NODE * nodes)
+    if width >= NARROW:
+        return rows >= (FEWEST_ROWS if width >= WIDE else ROWS)
+    return rows >= max(ROWS, NARROW_ROWS_PER_NODE * nodes)
 
 
 def groups_leaves(rows: int, leaves: int) -> bool:

@@ -172,7 +172,7 @@ def test_backend_with_an_error_of_its_own_shows_it(tmp_path, monkeypatch):
 def test_few_rows_take_the_row_kernels_and_many_the_grouped(choose, monkeypatch):
     monkeypatch.setattr(kernels, "get_num_threads", lambda: 2)
     weights_in = np.empty((8, 255, 384), np.float32)
-    for rows, name in ((1, "rowwise"), (31, "rowwise"), (32, "grouped"), (10**6, "grouped")):
+    for rows, name in ((1, "rowwise"), (127, "rowwise"), (128, "grouped"), (10**6, "grouped")):
         assert choose(rows, weights_in).__name__ == f"fffcpu.kernels.backends.{name}"
         assert choose(rows).__name__ == "fffcpu.kernels.backends.rowwise"
 

@@ -82,8 +82,8 @@ two to four trees it is as many times that, since one stage copies a row of x fo
 ROWS_IN_SUBTREE = 48
 """Minimum average number of rows per subtree for sorting a batch by subtree."""
 
-MOST_LEVELS_ABOVE = 6
-"""Maximum number of levels above these subtrees: 63 nodes."""
+LEAST_LEVELS_ABOVE, MOST_LEVELS_ABOVE = 4, 6
+"""Minimum and maximum number of levels above these subtrees: 15 and 63 nodes."""
 
 LEAF_ROWS = 128
 """Maximum number of rows of a leaf that are multiplied together."""
@@ -512,7 +512,7 @@ def _top(rows: int, trees: int, levels: int, most: int) -> int:
     if (1 << levels) <= NODES_PER_ROW * min(trees, TREES) * most:
         return 0
     top = min(rows // ROWS_IN_SUBTREE, 1 << MOST_LEVELS_ABOVE).bit_length() - 1
-    if top < 2:
+    if top < LEAST_LEVELS_ABOVE:
         return 0
     top = min(top, levels - 2)
     return max(0, top - (levels - top) % 2)  # the levels below are taken in pairs

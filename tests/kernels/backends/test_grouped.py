@@ -54,6 +54,7 @@ def test_the_bits_are_those_of_the_row_kernels(
         patch.setattr(grouped, "NODES_PER_ROW", nodes_per_row)
         patch.setattr(blocks, "MAX_BLOCK_ROWS", block_rows)
         patch.setattr(grouped, "ROWS_IN_SUBTREE", rows_in_subtree)
+        patch.setattr(grouped, "LEAST_LEVELS_ABOVE", 2)
         patch.setattr(grouped, "MOST_LEVELS_ABOVE", levels)
         assert_same_bits(path)
         assert_same_bits_of_leaves(leaf)
@@ -96,6 +97,7 @@ def test_the_bits_are_those_of_the_row_kernels_in_large_batches(
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(POOL, "threads", threads)
             patch.setattr(grouped, "NODES_PER_ROW", nodes_per_row)
+            patch.setattr(grouped, "LEAST_LEVELS_ABOVE", 2)
             patch.setattr(jit, "MIN_PARALLEL_WORK", 1)
             assert_same_bits(path)
             assert_same_bits_of_leaves(leaf)
@@ -182,6 +184,7 @@ def test_a_batch_is_sorted_where_subtrees_get_enough_rows():
 def test_the_bits_are_those_of_the_row_kernels_with_narrow_weights(path, leaf):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grouped, "NODES_PER_ROW", 0)
+        patch.setattr(grouped, "LEAST_LEVELS_ABOVE", 2)
         patch.setattr(grouped, "ROWS_IN_SUBTREE", 1)
         for one, other in zip(
             (run_infer(grouped, path[0]), *run_logits(grouped, path[0])),
