@@ -339,14 +339,14 @@ def _path_deltas(
 
 
 @inner
-def _run_end(last_nodes: Array, tree: int, begin: int, limit: int, shift: int) -> int:
+def _run_end(last_nodes: Pointer, begin: int, limit: int, shift: int) -> int:
     """Return the end of the run of sorted rows with the same node as ``begin`` at a level.
 
     The node of a row ``shift`` levels above its last node m is ``((m + 1) >> shift) - 1``.
     """
-    node = (last_nodes[tree, begin] + 1) >> shift
+    node = (last_nodes[begin] + 1) >> shift
     end = begin + 1
-    while end < limit and (last_nodes[tree, end] + 1) >> shift == node:
+    while end < limit and (last_nodes[end] + 1) >> shift == node:
         end += 1
     return end
 
@@ -380,9 +380,10 @@ def _path_gradients(
     """
     trees, levels, rows = factors.shape
     count, width = places.size // trees, d_weights.shape[1]
-    flat = factors.reshape(-1)
+    sums, terms, rows_of = pointer(d_weights, 0), pointer(vectors, 0), pointer(offsets, 0)
     for task in range(start, stop):
         tree = task % trees
+        own, last = pointer(factors, tree * levels * rows), pointer(last_nodes, tree * rows)
         column = task // trees * BLOCK_COLUMNS
         end_column = min(column + BLOCK_COLUMNS, width)
         for first in range(0, rows, BLOCK_ROWS):
@@ -393,21 +394,21 @@ def _path_gradients(
                 shift = levels - level - together
                 begin = first
                 while begin < limit:
-                    end = _run_end(last_nodes, tree, begin, limit, shift)
-                    node = (last_nodes[tree, begin] + 1) >> shift
-                    at = (tree * levels + level) * rows + begin
+                    end = _run_end(last, begin, limit, shift)
+                    node = (last[begin] + 1) >> shift
+                    at = level * rows + begin
                     if together == 3:
                         outer_sums(
-                            d_weights,
+                            sums,
                             (
                                 places[tree * count + (node >> 2) - 1] * width,
                                 places[tree * count + (node >> 1) - 1] * width,
                                 places[tree * count + node - 1] * width,
                             ),
-                            flat,
+                            own,
                             (at, at + rows, at + 2 * rows),
-                            vectors,
-                            offsets,
+                            terms,
+                            rows_of,
                             tree * rows + begin,
                             end - begin,
                             column,
@@ -415,12 +416,12 @@ def _path_gradients(
                         )
                     else:
                         weighted_sum(
-                            d_weights,
+                            sums,
                             places[tree * count + node - 1] * width,
-                            flat,
+                            own,
                             at,
-                            vectors,
-                            offsets,
+                            terms,
+                            rows_of,
                             tree * rows + begin,
                             end - begin,
                             column,

@@ -315,7 +315,7 @@ def _paths(
 
 
 @inner
-def _four_places(order: Array, first: int, last: int, width: int) -> tuple[int, int, int, int]:
+def _four_places(order: Pointer, first: int, last: int, width: int) -> tuple[int, int, int, int]:
     """Return the places of four sorted rows; after ``last``, that row is repeated.
 
     Rows are int32, and without compilation NumPy would keep a place or an address in 32 bits.
@@ -357,19 +357,23 @@ def _leaf_outputs(
     _, width_in, neurons = leaf_weights_in.shape
     width_out = leaf_weights_out.shape[2]
     last = rows.size - 1
-    vectors, active = x.reshape(-1), hidden.reshape(-1)
+    # Pointers, since calls with arrays would count references.
+    numbers, vectors, active = pointer(rows, 0), pointer(x, 0), pointer(hidden, 0)
+    matrix_in = pointer(leaf_weights_in, leaf * width_in * neurons)
+    matrix_out = pointer(leaf_weights_out, leaf * neurons * width_out)
+    out, bias_out = pointer(y, 0), pointer(leaf_bias_out, leaf * width_out)
     slice_rows = max(16, SLICE_BYTES // (neurons * x.itemsize))
     for first in range(0, width_in, slice_rows):
         for k in range(0, rows.size, 4):
             k1, k2, k3 = min(k + 1, last), min(k + 2, last), min(k + 3, last)
-            x0, x1, x2, x3 = _four_places(rows, k, last, width_in)
+            x0, x1, x2, x3 = _four_places(numbers, k, last, width_in)
             row_products(
-                hidden,
+                active,
                 (k * neurons, k1 * neurons, k2 * neurons, k3 * neurons),
                 vectors,
                 (x0 + first, x1 + first, x2 + first, x3 + first),
-                leaf_weights_in,
-                (leaf * width_in + first) * neurons,
+                matrix_in,
+                first * neurons,
                 neurons,
                 min(slice_rows, width_in - first),
                 0,
@@ -393,12 +397,12 @@ def _leaf_outputs(
         for k in range(0, rows.size, 4):
             k1, k2, k3 = min(k + 1, last), min(k + 2, last), min(k + 3, last)
             row_products(
-                y,
-                _four_places(rows, k, last, width_out),
+                out,
+                _four_places(numbers, k, last, width_out),
                 active,
                 (k * neurons, k1 * neurons, k2 * neurons, k3 * neurons),
-                leaf_weights_out,
-                leaf * neurons * width_out,
+                matrix_out,
+                0,
                 width_out,
                 neurons,
                 start,
@@ -409,8 +413,8 @@ def _leaf_outputs(
             for column in range(start, stop, step):
                 left = stop - column
                 at = rows[k] * width_out + column
-                bias = load_partial(leaf_bias_out, leaf * width_out + column, left)
-                store_partial(y, at, add(load_partial(y, at, left), bias), left)
+                bias = load_partial(bias_out, column, left)
+                store_partial(out, at, add(load_partial(out, at, left), bias), left)
 
 
 @kernel
