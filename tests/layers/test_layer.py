@@ -147,23 +147,26 @@ def test_out_may_be_masked(layer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(4096, 12), (64, 64, 12)])
-def test_inference_allocates_the_output_and_little_more(shape):
+def test_inference_allocates_the_output_and_a_block_per_thread():
     layer = FastFeedForward(12, 64, 5, rng=0)
-    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    x.flags.writeable = False
-    out = np.empty((*shape[:-1], 64), np.float32)
 
-    def peak(run):
-        run()
+    def peak(shape, own_output):
+        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        x.flags.writeable = False
+        out = None if own_output else np.empty((*shape[:-1], 64), np.float32)
+        layer(x, out=out)
         tracemalloc.start()
-        run()
+        layer(x, out=out)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
 
-    assert peak(lambda: layer(x, out=out)) < 10_000
-    assert out.nbytes <= peak(lambda: layer(x)) < out.nbytes + 10_000
+    block = peak((4096, 12), own_output=False)
+    assert block < 200_000 * fffcpu.get_num_threads()
+    assert peak((64, 64, 12), own_output=False) < 1.1 * block
+    assert peak((65536, 12), own_output=False) < 1.1 * block
+    size = 4096 * 64 * 4
+    assert size <= peak((4096, 12), own_output=True) < size + 1.1 * block
 
 
 @pytest.mark.parametrize(
