@@ -32,7 +32,8 @@ __all__ = [
 ]
 
 ROWS = (2, 1024)
-"""Batch sizes of the calls: one for each choice of kernels that depends on the batch size."""
+"""Batch sizes of the calls: for the kernels of few rows, and for those of many. The second is large
+enough for deep trees to be sorted."""
 
 
 class WarmedKernel(NamedTuple):
@@ -78,7 +79,7 @@ class WarmupRun(NamedTuple):
 
         dtype = self.layer.config.dtype
         warmed = []
-        with recording(parallel=self.parallel) as times:
+        with recording(parallel=self.parallel) as times, kernels.backend_for_many():
             for call in self._calls() if isinstance(self.layer, Layer) else self._model_calls():
                 warmed += [WarmedKernel(self.kind, dtype, call, *one) for one in times]
                 times.clear()

@@ -9,10 +9,13 @@ dotted name of any other.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import logging
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -28,6 +31,7 @@ __all__ = [
     "EXTRA_BACKENDS",
     "FUNCTIONS",
     "Selection",
+    "backend_for_many",
     "choose",
     "load_backend",
     "selection",
@@ -168,9 +172,29 @@ def choose(rows: int = 1, weights_in: NDArray[Any] | None = None, leaves: int = 
         Number of leaves K of a LeafFeedForward; 0 for FastFeedForward.
     """
     chosen = selection()
+    if rows < FEWEST_ROWS:
+        return chosen.few  # at once, since a single row takes only microseconds
+    if _always_many.get():
+        return chosen.many
     if leaves:
         return chosen.many if groups_leaves(rows, leaves) else chosen.few
-    if rows < FEWEST_ROWS or weights_in is None:
-        return chosen.few  # at once, since a single row takes only microseconds
+    if weights_in is None:
+        return chosen.few
     grouped = groups_paths(rows, get_num_threads(), *weights_in.shape)
     return chosen.many if grouped else chosen.few
+
+
+_always_many: ContextVar[bool] = ContextVar("always_many", default=False)
+
+
+@contextlib.contextmanager
+def backend_for_many() -> Iterator[None]:
+    """Context in which calls of `FEWEST_ROWS` rows or more take the backend for many rows.
+
+    A warm-up reaches its kernels so, whatever the layer and the number of threads.
+    """
+    token = _always_many.set(True)
+    try:
+        yield
+    finally:
+        _always_many.reset(token)

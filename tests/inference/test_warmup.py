@@ -77,6 +77,7 @@ def test_kernels_of_given_layers_are_warmed_and_no_others(threads):
     warmed = fffcpu.warmup(layer, DenseFeedForward(3, 2, 4), training=True)
     assert {(one.layer, one.dtype, one.call, one.kernel) for one in warmed} == {
         ("LeafFeedForward", "float64", "inference", "_leaf_infer"),
+        ("LeafFeedForward", "float64", "inference", "_gates"),
         ("LeafFeedForward", "float64", "inference", "_leaves"),
         ("LeafFeedForward", "float64", "route", "_leaf_route"),
         ("LeafFeedForward", "float64", "route", "_gates"),
@@ -289,7 +290,7 @@ def finish_warmup(process):
     assert err == ""
     report = json.loads(out)
     kernels = {(kernel["kernel"], kernel["parallel"]) for kernel in report["kernels"]}
-    assert kernels == on_caller_and_pool({"_path_infer", "_path_logits"})
+    assert kernels == on_caller_and_pool({"_path_infer", "_path_logits", "_paths"})
     return {kernel["source"] for kernel in report["kernels"]}, report["cache"]
 
 

@@ -177,6 +177,15 @@ def test_few_rows_take_the_row_kernels_and_many_the_grouped(choose, monkeypatch)
         assert choose(rows).__name__ == "fffcpu.kernels.backends.rowwise"
 
 
+def test_a_warm_up_takes_the_grouped_kernels_for_any_shape(choose):
+    weights_in = np.empty((1, 4095, 8), np.float32)
+    with kernels.backend_for_many():
+        for shape in ({"weights_in": weights_in}, {"leaves": 10**6}):
+            assert choose(1024, **shape).__name__ == "fffcpu.kernels.backends.grouped"
+            assert choose(2, **shape).__name__ == "fffcpu.kernels.backends.rowwise"
+    assert choose(1024, leaves=10**6).__name__ == "fffcpu.kernels.backends.rowwise"
+
+
 @pytest.mark.parametrize(
     ("rows", "leaves", "name"),
     [(63, 1, "rowwise"), (64, 1, "grouped"), (255, 128, "rowwise"), (256, 128, "grouped")],
