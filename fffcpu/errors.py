@@ -1,6 +1,6 @@
 """Error classes, with one grammar for all messages: the argument, what it must be, what it is.
 
-Messages read ``argument 'depth' must be an integer from 0 to 30, got -1``. Every class derives from
+Messages read ``argument 'depth' must be an integer from 0 to 29, got -1``. Every class derives from
 ValueError or TypeError (ImportError for a missing extra, MemoryError for too little memory,
 RuntimeError for a wrong output), so callers need these names only to distinguish the cases.
 """

@@ -74,8 +74,9 @@ def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 def aligned_zeros(shapes: Sequence[tuple[int, ...]], dtype: DTypeLike) -> list[NDArray[Any]]:
     """Return arrays of zeros, each aligned to cache lines, whose pages are already allocated.
 
-    They lie in one piece of memory. It is large, so the system gives it large pages, and once it
-    has been freed the allocator keeps it: two arrays of 3 MB each took five times as long.
+    They lie in one piece of memory, which stays as long as one of them. It is large, so the system
+    gives it large pages, and once it has been freed the allocator keeps it: two arrays of 3 MB each
+    took five times as long.
 
     Raises
     ------

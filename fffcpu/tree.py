@@ -16,8 +16,8 @@ from __future__ import annotations
 
 __all__ = ["MAX_DEPTH", "depth_of", "gate_count", "leaf_count", "level_start", "node_count"]
 
-MAX_DEPTH = 30
-"""Depth of the deepest tree whose node numbers fit the int32 that ``route`` returns."""
+MAX_DEPTH = 29
+"""Depth of the deepest tree for which int32 holds all node numbers, and those of one more level."""
 
 
 def node_count(depth: int) -> int:

@@ -79,11 +79,11 @@ def test_what_is_no_integer_is_an_error_of_kind(value):
 @pytest.mark.parametrize(
     ("low", "high", "value", "message"),
     [
-        (0, 30, -1, "argument 'depth' must be an integer from 0 to 30, got -1"),
-        (0, 30, 31, "argument 'depth' must be an integer from 0 to 30, got 31"),
+        (0, 29, -1, "argument 'depth' must be an integer from 0 to 29, got -1"),
+        (0, 29, 30, "argument 'depth' must be an integer from 0 to 29, got 30"),
         (1, None, 0, "argument 'depth' must be an integer of at least 1, got 0"),
         (1, None, np.int8(-5), "argument 'depth' must be an integer of at least 1, got -5"),
-        (0, 30, 10**100, "argument 'depth' must be an integer from 0 to 30, got 1000"),
+        (0, 29, 10**100, "argument 'depth' must be an integer from 0 to 29, got 1000"),
     ],
 )
 def test_integer_out_of_range_is_an_error_of_value(low, high, value, message):

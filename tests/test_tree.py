@@ -55,9 +55,10 @@ def test_neighbours_of_a_tree_are_no_tree(nodes):
             depth_of(nodes)
 
 
-def test_deepest_tree_is_the_last_whose_nodes_fit_int32():
+def test_deepest_tree_is_the_last_whose_last_children_fit_int32():
     largest = np.iinfo(np.int32).max
-    assert node_count(MAX_DEPTH) - 1 <= largest < node_count(MAX_DEPTH + 1) - 1
+    children = [2 * (node_count(depth) - 1) + 2 for depth in (MAX_DEPTH, MAX_DEPTH + 1)]
+    assert children[0] <= largest < children[1]
 
 
 @pytest.mark.parametrize("function", [node_count, leaf_count, gate_count, level_start])

@@ -5,9 +5,9 @@
 
 No other heavy program may run at the same time. Each cell times both backends in alternation on
 distinct rows, after their outputs were compared to the bit. The table shows the time of the row
-kernels over that of the grouped ones: above 1 the grouped kernels are faster. A cell in which the
-choice is the slower backend is marked: with how much longer it takes, if that is more than a
-twentieth.
+kernels over that of the grouped ones: above 1 the grouped kernels are faster. It is bold where the
+grouped kernels are the choice. An exclamation mark follows where the choice takes more than a
+twentieth longer than the other backend.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Cell(NamedTuple):
 
 def main() -> None:
     options = parse()
-    fffcpu.set_num_threads(min(options.threads, fffcpu.get_num_threads()))
+    fffcpu.set_num_threads(options.threads)
     cells = [
         measure(options, width, forest, rows)
         for width in options.widths
@@ -114,10 +114,11 @@ def measure(options: argparse.Namespace, width: int, forest: str, rows: int) -> 
         Contender(backend.__name__, cycling(bind(layer, backend, rows), batches), rows)
         for backend in backends
     ]
-    slow, fast = alternate(contenders, options.repeats, options.seconds, rest=0)
+    rowwise, grouped = alternate(contenders, options.repeats, options.seconds, rest=0)
     chosen = kernels.choose(rows, layer._weights.weights_in).__name__.rpartition(".")[2]
-    gain = ratio(slow, fast)
-    return Cell(width, forest, rows, slow.microseconds, fast.microseconds, gain, chosen)
+    gain = ratio(rowwise, grouped)
+    times = rowwise.microseconds, grouped.microseconds
+    return Cell(width, forest, rows, *times, gain, chosen)
 
 
 def run(layer: fffcpu.FastFeedForward, backend: ModuleType, x: np.ndarray) -> np.ndarray:

@@ -172,7 +172,7 @@ def choose(rows: int = 1, weights_in: NDArray[Any] | None = None, leaves: int = 
         Number of leaves K of a LeafFeedForward; 0 for FastFeedForward.
     """
     chosen = selection()
-    if rows < FEWEST_ROWS:
+    if rows < FEWEST_ROWS or chosen.few is chosen.many:
         return chosen.few  # at once, since a single row takes only microseconds
     if _always_many.get():
         return chosen.many

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from fffcpu.kernels.descent import INTEGERS, MORE_ROWS, PRODUCTS, Runs, new_runs
+from fffcpu.kernels.descent import MORE_ROWS, PRODUCTS, RUN_ARRAYS, Runs, new_runs
 from fffcpu.kernels.jit import inner
 from fffcpu.kernels.simd import (
     VECTOR_BYTES,
@@ -79,15 +79,29 @@ class Space(NamedTuple):
     """Scratch of the descent."""
 
 
-def most_rows(row_bytes: int) -> int:
-    """Return the maximum number of rows per block, each of which takes this many bytes."""
-    rows = int(CACHE_SHARE * cache_bytes()) // max(1, row_bytes)
+def most_rows(widths: int, visits: int, trees: int, itemsize: int) -> int:
+    """Return the maximum number of rows per block.
+
+    Parameters
+    ----------
+    widths : int
+        Numbers per row that stay in cache together: of x, or of y.
+    visits : int
+        Numbers per row for the visits of nodes.
+    trees : int
+        Number of orders of the rows.
+    itemsize : int
+        Size of these numbers.
+    """
+    integers = RUN_ARRAYS + 1 + 2 * trees
+    row_bytes = (widths + visits) * itemsize + 4 * integers
+    rows = int(CACHE_SHARE * cache_bytes()) // row_bytes
     return min(MAX_BLOCK_ROWS, max(MIN_BLOCK_ROWS, rows))
 
 
 @inner
 def equal_blocks(items: int, most: int) -> int:
-    """Return the number of rows per block that divides ``items`` rows evenly."""
+    """Return the number of rows per block that divides ``items`` rows evenly; 1 for no rows."""
     blocks = max(1, (items + most - 1) // most)
     return max(1, (items + blocks - 1) // blocks)
 
@@ -95,13 +109,13 @@ def equal_blocks(items: int, most: int) -> int:
 @inner
 def float_count(rows: int, width: int, visits: int) -> int:
     """Return the number of floats that `new_space` needs."""
-    return rows * (width + visits) + PRODUCTS + VECTOR_BYTES
+    return rows * (width + visits) + PRODUCTS + VECTOR_BYTES // 4
 
 
 @inner
 def integer_count(rows: int, trees: int) -> int:
     """Return the number of int32 that `new_space` needs."""
-    return INTEGERS * (rows + MORE_ROWS) + rows * (1 + 2 * trees)
+    return RUN_ARRAYS * (rows + MORE_ROWS) + rows * (1 + 2 * trees)
 
 
 @inner
@@ -111,7 +125,7 @@ def new_space(
     """Lay out memory for blocks of up to ``rows`` rows."""
     x = -floats.ctypes.data % VECTOR_BYTES // floats.itemsize  # aligned to cache lines
     products = x + rows * width
-    numbers = INTEGERS * (rows + MORE_ROWS)
+    numbers = RUN_ARRAYS * (rows + MORE_ROWS)
     order = numbers + rows
     paths = Paths(
         rows,
@@ -136,16 +150,6 @@ def copy_rows(block_x: Pointer, x: Pointer, rows: Pointer, count: int, width: in
         if whole < width:
             left = width - whole
             store_partial(block_x, to + whole, load_partial(x, at + whole, left), left)
-
-
-@inner
-def _shared_levels(first: int, last: int, levels: int) -> int:
-    """Return how many nodes the paths to two nodes below the last level have in common."""
-    differ, shared = (first + 1) ^ (last + 1), levels
-    while differ > 1:
-        differ >>= 1
-        shared -= 1
-    return shared
 
 
 @inner

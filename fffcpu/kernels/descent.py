@@ -12,7 +12,7 @@ and its two children: each load of a weight serves four rows, and each load of x
     row 41      s          s             s
 
 One product in three is not needed, but sharing the loads saves more. One or two remaining rows of a
-run take single dot products.
+run take single dot products, and so do all rows at the first of an odd number of levels.
 
 Everything here is a pointer (`fffcpu.kernels.simd.pointer`), also in named tuples: arrays would
 count references at each call.
@@ -29,9 +29,10 @@ from fffcpu.kernels.simd import pointer
 from fffcpu.kernels.sums import dot, dots
 
 __all__ = [
-    "INTEGERS",
     "MORE_ROWS",
     "PRODUCTS",
+    "RUN_ARRAYS",
+    "TILE",
     "Block",
     "Runs",
     "Tree",
@@ -44,13 +45,18 @@ __all__ = [
 Array = NDArray[Any]
 Pointer = Any
 
-INTEGERS = 6
-"""Number of int32 that `new_runs` takes per row, for `MORE_ROWS` rows more than a block has."""
+RUN_ARRAYS = 6
+"""Number of arrays of `Runs`; each holds one int32 per row, and `MORE_ROWS` more."""
 
-MORE_ROWS = 4
+MORE_ROWS = 1
+"""For the end of the last run, and for the way of a row that pads four of them."""
 
-PRODUCTS = 16 + 24 * 16
-"""Size of a block's scratch for products and their lanes."""
+TILE = 16
+"""Size of the array of twelve products."""
+
+
+PRODUCTS = TILE + 24 * 16
+"""Size of a block's scratch for twelve products and the lanes of their sums, 16 in float32."""
 
 
 class Tree(NamedTuple):
@@ -65,7 +71,8 @@ class Tree(NamedTuple):
     width: int
     """Input width I."""
     ties_right: Any
-    """True if a row with a logit of 0 goes right, as in LeafFeedForward; None if it goes left."""
+    """True if a row with a logit of 0 goes right, as in LeafFeedForward; None if it goes left.
+    Numba compiles a version for None, and one for anything else."""
 
 
 class Block(NamedTuple):
@@ -74,7 +81,7 @@ class Block(NamedTuple):
     x: Pointer
     """Input rows (n, I), side by side."""
     rows: int
-    """Number of rows n."""
+    """Number of rows n, at most 65,535: places of rows take 16 bits."""
     logits: Pointer
     """Logits, written: that of row k at level l is at place ``k * stride + l - above``."""
     stride: int
@@ -88,15 +95,18 @@ class Block(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """Runs of sorted rows at one node, and scratch for making the next ones."""
+    """Runs of sorted rows at one node, and scratch for making the next ones: int32 pointers."""
 
     nodes: Pointer
     """Node of each run."""
     begins: Pointer
     """Place of each run's first row in the order, then the number of rows."""
     next_nodes: Pointer
+    """``nodes`` of the next runs."""
     next_begins: Pointer
+    """``begins`` of the next runs."""
     next_order: Pointer
+    """Row numbers, sorted by the next nodes."""
     ways: Pointer
     """Way that each sorted row continues: 0 to 3, one for each grandchild."""
 
@@ -174,7 +184,7 @@ def _together(
         row2, row3 = int(order[min(k + 2, last)]), int(order[min(k + 3, last)])
         dots(
             products,
-            pointer(products, 16),
+            pointer(products, TILE),
             x,
             (row0 * width, row1 * width, row2 * width, row3 * width),
             weights,
@@ -321,7 +331,8 @@ def follow(
             first = ((int(runs.nodes[run]) + 1) << step) - 1
             for k in range(begin, end):
                 node = ((int(leaves[int(order[k]) * stride]) + 1) >> above) - 1
-                runs.ways[k] = (node - first) & 3  # of any numbers, so that memory is safe
+                # Of any node, also one from elsewhere, so that no path leaves the tree.
+                runs.ways[k] = (node - first) & ((1 << step) - 1)
             new = _split(runs, order, begin, end, first, new)
         _advance(runs, order, rows, new)
         count = new

@@ -48,7 +48,6 @@ __all__ = [
     "polynomial",
     "prefetch",
     "prefetch_run",
-    "prefetch_write",
     "register_lanes",
     "register_zeros",
     "repeat",
@@ -91,7 +90,6 @@ if JIT:
         pointer,
         polynomial,
         prefetch,
-        prefetch_write,
         register_lanes,
         register_zeros,
         repeat,
@@ -144,8 +142,6 @@ else:
 
     def prefetch(address: int) -> None:
         """Do nothing; only compiled code prefetches."""
-
-    prefetch_write = prefetch
 
     def broadcast(scalar: Any) -> Array:
         """Return a vector with the scalar in every lane."""

@@ -1,4 +1,4 @@
-"""How many threads kernels use: no more than the CPUs that this process may use.
+"""How many threads kernels use: no more than the CPUs that this process may use; their caches.
 
 Three limits hold, and the least of them decides:
 
@@ -30,15 +30,28 @@ def affinity() -> int:
     return max(1, os.cpu_count() or 1)
 
 
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
 @functools.cache
-def cache_bytes() -> int:
-    """Return the size of a core's L2 cache; 1 MiB where the system does not state it."""
-    cpu = Path("/sys/devices/system/cpu/cpu0/cache")
-    for cache in sorted(cpu.glob("index*")):
-        with contextlib.suppress(OSError, ValueError):
+def cache_bytes(root: Path | None = None) -> int:
+    """Return the size of a core's L2 cache.
+
+    Parameters
+    ----------
+    root : Path, optional
+        Folder that describes the caches of a CPU; by default that of the first CPU in Linux.
+
+    Returns
+    -------
+    int
+        Bytes; 1 MiB where the system does not state them.
+    """
+    for cache in sorted((root or CACHES).glob("index*")):
+        with contextlib.suppress(OSError, ValueError, KeyError):
             if (cache / "level").read_text().strip() == "2":
                 size = (cache / "size").read_text().strip()
-                return int(size.removesuffix("K")) << 10
+                return int(size[:-1]) * {"K": 1 << 10, "M": 1 << 20}[size[-1:]]
     return 1 << 20
 
 

@@ -472,7 +472,7 @@ def test_configs_without_fields(tmp_path: Path, config: object) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"depth": 30}, {"trees": 10**9}, {"input_dim": 10**4000}, {"depth": 30, "trees": 10**15}],
+    [{"depth": 29}, {"trees": 10**9}, {"input_dim": 10**4000}, {"depth": 29, "trees": 10**15}],
 )
 def test_claimed_sizes_are_not_allocated(tmp_path: Path, change: dict) -> None:
     config = SMALL.to_dict() | change

@@ -152,8 +152,8 @@ def test_wrong_usage_has_status_2(argv, capsys):
     [
         (["info", "absent.safetensors"], "No such file or directory: 'absent.safetensors'"),
         (["bench", "--depth", "-1"], "argument 'depth' must be"),
-        (["bench", "--depth", "31"], "argument 'depth' must be an integer from 0 to 30, got 31"),
-        (["bench", "--depth", "30"], "must fit into the memory"),
+        (["bench", "--depth", "30"], "argument 'depth' must be an integer from 0 to 29, got 30"),
+        (["bench", "--depth", "29"], "must fit into the memory"),
         (["bench", "--input-dim", "0"], "argument 'input_dim' must be"),
         (["bench", "--trees", "0"], "argument 'trees' must be"),
         (["bench", "--rows", "4", "0"], "argument 'rows' must be an integer of at least 1, got 0"),

@@ -48,7 +48,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_error_names_the_largest_size_that_fits(name):
     make = CASES[name]
-    too_large = {"depth": 30, "leaf depth": 30, "depth of an encoder": 28}.get(name, 9999)
+    too_large = {"depth": 29, "leaf depth": 29, "depth of an encoder": 28}.get(name, 9999)
     if name in ("width", "feedforward_size", "vocabulary"):
         too_large = 1 << 32
     with pytest.raises(

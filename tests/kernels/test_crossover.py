@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fffcpu.kernels.crossover import FEWEST_ROWS, groups_paths
+from fffcpu.kernels.crossover import FEWEST_ROWS, groups_leaves, groups_paths
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,20 @@ def test_few_rows_are_never_grouped_and_very_many_always(rows, threads, trees, d
     nodes = 2 ** (depth + 1) - 1
     if groups_paths(rows, threads, trees, nodes, width):
         assert rows >= FEWEST_ROWS
-    assert groups_paths(64 * threads * (nodes + 1), threads, trees, nodes, width)
+    assert groups_paths(64 * threads * (nodes + 1), threads, trees, nodes, width) is (depth > 0)
+
+
+@pytest.mark.parametrize(
+    ("leaves", "first"),
+    [(1, 64), (16, 64), (32, 64), (33, 66), (64, 128), (512, 1024)],  # two rows per leaf
+)
+def test_the_first_number_of_rows_of_leaves(leaves, first):
+    assert groups_leaves(first, leaves)
+    assert not groups_leaves(first - 1, leaves)
+
+
+@given(rows=st.integers(0, 5000), depth=st.integers(0, 12))
+def test_more_rows_or_fewer_leaves_are_grouped_no_less(rows, depth):
+    if groups_leaves(rows, 2**depth):
+        assert groups_leaves(rows + 1, 2**depth)
+        assert groups_leaves(rows, max(1, 2**depth // 2))

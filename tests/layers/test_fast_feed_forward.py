@@ -63,12 +63,12 @@ def test_without_bias_there_is_no_bias_parameter():
     [
         ((0, 4, 2), ArgumentError, "'input_dim' must be an integer of at least 1, got 0"),
         ((4, -1, 2), ArgumentError, "'output_dim' must be an integer of at least 1, got -1"),
-        ((4, 4, -1), ArgumentError, "'depth' must be an integer from 0 to 30, got -1"),
-        ((4, 4, 31), ArgumentError, "'depth' must be an integer from 0 to 30, got 31"),
-        ((4, 4, 2.0), ArgumentTypeError, "'depth' must be an integer from 0 to 30, got 2.0"),
+        ((4, 4, -1), ArgumentError, "'depth' must be an integer from 0 to 29, got -1"),
+        ((4, 4, 31), ArgumentError, "'depth' must be an integer from 0 to 29, got 31"),
+        ((4, 4, 2.0), ArgumentTypeError, "'depth' must be an integer from 0 to 29, got 2.0"),
         ((4, 4, 2, 0), ArgumentError, "'trees' must be an integer of at least 1, got 0"),
         (("4", 4, 2), ArgumentTypeError, "'input_dim' must be an integer of at least 1, got '4'"),
-        ((4, 4, True), ArgumentTypeError, "'depth' must be an integer from 0 to 30, got True"),
+        ((4, 4, True), ArgumentTypeError, "'depth' must be an integer from 0 to 29, got True"),
     ],
 )
 def test_wrong_sizes_are_errors(arguments, error, message):
@@ -137,7 +137,7 @@ def test_sizes_that_no_memory_holds_are_an_error():
         ArgumentError,
         match=r"sizes of a FastFeedForward .* too large for the parameter 'weights_in'",
     ):
-        FastFeedForward(10**12, 10**12, 30)
+        FastFeedForward(10**12, 10**12, 29)
 
 
 @given(

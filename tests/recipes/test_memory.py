@@ -172,7 +172,7 @@ def test_the_commands_say_it_in_one_line(tmp_path, capsys):
     assert "the deepest tree that fits has depth" in error
     assert main([*command, "--depth", "62"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "'depth' must be an integer from 0 to 30, got 62" in error
+    assert "'depth' must be an integer from 0 to 29, got 62" in error
     (tmp_path / "text.txt").write_text("some words\n" * 100)
     assert main(["pretrain", str(tmp_path / "text.txt"), "--out", out, "--depth", "28"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]

@@ -11,8 +11,9 @@ import sys
 
 import numpy as np
 
-from fffcpu import FastFeedForward, LeafFeedForward, cmm
+from fffcpu import FastFeedForward, LeafFeedForward, cmm, kernels
 from fffcpu.config import Activation
+from fffcpu.kernels.backends import grouped
 from fffcpu.kernels.elementwise import activate_run, backpropagate_run
 
 
@@ -54,8 +55,15 @@ def layers(dtype):
     leaf = LeafFeedForward(37, 29, 4, 19, activation="gelu", dtype=dtype, rng=1)
     yield f"leaf {dtype.__name__}", digest(leaf(x), leaf(x[:1]), leaf.route(x).astype(dtype))
     many = rng.standard_normal((1100, 37)).astype(dtype)
-    logits = path.forward(many)[1].logits
-    yield f"many rows {dtype.__name__}", digest(path(many), logits, leaf(many))
+    for nodes_per_row in (0, grouped.NODES_PER_ROW):  # in two stages, and in one
+        before, grouped.NODES_PER_ROW = grouped.NODES_PER_ROW, nodes_per_row
+        try:
+            with kernels.backend_for_many():
+                logits = path.forward(many)[1].logits
+                found = digest(path(many), logits, leaf(many))
+            yield f"many rows, {nodes_per_row}, {dtype.__name__}", found
+        finally:
+            grouped.NODES_PER_ROW = before
 
 
 def digests(*dtypes):

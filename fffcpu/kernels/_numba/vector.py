@@ -296,24 +296,17 @@ def _setitem(array: Any, at: Any, value: Any) -> Any:
     return put if isinstance(array, _PointerType) else None
 
 
-def _prefetcher(for_writing: bool) -> Any:
-    @intrinsic
-    def prefetch(typingctx: Any, address: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            pointer = builder.inttoptr(arguments[0], _BYTES)
-            function = _declare(
-                builder, "llvm.prefetch.p0i8", ir.VoidType(), [_BYTES, _INT32, _INT32, _INT32]
-            )
-            second_level, data_cache = _INT32(2), _INT32(1)
-            builder.call(function, [pointer, _INT32(int(for_writing)), second_level, data_cache])
-            return context.get_dummy_value()
+@intrinsic
+def prefetch(typingctx: Any, address: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], _BYTES)
+        parameters = [_BYTES, _INT32, _INT32, _INT32]
+        function = _declare(builder, "llvm.prefetch.p0i8", ir.VoidType(), parameters)
+        read, second_level, data_cache = _INT32(0), _INT32(2), _INT32(1)
+        builder.call(function, [pointer, read, second_level, data_cache])
+        return context.get_dummy_value()
 
-        return types.void(types.intp), codegen
-
-    return prefetch
-
-
-prefetch, prefetch_write = _prefetcher(False), _prefetcher(True)
+    return types.void(types.intp), codegen
 
 
 @intrinsic

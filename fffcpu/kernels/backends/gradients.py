@@ -6,8 +6,9 @@ take: from each of its nodes the row descends once more, by the other child.
 Rows are sorted by the last node of their path, which sorts them by node at every level. They are
 processed in two steps; no two threads ever write the same memory.
 
-The first step takes sorted rows, four at a time, and computes their logits' gradients and their
-``dx``. Neighbours share most of their path, and the weights on it are loaded once for all four.
+The first step takes blocks of rows that stay in cache (`fffcpu.kernels.blocks`). It computes the
+gradients of their logits and their ``dx``, four sorted rows at a time: neighbours share most of
+their path, and the weights on it are loaded once for all four.
 
 The second takes tasks (block of columns, tree). A node's gradient is a weighted sum over a run of
 rows, and three levels are computed together, so that each load of a row serves three nodes::
@@ -36,7 +37,7 @@ from fffcpu.kernels.blocks import (
     new_space,
     tree_outputs,
 )
-from fffcpu.kernels.descent import Block, Runs, Tree, descend, follow, write_reached
+from fffcpu.kernels.descent import TILE, Block, Runs, Tree, descend, follow, write_reached
 from fffcpu.kernels.elementwise import activate_run, backpropagate_run, density_run
 from fffcpu.kernels.jit import inner, kernel, launch, writable
 from fffcpu.kernels.simd import fence, keep, may_stream, pointer
@@ -73,7 +74,8 @@ def _shares(
     """Write ``dy . weights_out`` for the nodes of sorted rows from level ``first`` on.
 
     Three levels are taken together: rows that have the same node at the lowest of the three share
-    the other two. The share of row k at level l goes to place ``k * stride + l - first``.
+    the other two. The share of row k at level l goes to place ``k * stride + l - first``. ``order``
+    and ``reached`` are those of `fffcpu.kernels.blocks.Paths`, for one tree of ``count`` rows.
     """
     level = first
     while level < levels:
@@ -101,7 +103,7 @@ def _shares(
                     continue
                 dots(
                     products,
-                    pointer(products, 16),
+                    pointer(products, TILE),
                     dy,
                     (row0 * width, row1 * width, row2 * width, row3 * width),
                     weights_out,
@@ -458,7 +460,7 @@ def path_choices(
         bias_in,
         weights_out,
         activation,
-        most_rows((x.shape[1] + dy.shape[1]) * x.itemsize),
+        most_rows(x.shape[1] + dy.shape[1], (trees + 3) * levels + 1, 2, x.itemsize),
     )
 
 
@@ -504,7 +506,7 @@ def path_backward(
         weights_in,
         weights_out,
         activation,
-        most_rows(max(x.shape[1], dy.shape[1]) * x.itemsize),
+        most_rows(max(x.shape[1], dy.shape[1]), 2 * trees * levels, trees, x.itemsize),
     )
 
     ones = np.ones((rows, 1), x.dtype)

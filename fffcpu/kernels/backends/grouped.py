@@ -56,6 +56,7 @@ from fffcpu.kernels.simd import (
     store_partial,
 )
 from fffcpu.kernels.sums import row_products
+from fffcpu.tree import level_start
 
 __all__ = [
     "leaf_infer",
@@ -74,10 +75,9 @@ ONE_TREE, MORE_TREES = 4, 3
 """Cost of a multiply-add on a path, relative to one whose numbers are in cache. Several trees read
 x from nearby."""
 
-NODES_PER_ROW, TREES = 1, 4
-"""Number of nodes of a tree, per row of a block, above which a large batch takes two stages. With
-two to four trees it is as many times that, since one stage copies a row of x for all of them.
-"""
+NODES_PER_ROW, MOST_COUNTED = 1, 4
+"""Number of nodes per row of a block from which a large batch descends a tree in two stages. It is
+as many times that as there are trees, but at most four times: one stage copies x once for all."""
 
 ROWS_IN_SUBTREE = 48
 """Minimum average number of rows per subtree for sorting a batch by subtree."""
@@ -122,11 +122,11 @@ def _stage(numbers: Array) -> Any:
 
 
 @inner
-def _start_runs(runs: Runs, rows: Pointer, sorting: Pointer, first: int, count: int) -> int:
+def _start_runs(runs: Runs, rows: Pointer, reached: Pointer, first: int, count: int) -> int:
     """Write the runs of a block whose rows are at level ``first``; return their number."""
     number = 0
     for k in range(count):
-        node = int(sorting[rows[k]]) if first else 0
+        node = int(reached[rows[k]]) if first else 0
         if k == 0 or node != runs.nodes[number - 1]:
             runs.nodes[number] = node
             runs.begins[number] = k
@@ -142,7 +142,7 @@ def _descend_tree(
     slot: int,
     shape: tuple[int, int],
     stage: _Stage,
-    sorting: Pointer,
+    reached: Pointer,
     count: int,
 ) -> None:
     """Move a block down a tree, which is number ``slot`` of ``shape`` (trees, levels)."""
@@ -153,25 +153,9 @@ def _descend_tree(
         order[k] = k
     logits = pointer(paths.visits, slot * levels)
     block = Block(space.x, count, logits, trees * levels, 0, order, space.products)
-    number = _start_runs(runs, paths.rows, sorting, stage.first, count)
+    number = _start_runs(runs, paths.rows, reached, stage.first, count)
     number = descend(tree, block, runs, number, stage.first, stage.last)
     write_reached(runs, number, pointer(paths.reached, slot * paths.capacity))
-
-
-@kernel
-def _sort(sorting: Array, top: int) -> None:
-    """Sort all rows by the node that they reached at level ``top``; stable."""
-    reached, order = sorting[0], sorting[1]
-    first = (1 << top) - 1
-    places = np.zeros((1 << top) + 1, np.int64)
-    for row in range(reached.size):
-        places[reached[row] - first + 1] += 1
-    for k in range(1, places.size):
-        places[k] += places[k - 1]
-    for row in range(reached.size):
-        k = reached[row] - first
-        order[places[k]] = row
-        places[k] += 1
 
 
 # --- FastFeedForward ------------------------------------------------------------------------------
@@ -503,6 +487,14 @@ def _leaves(
 # --- Whole batches --------------------------------------------------------------------------------
 
 
+def _sort(sorting: Array, top: int) -> None:
+    """Sort all rows by the node that they reached at level ``top``; stable."""
+    nodes = sorting[0] - level_start(top)
+    # NumPy sorts numbers of 8 or 16 bits by their bits, and others by comparing them.
+    keys = nodes.astype(np.uint8 if top <= 8 else np.uint16) if top <= 16 else nodes
+    sorting[1] = np.argsort(keys, kind="stable")
+
+
 def _numbers(*stage: int) -> Array:
     """Return a stage as kernels take it."""
     return np.array(_Stage(*stage), np.int64)
@@ -513,7 +505,7 @@ def _top(rows: int, trees: int, levels: int, most: int) -> int:
 
     ``most`` is the maximum number of rows per block.
     """
-    if (1 << levels) <= NODES_PER_ROW * min(trees, TREES) * most:
+    if (1 << levels) <= NODES_PER_ROW * min(trees, MOST_COUNTED) * most:
         return 0
     top = min(rows // ROWS_IN_SUBTREE, 1 << MOST_LEVELS_ABOVE).bit_length() - 1
     if top < LEAST_LEVELS_ABOVE:
@@ -530,7 +522,7 @@ def _run_paths(
     trees, count, _ = weights[0].shape
     width_out, levels = weights[2].shape[2], count.bit_length()
     cost = ONE_TREE if trees == 1 else MORE_TREES
-    most = most_rows(max(width_in, width_out) * x.itemsize)
+    most = most_rows(max(width_in, width_out), trees * levels, trees, x.itemsize)
     top = _top(rows, trees, levels, most)
     x = writable(x)
     if not top:
@@ -564,8 +556,8 @@ def _run_gates(x: Array, gate_weights: Array, gate_bias: Array) -> tuple[Array, 
     """
     rows, width = x.shape
     depth = len(gate_weights).bit_length()
-    logits, sorting = np.empty((rows, 1, depth), x.dtype), np.zeros((2, rows), np.int32)
-    most = most_rows(width * x.itemsize)
+    logits, sorting = np.empty((rows, 1, depth), x.dtype), np.empty((2, rows), np.int32)
+    most = most_rows(width, depth, 1, x.itemsize)
     top = _top(rows, 1, depth, most)
     arguments = (logits, sorting, writable(x), gate_weights, gate_bias)
     launch(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fffcpu.errors import ArgumentTypeError
 from fffcpu.testing import oracle
 from fffcpu.testing.conformance.calls import run_infer, run_leaf, run_logits
-from fffcpu.testing.conformance.tolerances import chain, close, largest, logit_error
+from fffcpu.testing.conformance.tolerances import chain, close, largest, logit_error, logit_terms
 from fffcpu.testing.strategies import (
     LeafProblem,
     PathProblem,
@@ -51,7 +51,8 @@ def test_narrow_weights_agree_with_the_oracle(
     own = np.take_along_axis(expected.logits, nodes.astype(int), axis=2)
     np.testing.assert_allclose(logits, own, rtol=0, atol=error)
     visits = expected.nodes[0].size if len(wide.x) else 0
-    magnitude = visits * largest(expected.logits, wide.weights_out)
+    logit = logit_terms(wide, wide.weights_in, wide.bias_in)
+    magnitude = visits * logit * largest(wide.weights_out)
     close(y[sure], expected.y[sure], magnitude, chain(wide))
 
 

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 from fffcpu.kernels import jit
 from fffcpu.testing import oracle
 from fffcpu.testing.conformance.calls import run_forward, run_infer, run_logits
-from fffcpu.testing.conformance.tolerances import chain, close, largest, logit_error
+from fffcpu.testing.conformance.tolerances import chain, close, largest, logit_error, logit_terms
 from fffcpu.testing.strategies import DTYPES, PathProblem, numbers, path_problems
 
 BAD = (np.nan, np.inf, -np.inf)
@@ -57,7 +57,8 @@ def test_output_agrees_with_the_oracle(backend: ModuleType, problem: PathProblem
     error = logit_error(problem, problem.weights_in, problem.bias_in)
     sure = expected.margin > error if error else np.ones(len(problem.x), bool)
     visits = expected.nodes[0].size if len(problem.x) else 0
-    magnitude = visits * largest(expected.logits, problem.weights_out)
+    logit = logit_terms(problem, problem.weights_in, problem.bias_in)
+    magnitude = visits * logit * largest(problem.weights_out)
     assert y.dtype == problem.x.dtype
     close(y[sure], expected.y[sure], magnitude, chain(problem))
 

@@ -13,18 +13,28 @@ from numpy.typing import NDArray
 
 from fffcpu.testing.strategies import LeafProblem, PathProblem
 
-__all__ = ["chain", "close", "largest", "logit_error"]
+__all__ = ["chain", "close", "largest", "logit_error", "logit_terms"]
 
 Array = NDArray[Any]
 
 
 def logit_error(problem: PathProblem | LeafProblem, weights: Array, bias: Array) -> float:
     """Return the largest possible error of any logit of these rows."""
-    eps = np.finfo(problem.x.dtype).eps
-    if problem.kind == "integer" or not problem.x.size or not weights.size:
+    if problem.kind == "integer":
+        return 0.0
+    eps = float(np.finfo(problem.x.dtype).eps)
+    return (weights.shape[-1] + 2) * eps * logit_terms(problem, weights, bias)
+
+
+def logit_terms(problem: PathProblem | LeafProblem, weights: Array, bias: Array) -> float:
+    """Return the largest sum of the absolute terms of any logit; 0 without rows or weights.
+
+    A logit whose terms cancel is much smaller, and its error is not.
+    """
+    if not problem.x.size or not weights.size:
         return 0.0
     products = np.abs(problem.x) @ np.abs(weights).reshape(-1, weights.shape[-1]).T
-    return float((weights.shape[-1] + 2) * eps * (products.max() + np.abs(bias).max(initial=0)))
+    return float(products.max() + np.abs(bias).max(initial=0))
 
 
 def close(actual: Array, expected: Array, magnitude: float, terms: int) -> None:
