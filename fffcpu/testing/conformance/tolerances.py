@@ -23,7 +23,7 @@ def logit_error(problem: PathProblem | LeafProblem, weights: Array, bias: Array)
     if problem.kind == "integer":
         return 0.0
     eps = float(np.finfo(problem.x.dtype).eps)
-    return (weights.shape[-1] + 2) * eps * logit_terms(problem, weights, bias)
+    return float((weights.shape[-1] + 2) * eps * logit_terms(problem, weights, bias))
 
 
 def logit_terms(problem: PathProblem | LeafProblem, weights: Array, bias: Array) -> float:
