@@ -18,6 +18,7 @@ from fffcpu.parameters import (
     Parameters,
     RowGradient,
     aligned_empty,
+    aligned_zeros,
     empty_output,
     flush,
     generator,
@@ -80,6 +81,34 @@ def test_aligned_array_lies_inside_the_memory_it_owns():
     first = owner.ctypes.data
     assert first <= array.ctypes.data
     assert array.ctypes.data + array.nbytes <= first + owner.nbytes
+
+
+@given(
+    st.lists(SHAPES, max_size=5),
+    st.sampled_from([np.float32, np.float64, np.int32, np.uint8]),
+)
+def test_arrays_of_zeros_are_aligned_and_apart(shapes, dtype):
+    arrays = aligned_zeros(shapes, dtype)
+    assert [array.shape for array in arrays] == shapes
+    for number, array in enumerate(arrays, 1):
+        assert array.dtype == dtype
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+        assert is_aligned(array)
+        assert not array.any()  # though those before it have been filled
+        array[...] = number
+    for number, array in enumerate(arrays, 1):
+        assert (array == number).all()
+
+
+def test_no_arrays_of_zeros_are_none():
+    assert aligned_zeros([], np.float32) == []
+
+
+def test_arrays_of_zeros_begin_at_the_next_cache_line():
+    first, none, second = aligned_zeros([(17,), (0, 4), (1,)], np.float32)
+    assert none.shape == (0, 4)
+    assert second.ctypes.data - first.ctypes.data == 2 * ALIGNMENT
 
 
 @DTYPES

@@ -114,6 +114,46 @@ def sum_of_lanes(array, at):
     return simd.ordered_sum(simd.load(array, at))
 
 
+@kernel
+def copy_elements(out, out_at, array, at, count):
+    to, elements = simd.pointer(out, out_at), simd.pointer(array, at)
+    for k in range(count):
+        to[k] = elements[k]
+
+
+@kernel
+def copy_vector_of_pointers(out, out_at, array, at):
+    simd.store(simd.pointer(out, out_at), 0, simd.load(simd.pointer(array, at), 0))
+
+
+@kernel
+def element_of_a_pointer_of_a_pointer(array, first, second, at):
+    there = simd.pointer(simd.pointer(array, first), second)
+    return there[at], simd.element(there, at), simd.element(array, first + second + at)
+
+
+@kernel
+def is_none(array):
+    return simd.pointer(array, 3) is None
+
+
+@kernel
+def sum_through_a_pointer(count):
+    array = np.empty(count, np.float64)
+    there = simd.pointer(array, 0)
+    for k in range(count):
+        there[k] = k
+    # Of the same size, so that they would take the memory of an array that is no longer kept.
+    for _ in range(8):
+        other = np.full(count, -1.0)
+        there[0] += other[0] + 1
+    total = 0.0
+    for k in range(count):
+        total += there[k]
+    simd.keep(array)
+    return total
+
+
 # --- The emulation --------------------------------------------------------------------------------
 
 
@@ -361,3 +401,54 @@ def test_vectors_refuse_arrays_that_are_not_contiguous(layout):
 
     with pytest.raises(TypingError, match="vectors need C-contiguous arrays"):
         first_sum(array)
+
+
+# --- Pointers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint16, np.int8])
+@pytest.mark.parametrize("shape", [(64,), (4, 16), (2, 4, 8)])
+def test_elements_are_read_and_written_through_pointers(dtype, shape):
+    array = np.arange(64, dtype=dtype).reshape(shape)
+    out = np.full(shape, 100, dtype)
+    expected = out.copy()
+    expected.reshape(-1)[5:16] = array.reshape(-1)[50:61]
+    copy_elements(out, 5, array, 50, 11)
+    assert_same_bits(out, expected)
+
+
+@DTYPES
+def test_vectors_are_loaded_and_stored_through_pointers(dtype):
+    array, out = numbers(0, 4, 16, dtype=dtype), numbers(1, 64, dtype=dtype)
+    expected = out.copy()
+    expected[7 : 7 + lanes_of(dtype)] = array.reshape(-1)[21 : 21 + lanes_of(dtype)]
+    copy_vector_of_pointers(out, 7, array, 21)
+    assert_same_bits(out, expected)
+
+
+def test_places_of_a_pointer_of_a_pointer_add():
+    array = np.arange(60, dtype=np.int32).reshape(6, 10)
+    assert element_of_a_pointer_of_a_pointer(array, 13, 20, 4) == (37, 37, 37)
+
+
+def test_pointer_of_none_is_none():
+    assert is_none(None)
+    assert not is_none(np.zeros(5))
+
+
+@pytest.mark.parametrize("count", [1, 10, 1000, 20_000])
+def test_kept_array_lives_while_its_pointers_are_used(count):
+    assert sum_through_a_pointer(count) == count * (count - 1) / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["F", "strided"])
+def test_pointers_refuse_arrays_that_are_not_contiguous(layout):
+    array = np.zeros((40, 40), order="F") if layout == "F" else np.zeros((40, 80))[:, ::2]
+
+    @kernel
+    def first(array):
+        return simd.pointer(array, 0)[0]
+
+    with pytest.raises(TypingError, match="vectors need C-contiguous arrays"):
+        first(array)

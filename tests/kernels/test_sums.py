@@ -1,4 +1,4 @@
-"""Both sums add in the one order that is promised, and touch nothing else."""
+"""All sums add in the one order that is promised, and touch nothing else."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from hypothesis import strategies as st
 
 import fffcpu
 from fffcpu.kernels import sums
+from fffcpu.kernels.jit import kernel
+from fffcpu.kernels.simd import fence
+from fffcpu.lowbit import to_bfloat16
+from fffcpu.parameters import aligned_empty
 from tests.support.emulation import (
     assert_same_bits,
     bits,
@@ -180,13 +184,157 @@ def test_weighted_sum_of_no_terms_is_zero_or_what_was_there(dtype, width):
     assert_same_bits(out, before)
 
 
+# --- Several dot products -------------------------------------------------------------------------
+
+
+VERSIONS = pytest.mark.parametrize("version", [sums._dots_in_parts, sums._dots_at_once])
+STORED = pytest.mark.parametrize("stored", ["float32", "float64", "bfloat16", "int8"])
+
+
+def dots_case(seed, size, stored):
+    """Scratch, rows and the weights of nodes, both lying anywhere in an array."""
+    dtype = np.float64 if stored == "float64" else np.float32
+    x, weights = numbers(seed, 2, size, dtype=dtype)
+    if stored == "bfloat16":
+        weights = to_bfloat16(weights)
+    if stored == "int8":
+        weights = np.random.default_rng(seed).integers(-127, 128, size).astype(np.int8)
+    return np.full(16, 7, dtype), np.full(24 * 16 + 1, np.nan, dtype)[1:], x, weights
+
+
+def assert_same_as_dot(version, case, rows, nodes, width):
+    products, scratch, x, weights = case
+    version(products, scratch, x, rows, weights, nodes, width)
+    expected = [sums.dot(weights, node, x, row, width) for row in rows for node in nodes]
+    assert_same_bits(products, np.array([*expected, 7, 7, 7, 7], x.dtype))
+
+
+@VERSIONS
+@STORED
+@pytest.mark.parametrize("width", [0, 1, 15, 16, 17, 31, 32, 33, 64, 100])
+def test_dots_have_the_bits_of_dot_and_are_twelve(version, stored, width):
+    case = dots_case(width, 4 * width + 9, stored)
+    rows = (3, 3 + width, 5 + 2 * width, 9 + 3 * width)
+    assert_same_as_dot(version, case, rows, (1, 8 + 2 * width, width), width)
+
+
+@VERSIONS
+@given(seed=SEEDS, width=st.integers(0, 150), data=st.data())
+def test_dots_of_repeated_rows_and_nodes_have_the_bits_of_dot(version, seed, width, data):
+    case = dots_case(seed, 3 * width + 1, "float32")
+    places = st.sampled_from([0, width, 2 * width + 1])
+    rows = data.draw(st.tuples(*[places] * 4), label="rows")
+    nodes = data.draw(st.tuples(*[places] * 3), label="nodes")
+    assert_same_as_dot(version, case, rows, nodes, width)
+
+
+def test_dots_are_one_of_the_two_versions():
+    assert sums.dots in (sums._dots_in_parts, sums._dots_at_once)
+
+
+# --- Four weighted sums ---------------------------------------------------------------------------
+
+
+def four_sums_case(seed, shared, count, width, dtype):
+    """Weights, rows lying anywhere in an array, and where those of each of four sums start."""
+    weights = numbers(seed, 4 * count + 2, dtype=dtype)
+    rows = numbers(seed + 1, 5, width + 3, dtype=dtype)
+    offsets = np.random.default_rng(seed).integers(0, 4 * (width + 3), (4, count))
+    offsets[:, :shared] = offsets[0, :shared]
+    return weights, rows, offsets
+
+
+def one_by_one(out, places, weights, factors, rows, offsets, width, onto):
+    """Compute four weighted sums, the same ones once only."""
+    for place, first, own in dict(
+        zip(places, zip(places, factors, offsets, strict=True), strict=True)
+    ).values():
+        sums.weighted_sum(out, place, weights, first, rows, own, 0, len(own), 0, width, onto)
+
+
+def only_what_is_read(offsets, shared):
+    """Offsets in one run, with places far outside of the array where none must be read."""
+    offsets = offsets.copy()
+    offsets[1:, :shared] = 1 << 40
+    return offsets.reshape(-1)
+
+
+@DTYPES
+@given(
+    seed=SEEDS,
+    count=st.integers(0, 6),
+    width=st.integers(0, 150),
+    onto=st.booleans(),
+    data=st.data(),
+)
+def test_weighted_sums_have_the_bits_of_weighted_sum(dtype, seed, count, width, onto, data):
+    shared = data.draw(st.integers(0, count), label="shared")
+    weights, rows, offsets = four_sums_case(seed, shared, count, width, dtype)
+    factors = (1, 2 + count, 2 + 2 * count, 2 + 3 * count)
+    out = numbers(seed + 2, 4 * width + 9, dtype=dtype)
+    # Neighbours, which must not write into each other, in any order.
+    slots = data.draw(st.permutations(range(4)), label="order")
+    places = tuple(5 + slot * width for slot in slots)
+    expected = out.copy()
+    one_by_one(expected, places, weights, factors, rows, offsets, width, onto)
+    read = only_what_is_read(offsets, shared)
+    sums.weighted_sums(
+        *(out, places, weights, factors, rows, read, shared, count, width, onto, False)
+    )
+    assert_same_bits(out, expected)
+
+
+@DTYPES
+@pytest.mark.parametrize("shared", [0, 2, 3])
+@pytest.mark.parametrize("onto", [False, True])
+@pytest.mark.parametrize("sums_of", [(0, 1, 2, 2), (0, 1, 1, 1), (0, 0, 0, 0)])
+def test_weighted_sums_of_equal_places_are_written_once(dtype, shared, onto, sums_of):
+    # As the last rows of a block, which are repeated.
+    for width in (1, 16, 47, 48, 49, 100):
+        weights, rows, offsets = four_sums_case(width, shared, 3, width, dtype)
+        offsets = offsets[list(sums_of)]
+        factors = tuple(3 * k for k in sums_of)
+        places = tuple(k * width for k in sums_of)
+        out = numbers(width, 3 * width + 20, dtype=dtype)
+        expected = out.copy()
+        one_by_one(expected, places, weights, factors, rows, offsets, width, onto)
+        read = only_what_is_read(offsets, shared)
+        sums.weighted_sums(
+            *(out, places, weights, factors, rows, read, shared, 3, width, onto, False)
+        )
+        assert_same_bits(out, expected)
+
+
+@kernel
+def stream_weighted_sums(out, places, weights, factors, rows, offsets, shared, count, width, onto):
+    sums.weighted_sums(
+        out, places, weights, factors, rows, offsets, shared, count, width, onto, True
+    )
+    fence()
+
+
+@DTYPES
+@pytest.mark.parametrize("onto", [False, True])
+def test_streamed_weighted_sums_have_the_same_bits(dtype, onto):
+    step = lanes_of(dtype)
+    for width in (step, 2 * step, 3 * step, 7 * step):
+        weights, rows, offsets = four_sums_case(width, 1, 3, width, dtype)
+        out = aligned_empty((4, width), dtype)
+        out[...] = numbers(width, 4, width, dtype=dtype)
+        expected = out.copy()
+        arguments = ((0, 2 * width, 3 * width, width), weights, (0, 3, 6, 9), rows)
+        one_by_one(expected, *arguments, offsets, width, onto)
+        stream_weighted_sums(out, *arguments, only_what_is_read(offsets, 1), 1, 3, width, onto)
+        assert_same_bits(out, expected)
+
+
 # --- The end of memory ----------------------------------------------------------------------------
 
 
 AT_THE_END_OF_MEMORY = """
 import ctypes, mmap
 import numpy as np
-from fffcpu.kernels.sums import dot, weighted_sum
+from fffcpu.kernels.sums import _dots_at_once, _dots_in_parts, dot, weighted_sum, weighted_sums
 
 PAGE = mmap.PAGESIZE
 libc = ctypes.CDLL(None, use_errno=True)
@@ -211,6 +359,25 @@ for dtype in (np.float32, np.float64):
         assert (out == 6).all()
         weighted_sum(out, 0, weights, 0, a, offsets, 0, 2, 0, width, True)
         assert (out == 12).all()
+        two, products = at_the_end(2 * width, dtype), at_the_end(12, dtype)
+        scratch = at_the_end(24 * 64 // two.itemsize, dtype)
+        two[:] = 1
+        for dots in (_dots_in_parts, _dots_at_once):
+            products[:] = 0
+            dots(products, scratch, two, (0, width, 0, width), a, (0, 0, 0), width)
+            assert (products == width).all()
+            dots(products, scratch, a, (0, 0, 0, 0), two, (width, 0, width), width)
+            assert (products == width).all()
+        for shared in range(3):
+            weights, offsets = at_the_end(8, dtype), at_the_end(8, np.int64)
+            weights[:], offsets[2:] = 3, 0
+            places, factors = (width, 0, width, width), (6, 0, 6, 6)
+            arguments = weights, factors, a, offsets, shared, 2, width
+            weighted_sums(two, places, *arguments, False, False)
+            assert (two == 6).all()
+            weighted_sums(two, places, *arguments, True, False)
+            assert (two == 12).all()
+            two[:] = 1
 print("untouched")
 """
 

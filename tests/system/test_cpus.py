@@ -197,6 +197,59 @@ def test_files_of_another_format_are_no_error(text, tmp_path):
     assert cpus.cpu_quota(tmp_path) == math.inf
 
 
+KIB, MIB = 1 << 10, 1 << 20
+FIRST = {"index0/level": "1\n", "index0/size": "48K\n"}
+THIRD = {"index3/level": "3\n", "index3/size": "32768K\n"}
+CACHES = {
+    "no folder": ({}, MIB),
+    "KiB": ({"index2/level": "2\n", "index2/size": "2048K\n"}, 2 * MIB),
+    "MiB": ({"index2/level": "2\n", "index2/size": "1M\n"}, MIB),
+    "several MiB": ({"index2/level": "2\n", "index2/size": "4M\n"}, 4 * MIB),
+    "without a newline": ({"index2/level": "2", "index2/size": "512K"}, 512 * KIB),
+    "other levels do not count": ({**FIRST, **THIRD}, MIB),
+    "between other levels": (
+        {**FIRST, **THIRD, "index2/level": "2\n", "index2/size": "256K\n"},
+        256 * KIB,
+    ),
+    "no size": ({"index2/level": "2\n"}, MIB),
+    "no level": ({"index2/size": "2048K\n"}, MIB),
+    "an empty size": ({"index2/level": "2\n", "index2/size": ""}, MIB),
+    "an empty level": ({"index2/level": "", "index2/size": "2048K\n"}, MIB),
+    "a unit alone": ({"index2/level": "2\n", "index2/size": "K\n"}, MIB),
+    "no number": ({"index2/level": "2\n", "index2/size": "unknown\n"}, MIB),
+    "a part of a number": ({"index2/level": "2\n", "index2/size": "1.5M\n"}, MIB),
+    "another index is whole": (
+        {
+            "index1/level": "2\n",
+            "index1/size": "damaged",
+            "index2/level": "2\n",
+            "index2/size": "2048K\n",
+        },
+        2 * MIB,
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "expected"), CACHES.values(), ids=CACHES)
+def test_the_size_of_the_second_cache_is_read(files, expected, tmp_path):
+    assert cpus.cache_bytes(tree(tmp_path / "cache", files)) == expected
+
+
+@pytest.mark.parametrize("name", ["level", "size"])
+def test_cache_files_that_cannot_be_read_are_no_error(name, tmp_path):
+    tree(tmp_path, {"index2/level": "2\n", "index2/size": "2048K\n"})
+    (tmp_path / "index2" / name).write_bytes(b"\xff\x00")
+    assert cpus.cache_bytes(tmp_path) == MIB
+    (tmp_path / "index2" / name).unlink()
+    (tmp_path / "index2" / name).mkdir()
+    cpus.cache_bytes.cache_clear()
+    assert cpus.cache_bytes(tmp_path) == MIB
+
+
+def test_this_machine_has_a_cache_of_some_size():
+    assert cpus.cache_bytes() > 0
+
+
 @pytest.mark.parametrize(
     ("pool", "affinity", "quota", "expected"),
     [
