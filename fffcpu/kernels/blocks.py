@@ -1,7 +1,7 @@
 """Blocks of rows: how many rows one has, its memory, and what its rows write.
 
 A block has as many rows as stay in the L2 cache while they pass all trees. Its memory is two arrays
-that a kernel makes and keeps; `space` lays them out::
+that a kernel makes and keeps; `new_space` lays them out::
 
     floats     x (R, I)        products, scratch     visits (R, T, L)
     integers   scratch of runs     rows (R,)    order (T, R)    reached (T, R)
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from fffcpu.kernels.descent import MORE_ROWS, PRODUCTS, RUN_ARRAYS, Runs, new_runs
+from fffcpu.kernels.descent import MORE_ROWS, PRODUCTS, RUN_ARRAYS, Runs, four_rows, new_runs
 from fffcpu.kernels.jit import inner
 from fffcpu.kernels.simd import (
     VECTOR_BYTES,
@@ -174,10 +174,10 @@ def tree_outputs(
     order = pointer(paths.order, slot * paths.capacity)
     reached = pointer(paths.reached, slot * paths.capacity)
     for k in range(0, count, 4):
-        k1, k2, k3 = min(k + 1, count - 1), min(k + 2, count - 1), min(k + 3, count - 1)
+        row0, row1, row2, row3 = four_rows(order, k, count - 1)
         # Numbered from 1, the node at a level is a prefix of the one that the row has reached.
-        node0, node1 = int(reached[k]) + 1, int(reached[k1]) + 1
-        node2, node3 = int(reached[k2]) + 1, int(reached[k3]) + 1
+        below0, below1, below2, below3 = four_rows(reached, k, count - 1)
+        node0, node1, node2, node3 = below0 + 1, below1 + 1, below2 + 1, below3 + 1
         # Sorted rows share the nodes that the first and the last share.
         differ, shared = node0 ^ node3, levels
         while differ > 1:
@@ -190,7 +190,6 @@ def tree_outputs(
             offsets[levels + level] = ((node1 >> shift) - 1) * width
             offsets[2 * levels + level] = ((node2 >> shift) - 1) * width
             offsets[3 * levels + level] = ((node3 >> shift) - 1) * width
-        row0, row1, row2, row3 = int(order[k]), int(order[k1]), int(order[k2]), int(order[k3])
         weighted_sums(
             y,
             (

@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from fffcpu.kernels.elementwise import finished_logit
 from fffcpu.kernels.jit import inner
 from fffcpu.kernels.simd import pointer
-from fffcpu.kernels.sums import dot, dots
+from fffcpu.kernels.sums import Four, dot, dots
 
 __all__ = [
     "MORE_ROWS",
@@ -38,7 +39,9 @@ __all__ = [
     "Tree",
     "descend",
     "follow",
+    "four_rows",
     "new_runs",
+    "start_runs",
     "write_reached",
 ]
 
@@ -108,7 +111,8 @@ class Runs(NamedTuple):
     next_order: Pointer
     """Row numbers, sorted by the next nodes."""
     ways: Pointer
-    """Way that each sorted row continues: 0 to 3, one for each grandchild."""
+    """Way that each sorted row continues: 0 to 3, one for each grandchild. `start_runs` takes its
+    node from here."""
 
 
 @inner
@@ -126,14 +130,33 @@ def new_runs(integers: Pointer, rows: int) -> Any:
 
 
 @inner
-def _logit(product: Any, bias: Pointer, scale: Pointer, node: int) -> Any:
-    """Return the logit of a node: its dot product, times its scale if it has one, plus its bias.
+def four_rows(order: Pointer, first: int, last: int) -> Four:
+    """Return four numbers from place ``first`` on; after ``last``, that one is repeated.
 
-    Numba compiles a separate version for None, without the branch.
+    They are int32, and without compilation NumPy would keep a place made of one in 32 bits.
     """
-    if scale is not None:
-        product = product * scale[node]
-    return product + bias[node]
+    return (
+        int(order[first]),
+        int(order[min(first + 1, last)]),
+        int(order[min(first + 2, last)]),
+        int(order[min(first + 3, last)]),
+    )
+
+
+@inner
+def start_runs(runs: Runs, count: int) -> int:
+    """Write the runs of ``count`` sorted rows, whose nodes are in ``runs.ways``.
+
+    Returns their number.
+    """
+    number = 0
+    for k in range(count):
+        node = runs.ways[k]
+        if k == 0 or node != runs.nodes[number - 1]:
+            runs.nodes[number], runs.begins[number] = node, k
+            number += 1
+    runs.begins[number] = count
+    return number
 
 
 @inner
@@ -161,7 +184,7 @@ def _alone(
         row, way, own = int(block.order[k]), 0, node
         for below in range(levels):
             product = dot(tree.weights, own * width, block.x, row * width, width)
-            logit = _logit(product, tree.bias, tree.scale, own)
+            logit = finished_logit(product, tree.bias, tree.scale, own)
             block.logits[row * block.stride + level - block.above + below] = logit
             right = _is_right(logit, tree.ties_right)
             way, own = 2 * way + right, 2 * own + 1 + right
@@ -180,8 +203,7 @@ def _together(
     scale_here, scale_below = pointer(scale, node), pointer(scale, child)
     last = end - 1
     for k in range(begin, end, 4):
-        row0, row1 = int(order[k]), int(order[min(k + 1, last)])
-        row2, row3 = int(order[min(k + 2, last)]), int(order[min(k + 3, last)])
+        row0, row1, row2, row3 = four_rows(order, k, last)
         dots(
             products,
             pointer(products, TILE),
@@ -195,10 +217,10 @@ def _together(
         for i in range(4):
             row = row0 if i == 0 else row1 if i == 1 else row2 if i == 2 else row3
             at = row * stride + level - above
-            logit = _logit(products[3 * i], bias_here, scale_here, 0)
+            logit = finished_logit(products[3 * i], bias_here, scale_here, 0)
             right = _is_right(logit, ties_right)
             logits[at] = logit
-            logit = _logit(products[3 * i + 1 + right], bias_below, scale_below, right)
+            logit = finished_logit(products[3 * i + 1 + right], bias_below, scale_below, right)
             logits[at + 1] = logit
             ways[k + i] = 2 * right + _is_right(logit, ties_right)
 

@@ -57,6 +57,7 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+Pointer = Any
 
 _GELU = int(Activation.GELU)
 _RELU = int(Activation.RELU)
@@ -319,21 +320,20 @@ def density_run(values: Array, values_at: int, s: Array, s_at: int, count: int) 
 
 
 @inner
-def finished_logit(
-    product: Any, bias_in: Array, scale_in: Array | None, tree: int, node: int
-) -> Any:
+def finished_logit(product: Any, bias_in: Pointer, scale_in: Pointer, node: int) -> Any:
     """Return the logit of a node: its dot product, times its scale if it has one, plus its bias.
 
-    Numba compiles a separate version for None, without the branch.
+    The pointers are those of the node's tree. Numba compiles a separate version for a scale of
+    None, without the branch.
     """
     if scale_in is not None:
-        product = product * scale_in[tree, node]
-    return product + bias_in[tree, node]
+        product = product * scale_in[node]
+    return product + bias_in[node]
 
 
 @inner
-def scaled(active: Any, scale_out: Array | None, tree: int, node: int) -> Any:
+def scaled(active: Any, scale_out: Pointer, node: int) -> Any:
     """Return an activation, times the scale of the node's output weights, if it has one."""
     if scale_out is not None:
-        active = active * scale_out[tree, node]
+        active = active * scale_out[node]
     return active

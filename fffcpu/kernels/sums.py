@@ -52,7 +52,7 @@ from fffcpu.kernels.simd import (
     zeros,
 )
 
-__all__ = ["dot", "dots", "outer_sums", "row_products", "weighted_sum", "weighted_sums"]
+__all__ = ["Four", "dot", "dots", "outer_sums", "row_products", "weighted_sum", "weighted_sums"]
 
 Array = NDArray[Any]
 Three = tuple[int, int, int]

@@ -37,7 +37,17 @@ from fffcpu.kernels.blocks import (
     new_space,
     tree_outputs,
 )
-from fffcpu.kernels.descent import TILE, Block, Runs, Tree, descend, follow, write_reached
+from fffcpu.kernels.descent import (
+    TILE,
+    Block,
+    Runs,
+    Tree,
+    descend,
+    follow,
+    four_rows,
+    start_runs,
+    write_reached,
+)
 from fffcpu.kernels.elementwise import activate_run, backpropagate_run, density_run
 from fffcpu.kernels.jit import inner, kernel, launch, writable
 from fffcpu.kernels.simd import fence, keep, may_stream, pointer
@@ -52,6 +62,19 @@ BLOCK_COLUMNS = 64
 BLOCK_ROWS = 128
 """The second step takes blocks of 128 x 64 elements (32 KiB in float32) through all levels, so
 that x and dy come from the nearest cache at all levels except the first."""
+
+
+@inner
+def _run_end(nodes: Pointer, begin: int, limit: int, shift: int) -> int:
+    """Return the end of the run of sorted rows with the same node as ``begin`` at a level.
+
+    The node of a row ``shift`` levels above its node m of ``nodes`` is ``((m + 1) >> shift) - 1``.
+    """
+    node = (nodes[begin] + 1) >> shift
+    end = begin + 1
+    while end < limit and (nodes[end] + 1) >> shift == node:
+        end += 1
+    return end
 
 
 # --- First step: gradients of logits, and dx ------------------------------------------------------
@@ -83,18 +106,14 @@ def _shares(
         shift = levels + 1 - level - together
         begin = 0
         while begin < count:
-            node = (int(reached[begin]) + 1) >> shift
-            end = begin + 1
-            while end < count and (int(reached[end]) + 1) >> shift == node:
-                end += 1
-            node2 = node - 1
+            end = _run_end(reached, begin, count, shift)
+            node2 = ((int(reached[begin]) + 1) >> shift) - 1
             node1 = (node2 - 1) >> 1 if together > 1 else node2
             node0 = (node1 - 1) >> 1 if together > 2 else node1
             places = (node0 * width, node1 * width, node2 * width)
             for k in range(begin, end, 4):
                 last = min(k + 4, end) - 1
-                row0, row1 = int(order[k]), int(order[min(k + 1, last)])
-                row2, row3 = int(order[min(k + 2, last)]), int(order[last])
+                row0, row1, row2, row3 = four_rows(order, k, last)
                 if last == k:
                     for j in range(together):
                         at = places[3 - together + j]
@@ -125,15 +144,10 @@ def _start_across(runs: Runs, reached: Pointer, count: int, below: int) -> int:
 
     Returns their number.
     """
-    number = 0
     for k in range(count):
         node = ((int(reached[k]) + 1) >> below) - 1
-        sibling = node + 1 if node % 2 else node - 1
-        if number == 0 or runs.nodes[number - 1] != sibling:
-            runs.nodes[number], runs.begins[number] = sibling, k
-            number += 1
-    runs.begins[number] = count
-    return number
+        runs.ways[k] = node + 1 if node % 2 else node - 1
+    return start_runs(runs, count)
 
 
 @kernel
@@ -338,19 +352,6 @@ def _path_deltas(
 
 
 # --- Second step: gradients of parameters ---------------------------------------------------------
-
-
-@inner
-def _run_end(last_nodes: Pointer, begin: int, limit: int, shift: int) -> int:
-    """Return the end of the run of sorted rows with the same node as ``begin`` at a level.
-
-    The node of a row ``shift`` levels above its last node m is ``((m + 1) >> shift) - 1``.
-    """
-    node = (last_nodes[begin] + 1) >> shift
-    end = begin + 1
-    while end < limit and (last_nodes[end] + 1) >> shift == node:
-        end += 1
-    return end
 
 
 @kernel

@@ -15,7 +15,7 @@ If a tree has so many nodes that few rows of a block share one, a large batch de
 stages, which sort the batch in between::
 
     blocks of rows in their own order      levels 0 .. 5, whose weights (63 nodes) stay in cache
-    all rows, sorted by node at level 6    one counting sort
+    all rows, sorted by node at level 6    one sort
     blocks of sorted rows                  levels 6 .. 11, then their outputs
 
 In LeafFeedForward the rows of a leaf are multiplied with its two matrices four at a time, one slice
@@ -42,7 +42,7 @@ from fffcpu.kernels.blocks import (
     new_space,
     tree_outputs,
 )
-from fffcpu.kernels.descent import Block, Runs, Tree, descend, write_reached
+from fffcpu.kernels.descent import Block, Tree, descend, four_rows, start_runs, write_reached
 from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
 from fffcpu.kernels.jit import inner, kernel, launch, writable
 from fffcpu.kernels.simd import (
@@ -122,20 +122,6 @@ def _stage(numbers: Array) -> Any:
 
 
 @inner
-def _start_runs(runs: Runs, rows: Pointer, reached: Pointer, first: int, count: int) -> int:
-    """Write the runs of a block whose rows are at level ``first``; return their number."""
-    number = 0
-    for k in range(count):
-        node = int(reached[rows[k]]) if first else 0
-        if k == 0 or node != runs.nodes[number - 1]:
-            runs.nodes[number] = node
-            runs.begins[number] = k
-            number += 1
-    runs.begins[number] = count
-    return number
-
-
-@inner
 def _descend_tree(
     space: Space,
     tree: Tree,
@@ -153,8 +139,9 @@ def _descend_tree(
         order[k] = k
     logits = pointer(paths.visits, slot * levels)
     block = Block(space.x, count, logits, trees * levels, 0, order, space.products)
-    number = _start_runs(runs, paths.rows, reached, stage.first, count)
-    number = descend(tree, block, runs, number, stage.first, stage.last)
+    for k in range(count):
+        runs.ways[k] = reached[paths.rows[k]] if stage.first > 0 else 0
+    number = descend(tree, block, runs, start_runs(runs, count), stage.first, stage.last)
     write_reached(runs, number, pointer(paths.reached, slot * paths.capacity))
 
 
@@ -299,20 +286,6 @@ def _paths(
 
 
 @inner
-def _four_places(order: Pointer, first: int, last: int, width: int) -> tuple[int, int, int, int]:
-    """Return the places of four sorted rows; after ``last``, that row is repeated.
-
-    Rows are int32, and without compilation NumPy would keep a place or an address in 32 bits.
-    """
-    return (
-        int(order[first]) * width,
-        int(order[min(first + 1, last)]) * width,
-        int(order[min(first + 2, last)]) * width,
-        int(order[min(first + 3, last)]) * width,
-    )
-
-
-@inner
 def _leaf_outputs(
     y: Array,
     x: Array,
@@ -346,16 +319,23 @@ def _leaf_outputs(
     matrix_in = pointer(leaf_weights_in, leaf * width_in * neurons)
     matrix_out = pointer(leaf_weights_out, leaf * neurons * width_out)
     out, bias_out = pointer(y, 0), pointer(leaf_bias_out, leaf * width_out)
+    bias, scale = pointer(leaf_bias_in, leaf * neurons), pointer(leaf_scale_in, leaf * neurons)
+    outer_scale = pointer(leaf_scale_out, leaf * neurons)
     slice_rows = max(16, SLICE_BYTES // (neurons * x.itemsize))
     for first in range(0, width_in, slice_rows):
         for k in range(0, rows.size, 4):
             k1, k2, k3 = min(k + 1, last), min(k + 2, last), min(k + 3, last)
-            x0, x1, x2, x3 = _four_places(numbers, k, last, width_in)
+            row0, row1, row2, row3 = four_rows(numbers, k, last)
             row_products(
                 active,
                 (k * neurons, k1 * neurons, k2 * neurons, k3 * neurons),
                 vectors,
-                (x0 + first, x1 + first, x2 + first, x3 + first),
+                (
+                    row0 * width_in + first,
+                    row1 * width_in + first,
+                    row2 * width_in + first,
+                    row3 * width_in + first,
+                ),
                 matrix_in,
                 first * neurons,
                 neurons,
@@ -369,20 +349,21 @@ def _leaf_outputs(
         for level in range(logits.shape[2]):
             finite = finite and math.isfinite(logits[rows[k], 0, level])
         for neuron in range(neurons):
-            logit = finished_logit(hidden[k, neuron], leaf_bias_in, leaf_scale_in, leaf, neuron)
+            logit = finished_logit(hidden[k, neuron], bias, scale, neuron)
             hidden[k, neuron] = logit if finite else math.nan
         activate_run(active, k * neurons, active, k * neurons, neurons, activation)
         for neuron in range(neurons):
-            hidden[k, neuron] = scaled(hidden[k, neuron], leaf_scale_out, leaf, neuron)
+            hidden[k, neuron] = scaled(hidden[k, neuron], outer_scale, neuron)
     step = lanes(y)
     slice_columns = max(1, SLICE_BYTES // (neurons * x.itemsize) // (2 * step)) * 2 * step
     for start in range(0, width_out, slice_columns):
         stop = min(start + slice_columns, width_out)
         for k in range(0, rows.size, 4):
             k1, k2, k3 = min(k + 1, last), min(k + 2, last), min(k + 3, last)
+            row0, row1, row2, row3 = four_rows(numbers, k, last)
             row_products(
                 out,
-                _four_places(numbers, k, last, width_out),
+                (row0 * width_out, row1 * width_out, row2 * width_out, row3 * width_out),
                 active,
                 (k * neurons, k1 * neurons, k2 * neurons, k3 * neurons),
                 matrix_out,

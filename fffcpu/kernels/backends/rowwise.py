@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fffcpu.kernels.backends.gradients import path_backward, path_choices
 from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
 from fffcpu.kernels.jit import inner, kernel, launch, writable
-from fffcpu.kernels.simd import PREFETCHES, prefetch_run
+from fffcpu.kernels.simd import PREFETCHES, pointer, prefetch_run
 from fffcpu.kernels.sums import dot, weighted_sum
 
 __all__ = [
@@ -69,6 +69,7 @@ def _descend(
     """
     trees, count, width = weights_in.shape
     width_out = weights_out.shape[2]
+    bias, scale = pointer(bias_in, 0), pointer(scale_in, 0)
     fetches = PREFETCHES or rows * trees == 1
     trees_together = max(1, TOGETHER // rows)
     for first in range(0, trees, trees_together):
@@ -80,12 +81,12 @@ def _descend(
             for tree in range(first, last):
                 for k in range(rows):
                     node = int(nodes[slot + k, tree, level])
-                    at = (tree * count + node) * width
-                    product = dot(weights_in, at, x, (row + k) * width, width)
-                    logit = finished_logit(product, bias_in, scale_in, tree, node)
+                    at = tree * count + node
+                    product = dot(weights_in, at * width, x, (row + k) * width, width)
+                    logit = finished_logit(product, bias, scale, at)
                     logits[slot + k, tree, level] = logit
                     if fetches:
-                        prefetch_run(weights_out, (tree * count + node) * width_out, width_out)
+                        prefetch_run(weights_out, at * width_out, width_out)
                     if level + 1 < logits.shape[2]:
                         child = 2 * node + (2 if logit > 0 else 1)
                         nodes[slot + k, tree, level + 1] = child
@@ -119,11 +120,12 @@ def _output(
     _, count, width = weights_out.shape
     _, trees, levels = logits.shape
     visits = trees * levels
+    scale = pointer(scale_out, 0)
     activate_run(active, 0, logits, slot * visits, visits, activation)
     for tree in range(trees):
         for level in range(levels):
             k = tree * levels + level
-            active[k] = scaled(active[k], scale_out, tree, nodes[slot, tree, level])
+            active[k] = scaled(active[k], scale, tree * count + nodes[slot, tree, level])
     _offsets(offsets, nodes, slot, count, width)
     weighted_sum(y, row * width, active, 0, weights_out, offsets, 0, visits, 0, width, False)
 
@@ -287,6 +289,11 @@ def _leaf_infer(
     rows_in = np.empty(width_in, np.int64)
     rows_out = np.empty(hidden, np.int64)
     vectors = x.reshape(-1)
+    bias, scale, outer_scale = (
+        pointer(leaf_bias_in, 0),
+        pointer(leaf_scale_in, 0),
+        pointer(leaf_scale_out, 0),
+    )
     for row in range(start, stop):
         leaf, finite = _descend_gates(x, row, gate_weights, gate_bias)
         _consecutive(rows_in, leaf * width_in * hidden, hidden)
@@ -296,11 +303,11 @@ def _leaf_infer(
             active, 0, vectors, at, leaf_weights_in, rows_in, 0, width_in, 0, hidden, False
         )
         for neuron in range(hidden):
-            logit = finished_logit(active[neuron], leaf_bias_in, leaf_scale_in, leaf, neuron)
+            logit = finished_logit(active[neuron], bias, scale, leaf * hidden + neuron)
             active[neuron] = logit if finite else math.nan
         activate_run(active, 0, active, 0, hidden, activation)
         for neuron in range(hidden):
-            active[neuron] = scaled(active[neuron], leaf_scale_out, leaf, neuron)
+            active[neuron] = scaled(active[neuron], outer_scale, leaf * hidden + neuron)
         at = row * width_out
         weighted_sum(y, at, active, 0, leaf_weights_out, rows_out, 0, hidden, 0, width_out, False)
         for column in range(width_out):
