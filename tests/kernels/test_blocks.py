@@ -24,11 +24,11 @@ def test_blocks_are_equally_large_and_cover_all_rows(rows):
 @pytest.mark.parametrize(
     ("cache", "widths", "visits", "trees", "rows"),
     [
-        (2 << 20, 768, 8, 1, 250),
-        (1 << 20, 768, 8, 1, 125),
+        (2 << 20, 768, 8, 1, 256),
+        (1 << 20, 768, 8, 1, 128),
         (2 << 20, 1, 1, 1, 1024),
         (256 << 10, 10**6, 1, 1, 64),
-        (512 << 10, 64, 128, 16, 212),  # narrow trees, but many
+        (512 << 10, 64, 128, 16, 294),  # narrow trees, but many
     ],
 )
 def test_the_rows_of_a_block_fit_the_cache(monkeypatch, cache, widths, visits, trees, rows):
