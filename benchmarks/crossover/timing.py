@@ -113,7 +113,11 @@ def calls(path: Path, threads: int, some: Array) -> list[tuple[str, Callable[[Ar
         import joblib
 
         return [("scikit-learn", joblib.load(path).predict_proba)]
-    layer = Predictor.load(path).layer
+    return runtimes(Predictor.load(path).layer, threads, some)
+
+
+def runtimes(layer: Any, threads: int, some: Array) -> list[tuple[str, Callable[[Array], Array]]]:
+    """Return the runtimes of a layer and their calls, after their outputs were checked."""
     if not isinstance(layer, fffcpu.DenseFeedForward):
         return [("fffcpu", layer)]
     params, activation = layer.params, layer.config.activation

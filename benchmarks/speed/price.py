@@ -78,12 +78,12 @@ class Shape(NamedTuple):
 class Products:
     """The two matrix products of a dense layer, without bias and activation."""
 
-    def __init__(self, shape: Shape, rows: int) -> None:
+    def __init__(self, inputs: int, neurons: int, outputs: int, rows: int) -> None:
         rng = np.random.default_rng(0)
-        self.weights_in = rng.standard_normal((shape.width, shape.used), dtype=np.float32)
-        self.weights_out = rng.standard_normal((shape.used, shape.width), dtype=np.float32)
-        self.hidden = np.empty((rows, shape.used), np.float32)
-        self.out = np.empty((rows, shape.width), np.float32)
+        self.weights_in = rng.standard_normal((inputs, neurons), dtype=np.float32)
+        self.weights_out = rng.standard_normal((neurons, outputs), dtype=np.float32)
+        self.hidden = np.empty((rows, neurons), np.float32)
+        self.out = np.empty((rows, outputs), np.float32)
 
     def run(self, x: Array) -> Array:
         """Compute both products."""
@@ -159,7 +159,7 @@ def race(options: argparse.Namespace, shape: Shape, rows: int, threads: int) -> 
     fffcpu.set_num_threads(threads)
     layer, batch = shape.layer(), distinct_batches(rows, shape.width, rng=1)
     check_paths(layer, batch[0], layer(batch[0]), layer.route(batch[0]))
-    products = Products(shape, rows)
+    products = Products(shape.width, shape.used, shape.width, rows)
     contenders = [
         Contender("FFF", inference(layer, batch), rows),
         Contender("products", cycling(products.run, batch), rows),

@@ -31,6 +31,7 @@ __all__ = [
     "ENCODER",
     "FAST_FEEDFORWARD",
     "LAYER",
+    "TWO_SIDED_FEEDFORWARD",
     "entries",
     "from_state_dict",
     "to_state_dict",
@@ -65,6 +66,12 @@ FAST_FEEDFORWARD = (
 )
 """Names and axes of a layer's FastFeedForward, as in `fffcpu.checkpoints.ultrafastbert`."""
 
+TWO_SIDED_FEEDFORWARD = (
+    *FAST_FEEDFORWARD[:2],
+    Entry("ffn.linear_out.weight", ("O", "TNS"), "feedforward.weights_out", "TNSO"),
+)
+"""The same for two-sided nodes, which published models do not have: two columns per node."""
+
 DENSE_FEEDFORWARD = (
     Entry("ffn.dense_in.weight", ("W", "I"), "feedforward.weights_in", "WI"),
     Entry("ffn.dense_out.weight", ("O", "W"), "feedforward.weights_out", "WO"),
@@ -93,7 +100,9 @@ _HEADS = ("decoder.", "pooler.", "head.")
 
 def entries(config: FastBertConfig) -> list[Entry]:
     """Return the key map of a model, in the order of ``config.shapes()``."""
-    feedforward = FAST_FEEDFORWARD if config.feedforward == "fff" else DENSE_FEEDFORWARD
+    feedforward: tuple[Entry, ...] = DENSE_FEEDFORWARD
+    if config.feedforward == "fff":
+        feedforward = TWO_SIDED_FEEDFORWARD if config.two_sided else FAST_FEEDFORWARD
     found = [_under("encoder.", entry) for entry in ENCODER]
     for i in range(config.layers):
         found += [_under(f"encoder.layers.{i}.", entry) for entry in LAYER + feedforward]

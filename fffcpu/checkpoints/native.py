@@ -11,6 +11,7 @@ the format byte by byte; `fffcpu.checkpoints.safetensors` reads and writes it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -49,10 +50,11 @@ __all__ = [
 METADATA_KEY = "fffcpu"
 """Metadata key that identifies a safetensors file as one of ours."""
 
-VERSION = 2
-"""The newest version of the format. ``save`` writes it for int8 layers, and 1 for all others."""
+VERSION = 3
+"""The newest version of the format. ``save`` writes it for two-sided layers, 2 for other int8
+layers, and 1 for all others, so that older programs read what they can."""
 
-READ_VERSIONS = (1, 2)
+READ_VERSIONS = (1, 2, 3)
 """Versions of the format that ``load`` reads."""
 
 KINDS: Mapping[str, type[LayerConfig]] = MappingProxyType(
@@ -76,6 +78,9 @@ FORMER_ARRAYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Arrays of int8 layers that version 1 stores as one array, concatenated along its last axis."""
+
+ADDED_FIELDS: Mapping[str, Any] = MappingProxyType({"two_sided": False})
+"""Fields of configs that files before version 3 do not have, and the values that they mean."""
 
 _IMPORTERS = (
     "read it with safetensors.numpy.load_file and convert its arrays with from_state_dict of "
@@ -201,14 +206,20 @@ def read_notes(path: str | os.PathLike[str], *keys: str) -> dict[str, Any]:
 
 def _describe_layer(config: LayerConfig) -> str:
     """Return the metadata of a layer's file; the text is always the same for the same config."""
-    description = {"version": _version_for(config), "kind": config.kind, "config": config.to_dict()}
+    version, values = _version_for(config), config.to_dict()
+    if version < 3:
+        values = {name: value for name, value in values.items() if name not in ADDED_FIELDS}
+    description = {"version": version, "kind": config.kind, "config": values}
     return json.dumps(description, sort_keys=True)
 
 
 def _version_for(config: LayerConfig) -> int:
     """Return the lowest version of the format that can hold a layer."""
+    values = config.to_dict()
+    if any(values.get(name, value) != value for name, value in ADDED_FIELDS.items()):
+        return VERSION
     scales = [names[0] for names in FORMER_ARRAYS.values()]
-    return VERSION if any(name in config.shapes() for name in scales) else 1
+    return 2 if any(name in config.shapes() for name in scales) else 1
 
 
 def _parse_layer(metadata: Mapping[str, str]) -> tuple[LayerConfig, int]:
@@ -228,7 +239,7 @@ def _parse_layer(metadata: Mapping[str, str]) -> tuple[LayerConfig, int]:
     )
     if differences:
         raise CheckpointError(f"is damaged: {what} does not fit: {differences}")
-    return _parse_config(values["kind"], values["config"]), values["version"]
+    return _parse_config(values["kind"], values["config"], values["version"]), values["version"]
 
 
 def _check_version(version: Any) -> None:
@@ -240,8 +251,8 @@ def _check_version(version: Any) -> None:
         )
 
 
-def _parse_config(kind: Any, values: Any) -> LayerConfig:
-    """Return the config of a layer of class ``kind`` from its JSON values."""
+def _parse_config(kind: Any, values: Any, version: int) -> LayerConfig:
+    """Return the config of a layer of class ``kind`` from its JSON values in such a file."""
     if not isinstance(kind, str) or kind not in KINDS:
         known = ", ".join(KINDS)
         raise CheckpointError(f"holds a layer of kind {describe(kind)}; known kinds are {known}")
@@ -252,6 +263,8 @@ def _parse_config(kind: Any, values: Any) -> LayerConfig:
             f"has an invalid config: 'dtype' must be {' or '.join(dtypes)}, "
             f"got {describe(values['dtype'])}"
         )
+    if version < 3 and isinstance(values, dict):
+        values = _with_added_fields(KINDS[kind], values)
     try:
         config = KINDS[kind].from_dict(values)
     except (ValueError, TypeError) as error:
@@ -261,6 +274,15 @@ def _parse_config(kind: Any, values: Any) -> LayerConfig:
     if differences:
         raise CheckpointError(f"has an invalid config: {differences}")
     return config
+
+
+def _with_added_fields(config: type[LayerConfig], values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a file before version 3, with the fields that it does not have."""
+    names = {field.name for field in dataclasses.fields(config)} & set(ADDED_FIELDS)
+    wrong = sorted(names & set(values))
+    if wrong:
+        raise CheckpointError(f"config of {config.kind} does not fit: unknown '{wrong[0]}'")
+    return values | {name: ADDED_FIELDS[name] for name in names}
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

@@ -35,6 +35,7 @@ KEY_MAP = KeyMap(
         Entry("linear_in.bias", ("TN",), "bias_in", "TN"),
         Entry("linear_out.weight", ("O", "TN"), "weights_out", "TNO"),
     ),
+    requires=(("two_sided", False),),
 )
 """Published names and axes; without a bias there is no ``linear_in.bias``."""
 

@@ -32,7 +32,7 @@ KEY_MAP = KeyMap(
         Entry("w1s", ("TN", "I"), "weights_in", "TNI"),
         Entry("w2s", ("TN", "O"), "weights_out", "TNO"),
     ),
-    requires=(("trees", 1), ("bias", False), ("activation", "gelu")),
+    requires=(("trees", 1), ("bias", False), ("two_sided", False), ("activation", "gelu")),
 )
 """Published names and axes, where T is 1."""
 

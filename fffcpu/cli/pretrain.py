@@ -124,6 +124,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(model, DEFAULTS, "feedforward-size", int, "trees, or neurons of a dense feedforward")
     add_number(model, DEFAULTS, "depth", int, "depth of the trees")
     model.add_argument(
+        "--two-sided",
+        action=argparse.BooleanOptionalAction,
+        default=DEFAULTS.two_sided,
+        help="trees: output weights for each side of a node",
+    )
+    model.add_argument(
         "--initial-std",
         type=float,
         metavar="X",

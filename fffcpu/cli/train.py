@@ -149,6 +149,12 @@ def _add_layer(group: Any) -> None:
     )
     add_number(group, DEFAULTS, "depth", int, "depth of the trees")
     add_number(group, DEFAULTS, "trees", int, "fast layer: trees, whose outputs are summed")
+    group.add_argument(
+        "--two-sided",
+        action=argparse.BooleanOptionalAction,
+        default=DEFAULTS.two_sided,
+        help="fast layer: output weights for each side of a node",
+    )
     for name, text in (
         ("leaf-width", "leaf layer: neurons per leaf"),
         ("width", "dense layer: number of neurons"),

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from fffcpu.checks import check_integer, check_number
+from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config.layers import (
     ArraysConfig,
     AttentionConfig,
@@ -77,6 +77,7 @@ _FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "feedforward": ("intermed_type",),
         "feedforward_size": ("intermed_size",),
         "depth": ("intermed_depth",),
+        "two_sided": ("intermed_two_sided",),
         "positions": ("embedding.max_seq_length",),
         "padding_id": ("embedding.pad_token_id",),
         "classes": ("num_labels",),
@@ -120,6 +121,8 @@ class FastBertConfig(ArraysConfig):
     """Number of trees of a FastFeedForward, or of neurons of a dense feedforward."""
     depth: int = dataclasses.field(default=0, kw_only=True)
     """Depth of the trees; a dense feedforward ignores it."""
+    two_sided: bool = dataclasses.field(default=False, kw_only=True)
+    """Whether the nodes of the trees have output weights for each side; published models do not."""
     positions: int = dataclasses.field(default=128, kw_only=True)
     """Length of the longest sequence."""
     padding_id: int = dataclasses.field(default=0, kw_only=True)
@@ -159,6 +162,10 @@ class FastBertConfig(ArraysConfig):
         self._set("norm_eps", check_number("norm_eps", self.norm_eps, 0.0))
         self._set("initial_std", check_number("initial_std", self.initial_std, 0.0))
         self._set("depth", check_integer("depth", self.depth, 0, MAX_DEPTH))
+        if check_flag("two_sided", self.two_sided) and self.feedforward != "fff":
+            raise ArgumentError(
+                "argument 'two_sided' must be False for a dense feedforward, got True"
+            )
         self._set("layers", check_integer("layers", self.layers, 0, MOST_LAYERS))
         if self.classes is not None:
             self._set("classes", check_integer("classes", self.classes, 1))
@@ -196,7 +203,9 @@ class FastBertConfig(ArraysConfig):
         width, size = self.width, self.feedforward_size
         if self.feedforward == "ff":
             return DenseFeedForwardConfig(width, width, size, bias=False, dtype=self.dtype)
-        return FastFeedForwardConfig(width, width, self.depth, size, dtype=self.dtype)
+        return FastFeedForwardConfig(
+            width, width, self.depth, size, two_sided=self.two_sided, dtype=self.dtype
+        )
 
     def shapes(self) -> Shapes:
         """Return the name and shape of every parameter; the decoder is the word embedding."""
@@ -236,6 +245,8 @@ class FastBertConfig(ArraysConfig):
         head = "LMForPreTraining" if self.classes is None else "LMForSequenceClassification"
         arch: dict[str, Any] = {"architectures": ["ScriptableCrammedBERT"]}
         places = {place: getattr(self, ours) for ours, at in _FIELDS.items() for place in at}
+        if not self.two_sided:  # not a field of published models
+            del places["intermed_two_sided"]
         # Fields that the published code reads, but that nothing here depends on.
         others = {
             "attention.seq_op_in_fp32": False,

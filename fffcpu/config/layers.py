@@ -186,11 +186,14 @@ class FastFeedForwardConfig(LayerConfig):
     """Number of trees T whose outputs are summed."""
     bias: bool = dataclasses.field(default=True, kw_only=True)
     """Whether each node's logit has a bias."""
+    two_sided: bool = dataclasses.field(default=False, kw_only=True)
+    """Whether each node has output weights for each side."""
 
     def _check_own(self) -> None:
         self._set("depth", check_integer("depth", self.depth, 0, MAX_DEPTH))
         self._set("trees", check_integer("trees", self.trees, 1))
         self._set("bias", check_flag("bias", self.bias))
+        self._set("two_sided", check_flag("two_sided", self.two_sided))
 
     @property
     def neurons(self) -> int:
@@ -208,8 +211,13 @@ class FastFeedForwardConfig(LayerConfig):
         shapes: Shapes = {"weights_in": (*nodes, self.input_dim)}
         if self.bias:
             shapes["bias_in"] = nodes
-        shapes["weights_out"] = (*nodes, self.output_dim)
+        shapes["weights_out"] = (*nodes, *self.sides, self.output_dim)
         return shapes
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Axis for the sides, in what belongs to output weights: (2,) if two-sided, else ()."""
+        return (2,) if self.two_sided else ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,7 +326,8 @@ class QuantizedFastFeedForwardConfig(FastFeedForwardConfig):
         """Return the name and shape of every parameter; int8 weights have two scales per node."""
         shapes = super().shapes()
         if self.weights == "int8":
-            shapes["scale_in"] = shapes["scale_out"] = (self.trees, node_count(self.depth))
+            nodes = (self.trees, node_count(self.depth))
+            shapes |= {"scale_in": nodes, "scale_out": (*nodes, *self.sides)}
         return shapes
 
     def dtypes(self) -> dict[str, str]:

@@ -161,6 +161,7 @@ def tree_outputs(
     slot: int,
     shape: tuple[int, int],
     weights_out: Pointer,
+    sides: int,
     offsets: Pointer,
     count: int,
     onto: bool,
@@ -168,7 +169,8 @@ def tree_outputs(
 ) -> None:
     """Write the outputs of a tree for a block, or add them ``onto`` those of other trees.
 
-    ``offsets`` is scratch of four numbers per level.
+    The weights have one row per node, or two per node, one for each of its ``sides``. ``offsets``
+    is scratch of four numbers per level.
     """
     trees, levels = shape
     rows, visits = paths.rows, paths.visits
@@ -176,21 +178,22 @@ def tree_outputs(
     reached = pointer(paths.reached, slot * paths.capacity)
     for k in range(0, count, 4):
         row0, row1, row2, row3 = four_rows(order, k, count - 1)
-        # Numbered from 1, the node at a level is a prefix of the one that the row has reached.
+        # Numbered from 1, the node at a level is a prefix of the one that the row has reached. So
+        # is the child, which comes one level later and stands for the side of its parent.
         below0, below1, below2, below3 = four_rows(reached, k, count - 1)
         node0, node1, node2, node3 = below0 + 1, below1 + 1, below2 + 1, below3 + 1
         # Sorted rows share the nodes that the first and the last share.
-        differ, shared = node0 ^ node3, levels
-        while differ > 1:
+        differ, shared = (node0 ^ node3) >> (2 - sides), levels
+        while differ > 0:
             differ >>= 1
             shared -= 1
         for level in range(levels):
-            offsets[level] = ((node0 >> (levels - level)) - 1) * width
+            offsets[level] = ((node0 >> (levels + 1 - sides - level)) - sides) * width
         for level in range(shared, levels):
-            shift = levels - level
-            offsets[levels + level] = ((node1 >> shift) - 1) * width
-            offsets[2 * levels + level] = ((node2 >> shift) - 1) * width
-            offsets[3 * levels + level] = ((node3 >> shift) - 1) * width
+            shift = levels + 1 - sides - level
+            offsets[levels + level] = ((node1 >> shift) - sides) * width
+            offsets[2 * levels + level] = ((node2 >> shift) - sides) * width
+            offsets[3 * levels + level] = ((node3 >> shift) - sides) * width
         weighted_sums(
             y,
             (

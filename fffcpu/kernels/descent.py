@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from fffcpu.kernels.elementwise import finished_logit
+from fffcpu.kernels.elementwise import finished_logit, side_taken
 from fffcpu.kernels.jit import inner
 from fffcpu.kernels.simd import pointer
 from fffcpu.kernels.sums import Four, dot, dots
@@ -317,42 +317,51 @@ def write_reached(runs: Runs, count: int, reached: Pointer) -> None:
 @inner
 def follow(
     leaves: Pointer,
+    logits: Pointer,
     stride: int,
     order: Pointer,
     reached: Pointer,
     rows: int,
     runs: Runs,
     levels: int,
+    sides: int,
 ) -> None:
-    """Sort rows by the last node of their path, which is known; stable.
+    """Sort rows by the last node of their path, which is known, and by their side of it; stable.
 
     Parameters
     ----------
-    leaves, stride
-        The last node of row k is at place ``k * stride``.
+    leaves, logits, stride
+        The last node of row k, and the logit there, are at place ``k * stride``.
     order, reached : pointer
-        Written: row numbers in sorted order, and the left child of each one's last node, which
-        stands for the path above it.
+        Written: row numbers in sorted order, and a child of each one's last node, which stands for
+        the path above it: the child that it would have continued to, or the left one if nodes have
+        only one side.
     rows : int
         Number of rows.
     runs : Runs
         Scratch.
     levels : int
         Number of levels of the tree.
+    sides : int
+        Number of sides of a node: 1 or 2.
     """
     for k in range(rows):
         order[k] = k
     runs.nodes[0], runs.begins[0], runs.begins[1] = 0, 0, rows
-    count, level = 1, 0
-    while level < levels - 1:
-        step = 2 - (levels - 1 - level) % 2
-        above = levels - 1 - level - step
+    count, level, last = 1, 0, levels + sides - 2
+    while level < last:
+        step = 2 - (last - level) % 2
+        above = last - level - step
         new = 0
         for run in range(count):
             begin, end = int(runs.begins[run]), int(runs.begins[run + 1])
             first = ((int(runs.nodes[run]) + 1) << step) - 1
             for k in range(begin, end):
-                node = ((int(leaves[int(order[k]) * stride]) + 1) >> above) - 1
+                place = int(order[k]) * stride
+                node = int(leaves[place])
+                if sides == 2:
+                    node = 2 * node + 1 + side_taken(logits[place], sides)
+                node = ((node + 1) >> above) - 1
                 # Of any node, also one from elsewhere, so that no path leaves the tree.
                 runs.ways[k] = (node - first) & ((1 << step) - 1)
             new = _split(runs, order, begin, end, first, new)
@@ -360,5 +369,6 @@ def follow(
         count = new
         level += step
     write_reached(runs, count, reached)
-    for k in range(rows):
-        reached[k] = 2 * reached[k] + 1
+    if sides == 1:
+        for k in range(rows):
+            reached[k] = 2 * reached[k] + 1

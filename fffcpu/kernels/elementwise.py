@@ -54,6 +54,7 @@ __all__ = [
     "exponential",
     "finished_logit",
     "scaled",
+    "side_taken",
 ]
 
 Array = NDArray[Any]
@@ -176,10 +177,16 @@ _H = (
 
 
 @inner
+def _absolute(s: Array) -> Any:
+    """Return |s|; NaN for NaN."""
+    minus_s = subtract(zeros(s), s)
+    return where_greater(s, minus_s, s, minus_s)
+
+
+@inner
 def _magnitude(s: Array) -> Any:
     """Return |s|, but at most `_FARTHEST`; also for NaN."""
-    minus_s = subtract(zeros(s), s)
-    a = where_greater(s, minus_s, s, minus_s)
+    a = _absolute(s)
     farthest = constant(s, _FARTHEST)
     return where_greater(farthest, a, a, farthest)
 
@@ -277,31 +284,54 @@ def activate_gradient(s: Array, activation: int) -> Any:
 
 
 @inner
-def activate_run(out: Array, out_at: int, s: Array, s_at: int, count: int, activation: int) -> None:
-    """Write activations of ``count`` elements from place ``s_at`` on; ``out`` may be ``s``."""
+def _activate_either(s: Array, activation: int, even: bool) -> Any:
+    """Return the activation of s, or ``even``: that of |s|."""
+    if even:
+        s = _absolute(s)
+    return activate(s, activation)
+
+
+@inner
+def _gradient_either(s: Array, activation: int, even: bool) -> Any:
+    """Return the derivative of `_activate_either`; where it is ``even``, 0 at 0."""
+    if not even:
+        return activate_gradient(s, activation)
+    one = constant(s, _ONE)
+    sign = where_greater(s, zeros(s), one, where_greater(zeros(s), s, subtract(zeros(s), one), s))
+    return multiply(activate_gradient(_absolute(s), activation), sign)
+
+
+@inner
+def activate_run(
+    out: Array, out_at: int, s: Array, s_at: int, count: int, activation: int, even: bool
+) -> None:
+    """Write activations of ``count`` elements from place ``s_at`` on; ``out`` may be ``s``.
+
+    With ``even``, those of their magnitudes, as in two-sided trees.
+    """
     step = lanes(s)
     whole = count - count % step
     for k in range(0, whole, step):
-        store(out, out_at + k, activate(load(s, s_at + k), activation))
+        store(out, out_at + k, _activate_either(load(s, s_at + k), activation, even))
     if whole < count:
         left = count - whole
-        last = activate(load_partial(s, s_at + whole, left), activation)
+        last = _activate_either(load_partial(s, s_at + whole, left), activation, even)
         store_partial(out, out_at + whole, last, left)
 
 
 @inner
 def backpropagate_run(
-    delta: Array, delta_at: int, s: Array, s_at: int, count: int, activation: int
+    delta: Array, delta_at: int, s: Array, s_at: int, count: int, activation: int, even: bool
 ) -> None:
-    """Multiply ``count`` elements of ``delta`` by the derivatives at those of ``s``."""
+    """Multiply ``count`` elements of ``delta`` by the derivatives of `activate_run` at ``s``."""
     step = lanes(s)
     whole = count - count % step
     for k in range(0, whole, step):
-        slope = activate_gradient(load(s, s_at + k), activation)
+        slope = _gradient_either(load(s, s_at + k), activation, even)
         store(delta, delta_at + k, multiply(load(delta, delta_at + k), slope))
     if whole < count:
         left = count - whole
-        slope = activate_gradient(load_partial(s, s_at + whole, left), activation)
+        slope = _gradient_either(load_partial(s, s_at + whole, left), activation, even)
         last = multiply(load_partial(delta, delta_at + whole, left), slope)
         store_partial(delta, delta_at + whole, last, left)
 
@@ -332,8 +362,17 @@ def finished_logit(product: Any, bias_in: Pointer, scale_in: Pointer, node: int)
 
 
 @inner
-def scaled(active: Any, scale_out: Pointer, node: int) -> Any:
-    """Return an activation, times the scale of the node's output weights, if it has one."""
+def scaled(active: Any, scale_out: Pointer, row: int) -> Any:
+    """Return an activation, times the scale of a row of output weights, if it has one."""
     if scale_out is not None:
-        active = active * scale_out[node]
+        active = active * scale_out[row]
     return active
+
+
+@inner
+def side_taken(logit: Any, sides: int) -> int:
+    """Return which of a node's ``sides`` rows of output weights a row uses: 1 for the right one.
+
+    The only row of a one-sided node is number 0.
+    """
+    return 1 if sides == 2 and logit > 0 else 0

@@ -25,23 +25,27 @@ def _views(fields: tuple[str, ...], params: Mapping[str, Array]) -> dict[str, An
 
 
 class PathWeights(NamedTuple):
-    """The arrays of a FastFeedForward: T trees of N nodes."""
+    """The arrays of a FastFeedForward: T trees of N nodes with S sides, 1 or 2."""
 
     weights_in: Array
     """Input weights (T, N, I)."""
     bias_in: Array
     """Biases (T, N); zeros for a layer without a bias."""
     weights_out: Array
-    """Output weights (T, N, O)."""
+    """Output weights (T, N, S, O)."""
     scale_in: Array | None = None
     """Scales of the input weights (T, N), or None unless they are int8."""
     scale_out: Array | None = None
-    """Scales of the output weights (T, N), or None unless they are int8."""
+    """Scales of the output weights (T, N, S), or None unless they are int8."""
 
     @classmethod
     def of(cls, params: Mapping[str, Array]) -> Self:
-        """Return the arrays of a layer's parameters."""
+        """Return the arrays of a layer's parameters, whose axis S is missing if S is 1."""
         views = _views(cls._fields, params)
+        shape = (*params["weights_in"].shape[:2], -1)
+        views["weights_out"] = views["weights_out"].reshape(*shape, params["weights_out"].shape[-1])
+        if "scale_out" in views:
+            views["scale_out"] = views["scale_out"].reshape(shape)
         if "bias_in" not in views:
             views["bias_in"] = no_bias(params["weights_in"])
         return cls(**views)

@@ -5,6 +5,10 @@ from the root of each tree to a leaf. At node n its logit is ``s = weights_in[n]
 it goes right if ``s > 0``, else left. Every node on its path adds ``gelu(s) * weights_out[n]``.
 So a row uses L of N = 2**L - 1 neurons, in inference and in training.
 
+A node that sends a row left hardly adds anything, because GELU of a negative number is nearly 0.
+*Two-sided* nodes, which the paper does not have, have output weights for each side, and add
+``gelu(|s|) * weights_out[n, side]``. That takes as many products, and reads as many weights.
+
 Shapes: B rows, I input width, O output width, T trees, N nodes in a tree, L = depth + 1 levels.
 """
 
@@ -98,6 +102,10 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         Number of independent trees T whose outputs are summed.
     bias : bool
         Whether neurons have an input bias. There is no output bias.
+    two_sided : bool
+        Whether each node has output weights for each side: ``weights_out`` (T, N, 2, O), left
+        first. Such layers learn more with as many neurons (docs/mathematics.md); published layers
+        are one-sided.
     activation : {"gelu", "relu", "identity"}
         Function of the logit of each visited node; GELU is the exact one.
     dtype : {numpy.float32, numpy.float64}
@@ -141,12 +149,20 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         trees: int = 1,
         *,
         bias: bool = True,
+        two_sided: bool = False,
         activation: str = "gelu",
         dtype: DTypeLike = np.float32,
         rng: Any = None,
     ) -> None:
         config = FastFeedForwardConfig(
-            input_dim, output_dim, depth, trees, bias=bias, activation=activation, dtype=dtype
+            input_dim,
+            output_dim,
+            depth,
+            trees,
+            bias=bias,
+            two_sided=two_sided,
+            activation=activation,
+            dtype=dtype,
         )
         self._set_up(config, _initial(config, generator(rng)))
 
@@ -160,8 +176,8 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         ----------
         weights_in : array_like of shape (T, N, I)
             Input weights in heap order; N must be ``2**(depth + 1) - 1`` for some depth.
-        weights_out : array_like of shape (T, N, O)
-            Output weights.
+        weights_out : array_like of shape (T, N, O) or (T, N, 2, O)
+            Output weights; those of two-sided nodes have an axis for the sides, left first.
         bias_in : array_like of shape (T, N), optional
             Input biases.
         activation : {"gelu", "relu", "identity"}
@@ -179,17 +195,18 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         """
         arrays = {
             "weights_in": as_parameter(weights_in, "weights_in", 3),
-            "weights_out": as_parameter(weights_out, "weights_out", 3),
+            "weights_out": as_parameter(weights_out, "weights_out", 3, 4),
         }
         if bias_in is not None:
             arrays["bias_in"] = as_parameter(bias_in, "bias_in", 2)
         trees, count, input_dim = arrays["weights_in"].shape
         config = FastFeedForwardConfig(
             input_dim,
-            arrays["weights_out"].shape[2],
+            arrays["weights_out"].shape[-1],
             _depth("weights_in", count),
             trees,
             bias=bias_in is not None,
+            two_sided=arrays["weights_out"].ndim == 4,
             activation=activation,
             dtype=parameter_dtype(*arrays.values()),
         )
@@ -212,7 +229,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         """
         rows, leading = self._rows(x)
         weights_in, _, weights_out = weights = self._weights.trained
-        y = empty_output(len(rows), weights_out.shape[2], self._dtype)
+        y = empty_output(len(rows), weights_out.shape[3], self._dtype)
         logits, nodes = _empty_paths(rows, weights_in)
         backend = kernels.choose(len(rows), self._weights.weights_in)
         backend.path_forward(y, logits, nodes, rows, *weights, self._activation)
@@ -254,12 +271,14 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         -----
         With ``a = gelu(s)`` at each visited node: ``da = weights_out . dy``,
         ``ds = da gelu'(s)``, ``d weights_out += a dy``, ``d weights_in += ds x``,
-        ``d bias_in += ds`` and ``dx += ds weights_in`` (docs/mathematics.md derives them). The
-        bits do not depend on the number of threads.
+        ``d bias_in += ds`` and ``dx += ds weights_in`` (docs/mathematics.md derives them). In
+        two-sided layers ``a = gelu(|s|)`` and ``ds = da gelu'(|s|) sign(s)``, and weights_out is
+        that of the side taken. The bits do not depend on the number of threads.
 
         ``straight_through`` adds a term to ds at each visited node: the normal density at s, times
         the right subtree's output for the row less the left subtree's, both along the hard routes
-        within (the straight-through estimator of arXiv 1308.3432). For this, rows also descend from
+        within (the straight-through estimator of arXiv 1308.3432), at two-sided nodes with the
+        node's own outputs on these sides. For this, rows also descend from
         the children that they did not take: ``depth * (depth + 1) / 2`` more visits per tree. The
         term is 0 if the output of the side not taken is not finite.
         """
@@ -280,8 +299,9 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         arrays = (cache.x, cache.logits, cache.nodes)
         x, logits, nodes = (np.ascontiguousarray(array) for array in arrays)
         backend = kernels.choose(len(x), weights_in)
-        # Without choices they have no gradients.
-        chosen = path[1] if straight_through and path[1] > 1 else 0
+        sides = weights_out.shape[2]
+        # Without choices they have no gradients. At two sides the last level is a choice as well.
+        chosen = path[1] if straight_through and path[1] + sides > 2 else 0
         d_logits = np.empty((len(x), path[0], chosen), self._dtype)
         if chosen:
             paths = (upstream, x, logits, nodes)
@@ -292,7 +312,8 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
             places[visited] = np.arange(len(visited))
         else:
             visited = places = np.arange(trees * count, dtype=np.int64)
-        shapes = ((len(visited), width), (len(visited),), (len(visited), weights_out.shape[2]))
+        rows = (len(visited),)
+        shapes = ((*rows, width), rows, (*rows, *weights_out.shape[2:]))
         if row_sparse or len(cache.x) * path[1] >= count:
             d_weights_in, d_bias_in, d_weights_out = aligned_zeros(shapes, self._dtype)
         else:  # rows visit only a few of the nodes, so most pages are never allocated
@@ -312,6 +333,8 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
             weights_out,
             self._activation,
         )
+        if sides == 1:
+            d_weights_out = d_weights_out[:, 0]
         grads = {"weights_in": d_weights_in, "bias_in": d_bias_in, "weights_out": d_weights_out}
         return dx.reshape(*cache.leading, width), {
             name: RowGradient(visited, grads[name], param.shape)
@@ -355,7 +378,7 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         config = QuantizedFastFeedForwardConfig(**quantized_fields(self.config, weights))
         arrays, scales = dict(self.params), {}
         for name in ("weights_in", "weights_out"):
-            arrays[name], scales[name] = round_weights(arrays[name], name, weights, 2)
+            arrays[name], scales[name] = round_weights(arrays[name], name, weights, -1)
         if weights == "int8":
             arrays["scale_in"], arrays["scale_out"] = scales["weights_in"], scales["weights_out"]
         return QuantizedFastFeedForward._from(config, arrays)
@@ -373,8 +396,8 @@ class QuantizedFastFeedForward(InferenceOnly, PathLayer[QuantizedFastFeedForward
     equal those of the layer that `dequantize` returns.
 
     ``params`` are ``weights_in``, ``bias_in`` and ``weights_out``, as in FastFeedForward.
-    bfloat16 weights are uint16 arrays that hold the bits. int8 weights add ``scale_in`` and
-    ``scale_out`` (T, N), the scales of each node's input and output weights.
+    bfloat16 weights are uint16 arrays that hold the bits. int8 weights add ``scale_in`` (T, N) and
+    ``scale_out`` (T, N), or (T, N, 2) if two-sided: the scales of each row of weights.
 
     Examples
     --------
@@ -394,8 +417,8 @@ class QuantizedFastFeedForward(InferenceOnly, PathLayer[QuantizedFastFeedForward
         """Return a float32 layer with the rounded weights, which can be trained further."""
         params = self.params
         return FastFeedForward.from_arrays(
-            widen_weights(params["weights_in"], params.get("scale_in"), 2),
-            widen_weights(params["weights_out"], params.get("scale_out"), 2),
+            widen_weights(params["weights_in"], params.get("scale_in"), -1),
+            widen_weights(params["weights_out"], params.get("scale_out"), -1),
             params.get("bias_in"),
             activation=self.config.activation,
         )

@@ -381,8 +381,8 @@ def _is_ready(array: Any, dtype: np.dtype[Any]) -> bool:
     return flags.carray or (flags.c_contiguous and flags.aligned)
 
 
-def as_parameter(value: Any, name: str, axes: int) -> Array:
-    """Return an array-like of real numbers, after checking its number of axes.
+def as_parameter(value: Any, name: str, *axes: int) -> Array:
+    """Return an array-like of real numbers, after checking its number of axes: one of ``axes``.
 
     Raises
     ------
@@ -390,7 +390,7 @@ def as_parameter(value: Any, name: str, axes: int) -> Array:
         If it is not such an array.
     """
     array = as_real_array(value, name)
-    if array.ndim != axes:
-        number = "1 axis" if axes == 1 else f"{axes} axes"
+    if array.ndim not in axes:
+        number = "1 axis" if axes == (1,) else f"{' or '.join(map(str, axes))} axes"
         raise ShapeError(f"argument '{name}' must have {number}, got shape {array.shape}")
     return array

@@ -57,7 +57,8 @@ class Model(Module[FastBertConfig]):
         config, size = self.config, f"{self.params.count / 1e6:.3g} M parameters"
         feedforward = f"{config.feedforward_size} neurons"
         if config.feedforward == "fff":
-            feedforward = f"{config.feedforward_size} trees of depth {config.depth}"
+            sides = "two-sided " if config.two_sided else ""
+            feedforward = f"{config.feedforward_size} {sides}trees of depth {config.depth}"
         return (
             f"<{type(self).__name__}: {config.layers} layers of width {config.width}, "
             f"{config.heads} heads, feedforwards of {feedforward}, {config.vocabulary} tokens; "

@@ -114,6 +114,9 @@ class FitSettings:
         Depth of the trees.
     trees : int
         Fast layer: number of trees, whose outputs are summed.
+    two_sided : bool
+        Fast layer: whether each node has output weights for each side; see
+        `fffcpu.FastFeedForward`.
     leaf_width : int
         Leaf layer: neurons per leaf.
     width : int
@@ -178,6 +181,7 @@ class FitSettings:
     layer: str = "fast"
     depth: int = 4
     trees: int = 4
+    two_sided: bool = False
     leaf_width: int = 8
     width: int = 16
     activation: str | None = None
@@ -213,6 +217,7 @@ class FitSettings:
     def _check_choices(self) -> None:
         """Raise unless names are known and flags are booleans."""
         check_flag("straight_through", self.straight_through)
+        check_flag("two_sided", self.two_sided)
         check_flag("clip", self.clip)
         for name, values in (
             ("layer", LAYER_NAMES),
@@ -635,6 +640,7 @@ def new_layer(
     if settings.activation is not None:
         options["activation"] = settings.activation
     if settings.layer == "fast":
+        options["two_sided"] = settings.two_sided
         return FastFeedForward(inputs, outputs, settings.depth, settings.trees, **options)
     if settings.layer == "leaf":
         return LeafFeedForward(inputs, outputs, settings.depth, settings.leaf_width, **options)
@@ -707,6 +713,8 @@ def _identity(table: Table, settings: FitSettings, scaling: Scaling) -> dict[str
     }
     if settings.layer != "fast":
         del values["straight_through"]
+    if settings.layer != "fast" or not settings.two_sided:  # older runs do not have it
+        del values["two_sided"]
     if table.encoding is not None:
         values["inputs"] = list(table.encoding.inputs)
     some = table.x[:: max(1, len(table.x) // SAMPLED_ROWS)]

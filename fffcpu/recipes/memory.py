@@ -54,6 +54,8 @@ class _Settings(Protocol):
     @property
     def trees(self) -> int: ...
     @property
+    def two_sided(self) -> bool: ...
+    @property
     def leaf_width(self) -> int: ...
     @property
     def width(self) -> int: ...
@@ -84,7 +86,14 @@ def layer_config(
         If a size is out of range or has the wrong type.
     """
     if settings.layer == "fast":
-        return FastFeedForwardConfig(inputs, outputs, settings.depth, settings.trees, dtype=dtype)
+        return FastFeedForwardConfig(
+            inputs,
+            outputs,
+            settings.depth,
+            settings.trees,
+            two_sided=settings.two_sided,
+            dtype=dtype,
+        )
     if settings.layer == "leaf":
         return LeafFeedForwardConfig(
             inputs, outputs, settings.depth, settings.leaf_width, dtype=dtype

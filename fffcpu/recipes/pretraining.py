@@ -57,6 +57,8 @@ class PretrainSettings:
         Trees of a FastFeedForward, or neurons of a dense feedforward.
     depth : int
         Depth of the trees.
+    two_sided : bool
+        Whether the nodes of the trees have output weights for each side.
     initial_std : float, optional
         Standard deviation of initial weights. The default is the published 0.02 at width 768, and
         proportional to ``1 / sqrt(width)`` at other widths. The vectors of positions scale in the
@@ -98,6 +100,7 @@ class PretrainSettings:
     feedforward: str = "fff"
     feedforward_size: int = 4
     depth: int = 5
+    two_sided: bool = False
     initial_std: float | None = None
     length: int = 128
     batch_size: int = 64
@@ -159,6 +162,7 @@ class PretrainSettings:
             feedforward=self.feedforward,
             feedforward_size=self.feedforward_size,
             depth=self.depth if self.feedforward == "fff" else 0,
+            two_sided=self.two_sided and self.feedforward == "fff",
             positions=self.length,
             padding_id=padding_id,
             initial_std=0.02 * math.sqrt(768 / self.width) if std is None else std,

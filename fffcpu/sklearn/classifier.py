@@ -38,6 +38,9 @@ class FFFClassifier(ClassifierMixin, Estimator):
         Depth of the trees.
     trees : int, optional
         Fast layer: number of trees that are summed, 8 by default. The leaf layer has 1.
+    two_sided : bool
+        Fast layer: whether each node has output weights for each side, see
+        `fffcpu.FastFeedForward`.
     leaf_width : int
         Leaf layer: neurons of a leaf.
     hardening : float, optional
@@ -116,6 +119,7 @@ class FFFClassifier(ClassifierMixin, Estimator):
         layer: str = "fast",
         depth: int = 3,
         trees: int | None = None,
+        two_sided: bool = False,
         leaf_width: int = 8,
         hardening: float | None = None,
         region_leak: float = 0.0,
@@ -137,6 +141,7 @@ class FFFClassifier(ClassifierMixin, Estimator):
             layer=layer,
             depth=depth,
             trees=trees,
+            two_sided=two_sided,
             leaf_width=leaf_width,
             hardening=hardening,
             region_leak=region_leak,

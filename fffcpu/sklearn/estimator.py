@@ -85,6 +85,7 @@ class Estimator(BaseEstimator):
         layer: str = "fast",
         depth: int = 3,
         trees: int | None = None,
+        two_sided: bool = False,
         leaf_width: int = 8,
         hardening: float | None = None,
         region_leak: float = 0.0,
@@ -104,6 +105,7 @@ class Estimator(BaseEstimator):
         self.layer = layer
         self.depth = depth
         self.trees = trees
+        self.two_sided = two_sided
         self.leaf_width = leaf_width
         self.hardening = hardening
         self.region_leak = region_leak
@@ -255,6 +257,7 @@ class Estimator(BaseEstimator):
             layer=layer,
             depth=self.depth,
             trees=trees,
+            two_sided=self.two_sided,
             leaf_width=self.leaf_width,
             epochs=check_integer("max_iter", self.max_iter, 1),
             batch_size=self._batch_rows(rows, width),
@@ -459,7 +462,8 @@ def _shape_of(layer: FastFeedForward | LeafFeedForward) -> dict[str, Any]:
     """Return the parameters of an estimator that describe a layer."""
     config = layer.config
     if isinstance(config, FastFeedForwardConfig):
-        return {"layer": "fast", "depth": config.depth, "trees": config.trees}
+        sizes = {"depth": config.depth, "trees": config.trees}
+        return {"layer": "fast", **sizes, "two_sided": config.two_sided}
     return {"layer": "leaf", "depth": config.depth, "leaf_width": config.leaf_width}
 
 

@@ -31,6 +31,9 @@ class FFFRegressor(RegressorMixin, Estimator):
         Depth of the trees.
     trees : int, optional
         Fast layer: number of trees that are summed, 8 by default. The leaf layer has 1.
+    two_sided : bool
+        Fast layer: whether each node has output weights for each side, see
+        `fffcpu.FastFeedForward`.
     leaf_width : int
         Leaf layer: neurons of a leaf.
     hardening : float, optional

@@ -2,6 +2,9 @@
 
 Nothing here is fast, and nothing is imported from fffcpu, so an error goes undetected only if it
 is made twice. Trees are numbered as the papers do: the children of node n are 2n + 1 and 2n + 2.
+
+Output weights of shape (T, N, O) are one-sided: a node adds ``act(s) * weights_out[t, n]``. Those
+of shape (T, N, 2, O) are two-sided: it adds ``act(|s|)`` times its row for the left or right side.
 """
 
 from __future__ import annotations
@@ -63,7 +66,7 @@ class Path(NamedTuple):
     logits: Array  # (B, T, N), of every node
     mask: Array  # (B, T, N), True for visited nodes
     nodes: Array  # (B, T, L)
-    margin: Array  # (B,) the smallest |logit| that decided a turn
+    margin: Array  # (B,) the smallest |logit| that decided a turn, or on a side
 
 
 def path(
@@ -74,6 +77,7 @@ def path(
     activation: str = "gelu",
 ) -> Path:
     """Compute all N neurons of every tree, mask those off the path, and sum the rest."""
+    two_sided = np.ndim(weights_out) == 4
     x, weights_in = np.asarray(x, np.float64), np.asarray(weights_in, np.float64)
     weights_out = np.asarray(weights_out, np.float64)
     (rows, _), (trees, count, _) = x.shape, weights_in.shape
@@ -92,13 +96,25 @@ def path(
                 nodes[row, tree, level] = node
                 mask[row, tree, node] = True
                 logit = logits[row, tree, node]
-                if level < levels - 1:
+                if level < levels - 1 or two_sided:
                     margin[row] = min(margin[row], abs(logit))
                 node = 2 * node + 2 if logit > 0 else 2 * node + 1
     with np.errstate(invalid="ignore"):
-        active = np.where(mask, activate(logits, activation), 0.0)
-        y = np.einsum("btn,tno->bo", active, weights_out)
+        if two_sided:
+            left, right = _sides(logits)
+            active = np.where(mask, activate(np.abs(logits), activation), 0.0)
+            y = np.einsum("btn,tno->bo", active * left, weights_out[:, :, 0])
+            y += np.einsum("btn,tno->bo", active * right, weights_out[:, :, 1])
+        else:
+            active = np.where(mask, activate(logits, activation), 0.0)
+            y = np.einsum("btn,tno->bo", active, weights_out)
     return Path(y, logits, mask, nodes, margin)
+
+
+def _sides(logits: Array) -> tuple[Array, Array]:
+    """Return 1 where a node sends its row left, else 0; and the same for right."""
+    right = (logits > 0).astype(np.float64)
+    return 1.0 - right, right
 
 
 def path_gradients(
@@ -114,13 +130,21 @@ def path_gradients(
     x, weights_in, weights_out, dy = (
         np.asarray(array, np.float64) for array in (x, weights_in, weights_out, dy)
     )
-    active = activate(result.logits, activation) * result.mask
-    slope = activate_gradient(result.logits, activation) * result.mask
-    d_logits = np.einsum("bo,tno->btn", dy, weights_out) * slope
-    grads = {
-        "weights_in": np.einsum("btn,bi->tni", d_logits, x),
-        "weights_out": np.einsum("btn,bo->tno", active, dy),
-    }
+    if weights_out.ndim == 4:
+        size = np.abs(result.logits)
+        active = activate(size, activation) * result.mask
+        slope = activate_gradient(size, activation) * np.sign(result.logits) * result.mask
+        d_active, d_weights_out = 0.0, np.empty_like(weights_out)
+        for side, taken in enumerate(_sides(result.logits)):
+            d_active = d_active + np.einsum("bo,tno->btn", dy, weights_out[:, :, side]) * taken
+            d_weights_out[:, :, side] = np.einsum("btn,bo->tno", active * taken, dy)
+    else:
+        active = activate(result.logits, activation) * result.mask
+        slope = activate_gradient(result.logits, activation) * result.mask
+        d_active = np.einsum("bo,tno->btn", dy, weights_out)
+        d_weights_out = np.einsum("btn,bo->tno", active, dy)
+    d_logits = d_active * slope
+    grads = {"weights_in": np.einsum("btn,bi->tni", d_logits, x), "weights_out": d_weights_out}
     if bias_in is not None:
         grads["bias_in"] = d_logits.sum(axis=0)
     return np.einsum("btn,tni->bi", d_logits, weights_in), grads
@@ -136,20 +160,31 @@ def choice_gradients(
 ) -> tuple[Array, Array]:
     """Return gradients of the visited logits by their choices (B, T, L), and margins (B,).
 
-    Such a gradient is the right child's value less the left child's, times the normal density at
-    the logit. The value of a node is what a row that starts there adds to ``sum(y * dy)``. The
-    values of all nodes of all trees are computed.
+    Such a gradient is the value of the right side less that of the left one, times the normal
+    density at the logit. The value of a side is what the row adds to ``sum(y * dy)`` from the child
+    on, and in two-sided trees also at the node itself. The values of all nodes of all trees are
+    computed.
     """
     result = path(x, weights_in, bias_in, weights_out, activation)
     weights_out, dy = np.asarray(weights_out, np.float64), np.asarray(dy, np.float64)
-    value = activate(result.logits, activation) * np.einsum("bo,tno->btn", dy, weights_out)
-    worth = np.zeros_like(value)
-    for node in reversed(range(value.shape[2] // 2)):
-        left, right = value[..., 2 * node + 1], value[..., 2 * node + 2]
+    if weights_out.ndim == 4:
+        active = activate(np.abs(result.logits), activation)
+        lefts, rights = (
+            active * np.einsum("bo,tno->btn", dy, weights_out[:, :, side]) for side in (0, 1)
+        )
+        deciding = result.logits.shape[2]
+    else:
+        active = activate(result.logits, activation)
+        lefts = rights = active * np.einsum("bo,tno->btn", dy, weights_out)
+        deciding = result.logits.shape[2] // 2
+    value, worth = np.zeros_like(active), np.zeros_like(active)
+    for node in reversed(range(active.shape[2])):
+        left, right = lefts[..., node], rights[..., node]
+        if 2 * node + 2 < active.shape[2]:
+            left, right = left + value[..., 2 * node + 1], right + value[..., 2 * node + 2]
         worth[..., node] = right - left
-        value[..., node] += np.where(result.logits[..., node] > 0, right, left)
-    inner = np.abs(result.logits[..., : value.shape[2] // 2])
-    margin = inner.min(axis=(1, 2), initial=np.inf)
+        value[..., node] = np.where(result.logits[..., node] > 0, right, left)
+    margin = np.abs(result.logits[..., :deciding]).min(axis=(1, 2), initial=np.inf)
     worth *= np.exp(-(result.logits**2) / 2) / math.sqrt(2 * math.pi)
     return np.take_along_axis(worth, result.nodes, axis=2), margin
 

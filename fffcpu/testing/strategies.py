@@ -52,12 +52,17 @@ class PathProblem(NamedTuple):
     x: Array  # (B, I)
     weights_in: Array  # (T, N, I)
     bias_in: Array  # (T, N), zeros for a layer without biases
-    weights_out: Array  # (T, N, O)
+    weights_out: Array  # (T, N, O), or (T, N, 2, O) for two-sided nodes
     dy: Array  # (B, O)
     activation: str
     kind: str
     scale_in: Array | None = None  # (T, N), of int8 weights
-    scale_out: Array | None = None  # (T, N)
+    scale_out: Array | None = None  # (T, N), or (T, N, 2)
+
+    @property
+    def sides(self) -> int:
+        """Number of sides of a node, 1 or 2."""
+        return 1 if self.weights_out.ndim == 3 else 2
 
     @property
     def code(self) -> int:
@@ -77,12 +82,17 @@ def path_problems(
     kinds: Sequence[str] = KINDS,
     dtypes: Sequence[DTypeLike] = DTYPES,
     biased: bool | None = None,
+    two_sided: bool | None = None,
 ) -> PathProblem:
-    """Draw FastFeedForward problems of small shapes: depth 0, no rows, widths off the lanes."""
+    """Draw FastFeedForward problems of small shapes: depth 0, no rows, widths off the lanes.
+
+    Half of them have biases, and half have two-sided nodes, unless the arguments decide it.
+    """
     rows = draw(st.integers(0, max_rows))
     width_in, width_out = draw(st.integers(1, 70)), draw(st.integers(1, 70))
     trees, depth = draw(st.integers(1, 3)), draw(st.integers(0, 4))
     bias = draw(st.booleans()) if biased is None else biased
+    sides = (2,) if (draw(st.booleans()) if two_sided is None else two_sided) else ()
     dtype, kind = draw(st.sampled_from(dtypes)), draw(st.sampled_from(kinds))
     activation = draw(st.sampled_from(ACTIVATIONS))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -91,7 +101,7 @@ def path_problems(
         numbers(rng, (rows, width_in), kind, dtype),
         numbers(rng, (trees, nodes, width_in), kind, dtype),
         numbers(rng, (trees, nodes), kind, dtype) * np.dtype(dtype).type(bias),
-        numbers(rng, (trees, nodes, width_out), kind, dtype),
+        numbers(rng, (trees, nodes, *sides, width_out), kind, dtype),
         numbers(rng, (rows, width_out), kind, dtype),
         activation,
         kind,
@@ -184,8 +194,8 @@ def narrow_path_problems(
     weights = _draw_type(draw, weights)
     problem = draw(path_problems(dtypes=(np.float32,)))
     rng = np.random.default_rng(len(problem.x))
-    w_in, wide_in, scale_in = _narrow(rng, problem.weights_in, weights, 2)
-    w_out, wide_out, scale_out = _narrow(rng, problem.weights_out, weights, 2)
+    w_in, wide_in, scale_in = _narrow(rng, problem.weights_in, weights, -1)
+    w_out, wide_out, scale_out = _narrow(rng, problem.weights_out, weights, -1)
     wide = problem._replace(weights_in=wide_in, weights_out=wide_out)
     narrow = problem._replace(weights_in=w_in, weights_out=w_out)
     if weights == "int8":

@@ -46,7 +46,13 @@ COMMON = {
 }
 NARROW = {"weights": st.sampled_from(["bfloat16", "int8"])}
 FLOAT_CONFIGS = st.one_of(
-    st.builds(FastFeedForwardConfig, WIDTHS, WIDTHS, DEPTHS, WIDTHS, bias=st.booleans(), **COMMON),
+    st.builds(
+        FastFeedForwardConfig,
+        *(WIDTHS, WIDTHS, DEPTHS, WIDTHS),
+        bias=st.booleans(),
+        two_sided=st.booleans(),
+        **COMMON,
+    ),
     st.builds(LeafFeedForwardConfig, WIDTHS, WIDTHS, DEPTHS, WIDTHS, **COMMON),
     st.builds(DenseFeedForwardConfig, WIDTHS, WIDTHS, WIDTHS, bias=st.booleans(), **COMMON),
 )
@@ -56,11 +62,14 @@ CONFIGS = st.one_of(
         QuantizedFastFeedForwardConfig,
         *(WIDTHS, WIDTHS, DEPTHS, WIDTHS),
         bias=st.booleans(),
+        two_sided=st.booleans(),
         **NARROW,
     ),
     st.builds(QuantizedLeafFeedForwardConfig, WIDTHS, WIDTHS, DEPTHS, WIDTHS, **NARROW),
 )
 SMALL = FastFeedForwardConfig(3, 2, 1)
+SMALL_VALUES = {name: value for name, value in SMALL.to_dict().items() if name != "two_sided"}
+"""Fields of SMALL in files of version 1."""
 LEEWAY = 4 << 20
 """Bytes that refusing a file may take, whatever sizes the file claims."""
 
@@ -96,7 +105,7 @@ def tensor_headers(config: LayerConfig = SMALL) -> dict[str, dict]:
 
 
 def describe_layer(**changes: object) -> dict[str, object]:
-    return {"version": 1, "kind": SMALL.kind, "config": SMALL.to_dict()} | changes
+    return {"version": 1, "kind": SMALL.kind, "config": SMALL_VALUES} | changes
 
 
 def write_raw(
@@ -168,7 +177,11 @@ def test_bytes_are_those_of_the_safetensors_library(config: LayerConfig) -> None
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = Path(folder) / "ours", Path(folder) / "theirs"
         native.save(ours, config, arrays)
-        description = {"version": 1, "kind": config.kind, "config": config.to_dict()}
+        values = config.to_dict()
+        version = 3 if values.get("two_sided") else 1
+        if version == 1:
+            values.pop("two_sided", None)
+        description = {"version": version, "kind": config.kind, "config": values}
         metadata = {"fffcpu": json.dumps(description, sort_keys=True)}
         save_file(arrays, theirs, metadata=metadata)
         assert ours.read_bytes() == theirs.read_bytes()
@@ -416,11 +429,11 @@ def test_repeated_keys(tmp_path: Path, where: str) -> None:
     assert "more than once" in refuse(write_raw(tmp_path, header.encode()))
 
 
-@pytest.mark.parametrize("version", [0, 3, 10**30, "1", 1.0, True, None, [1]])
+@pytest.mark.parametrize("version", [0, 4, 10**30, "1", 1.0, True, None, [1]])
 def test_other_versions(tmp_path: Path, version: object) -> None:
     message = refuse(write_raw(tmp_path, tensor_headers(), describe_layer(version=version)))
     assert f"has version {version!r}" in message
-    assert "reads 1, 2" in message
+    assert "reads 1, 2, 3" in message
 
 
 @pytest.mark.parametrize("kind", ["fastfeedforward", "", "LayerConfig", None, ["FastFeedForward"]])
@@ -456,13 +469,28 @@ def test_metadata_that_describes_no_layer(tmp_path: Path, metadata: str) -> None
         {"dtype": "1" * 5000 + "f4"},
         {"dtype": {"names": 1}},
         {"rate": 1},
+        {"two_sided": False},
     ],
 )
 def test_invalid_configs(tmp_path: Path, change: dict) -> None:
-    config = SMALL.to_dict() | change
+    config = SMALL_VALUES | change
     message = refuse(write_raw(tmp_path, tensor_headers(), describe_layer(config=config)))
     assert "config" in message
     assert next(iter(change)) in message
+
+
+@pytest.mark.parametrize("two_sided", [True, False])
+def test_version_3_says_whether_nodes_are_two_sided(tmp_path: Path, two_sided: bool) -> None:
+    config = FastFeedForwardConfig(3, 2, 1, two_sided=two_sided)
+    headers, values = tensor_headers(config), config.to_dict()
+    data = b"".join(array.tobytes() for array in random_arrays(config).values())
+    description = describe_layer(version=3, config=values)
+    found, _ = native.load(write_raw(tmp_path, headers, description, data=data))
+    assert found == config
+    del values["two_sided"]
+    description = describe_layer(version=3, config=values)
+    message = refuse(write_raw(tmp_path, headers, description, data=data))
+    assert "missing 'two_sided'" in message
 
 
 @pytest.mark.parametrize("config", [None, 1, [], "x", {}, {"depth": 1}])
@@ -475,7 +503,7 @@ def test_configs_without_fields(tmp_path: Path, config: object) -> None:
     [{"depth": 29}, {"trees": 10**9}, {"input_dim": 10**4000}, {"depth": 29, "trees": 10**15}],
 )
 def test_claimed_sizes_are_not_allocated(tmp_path: Path, change: dict) -> None:
-    config = SMALL.to_dict() | change
+    config = SMALL_VALUES | change
     message = refuse(write_raw(tmp_path, tensor_headers(), describe_layer(config=config)))
     assert (
         "'weights_in' must be" in message or "too large for the parameter 'weights_in'" in message

@@ -734,6 +734,7 @@ def test_bench_in_json(command):
         "depth": 3,
         "trees": 2,
         "bias": True,
+        "two_sided": False,
         "activation": "gelu",
         "dtype": "float64",
         "neurons": 30,

@@ -253,12 +253,13 @@ from fffcpu.config import Activation
 from fffcpu import kernels
 from fffcpu.kernels import jit
 from fffcpu.kernels.backends import vectorized
+from fffcpu.kernels.weights import PathWeights
 
 jit.MIN_PARALLEL_WORK = 1
 layer = FastFeedForward(20, 12, 3, rng=0)
 x = np.random.default_rng(0).standard_normal((40, 20)).astype(np.float32)
 expected = np.empty((40, 12), np.float32)
-vectorized.path_infer(expected, x, *layer.params.values(), None, None, int(Activation.GELU))
+vectorized.path_infer(expected, x, *PathWeights.of(layer.params), int(Activation.GELU))
 np.testing.assert_allclose(layer(x), expected, atol=1e-6)
 for row, right in zip(x, layer(x)):
     assert np.array_equal(layer(row), right)

@@ -17,6 +17,7 @@ from fffcpu import kernels
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels.backends import vectorized
 from fffcpu.kernels.jit import JIT
+from fffcpu.kernels.weights import PathWeights
 from tests.support.processes import run
 
 PACKAGE_PARENT = str(Path(fffcpu.__file__).parents[1])
@@ -301,7 +302,7 @@ def test_layers_run_on_the_module_that_the_variable_names(tmp_path):
     layer = fffcpu.FastFeedForward(6, 5, 3, rng=1)
     expected = np.empty((4, 5), np.float32)
     x = np.ones((4, 6), np.float32)
-    vectorized.path_infer(expected, x, *layer.params.values(), None, None, 0)
+    vectorized.path_infer(expected, x, *PathWeights.of(layer.params), 0)
     assert bits == expected.tobytes().hex()
 
 

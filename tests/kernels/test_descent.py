@@ -28,10 +28,11 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 @kernel
-def sort_by_last_node(leaves, stride, order, reached, integers, rows, levels):
+def sort_by_last_node(leaves, logits, stride, order, reached, integers, rows, levels, sides):
     runs = new_runs(pointer(integers, 0), rows)
+    paths = pointer(leaves, 0), pointer(logits, 0)
     places = pointer(order, 0), pointer(reached, 0)
-    follow(pointer(leaves, 0), stride, places[0], places[1], rows, runs, levels)
+    follow(paths[0], paths[1], stride, places[0], places[1], rows, runs, levels, sides)
 
 
 @kernel
@@ -74,14 +75,18 @@ def numbered(rows, more=4):
 # --- Sorting by known nodes -----------------------------------------------------------------------
 
 
-def sorted_by_last_node(nodes, levels, stride=1):
+def sorted_by_last_node(nodes, levels, stride=1, logits=None):
     rows = len(nodes)
     leaves = np.full(max(1, rows * stride), -9, np.int32)
     leaves[: rows * stride : stride] = nodes
+    own = np.full(leaves.shape, np.nan, np.float32)
+    if logits is not None:
+        own[: rows * stride : stride] = logits
+    sides = 1 if logits is None else 2
     order, reached = numbered(rows)
     order[:rows] = -7
     integers = scratch(rows)
-    sort_by_last_node(leaves, stride, order, reached, integers, rows, levels)
+    sort_by_last_node(leaves, own, stride, order, reached, integers, rows, levels, sides)
     assert (order[rows:] == -5).all()
     assert (reached[rows:] == -5).all()
     assert (integers[-8:] == -5).all()
@@ -104,6 +109,18 @@ def test_rows_are_sorted_by_last_node_and_equal_ones_stay_in_order(seed, rows, l
     expected = np.argsort(nodes, kind="stable")
     np.testing.assert_array_equal(order, expected)
     np.testing.assert_array_equal(reached, 2 * nodes[expected] + 1)
+
+
+@given(seed=SEEDS, rows=st.integers(0, 1024), levels=st.integers(1, 6), stride=st.integers(1, 3))
+def test_rows_of_two_sided_nodes_are_sorted_by_their_last_side_as_well(seed, rows, levels, stride):
+    first = 2 ** (levels - 1) - 1
+    rng = np.random.default_rng(seed)
+    nodes, logits = rng.integers(first, 2 * first + 1, rows), rng.integers(-1, 2, rows)
+    order, reached = sorted_by_last_node(nodes, levels, stride, logits)
+    children = 2 * nodes + 1 + (logits > 0)
+    expected = np.argsort(children, kind="stable")
+    np.testing.assert_array_equal(order, expected)
+    np.testing.assert_array_equal(reached, children[expected])
 
 
 @given(seed=SEEDS, rows=st.integers(0, 200), levels=st.integers(1, 6))

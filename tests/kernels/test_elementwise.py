@@ -51,17 +51,17 @@ POINTS += tuple(-s for s in POINTS)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 
-def activated(s, code):
+def activated(s, code, even=False):
     """Activation of every number of an array."""
     out = np.full_like(s, 7)
-    activate_run(out, 0, s, 0, s.size, code)
+    activate_run(out, 0, s, 0, s.size, code, even)
     return out
 
 
-def slopes(s, code):
+def slopes(s, code, even=False):
     """Derivative of the activation at every number of an array."""
     delta = np.ones_like(s)
-    backpropagate_run(delta, 0, s, 0, s.size, code)
+    backpropagate_run(delta, 0, s, 0, s.size, code, even)
     return delta
 
 
@@ -305,8 +305,9 @@ def test_gradient_is_the_slope(code, s):
     count=st.integers(0, 60),
     s_at=st.integers(0, 20),
     out_at=st.integers(0, 20),
+    even=st.booleans(),
 )
-def test_bits_depend_on_nothing_but_the_number(code, dtype, seed, count, s_at, out_at):
+def test_bits_depend_on_nothing_but_the_number(code, dtype, seed, count, s_at, out_at, even):
     rng = np.random.default_rng(seed)
     s = (rng.standard_normal(90) * 10 ** rng.uniform(-3, 2, 90)).astype(dtype)
     s[rng.integers(0, 90, 3)] = NOT_FINITE
@@ -315,8 +316,8 @@ def test_bits_depend_on_nothing_but_the_number(code, dtype, seed, count, s_at, o
         out = np.arange(100, dtype=dtype).reshape(4, 25)
         expected = out.copy()
         for k in range(count):
-            run(expected.reshape(-1), out_at + k, s[s_at + k :].copy(), 0, 1, code)
-        run(out, out_at, s, s_at, count, code)
+            run(expected.reshape(-1), out_at + k, s[s_at + k :].copy(), 0, 1, code, even)
+        run(out, out_at, s, s_at, count, code, even)
         assert out.tobytes() == expected.tobytes()
         assert s.tobytes() == before.tobytes()
 
@@ -336,8 +337,8 @@ for dtype in (np.float32, np.float64):
     for count in range(1, 40):
         s = np.frombuffer(memory, np.uint8)[PAGE - count * dtype().itemsize : PAGE].view(dtype)
         s[:] = 1
-        backpropagate_run(s, 0, s, 0, count, 0)
-        activate_run(s, 0, s, 0, count, 0)
+        backpropagate_run(s, 0, s, 0, count, 0, count % 2 == 0)
+        activate_run(s, 0, s, 0, count, 0, count % 2 == 0)
 print("untouched")
 """
 
@@ -362,7 +363,7 @@ def test_memory_behind_a_run_is_not_touched():
 def test_a_run_may_overwrite_its_input(code, dtype):
     s = np.linspace(-9, 9, 45).astype(dtype)
     expected = activated(s, code)
-    activate_run(s, 0, s, 0, s.size, code)
+    activate_run(s, 0, s, 0, s.size, code, False)
     np.testing.assert_array_equal(s, expected)
 
 
@@ -371,8 +372,21 @@ def test_backpropagation_multiplies_what_is_there(dtype):
     s = np.linspace(-3, 3, 45).astype(dtype)
     delta = np.linspace(7, 9, 45).astype(dtype)
     expected = delta * slopes(s, GELU)
-    backpropagate_run(delta, 0, s, 0, s.size, GELU)
+    backpropagate_run(delta, 0, s, 0, s.size, GELU, False)
     np.testing.assert_array_equal(delta, expected)
+
+
+# --- Even activations, of two-sided nodes ---------------------------------------------------------
+
+
+@CODES
+@DTYPES
+def test_an_even_activation_is_that_of_the_magnitude(code, dtype):
+    s = np.concatenate([np.linspace(-9, 9, 45), [0.0, -0.0, np.inf, -np.inf, np.nan]]).astype(dtype)
+    size = np.abs(s)
+    np.testing.assert_array_equal(activated(s, code, even=True), activated(size, code))
+    np.testing.assert_array_equal(slopes(s, code, even=True), slopes(size, code) * np.sign(s))
+    assert not np.signbit(activated(s[45:47], code, even=True)).any()
 
 
 # --- Exponentials ---------------------------------------------------------------------------------

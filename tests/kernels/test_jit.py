@@ -245,9 +245,10 @@ def first_call():
         assert np.array_equal(layer(x[::-1]), y[::-1])
         layer.route(x[:1])  # another kernel, which must not warn again
     from fffcpu.kernels.backends import vectorized
+    from fffcpu.kernels.weights import PathWeights
 
     expected = np.empty_like(y)
-    vectorized.path_infer(expected, x, *layer.params.values(), None, None, int(Activation.GELU))
+    vectorized.path_infer(expected, x, *PathWeights.of(layer.params), int(Activation.GELU))
     np.testing.assert_allclose(y, expected, atol=1e-6)
     return [f"{w.category.__name__}: {w.message}" for w in caught]
 

@@ -6,6 +6,7 @@ Run as a program, it takes the names of the dtypes.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import sys
 
@@ -33,11 +34,11 @@ def activations(dtype):
     patterns = np.linspace(0, np.iinfo(unsigned).max, 5003, dtype=np.float64)
     anything = patterns[:-1].astype(unsigned).view(dtype)
     s = np.concatenate([anything, np.linspace(-40, 40, 5003).astype(dtype)])
-    for code in Activation:
+    for code, even in itertools.product(Activation, (False, True)):
         out, slope = np.empty_like(s), np.ones_like(s)
-        activate_run(out, 0, s, 0, s.size, int(code))
-        backpropagate_run(slope, 0, s, 0, s.size, int(code))
-        yield f"{code.name} {dtype.__name__}", digest(out, slope)
+        activate_run(out, 0, s, 0, s.size, int(code), even)
+        backpropagate_run(slope, 0, s, 0, s.size, int(code), even)
+        yield f"{code.name} {even} {dtype.__name__}", digest(out, slope)
 
 
 def layers(dtype):
@@ -45,13 +46,18 @@ def layers(dtype):
     rng = np.random.default_rng(0)
     x, dy = rng.standard_normal((43, 37)), rng.standard_normal((43, 29)).astype(dtype)
     x = x.astype(dtype)
-    path = FastFeedForward(37, 29, 4, trees=3, dtype=dtype, rng=1)
-    y, cache = path.forward(x)
-    dx, gradients = path.backward(dy, cache, straight_through=True)
-    logits, nodes = cmm(x, path.params["weights_in"], path.params["bias_in"])
-    yield f"path {dtype.__name__}", digest(path(x), path(x[:1]), y, logits)
-    yield f"route {dtype.__name__}", digest(path.route(x).astype(dtype), nodes.astype(dtype))
-    yield f"gradients {dtype.__name__}", digest(dx, *gradients.values())
+    paths = [
+        FastFeedForward(37, 29, 4, trees=3, two_sided=two_sided, dtype=dtype, rng=1)
+        for two_sided in (False, True)
+    ]
+    for path in paths:
+        name = f"{path.config.sides} {dtype.__name__}"
+        y, cache = path.forward(x)
+        dx, gradients = path.backward(dy, cache, straight_through=True)
+        logits, nodes = cmm(x, path.params["weights_in"], path.params["bias_in"])
+        yield f"path {name}", digest(path(x), path(x[:1]), y, logits)
+        yield f"route {name}", digest(path.route(x).astype(dtype), nodes.astype(dtype))
+        yield f"gradients {name}", digest(dx, *gradients.values())
     leaf = LeafFeedForward(37, 29, 4, 19, activation="gelu", dtype=dtype, rng=1)
     yield f"leaf {dtype.__name__}", digest(leaf(x), leaf(x[:1]), leaf.route(x).astype(dtype))
     many = rng.standard_normal((1100, 37)).astype(dtype)
@@ -59,8 +65,8 @@ def layers(dtype):
         before, grouped.NODES_PER_ROW = grouped.NODES_PER_ROW, nodes_per_row
         try:
             with kernels.backend_for_many():
-                logits = path.forward(many)[1].logits
-                found = digest(path(many), logits, leaf(many))
+                results = [(path.forward(many)[1].logits, path(many)) for path in paths]
+                found = digest(*itertools.chain(*results), leaf(many))
             yield f"many rows, {nodes_per_row}, {dtype.__name__}", found
         finally:
             grouped.NODES_PER_ROW = before

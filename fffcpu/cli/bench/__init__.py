@@ -115,6 +115,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_number(parser, "--output-dim", 768, "output width")
     _add_number(parser, "--depth", 11, "depth of the trees")
     _add_number(parser, "--trees", 1, "number of trees")
+    parser.add_argument(
+        "--two-sided", action="store_true", help="output weights for each side of a node"
+    )
     parser.add_argument("--dtype", default="float32", help="float32 or float64 (float32)")
     parser.add_argument(
         "--rows",
@@ -194,6 +197,7 @@ class _Bench:
             config.output_dim,
             config.depth,
             config.trees,
+            two_sided=config.two_sided,
             dtype=config.dtype,
             rng=options.seed,
         )
@@ -282,7 +286,12 @@ class _Bench:
 def _config(options: argparse.Namespace) -> FastFeedForwardConfig:
     """Return the layer's config; making it checks the sizes and takes no memory."""
     return FastFeedForwardConfig(
-        options.input_dim, options.output_dim, options.depth, options.trees, dtype=options.dtype
+        options.input_dim,
+        options.output_dim,
+        options.depth,
+        options.trees,
+        two_sided=options.two_sided,
+        dtype=options.dtype,
     )
 
 
@@ -408,9 +417,10 @@ def _format_rooflines(rooflines: list[Roofline]) -> str:
 def _format_layer(config: FastFeedForwardConfig) -> str:
     """Return a line that describes the timed layer."""
     limit = config.neurons / config.active_neurons
+    sides = "two-sided, " if config.two_sided else ""
     return (
         f"FastFeedForward {config.input_dim} -> {config.output_dim}, depth {config.depth}, "
-        f"trees {config.trees}, {config.dtype}: {config.active_neurons:,} neurons used of "
+        f"trees {config.trees}, {sides}{config.dtype}: {config.active_neurons:,} neurons used of "
         f"{config.neurons:,} (arithmetic allows up to {format_number(limit)}x)"
     )
 

@@ -184,7 +184,8 @@ class _Pair:
         sizes = (options.input_dim, options.output_dim)
         how = {"dtype": options.dtype, "rng": options.seed}
         self.sweep = sweep
-        self.tree = FastFeedForward(*sizes, depth, options.trees, **how)
+        trees, two_sided = options.trees, options.two_sided
+        self.tree = FastFeedForward(*sizes, depth, trees, two_sided=two_sided, **how)
         dense = DenseFeedForward(*sizes, self.tree.config.neurons, **how)
         x = sweep.inputs(1)[0]
         check_dense(dense, x, dense(x))

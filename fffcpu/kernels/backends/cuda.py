@@ -134,6 +134,31 @@ def _activate_gradient(s: Any, activation: int) -> Any:
     return number(1)
 
 
+@cuda.jit(device=True)
+def _activate_either(s: Any, sides: int, activation: int) -> Any:
+    """Return what a node with this logit adds: at two sides, the activation of its magnitude."""
+    return _activate(abs(s) if sides == 2 else s, activation)
+
+
+@cuda.jit(device=True)
+def _gradient_either(s: Any, sides: int, activation: int) -> Any:
+    """Return the derivative of `_activate_either`; at two sides 0 at 0."""
+    if sides == 1:
+        return _activate_gradient(s, activation)
+    if s == 0:
+        return type(s)(0)
+    slope = _activate_gradient(abs(s), activation)
+    return slope if s > 0 else -slope
+
+
+@cuda.jit(device=True)
+def _outer_row(node: int, logit: Any, sides: int) -> int:
+    """Return the row of output weights (T * N * S, O) that is used at a node with this logit."""
+    if sides == 1:
+        return node
+    return 2 * node + (1 if logit > 0 else 0)
+
+
 # --- What one block computes; all its threads call these, with the same arguments ---------------
 
 
@@ -225,20 +250,22 @@ def _path_forward(
     weights_out: Any,
     activation: int,
 ) -> None:
-    """Write outputs, logits and nodes; weights have shape (T * N, width)."""
+    """Write outputs, logits and nodes; weights have shapes (T * N, I) and (T * N * S, O)."""
     partial = cuda.shared.array(MOST_THREADS, x.dtype)
     active = cuda.shared.array(VISITS, x.dtype)
     places = cuda.shared.array(VISITS, np.int64)
     _, trees, levels = logits.shape
     count = weights_in.shape[0] // trees
+    sides = weights_out.shape[0] // weights_in.shape[0]
     for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
         _descend(partial, logits, nodes, row, x, weights_in, bias_in)
         for first in range(0, trees * levels, VISITS):
             visits = _at_most(VISITS, trees * levels - first)
             for k in range(cuda.threadIdx.x, visits, cuda.blockDim.x):
                 tree, level = (first + k) // levels, (first + k) % levels
-                active[k] = _activate(logits[row, tree, level], activation)
-                places[k] = tree * count + nodes[row, tree, level]
+                logit = logits[row, tree, level]
+                active[k] = _activate_either(logit, sides, activation)
+                places[k] = _outer_row(tree * count + nodes[row, tree, level], logit, sides)
             cuda.syncthreads()
             _combine(y, row, weights_out, active, places, visits, first > 0)
 
@@ -260,6 +287,7 @@ def _path_choices(
     number = x.dtype.type
     _, trees, levels = logits.shape
     count = weights_in.shape[0] // trees
+    sides = weights_out.shape[0] // weights_in.shape[0]
     for row in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
         for tree in range(trees):
             taken = number(0)
@@ -271,16 +299,22 @@ def _path_choices(
                 for _ in range(level + 1, levels):
                     place = tree * count + node
                     logit = _dot(partial, weights_in, place, x, row) + bias_in[tree, node]
-                    share = _dot(partial, weights_out, place, dy, row)
-                    other += _activate(logit, activation) * share
+                    share = _dot(partial, weights_out, _outer_row(place, logit, sides), dy, row)
+                    other += _activate_either(logit, sides, activation) * share
                     node = 2 * node + (2 if logit > 0 else 1)
+                here = _outer_row(tree * count + first, own, sides)
+                active = _activate_either(own, sides, activation)
+                share = active * _dot(partial, weights_out, here, dy, row)
+                if sides == 2:
+                    taken += share
+                    # The rows of a node's two sides are next to each other.
+                    other += active * _dot(partial, weights_out, here ^ 1, dy, row)
                 better = taken - other if math.isfinite(other) else number(0) * taken
                 if cuda.threadIdx.x == 0:
                     better = better if right else -better
                     d_logits[row, tree, level] = better * _density(own)
-                if level > 0:
-                    share = _dot(partial, weights_out, tree * count + first, dy, row)
-                    taken += _activate(own, activation) * share
+                if sides == 1:
+                    taken += share
 
 
 @cuda.jit
@@ -302,13 +336,15 @@ def _path_deltas(
     places = cuda.shared.array(VISITS, np.int64)
     _, trees, levels = logits.shape
     count = weights_in.shape[0] // trees
+    sides = weights_out.shape[0] // weights_in.shape[0]
     for row in range(cuda.blockIdx.x, dx.shape[0], cuda.gridDim.x):
         for first in range(0, trees * levels, VISITS):
             visits = _at_most(VISITS, trees * levels - first)
             for k in range(visits):
                 tree, level = (first + k) // levels, (first + k) % levels
                 place = tree * count + nodes[row, tree, level]
-                d_active = _dot(partial, weights_out, place, dy, row)
+                here = _outer_row(place, logits[row, tree, level], sides)
+                d_active = _dot(partial, weights_out, here, dy, row)
                 if cuda.threadIdx.x == 0:
                     own[k] = d_active
                     places[k] = place
@@ -316,34 +352,36 @@ def _path_deltas(
             for k in range(cuda.threadIdx.x, visits, cuda.blockDim.x):
                 tree, level = (first + k) // levels, (first + k) % levels
                 logit = logits[row, tree, level]
-                own[k] *= _activate_gradient(logit, activation)
+                own[k] *= _gradient_either(logit, sides, activation)
                 if d_logits.shape[2]:
                     own[k] += d_logits[row, tree, level]
                 delta[row, tree, level] = own[k]
-                active[row, tree, level] = _activate(logit, activation)
+                active[row, tree, level] = _activate_either(logit, sides, activation)
             cuda.syncthreads()
             _combine(dx, row, weights_in, own, places, visits, first > 0)
 
 
 @cuda.jit
 def _path_gradients(
-    d_weights: Any, factors: Any, vectors: Any, order: Any, runs: Any, places: Any
+    d_weights: Any, factors: Any, vectors: Any, order: Any, runs: Any, places: Any, sides: int
 ) -> None:
-    """Backward, second step: ``d_weights[place of node]`` = sum over its rows of factor * vector.
+    """Backward, second step: each row of ``d_weights`` = sum over its rows of factor * vector.
 
     Launched with a block of `COLUMNS` by `LANES` threads per run and block of columns.
 
     Parameters
     ----------
-    d_weights : array of shape (R, width), written
+    d_weights : array of shape (R * S, width), written
     factors : array of shape (B, T, L)
     vectors : array of shape (B, width)
     order : int64 array of shape (T, B)
         Rows in sorted order.
-    runs : int64 array of shape (R, 5)
-        Runs that `_runs` returned.
+    runs : int64 array of shape (runs, 6)
+        Runs that `_runs` returned, for S sides.
     places : int64 array of shape (T * N,)
-        Row of ``d_weights`` for each node.
+        Number of each node among the R nodes of the gradient.
+    sides : int
+        S.
     """
     partial = cuda.shared.array((LANES, COLUMNS), d_weights.dtype)
     thread, lane = cuda.threadIdx.x, cuda.threadIdx.y
@@ -352,10 +390,11 @@ def _path_gradients(
     for task in range(cuda.blockIdx.x, runs.shape[0] * blocks, cuda.gridDim.x):
         run = task // blocks
         column = task % blocks * COLUMNS + thread
-        tree, level, place = runs[run, 0], runs[run, 1], places[runs[run, 2]]
+        tree, level = runs[run, 0], runs[run, 1]
+        place = places[runs[run, 2]] * sides + runs[run, 3]
         total = d_weights.dtype.type(0)
         if column < width:
-            for at in range(runs[run, 3] + lane, runs[run, 4], LANES):
+            for at in range(runs[run, 4] + lane, runs[run, 5], LANES):
                 row = order[tree, at]
                 total += factors[row, tree, level] * vectors[row, column]
         partial[lane, thread] = total
@@ -481,39 +520,44 @@ def _outputs(*arrays: Array, zeros: bool = False) -> Iterator[list[Any]]:
 
 
 def _node_rows(weights: Array) -> Any:
-    """Return weights (T, N, width) on the GPU in the shape (T * N, width)."""
-    trees, count, width = weights.shape
-    return _on_device(weights).reshape(trees * count, width)
+    """Return weights (T, N, ..., width) on the GPU, with one axis for all their rows."""
+    *leading, width = weights.shape
+    return _on_device(weights).reshape(math.prod(leading), width)
 
 
-def _runs(last_nodes: Array, levels: int) -> Array:
-    """Return the runs of sorted rows that share a node, at every level of every tree.
+def _runs(children: Array, levels: int, sides: int) -> Array:
+    """Return the runs of sorted rows that share a node and its side, at every level of every tree.
 
     Parameters
     ----------
-    last_nodes : int32 array of shape (T, B)
-        The last nodes of each tree, sorted; B at least 1.
+    children : int32 array of shape (T, B)
+        The child to which each row would continue from its last node, sorted; B at least 1.
     levels : int
+    sides : int
+        1 for runs that share a node only.
 
     Returns
     -------
-    int64 array of shape (R, 5)
-        Tree, level, node (numbered through all trees), first row and one past the last. The runs
-        near the roots, which are long, come first.
+    int64 array of shape (R, 6)
+        Tree, level, node (numbered through all trees), side, first row and one past the last. The
+        runs near the roots, which are long, come first.
     """
-    trees, rows = last_nodes.shape
+    trees, rows = children.shape
     count = (1 << levels) - 1
     runs = []
     for level in range(levels):
-        # The node of a row `shift` levels above its last node m is ((m + 1) >> shift) - 1.
-        node = ((last_nodes + 1) >> (levels - 1 - level)) - 1
+        # Numbered from 1, the child of a row after this level is a prefix of its last one.
+        child = (children + 1) >> (levels - 1 - level)
+        node = (child >> 1) - 1
+        side = child & 1 if sides == 2 else np.zeros_like(child)
         starts = np.ones((trees, rows), np.bool_)
-        starts[:, 1:] = node[:, 1:] != node[:, :-1]
+        shared = child >> (2 - sides)
+        starts[:, 1:] = shared[:, 1:] != shared[:, :-1]
         tree, begin = np.nonzero(starts)
         end = np.roll(begin, -1)
         end[end == 0] = rows  # where the next run is the first of another tree
-        place = tree * count + node[starts]
-        runs.append(np.stack([tree, np.full_like(tree, level), place, begin, end], axis=1))
+        fields = (np.full_like(tree, level), tree * count + node[starts], side[starts], begin, end)
+        runs.append(np.stack([tree, *fields], axis=1))
     return np.concatenate(runs).astype(np.int64)
 
 
@@ -617,6 +661,7 @@ def path_backward(
     rows, _, levels = logits.shape
     if not rows:
         return
+    outer_sides = weights_out.shape[2]
     dy, x, logits, nodes = map(_on_device, (dy, x, logits, nodes))
     delta, active = (cuda.device_array(logits.shape, logits.dtype) for _ in range(2))
     threads = _threads(max(x.shape[1], dy.shape[1]))
@@ -634,18 +679,25 @@ def path_backward(
             activation,
         )
 
-    last_nodes = nodes.copy_to_host()[:, :, -1].T
-    order = np.argsort(last_nodes, axis=1, kind="stable")
-    runs = _runs(np.take_along_axis(last_nodes, order, axis=1), levels)
+    right = logits.copy_to_host()[:, :, -1].T > 0
+    children = 2 * nodes.copy_to_host()[:, :, -1].T + 1 + right
+    order = np.argsort(children, axis=1, kind="stable")
+    children = np.take_along_axis(children, order, axis=1)
     ones = np.ones((rows, 1), x.dtype)
-    plan = [_on_device(array) for array in (order, runs, places)]
+    order, places = _on_device(order), _on_device(places)
+    runs_of = {sides: _on_device(_runs(children, levels, sides)) for sides in {1, outer_sides}}
     with _outputs(d_weights_in, d_bias_in, d_weights_out, zeros=True) as outputs:
-        for d_weights, factors, vectors in zip(
-            outputs, (delta, delta, active), (x, cuda.to_device(ones), dy), strict=True
+        for d_weights, factors, vectors, sides in zip(
+            outputs,
+            (delta, delta, active),
+            (x, cuda.to_device(ones), dy),
+            (1, 1, outer_sides),
+            strict=True,
         ):
-            width = vectors.shape[1]
+            runs, width = runs_of[sides], vectors.shape[1]
             blocks = _blocks(len(runs) * -(-width // COLUMNS))
-            d_rows = d_weights.reshape(d_weights.shape[0], width)
+            d_rows = d_weights.reshape(d_weights.shape[0] * sides, width)
+            plan = (order, runs, places, sides)
             _path_gradients[blocks, (COLUMNS, LANES)](d_rows, factors, vectors, *plan)
 
 

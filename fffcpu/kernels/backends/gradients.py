@@ -88,6 +88,8 @@ def _shares(
     levels: int,
     dy: Pointer,
     weights_out: Pointer,
+    sides: int,
+    other: int,
     width: int,
     order: Pointer,
     reached: Pointer,
@@ -96,21 +98,28 @@ def _shares(
 ) -> None:
     """Write ``dy . weights_out`` for the nodes of sorted rows from level ``first`` on.
 
-    Three levels are taken together: rows that have the same node at the lowest of the three share
-    the other two. The share of row k at level l goes to place ``k * stride + l - first``. ``order``
-    and ``reached`` are those of `fffcpu.kernels.blocks.Paths`, for one tree of ``count`` rows.
+    Three levels are taken together: rows that have the same node at the lowest of the three, and
+    the same side of it, share the other two. The share of row k at level l goes to place
+    ``k * stride + l - first``. ``order`` and ``reached`` are those of
+    `fffcpu.kernels.blocks.Paths`, for one tree of ``count`` rows. ``other`` is 1 for the weights of
+    the sides that were not taken, else 0.
     """
     level = first
     while level < levels:
         together = min(3, levels - level)
-        shift = levels + 1 - level - together
+        shift = levels + 2 - sides - level - together
         begin = 0
         while begin < count:
             end = _run_end(reached, begin, count, shift)
-            node2 = ((int(reached[begin]) + 1) >> shift) - 1
-            node1 = (node2 - 1) >> 1 if together > 1 else node2
-            node0 = (node1 - 1) >> 1 if together > 2 else node1
-            places = (node0 * width, node1 * width, node2 * width)
+            # Rows of weights, numbered as in `fffcpu.kernels.blocks.tree_outputs`.
+            low = (int(reached[begin]) + 1) >> shift
+            middle = low >> 1 if together > 1 else low
+            high = middle >> 1 if together > 2 else middle
+            places = (
+                ((high ^ other) - sides) * width,
+                ((middle ^ other) - sides) * width,
+                ((low ^ other) - sides) * width,
+            )
             for k in range(begin, end, 4):
                 last = min(k + 4, end) - 1
                 row0, row1, row2, row3 = four_rows(order, k, last)
@@ -167,7 +176,7 @@ def _path_choices(
 ) -> None:
     """Run `path_choices` for some rows, in blocks of up to ``most``."""
     _, nodes_of_tree, width_in = weights_in.shape
-    width_out = weights_out.shape[2]
+    _, _, sides, width_out = weights_out.shape
     _, trees, levels = logits.shape
     visits = trees * levels
     capacity = equal_blocks(stop - start, most)
@@ -178,12 +187,13 @@ def _path_choices(
     order, across = paths.order, pointer(paths.order, capacity)
     reached, reached_across = paths.reached, pointer(paths.reached, capacity)
     block_dy = np.empty(capacity * width_out, x.dtype)
-    scratch = np.empty((3 * levels + 1) * capacity, x.dtype)
+    scratch = np.empty((4 * levels + 1) * capacity, x.dtype)
     upstream, taken = pointer(block_dy, 0), pointer(scratch, 0)
     own_shares = pointer(scratch, capacity)
+    other_shares = pointer(scratch, (levels + 1) * capacity)
     active, shares = (
-        pointer(scratch, (levels + 1) * capacity),
         pointer(scratch, (2 * levels + 1) * capacity),
+        pointer(scratch, (3 * levels + 1) * capacity),
     )
     for begin in range(start, stop, capacity):
         count = min(capacity, stop - begin)
@@ -192,30 +202,41 @@ def _path_choices(
         copy_rows(space.x, pointer(x, 0), paths.rows, count, width_in)
         copy_rows(upstream, pointer(dy, 0), paths.rows, count, width_out)
         here = begin * visits
-        activate_run(paths.visits, 0, logits, here, count * visits, activation)
+        activate_run(paths.visits, 0, logits, here, count * visits, activation, sides == 2)
         for slot in range(trees):
             at = slot * nodes_of_tree
             tree = Tree(
                 pointer(weights_in, at * width_in), pointer(bias_in, at), None, width_in, None
             )
-            outer = pointer(weights_out, at * width_out)
-            own = here + slot * levels
+            outer = pointer(weights_out, at * sides * width_out)
+            last = here + slot * levels + levels - 1
             follow(
-                pointer(nodes, own + levels - 1), visits, order, reached, count, space.runs, levels
-            )
-            _shares(
-                own_shares,
-                levels,
-                0,
-                levels,
-                upstream,
-                outer,
-                width_out,
+                pointer(nodes, last),
+                pointer(logits, last),
+                visits,
                 order,
                 reached,
                 count,
-                space.products,
+                space.runs,
+                levels,
+                sides,
             )
+            for other in range(sides):
+                _shares(
+                    other_shares if other else own_shares,
+                    levels,
+                    0,
+                    levels,
+                    upstream,
+                    outer,
+                    sides,
+                    other,
+                    width_out,
+                    order,
+                    reached,
+                    count,
+                    space.products,
+                )
             for k in range(count):
                 taken[k] = 0
             for level in range(levels - 1, -1, -1):
@@ -227,7 +248,7 @@ def _path_choices(
                     block = Block(space.x, count, active, below, level + 1, across, space.products)
                     number = descend(tree, block, space.runs, number, level + 1, levels)
                     write_reached(space.runs, number, reached_across)
-                    activate_run(active, 0, active, 0, count * below, activation)
+                    activate_run(active, 0, active, 0, count * below, activation, sides == 2)
                     _shares(
                         shares,
                         below,
@@ -235,6 +256,8 @@ def _path_choices(
                         levels,
                         upstream,
                         outer,
+                        sides,
+                        0,
                         width_out,
                         across,
                         reached_across,
@@ -242,16 +265,18 @@ def _path_choices(
                         space.products,
                     )
                 for k in range(count):
-                    other = dy.dtype.type(0)
+                    aside = dy.dtype.type(0)
                     for j in range(below - 1, -1, -1):
-                        other += active[k * below + j] * shares[k * below + j]
-                    better = taken[k] - other if math.isfinite(other) else 0 * taken[k]
+                        aside += active[k * below + j] * shares[k * below + j]
+                    own = paths.visits[k * visits + slot * levels + level]
+                    before = taken[k]
+                    taken[k] += own * own_shares[k * levels + level]
+                    if sides == 2:  # a choice also decides on the node's own output
+                        before = taken[k]
+                        aside += own * other_shares[k * levels + level]
+                    better = before - aside if math.isfinite(aside) else 0 * before
                     right = logits[begin + k, slot, level] > 0
                     d_logits[begin + k, slot, level] = better if right else -better
-                    taken[k] += (
-                        paths.visits[k * visits + slot * levels + level]
-                        * own_shares[k * levels + level]
-                    )
         density_run(d_logits, here, logits, here, count * visits)
     keep(floats)
     keep(integers)
@@ -282,7 +307,7 @@ def _path_deltas(
     in the order of each tree.
     """
     _, nodes_of_tree, width_in = weights_in.shape
-    width_out = weights_out.shape[2]
+    _, _, sides, width_out = weights_out.shape
     _, trees, levels = logits.shape
     visits = trees * levels
     capacity = equal_blocks(stop - start, most)
@@ -303,9 +328,19 @@ def _path_deltas(
         for slot in range(trees):
             order = pointer(paths.order, slot * capacity)
             reached = pointer(paths.reached, slot * capacity)
-            leaves = pointer(nodes, here + slot * levels + levels - 1)
-            follow(leaves, visits, order, reached, count, space.runs, levels)
-            outer = pointer(weights_out, slot * nodes_of_tree * width_out)
+            last = here + slot * levels + levels - 1
+            follow(
+                pointer(nodes, last),
+                pointer(logits, last),
+                visits,
+                order,
+                reached,
+                count,
+                space.runs,
+                levels,
+                sides,
+            )
+            outer = pointer(weights_out, slot * nodes_of_tree * sides * width_out)
             shares = pointer(paths.visits, slot * levels)
             _shares(
                 shares,
@@ -314,17 +349,19 @@ def _path_deltas(
                 levels,
                 space.x,
                 outer,
+                sides,
+                0,
                 width_out,
                 order,
                 reached,
                 count,
                 space.products,
             )
-        backpropagate_run(paths.visits, 0, logits, here, count * visits, activation)
+        backpropagate_run(paths.visits, 0, logits, here, count * visits, activation, sides == 2)
         if chosen:
             for k in range(count * visits):
                 paths.visits[k] += added[here + k]
-        activate_run(own, 0, logits, here, count * visits, activation)
+        activate_run(own, 0, logits, here, count * visits, activation, sides == 2)
         for k in range(count):
             for slot in range(trees):
                 place = places[slot, begin + k]
@@ -340,6 +377,7 @@ def _path_deltas(
                 slot,
                 (trees, levels),
                 pointer(weights_in, slot * nodes_of_tree * width_in),
+                1,
                 pointer(offsets, 0),
                 count,
                 slot > 0,
@@ -354,39 +392,55 @@ def _path_deltas(
 # --- Second step: gradients of parameters ---------------------------------------------------------
 
 
+@inner
+def _gradient_row(places: Array, first: int, number: int, sides: int) -> int:
+    """Return the row of a gradient for a row of weights, numbered from ``sides`` on.
+
+    ``first`` is the place of the tree's root. Numbers are those of
+    `fffcpu.kernels.blocks.tree_outputs`.
+    """
+    row = number - sides
+    if sides == 1:
+        return int(places[first + row])
+    return 2 * int(places[first + (row >> 1)]) + (row & 1)
+
+
 @kernel
 def _path_gradients(
     d_weights: Array,
     factors: Array,
     vectors: Array,
     offsets: Array,
-    last_nodes: Array,
+    reached: Array,
     places: Array,
     start: int,
     stop: int,
 ) -> None:
-    """Second step: d_weights[place of node] = sum over its rows of factor * vector.
+    """Second step: d_weights[place of node, side] = sum over its rows of factor * vector.
 
     Parameters
     ----------
-    d_weights : array of shape (R, width), zeros, written
+    d_weights : array of shape (R, S, width), zeros, written
+        With S = 2, a node has one row for each side.
     factors : array of shape (T, L, B)
-        In sorted order of rows, like ``offsets`` and ``last_nodes``.
+        In sorted order of rows, like ``offsets`` and ``reached``.
     vectors : array of shape (B, width)
     offsets : int64 array of shape (T * B,)
         Start of the rows of ``vectors``.
-    last_nodes : int32 array of shape (T, B)
+    reached : int32 array of shape (T, B)
+        A child of the last node of each row's path, as `fffcpu.kernels.descent.follow` writes it.
     places : int64 array of shape (T * N,)
         Row of ``d_weights`` for each node.
     start, stop : int
         Range of tasks; the task number is block * T + tree.
     """
     trees, levels, rows = factors.shape
-    count, width = places.size // trees, d_weights.shape[1]
+    count = places.size // trees
+    _, sides, width = d_weights.shape
     sums, terms, rows_of = pointer(d_weights, 0), pointer(vectors, 0), pointer(offsets, 0)
     for task in range(start, stop):
         tree = task % trees
-        own, last = pointer(factors, tree * levels * rows), pointer(last_nodes, tree * rows)
+        own, children = pointer(factors, tree * levels * rows), pointer(reached, tree * rows)
         column = task // trees * BLOCK_COLUMNS
         end_column = min(column + BLOCK_COLUMNS, width)
         for first in range(0, rows, BLOCK_ROWS):
@@ -394,19 +448,19 @@ def _path_gradients(
             level = 0
             while level < levels:
                 together = 3 if levels - level >= 3 else 1
-                shift = levels - level - together
+                shift = levels + 2 - sides - level - together
                 begin = first
                 while begin < limit:
-                    end = _run_end(last, begin, limit, shift)
-                    node = (last[begin] + 1) >> shift
+                    end = _run_end(children, begin, limit, shift)
+                    low = (int(children[begin]) + 1) >> shift
                     at = level * rows + begin
                     if together == 3:
                         outer_sums(
                             sums,
                             (
-                                places[tree * count + (node >> 2) - 1] * width,
-                                places[tree * count + (node >> 1) - 1] * width,
-                                places[tree * count + node - 1] * width,
+                                _gradient_row(places, tree * count, low >> 2, sides) * width,
+                                _gradient_row(places, tree * count, low >> 1, sides) * width,
+                                _gradient_row(places, tree * count, low, sides) * width,
                             ),
                             own,
                             (at, at + rows, at + 2 * rows),
@@ -420,7 +474,7 @@ def _path_gradients(
                     else:
                         weighted_sum(
                             sums,
-                            places[tree * count + node - 1] * width,
+                            _gradient_row(places, tree * count, low, sides) * width,
                             own,
                             at,
                             terms,
@@ -483,11 +537,15 @@ def path_backward(
     """Write gradients of FastFeedForward at visited nodes; routes are fixed except for d_logits."""
     rows, trees, levels = logits.shape
     x, dy = writable(x), writable(dy)
-    leaves = nodes[:, :, -1].T
+    # A child of the last node, which at two sides is that of the side taken.
+    children = 2 * nodes[:, :, -1].T + 1
+    if weights_out.shape[2] == 2:
+        children += logits[:, :, -1].T > 0
     # NumPy sorts numbers of 16 bits by their bits, and others by comparing them.
-    keys = leaves.astype(np.uint16) if len(places) <= trees << 16 else leaves
+    count = len(places) // trees
+    keys = (children - count).astype(np.uint16) if count < 1 << 16 else children
     order = np.argsort(keys, axis=1, kind="stable")
-    last_nodes = np.take_along_axis(leaves, order, axis=1)
+    reached = np.take_along_axis(children, order, axis=1)
     sorted_places = np.empty_like(order)
     np.put_along_axis(sorted_places, order, np.arange(rows)[np.newaxis], axis=1)
     delta = np.empty((trees, levels, rows), x.dtype)
@@ -512,8 +570,8 @@ def path_backward(
 
     ones = np.ones((rows, 1), x.dtype)
     for d_weights, factors, vectors in (
-        (d_weights_in, delta, x),
-        (d_bias_in[:, np.newaxis], delta, ones),
+        (d_weights_in[:, np.newaxis], delta, x),
+        (d_bias_in[:, np.newaxis, np.newaxis], delta, ones),
         (d_weights_out, active, dy),
     ):
         width = vectors.shape[1]
@@ -526,6 +584,6 @@ def path_backward(
             factors,
             vectors,
             (order * width).reshape(-1),
-            last_nodes,
+            reached,
             places,
         )

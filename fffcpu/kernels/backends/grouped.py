@@ -149,8 +149,10 @@ def _descend_tree(
 
 
 @inner
-def _weigh(paths: Paths, slot: int, shape: tuple[int, int], scale_out: Pointer, count: int) -> None:
-    """Multiply the activations of a tree by the scales of its nodes' output weights."""
+def _weigh(
+    paths: Paths, slot: int, shape: tuple[int, int], scale_out: Pointer, sides: int, count: int
+) -> None:
+    """Multiply the activations of a tree by the scales of its rows of output weights."""
     trees, levels = shape
     for k in range(count):
         row, reached = (
@@ -158,8 +160,8 @@ def _weigh(paths: Paths, slot: int, shape: tuple[int, int], scale_out: Pointer, 
             paths.reached[slot * paths.capacity + k],
         )
         for level in range(levels):
-            node = ((reached + 1) >> (levels - level)) - 1
-            paths.visits[(row * trees + slot) * levels + level] *= scale_out[node]
+            outer = ((reached + 1) >> (levels + 1 - sides - level)) - sides
+            paths.visits[(row * trees + slot) * levels + level] *= scale_out[outer]
 
 
 @inner
@@ -221,7 +223,7 @@ def _paths(
     """
     stage = _stage(numbers)
     _, nodes_of_tree, width_in = weights_in.shape
-    width_out = weights_out.shape[2]
+    _, _, sides, width_out = weights_out.shape
     levels = stage.levels
     shape = (stage.trees, levels)
     visits = stage.trees * levels
@@ -259,11 +261,11 @@ def _paths(
         if len(nodes):
             _write_nodes(nodes, stage.tree, paths, shape, count)
         if len(y):
-            activate_run(paths.visits, 0, paths.visits, 0, count * visits, activation)
+            activate_run(paths.visits, 0, paths.visits, 0, count * visits, activation, sides == 2)
             for slot in range(stage.trees):
-                at = (stage.tree + slot) * nodes_of_tree
+                at = (stage.tree + slot) * nodes_of_tree * sides
                 if scale_out is not None:
-                    _weigh(paths, slot, shape, pointer(scale_out, at), count)
+                    _weigh(paths, slot, shape, pointer(scale_out, at), sides, count)
                 tree_outputs(
                     pointer(y, 0),
                     width_out,
@@ -271,6 +273,7 @@ def _paths(
                     slot,
                     shape,
                     pointer(weights_out, at * width_out),
+                    sides,
                     pointer(places, 0),
                     count,
                     stage.tree + slot > 0,
@@ -351,7 +354,7 @@ def _leaf_outputs(
         for neuron in range(neurons):
             logit = finished_logit(hidden[k, neuron], bias, scale, neuron)
             hidden[k, neuron] = logit if finite else math.nan
-        activate_run(active, k * neurons, active, k * neurons, neurons, activation)
+        activate_run(active, k * neurons, active, k * neurons, neurons, activation, False)
         for neuron in range(neurons):
             hidden[k, neuron] = scaled(hidden[k, neuron], outer_scale, neuron)
     step = lanes(y)
@@ -501,7 +504,7 @@ def _run_paths(
     """Compute all trees; ``y``, ``nodes`` and ``logits`` without rows are not written."""
     rows, width_in = x.shape
     trees, count, _ = weights[0].shape
-    width_out, levels = weights[2].shape[2], count.bit_length()
+    width_out, levels = weights[2].shape[3], count.bit_length()
     cost = ONE_TREE if trees == 1 else MORE_TREES
     most = most_rows(max(width_in, width_out), trees * levels, trees, x.itemsize)
     top = _top(rows, trees, levels, most)
@@ -569,7 +572,9 @@ def path_logits(
 ) -> None:
     """Write the logits of the nodes that each row visits: conditional matrix multiplication."""
     nothing = np.empty((0, 1), x.dtype)
-    weights = (weights_in, bias_in, weights_in[:, :, :0].copy(), scale_in, scale_in)
+    without = np.empty((*weights_in.shape[:2], 1, 0), weights_in.dtype)
+    scale_out = None if scale_in is None else scale_in[:, :, np.newaxis]
+    weights = (weights_in, bias_in, without, scale_in, scale_out)
     _run_paths(nothing, nodes, logits, x, weights, 0)
 
 

@@ -8,7 +8,7 @@ as runs of contiguous memory, level by level::
                              node 2 |################|         logit s2 <= 0: left, to node 5
                              ...
                              node 5 |################|
-    weights_out (T, N, O)    the same nodes again, all at once: y is written in one pass
+    weights_out (T, N, S, O)    the same nodes again, all at once: y is written in one pass
 
 A few rows and trees take each level in turn before any continues to the next. A row's next node is
 known only when its dot product is finished, and the processor can read other weights meanwhile.
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.kernels.backends.gradients import path_backward, path_choices
-from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled
+from fffcpu.kernels.elementwise import activate_run, finished_logit, scaled, side_taken
 from fffcpu.kernels.jit import inner, kernel, launch, writable
 from fffcpu.kernels.simd import PREFETCHES, pointer, prefetch_run
 from fffcpu.kernels.sums import dot, weighted_sum
@@ -68,7 +68,7 @@ def _descend(
     prefetched as soon as its logit is known, except from a ``weights_out`` of width 0.
     """
     trees, count, width = weights_in.shape
-    width_out = weights_out.shape[2]
+    _, _, sides, width_out = weights_out.shape
     bias, scale = pointer(bias_in, 0), pointer(scale_in, 0)
     fetches = PREFETCHES or rows * trees == 1
     trees_together = max(1, TOGETHER // rows)
@@ -86,21 +86,13 @@ def _descend(
                     logit = finished_logit(product, bias, scale, at)
                     logits[slot + k, tree, level] = logit
                     if fetches:
-                        prefetch_run(weights_out, at * width_out, width_out)
+                        outer = at * sides + side_taken(logit, sides)
+                        prefetch_run(weights_out, outer * width_out, width_out)
                     if level + 1 < logits.shape[2]:
                         child = 2 * node + (2 if logit > 0 else 1)
                         nodes[slot + k, tree, level + 1] = child
                         if fetches:
                             prefetch_run(weights_in, (tree * count + child) * width, width)
-
-
-@inner
-def _offsets(offsets: Array, nodes: Array, slot: int, count: int, width: int) -> None:
-    """Write the start of the weights of the nodes that a row visits."""
-    _, trees, levels = nodes.shape
-    for tree in range(trees):
-        for level in range(levels):
-            offsets[tree * levels + level] = (tree * count + nodes[slot, tree, level]) * width
 
 
 @inner
@@ -117,16 +109,17 @@ def _output(
     activation: int,
 ) -> None:
     """Write one row of y; ``active`` and ``offsets`` are scratch of T * L elements."""
-    _, count, width = weights_out.shape
+    _, count, sides, width = weights_out.shape
     _, trees, levels = logits.shape
     visits = trees * levels
     scale = pointer(scale_out, 0)
-    activate_run(active, 0, logits, slot * visits, visits, activation)
+    activate_run(active, 0, logits, slot * visits, visits, activation, sides == 2)
     for tree in range(trees):
         for level in range(levels):
-            k = tree * levels + level
-            active[k] = scaled(active[k], scale, tree * count + nodes[slot, tree, level])
-    _offsets(offsets, nodes, slot, count, width)
+            k, node = tree * levels + level, tree * count + nodes[slot, tree, level]
+            outer = node * sides + side_taken(logits[slot, tree, level], sides)
+            active[k] = scaled(active[k], scale, outer)
+            offsets[k] = outer * width
     weighted_sum(y, row * width, active, 0, weights_out, offsets, 0, visits, 0, width, False)
 
 
@@ -144,7 +137,8 @@ def _path_logits(
     start: int,
     stop: int,
 ) -> None:
-    nothing = weights_in[:, :, :0].copy()
+    trees, count, _ = weights_in.shape
+    nothing = np.empty((trees, count, 1, 0), weights_in.dtype)
     for row in range(start, stop, TOGETHER):
         rows = min(TOGETHER, stop - row)
         _descend(logits, nodes, row, x, row, rows, weights_in, bias_in, scale_in, nothing)
@@ -305,7 +299,7 @@ def _leaf_infer(
         for neuron in range(hidden):
             logit = finished_logit(active[neuron], bias, scale, leaf * hidden + neuron)
             active[neuron] = logit if finite else math.nan
-        activate_run(active, 0, active, 0, hidden, activation)
+        activate_run(active, 0, active, 0, hidden, activation, False)
         for neuron in range(hidden):
             active[neuron] = scaled(active[neuron], outer_scale, leaf * hidden + neuron)
         at = row * width_out

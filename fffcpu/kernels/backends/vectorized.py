@@ -1,10 +1,14 @@
 """Plain NumPy: the backend that is always available, and the definition of all backends' behaviour.
 
-Shape symbols: B rows, I input width, O output width, T trees, N nodes in a tree, L levels; in the
-leaf layer G gates, K leaves, H leaf width. All arrays are C-contiguous and, apart from ``nodes``
-and ``leaves`` (int32), of one dtype, float32 or float64. A layer without a bias has zeros in
-``bias_in``. ``activation`` is a code of `fffcpu.config.Activation`. Functions write into their
-first arguments and return nothing; ``x`` and ``dy`` may be read-only.
+Shape symbols: B rows, I input width, O output width, T trees, N nodes in a tree, L levels, S sides
+of a node; in the leaf layer G gates, K leaves, H leaf width. All arrays are C-contiguous and, apart
+from ``nodes`` and ``leaves`` (int32), of one dtype, float32 or float64. A layer without a bias has
+zeros in ``bias_in``. ``activation`` is a code of `fffcpu.config.Activation`. Functions write into
+their first arguments and return nothing; ``x`` and ``dy`` may be read-only.
+
+A node has S = 1 or 2 rows of output weights. With one, it adds ``act(logit) * weights_out``. With
+two, one for each side (left first), it adds ``act(|logit|)`` times the row of the side to which the
+row goes from there; the nodes of the last level have sides as well.
 
 Functions of inference (`path_logits`, `path_infer`, `leaf_infer`) also take *narrow weights*; all
 other arrays are then float32:
@@ -13,9 +17,9 @@ bfloat16
     Weights are uint16 arrays of bits, the upper halves of float32 numbers. The result has the same
     bits as with float32 arrays of the same numbers.
 int8
-    Weights are int8 arrays, and each node has one scale for its input weights and one for its
-    output weights: ``logit = scale_in * dot + bias``, and the output weights are multiplied by
-    ``scale_out`` times the activation. In the leaf layer each neuron has both scales, of shape
+    Weights are int8 arrays, and each node has one scale for its input weights and one for each row
+    of its output weights: ``logit = scale_in * dot + bias``, and the output weights are multiplied
+    by ``scale_out`` times the activation. In the leaf layer each neuron has both scales, of shape
     (K, H); gates are never narrow. With other weights the scales are None.
 
 A backend without narrow weights raises ArgumentTypeError for them.
@@ -134,6 +138,24 @@ def _scaled(active: Array, scale: Array | None, at: Any) -> Array:
     return active if scale is None else active * scale[at]
 
 
+def _active(logits: Array, sides: int, activation: int) -> Array:
+    """Return the activations of the visited nodes: at two sides, of the logits' magnitudes."""
+    return activate(np.abs(logits) if sides == 2 else logits, activation)
+
+
+def _slopes(logits: Array, sides: int, activation: int) -> Array:
+    """Return the derivatives of `_active`; at two sides 0 at 0."""
+    if sides == 1:
+        return activate_gradient(logits, activation)
+    slopes: Array = activate_gradient(np.abs(logits), activation) * np.sign(logits)
+    return slopes
+
+
+def _taken(logits: Array, sides: int) -> Array:
+    """Return which row of a node's output weights is used: 1 on the right at two sides, else 0."""
+    return ((logits > 0) & (sides == 2)).astype(np.intp)
+
+
 @_quiet
 def path_logits(
     logits: Array,
@@ -177,12 +199,13 @@ def _path_output(
 ) -> None:
     """Write the sum of the visited nodes' output weights, times their activations, to y (B, O)."""
     _, trees, levels = nodes.shape
+    sides = weights_out.shape[2]
     y[...] = 0
     for rows in _blocks(*y.shape):
-        active = activate(logits[rows], activation)
+        active = _active(logits[rows], sides, activation)
         for tree in range(trees):
             for level in range(levels):
-                at = (tree, nodes[rows, tree, level])
+                at = (tree, nodes[rows, tree, level], _taken(logits[rows, tree, level], sides))
                 weight = _scaled(active[:, tree, level], scale_out, at)
                 y[rows] += weight[:, np.newaxis] * _widened(weights_out[at])
 
@@ -198,7 +221,7 @@ def path_infer(
     scale_out: Array | None,
     activation: int,
 ) -> None:
-    """Write the output of FastFeedForward: y = sum over visited nodes of act(logit) * weights_out.
+    """Write the output of FastFeedForward: the sum of what the visited nodes add.
 
     Parameters
     ----------
@@ -207,8 +230,8 @@ def path_infer(
     x : array of shape (B, I)
     weights_in : array of shape (T, N, I)
     bias_in : array of shape (T, N)
-    weights_out : array of shape (T, N, O)
-    scale_in, scale_out : arrays of shape (T, N), or None unless the weights are int8
+    weights_out : array of shape (T, N, S, O)
+    scale_in, scale_out : arrays of shapes (T, N) and (T, N, S), or None unless weights are int8
     activation : int
     """
     trees, count, _ = weights_in.shape
@@ -257,15 +280,16 @@ def path_choices(
 ) -> None:
     """Write the gradients of FastFeedForward's logits due to choices, straight through.
 
-    The value of a choice is the output of the right subtree less that of the left one. One of the
-    two is what the row got from that node on. The other is what it would have got if it had gone
-    the other way at that node only. If the other is not finite, the value is 0.
+    The value of a choice is the output of the right subtree less that of the left one; at two sides
+    with that of the node itself, whose weights differ. One of the two is what the row got from that
+    node on. The other is what it would have got if it had gone the other way at that node only. If
+    the other is not finite, the value is 0.
 
     Parameters
     ----------
     d_logits : array of shape (B, T, L), written
-        Products of ``dy``, that value and the normal density at the logit; 0 at the last level,
-        which has no choice.
+        Products of ``dy``, that value and the normal density at the logit; with one side 0 at the
+        last level, which has no choice.
     dy : array of shape (B, O)
         Upstream gradient.
     x : array of shape (B, I)
@@ -273,28 +297,34 @@ def path_choices(
         Arrays that `path_forward` wrote.
     weights_in : array of shape (T, N, I)
     bias_in : array of shape (T, N)
-    weights_out : array of shape (T, N, O)
+    weights_out : array of shape (T, N, S, O)
     activation : int
     """
     _, trees, levels = nodes.shape
+    sides = weights_out.shape[2]
     for rows in _blocks(len(x), max(x.shape[1], dy.shape[1])):
         for tree in range(trees):
-            active = activate(logits[rows, tree], activation)
+            active = _active(logits[rows, tree], sides, activation)
             taken = np.zeros(len(active), x.dtype)
             for level in reversed(range(levels)):
                 node, right = nodes[rows, tree, level], logits[rows, tree, level] > 0
+                side = _taken(logits[rows, tree, level], sides)
                 other = np.zeros(len(active), x.dtype)
                 aside = 2 * node + 2 - right
                 for _ in range(level + 1, levels):
                     products = _dot(weights_in[tree, aside], x[rows])
                     logit = _finished(products, bias_in, None, (tree, aside))
-                    share = _dot(weights_out[tree, aside], dy[rows])
-                    other += activate(logit, activation) * share
+                    share = _dot(weights_out[tree, aside, _taken(logit, sides)], dy[rows])
+                    other += _active(logit, sides, activation) * share
                     aside = 2 * aside + 1 + (logit > 0)
+                own = active[:, level] * _dot(weights_out[tree, node, side], dy[rows])
+                if sides == 2:
+                    taken += own
+                    other += active[:, level] * _dot(weights_out[tree, node, 1 - side], dy[rows])
                 better = np.where(np.isfinite(other), taken - other, 0 * taken)
                 d_logits[rows, tree, level] = np.where(right, better, -better)
-                if level:
-                    taken += active[:, level] * _dot(weights_out[tree, node], dy[rows])
+                if sides == 1:
+                    taken += own
         density = np.exp(np.square(logits[rows]) * x.dtype.type(-0.5))
         density *= x.dtype.type(1 / math.sqrt(2 * math.pi))
         d_logits[rows] *= density
@@ -325,7 +355,7 @@ def path_backward(
         Gradient with R rows, for all nodes or only for visited ones.
     d_bias_in : array of shape (R,), zeros, written where a node was visited
         Gradient, also written if the layer has no bias.
-    d_weights_out : array of shape (R, O), zeros, written where a node was visited
+    d_weights_out : array of shape (R, S, O), zeros, written where a node was visited
     dy : array of shape (B, O)
         Upstream gradient.
     x : array of shape (B, I)
@@ -338,26 +368,28 @@ def path_backward(
         Row of the gradients for each node, ``places[t * N + n]``; each row belongs to one node.
         Entries of nodes without a visit are not read.
     weights_in : array of shape (T, N, I)
-    weights_out : array of shape (T, N, O)
+    weights_out : array of shape (T, N, S, O)
     activation : int
     """
     _, trees, levels = nodes.shape
-    count = weights_in.shape[1]
+    _, count, sides, _ = weights_out.shape
     dx[...] = 0
     for rows in _blocks(len(x), max(x.shape[1], dy.shape[1])):
-        active = activate(logits[rows], activation)
-        slope = activate_gradient(logits[rows], activation)
+        active = _active(logits[rows], sides, activation)
+        slope = _slopes(logits[rows], sides, activation)
         for tree in range(trees):
             for level in range(levels):
                 node = nodes[rows, tree, level]
-                delta = slope[:, tree, level] * _dot(weights_out[tree, node], dy[rows])
+                side = _taken(logits[rows, tree, level], sides)
+                delta = slope[:, tree, level] * _dot(weights_out[tree, node, side], dy[rows])
                 if d_logits.shape[2]:
                     delta += d_logits[rows, tree, level]
                 dx[rows] += delta[:, np.newaxis] * weights_in[tree, node]
                 place = places[tree * count + node]
                 np.add.at(d_weights_in, place, delta[:, np.newaxis] * x[rows])
                 np.add.at(d_bias_in, place, delta)
-                np.add.at(d_weights_out, place, active[:, tree, level, np.newaxis] * dy[rows])
+                shares = active[:, tree, level, np.newaxis] * dy[rows]
+                np.add.at(d_weights_out, (place, side), shares)
 
 
 @_quiet

@@ -72,8 +72,8 @@ EXPONENTIAL = 16
 
 @kernel
 def _activate(out: Array, s: Array, activation: int, start: int, stop: int) -> None:
-    width = s.shape[1]
-    activate_run(out, start * width, s, start * width, (stop - start) * width, activation)
+    first, count = start * s.shape[1], (stop - start) * s.shape[1]
+    activate_run(out, first, s, first, count, activation, False)
 
 
 def activate(s: Array, activation: int) -> Array:
@@ -85,8 +85,8 @@ def activate(s: Array, activation: int) -> Array:
 
 @kernel
 def _backpropagate(delta: Array, s: Array, activation: int, start: int, stop: int) -> None:
-    width = s.shape[1]
-    backpropagate_run(delta, start * width, s, start * width, (stop - start) * width, activation)
+    first, count = start * s.shape[1], (stop - start) * s.shape[1]
+    backpropagate_run(delta, first, s, first, count, activation, False)
 
 
 def backpropagate(delta: Array, s: Array, activation: int) -> None:

@@ -25,6 +25,11 @@ __all__ = [
 Array = NDArray[Any]
 
 
+def _outer(p: PathProblem) -> Array:
+    """Return the output weights as kernels take them, (T, N, S, O)."""
+    return p.weights_out.reshape(*p.weights_in.shape[:2], p.sides, -1)
+
+
 def run_logits(backend: ModuleType, p: PathProblem) -> tuple[Array, Array]:
     """Return logits and nodes of `path_logits`."""
     shape = (len(p.x), len(p.weights_in), p.weights_in.shape[1].bit_length())
@@ -36,9 +41,12 @@ def run_logits(backend: ModuleType, p: PathProblem) -> tuple[Array, Array]:
 def run_infer(backend: ModuleType, p: PathProblem, x: Array | None = None) -> Array:
     """Return y of `path_infer`, on the rows ``x`` if they are given, else on the problem's."""
     x = p.x if x is None else x
-    y = np.full((len(x), p.weights_out.shape[2]), 7, x.dtype)
-    weights = (p.weights_in, p.bias_in, p.weights_out)
-    backend.path_infer(y, x, *weights, p.scale_in, p.scale_out, p.code)
+    y = np.full((len(x), p.weights_out.shape[-1]), 7, x.dtype)
+    scale_out = p.scale_out
+    if scale_out is not None:
+        scale_out = scale_out.reshape(*scale_out.shape[:2], p.sides)
+    weights = (p.weights_in, p.bias_in, _outer(p))
+    backend.path_infer(y, x, *weights, p.scale_in, scale_out, p.code)
     return y
 
 
@@ -46,14 +54,14 @@ def run_forward(backend: ModuleType, p: PathProblem) -> tuple[Array, Array, Arra
     """Return y, logits and nodes of `path_forward`. They hold 7 before the call."""
     y, (logits, nodes) = np.full(p.dy.shape, 7, p.x.dtype), run_logits(vectorized, p)
     logits[...], nodes[...] = 7, 7
-    backend.path_forward(y, logits, nodes, p.x, p.weights_in, p.bias_in, p.weights_out, p.code)
+    backend.path_forward(y, logits, nodes, p.x, p.weights_in, p.bias_in, _outer(p), p.code)
     return y, logits, nodes
 
 
 def run_choices(backend: ModuleType, p: PathProblem, logits: Array, nodes: Array) -> Array:
     """Return d_logits of `path_choices`."""
     d_logits = np.full_like(logits, 7)
-    weights = (p.weights_in, p.bias_in, p.weights_out)
+    weights = (p.weights_in, p.bias_in, _outer(p))
     backend.path_choices(d_logits, p.dy, p.x, logits, nodes, *weights, p.code)
     return d_logits
 
@@ -75,9 +83,10 @@ def run_backward(
     }
     trees, count, _ = p.weights_in.shape
     rows = [grad.reshape(trees * count, *grad.shape[2:]) for grad in grads.values()]
+    rows[2] = rows[2].reshape(trees * count, p.sides, -1)
     places = np.arange(trees * count)
     paths = (p.dy, p.x, logits, nodes, d_logits)
-    backend.path_backward(dx, *rows, *paths, places, p.weights_in, p.weights_out, p.code)
+    backend.path_backward(dx, *rows, *paths, places, p.weights_in, _outer(p), p.code)
     return dx, grads
 
 
@@ -89,10 +98,11 @@ def run_backward_rows(
     grads = [
         np.zeros((rows, p.x.shape[1]), p.x.dtype),
         np.zeros(rows, p.x.dtype),
-        np.zeros((rows, p.dy.shape[1]), p.x.dtype),
+        np.zeros((rows, p.sides, p.dy.shape[1]), p.x.dtype),
     ]
     paths = (p.dy, p.x, logits, nodes, _no_choices(logits))
-    backend.path_backward(dx, *grads, *paths, places, p.weights_in, p.weights_out, p.code)
+    backend.path_backward(dx, *grads, *paths, places, p.weights_in, _outer(p), p.code)
+    grads[2] = grads[2].reshape(rows, *p.weights_out.shape[2:])
     return dx, grads
 
 

@@ -89,13 +89,18 @@ def test_a_row_has_the_same_bits_in_any_batch(
 
 
 @pytest.mark.slow
-@given(seed=st.integers(0, 1000), dtype=st.sampled_from([np.float32, np.float64]))
+@given(
+    seed=st.integers(0, 1000),
+    sides=st.sampled_from([1, 2]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
 def test_a_row_has_the_same_bits_in_a_batch_large_enough_for_all_threads(
-    backend: ModuleType, seed: int, dtype: DTypeLike
+    backend: ModuleType, seed: int, sides: int, dtype: DTypeLike
 ) -> None:
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((701, 96)).astype(dtype)
-    weights_in, weights_out = rng.standard_normal((2, 2, 31, 96)).astype(dtype)
+    weights_in = rng.standard_normal((2, 31, 96)).astype(dtype)
+    weights_out = rng.standard_normal((2, 31, sides, 96)).astype(dtype)
     bias_in = rng.standard_normal((2, 31)).astype(dtype)
     many, alone = np.empty((701, 96), dtype), np.empty((1, 96), dtype)
     with pytest.MonkeyPatch.context() as patch:
@@ -109,11 +114,12 @@ def test_a_row_has_the_same_bits_in_a_batch_large_enough_for_all_threads(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sides", [(), (2,)], ids=["one-sided", "two-sided"])
 def test_every_row_of_a_large_batch_has_the_bits_it_has_in_a_small_one(
-    backend: ModuleType, dtype: DTypeLike
+    backend: ModuleType, sides: tuple[int, ...], dtype: DTypeLike
 ) -> None:
     rng = np.random.default_rng(0)
-    shapes = ((701, 70), (2, 63, 70), (2, 63), (2, 63, 33), (701, 33))
+    shapes = ((701, 70), (2, 63, 70), (2, 63), (2, 63, *sides, 33), (701, 33))
     x, weights_in, bias_in, weights_out, dy = (
         numbers(rng, shape, "normal", dtype) for shape in shapes
     )

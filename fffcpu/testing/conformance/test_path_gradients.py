@@ -86,9 +86,11 @@ def test_gradients_of_choices_agree_with_the_oracle(
     levels = nodes.shape[2]
     magnitude = 2 * levels * problem.dy.shape[1] * logit
     magnitude *= largest(problem.dy, problem.weights_out)
+    magnitude *= problem.sides
     terms = chain(problem) + problem.dy.shape[1]
     close(d_logits[sure], expected[sure], magnitude, terms)
-    assert not d_logits[:, :, -1].any()
+    if problem.sides == 1:
+        assert not d_logits[:, :, -1].any()
 
 
 @given(problem=path_problems(kinds=("normal",)), seed=st.integers(0, 99))
@@ -113,13 +115,20 @@ def test_given_gradients_of_logits_are_added(
 
 
 @given(problem=path_problems())
-def test_nodes_without_a_visit_get_no_gradient(backend: ModuleType, problem: PathProblem) -> None:
+def test_nodes_and_sides_without_a_visit_get_no_gradient(
+    backend: ModuleType, problem: PathProblem
+) -> None:
     _, logits, nodes = run_forward(backend, problem)
     _, grads = run_backward(backend, problem, logits, nodes)
     for tree in range(len(problem.weights_in)):
         missed = np.setdiff1d(np.arange(problem.weights_in.shape[1]), nodes[:, tree])
         for grad in grads.values():
             assert not grad[tree, missed].any()
+    if problem.sides == 2:
+        taken = np.zeros(problem.weights_out.shape[:3], bool)
+        trees = np.arange(len(problem.weights_in))[:, np.newaxis]
+        taken[trees, nodes, (logits > 0).astype(int)] = True
+        assert not grads["weights_out"][~taken].any()
 
 
 @given(problem=path_problems(), data=st.data())
@@ -142,19 +151,26 @@ def test_gradients_of_visited_nodes_go_to_their_places(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sides", [(), (2,)], ids=["one-sided", "two-sided"])
 @pytest.mark.parametrize(
     ("rows", "width_in", "width_out", "trees"),
     [(300, 300, 260, 2), (129, 129, 1, 1), (257, 1, 257, 1), (700, 64, 64, 1)],
 )
 def test_gradients_of_many_rows_and_wide_layers_agree_with_the_oracle(
-    backend: ModuleType, rows: int, width_in: int, width_out: int, trees: int, dtype: DTypeLike
+    backend: ModuleType,
+    rows: int,
+    width_in: int,
+    width_out: int,
+    trees: int,
+    sides: tuple[int, ...],
+    dtype: DTypeLike,
 ) -> None:
     rng = np.random.default_rng(0)
     problem = PathProblem(
         numbers(rng, (rows, width_in), "normal", dtype),
         numbers(rng, (trees, 15, width_in), "normal", dtype),
         numbers(rng, (trees, 15), "normal", dtype),
-        numbers(rng, (trees, 15, width_out), "normal", dtype),
+        numbers(rng, (trees, 15, *sides, width_out), "normal", dtype),
         numbers(rng, (rows, width_out), "normal", dtype),
         "gelu",
         "normal",
@@ -177,11 +193,34 @@ def test_a_row_that_is_not_finite_spoils_only_gradients_of_its_own_nodes(
     assert np.isnan(dx[row]).all()
     others = np.arange(len(x)) != row
     assert np.isfinite(dx[others]).all()
+    sides = (logits[row] > 0).astype(int)
     for tree in range(len(problem.weights_in)):
         missed = np.setdiff1d(np.arange(problem.weights_in.shape[1]), nodes[row, tree])
-        for grad in grads.values():
-            assert np.isnan(grad[tree, nodes[row, tree]]).all()
+        for name, grad in grads.items():
+            visited = grad[tree, nodes[row, tree]]
+            if problem.sides == 2 and name == "weights_out":
+                visited = visited[np.arange(len(visited)), sides[tree]]
+            assert np.isnan(visited).all()
             assert np.isfinite(grad[tree, missed]).all()
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_output_that_is_not_finite_aside_of_a_path_is_worth_nothing(
+    backend: ModuleType, bad: float
+) -> None:
+    """The row goes left; only the root's output weights for the right are bad."""
+    rng = np.random.default_rng(0)
+    weights_in = -np.abs(rng.standard_normal((1, 3, 5))).astype(np.float32)
+    weights_out = rng.standard_normal((1, 3, 2, 5)).astype(np.float32)
+    weights_out[0, 0, 1] = bad
+    x, dy = np.ones((1, 5), np.float32), np.ones((1, 5), np.float32)
+    bias = np.zeros((1, 3), np.float32)
+    problem = PathProblem(x, weights_in, bias, weights_out, dy, "gelu", "normal")
+    _, logits, nodes = run_forward(backend, problem)
+    d_logits = run_choices(backend, problem, logits, nodes)
+    assert d_logits[0, 0, 0] == 0
+    assert np.isfinite(d_logits[0, 0, 1])
+    assert d_logits[0, 0, 1] != 0
 
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan, "largest"])

@@ -58,7 +58,8 @@ from fffcpu.testing.conformance.test_path_gradients import (
     test_gradients_of_choices_agree_with_the_oracle,
     test_gradients_of_many_rows_and_wide_layers_agree_with_the_oracle,
     test_gradients_of_visited_nodes_go_to_their_places,
-    test_nodes_without_a_visit_get_no_gradient,
+    test_nodes_and_sides_without_a_visit_get_no_gradient,
+    test_output_that_is_not_finite_aside_of_a_path_is_worth_nothing,
     test_what_is_not_finite_aside_of_a_path_is_worth_nothing,
 )
 

@@ -149,10 +149,11 @@ def gpu():
     return kernels.load_backend("cuda")
 
 
-def path_problem(rows=5, trees=2, depth=2, dtype=np.float32):
-    """A problem of width 11 to 9."""
+def path_problem(rows=5, trees=2, depth=2, sides=2, dtype=np.float32):
+    """A problem of width 11 to 9, with output weights as kernels take them."""
     rng, nodes = np.random.default_rng(0), 2 ** (depth + 1) - 1
-    shapes = ((rows, 11), (trees, nodes, 11), (trees, nodes), (trees, nodes, 9), (rows, 9))
+    leading = (trees, nodes)
+    shapes = ((rows, 11), (*leading, 11), leading, (*leading, sides, 9), (rows, 9))
     arrays = [numbers(rng, shape, "normal", dtype) for shape in shapes]
     return PathProblem(*arrays, "gelu", "normal")
 
@@ -175,7 +176,7 @@ def path_results(backend, p, place=np.array):
     alone_logits, alone_nodes, alone = map(place, new)
     logits, nodes, y = map(place, new)
     rows = p.weights_in[:, :, 0].size
-    widths = ((p.x.shape[1],), (), (p.dy.shape[1],))
+    widths = ((p.x.shape[1],), (), p.weights_out.shape[2:])
     grads = [np.zeros((rows, *width), p.x.dtype) for width in widths]
     dx, *grads = map(place, [np.full_like(p.x, 7), *grads])
     places = place(np.arange(rows))
@@ -201,7 +202,8 @@ def leaf_results(backend, p, place=np.array):
 
 @pytest.mark.simulator
 def test_arrays_on_the_gpu_are_used_in_place(gpu):
-    for problem, results in ((path_problem(), path_results), (leaf_problem(), leaf_results)):
+    paths = [(path_problem(sides=sides), path_results) for sides in (1, 2)]
+    for problem, results in (*paths, (leaf_problem(), leaf_results)):
         on_host = results(gpu, problem)
         on_gpu = results(gpu, problem, place=gpu.cuda.to_device)
         for expected, result in zip(on_host, on_gpu, strict=True):
@@ -228,6 +230,7 @@ def test_inference_copies_nothing_that_lies_on_the_gpu(gpu, monkeypatch):
 
 @pytest.mark.simulator
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sides", [1, 2])
 @pytest.mark.parametrize(
     "sizes",
     [
@@ -239,8 +242,11 @@ def test_inference_copies_nothing_that_lies_on_the_gpu(gpu, monkeypatch):
     ],
     ids=["one thread", "many threads", "one block", "odd parts", "many blocks"],
 )
-def test_results_do_not_depend_on_sizes_of_blocks(gpu, monkeypatch, sizes, dtype):
-    path, tolerance = path_problem(3, dtype=dtype), 2e-5 if dtype == np.float32 else 1e-13
+def test_results_do_not_depend_on_sizes_of_blocks(gpu, monkeypatch, sizes, sides, dtype):
+    path, tolerance = (
+        path_problem(3, sides=sides, dtype=dtype),
+        2e-5 if dtype == np.float32 else 1e-13,
+    )
     leaves = [leaf_problem(3, hidden, dtype) for hidden in (1, 10)]
     expected = [*path_results(vectorized, path)]
     expected += [array for leaf in leaves for array in leaf_results(vectorized, leaf)]
@@ -293,23 +299,27 @@ def test_threads_of_a_block_cover_the_width_within_limits(gpu, monkeypatch, widt
     data=st.data(),
     trees=st.integers(1, 3),
     rows=st.integers(1, 12),
+    sides=st.integers(1, 2),
 )
-def test_runs_are_the_rows_of_each_node(levels, data, trees, rows):
-    first, count = 2 ** (levels - 1) - 1, 2**levels - 1
-    last = data.draw(
-        st.lists(st.integers(first, count - 1), min_size=trees * rows, max_size=trees * rows)
+def test_runs_are_the_rows_of_each_side_of_a_node(levels, data, trees, rows, sides):
+    count = 2**levels - 1
+    drawn = data.draw(
+        st.lists(st.integers(count, 2 * count), min_size=trees * rows, max_size=trees * rows)
     )
-    last_nodes = np.sort(np.array(last, np.int32).reshape(trees, rows), axis=1)
+    children = np.sort(np.array(drawn, np.int32).reshape(trees, rows), axis=1)
+    runs = kernels.load_backend("cuda")._runs(children, levels, sides)
     found = {}
-    for tree, level, place, begin, end in kernels.load_backend("cuda")._runs(last_nodes, levels):
-        assert (tree, level, place) not in found
-        found[tree, level, place] = list(range(begin, end))
+    for tree, level, place, side, begin, end in runs:
+        assert (tree, level, place, side) not in found
+        found[tree, level, place, side] = list(range(begin, end))
     expected = {}
     for tree in range(trees):
-        for row, node in enumerate(last_nodes[tree]):
+        for row, child in enumerate(children[tree]):
             for level in reversed(range(levels)):
-                expected.setdefault((tree, level, tree * count + node), []).append(row)
-                node = (node - 1) // 2
+                node = (child - 1) // 2
+                side = child - 2 * node - 1 if sides == 2 else 0
+                expected.setdefault((tree, level, tree * count + node, side), []).append(row)
+                child = node
     assert found == expected
 
 

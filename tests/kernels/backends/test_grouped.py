@@ -117,9 +117,10 @@ def guarded(shape, dtype):
 @pytest.mark.parametrize("trees", [1, 2])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("width", [64, 80, 70])
-def test_stores_past_the_caches_write_the_same(monkeypatch, trees, dtype, width):
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_stores_past_the_caches_write_the_same(monkeypatch, trees, dtype, width, two_sided):
     """Rows of whole cache lines, some of which registers do not fill in threes, and others."""
-    layer = FastFeedForward(width, width, 4, trees, dtype=dtype, rng=0)
+    layer = FastFeedForward(width, width, 4, trees, two_sided=two_sided, dtype=dtype, rng=0)
     x = np.random.default_rng(1).standard_normal((203, width)).astype(dtype)
     expected = np.empty_like(x)
     rowwise.path_infer(expected, x, *layer._weights, layer._activation)
@@ -144,7 +145,7 @@ def test_the_input_gradient_is_the_same_past_the_caches(monkeypatch, trees, widt
             dx,
             np.zeros((rows, width), np.float32),
             np.zeros(rows, np.float32),
-            np.zeros((rows, width), np.float32),
+            np.zeros((rows, 1, width), np.float32),
             dy,
             x,
             cache.logits,
