@@ -17,7 +17,11 @@ from tests.support.paths import ROOT
 from tests.support.processes import run_module
 
 COMMANDS = [
-    *(("benchmarks.crossover", command) for command in ("train", "time", "show")),
+    *(
+        (module, command)
+        for module in ("benchmarks.crossover", "benchmarks.accuracy.worth")
+        for command in ("train", "time", "show")
+    ),
     *(
         ("benchmarks.accuracy.paper_tables", command)
         for command in ("table1", "trees", "methods", "choose", "speed")

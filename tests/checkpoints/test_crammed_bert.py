@@ -76,6 +76,16 @@ def test_nodes_are_tree_major_and_output_weights_are_columns():
         assert arrays[f"{ours}bias_in"][t, n] == state[f"{theirs}linear_in.bias"][row]
 
 
+def test_sides_of_a_node_are_neighbouring_columns():
+    config = FastBertConfig(9, 4, 1, 2, feedforward_size=2, depth=1, two_sided=True)
+    arrays = arrays_of(config, 0)
+    state = crammed_bert.to_state_dict(config, arrays)
+    columns = state["encoder.layers.0.ffn.linear_out.weight"]
+    assert columns.shape == (4, 2 * 3 * 2)
+    weights = arrays["encoder.layers.0.feedforward.weights_out"]
+    np.testing.assert_array_equal(columns[:, (1 * 3 + 2) * 2 + 1], weights[1, 2, 1])
+
+
 def test_the_decoder_may_be_stored_alone_or_besides():
     config, state = golden()
     expected = crammed_bert.from_state_dict(config, state)

@@ -18,13 +18,20 @@ from tests.support.paths import GOLDEN
 CONFIG_FILES = sorted(GOLDEN.glob("crammed_*/config.json"))
 RATES = st.floats(0, 1)
 
+
+def build(heads, half, feedforward, two_sided, **fields):
+    fields |= {"width": 2 * heads * half, "heads": heads, "feedforward": feedforward}
+    return FastBertConfig(**fields, two_sided=two_sided and feedforward == "fff")
+
+
 CONFIGS = st.builds(
-    lambda heads, half, **fields: FastBertConfig(width=2 * heads * half, heads=heads, **fields),
+    build,
     heads=st.integers(1, 4),
     half=st.integers(1, 4),
     vocabulary=st.integers(1, 50),
     layers=st.integers(0, 3),
     feedforward=st.sampled_from(FEEDFORWARDS),
+    two_sided=st.booleans(),
     feedforward_size=st.integers(1, 9),
     depth=st.integers(0, 4),
     positions=st.integers(1, 9),
@@ -52,6 +59,17 @@ def published():
 def test_a_config_is_what_its_json_says(config):
     text = json.dumps(config.to_dict())
     assert FastBertConfig.from_dict(json.loads(text)) == config
+
+
+def test_only_two_sided_trees_have_a_field_that_published_configs_do_not():
+    assert "intermed_two_sided" not in small().to_dict()["arch"]
+    config = small(two_sided=True)
+    assert config.to_dict()["arch"]["intermed_two_sided"] is True
+    shapes = config.shapes()
+    assert shapes["encoder.layers.1.feedforward.weights_out"] == (3, 1, 2, 4)
+    message = "argument 'two_sided' must be False for a dense feedforward, got True"
+    with pytest.raises(ArgumentError, match=message):
+        small(feedforward="ff", two_sided=True)
 
 
 @pytest.mark.parametrize("path", CONFIG_FILES, ids=lambda path: path.parent.name)

@@ -51,6 +51,30 @@ def test_depth_0_is_one_node():
     np.testing.assert_allclose(layer(x), active @ layer.params["weights_out"][0], rtol=1e-4)
 
 
+def test_two_sided_nodes_have_output_weights_for_each_side():
+    layer = FastFeedForward(6, 4, 2, trees=3, two_sided=True, rng=0)
+    assert layer.params["weights_out"].shape == (3, 7, 2, 4)
+    params = layer.params
+    again = FastFeedForward.from_arrays(
+        params["weights_in"], params["weights_out"], params["bias_in"]
+    )
+    assert again.config == layer.config
+    x = np.random.default_rng(1).standard_normal((5, 6))
+    np.testing.assert_array_equal(again(x), layer(x))
+    single = FastFeedForward.from_arrays([[[1.0]]], [[[[10.0], [20.0]]]], activation="relu")
+    np.testing.assert_array_equal(single([[-3.0], [0.0], [3.0]]), [[30.0], [0.0], [60.0]])
+
+
+def test_a_layer_with_equal_sides_depends_on_magnitudes_alone():
+    layer = FastFeedForward(6, 4, 3, activation="relu", two_sided=True, rng=0)
+    layer.params["weights_out"][:, :, 0] = layer.params["weights_out"][:, :, 1]
+    mirrored = layer.copy()
+    mirrored.params["weights_in"][:, 7:] *= -1
+    mirrored.params["bias_in"][:, 7:] *= -1
+    x = np.random.default_rng(1).standard_normal((50, 6))
+    np.testing.assert_allclose(mirrored(x), layer(x), rtol=1e-5)
+
+
 def test_without_bias_there_is_no_bias_parameter():
     layer = FastFeedForward(6, 4, 2, bias=False, rng=0)
     assert list(layer.params) == ["weights_in", "weights_out"]
@@ -84,6 +108,7 @@ def test_wrong_sizes_are_errors(arguments, error, message):
         ({"dtype": "no such"}, ArgumentError, "'dtype' must be float32 or float64"),
         ({"dtype": None}, ArgumentError, "'dtype' must be float32 or float64, got None"),
         ({"bias": 1}, ArgumentTypeError, "'bias' must be True or False, got 1"),
+        ({"two_sided": 1}, ArgumentTypeError, "'two_sided' must be True or False, got 1"),
     ],
 )
 def test_wrong_options_are_errors(options, error, message):
@@ -101,6 +126,8 @@ def test_wrong_options_are_errors(options, error, message):
         (((7, 4), (7, 3), None), r"'weights_in' must have 3 axes, got shape \(7, 4\)"),
         (((1, 7, 4), (1, 7, 3), (7,)), r"'bias_in' must have 2 axes, got shape \(7,\)"),
         (((0, 7, 4), (0, 7, 3), None), "'trees' must be an integer of at least 1, got 0"),
+        (((1, 7, 4), (1, 7, 3, 3), None), r"'weights_out' must have shape \(1, 7, 2, 3\)"),
+        (((1, 7, 4), (7, 3), None), r"'weights_out' must have 3 or 4 axes, got shape \(7, 3\)"),
     ],
 )
 def test_arrays_that_do_not_fit_are_errors(shapes, message):
@@ -145,10 +172,14 @@ def test_sizes_that_no_memory_holds_are_an_error():
     trees=st.integers(1, 3),
     depth=st.integers(0, 6),
     bias=st.booleans(),
+    two_sided=st.booleans(),
     dtype=st.sampled_from([np.float32, np.float64]),
 )
-def test_row_sparse_gradients_are_the_rows_of_dense_ones(rows, trees, depth, bias, dtype):
-    layer = FastFeedForward(5, 3, depth, trees, bias=bias, dtype=dtype, rng=0)
+def test_row_sparse_gradients_are_the_rows_of_dense_ones(
+    rows, trees, depth, bias, two_sided, dtype
+):
+    options = {"bias": bias, "two_sided": two_sided, "dtype": dtype}
+    layer = FastFeedForward(5, 3, depth, trees, **options, rng=0)
     rng = np.random.default_rng(rows)
     y, cache = layer.forward(rng.standard_normal((rows, 5)))
     dy = rng.standard_normal(y.shape)

@@ -62,10 +62,12 @@ def test_parts_work_on_the_memory_of_the_model():
     assert np.abs(encoder(ids_of()) - before).max() > 1e-3
 
 
-@pytest.mark.parametrize("feedforward", ["fff", "ff"])
+@pytest.mark.parametrize(
+    ("feedforward", "two_sided"), [("fff", False), ("fff", True), ("ff", False)]
+)
 @pytest.mark.parametrize("rng", [None, 4])
-def test_gradients(feedforward, rng):
-    encoder = encoder_of(feedforward=feedforward, dropout=0.2)
+def test_gradients(feedforward, two_sided, rng):
+    encoder = encoder_of(feedforward=feedforward, two_sided=two_sided, dropout=0.2)
     ids, mask = ids_of(), np.ones((3, 5), int)
     mask[1, 3:] = 0
     hidden, cache = encoder.forward(ids, mask, rng)
