@@ -130,6 +130,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trees: output weights for each side of a node",
     )
     model.add_argument(
+        "--straight-through",
+        action=argparse.BooleanOptionalAction,
+        default=DEFAULTS.straight_through,
+        help="trees: train the routes as well",
+    )
+    model.add_argument(
         "--initial-std",
         type=float,
         metavar="X",

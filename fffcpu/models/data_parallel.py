@@ -196,23 +196,23 @@ def forward_in_shards(
 
 
 def backward_in_shards(
-    backward: Callable[..., dict[str, Any]], cache: ShardCaches, row_sparse: bool
+    backward: Callable[..., dict[str, Any]], cache: ShardCaches, *options: bool
 ) -> dict[str, Any]:
     """Return the gradients of a batch's loss.
 
     Parameters
     ----------
     backward : callable
-        Function of ``(cache, row_sparse)`` that returns the gradients of some sequences' loss, in
-        newly allocated memory.
+        Function of a cache and of ``options`` that returns the gradients of some sequences' loss,
+        in newly allocated memory.
     cache : ShardCaches
         Cache that `forward_in_shards` returned.
-    row_sparse : bool
-        Second argument of ``backward``.
+    *options : bool
+        Further arguments of ``backward``.
     """
 
     def weighted(shard: Any, weight: float) -> dict[str, Any]:
-        grads = backward(shard, row_sparse)
+        grads = backward(shard, *options)
         for grad in grads.values():
             values = grad.values if isinstance(grad, RowGradient) else grad
             values *= weight

@@ -162,8 +162,9 @@ class FastBertEncoder(Model):
         *,
         d_words: Array | None = None,
         row_sparse: bool = False,
+        straight_through: bool = False,
     ) -> dict[str, Any]:
-        """Return the gradients of a loss, with the routes held constant.
+        """Return the gradients of a loss.
 
         Parameters
         ----------
@@ -176,6 +177,9 @@ class FastBertEncoder(Model):
         row_sparse : bool
             Whether gradients of FastFeedForward layers hold only the rows of visited nodes, as
             `fffcpu.parameters.RowGradient`.
+        straight_through : bool
+            Whether routes of FastFeedForward layers have a gradient; see
+            `fffcpu.FastFeedForward.backward`. Otherwise they are held constant.
 
         Returns
         -------
@@ -183,6 +187,7 @@ class FastBertEncoder(Model):
             Gradients, with the names, order and shapes of ``params``.
         """
         check_flag("row_sparse", row_sparse)
+        check_flag("straight_through", straight_through)
         if not isinstance(cache, EncoderCache):
             raise ArgumentTypeError(
                 "argument 'cache' must be the EncoderCache that forward of this encoder returned, "
@@ -192,7 +197,7 @@ class FastBertEncoder(Model):
         dh, own = self.final_norm.backward(d_hidden, cache.final_norm)
         grads |= flattened({"encoder.final_norm": own})
         for i in reversed(range(len(self.layers))):
-            dh, own = self.layers[i].backward(dh, cache.layers[i], row_sparse)
+            dh, own = self.layers[i].backward(dh, cache.layers[i], row_sparse, straight_through)
             grads |= flattened({f"encoder.layers.{i}": own})
         dh = self._drop.backward(dh, cache.dropped)
         dh, own = self.norm.backward(dh, cache.norm)

@@ -97,11 +97,13 @@ class EncoderLayer:
         return z, EncoderLayerCache(norm1, attention, dropped1, norm2, feedforward, dropped2)
 
     def backward(
-        self, dh: Array, cache: EncoderLayerCache, row_sparse: bool
+        self, dh: Array, cache: EncoderLayerCache, row_sparse: bool, straight_through: bool
     ) -> tuple[Array, dict[str, Any]]:
         """Return the gradient of the input and those of the parameters, by the layer's names."""
         dy = self._drop.backward(dh, cache.dropped2)
-        dx, feedforward = self._feedforward_backward(dy, cache.feedforward, row_sparse)
+        dx, feedforward = self._feedforward_backward(
+            dy, cache.feedforward, row_sparse, straight_through
+        )
         dx, norm2 = self.norm2.backward(dx, cache.norm2)
         dx += dh
         dy = self._drop.backward(dx, cache.dropped1)
@@ -112,10 +114,10 @@ class EncoderLayer:
         return dz, flattened({**grads, "feedforward": feedforward})
 
     def _feedforward_backward(
-        self, dy: Array, cache: Any, row_sparse: bool
+        self, dy: Array, cache: Any, row_sparse: bool, straight_through: bool
     ) -> tuple[Array, dict[str, Any]]:
         if isinstance(self.feedforward, FastFeedForward):
-            return self.feedforward.backward(dy, cache, row_sparse)
+            return self.feedforward.backward(dy, cache, row_sparse, straight_through)
         return self.feedforward.backward(dy, cache)
 
 

@@ -54,8 +54,10 @@ class ModelWithHead(Model):
             return forward_in_shards(self._forward, slices, checked, rng, self._count)
         return self._forward(*checked, rng)
 
-    def backward(self, cache: Any, *, row_sparse: bool = False) -> dict[str, Any]:
-        """Return the gradients of the loss, with the routes held constant.
+    def backward(
+        self, cache: Any, *, row_sparse: bool = False, straight_through: bool = False
+    ) -> dict[str, Any]:
+        """Return the gradients of the loss.
 
         Parameters
         ----------
@@ -64,6 +66,9 @@ class ModelWithHead(Model):
         row_sparse : bool
             Whether gradients of FastFeedForward layers hold only the rows of visited nodes, as
             `fffcpu.parameters.RowGradient`.
+        straight_through : bool
+            Whether routes of FastFeedForward layers have a gradient; see
+            `fffcpu.FastFeedForward.backward`. Otherwise they are held constant.
 
         Returns
         -------
@@ -71,13 +76,13 @@ class ModelWithHead(Model):
             Gradients, with the names, order and shapes of ``params``.
         """
         if isinstance(cache, ShardCaches):
-            return backward_in_shards(self._backward, cache, row_sparse)
+            return backward_in_shards(self._backward, cache, row_sparse, straight_through)
         if not isinstance(cache, self._cache_type):
             raise ArgumentTypeError(
                 f"argument 'cache' must be the {self._cache_type.__name__} that forward of this "
                 f"model returned, got {describe(cache)}"
             )
-        return self._backward(cache, row_sparse)
+        return self._backward(cache, row_sparse, straight_through)
 
     def _as_labels(self, labels: Any, shape: tuple[int, ...]) -> NDArray[Any]:
         """Return checked labels as an array; ``shape`` is that of the tokens (B, S)."""
@@ -89,7 +94,7 @@ class ModelWithHead(Model):
         """Run sequences that are not split further, with labels that `_as_labels` returned."""
         raise NotImplementedError
 
-    def _backward(self, cache: Any, row_sparse: bool) -> dict[str, Any]:
+    def _backward(self, cache: Any, row_sparse: bool, straight_through: bool) -> dict[str, Any]:
         """Return the gradients of sequences that were not split further."""
         raise NotImplementedError
 

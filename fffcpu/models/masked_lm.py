@@ -183,7 +183,9 @@ class FastBertForMaskedLM(ModelWithHead):
         loss = kernels.selection().encoder.cross_entropy(logits, wanted[positions])
         return loss, MaskedLMCache(encoder, positions, rows, logits)
 
-    def _backward(self, cache: MaskedLMCache, row_sparse: bool) -> dict[str, Any]:
+    def _backward(
+        self, cache: MaskedLMCache, row_sparse: bool, straight_through: bool
+    ) -> dict[str, Any]:
         batch, length = cache.encoder.embedding.ids.shape
         d_hidden = np.zeros((batch * length, self.config.width), self._dtype)
         d_hidden[cache.positions] = cache.d_logits @ self._words
@@ -192,6 +194,7 @@ class FastBertForMaskedLM(ModelWithHead):
             cache.encoder,
             d_words=cache.d_logits.T @ cache.hidden,
             row_sparse=row_sparse,
+            straight_through=straight_through,
         )
 
     @property

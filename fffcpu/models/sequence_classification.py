@@ -177,12 +177,16 @@ class FastBertForSequenceClassification(ModelWithHead):
             encoder, hidden, pooler, active, dropped, head, d_logits
         )
 
-    def _backward(self, cache: SequenceClassificationCache, row_sparse: bool) -> dict[str, Any]:
+    def _backward(
+        self, cache: SequenceClassificationCache, row_sparse: bool, straight_through: bool
+    ) -> dict[str, Any]:
         d_kept, head = self.head.backward(cache.d_logits, cache.head)
         d_active = self._drop.backward(d_kept, cache.dropped)
         d_pooled, pooler = self.pooler.backward(d_active * (1 - cache.active**2), cache.pooler)
         d_hidden = pool_backward(d_pooled, cache.pooler.x, cache.hidden, self.config.pooler)
-        grads = self.encoder.backward(d_hidden, cache.encoder, row_sparse=row_sparse)
+        grads = self.encoder.backward(
+            d_hidden, cache.encoder, row_sparse=row_sparse, straight_through=straight_through
+        )
         return grads | flattened({"pooler": pooler, "head": head})
 
     def _loss(self, logits: Array, labels: Array) -> tuple[float, Array]:

@@ -41,7 +41,9 @@ class _Model(Protocol):
 
     def forward(self, input_ids: Any, *, labels: Any) -> tuple[float, Any]: ...
 
-    def backward(self, cache: Any, *, row_sparse: bool) -> dict[str, Any]: ...
+    def backward(
+        self, cache: Any, *, row_sparse: bool, straight_through: bool
+    ) -> dict[str, Any]: ...
 
 
 class MaskedLMObjective:
@@ -68,6 +70,8 @@ class MaskedLMObjective:
         Share of the tokens to mask.
     row_sparse : bool
         Whether gradients of a step with one small batch hold only the nodes that it visited.
+    straight_through : bool
+        Whether routes are trained as well; see `fffcpu.FastFeedForward.backward`.
     seed : int
         Random seed of the order of the sequences.
 
@@ -91,6 +95,7 @@ class MaskedLMObjective:
         ramp: float = 0.6,
         share: float = 0.25,
         row_sparse: bool = False,
+        straight_through: bool = False,
         seed: int = 0,
     ) -> None:
         if round(share * sequences.shape[1]) < 1:
@@ -107,7 +112,7 @@ class MaskedLMObjective:
         )
         self._most: int = -(-batch_size // small)
         self._ramp = check_number("ramp", ramp, 0.0, 1.0)
-        self._row_sparse = row_sparse
+        self._row_sparse, self._straight_through = row_sparse, straight_through
         self._seed = seed
         # The order has whole small batches only, so each pass has the same number of tokens.
         self._order = BatchOrder(len(sequences), small, seed)
@@ -141,7 +146,9 @@ class MaskedLMObjective:
             input_ids, labels = mask_tokens(self._sequences[rows], moment.rng, **self._masks)
             own, cache = self.model.forward(input_ids, labels=labels)
             loss += own / count
-            new = self.model.backward(cache, row_sparse=sparse)
+            new = self.model.backward(
+                cache, row_sparse=sparse, straight_through=self._straight_through
+            )
             if not grads:
                 grads = new
                 continue

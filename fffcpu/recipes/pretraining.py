@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.checks import check_integer, check_number
+from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError
 from fffcpu.models import FastBertForMaskedLM
@@ -59,6 +59,9 @@ class PretrainSettings:
         Depth of the trees.
     two_sided : bool
         Whether the nodes of the trees have output weights for each side.
+    straight_through : bool
+        Whether the routes of the trees are trained as well; see `fffcpu.FastFeedForward.backward`.
+        The published recipe holds them constant.
     initial_std : float, optional
         Standard deviation of initial weights. The default is the published 0.02 at width 768, and
         proportional to ``1 / sqrt(width)`` at other widths. The vectors of positions scale in the
@@ -101,6 +104,7 @@ class PretrainSettings:
     feedforward_size: int = 4
     depth: int = 5
     two_sided: bool = False
+    straight_through: bool = False
     initial_std: float | None = None
     length: int = 128
     batch_size: int = 64
@@ -120,6 +124,12 @@ class PretrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._check_budget()
+        self._check_numbers()
+        self.config(1, 0)  # checks the settings of the model
+
+    def _check_budget(self) -> None:
+        """Set the default budget; raise if several are given, or one is out of range."""
         budgets = {name: getattr(self, name) for name in ("epochs", "steps", "seconds")}
         given = {name: value for name, value in budgets.items() if value is not None}
         if len(given) > 1:
@@ -132,11 +142,16 @@ class PretrainSettings:
             value = getattr(self, name)
             if value is not None and check_number(name, value, 0.0) == 0:
                 raise ArgumentError(f"argument '{name}' must be above 0, got {value}")
+
+    def _check_numbers(self) -> None:
+        """Raise unless numbers are in their ranges, and flags are booleans."""
         for name in ("steps", "evaluate_every"):
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), 1)
         for name in ("length", "batch_size", "small_batch_size", "keep"):
             check_integer(name, getattr(self, name), 1)
+        for name in ("two_sided", "straight_through"):
+            check_flag(name, getattr(self, name))
         for name in ("validation_sequences", "seed"):
             check_integer(name, getattr(self, name), 0)
         for name in ("lr", "weight_decay", "max_norm", "checkpoint_seconds"):
@@ -149,7 +164,6 @@ class PretrainSettings:
                 f"got {self.mask_share}"
             )
         check_integer("width", self.width, 2)
-        self.config(1, 0)  # checks the settings of the model
 
     def config(self, vocabulary: int, padding_id: int) -> FastBertConfig:
         """Return the model's config for a vocabulary."""
@@ -265,6 +279,7 @@ def pretrain(
         ramp=settings.ramp,
         share=settings.mask_share,
         row_sparse=config.visits_few(settings.small_batch_size * settings.length),
+        straight_through=settings.straight_through,
         seed=settings.seed,
     )
     steps = settings.steps
@@ -316,8 +331,12 @@ def _identity(
 ) -> dict[str, Any]:
     """Return the values that identify this run, without those about checkpoints."""
     some = sequences[:: max(1, len(sequences) // 1000)]
+    values = identity_of(settings)
+    for name in ("two_sided", "straight_through"):  # older runs have neither
+        if not values[name]:
+            del values[name]
     return {
-        **identity_of(settings),
+        **values,
         "tokenizer": corpus.tokenizer.fingerprint,
         "sequences": len(sequences),
         "contents": zlib.crc32(np.ascontiguousarray(some).tobytes()),

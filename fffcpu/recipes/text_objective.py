@@ -39,7 +39,9 @@ class _Model(Protocol):
         self, input_ids: Any, attention_mask: Any, *, labels: Any, rng: Any
     ) -> tuple[float, Any]: ...
 
-    def backward(self, cache: Any, *, row_sparse: bool) -> dict[str, Any]: ...
+    def backward(
+        self, cache: Any, *, row_sparse: bool, straight_through: bool
+    ) -> dict[str, Any]: ...
 
 
 class TextObjective:
@@ -61,6 +63,8 @@ class TextObjective:
         The token to pad with.
     row_sparse : bool
         Whether gradients hold only the nodes that a batch visited.
+    straight_through : bool
+        Whether routes are trained as well; see `fffcpu.FastFeedForward.backward`.
 
     Raises
     ------
@@ -78,6 +82,7 @@ class TextObjective:
         *,
         padding_id: int,
         row_sparse: bool = False,
+        straight_through: bool = False,
     ) -> None:
         if len(tokens) != len(labels):
             raise ShapeError(f"argument 'labels' must have {len(tokens)} rows, got {len(labels)}")
@@ -85,6 +90,7 @@ class TextObjective:
         self._tokens, self._labels = tokens, labels
         self._order = order
         self._padding, self._row_sparse = padding_id, row_sparse
+        self._straight_through = straight_through
         self._validation = validation
 
     @property
@@ -97,7 +103,9 @@ class TextObjective:
         rows = self._order.rows(moment.step)
         ids, mask = self._batch(rows)
         loss, cache = self.model.forward(ids, mask, labels=self._labels[rows], rng=moment.rng)
-        grads = self.model.backward(cache, row_sparse=self._row_sparse)
+        grads = self.model.backward(
+            cache, row_sparse=self._row_sparse, straight_through=self._straight_through
+        )
         return StepResult(loss, grads, len(rows), {})
 
     def evaluate(self) -> dict[str, float]:

@@ -79,6 +79,22 @@ def test_gradients(feedforward, two_sided, rng):
     check_gradients(lambda: (encoder.forward(ids, mask, rng)[0] * dy).sum(), pairs)
 
 
+@pytest.mark.parametrize("row_sparse", [False, True])
+def test_routes_have_gradients_if_they_are_to(row_sparse):
+    encoder = encoder_of(layers=1, two_sided=True)
+    hidden, cache = encoder.forward(ids_of())
+    dy = np.random.default_rng(2).standard_normal(hidden.shape)
+    grads = encoder.backward(dy, cache, row_sparse=row_sparse, straight_through=True)
+    dh, _ = encoder.final_norm.backward(dy, cache.final_norm)
+    own = cache.layers[0].feedforward
+    _, expected = encoder.layers[0].feedforward.backward(dh, own, straight_through=True)
+    for name, grad in expected.items():
+        found = grads[f"encoder.layers.0.feedforward.{name}"]
+        np.testing.assert_array_equal(found.dense() if row_sparse else found, grad)
+    constant = encoder.backward(dy, cache)
+    assert np.abs(constant["encoder.embedding.words"] - grads["encoder.embedding.words"]).max() > 0
+
+
 def test_padding_changes_nothing():
     encoder = encoder_of()
     ids = ids_of(2, 4)

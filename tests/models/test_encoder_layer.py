@@ -46,7 +46,7 @@ def test_gradients(feedforward, dropout):
     _, cache = run()
     if feedforward == "fff":
         assert np.abs(cache.feedforward.logits).min() > 1e-4  # no step below meets a tie
-    dh, grads = layer.backward(dy, cache, False)
+    dh, grads = layer.backward(dy, cache, False, False)
     params = {
         f"{part}.{name}": array
         for part in ("norm1", "attention", "norm2", "feedforward")

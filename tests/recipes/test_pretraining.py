@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from fffcpu import FastFeedForward
 from fffcpu.cli import main
 from fffcpu.errors import ArgumentError, CheckpointError, DataError
 from fffcpu.models import FastBertForMaskedLM
@@ -84,6 +85,21 @@ def test_a_broken_off_run_goes_on_to_the_same_bits(feedforward, corpus, tmp_path
         for folder in (tmp_path / "whole", tmp_path / "part")
     ]
     assert lines[0] == lines[1]
+
+
+def test_routes_learn_if_they_are_to(corpus, monkeypatch):
+    asked, backward = [], FastFeedForward.backward
+
+    def watch(layer, dy, cache, row_sparse, straight_through):
+        asked.append((layer.config.two_sided, straight_through))
+        return backward(layer, dy, cache, row_sparse, straight_through)
+
+    monkeypatch.setattr(FastFeedForward, "backward", watch)
+    for choice in (True, False):
+        asked.clear()
+        settings = {**TINY, "two_sided": choice, "straight_through": choice, "steps": 2}
+        pretrain(corpus, PretrainSettings(**settings), progress=False)
+        assert set(asked) == {(choice, choice)}
 
 
 def test_callbacks_see_evaluations(corpus):
