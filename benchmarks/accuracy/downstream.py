@@ -91,7 +91,7 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = text_parser(__doc__)
-    models = ["fff-0", "dense-252-0", "dense-24-0"]
+    models = ["fff-8x5-0", "dense-1024-0", "dense-48-0"]
     parser.add_argument(
         "--models",
         nargs="+",
