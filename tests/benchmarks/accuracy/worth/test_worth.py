@@ -51,7 +51,7 @@ def test_layers_are_fitted_seed_by_seed(data, tmp_path):
     assert [by_model[model]["used"] for model in SOME] == [0, 32, 64, 24, 32]
     assert [by_model[model]["held"] for model in SOME] == [0, 32, 64, 252, 512]
     assert by_model["dense-32"]["parameters"] == 32 * (6 + 1 + 5)
-    assert {run["recipe"]["weight_decay"] for run in found} == {0.1}
+    assert {run["recipe"]["weight_decay"] for run in found} == {0.3}
     assert sorted(path.name for path in (tmp_path / "out" / "layers").iterdir()) == sorted(
         f"layer{layer}-{model}.safetensors" for layer in range(2) for model in SOME[1:]
     )
