@@ -141,15 +141,16 @@ def draw(
 
 
 def draw_splits(
-    folder: Path, tokenizer: Tokenizer, tokens: dict[str, int], seed: int
+    folder: Path, tokenizer: Tokenizer, tokens: dict[str, int], kinds: Sequence[str], seed: int
 ) -> dict[str, list[Text]]:
-    """Return the texts of each split, both kinds mixed."""
+    """Return the texts of each split, of all these kinds mixed."""
     rng = np.random.default_rng(seed)
     found: dict[str, list[Text]] = {split: [] for split in SPLITS}
-    for kind, name in enumerate(KINDS):
+    for name in kinds:
+        kind = list(KINDS).index(name)
         documents = documents_of(folder / KINDS[name], name, rng)
         for split, texts in split_documents(documents, seed).items():
-            drawn = draw(texts, tokenizer, tokens[split] // len(KINDS), rng)
+            drawn = draw(texts, tokenizer, tokens[split] // len(kinds), rng)
             found[split] += [Text(kind, ids) for ids in drawn]
     return {
         split: [texts[number] for number in rng.permutation(len(texts))]
@@ -230,13 +231,18 @@ def write_split(
 
 
 def write_activations(
-    model_folder: Path, texts_folder: Path, out: Path, tokens: dict[str, int], seed: int = 0
+    model_folder: Path,
+    texts_folder: Path,
+    out: Path,
+    tokens: dict[str, int],
+    kinds: Sequence[str] = tuple(KINDS),
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Run the model on texts, write what its feedforwards read and give, and return the counts."""
     out.mkdir(parents=True, exist_ok=True)
     (out / ABOUT_FILE).unlink(missing_ok=True)
     model, tokenizer = Bert.load(model_folder), Tokenizer.load(model_folder)
-    splits = draw_splits(texts_folder, tokenizer, tokens, seed)
+    splits = draw_splits(texts_folder, tokenizer, tokens, kinds, seed)
     total = sum(len(text.ids) for texts in splits.values() for text in texts)
     with progress_bar(total=total, unit="token", scaled=True, shown=True, kept=True) as bar:
         counts = {
@@ -249,7 +255,7 @@ def write_activations(
         "sha256 of the weights": hashlib.sha256(
             (model_folder / WEIGHTS_FILE).read_bytes()
         ).hexdigest(),
-        "sources": KINDS,
+        "sources": {kind: KINDS[kind] for kind in kinds},
         "documents held out": HELD_OUT_DOCUMENTS,
         "most tokens of a text": LONGEST,
         "seed": seed,
@@ -268,13 +274,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write to")
     parser.add_argument("--tokens", type=int, default=200_000, help="training tokens (200000)")
     parser.add_argument("--held-out", type=int, default=15_000, help="tokens held out (15000)")
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=KINDS,
+        default=list(KINDS),
+        help="kinds of text, equally many tokens of each (dictionary prose)",
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     options = parse()
     tokens = dict(zip(SPLITS, (options.tokens, options.held_out), strict=True))
-    about = write_activations(options.model, options.texts, options.out, tokens)
+    about = write_activations(options.model, options.texts, options.out, tokens, options.kinds)
     for split in SPLITS:
         print_status(f"{options.out}: {split}, {about[split]['tokens']:,} tokens")
 

@@ -99,7 +99,9 @@ class KeyMap:
         came = {name: repr(getattr(config, name)) for name in expected}
         differences = list_differences(expected, came)
         if differences:
-            raise CheckpointError(f"{self.source} cannot hold {config}: {differences}")
+            advice = "train the layer with two_sided=False (--no-two-sided)"
+            way_out = f"; {advice}" if came.get("two_sided") == "True" else ""
+            raise CheckpointError(f"{self.source} cannot hold {config}: {differences}{way_out}")
 
     def check_state(self, config: LayerConfig, state: Any) -> dict[str, NDArray[Any]]:
         """Return the published arrays of a state dict, not copied, after checking that they fit.

@@ -181,7 +181,7 @@ class FitSettings:
     layer: str = "fast"
     depth: int = 4
     trees: int = 4
-    two_sided: bool = False
+    two_sided: bool = True
     leaf_width: int = 8
     width: int = 16
     activation: str | None = None

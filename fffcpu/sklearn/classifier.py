@@ -119,7 +119,7 @@ class FFFClassifier(ClassifierMixin, Estimator):
         layer: str = "fast",
         depth: int = 3,
         trees: int | None = None,
-        two_sided: bool = False,
+        two_sided: bool = True,
         leaf_width: int = 8,
         hardening: float | None = None,
         region_leak: float = 0.0,

@@ -22,6 +22,7 @@ COMMANDS = [
         for module in ("benchmarks.crossover", "benchmarks.accuracy.worth")
         for command in ("train", "time", "show")
     ),
+    *(("benchmarks.accuracy.learning", command) for command in ("train", "show")),
     *(
         ("benchmarks.accuracy.paper_tables", command)
         for command in ("table1", "trees", "methods", "choose", "speed")

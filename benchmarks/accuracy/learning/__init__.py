@@ -1,0 +1,1 @@
+"""Changes of the way in which fast feedforward layers learn, each tried alone."""
