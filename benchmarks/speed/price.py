@@ -41,7 +41,7 @@ ARITHMETIC = 1.25
 
 EQUAL_QUALITY = 4
 """Dense neurons per used neuron for the layer that training is compared with. A used neuron of 8
-trees of depth 7 replaced about three in the feedforwards of a sentence encoder."""
+trees of depth 7 replaces three to six in the feedforwards of a sentence encoder."""
 
 Array = np.ndarray
 Row = tuple[object, ...]
@@ -65,11 +65,10 @@ class Shape(NamedTuple):
         """Number of neurons that a row uses."""
         return self.trees * (self.depth + 1)
 
-    def layer(self) -> fffcpu.FastFeedForward:
+    def layer(self, two_sided: bool = False) -> fffcpu.FastFeedForward:
         """Return a layer of this shape."""
-        return fffcpu.FastFeedForward(
-            *PathShape(self.width, self.width, self.depth, self.trees), rng=0
-        )
+        shape = PathShape(self.width, self.width, self.depth, self.trees)
+        return fffcpu.FastFeedForward(*shape, two_sided=two_sided, rng=0)
 
     def __str__(self) -> str:
         return f"{self.trees} x {self.depth} ({self.used})"
@@ -195,6 +194,43 @@ def race(options: argparse.Namespace, shape: Shape, rows: int, threads: int) -> 
     )
 
 
+def sides(options: argparse.Namespace) -> None:
+    """Layers with two-sided nodes, beside the same layers with one-sided ones."""
+    most, rows = fffcpu.get_num_threads(), []
+    for shape in options.shapes:
+        for count in (1, *(options.rows or (128, 8192))):
+            for threads in (1,) if count == 1 else options.threads or (1, most):
+                print_status(f"sides {shape.width}, {shape}, {count:,} rows, {threads} threads ...")
+                fffcpu.set_num_threads(threads)
+                batch = distinct_batches(count, shape.width, rng=1)
+                layers = [shape.layer(two_sided) for two_sided in (False, True)]
+                two, one = alternate(
+                    [
+                        Contender(name, inference(layer, batch), count)
+                        for name, layer in zip(("two", "one"), reversed(layers), strict=True)
+                    ],
+                    options.repeats,
+                    options.seconds,
+                )
+                found = ratios(two, one)
+                rows.append(
+                    (
+                        shape.width,
+                        shape,
+                        f"{count:,}",
+                        threads,
+                        f"{one.microseconds:.2f}",
+                        f"{two.microseconds:.2f}",
+                        f"**{ratio(two, one):.2f}**",
+                        f"{min(found):.2f} to {max(found):.2f}",
+                    )
+                )
+    fffcpu.set_num_threads(most)
+    head = ("width", "trees x depth (used)", "rows", "threads", "one-sided", "two-sided")
+    print("Two-sided nodes beside one-sided ones, microseconds per row\n")
+    print(*table((*head, "ratio", "range"), rows), sep="\n", end="\n\n")
+
+
 def training(options: argparse.Namespace) -> None:
     """Training steps, beside a dense layer of equal quality, four times the used neurons."""
     rows = []
@@ -246,7 +282,7 @@ def step(
     )
 
 
-SECTIONS = {"batches": batches, "single": single, "training": training}
+SECTIONS = {"batches": batches, "single": single, "sides": sides, "training": training}
 
 if __name__ == "__main__":
     main()
