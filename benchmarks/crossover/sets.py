@@ -83,8 +83,10 @@ def separate(x: Array, y: Array, test: Array) -> Rows:
 # Training passes over about a million rows of each set, or fewer that are enough for the smallest.
 SOURCES = {
     "digits": Source(digits, 100, "table"),
+    "dna": Source(packaged("dna"), 100, "columns"),
     "satellite": Source(packaged("satellite"), 100, "columns"),
     "letters": Source(packaged("letters"), 60, "columns"),
+    "shuttle": Source(packaged("shuttle"), 20, "columns"),
     "glosses": Source(glosses, 10, "columns"),
     "mnist": Source(packaged("mnist"), 20, "table"),
     "fashion-mnist": Source(packaged("fashion-mnist"), 20, "table"),
@@ -102,14 +104,18 @@ def prepared(data: str, options: argparse.Namespace) -> Rows:
     if not path.exists():
         rows = SOURCES[data].load(options.folder, options.quick)
         if options.quick:
-            rows = Rows(*a_few(rows.x, rows.y), *a_few(rows.test_x, rows.test_y))
+            rows = a_few(rows)
         with write_atomically(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **rows._asdict())
     with np.load(path) as arrays:
         return Rows(**arrays)
 
 
-def a_few(x: Array, y: Array) -> tuple[Array, Array]:
-    """Return some rows of a few classes."""
-    chosen = np.flatnonzero(y < QUICK_CLASSES)[:QUICK_ROWS]
-    return x[chosen], y[chosen]
+def a_few(rows: Rows) -> Rows:
+    """Return some rows of the most frequent classes."""
+    frequent = np.sort(np.argsort(-np.bincount(rows.y), kind="stable")[:QUICK_CLASSES])
+    few = []
+    for x, y in ((rows.x, rows.y), (rows.test_x, rows.test_y)):
+        own = np.flatnonzero(np.isin(y, frequent))[:QUICK_ROWS]
+        few += [x[own], np.searchsorted(frequent, y[own])]
+    return Rows(*few)

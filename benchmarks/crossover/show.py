@@ -6,11 +6,11 @@ import argparse
 import math
 from collections.abc import Sequence
 
-from benchmarks.crossover.models import MODELS, TRIES
+from benchmarks.crossover.models import MODELS
 from benchmarks.crossover.pictures import draw
 from benchmarks.crossover.sets import SOURCES
 from benchmarks.crossover.timing import last_times
-from benchmarks.crossover.training import chosen
+from benchmarks.crossover.training import chosen, tries_of
 from benchmarks.crossover.verdicts import (
     KINDS,
     Point,
@@ -24,6 +24,9 @@ from benchmarks.records import Record
 from benchmarks.report import facts, table
 
 COLUMNS = ("model", "seeds", "test", "held out", "parameters", "multiply-adds", "training")
+
+OWN_RUNTIMES = ("fffcpu", "scikit-learn", "LightGBM")
+"""Runtimes that the name of a model implies."""
 
 
 def show(options: argparse.Namespace) -> None:
@@ -99,12 +102,12 @@ def describe(data: str, records: dict[str, list[Record]], times: Record | None) 
 
 def lacks_tries(name: str, runs: Sequence[Record]) -> bool:
     """Whether a run was chosen from fewer settings than there are."""
-    return any(run["tries"] < len(TRIES[MODELS[name].family]) for run in runs)
+    return any(run["tries"] < len(tries_of(name)) for run in runs)
 
 
 def cost(timing: Record | None) -> str:
     """Return a time, its spread, and its runtime unless that is the model's own."""
     if timing is None:
         return "-"
-    own = {"fffcpu": "", "scikit-learn": ""}.get(timing["runtime"], f" {timing['runtime']}")
-    return f"{timing['microseconds']:.3g} ± {timing['spread']:.0%}{own}"
+    other = "" if timing["runtime"] in OWN_RUNTIMES else f" {timing['runtime']}"
+    return f"{timing['microseconds']:.3g} ± {timing['spread']:.0%}{other}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import os
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fffcpu
-from benchmarks.crossover.models import MODELS, TREES, model_path
+from benchmarks.crossover.models import LIGHTGBM, MODELS, TREES, installed, model_path
 from benchmarks.crossover.sets import SOURCES, data_path
 from benchmarks.crossover.training import chosen
 from benchmarks.records import Record, append_records, read_records
@@ -61,10 +62,13 @@ def measure(options: argparse.Namespace) -> None:
 def with_files(
     everything: dict[str, dict[str, list[Record]]], out: Path
 ) -> dict[str, dict[str, list[Record]]]:
-    """Return the sets and models whose files are there. Progress names the others."""
+    """Return the sets and models whose files and libraries are there. Progress names the others."""
+    names = installed(sorted({name for models in everything.values() for name in models}))
     found: dict[str, dict[str, list[Record]]] = {}
     for data, models in everything.items():
         for name, runs in models.items():
+            if name not in names:
+                continue
             files = (data_path(out, data), model_path(out, runs[0]))
             absent = next((path for path in files if not path.exists()), None)
             if absent is None:
@@ -90,7 +94,7 @@ def time_set(data: str, records: dict[str, list[Record]], options: argparse.Name
     runners = []
     for name, runs in records.items():
         path = model_path(options.out, runs[0])
-        rows = double if MODELS[name].family == TREES else single
+        rows = double if MODELS[name].family in (TREES, LIGHTGBM) else single
         for runtime, call in calls(path, options.threads, single[:100]):
             runners.append(Runner(name, runtime, call, rows))
             check_accuracy(runners[-1], y, runs[0]["test"])
@@ -113,6 +117,12 @@ def calls(path: Path, threads: int, some: Array) -> list[tuple[str, Callable[[Ar
         import joblib
 
         return [("scikit-learn", joblib.load(path).predict_proba)]
+    if path.suffix == ".txt":
+        import lightgbm
+
+        # Options of a call are parsed at each call, so threads are limited from outside.
+        model: Any = lightgbm.Booster(model_file=path)
+        return [("LightGBM", functools.partial(model.predict, raw_score=True))]
     return runtimes(Predictor.load(path).layer, threads, some)
 
 

@@ -9,7 +9,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.crossover.models import MODELS, TRAIN, TRIES, model_path, save, settings_of
+from benchmarks.crossover.models import (
+    FAST,
+    MODELS,
+    TRAIN,
+    TRIES,
+    attempt_of,
+    installed,
+    model_path,
+    save,
+    settings_of,
+)
 from benchmarks.crossover.sets import SOURCES, Rows, prepared
 from benchmarks.records import Record, append_records, read_records
 from fffcpu.system.terminal import print_status, progress_bar
@@ -18,7 +28,8 @@ from fffcpu.system.terminal import print_status, progress_bar
 def chosen(out: Path) -> dict[str, dict[str, list[Record]]]:
     """Return the run of each seed that the held-out rows choose, by set and model.
 
-    `tries` of a run is the number of settings that it was chosen from.
+    `tries` of a run is the number of settings that it was chosen from. Runs with settings that are
+    no longer tried count only where a model has no others.
     """
     # A run that was done again has two records, and its file belongs to the last.
     last = {model_path(out, record): record for record in read_records(out / "models.jsonl")}
@@ -27,9 +38,16 @@ def chosen(out: Path) -> dict[str, dict[str, list[Record]]]:
         runs.setdefault((record["data"], record["model"], record["seed"]), []).append(record)
     result: dict[str, dict[str, list[Record]]] = {}
     for (data, name, _), records in runs.items():
+        present = [record for record in records if attempt_of(record) in tries_of(name)]
+        records = present or records
         best = max(records, key=lambda record: record["validation"])  # of equals the first
         result.setdefault(data, {}).setdefault(name, []).append(best | {"tries": len(records)})
     return result
+
+
+def tries_of(name: str) -> list[dict[str, float]]:
+    """Return the settings that are tried for a model."""
+    return TRIES[MODELS[name].family]
 
 
 class Run(NamedTuple):
@@ -43,6 +61,7 @@ class Run(NamedTuple):
 
 def train(options: argparse.Namespace) -> None:
     """Train every model on every set, as far as that has not been done."""
+    options.models = installed(options.models)
     for folder in ("data", "models"):
         (options.out / folder).mkdir(parents=True, exist_ok=True)
     present = [data for data in options.data if is_present(data, options)]
@@ -59,7 +78,11 @@ def train(options: argparse.Namespace) -> None:
 
 def run_of(record: Record) -> Run:
     """Return the run of a record."""
-    return Run(*(record[key] for key in Run._fields))
+    run = Run(*(record[key] for key in Run._fields))
+    if MODELS[run.model].family != FAST:
+        return run
+    # Records that do not mention the sides are older than two-sided nodes.
+    return run._replace(settings={"two_sided": False, **run.settings})
 
 
 def missing(present: Sequence[str], options: argparse.Namespace) -> list[Run]:
@@ -77,7 +100,7 @@ def missing(present: Sequence[str], options: argparse.Namespace) -> list[Run]:
 def plan(present: Sequence[str], options: argparse.Namespace) -> Iterator[Run]:
     """Yield all runs, one seed after the other, so that a whole table is done first."""
     for seed, data, name in itertools.product(range(options.seeds), present, options.models):
-        for attempt in TRIES[MODELS[name].family]:
+        for attempt in tries_of(name):
             yield Run(data, name, seed, settings_of(data, name, attempt, options.quick))
 
 

@@ -12,7 +12,9 @@ from tests.support.processes import run_module
 @pytest.mark.slow
 def test_the_crossover_trains_times_and_shows(tmp_path):
     script, out = "benchmarks.crossover", tmp_path / "out"
-    names = ("fff-1x3", "leaf-2x8", "dense-4", "mlp-16", "boosting-20x8")
+    names = ["fff-1x3", "two-1x3", "leaf-2x8", "dense-4", "mlp-16", "boosting-20x8"]
+    if models.HAS_LIGHTGBM:
+        names += ["lightgbm-20x8", "lightgbm-100x8"]
     train = ("train", str(tmp_path), str(out), "--quick", "--data", "digits", "letters")
     for _ in range(2):  # the second finds nothing left to do
         done = run_module(script, *train, "--models", *names)

@@ -25,7 +25,7 @@ def test_the_front_is_what_nothing_cheaper_reaches():
         (4.0, 0.90, "no stretch"),
     ],
 )
-@pytest.mark.parametrize("model", ["fff-4x3", "leaf-4x8"])
+@pytest.mark.parametrize("model", ["fff-4x3", "two-4x3", "leaf-4x8"])
 def test_a_stretch_is_more_accurate_than_all_that_is_as_fast(model, cost, accuracy, rival):
     points = [*DENSE, point(model, cost, accuracy)]
     found = verdicts.stretch(points, 1000)
