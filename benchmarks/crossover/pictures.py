@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.worth.pictures import LINE_FROM, MARKER, Box, box_of, distance, placed
 from benchmarks.crossover.models import (
     DENSE,
     FAST,
@@ -20,6 +19,7 @@ from benchmarks.crossover.models import (
     TWO_SIDED,
 )
 from benchmarks.crossover.verdicts import Point, front
+from benchmarks.labels import LINE_FROM, MARKER, Box, box_of, distance, placed
 
 STYLES = {
     TWO_SIDED: ("o", "#542788"),
