@@ -323,3 +323,20 @@ def test_what_rounding_costs_a_trained_layer(trained, kind, weights, error, flip
     )
     assert before > 0.8
     assert abs(after - before) <= 0.01
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_sides_of_a_node_have_scales_of_their_own(weights, tmp_path):
+    layer = FastFeedForward(9, 7, 3, 2, two_sided=True, rng=0)
+    layer.params["weights_out"][:, :, 1] *= 1000  # with one scale, the left sides would be lost
+    small = layer.quantize(weights)
+    if weights == "int8":
+        assert small.params["scale_out"].shape == (2, 15, 2)
+    wide = small.dequantize()
+    for name, array in layer.params.items():
+        leading = np.abs(array).max(axis=-1, keepdims=True)
+        assert (np.abs(wide.params[name] - array) <= 0.004 * leading + 1e-9).all()
+    x = np.random.default_rng(1).standard_normal((50, 9)).astype(np.float32)
+    np.testing.assert_allclose(small(x), wide(x), rtol=1e-4, atol=1e-4)
+    small.save(tmp_path / "small")
+    np.testing.assert_array_equal(fffcpu.load(tmp_path / "small")(x), small(x))
