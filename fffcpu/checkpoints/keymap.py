@@ -100,7 +100,7 @@ class KeyMap:
         differences = list_differences(expected, came)
         if differences:
             advice = "train the layer with two_sided=False (--no-two-sided)"
-            way_out = f"; {advice}" if came.get("two_sided") == "True" else ""
+            way_out = f"; {advice}" if getattr(config, "two_sided", False) else ""
             raise CheckpointError(f"{self.source} cannot hold {config}: {differences}{way_out}")
 
     def check_state(self, config: LayerConfig, state: Any) -> dict[str, NDArray[Any]]:

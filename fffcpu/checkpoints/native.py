@@ -79,6 +79,9 @@ FORMER_ARRAYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Arrays of int8 layers that version 1 stores as one array, concatenated along its last axis."""
 
+ADDED_IN = 3
+"""Version from which on files have `ADDED_FIELDS`."""
+
 ADDED_FIELDS: Mapping[str, Any] = MappingProxyType({"two_sided": False})
 """Fields of configs that files before version 3 do not have, and the values that they mean."""
 
@@ -207,7 +210,7 @@ def read_notes(path: str | os.PathLike[str], *keys: str) -> dict[str, Any]:
 def _describe_layer(config: LayerConfig) -> str:
     """Return the metadata of a layer's file; the text is always the same for the same config."""
     version, values = _version_for(config), config.to_dict()
-    if version < 3:
+    if version < ADDED_IN:
         values = {name: value for name, value in values.items() if name not in ADDED_FIELDS}
     description = {"version": version, "kind": config.kind, "config": values}
     return json.dumps(description, sort_keys=True)
@@ -217,7 +220,7 @@ def _version_for(config: LayerConfig) -> int:
     """Return the lowest version of the format that can hold a layer."""
     values = config.to_dict()
     if any(values.get(name, value) != value for name, value in ADDED_FIELDS.items()):
-        return VERSION
+        return ADDED_IN
     scales = [names[0] for names in FORMER_ARRAYS.values()]
     return 2 if any(name in config.shapes() for name in scales) else 1
 
@@ -263,7 +266,7 @@ def _parse_config(kind: Any, values: Any, version: int) -> LayerConfig:
             f"has an invalid config: 'dtype' must be {' or '.join(dtypes)}, "
             f"got {describe(values['dtype'])}"
         )
-    if version < 3 and isinstance(values, dict):
+    if version < ADDED_IN and isinstance(values, dict):
         values = _with_added_fields(KINDS[kind], values)
     try:
         config = KINDS[kind].from_dict(values)

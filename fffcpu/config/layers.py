@@ -323,7 +323,7 @@ class QuantizedFastFeedForwardConfig(FastFeedForwardConfig):
         _check_computed_in_float32(self)
 
     def shapes(self) -> Shapes:
-        """Return the name and shape of every parameter; int8 weights have two scales per node."""
+        """Return the name and shape of every parameter; int8 weights have a scale per row."""
         shapes = super().shapes()
         if self.weights == "int8":
             nodes = (self.trees, node_count(self.depth))

@@ -396,7 +396,7 @@ def _path_deltas(
 def _gradient_row(places: Array, first: int, number: int, sides: int) -> int:
     """Return the row of a gradient for a row of weights, numbered from ``sides`` on.
 
-    ``first`` is the place of the tree's root. Numbers are those of
+    ``first`` is the number of the tree's root among all nodes. Numbers of rows are those of
     `fffcpu.kernels.blocks.tree_outputs`.
     """
     row = number - sides

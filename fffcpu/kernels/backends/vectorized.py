@@ -317,7 +317,9 @@ def path_choices(
                     share = _dot(weights_out[tree, aside, _taken(logit, sides)], dy[rows])
                     other += _active(logit, sides, activation) * share
                     aside = 2 * aside + 1 + (logit > 0)
-                own = active[:, level] * _dot(weights_out[tree, node, side], dy[rows])
+                own = np.zeros(len(active), x.dtype)
+                if level or sides == 2:  # the value of the only side of a root is not needed
+                    own = active[:, level] * _dot(weights_out[tree, node, side], dy[rows])
                 if sides == 2:
                     taken += own
                     other += active[:, level] * _dot(weights_out[tree, node, 1 - side], dy[rows])
