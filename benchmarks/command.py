@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from fffcpu.system.terminal import escape_unencodable
 
-__all__ = ["command_line", "new_parser", "program"]
+__all__ = ["add_out", "add_selection", "command_line", "new_parser", "parse_into", "program"]
 
 
 def new_parser(description: str | None, epilog: str | None = None) -> argparse.ArgumentParser:
@@ -20,6 +22,38 @@ def new_parser(description: str | None, epilog: str | None = None) -> argparse.A
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def add_selection(
+    parser: argparse.ArgumentParser, option: str, names: Collection[str], metavar: str, what: str
+) -> None:
+    """Add an option that takes some of the names, by default all."""
+    parser.add_argument(
+        option,
+        nargs="+",
+        choices=names,
+        default=list(names),
+        metavar=metavar,
+        help=f"{what} (all): {', '.join(names)}",
+    )
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """Add the folder of the results, and ``--quick``; see `parse_into`."""
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the results")
+    parser.add_argument(
+        "--quick", action="store_true", help="use few rows, in OUT/quick, to see that it runs"
+    )
+
+
+def parse_into(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
+) -> argparse.Namespace:
+    """Parse arguments of `add_out`; results of ``--quick`` go to a folder of their own."""
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.out /= "quick"
+    return options
 
 
 def command_line() -> str:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["LINE_FROM", "MARKER", "Box", "box_of", "distance", "placed"]
+__all__ = ["MARKER", "Box", "box_of", "distance", "move_labels", "placed"]
 
 MARKER = 8.0
 """Width of the box, in points of 1/72 inch, that a marker keeps free of labels."""
@@ -89,6 +89,31 @@ def placed(boxes: Sequence[Box], frame: Box, taken: Sequence[Box]) -> list[Box]:
                 break
         result.append(best)
     return result
+
+
+def move_labels(
+    axes: Any, notes: Sequence[Any], boxes: Sequence[Box], found: Sequence[Box]
+) -> None:
+    """Move labels from their markers to the places that `placed` found for them.
+
+    Parameters
+    ----------
+    axes : Axes
+        The axes of the labels.
+    notes : sequence of Annotation
+        The labels, written in the middle of their markers.
+    boxes, found : sequence of Box
+        Argument and result of `placed`.
+    """
+    for note, box, label in zip(notes, boxes, found, strict=True):
+        offset = label.x - box.x, label.y - box.y
+        note.set_position(offset)
+        note.set_in_layout(False)
+        if distance(label, box) >= LINE_FROM:
+            line = {"arrowstyle": "-", "color": note.get_color(), "linewidth": 0.5}
+            axes.annotate(
+                "", note.xy, xytext=offset, textcoords="offset points", arrowprops=line
+            ).set_in_layout(False)
 
 
 def candidates(box: Box) -> Iterator[Box]:

@@ -48,12 +48,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.command import new_parser
+from benchmarks.command import add_out, add_selection, new_parser, parse_into
 from benchmarks.crossover.models import MODELS
 from benchmarks.crossover.sets import SOURCES
 from benchmarks.crossover.show import show
 from benchmarks.crossover.timing import measure
 from benchmarks.crossover.training import train
+from benchmarks.speed.options import add_seconds
 
 
 def parse() -> argparse.Namespace:
@@ -69,42 +70,17 @@ def parse() -> argparse.Namespace:
         if function is train:
             command.add_argument("folder", type=Path, metavar="DATA", help="files of the sets")
             command.add_argument("--seeds", type=int, default=1, help="number of seeds (1)")
-            command.add_argument(
-                "--models",
-                nargs="+",
-                choices=MODELS,
-                default=list(MODELS),
-                metavar="MODEL",
-                help=f"models to train (all): {', '.join(MODELS)}",
-            )
+            add_selection(command, "--models", MODELS, "MODEL", "models to train")
         else:
             command.add_argument(
                 "--threads", type=int, default=1, help="threads of every model (1)"
             )
         if function is measure:
             command.add_argument("--repeats", type=int, default=7, help="rounds (7)")
-            command.add_argument(
-                "--seconds",
-                type=float,
-                default=0.05,
-                help="minimum seconds of a measurement (0.05)",
-            )
-        command.add_argument("out", type=Path, metavar="OUT", help="folder of the results")
-        command.add_argument(
-            "--data",
-            nargs="+",
-            choices=SOURCES,
-            default=list(SOURCES),
-            metavar="SET",
-            help=f"sets (all): {', '.join(SOURCES)}",
-        )
-        command.add_argument(
-            "--quick", action="store_true", help="use few rows, in OUT/quick, to see that it runs"
-        )
-    options = parser.parse_args()
-    if options.quick:
-        options.out /= "quick"
-    return options
+            add_seconds(command, 0.05)
+        add_out(command)
+        add_selection(command, "--data", SOURCES, "SET", "sets")
+    return parse_into(parser)
 
 
 def main() -> None:

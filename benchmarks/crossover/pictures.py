@@ -19,7 +19,7 @@ from benchmarks.crossover.models import (
     TWO_SIDED,
 )
 from benchmarks.crossover.verdicts import Point, front
-from benchmarks.labels import LINE_FROM, MARKER, Box, box_of, distance, placed
+from benchmarks.labels import MARKER, Box, box_of, move_labels, placed
 
 STYLES = {
     TWO_SIDED: ("o", "#542788"),
@@ -171,15 +171,7 @@ def add_labels(axes: Any, points: Sequence[Point], renderer: Any) -> None:
     taken = [Box(x, y, MARKER / 2, MARKER / 2) for x, y in places(axes, others)]
     taken += stairs(places(axes, edge[::-1]))
     frame = box_of(axes.patch.get_window_extent(renderer), scale)
-    for note, box, label in zip(notes, boxes, placed(boxes, frame, taken), strict=True):
-        offset = label.x - box.x, label.y - box.y
-        note.set_position(offset)
-        note.set_in_layout(False)
-        if distance(label, box) >= LINE_FROM:
-            line = {"arrowstyle": "-", "color": note.get_color(), "linewidth": 0.5}
-            axes.annotate(
-                "", note.xy, xytext=offset, textcoords="offset points", arrowprops=line
-            ).set_in_layout(False)
+    move_labels(axes, notes, boxes, placed(boxes, frame, taken))
 
 
 def places(axes: Any, points: Sequence[Point]) -> list[tuple[float, float]]:

@@ -54,7 +54,7 @@ from pathlib import Path
 from benchmarks.accuracy.learning.sets import SOURCES, tries_of
 from benchmarks.accuracy.learning.show import show
 from benchmarks.accuracy.learning.training import train
-from benchmarks.command import new_parser
+from benchmarks.command import add_out, add_selection, new_parser, parse_into
 
 TRIES = list(dict.fromkeys(name for data in SOURCES for name in tries_of(data)))
 """The names of all tries. Sets differ in shapes and dense layers only."""
@@ -71,30 +71,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         command.set_defaults(run=function)
         if function is train:
             add_data(command)
-        command.add_argument("out", type=Path, metavar="OUT", help="folder of the results")
-        command.add_argument(
-            "--sets",
-            nargs="+",
-            choices=SOURCES,
-            default=list(SOURCES),
-            metavar="SET",
-            help=f"sets (all): {', '.join(SOURCES)}",
-        )
-        command.add_argument(
-            "--tries",
-            nargs="+",
-            choices=TRIES,
-            default=TRIES,
-            metavar="TRY",
-            help=f"tries (all): {', '.join(TRIES)}",
-        )
-        command.add_argument(
-            "--quick", action="store_true", help="use few rows, in OUT/quick, to see that it runs"
-        )
-    options = parser.parse_args(arguments)
-    if options.quick:
-        options.out /= "quick"
-    return options
+        add_out(command)
+        add_selection(command, "--sets", SOURCES, "SET", "sets")
+        add_selection(command, "--tries", TRIES, "TRY", "tries")
+    return parse_into(parser, arguments)
 
 
 def add_data(command: argparse.ArgumentParser) -> None:

@@ -50,7 +50,7 @@ from benchmarks.accuracy.worth.models import MODELS
 from benchmarks.accuracy.worth.show import show
 from benchmarks.accuracy.worth.timing import measure
 from benchmarks.accuracy.worth.training import train
-from benchmarks.command import new_parser
+from benchmarks.command import add_out, add_selection, new_parser, parse_into
 from benchmarks.speed.options import add_seconds
 
 
@@ -71,29 +71,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
                 metavar="DATA",
                 help="folder that benchmarks.data.minilm wrote",
             )
-        command.add_argument("out", type=Path, metavar="OUT", help="folder of the results")
+        add_out(command)
         command.add_argument(
             "--layers", type=int, nargs="+", metavar="N", help="feedforwards, counted from 0 (all)"
         )
-        command.add_argument(
-            "--models",
-            nargs="+",
-            choices=MODELS,
-            default=list(MODELS),
-            metavar="MODEL",
-            help=f"layers to fit, time or show (all): {', '.join(MODELS)}",
-        )
-        command.add_argument(
-            "--quick", action="store_true", help="use few rows, in OUT/quick, to see that it runs"
-        )
+        add_selection(command, "--models", MODELS, "MODEL", "layers to fit, time or show")
         if function is train:
             add_recipe(command)
         if function is measure:
             add_timing(command)
-    options = parser.parse_args(arguments)
-    if options.quick:
-        options.out /= "quick"
-    return options
+    return parse_into(parser, arguments)
 
 
 def add_recipe(command: argparse.ArgumentParser) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.accuracy.worth.models import DENSE, FAST, LEAF, TWO_SIDED
-from benchmarks.labels import LINE_FROM, Box, box_of, distance, placed
+from benchmarks.labels import Box, box_of, move_labels, placed
 
 STYLES = {
     DENSE: ("D", "tab:orange"),
@@ -87,12 +87,4 @@ def add_labels(axes: Any, points: Sequence[Point], renderer: Any) -> None:
         box_of(artist.get_window_extent(renderer), scale)
         for artist in (axes.get_legend(), axes.patch)
     )
-    for note, box, label in zip(notes, boxes, placed(boxes, frame, [legend]), strict=True):
-        offset = label.x - box.x, label.y - box.y
-        note.set_position(offset)
-        note.set_in_layout(False)
-        if distance(label, box) >= LINE_FROM:
-            line = {"arrowstyle": "-", "color": note.get_color(), "linewidth": 0.5}
-            axes.annotate(
-                "", note.xy, xytext=offset, textcoords="offset points", arrowprops=line
-            ).set_in_layout(False)
+    move_labels(axes, notes, boxes, placed(boxes, frame, [legend]))
