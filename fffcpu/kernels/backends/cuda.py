@@ -304,7 +304,9 @@ def _path_choices(
                     node = 2 * node + (2 if logit > 0 else 1)
                 here = _outer_row(tree * count + first, own, sides)
                 active = _activate_either(own, sides, activation)
-                share = active * _dot(partial, weights_out, here, dy, row)
+                share = number(0)
+                if level > 0 or sides == 2:  # the value of the only side of a root is not needed
+                    share = active * _dot(partial, weights_out, here, dy, row)
                 if sides == 2:
                     taken += share
                     # The rows of a node's two sides are next to each other.
@@ -501,6 +503,11 @@ def _on_device(array: Array) -> Any:
     return array if hasattr(array, "__cuda_ndarray__") else cuda.as_cuda_array(array)
 
 
+def _on_host(array: Array) -> Any:
+    """Return the array if it is NumPy's, else a copy from the GPU."""
+    return array if isinstance(array, np.ndarray) else _on_device(array).copy_to_host()
+
+
 @contextmanager
 def _outputs(*arrays: Array, zeros: bool = False) -> Iterator[list[Any]]:
     """Yield outputs on the GPU; those of NumPy are copied back at the end.
@@ -531,14 +538,15 @@ def _runs(children: Array, levels: int, sides: int) -> Array:
     Parameters
     ----------
     children : int32 array of shape (T, B)
-        The child to which each row would continue from its last node, sorted; B at least 1.
+        A child of each row's last node, sorted; at two sides the one to which the row would
+        continue. B is at least 1.
     levels : int
     sides : int
         1 for runs that share a node only.
 
     Returns
     -------
-    int64 array of shape (R, 6)
+    int64 array of shape (runs, 6)
         Tree, level, node (numbered through all trees), side, first row and one past the last. The
         runs near the roots, which are long, come first.
     """
@@ -662,6 +670,12 @@ def path_backward(
     if not rows:
         return
     outer_sides = weights_out.shape[2]
+    # A child of each row's last node: at two sides that of the side taken.
+    children = 2 * _on_host(nodes)[:, :, -1].T + 1
+    if outer_sides == 2:
+        children += _on_host(logits)[:, :, -1].T > 0
+    order = np.argsort(children, axis=1, kind="stable")
+    children = np.take_along_axis(children, order, axis=1)
     dy, x, logits, nodes = map(_on_device, (dy, x, logits, nodes))
     delta, active = (cuda.device_array(logits.shape, logits.dtype) for _ in range(2))
     threads = _threads(max(x.shape[1], dy.shape[1]))
@@ -679,10 +693,6 @@ def path_backward(
             activation,
         )
 
-    right = logits.copy_to_host()[:, :, -1].T > 0
-    children = 2 * nodes.copy_to_host()[:, :, -1].T + 1 + right
-    order = np.argsort(children, axis=1, kind="stable")
-    children = np.take_along_axis(children, order, axis=1)
     ones = np.ones((rows, 1), x.dtype)
     order, places = _on_device(order), _on_device(places)
     runs_of = {sides: _on_device(_runs(children, levels, sides)) for sides in {1, outer_sides}}

@@ -148,6 +148,26 @@ def _shares(
 
 
 @inner
+def _sort_rows(
+    nodes: Array,
+    logits: Array,
+    begin: int,
+    slot: int,
+    sides: int,
+    order: Pointer,
+    reached: Pointer,
+    count: int,
+    runs: Runs,
+) -> None:
+    """Sort a block by the paths of its rows, from row ``begin`` on, through tree ``slot``."""
+    _, trees, levels = logits.shape
+    visits = trees * levels
+    last = begin * visits + slot * levels + levels - 1
+    leaves, own = pointer(nodes, last), pointer(logits, last)
+    follow(leaves, own, visits, order, reached, count, runs, levels, sides)
+
+
+@inner
 def _start_across(runs: Runs, reached: Pointer, count: int, below: int) -> int:
     """Write runs of sorted rows that start at the siblings of their nodes, ``below`` levels up.
 
@@ -187,14 +207,14 @@ def _path_choices(
     order, across = paths.order, pointer(paths.order, capacity)
     reached, reached_across = paths.reached, pointer(paths.reached, capacity)
     block_dy = np.empty(capacity * width_out, x.dtype)
-    scratch = np.empty((4 * levels + 1) * capacity, x.dtype)
+    scratch = np.empty(((2 + sides) * levels + 1) * capacity, x.dtype)
     upstream, taken = pointer(block_dy, 0), pointer(scratch, 0)
     own_shares = pointer(scratch, capacity)
-    other_shares = pointer(scratch, (levels + 1) * capacity)
     active, shares = (
+        pointer(scratch, (levels + 1) * capacity),
         pointer(scratch, (2 * levels + 1) * capacity),
-        pointer(scratch, (3 * levels + 1) * capacity),
     )
+    other_shares = pointer(scratch, (3 * levels + 1) * capacity)  # of two-sided trees
     for begin in range(start, stop, capacity):
         count = min(capacity, stop - begin)
         for k in range(count):
@@ -209,18 +229,7 @@ def _path_choices(
                 pointer(weights_in, at * width_in), pointer(bias_in, at), None, width_in, None
             )
             outer = pointer(weights_out, at * sides * width_out)
-            last = here + slot * levels + levels - 1
-            follow(
-                pointer(nodes, last),
-                pointer(logits, last),
-                visits,
-                order,
-                reached,
-                count,
-                space.runs,
-                levels,
-                sides,
-            )
+            _sort_rows(nodes, logits, begin, slot, sides, order, reached, count, space.runs)
             for other in range(sides):
                 _shares(
                     other_shares if other else own_shares,
@@ -328,18 +337,7 @@ def _path_deltas(
         for slot in range(trees):
             order = pointer(paths.order, slot * capacity)
             reached = pointer(paths.reached, slot * capacity)
-            last = here + slot * levels + levels - 1
-            follow(
-                pointer(nodes, last),
-                pointer(logits, last),
-                visits,
-                order,
-                reached,
-                count,
-                space.runs,
-                levels,
-                sides,
-            )
+            _sort_rows(nodes, logits, begin, slot, sides, order, reached, count, space.runs)
             outer = pointer(weights_out, slot * nodes_of_tree * sides * width_out)
             shares = pointer(paths.visits, slot * levels)
             _shares(
