@@ -26,16 +26,19 @@ from numpy.typing import NDArray
 
 from fffcpu.benchmarking.timing import Contender, Timing, Work
 from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig, LeafFeedForwardConfig
+from fffcpu.diagnosis.routes import path_logits
 from fffcpu.system.terminal import format_number
 
 __all__ = [
     "Roofline",
+    "Visits",
     "dense_work",
     "format_rates",
     "leaf_work",
     "path_work",
     "roofline_contenders",
     "visited_nodes",
+    "visits",
 ]
 
 Array = NDArray[Any]
@@ -47,6 +50,15 @@ GEMM_WIDTH = 1024
 """Rows and columns of the multiplied matrices."""
 
 COPY, GEMM = "copy", "gemm"
+
+
+class Visits(NamedTuple):
+    """How many different weights of a FastFeedForward some rows use, in all trees."""
+
+    nodes: int
+    """Nodes that are visited."""
+    sides: int
+    """Sides taken of these nodes: their rows of output weights. One-sided nodes have one."""
 
 
 class Roofline(NamedTuple):
@@ -137,7 +149,7 @@ def _gemm(dtype: str) -> Contender:
 
 
 def path_work(
-    config: FastFeedForwardConfig, rows: int, visited: int, item_bytes: float | None = None
+    config: FastFeedForwardConfig, rows: int, visited: Visits, item_bytes: float | None = None
 ) -> Work:
     """Return the work of FastFeedForward's inference.
 
@@ -147,8 +159,8 @@ def path_work(
         Configuration of the layer.
     rows : int
         Rows per call.
-    visited : int
-        Nodes that the rows visit, each counted once, as `visited_nodes` counts them.
+    visited : Visits
+        What the rows visit, as `visits` counts it.
     item_bytes : float, optional
         Bytes per weight, if they differ from those of the layer's dtype.
 
@@ -157,9 +169,9 @@ def path_work(
     Work
         The work of one call.
     """
-    widths, size = config.input_dim + config.output_dim, config.itemsize
-    weights = visited * widths * (item_bytes or size)
-    return Work(2 * rows * config.multiply_adds, rows * widths * size + weights)
+    inner, outer, size = config.input_dim, config.output_dim, config.itemsize
+    weights = (visited.nodes * inner + visited.sides * outer) * (item_bytes or size)
+    return Work(2 * rows * config.multiply_adds, rows * (inner + outer) * size + weights)
 
 
 def dense_work(config: DenseFeedForwardConfig, rows: int) -> Work:
@@ -177,6 +189,15 @@ def leaf_work(config: LeafFeedForwardConfig, rows: int, leaves: int) -> Work:
     widths = config.input_dim + config.output_dim
     weights = leaves * config.leaf_width * widths + max(0, leaves - 1) * config.input_dim
     return Work(2 * rows * config.multiply_adds, (rows * widths + weights) * config.itemsize)
+
+
+def visits(layer: Any, x: Array) -> Visits:
+    """Return what rows (B, I) visit in a FastFeedForward or QuantizedFastFeedForward."""
+    logits, nodes = path_logits(layer, x)
+    visited = visited_nodes(nodes)
+    if not layer.config.two_sided:
+        return Visits(visited, visited)
+    return Visits(visited, visited_nodes(2 * nodes + (logits > 0)))
 
 
 def visited_nodes(nodes: Array) -> int:

@@ -12,6 +12,7 @@ from fffcpu.cli.support.outputs import check_folder
 from fffcpu.cli.support.runs import (
     add_number,
     add_start,
+    add_straight_through,
     check_start,
     run_folder,
     running,
@@ -80,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"method to pool a text into one vector ({DEFAULTS.pooler}); in training, the other "
         "methods pool over padding too, as published",
     )
+    add_straight_through(group, DEFAULTS)
     numbers: tuple[tuple[str, type, str], ...] = (
         ("epochs", int, "passes over the texts"),
         ("batch-size", int, "texts per step"),

@@ -16,6 +16,7 @@ from fffcpu.cli.support.outputs import check_folder
 from fffcpu.cli.support.runs import (
     add_number,
     add_start,
+    add_straight_through,
     check_start,
     reading,
     run_folder,
@@ -129,12 +130,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DEFAULTS.two_sided,
         help="trees: output weights for each side of a node",
     )
-    model.add_argument(
-        "--straight-through",
-        action=argparse.BooleanOptionalAction,
-        default=DEFAULTS.straight_through,
-        help="trees: train the routes as well",
-    )
+    add_straight_through(model, DEFAULTS)
     model.add_argument(
         "--initial-std",
         type=float,

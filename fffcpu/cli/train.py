@@ -17,6 +17,7 @@ from fffcpu.cli.support.outputs import check_output
 from fffcpu.cli.support.runs import (
     add_number,
     add_start,
+    add_straight_through,
     check_start,
     reading,
     run_folder,
@@ -244,12 +245,7 @@ def _add_training(group: Any) -> None:
     add_number(
         group, DEFAULTS, "dropout", float, "leaf layer: share of the activations that are dropped"
     )
-    group.add_argument(
-        "--straight-through",
-        action=argparse.BooleanOptionalAction,
-        default=DEFAULTS.straight_through,
-        help="fast layer: train the routes as well; on by default",
-    )
+    add_straight_through(group, DEFAULTS)
     group.add_argument(
         "--gradients",
         choices=("auto", "dense", "rows"),

@@ -100,7 +100,7 @@ def decisions(layer: Any, rows: Array, first: int = 0) -> tuple[Array, Array]:
         leaves = layer.route(rows)[:, np.newaxis]
         logits = _gate_logits(layer, rows, leaves[:, 0])[:, np.newaxis]
     else:
-        logits, nodes = _path_logits(layer, rows)
+        logits, nodes = path_logits(layer, rows)
         leaves = nodes[..., -1] - np.int32(gate_count(layer.config.depth))
     wrong = np.argwhere(~np.isfinite(logits))
     if len(wrong):
@@ -112,7 +112,7 @@ def decisions(layer: Any, rows: Array, first: int = 0) -> tuple[Array, Array]:
     return logits[..., : layer.config.depth], leaves
 
 
-def _path_logits(layer: Any, rows: Array) -> tuple[Array, Array]:
+def path_logits(layer: Any, rows: Array) -> tuple[Array, Array]:
     """Return the logits and nodes (B, T, L) that the layer's kernels compute."""
     config, weights = layer.config, PathWeights.of(layer.params)
     shape = (len(rows), config.trees, config.depth + 1)

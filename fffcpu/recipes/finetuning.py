@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fffcpu.checks import check_integer, check_number
+from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config.fastbert import POOLERS
 from fffcpu.errors import ArgumentError, CheckpointError, DataError, describe
 from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
@@ -51,6 +51,9 @@ class FinetuneSettings:
         Method to pool a text into one vector: see `fffcpu.models.FastBertConfig`. In training, all
         methods except ``"zero_index"`` pool over padding too, as published; evaluations use texts
         without padding.
+    straight_through : bool
+        Whether the routes of the trees are trained as well; see `fffcpu.FastFeedForward.backward`.
+        The published recipe holds them constant.
     length : int, optional
         Maximum number of tokens per text; further tokens are dropped. It is the model's limit by
         default.
@@ -71,6 +74,7 @@ class FinetuneSettings:
     weight_decay: float = 0.0
     dropout: float = 0.1
     pooler: str = "zero_index"
+    straight_through: bool = False
     length: int | None = None
     validation: float = 0.1
     seed: int = 0
@@ -84,6 +88,7 @@ class FinetuneSettings:
         for name in ("lr", "eps", "weight_decay", "checkpoint_seconds"):
             check_number(name, getattr(self, name), 0.0)
         check_number("dropout", self.dropout, 0.0, 1.0)
+        check_flag("straight_through", self.straight_through)
         if self.length is not None:
             check_integer("length", self.length, 3)  # a token between its markers
         if self.pooler not in POOLERS:
@@ -191,6 +196,7 @@ def finetune(
         validation,
         padding_id=tokenizer.padding_id,
         row_sparse=model.config.visits_few(settings.batch_size * length),
+        straight_through=settings.straight_through,
     )
     steps = settings.epochs * order.steps_per_epoch
     trainer = Trainer(
@@ -248,7 +254,7 @@ def _identity(
     for array in pretrained.params.values():
         checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
     return {
-        **identity_of(settings),
+        **identity_of(settings, added=("straight_through",)),
         "pretrained": checksum,
         "tokenizer": tokenizer.fingerprint,
         "texts": zlib.crc32("\0".join(data.texts).encode("utf-8", "replace")),

@@ -706,15 +706,14 @@ def _schema(table: Table, encoding: Encoding | None, outputs: TargetScaling | No
 
 def _identity(table: Table, settings: FitSettings, scaling: Scaling) -> dict[str, Any]:
     """Return the values that identify this run, without those about checkpoints."""
-    values = identity_of(settings) | {
+    values = identity_of(settings, added=("two_sided",)) | {
         "lr": settings.peak_rate,
         "weight_decay": settings.decay,
         "hardening": settings.hardening_weight,
     }
     if settings.layer != "fast":
-        del values["straight_through"]
-    if settings.layer != "fast" or not settings.two_sided:  # older runs do not have it
-        del values["two_sided"]
+        for name in ("straight_through", "two_sided"):
+            values.pop(name, None)
     if table.encoding is not None:
         values["inputs"] = list(table.encoding.inputs)
     some = table.x[:: max(1, len(table.x) // SAMPLED_ROWS)]

@@ -331,12 +331,8 @@ def _identity(
 ) -> dict[str, Any]:
     """Return the values that identify this run, without those about checkpoints."""
     some = sequences[:: max(1, len(sequences) // 1000)]
-    values = identity_of(settings)
-    for name in ("two_sided", "straight_through"):  # older runs have neither
-        if not values[name]:
-            del values[name]
     return {
-        **values,
+        **identity_of(settings, added=("two_sided", "straight_through")),
         "tokenizer": corpus.tokenizer.fingerprint,
         "sequences": len(sequences),
         "contents": zlib.crc32(np.ascontiguousarray(some).tobytes()),

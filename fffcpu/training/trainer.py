@@ -754,15 +754,16 @@ def _check_notes(path: Path, notes: Mapping[str, Any]) -> None:
         raise CheckpointError(f"checkpoint '{path}' is damaged: 'stopped' must be true or false")
 
 
-def identity_of(settings: Any) -> dict[str, Any]:
+def identity_of(settings: Any, added: Sequence[str] = ()) -> dict[str, Any]:
     """Return the settings, from a dataclass, that affect the result of a run.
 
-    The frequency and the number of checkpoints do not affect it.
+    The frequency and the number of checkpoints do not affect it. Settings ``added`` by later
+    versions are left out where they are False, so that unfinished runs of older ones go on.
     """
     values = dataclasses.asdict(settings)
     for name in ("checkpoint_seconds", "keep"):
         del values[name]
-    return values
+    return {name: value for name, value in values.items() if value or name not in added}
 
 
 def _with_todays_values(

@@ -9,11 +9,13 @@ from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward
 from fffcpu.benchmarking import roofline
 from fffcpu.benchmarking.roofline import (
     Roofline,
+    Visits,
     dense_work,
     leaf_work,
     path_work,
     roofline_contenders,
     visited_nodes,
+    visits,
 )
 from fffcpu.benchmarking.timing import Timing, Work, alternate
 
@@ -22,9 +24,11 @@ def test_work_of_a_path():
     config = FastFeedForward(10, 6, depth=2, trees=3, rng=0).config
     # 5 rows, 3 trees, 3 levels: a product of 10 and one of 6 each, and each twice an operation.
     flops = 5 * 3 * 3 * (10 + 6) * 2
-    # 7 different nodes, both rows of weights, and x and y: 4 bytes a number.
-    assert path_work(config, rows=5, visited=7) == Work(flops, (7 * 16 + 5 * 16) * 4)
-    assert path_work(config, 5, 7, item_bytes=1) == Work(flops, 7 * 16 + 5 * 16 * 4)
+    # 7 rows of input weights and 9 of output weights, and x and y: 4 bytes a number.
+    visited = Visits(nodes=7, sides=9)
+    weights = 7 * 10 + 9 * 6
+    assert path_work(config, 5, visited) == Work(flops, (weights + 5 * 16) * 4)
+    assert path_work(config, 5, visited, item_bytes=1) == Work(flops, weights + 5 * 16 * 4)
 
 
 def test_work_of_a_dense_layer():
@@ -42,6 +46,19 @@ def test_work_of_a_leaf_layer():
 def test_visited_nodes_are_counted_once_in_each_tree():
     routes = [[[0, 1], [0, 2]], [[0, 2], [0, 2]], [[0, 1], [0, 2]]]  # (B, T, L)
     assert visited_nodes(np.array(routes, np.int32)) == 3 + 2
+
+
+@pytest.mark.parametrize("kind", [None, "int8"])
+def test_a_side_is_visited_where_a_row_takes_it(kind):
+    layer = FastFeedForward(1, 1, depth=1, bias=False, two_sided=True)
+    layer.params["weights_in"][...] = 1.0
+    two = layer if kind is None else layer.quantize(kind)
+    # Positive rows go right at both of their nodes; the others go left.
+    assert visits(two, np.ones((3, 1), np.float32)) == Visits(2, 2)
+    assert visits(two, np.array([[1], [-1]], np.float32)) == Visits(3, 4)
+    one = FastFeedForward(1, 1, depth=1, rng=0)
+    one.params["weights_in"][...] = 1.0
+    assert visits(one, np.array([[1], [-1]], np.float32)) == Visits(3, 3)
 
 
 def machine() -> Roofline:

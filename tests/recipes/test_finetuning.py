@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+from fffcpu import FastFeedForward
 from fffcpu.cli import main
 from fffcpu.errors import ArgumentError, CheckpointError, DataError
 from fffcpu.models import (
@@ -58,6 +59,21 @@ def test_learns(pooler):
     assert evaluate_texts(done.model, TOKENIZER, DATA)["accuracy"] > 0.95
     assert done.model.config.labels == ("bad", "good")
     assert bits(start) == before
+
+
+def test_routes_learn_if_they_are_to(monkeypatch):
+    asked, backward = [], FastFeedForward.backward
+
+    def watch(layer, dy, cache, row_sparse, straight_through):
+        asked.append(straight_through)
+        return backward(layer, dy, cache, row_sparse, straight_through)
+
+    monkeypatch.setattr(FastFeedForward, "backward", watch)
+    for choice in (True, False):
+        asked.clear()
+        settings = FinetuneSettings(epochs=1, batch_size=108, straight_through=choice)
+        finetune(pretrained(), TOKENIZER, DATA, settings, progress=False)
+        assert set(asked) == {choice}
 
 
 @pytest.mark.slow

@@ -180,6 +180,20 @@ def test_the_former_name_of_the_fast_layer_is_accepted():
         FitSettings(layer="path")
 
 
+def test_an_unfinished_run_from_before_two_sided_nodes_is_resumed(tmp_path):
+    def run(two_sided, resume):
+        settings = FitSettings(**QUICK, two_sided=two_sided, checkpoint_seconds=0)
+        return fit(few(DIGITS), settings, folder=tmp_path, resume=resume)
+
+    whole = run(False, resume=False)
+    folder = RunFolder(tmp_path)
+    folder.checkpoints()[0].unlink()  # as if killed before the last step
+    assert "two_sided" not in folder.latest()[1]["identity"]
+    with pytest.raises(CheckpointError, match="'two_sided'"):
+        run(True, resume=True)
+    assert run(False, resume=True).outcome.steps == whole.outcome.steps
+
+
 def test_an_unfinished_run_of_the_former_name_is_resumed(tmp_path):
     settings = FitSettings(**QUICK, checkpoint_seconds=0)
     whole = fit(few(DIGITS), settings, folder=tmp_path)

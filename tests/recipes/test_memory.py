@@ -28,6 +28,7 @@ TABLE = Table(x=X, y=Y, classes=(0, 1), features=None, target=None, path=None)
 
 FITS = {
     "rows": {"depth": 14},
+    "one-sided": {"depth": 14, "two_sided": False},
     "dense gradients": {"depth": 14, "gradients": "dense"},
     "best": {"depth": 14, "patience": 3},
     "sgd": {"depth": 14, "optimizer": "sgd"},

@@ -254,6 +254,14 @@ def test_pickles_predict_the_same(estimator):
     assert again.get_params() == learned.get_params()
 
 
+@pytest.mark.parametrize("two_sided", [True, False])
+def test_nodes_have_two_sides_or_one(two_sided):
+    learned = classifier(two_sided=two_sided).fit(X, LABELS)
+    assert learned.layer_.config.two_sided == two_sided
+    again = FFFClassifier.from_predictor(learned.to_predictor())
+    assert again.get_params()["two_sided"] == two_sided
+
+
 @SHAPES
 @pytest.mark.parametrize("y", [LABELS, TRUTH, NUMBERS], ids=["classes", "labels", "numbers"])
 def test_through_a_file_and_back(shape, y, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import fffcpu
 from benchmarks.peers import layers as peers
 from benchmarks.speed.layers.run import Run
-from fffcpu.benchmarking.roofline import dense_work, path_work, visited_nodes
+from fffcpu.benchmarking.roofline import dense_work, path_work, visits
 from fffcpu.benchmarking.timing import Contender, cycling, inference
 from fffcpu.benchmarking.verification import (
     DISTINCT_ROWS,
@@ -44,7 +44,7 @@ def ours(run: Run, layer: fffcpu.FastFeedForward, batches: list[Array]) -> Conte
         f"depth {config.depth}, {rows:,} rows per call: {len(y):,} rows checked, "
         f"they reach {leaves:,} of {config.trees << config.depth:,} leaves"
     )
-    work = path_work(config, rows, visited_nodes(layer.route(batches[0])))
+    work = path_work(config, rows, visits(layer, batches[0]))
     return Contender(OURS, inference(layer, batches), rows, work)
 
 
@@ -66,7 +66,7 @@ def low_bit(
         f"another route, {quantized.nbytes / layer.nbytes:.2f} of the bytes"
     )
     size = 2 if kind == "bfloat16" else 1
-    work = path_work(layer.config, len(x), visited_nodes(nodes), size)
+    work = path_work(layer.config, len(x), visits(quantized, x), size)
     return Contender(f"fffcpu {kind}", inference(quantized, batches), len(x), work), quantized
 
 
@@ -93,7 +93,7 @@ def path_peer(run: Run, peer: type[peers.Peer], batches: list[Array]) -> Contend
     x = batches[0]
     safe = safe_rows(run.layer, x)
     check_close(instance.run(x)[safe], run.layer(x)[safe], peer.tolerance)
-    work = path_work(run.layer.config, len(x), visited_nodes(run.layer.route(x)))
+    work = path_work(run.layer.config, len(x), visits(run.layer, x))
     return Contender(peer.name, cycling(instance.run, batches), len(x), work)
 
 

@@ -20,7 +20,7 @@ from fffcpu.benchmarking.roofline import (
     format_rates,
     path_work,
     roofline_contenders,
-    visited_nodes,
+    visits,
 )
 from fffcpu.benchmarking.timing import (
     Contender,
@@ -256,8 +256,8 @@ class _Bench:
         self._check_path(backend, some)
         run = cycling(lambda x, y: backend.path_infer(y, x, *arguments), batches, outputs)
         rows = len(batches[0])
-        visited = visited_nodes(self.layer.route(batches[0]))
-        return Contender(name, run, rows, path_work(self.layer.config, rows, visited))
+        work = path_work(self.layer.config, rows, visits(self.layer, batches[0]))
+        return Contender(name, run, rows, work)
 
     def _check_path(self, backend: ModuleType, x: Array) -> None:
         config, arguments = self.layer.config, path_arguments(self.layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from fffcpu.training.trainer import Interrupted
 __all__ = [
     "add_number",
     "add_start",
+    "add_straight_through",
     "check_start",
     "reading",
     "run_folder",
@@ -33,6 +35,17 @@ def add_number(group: Any, defaults: Any, name: str, kind: type, text: str) -> N
         default=default,
         metavar="N" if kind is int else "X",
         help=f"{text} ({default})",
+    )
+
+
+def add_straight_through(group: Any, defaults: Any) -> None:
+    """Add the option that trains the routes of trees of neurons, a field of some settings."""
+    default = defaults.straight_through
+    group.add_argument(
+        "--straight-through",
+        action=argparse.BooleanOptionalAction,
+        default=default,
+        help=f"trees of neurons: train the routes as well; {'on' if default else 'off'} by default",
     )
 
 
