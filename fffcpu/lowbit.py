@@ -6,8 +6,9 @@ has no such type, so arrays of uint16 hold the bits::
     float32   s eeeeeeee fffffffffffffffffffffff
     bfloat16  s eeeeeeee fffffff                to nearest, ties to even: error of at most 2**-8
 
-int8 is symmetric with one scale per neuron: ``weight = scale * q``, q from -127 to 127, where
-``127 * scale`` is the neuron's largest weight. So the error of a weight is at most half a scale.
+int8 is symmetric with one scale for each row of input or output weights: ``weight = scale * q``, q
+from -127 to 127, where ``127 * scale`` is the row's largest weight. So the error of a weight is at
+most half a scale.
 """
 
 from __future__ import annotations

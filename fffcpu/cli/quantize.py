@@ -25,8 +25,8 @@ examples:
 
 which type to choose:
   bfloat16  half the bytes. The error of a weight is at most 0.4% of the weight.
-  int8      a quarter of the bytes, and a scale per neuron. The error of a weight is at most 0.4% of
-            the neuron's largest weight.
+  int8      a quarter of the bytes, and scales. The error of a weight is at most 0.4% of the largest
+            input weight of its neuron, or output weight of its side.
 The file keeps names, classes and statistics of training rows. Rounding may send a row down another
 path of a FastFeedForward, where a logit was near 0. Compare the accuracy of both files on your own
 rows. docs/benchmarks.md gives the loss of accuracy on the digits.

@@ -211,11 +211,11 @@ class FastFeedForwardConfig(LayerConfig):
         shapes: Shapes = {"weights_in": (*nodes, self.input_dim)}
         if self.bias:
             shapes["bias_in"] = nodes
-        shapes["weights_out"] = (*nodes, *self.sides, self.output_dim)
+        shapes["weights_out"] = (*nodes, *self.side_axes, self.output_dim)
         return shapes
 
     @property
-    def sides(self) -> tuple[int, ...]:
+    def side_axes(self) -> tuple[int, ...]:
         """Axis for the sides, in what belongs to output weights: (2,) if two-sided, else ()."""
         return (2,) if self.two_sided else ()
 
@@ -327,7 +327,7 @@ class QuantizedFastFeedForwardConfig(FastFeedForwardConfig):
         shapes = super().shapes()
         if self.weights == "int8":
             nodes = (self.trees, node_count(self.depth))
-            shapes |= {"scale_in": nodes, "scale_out": (*nodes, *self.sides)}
+            shapes |= {"scale_in": nodes, "scale_out": (*nodes, *self.side_axes)}
         return shapes
 
     def dtypes(self) -> dict[str, str]:

@@ -284,17 +284,17 @@ def activate_gradient(s: Array, activation: int) -> Any:
 
 
 @inner
-def _activate_either(s: Array, activation: int, even: bool) -> Any:
-    """Return the activation of s, or ``even``: that of |s|."""
-    if even:
+def _node_activation(s: Array, activation: int, absolute: bool) -> Any:
+    """Return the activation of s, or ``absolute``: that of |s|."""
+    if absolute:
         s = _absolute(s)
     return activate(s, activation)
 
 
 @inner
-def _gradient_either(s: Array, activation: int, even: bool) -> Any:
-    """Return the derivative of `_activate_either`; where it is ``even``, 0 at 0."""
-    if not even:
+def _node_slope(s: Array, activation: int, absolute: bool) -> Any:
+    """Return the derivative of `_node_activation`; where it is ``absolute``, 0 at 0."""
+    if not absolute:
         return activate_gradient(s, activation)
     one = constant(s, _ONE)
     sign = where_greater(s, zeros(s), one, where_greater(zeros(s), s, subtract(zeros(s), one), s))
@@ -303,35 +303,35 @@ def _gradient_either(s: Array, activation: int, even: bool) -> Any:
 
 @inner
 def activate_run(
-    out: Array, out_at: int, s: Array, s_at: int, count: int, activation: int, even: bool
+    out: Array, out_at: int, s: Array, s_at: int, count: int, activation: int, absolute: bool
 ) -> None:
     """Write activations of ``count`` elements from place ``s_at`` on; ``out`` may be ``s``.
 
-    With ``even``, those of their magnitudes, as in two-sided trees.
+    With ``absolute``, those of their magnitudes, as in two-sided trees.
     """
     step = lanes(s)
     whole = count - count % step
     for k in range(0, whole, step):
-        store(out, out_at + k, _activate_either(load(s, s_at + k), activation, even))
+        store(out, out_at + k, _node_activation(load(s, s_at + k), activation, absolute))
     if whole < count:
         left = count - whole
-        last = _activate_either(load_partial(s, s_at + whole, left), activation, even)
+        last = _node_activation(load_partial(s, s_at + whole, left), activation, absolute)
         store_partial(out, out_at + whole, last, left)
 
 
 @inner
 def backpropagate_run(
-    delta: Array, delta_at: int, s: Array, s_at: int, count: int, activation: int, even: bool
+    delta: Array, delta_at: int, s: Array, s_at: int, count: int, activation: int, absolute: bool
 ) -> None:
     """Multiply ``count`` elements of ``delta`` by the derivatives of `activate_run` at ``s``."""
     step = lanes(s)
     whole = count - count % step
     for k in range(0, whole, step):
-        slope = _gradient_either(load(s, s_at + k), activation, even)
+        slope = _node_slope(load(s, s_at + k), activation, absolute)
         store(delta, delta_at + k, multiply(load(delta, delta_at + k), slope))
     if whole < count:
         left = count - whole
-        slope = _gradient_either(load_partial(s, s_at + whole, left), activation, even)
+        slope = _node_slope(load_partial(s, s_at + whole, left), activation, absolute)
         last = multiply(load_partial(delta, delta_at + whole, left), slope)
         store_partial(delta, delta_at + whole, last, left)
 

@@ -51,17 +51,17 @@ POINTS += tuple(-s for s in POINTS)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 
-def activated(s, code, even=False):
+def activated(s, code, absolute=False):
     """Activation of every number of an array."""
     out = np.full_like(s, 7)
-    activate_run(out, 0, s, 0, s.size, code, even)
+    activate_run(out, 0, s, 0, s.size, code, absolute)
     return out
 
 
-def slopes(s, code, even=False):
+def slopes(s, code, absolute=False):
     """Derivative of the activation at every number of an array."""
     delta = np.ones_like(s)
-    backpropagate_run(delta, 0, s, 0, s.size, code, even)
+    backpropagate_run(delta, 0, s, 0, s.size, code, absolute)
     return delta
 
 
@@ -305,9 +305,9 @@ def test_gradient_is_the_slope(code, s):
     count=st.integers(0, 60),
     s_at=st.integers(0, 20),
     out_at=st.integers(0, 20),
-    even=st.booleans(),
+    absolute=st.booleans(),
 )
-def test_bits_depend_on_nothing_but_the_number(code, dtype, seed, count, s_at, out_at, even):
+def test_bits_depend_on_nothing_but_the_number(code, dtype, seed, count, s_at, out_at, absolute):
     rng = np.random.default_rng(seed)
     s = (rng.standard_normal(90) * 10 ** rng.uniform(-3, 2, 90)).astype(dtype)
     s[rng.integers(0, 90, 3)] = NOT_FINITE
@@ -316,8 +316,8 @@ def test_bits_depend_on_nothing_but_the_number(code, dtype, seed, count, s_at, o
         out = np.arange(100, dtype=dtype).reshape(4, 25)
         expected = out.copy()
         for k in range(count):
-            run(expected.reshape(-1), out_at + k, s[s_at + k :].copy(), 0, 1, code, even)
-        run(out, out_at, s, s_at, count, code, even)
+            run(expected.reshape(-1), out_at + k, s[s_at + k :].copy(), 0, 1, code, absolute)
+        run(out, out_at, s, s_at, count, code, absolute)
         assert out.tobytes() == expected.tobytes()
         assert s.tobytes() == before.tobytes()
 
@@ -384,9 +384,9 @@ def test_backpropagation_multiplies_what_is_there(dtype):
 def test_an_even_activation_is_that_of_the_magnitude(code, dtype):
     s = np.concatenate([np.linspace(-9, 9, 45), [0.0, -0.0, np.inf, -np.inf, np.nan]]).astype(dtype)
     size = np.abs(s)
-    np.testing.assert_array_equal(activated(s, code, even=True), activated(size, code))
-    np.testing.assert_array_equal(slopes(s, code, even=True), slopes(size, code) * np.sign(s))
-    assert not np.signbit(activated(s[45:47], code, even=True)).any()
+    np.testing.assert_array_equal(activated(s, code, absolute=True), activated(size, code))
+    np.testing.assert_array_equal(slopes(s, code, absolute=True), slopes(size, code) * np.sign(s))
+    assert not np.signbit(activated(s[45:47], code, absolute=True)).any()
 
 
 # --- Exponentials ---------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def layers(dtype):
         for two_sided in (False, True)
     ]
     for path in paths:
-        name = f"{path.config.sides} {dtype.__name__}"
+        name = f"{path.config.side_axes} {dtype.__name__}"
         y, cache = path.forward(x)
         dx, gradients = path.backward(dy, cache, straight_through=True)
         logits, nodes = cmm(x, path.params["weights_in"], path.params["bias_in"])

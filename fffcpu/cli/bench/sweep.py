@@ -102,8 +102,9 @@ def run(options: argparse.Namespace) -> None:
         speedups = sweep.measure()
     finally:
         set_num_threads(before)
+    sides = "two-sided, " if options.two_sided else ""
     title = (
-        f"FastFeedForward {options.input_dim} -> {options.output_dim}, {options.dtype}, "
+        f"FastFeedForward {sides}{options.input_dim} -> {options.output_dim}, {options.dtype}, "
         f"{threads} threads, against dense by {sweep.dense_name}\n{describe_machine()['processor']}"
     )
     plot_speedups(speedups, options.plot, title)

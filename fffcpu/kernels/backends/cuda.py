@@ -135,14 +135,14 @@ def _activate_gradient(s: Any, activation: int) -> Any:
 
 
 @cuda.jit(device=True)
-def _activate_either(s: Any, sides: int, activation: int) -> Any:
+def _node_activation(s: Any, sides: int, activation: int) -> Any:
     """Return what a node with this logit adds: at two sides, the activation of its magnitude."""
     return _activate(abs(s) if sides == 2 else s, activation)
 
 
 @cuda.jit(device=True)
-def _gradient_either(s: Any, sides: int, activation: int) -> Any:
-    """Return the derivative of `_activate_either`; at two sides 0 at 0."""
+def _node_slope(s: Any, sides: int, activation: int) -> Any:
+    """Return the derivative of `_node_activation`; at two sides 0 at 0."""
     if sides == 1:
         return _activate_gradient(s, activation)
     if s == 0:
@@ -264,7 +264,7 @@ def _path_forward(
             for k in range(cuda.threadIdx.x, visits, cuda.blockDim.x):
                 tree, level = (first + k) // levels, (first + k) % levels
                 logit = logits[row, tree, level]
-                active[k] = _activate_either(logit, sides, activation)
+                active[k] = _node_activation(logit, sides, activation)
                 places[k] = _outer_row(tree * count + nodes[row, tree, level], logit, sides)
             cuda.syncthreads()
             _combine(y, row, weights_out, active, places, visits, first > 0)
@@ -300,10 +300,10 @@ def _path_choices(
                     place = tree * count + node
                     logit = _dot(partial, weights_in, place, x, row) + bias_in[tree, node]
                     share = _dot(partial, weights_out, _outer_row(place, logit, sides), dy, row)
-                    other += _activate_either(logit, sides, activation) * share
+                    other += _node_activation(logit, sides, activation) * share
                     node = 2 * node + (2 if logit > 0 else 1)
                 here = _outer_row(tree * count + first, own, sides)
-                active = _activate_either(own, sides, activation)
+                active = _node_activation(own, sides, activation)
                 share = number(0)
                 if level > 0 or sides == 2:  # the value of the only side of a root is not needed
                     share = active * _dot(partial, weights_out, here, dy, row)
@@ -354,11 +354,11 @@ def _path_deltas(
             for k in range(cuda.threadIdx.x, visits, cuda.blockDim.x):
                 tree, level = (first + k) // levels, (first + k) % levels
                 logit = logits[row, tree, level]
-                own[k] *= _gradient_either(logit, sides, activation)
+                own[k] *= _node_slope(logit, sides, activation)
                 if d_logits.shape[2]:
                     own[k] += d_logits[row, tree, level]
                 delta[row, tree, level] = own[k]
-                active[row, tree, level] = _activate_either(logit, sides, activation)
+                active[row, tree, level] = _node_activation(logit, sides, activation)
             cuda.syncthreads()
             _combine(dx, row, weights_in, own, places, visits, first > 0)
 

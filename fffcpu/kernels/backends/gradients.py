@@ -89,7 +89,7 @@ def _shares(
     dy: Pointer,
     weights_out: Pointer,
     sides: int,
-    other: int,
+    opposite: int,
     width: int,
     order: Pointer,
     reached: Pointer,
@@ -101,8 +101,8 @@ def _shares(
     Three levels are taken together: rows that have the same node at the lowest of the three, and
     the same side of it, share the other two. The share of row k at level l goes to place
     ``k * stride + l - first``. ``order`` and ``reached`` are those of
-    `fffcpu.kernels.blocks.Paths`, for one tree of ``count`` rows. ``other`` is 1 for the weights of
-    the sides that were not taken, else 0.
+    `fffcpu.kernels.blocks.Paths`, for one tree of ``count`` rows. ``opposite`` is 1 for
+    the weights of the sides that were not taken, else 0.
     """
     level = first
     while level < levels:
@@ -116,9 +116,9 @@ def _shares(
             middle = low >> 1 if together > 1 else low
             high = middle >> 1 if together > 2 else middle
             places = (
-                ((high ^ other) - sides) * width,
-                ((middle ^ other) - sides) * width,
-                ((low ^ other) - sides) * width,
+                ((high ^ opposite) - sides) * width,
+                ((middle ^ opposite) - sides) * width,
+                ((low ^ opposite) - sides) * width,
             )
             for k in range(begin, end, 4):
                 last = min(k + 4, end) - 1
@@ -230,16 +230,16 @@ def _path_choices(
             )
             outer = pointer(weights_out, at * sides * width_out)
             _sort_rows(nodes, logits, begin, slot, sides, order, reached, count, space.runs)
-            for other in range(sides):
+            for opposite in range(sides):
                 _shares(
-                    other_shares if other else own_shares,
+                    other_shares if opposite else own_shares,
                     levels,
                     0,
                     levels,
                     upstream,
                     outer,
                     sides,
-                    other,
+                    opposite,
                     width_out,
                     order,
                     reached,
