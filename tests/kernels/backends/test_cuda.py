@@ -51,6 +51,8 @@ QUICK = "not d11 and not t6 and not finite_differences and not narrow and not bf
 """Leaves out what takes the simulator half of its time: the largest golden files, and gradients by
 differences, which the oracle checks as well. And narrow weights, which CUDA refuses."""
 
+CONFORMANCE = "tests/kernels/backends/test_conformance.py"
+
 HIDE = "import sys; sys.modules[{module!r}] = None\n"
 
 
@@ -116,7 +118,7 @@ def test_nothing_but_its_name_brings_cuda_in():
 @pytest.mark.parametrize(
     "options",
     [
-        ("--kernel", "cuda", "-m", "not slow", "-k", QUICK, "tests"),
+        ("--kernel", "cuda", "-m", "not slow", "-k", QUICK, CONFORMANCE),
         ("-m", "simulator", "tests/kernels/backends/test_cuda.py"),
     ],
     ids=["what every backend must do", "what CUDA has of its own"],
