@@ -4,8 +4,9 @@ Its threads are threads of Python, and its own scheduler asks each of them in tu
 whether it has come to a barrier: most of the time goes into the question. Here one thread of a
 block runs at a time, up to the next barrier, and then wakes the next one. They take turns upwards
 and then downwards, in every second block the other way round. So a kernel without a barrier that it
-needs is found out, whichever thread reads what another has written. It is stricter, too: a kernel in which some thread of a block misses
-a `syncthreads`, which on a GPU is undefined, fails here, and passes there.
+needs is found out, whichever thread reads what another has written. It is stricter, too: a kernel
+in which some thread of a block misses a `syncthreads`, which on a GPU is undefined, fails here, and
+passes there.
 """
 
 from __future__ import annotations
