@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from fffcpu import FastFeedForward
+from fffcpu.benchmarking import timing
 from fffcpu.cli import COMMANDS, _parse
 from fffcpu.system.pool import POOL
 from tests.support.benchmarks import RUNNABLE
@@ -86,6 +87,7 @@ def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setattr(POOL, "threads", POOL.threads)  # --threads ends with the command
+    monkeypatch.setattr(timing, "REST", 0.0)  # no figure is read
     write_tables(tmp_path)
     for language, step in steps(page):
         if language == "python":

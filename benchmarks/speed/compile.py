@@ -83,10 +83,12 @@ def by_kernel(options: argparse.Namespace) -> Iterator[Figure]:
 def warm_up(environment: dict[str, str], quick: bool) -> list[dict[str, float | str]]:
     """Run ``fffcpu warmup --training`` and return its report on each kernel.
 
-    A quick run warms up for one small layer, and not for all kinds of layers and models.
+    A quick run warms up for the inference of one small layer.
     """
-    command = [sys.executable, "-m", "fffcpu", "warmup", "--training", "--json"]
-    if quick:
+    command = [sys.executable, "-m", "fffcpu", "warmup", "--json"]
+    if not quick:
+        command.append("--training")
+    else:
         layer = os.path.join(environment["NUMBA_CACHE_DIR"], "layer.safetensors")
         fffcpu.FastFeedForward(16, 16, 2, rng=0).save(layer)
         command.append(layer)

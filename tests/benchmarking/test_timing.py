@@ -46,11 +46,19 @@ def test_calls_fill_the_time_and_little_more(call_seconds):
     assert calls == 1 or calls * call_seconds <= 0.12
 
 
-def test_rests_before_each_measurement(monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "rest"),
+    [
+        ({"min_time": 0, "rest": 0.25}, 0.25),
+        ({"min_time": 1e-9}, timing.REST),
+        ({"min_time": 0}, 0),
+    ],
+)
+def test_rests_before_each_measurement(options, rest, monkeypatch):
     rests: list[float] = []
     monkeypatch.setattr(timing.time, "sleep", rests.append)
-    alternate([Contender("A", list, 1), Contender("B", list, 1)], 2, min_time=0, rest=0.25)
-    assert rests == 4 * [0.25]
+    alternate([Contender("A", list, 1), Contender("B", list, 1)], 2, **options)
+    assert rests == 4 * [rest]
 
 
 def test_an_error_of_a_contender_is_not_swallowed():
