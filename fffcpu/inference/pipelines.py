@@ -6,7 +6,8 @@ other and holds at most `WINDOW` of them, and a method for texts that fit into m
 
 The texts of a window are computed in batches of about one length, see `fffcpu.text.padding`; the
 results have the order of the texts. The other texts of a batch affect a text's result only through
-the rounding of matrix products.
+the rounding of matrix products, and not at all in a pipeline that is *batch-invariant*: it computes
+each text by itself, on one thread, and other texts meanwhile on the others.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from fffcpu.checks import check_flag, check_integer
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.inference.predictor import softmax
 from fffcpu.models import FastBertEncoder, FastBertForMaskedLM, FastBertForSequenceClassification
+from fffcpu.models.data_parallel import run_shards, shard_threads
 from fffcpu.models.folders import CONFIG_FILE, open_config
 from fffcpu.models.model import Model
-from fffcpu.text.padding import PADDING, compute_by_length
+from fffcpu.text.padding import PADDING, compute_by_length, padded
 from fffcpu.text.tokenizer import Tokenizer
 
 __all__ = [
@@ -92,6 +94,8 @@ class _Pipeline(Generic[ModelT]):
         The model, which is not changed.
     tokenizer : Tokenizer
         The tokenizer of the model.
+    batch_invariant : bool
+        Whether a text has the same bits whatever texts come with it, for any number of threads.
 
     Raises
     ------
@@ -103,7 +107,10 @@ class _Pipeline(Generic[ModelT]):
     _marks: ClassVar[bool] = False
     """Whether names such as ``"[MASK]"`` in a text become the special tokens."""
 
-    def __init__(self, model: ModelT, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, model: ModelT, tokenizer: Tokenizer, *, batch_invariant: bool = False
+    ) -> None:
+        check_flag("batch_invariant", batch_invariant)
         if not isinstance(model, self._kind):
             raise ArgumentTypeError(
                 f"argument 'model' must be a {self._kind.__name__}, got {describe(model)}"
@@ -117,13 +124,15 @@ class _Pipeline(Generic[ModelT]):
                 f"argument 'tokenizer' must have at most {model.config.vocabulary} tokens, like "
                 f"the model, got {tokenizer.vocabulary}"
             )
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.batch_invariant = model, tokenizer, batch_invariant
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.model!r}, {self.tokenizer!r}>"
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
+    def from_pretrained(
+        cls, folder: str | os.PathLike[str], *, batch_invariant: bool = False
+    ) -> Self:
         """Open the model and the tokenizer in a folder.
 
         Raises
@@ -144,7 +153,7 @@ class _Pipeline(Generic[ModelT]):
         tokenizer = Tokenizer.load(place)  # before the model, because its errors are found quickly
         model = cls._kind.from_pretrained(place)
         try:
-            return cls(model, tokenizer)
+            return cls(model, tokenizer, batch_invariant=batch_invariant)
         except ArgumentError as error:
             raise CheckpointError(f"folder '{place}': {error}") from error
 
@@ -175,16 +184,25 @@ class _Pipeline(Generic[ModelT]):
                     raise first
                 taken = [row for row, no in zip(whole, refusals, strict=True) if no is None]
                 results.cut += sum(len(row) > length for row in taken)
-                rows = [self._cut(row, length) for row in taken]
-                found = iter(
-                    compute_by_length(rows, self.model.config.padding_id, compute, padding)
-                )
+                found = iter(self._compute([self._cut(row) for row in taken], compute, padding))
                 yield from (next(found) if no is None else no for no in refusals)
 
         return Results(length, make)
 
-    def _cut(self, row: list[int], length: int) -> list[int]:
+    def _compute(
+        self,
+        rows: Sequence[Sequence[int]],
+        compute: Callable[[NDArray[np.intp], NDArray[np.bool_]], Iterable[Any]],
+        padding: int,
+    ) -> list[Any]:
+        """Return a result for each row of tokens."""
+        if self.batch_invariant:
+            return compute_each(rows, compute)
+        return compute_by_length(rows, self.model.config.padding_id, compute, padding)
+
+    def _cut(self, row: list[int]) -> list[int]:
         """Return the tokens of a text, cut inside its markers if there are too many."""
+        length = self.model.config.positions
         return row if len(row) <= length else [*row[: length - 1], self.tokenizer.end_id]
 
 
@@ -197,6 +215,8 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
         The model.
     tokenizer : Tokenizer
         The tokenizer of the model.
+    batch_invariant : bool
+        Whether a text has the same bits whatever texts come with it, for any number of threads.
 
     Examples
     --------
@@ -284,6 +304,8 @@ class TextClassifier(_Pipeline[FastBertForSequenceClassification]):
         The model.
     tokenizer : Tokenizer
         The tokenizer of the model.
+    batch_invariant : bool
+        Whether a text has the same bits whatever texts come with it, for any number of threads.
 
     Attributes
     ----------
@@ -306,8 +328,14 @@ class TextClassifier(_Pipeline[FastBertForSequenceClassification]):
 
     _kind = FastBertForSequenceClassification
 
-    def __init__(self, model: FastBertForSequenceClassification, tokenizer: Tokenizer) -> None:
-        super().__init__(model, tokenizer)
+    def __init__(
+        self,
+        model: FastBertForSequenceClassification,
+        tokenizer: Tokenizer,
+        *,
+        batch_invariant: bool = False,
+    ) -> None:
+        super().__init__(model, tokenizer, batch_invariant=batch_invariant)
         classes = int(model.config.classes or 1)
         numbers = tuple(map(str, range(classes))) if classes > 1 else ()
         self.labels = (model.config.labels or numbers) if classes > 1 else ()
@@ -340,6 +368,8 @@ class TextEmbedder(_Pipeline[FastBertEncoder]):
         The encoder.
     tokenizer : Tokenizer
         The tokenizer of the model.
+    batch_invariant : bool
+        Whether a text has the same bits whatever texts come with it, for any number of threads.
 
     Examples
     --------
@@ -397,6 +427,32 @@ class TextEmbedder(_Pipeline[FastBertEncoder]):
             return _normalized(vectors) if normalize else vectors
 
         return self._stream(texts, compute)
+
+
+def compute_each(
+    rows: Sequence[Sequence[int]],
+    compute: Callable[[NDArray[np.intp], NDArray[np.bool_]], Iterable[Any]],
+) -> list[Any]:
+    """Return a result for each row of tokens, each computed by itself on one thread.
+
+    Threads take the rows in turn, the longest first.
+
+    Parameters
+    ----------
+    rows, compute
+        As for `fffcpu.text.padding.compute_by_length`.
+    """
+    results: list[Any] = [None] * len(rows)
+
+    def run(own: Sequence[int]) -> None:
+        for k in own:
+            (results[k],) = compute(*padded([rows[k]], padding_id=0))
+
+    order = sorted(range(len(rows)), key=lambda k: -len(rows[k]))
+    threads = min(shard_threads(), len(rows))
+    if rows:
+        run_shards(run, [(order[k::threads],) for k in range(threads)])
+    return results
 
 
 def default_model_folder() -> Path:

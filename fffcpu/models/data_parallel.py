@@ -41,6 +41,7 @@ __all__ = [
     "call_in_shards",
     "forward_in_shards",
     "run_shards",
+    "shard_threads",
     "share_out",
 ]
 
@@ -80,8 +81,8 @@ def share_out(
         Count of numbers in the gradients; each shard allocates its own. They must not take more
         memory than what the forward keeps.
     """
-    threads = get_num_threads()
-    if threads == 1 or not _takes_pool():
+    threads = shard_threads()
+    if threads == 1:
         return []
     arrays = [input_ids, *(array for array in others if array is not None)]
     if not all(isinstance(array, np.ndarray) for array in arrays) or input_ids.ndim != 2:
@@ -93,6 +94,13 @@ def share_out(
         return []
     cuts = [batch * k // threads for k in range(threads + 1)]
     return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
+
+
+def shard_threads() -> int:
+    """Return the number of threads that shards may run on: 1 inside of another shard."""
+    from fffcpu.kernels.jit import takes_pool
+
+    return get_num_threads() if takes_pool() else 1
 
 
 def run_shards(function: Callable[..., Any], shards: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -238,12 +246,6 @@ def _pays(config: FastBertConfig, batch: int, length: int, gradients: int, threa
         and batch >= MIN_BALANCE * threads * -(-batch // threads)
         and gradients * (threads - 1) <= kept
     )
-
-
-def _takes_pool() -> bool:
-    from fffcpu.kernels.jit import takes_pool
-
-    return takes_pool()
 
 
 @functools.cache

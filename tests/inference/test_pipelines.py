@@ -16,6 +16,7 @@ from fffcpu.models import (
     FastBertEncoder,
     FastBertForMaskedLM,
     FastBertForSequenceClassification,
+    data_parallel,
 )
 from fffcpu.text import Tokenizer
 
@@ -178,6 +179,26 @@ def test_vectors_are_of_the_tokens_alone(pooling, normalize):
         expected = hidden.mean(axis=0) if pooling == "mean" else hidden[0]
         length = np.linalg.norm(expected) if normalize else 1
         np.testing.assert_allclose(vector, expected / length, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("method", ["fill", "probabilities", "embed"])
+def test_a_text_has_the_same_bits_in_any_company(method, threads, monkeypatch):
+    narrow = dataclasses.replace(config(classes=3), dtype="float32")
+    kinds = {
+        "fill": (FillMask, FastBertForMaskedLM),
+        "probabilities": (TextClassifier, FastBertForSequenceClassification),
+        "embed": (TextEmbedder, FastBertEncoder),
+    }
+    pipeline, model = kinds[method]
+    invariant = pipeline(model(narrow, rng=0), TOKENIZER, batch_invariant=True)
+    texts = [text.replace("cat", "[MASK]", 1) for text in TEXTS if len(text.split()) < POSITIONS]
+    alone = [getattr(invariant, method)([text])[0] for text in texts]
+    monkeypatch.setattr(data_parallel, "get_num_threads", lambda: threads)
+    together = getattr(invariant, method)(texts)
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one, other)
+    assert len(getattr(invariant, method)([])) == 0
 
 
 def test_an_empty_text_has_a_vector_and_no_text_has_none():
