@@ -36,6 +36,7 @@ ORDER = (
     "pipelines",
     "recipes",
     "sklearn",
+    "serve",
     "diagnosis",
     "benchmarking",
     "plots",

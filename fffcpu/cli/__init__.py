@@ -58,6 +58,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "fill-mask": Command("fill_mask", "guess the masked words of texts"),
         "classify": Command("classify", "predict the classes of texts"),
         "embed": Command("embed", "make vectors of texts"),
+        "serve": Command("serve", "answer requests over HTTP"),
         "bench": Command("bench", "time inference against a dense layer"),
         "warmup": Command("warmup", "compile kernels before a server starts"),
     }

@@ -189,6 +189,20 @@ class _Pipeline(Generic[ModelT]):
 
         return Results(length, make)
 
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of each text, markers included, however many they are.
+
+        Raises
+        ------
+        ArgumentError
+            If a text has no result: a mask that lies beyond the model's longest text.
+        """
+        rows = self.tokenizer.encode(texts, special=self._marks)
+        for pair in zip(texts, rows, strict=True):
+            if error := self._refuse(*pair):
+                raise error
+        return rows
+
     def _compute(
         self,
         rows: Sequence[Sequence[int]],
@@ -199,6 +213,15 @@ class _Pipeline(Generic[ModelT]):
         if self.batch_invariant:
             return compute_each(rows, compute)
         return compute_by_length(rows, self.model.config.padding_id, compute, padding)
+
+    def _of_tokens(
+        self,
+        rows: Sequence[list[int]],
+        compute: Callable[[NDArray[np.intp], NDArray[np.bool_]], Iterable[Any]],
+        padding: int = PADDING,
+    ) -> list[Any]:
+        """Return a result for each text, given its tokens, which are cut if they are too many."""
+        return self._compute([self._cut(row) for row in rows], compute, padding)
 
     def _cut(self, row: list[int]) -> list[int]:
         """Return the tokens of a text, cut inside its markers if there are too many."""
@@ -264,6 +287,11 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
         """
         check_integer("top", top, 1, len(self.tokenizer.word_ids))
         return self._stream(texts, lambda ids, real: self._fill(ids, real, top), strict=strict)
+
+    def fill_tokens(self, rows: Sequence[list[int]], top: int = 5) -> list[list[list[Guess]]]:
+        """Return what `fill` returns, for texts as `tokenize` returns them."""
+        check_integer("top", top, 1, len(self.tokenizer.word_ids))
+        return self._of_tokens(rows, lambda ids, real: self._fill(ids, real, top))
 
     def _refuse(self, text: str, row: Sequence[int]) -> ArgumentError | None:
         room = self.model.config.positions - 1  # the end token has the last position
@@ -352,7 +380,15 @@ class TextClassifier(_Pipeline[FastBertForSequenceClassification]):
 
     def stream(self, texts: Iterable[str]) -> Results[Array]:
         """Return an iterator over what `probabilities` returns, text by text: arrays (C,)."""
-        return self._stream(texts, self._judge, 0 if self.model.config.pools_padding else PADDING)
+        return self._stream(texts, self._judge, self._padding)
+
+    def token_probabilities(self, rows: Sequence[list[int]]) -> list[Array]:
+        """Return what `stream` yields, for texts as `tokenize` returns them."""
+        return self._of_tokens(rows, self._judge, self._padding)
+
+    @property
+    def _padding(self) -> int:
+        return 0 if self.model.config.pools_padding else PADDING
 
     def _judge(self, ids: NDArray[np.intp], real: NDArray[np.bool_]) -> Array:
         outputs = self.model(ids, real)
@@ -415,6 +451,18 @@ class TextEmbedder(_Pipeline[FastBertEncoder]):
         self, texts: Iterable[str], pooling: str = "mean", *, normalize: bool = False
     ) -> Results[Array]:
         """Return an iterator over what `embed` returns, text by text: arrays (D,)."""
+        return self._stream(texts, self._pooled(pooling, normalize))
+
+    def embed_tokens(
+        self, rows: Sequence[list[int]], pooling: str = "mean", *, normalize: bool = False
+    ) -> list[Array]:
+        """Return what `stream` yields, for texts as `tokenize` returns them."""
+        return self._of_tokens(rows, self._pooled(pooling, normalize))
+
+    def _pooled(
+        self, pooling: str, normalize: bool
+    ) -> Callable[[NDArray[np.intp], NDArray[np.bool_]], Array]:
+        """Return the function of a batch of tokens that gives its vectors."""
         if pooling not in POOLINGS:
             raise ArgumentError(
                 f"argument 'pooling' must be {' or '.join(POOLINGS)}, got {describe(pooling)}"
@@ -426,7 +474,7 @@ class TextEmbedder(_Pipeline[FastBertEncoder]):
             vectors = hidden[:, 0].copy() if pooling == "start" else _means(hidden, real)
             return _normalized(vectors) if normalize else vectors
 
-        return self._stream(texts, compute)
+        return compute
 
 
 def compute_each(

@@ -277,7 +277,10 @@ class Predictor:
             taken. For several labels per row, 1 where a score is above 0, else 0. For
             regression, numbers; the last axis is dropped if there is one target.
         """
-        scores = self.scores(x)
+        return self.predict_scores(self.scores(x))
+
+    def predict_scores(self, scores: Array) -> Array:
+        """Return what `predict` returns for rows with these scores (..., O)."""
         if self.schema.task == "classification":
             labels: Array = self.schema.labels[scores.argmax(axis=-1)]
             return labels
@@ -394,7 +397,10 @@ class Predictor:
         """
         if self.schema.task == "regression":
             raise ArgumentError("only a classifier has probabilities, but this is a regression")
-        scores = self.scores(x)
+        return self.score_probabilities(self.scores(x))
+
+    def score_probabilities(self, scores: Array) -> Array:
+        """Return what `probabilities` returns for these scores (..., O), which it may overwrite."""
         if self.schema.task == "multilabel":
             from scipy.special import expit
 

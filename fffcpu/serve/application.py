@@ -1,0 +1,436 @@
+"""The ASGI application: routes, and what every request passes through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import itertools
+import json
+import logging
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fffcpu import __version__
+from fffcpu.serve import embeddings, page
+from fffcpu.serve.batching import Batcher, Waiting
+from fffcpu.serve.body import Bodies, header
+from fffcpu.serve.errors import ClientLeftError, RequestError
+from fffcpu.serve.metrics import NO_MODEL, Metrics
+from fffcpu.serve.models import Job, Outputs, ServedModel
+from fffcpu.serve.registry import Registry
+from fffcpu.serve.settings import ServeSettings
+from fffcpu.serve.tensors import InferRequest, decode_request, encode_response
+
+__all__ = ["Application", "Server"]
+
+_LOGGER = logging.getLogger("fffcpu.serve")
+_REQUESTS = logging.getLogger("fffcpu.serve.requests")
+
+HEADER_LENGTH = "inference-header-content-length"
+OPEN = ("/v2/health/live", "/v2/health/ready")
+"""Paths that need no key: those who ask whether a server lives have none."""
+
+REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+LEFT = 499
+"""Status in the log of a request whose client has left; nobody receives it."""
+
+LARGE_BODY = 1 << 18
+"""Bytes of a body from which on a thread decodes it, so that others are not kept waiting."""
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Server:
+    """What the routes share: models, batches, figures, bounds.
+
+    Parameters
+    ----------
+    models : mapping
+        See `fffcpu.serve.app`.
+    settings : ServeSettings
+        The settings.
+    """
+
+    def __init__(self, models: Mapping[str, Any], settings: ServeSettings) -> None:
+        self.settings = settings
+        self.registry = Registry(models, settings.held_bytes)
+        self.metrics = Metrics()
+        self.bodies = Bodies(settings)
+        self.batcher = Batcher(settings.max_batch_rows, settings.queue, self._count)
+
+    def _count(
+        self, model: ServedModel, batch: Sequence[Waiting], start: float, seconds: float
+    ) -> None:
+        self.metrics.computed(model.name, batch, start, seconds)
+
+    def model(self, name: str) -> ServedModel:
+        """Return a model that can compute.
+
+        Raises
+        ------
+        RequestError
+            If there is none of that name, or the kernels are not ready yet.
+        """
+        model = self.registry.get(name)
+        if not self.registry.ready:
+            raise RequestError("the server is not ready yet", HTTPStatus.SERVICE_UNAVAILABLE)
+        return model
+
+    async def run(self, model: ServedModel, job: Job, request: Request) -> Outputs:
+        """Return the outputs of a job, as part of some batch.
+
+        Raises
+        ------
+        RequestError
+            If the line is full, or the job cannot be computed, or not in time.
+        ClientLeftError
+            If the client has left meanwhile.
+        """
+        answer = self.batcher.submit(model, job)
+        await asyncio.sleep(0)  # a small batch is computed in this turn of the loop
+        if not answer.done():
+            await self._wait(answer, request)
+        try:
+            return answer.result()
+        except RequestError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise RequestError(str(error)) from error
+        except MemoryError as error:
+            message = str(error) or "there is not enough memory for this request"
+            raise RequestError(message, HTTPStatus.SERVICE_UNAVAILABLE) from error
+
+    async def _wait(self, answer: asyncio.Future[Outputs], request: Request) -> None:
+        """Wait for an answer while the client does."""
+        leaving = asyncio.ensure_future(_left(request))
+        try:
+            done, _ = await asyncio.wait(
+                (answer, leaving),
+                timeout=self.settings.timeout,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if answer in done:
+                return
+            if leaving in done:
+                raise ClientLeftError
+            raise RequestError(
+                f"there was no answer within {self.settings.timeout:g} s",
+                HTTPStatus.GATEWAY_TIMEOUT,
+            )
+        finally:
+            leaving.cancel()
+            if not answer.done():
+                answer.cancel()
+
+
+async def _left(request: Request) -> None:
+    """Return when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class Application:
+    """The ASGI application of some models: identifies, checks, counts and logs each request.
+
+    Parameters
+    ----------
+    server : Server
+        What the routes share.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._keys = [key.encode() for key in server.settings.keys]
+        self._prefix, self._numbers = os.urandom(6).hex(), itertools.count(1)
+        self._routes = Starlette(
+            routes=[*_routes(), *embeddings.routes(), *page.routes()],
+            lifespan=self._lifespan,
+            exception_handlers={
+                RequestError: _failed,
+                ClientLeftError: _left_alone,
+                HTTPException: _not_found,
+                Exception: _broken,
+            },
+        )
+        self._routes.state.server = server
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Warm up in the background, and close in the end."""
+        warming = asyncio.create_task(asyncio.to_thread(self._warm))
+        loop, hangup = asyncio.get_running_loop(), getattr(signal, "SIGHUP", 0)
+        tasks: set[asyncio.Task[None]] = set()
+
+        def load_all() -> None:
+            task = asyncio.ensure_future(self._load_all())
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        listens = self.server.settings.reload and hangup
+        listens = listens and threading.current_thread() is threading.main_thread()
+        if listens:
+            loop.add_signal_handler(hangup, load_all)
+        try:
+            yield
+        finally:
+            if listens:
+                loop.remove_signal_handler(hangup)
+            await asyncio.gather(warming, *tasks, return_exceptions=True)
+            self.server.batcher.close()
+
+    def _warm(self) -> None:
+        start = time.perf_counter()
+        self.server.registry.warm()
+        names = ", ".join(self.server.registry)
+        _LOGGER.info("ready after %.1f s: %s", time.perf_counter() - start, names)
+
+    async def _load_all(self) -> None:
+        for name in self.server.registry:
+            with contextlib.suppress(RequestError):  # which is in the log
+                await self.server.registry.load(name)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._routes(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 0
+        request_id = self._request_id(scope)
+        scope["fffcpu.model"] = NO_MODEL
+        own_header = (b"x-request-id", request_id.encode())
+
+        async def send_on(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append(own_header)
+            await send(message)
+
+        try:
+            self._check_key(scope)
+        except RequestError as error:
+            await _failed(Request(scope), error)(scope, receive, send_on)
+        else:
+            try:
+                await self._routes(scope, receive, send_on)
+            except Exception:
+                _LOGGER.exception("request %s failed", request_id)
+        self._note(scope, request_id, status, time.perf_counter() - start)
+
+    def _request_id(self, scope: Scope) -> str:
+        """Return the client's id of a request, or a new one."""
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                text = value.decode("latin-1")
+                if REQUEST_ID.fullmatch(text):
+                    return str(text)
+        return f"{self._prefix}-{next(self._numbers)}"
+
+    def _check_key(self, scope: Scope) -> None:
+        """Raise unless a request has a key, where it needs one."""
+        if not self._keys or scope["path"] in OPEN:
+            return
+        given = (header(scope, b"authorization") or "").removeprefix("Bearer ").encode("latin-1")
+        # All keys are compared, so that the time tells nothing about which one is near.
+        if not sum(hmac.compare_digest(key, given) for key in self._keys):
+            raise RequestError(
+                "a key is needed: header 'Authorization: Bearer KEY'", HTTPStatus.UNAUTHORIZED
+            )
+
+    def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        """Count a request, and log it."""
+        metrics, model = self.server.metrics, scope["fffcpu.model"]
+        kind = scope.get("fffcpu.failure")
+        own = metrics.of(model)
+        own.requests.inc()
+        own.duration.observe(seconds)
+        if kind is not None:
+            metrics.failed(model, kind)
+        if self.server.settings.log == "json":
+            values = {
+                "request": request_id,
+                "method": scope["method"],
+                "path": scope["path"],
+                "model": model,
+                "status": status,
+                "seconds": round(seconds, 6),
+                "failure": kind,
+            }
+            _REQUESTS.info("request", extra={"fffcpu": values})
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    """Return the response to a request that failed."""
+    assert isinstance(error, RequestError)
+    request.scope["fffcpu.failure"] = error.kind
+    headers = {}
+    if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+        headers["retry-after"] = "1"
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["www-authenticate"] = "Bearer"
+    if error.status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT):
+        headers["connection"] = "close"  # the rest of the body is not read
+    told: Any = str(error)
+    if request.scope["path"].startswith("/v1/"):  # as OpenAI's clients read it
+        told = {"message": told, "type": error.kind, "param": None, "code": error.status}
+    return Response(
+        json.dumps({"error": told}), error.status, headers, media_type="application/json"
+    )
+
+
+def _left_alone(request: Request, error: Exception) -> Response:
+    """Return a response that nobody receives."""
+    request.scope["fffcpu.failure"] = "client_left"
+    return Response(status_code=LEFT)
+
+
+def _not_found(request: Request, error: Exception) -> Response:
+    """Return the response to a path or a method that there is not."""
+    assert isinstance(error, HTTPException)
+    path = request.scope["path"][:100]
+    wrong = RequestError(f"{error.detail}: {request.method} {path}", error.status_code)
+    return _failed(request, wrong)
+
+
+def _broken(request: Request, error: Exception) -> Response:
+    """Return the response to a request on which the server failed."""
+    wrong = RequestError("the server failed", HTTPStatus.INTERNAL_SERVER_ERROR)
+    return _failed(request, wrong)
+
+
+def json_response(values: Any, status: int = HTTPStatus.OK) -> Response:
+    """Return a response of JSON."""
+    return Response(orjson.dumps(values), status, media_type="application/json")
+
+
+def _server(request: Request) -> Server:
+    server: Server = request.app.state.server
+    return server
+
+
+# --- The Open Inference Protocol ------------------------------------------------------------------
+
+
+async def live(request: Request) -> Response:
+    """The process answers."""
+    return json_response({"live": True})
+
+
+async def ready(request: Request) -> Response:
+    """All models can compute."""
+    is_ready = _server(request).registry.ready
+    return json_response(
+        {"ready": is_ready}, HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
+    )
+
+
+async def about(request: Request) -> Response:
+    """Describe the server."""
+    extensions = ["binary_tensor_data"]
+    if _server(request).settings.reload:
+        extensions.append("model_repository")
+    return json_response({"name": "fffcpu", "version": __version__, "extensions": extensions})
+
+
+async def about_model(request: Request) -> Response:
+    """Describe a model."""
+    name = request.path_params["model"]
+    model = _server(request).registry.get(name)
+    return json_response(
+        {
+            "name": name,
+            "versions": ["1"],
+            "platform": model.platform,
+            "inputs": [spec.to_dict() for spec in model.inputs],
+            "outputs": [spec.to_dict() for spec in model.outputs],
+        }
+    )
+
+
+async def model_ready(request: Request) -> Response:
+    """Say whether a model can compute."""
+    server, name = _server(request), request.path_params["model"]
+    server.registry.get(name)
+    status = HTTPStatus.OK if server.registry.ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return json_response({"name": name, "ready": server.registry.ready}, status)
+
+
+async def infer(request: Request) -> Response:
+    """Compute."""
+    server, scope, name = _server(request), request.scope, request.path_params["model"]
+    model = server.model(name)
+    scope["fffcpu.model"] = name
+    body = await server.bodies.read(scope, request.receive)
+    try:
+        if len(body) < LARGE_BODY:
+            wanted, job = _prepare(model, body, header(scope, HEADER_LENGTH.encode()))
+        else:
+            length = header(scope, HEADER_LENGTH.encode())
+            wanted, job = await asyncio.to_thread(_prepare, model, body, length)
+        outputs = await server.run(model, job, request)
+        content, json_length = encode_response(name, wanted, outputs)
+    finally:
+        server.bodies.release(len(body))
+    if json_length is None:
+        return Response(content, media_type="application/json")
+    return Response(
+        content,
+        headers={HEADER_LENGTH: str(json_length)},
+        media_type="application/octet-stream",
+    )
+
+
+def _prepare(model: ServedModel, body: bytes, length: str | None) -> tuple[InferRequest, Job]:
+    """Return a request and its job."""
+    wanted = decode_request(body, length)
+    return wanted, model.prepare(wanted)
+
+
+async def load(request: Request) -> Response:
+    """Read a model anew."""
+    server, name = _server(request), request.path_params["model"]
+    if not server.settings.reload:
+        raise RequestError(
+            "models cannot be read anew: the server was started without --reload",
+            HTTPStatus.FORBIDDEN,
+        )
+    await server.registry.load(name)
+    return json_response({})
+
+
+async def metrics(request: Request) -> Response:
+    """Return the figures."""
+    server = _server(request)
+    return Response(
+        server.metrics.text(len(server.batcher.line)),
+        media_type="text/plain; version=0.0.4; charset=utf-8",
+    )
+
+
+def _routes() -> list[Route]:
+    return [
+        Route("/v2/health/live", live),
+        Route("/v2/health/ready", ready),
+        Route("/v2", about),
+        Route("/v2/models/{model}", about_model),
+        Route("/v2/models/{model}/ready", model_ready),
+        Route("/v2/models/{model}/infer", infer, methods=["POST"]),
+        Route("/v2/repository/models/{model}/load", load, methods=["POST"]),
+        Route("/metrics", metrics),
+    ]

@@ -1,0 +1,32 @@
+"""Errors of requests, as clients see them."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+__all__ = ["ClientLeftError", "RequestError"]
+
+
+class RequestError(Exception):
+    """An error of one request: its HTTP status, its kind for the metrics, and a message.
+
+    Parameters
+    ----------
+    message : str
+        What was expected and what came.
+    status : int
+        The HTTP status.
+    """
+
+    def __init__(self, message: str, status: int = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(message)
+        self.status = int(status)
+
+    @property
+    def kind(self) -> str:
+        """Name of the status, in lower case, such as ``"bad_request"``."""
+        return HTTPStatus(self.status).phrase.lower().replace(" ", "_")
+
+
+class ClientLeftError(Exception):
+    """The client closed its connection before it had an answer."""

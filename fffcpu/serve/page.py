@@ -1,0 +1,159 @@
+"""The page at ``/`` for people, and what its script asks for."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fffcpu.layers import LeafFeedForward
+from fffcpu.layers.fast_feed_forward import PathCache
+from fffcpu.serve.models import LayerModel, PredictorModel, ServedModel, TextModel
+from fffcpu.serve.tensors import InferRequest, decode_request
+
+if TYPE_CHECKING:
+    from fffcpu.serve.application import Server
+
+__all__ = ["routes"]
+
+FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page/page.js": ("page.js", "text/javascript; charset=utf-8"),
+}
+
+POLICY = {
+    # Nothing from elsewhere, and nothing that a model or a request may have written into the page.
+    "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+MOST_TREES, MOST_LEVELS = 16, 12
+"""Most trees, and levels of them, whose routes the page draws."""
+
+
+async def file(request: Request) -> Response:
+    """Return a file of the page."""
+    name, kind = FILES[request.url.path]
+    content = (files("fffcpu.serve") / "page" / name).read_bytes()
+    return Response(content, headers={**POLICY, "content-type": kind})
+
+
+async def models(request: Request) -> Response:
+    """Describe all models, with what a person may fill in."""
+    server: Server = request.app.state.server
+    registry = server.registry
+    return _json(
+        [{"name": name, **_describe(registry.get(name))} for name in registry], ready=registry.ready
+    )
+
+
+async def route(request: Request) -> Response:
+    """Return the ways of a request's first row, or text, through the trees."""
+    server: Server = request.app.state.server
+    model = server.model(request.path_params["model"])
+    body = await server.bodies.read(request.scope, request.receive)
+    try:
+        wanted = decode_request(body)
+        model.prepare(wanted)  # which checks it
+        return _json(_routes_of(model, wanted))
+    finally:
+        server.bodies.release(len(body))
+
+
+def _describe(model: ServedModel) -> dict[str, Any]:
+    """Return what the page says about a model, and the fields it shows."""
+    fields: list[dict[str, Any]] = []
+    note = ""
+    if isinstance(model, TextModel):
+        note = "Write a text."
+        if model.platform == "fffcpu_masked_lm":
+            note = "Write a text with [MASK] where the model is to guess."
+    elif isinstance(model, PredictorModel):
+        encoding = model.predictor.schema.table_encoding
+        columns = () if encoding is None else encoding.columns
+        for name, column in zip(model.names, columns, strict=True):
+            choices = list(column.categories) if column.kind == "category" else []
+            fields.append({"name": name, "kind": column.kind, "choices": choices})
+        if not fields:
+            note = f"{model.columns} numbers, with commas or spaces between them."
+    else:
+        note = f"{model.inputs[0].shape[1]} numbers, with commas or spaces between them."
+    return {
+        "platform": model.platform,
+        "bytes": model.nbytes,
+        "inputs": [spec.to_dict() for spec in model.inputs],
+        "outputs": [spec.to_dict() for spec in model.outputs],
+        "columns": isinstance(model, PredictorModel) and not model.takes_x,
+        "fields": fields,
+        "note": note,
+    }
+
+
+def _routes_of(model: ServedModel, request: InferRequest) -> list[dict[str, Any]]:
+    """Return the way of the first row through every tree: nodes from the root on."""
+    if isinstance(model, TextModel):
+        return _routes_of_text(model, request)
+    layer: Any
+    if isinstance(model, PredictorModel):
+        x: Any = request.inputs
+        if "x" in request.inputs and model.takes_x:
+            x = request.inputs["x"]
+        layer, rows = model.predictor.layer, np.atleast_2d(model.predictor.inputs(x))[:1]
+    else:
+        assert isinstance(model, LayerModel)
+        layer, rows = model.layer, request.inputs["x"][:1]
+    if not len(rows):
+        return []
+    if isinstance(layer, LeafFeedForward):
+        leaf, depth = int(layer.route(rows)[0]), layer.config.depth
+        node, nodes = leaf + 2**depth - 1, []
+        while node >= 0:
+            nodes.append(node)
+            node = (node - 1) // 2 if node else -1
+        return [_tree("tree 1", nodes[::-1])]
+    if not hasattr(layer, "route"):
+        return []
+    return [
+        _tree(f"tree {number + 1}", nodes)
+        for number, nodes in enumerate(layer.route(rows)[0][:MOST_TREES].tolist())
+    ]
+
+
+def _routes_of_text(model: TextModel, request: InferRequest) -> list[dict[str, Any]]:
+    """Return the ways of a text's start token through the first tree of each layer."""
+    encoder = model.embedder.model
+    texts = request.inputs["text"][:1].tolist()
+    if not texts:
+        return []
+    tokens = model.embedder.tokenizer.encode(texts)[0][: encoder.config.positions]
+    _, cache = encoder.forward(np.array([tokens]))
+    return [
+        _tree(f"layer {number + 1}, tree 1", paths.nodes[0, 0].tolist())
+        for number, paths in enumerate(own.feedforward for own in cache.layers[:MOST_TREES])
+        if isinstance(paths, PathCache)
+    ]
+
+
+def _tree(name: str, nodes: list[int]) -> dict[str, Any]:
+    return {"name": name, "nodes": nodes[:MOST_LEVELS], "levels": len(nodes)}
+
+
+def _json(values: Any, **more: Any) -> Response:
+    found = {"models": values, **more} if more else values
+    return Response(orjson.dumps(found), media_type="application/json")
+
+
+def routes() -> list[Route]:
+    """Return the routes."""
+    return [
+        *(Route(path, file) for path in FILES),
+        Route("/page/models", models),
+        Route("/page/models/{model}/route", route, methods=["POST"]),
+    ]

@@ -1,0 +1,187 @@
+"""An application run by uvicorn: signals, slow clients, logs."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from fffcpu.serve import app
+from fffcpu.serve.settings import ServeSettings
+
+__all__ = ["ENVIRONMENT", "environment_app", "run"]
+
+ENVIRONMENT = "FFFCPU_SERVE"
+"""Variable that tells workers their models and settings, as JSON."""
+
+MAX_HEADERS = 1 << 15
+"""Most bytes of a request's line and headers."""
+
+HEADER_SECONDS = 10.0
+"""Most seconds for a request's line and headers to arrive."""
+
+KEEP_ALIVE = 75
+"""Seconds after which a connection without a request is closed: more than the 60 of common proxies,
+which otherwise send a request on a connection that ends at the same moment."""
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """HTTP of clients that are slow, or send headers without end."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    _taken = 0
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait for headers."""
+        super().connection_made(transport)
+        self._wait_for_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        self._have_headers()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take some bytes of a request."""
+        cycle: Any = self.cycle  # the last request of this connection
+        if self._deadline is None and (cycle is None or cycle.response_complete):
+            self._wait_for_headers()
+        if self._deadline is not None:
+            self._taken += len(data)
+        super().data_received(data)
+        if self._deadline is not None and self._taken > MAX_HEADERS:
+            self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer."""
+        self._have_headers()
+        super().on_headers_complete()
+
+    def _wait_for_headers(self) -> None:
+        self._taken = 0
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(HEADER_SECONDS, self._refuse, b"408 Request Timeout")
+
+    def _have_headers(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _refuse(self, status: bytes) -> None:
+        """End a connection."""
+        self._have_headers()
+        if not self.transport.is_closing():
+            if self._taken:  # else the client has not asked for anything
+                self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\n\r\n")
+            self.transport.close()
+
+
+class JsonFormatter(logging.Formatter):
+    """A line of JSON for each record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        at = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        values = {
+            "time": at.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fffcpu", {}),
+        }
+        if record.exc_info:
+            values["error"] = self.formatException(record.exc_info)
+        return json.dumps(values)
+
+
+def configure_logs(log: str) -> None:
+    """Send the logs of the server to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    form = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    handler.setFormatter(JsonFormatter() if log == "json" else form)
+    for name in ("fffcpu", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+    logging.getLogger("uvicorn.access").disabled = True
+
+
+def environment_app() -> Any:
+    """Return the application that a worker finds in its environment."""
+    values = json.loads(os.environ[ENVIRONMENT])
+    settings = values["settings"]
+    settings["keys"] = tuple(settings["keys"])
+    configure_logs(settings["log"])
+    if values["threads"] is not None:
+        import fffcpu
+
+        fffcpu.set_num_threads(values["threads"])
+    return app(values["models"], ServeSettings(**settings))
+
+
+def run(
+    models: Mapping[str, str],
+    settings: ServeSettings,
+    host: str,
+    port: int,
+    *,
+    workers: int = 1,
+    threads: int | None = None,
+) -> None:
+    """Serve models until SIGINT or SIGTERM; then accepted requests are answered, and this returns.
+
+    Parameters
+    ----------
+    models : mapping of str to str
+        Names and paths.
+    settings : ServeSettings
+        The settings.
+    host, port
+        The address; port 0 takes a free one.
+    workers : int
+        Number of processes.
+    threads : int, optional
+        Threads of each.
+
+    Raises
+    ------
+    OSError
+        If the address is taken.
+    """
+    how: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "http": GuardedProtocol,
+        "ws": "none",
+        "log_config": None,
+        "access_log": False,
+        "timeout_keep_alive": KEEP_ALIVE,
+        "timeout_graceful_shutdown": max(1, round(settings.drain)),
+        "server_header": False,
+        "proxy_headers": False,
+    }
+    configure_logs(settings.log)
+    # uvicorn raises the signal that ended it once more; this makes that harmless, so that the
+    # program ends by itself, with status 0.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    if workers > 1:
+        values = {"models": dict(models), "threads": threads} | {
+            "settings": dataclasses.asdict(settings)
+        }
+        os.environ[ENVIRONMENT] = json.dumps(values)
+        uvicorn.run("fffcpu.serve.running:environment_app", factory=True, workers=workers, **how)
+        return
+    server = uvicorn.Server(uvicorn.Config(app(models, settings), **how))
+    server.run()
+    if not server.started:
+        raise OSError(f"the server could not start on {host}:{port}; the log says why")
