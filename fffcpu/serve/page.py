@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from fffcpu.inference.pipelines import TextClassifier
 from fffcpu.layers import LeafFeedForward
 from fffcpu.layers.fast_feed_forward import PathCache
 from fffcpu.serve.models import LayerModel, PredictorModel, ServedModel, TextModel
@@ -29,7 +31,9 @@ FILES = {
 
 POLICY = {
     # Nothing from elsewhere, and nothing that a model or a request may have written into the page.
-    "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "content-security-policy": (
+        "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
+    ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
@@ -92,8 +96,18 @@ def _describe(model: ServedModel) -> dict[str, Any]:
         "outputs": [spec.to_dict() for spec in model.outputs],
         "columns": isinstance(model, PredictorModel) and not model.takes_x,
         "fields": fields,
+        "classes": list(map(str, _classes(model))),
         "note": note,
     }
+
+
+def _classes(model: ServedModel) -> Sequence[Any]:
+    """Return the names of the probabilities of a classifier; empty for other models."""
+    if isinstance(model, PredictorModel):
+        return model.predictor.schema.classes
+    if isinstance(model, TextModel) and isinstance(model.pipeline, TextClassifier):
+        return model.pipeline.labels
+    return ()
 
 
 def _routes_of(model: ServedModel, request: InferRequest) -> list[dict[str, Any]]:

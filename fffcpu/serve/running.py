@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,8 @@ from fffcpu.serve import app
 from fffcpu.serve.settings import ServeSettings
 
 __all__ = ["ENVIRONMENT", "environment_app", "run"]
+
+_LOGGER = logging.getLogger("fffcpu.serve")
 
 ENVIRONMENT = "FFFCPU_SERVE"
 """Variable that tells workers their models and settings, as JSON."""
@@ -170,18 +173,30 @@ def run(
         "proxy_headers": False,
     }
     configure_logs(settings.log)
-    # uvicorn raises the signal that ended it once more; this makes that harmless, so that the
-    # program ends by itself, with status 0.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    if workers > 1:
-        values = {"models": dict(models), "threads": threads} | {
-            "settings": dataclasses.asdict(settings)
-        }
-        os.environ[ENVIRONMENT] = json.dumps(values)
-        uvicorn.run("fffcpu.serve.running:environment_app", factory=True, workers=workers, **how)
-        return
-    server = uvicorn.Server(uvicorn.Config(app(models, settings), **how))
-    server.run()
-    if not server.started:
-        raise OSError(f"the server could not start on {host}:{port}; the log says why")
+    with _listen(host, port) as listening:
+        application = app(models, settings)  # also where workers open their own: errors come here
+        shown = f"[{host}]" if ":" in host else host
+        _LOGGER.info("listening on http://%s:%d", shown, listening.getsockname()[1])
+        # uvicorn raises the signal that ended it once more; this makes that harmless, so that the
+        # program ends by itself, with status 0.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        if workers == 1:
+            uvicorn.Server(uvicorn.Config(application, **how)).run(sockets=[listening])
+            return
+        how["port"] = listening.getsockname()[1]
+    del application
+    values = {"models": dict(models), "threads": threads} | {
+        "settings": dataclasses.asdict(settings)
+    }
+    os.environ[ENVIRONMENT] = json.dumps(values)
+    uvicorn.run("fffcpu.serve.running:environment_app", factory=True, workers=workers, **how)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens, or raise before anything else begins."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise OSError(f"the server cannot listen on {host}:{port}: {error.strerror}") from error

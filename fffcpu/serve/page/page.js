@@ -114,7 +114,7 @@ function showAnswer(outputs) {
 
 function bars({ probabilities, tokens }) {
   const table = element("table");
-  const names = tokens ? tokens.data : probabilities.data.map((_, k) => `output ${k + 1}`);
+  const names = tokens ? tokens.data : chosen().classes;
   const rows = probabilities.data.map((value, k) => [names[k], value]);
   if (!tokens) rows.sort((a, b) => b[1] - a[1]);
   for (const [name, value] of rows.slice(0, 20)) {
