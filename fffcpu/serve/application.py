@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hmac
 import itertools
 import json
@@ -40,7 +41,10 @@ __all__ = ["Application", "Server"]
 _LOGGER = logging.getLogger("fffcpu.serve")
 _REQUESTS = logging.getLogger("fffcpu.serve.requests")
 
-HEADER_LENGTH = "inference-header-content-length"
+HEADER_LENGTH = b"inference-header-content-length"
+MODELS, INFER = "/v2/models/", "/infer"
+"""Beginning and end of the paths of inference, around the name of a model."""
+
 OPEN = ("/v2/health/live", "/v2/health/ready")
 """Paths that need no key: those who ask whether a server lives have none."""
 
@@ -50,6 +54,9 @@ LEFT = 499
 
 LARGE_BODY = 1 << 18
 """Bytes of a body from which on a thread decodes it, so that others are not kept waiting."""
+
+Headers = list[tuple[bytes, bytes]]
+JSON: Headers = [(b"content-type", b"application/json")]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -92,7 +99,7 @@ class Server:
             raise RequestError("the server is not ready yet", HTTPStatus.SERVICE_UNAVAILABLE)
         return model
 
-    async def run(self, model: ServedModel, job: Job, request: Request) -> Outputs:
+    async def run(self, model: ServedModel, job: Job, receive: Receive) -> Outputs:
         """Return the outputs of a job, as part of some batch.
 
         Raises
@@ -105,7 +112,7 @@ class Server:
         answer = self.batcher.submit(model, job)
         await asyncio.sleep(0)  # a small batch is computed in this turn of the loop
         if not answer.done():
-            await self._wait(answer, request)
+            await self._wait(answer, receive)
         try:
             return answer.result()
         except RequestError:
@@ -116,9 +123,9 @@ class Server:
             message = str(error) or "there is not enough memory for this request"
             raise RequestError(message, HTTPStatus.SERVICE_UNAVAILABLE) from error
 
-    async def _wait(self, answer: asyncio.Future[Outputs], request: Request) -> None:
+    async def _wait(self, answer: asyncio.Future[Outputs], receive: Receive) -> None:
         """Wait for an answer while the client does."""
-        leaving = asyncio.ensure_future(_left(request))
+        leaving = asyncio.ensure_future(_left(receive))
         try:
             done, _ = await asyncio.wait(
                 (answer, leaving),
@@ -139,9 +146,9 @@ class Server:
                 answer.cancel()
 
 
-async def _left(request: Request) -> None:
+async def _left(receive: Receive) -> None:
     """Return when the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
+    while (await receive())["type"] != "http.disconnect":
         pass
 
 
@@ -197,6 +204,10 @@ class Application:
     def _warm(self) -> None:
         start = time.perf_counter()
         self.server.registry.warm()
+        # What the process has made so far, it keeps. The collector of garbage need not look through
+        # all of it, a tenth of a second each time, while requests wait.
+        gc.collect()
+        gc.freeze()
         names = ", ".join(self.server.registry)
         _LOGGER.info("ready after %.1f s: %s", time.perf_counter() - start, names)
 
@@ -224,22 +235,55 @@ class Application:
 
         try:
             self._check_key(scope)
+            path = scope["path"]
+            if path.startswith(MODELS) and path.endswith(INFER):
+                # Most requests by far take this short way, in half of the time of the other.
+                name = path[len(MODELS) : -len(INFER)]
+                content, kind = await self._infer(name, scope, receive)
+                own = [(b"content-length", b"%d" % len(content)), own_header, *kind]
+                status = HTTPStatus.OK.value
+                await send({"type": "http.response.start", "status": status, "headers": own})
+                await send({"type": "http.response.body", "body": content})
+            else:
+                await self._routes(scope, receive, send_on)
         except RequestError as error:
             await _failed(Request(scope), error)(scope, receive, send_on)
-        else:
-            try:
-                await self._routes(scope, receive, send_on)
-            except Exception:
-                _LOGGER.exception("request %s failed", request_id)
+        except ClientLeftError as error:
+            _left_alone(Request(scope), error)
+        except Exception as error:
+            _LOGGER.exception("request %s failed", request_id)
+            if not status:
+                await _broken(Request(scope), error)(scope, receive, send_on)
         self._note(scope, request_id, status, time.perf_counter() - start)
+
+    async def _infer(self, name: str, scope: Scope, receive: Receive) -> tuple[bytes, Headers]:
+        """Compute, and return the body of the answer and the headers about it."""
+        if scope["method"] != "POST":
+            raise RequestError("inference needs POST", HTTPStatus.METHOD_NOT_ALLOWED)
+        server = self.server
+        model = server.model(name)
+        scope["fffcpu.model"] = name
+        body = await server.bodies.read(scope, receive)
+        try:
+            length = header(scope, HEADER_LENGTH)
+            if len(body) < LARGE_BODY:
+                wanted, job = _prepare(model, body, length)
+            else:
+                wanted, job = await asyncio.to_thread(_prepare, model, body, length)
+            outputs = await server.run(model, job, receive)
+            content, json_length = encode_response(name, wanted, outputs)
+        finally:
+            server.bodies.release(len(body))
+        if json_length is None:
+            return content, JSON
+        length_header = (HEADER_LENGTH, b"%d" % json_length)
+        return content, [(b"content-type", b"application/octet-stream"), length_header]
 
     def _request_id(self, scope: Scope) -> str:
         """Return the client's id of a request, or a new one."""
-        for name, value in scope["headers"]:
-            if name == b"x-request-id":
-                text = value.decode("latin-1")
-                if REQUEST_ID.fullmatch(text):
-                    return str(text)
+        given = header(scope, b"x-request-id")
+        if given is not None and REQUEST_ID.fullmatch(given):
+            return given
         return f"{self._prefix}-{next(self._numbers)}"
 
     def _check_key(self, scope: Scope) -> None:
@@ -371,31 +415,6 @@ async def model_ready(request: Request) -> Response:
     return json_response({"name": name, "ready": server.registry.ready}, status)
 
 
-async def infer(request: Request) -> Response:
-    """Compute."""
-    server, scope, name = _server(request), request.scope, request.path_params["model"]
-    model = server.model(name)
-    scope["fffcpu.model"] = name
-    body = await server.bodies.read(scope, request.receive)
-    try:
-        if len(body) < LARGE_BODY:
-            wanted, job = _prepare(model, body, header(scope, HEADER_LENGTH.encode()))
-        else:
-            length = header(scope, HEADER_LENGTH.encode())
-            wanted, job = await asyncio.to_thread(_prepare, model, body, length)
-        outputs = await server.run(model, job, request)
-        content, json_length = encode_response(name, wanted, outputs)
-    finally:
-        server.bodies.release(len(body))
-    if json_length is None:
-        return Response(content, media_type="application/json")
-    return Response(
-        content,
-        headers={HEADER_LENGTH: str(json_length)},
-        media_type="application/octet-stream",
-    )
-
-
 def _prepare(model: ServedModel, body: bytes, length: str | None) -> tuple[InferRequest, Job]:
     """Return a request and its job."""
     wanted = decode_request(body, length)
@@ -430,7 +449,6 @@ def _routes() -> list[Route]:
         Route("/v2", about),
         Route("/v2/models/{model}", about_model),
         Route("/v2/models/{model}/ready", model_ready),
-        Route("/v2/models/{model}/infer", infer, methods=["POST"]),
         Route("/v2/repository/models/{model}/load", load, methods=["POST"]),
         Route("/metrics", metrics),
     ]

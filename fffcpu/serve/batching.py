@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+from fffcpu.kernels.jit import serial
 from fffcpu.serve.errors import RequestError
 from fffcpu.serve.models import Job, Outputs, ServedModel
 
@@ -62,6 +63,7 @@ class Batcher:
         self._watch = watch
         self._thread = ThreadPoolExecutor(1, "fffcpu-serve")
         self._busy = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def submit(self, model: ServedModel, job: Job) -> asyncio.Future[Outputs]:
         """Put a job into the line, and return what will hold its outputs.
@@ -76,7 +78,10 @@ class Batcher:
                 f"{len(self.line)} requests wait already; try again later",
                 HTTPStatus.TOO_MANY_REQUESTS,
             )
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            # Once: to ask for it asks the system for the number of the process, each time.
+            loop = self._loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outputs] = loop.create_future()
         self.line.append(Waiting(model, job, answer, time.perf_counter()))
         if not self._busy:
@@ -95,9 +100,12 @@ class Batcher:
         if not batch:
             self._busy = False
             return
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        assert loop is not None
         if sum(item.job.work for item in batch) <= INLINE_WORK:
-            self._settle(batch, *_compute(batch))
+            with serial():  # to wake the pool's threads takes longer than such a batch
+                found = _compute(batch)
+            self._settle(batch, *found)
             if self.line:
                 loop.call_soon(self._next)
             else:

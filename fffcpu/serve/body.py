@@ -23,18 +23,32 @@ def header(scope: MutableMapping[str, Any], name: bytes) -> str | None:
     RequestError
         If it comes twice.
     """
-    found = [value for key, value in scope["headers"] if key == name]
-    if len(found) > 1:
+    headers = scope["headers"]
+    found = scope.get("fffcpu.headers")
+    if found is None:
+        found = scope["fffcpu.headers"] = dict(headers)
+    value = found.get(name)
+    if value is None:
+        return None
+    if len(found) < len(headers) and [key for key, _ in headers].count(name) > 1:
         raise RequestError(f"header '{name.decode()}' comes twice")
-    return found[0].decode("latin-1") if found else None
+    text: str = value.decode("latin-1")
+    return text
 
 
 class Bodies:
-    """Reads bodies, and counts the bytes that are held at a time."""
+    """Reads bodies, and counts the bytes that are held at a time.
+
+    One timer looks for bodies that are late: a timer for each would take as long as to read most.
+    """
 
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
         self.held = 0
+        self._reading: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+        self._looks = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def read(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes:
         """Return the body of a request. `release` must follow when it is no longer needed.
@@ -58,35 +72,70 @@ class Bodies:
             )
         parts: list[bytes] = []
         size = 0
+        more = True
+        task = self._begin()
         try:
-            async with asyncio.timeout(self.settings.timeout):
-                more = True
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientLeftError
-                    part = message.get("body", b"")
-                    more = message.get("more_body", False)
-                    size += len(part)
-                    self.held += len(part)
-                    parts.append(part)
-                    if size > most:
-                        raise self._too_large(most)
-                    if self.held > self.settings.held_bytes:
-                        raise RequestError(
-                            "the server holds too many bodies already; try again later",
-                            HTTPStatus.TOO_MANY_REQUESTS,
-                        )
-        except TimeoutError:
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeftError
+                part = message.get("body", b"")
+                more = message.get("more_body", False)
+                size += len(part)
+                self.held += len(part)
+                parts.append(part)
+                if size > most:
+                    raise self._too_large(most)
+                if self.held > self.settings.held_bytes:
+                    raise RequestError(
+                        "the server holds too many bodies already; try again later",
+                        HTTPStatus.TOO_MANY_REQUESTS,
+                    )
+        except BaseException as error:
             self.held -= size
-            raise RequestError(
-                f"the body must arrive within {self.settings.timeout:g} s",
-                HTTPStatus.REQUEST_TIMEOUT,
-            ) from None
-        except BaseException:
-            self.held -= size
+            if isinstance(error, asyncio.CancelledError) and task in self._late:
+                task.uncancel()
+                raise RequestError(
+                    f"the body must arrive within {self.settings.timeout:g} s",
+                    HTTPStatus.REQUEST_TIMEOUT,
+                ) from None
             raise
+        finally:
+            del self._reading[task]
+            self._late.discard(task)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _begin(self) -> asyncio.Task[Any]:
+        """Note that this task reads a body, and until when it may."""
+        loop = self._loop
+        if loop is None:
+            # Once: to ask for it asks the system for the number of the process, each time.
+            loop = self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None
+        self._reading[task] = loop.time() + self.settings.timeout
+        if not self._looks:
+            self._looks = True
+            loop.call_later(self._pause, self._look)
+        return task
+
+    @property
+    def _pause(self) -> float:
+        """Seconds between looks for late bodies."""
+        return min(1.0, self.settings.timeout / 8)
+
+    def _look(self) -> None:
+        """Stop the tasks whose bodies are late."""
+        loop = self._loop
+        assert loop is not None
+        now = loop.time()
+        for task, until in self._reading.items():
+            if until < now and task not in self._late:
+                self._late.add(task)
+                task.cancel()
+        self._looks = bool(self._reading)
+        if self._looks:
+            loop.call_later(self._pause, self._look)
 
     def release(self, size: int) -> None:
         """Count the bytes of a body as no longer held."""

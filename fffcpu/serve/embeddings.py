@@ -55,7 +55,7 @@ async def embed(request: Request) -> Response:
         if not isinstance(found, TextModel):
             raise RequestError(f"model '{name}' takes no texts")
         job, form = _prepare(found, values)
-        vectors = (await server.run(found, job, request))["embedding"]
+        vectors = (await server.run(found, job, request.receive))["embedding"]
     finally:
         server.bodies.release(len(body))
     tokens = sum(map(len, job.payload.tokens))

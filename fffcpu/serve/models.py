@@ -536,8 +536,11 @@ def _apart(array: Array, jobs: Sequence[Job]) -> list[Array]:
     """Return the rows of each job."""
     if len(jobs) == 1:
         return [array]
-    ends = np.cumsum([job.rows for job in jobs]).tolist()
-    return [array[end - job.rows : end] for end, job in zip(ends, jobs, strict=True)]
+    parts, start = [], 0
+    for job in jobs:
+        parts.append(array[start : start + job.rows])
+        start += job.rows
+    return parts
 
 
 def _stacks(

@@ -33,20 +33,58 @@ MAX_HEADERS = 1 << 15
 HEADER_SECONDS = 10.0
 """Most seconds for a request's line and headers to arrive."""
 
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+
 KEEP_ALIVE = 75
 """Seconds after which a connection without a request is closed: more than the 60 of common proxies,
 which otherwise send a request on a connection that ends at the same moment."""
+
+
+class JoinedTransport:
+    """A transport that sends what is written in one turn of the event loop at once.
+
+    uvicorn writes the headers of an answer, and then its body. To send both with one call of the
+    system saves a tenth of the time of a small request, here and at the client.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._parts: list[bytes] = []
+        self._call_soon = asyncio.get_running_loop().call_soon
+
+    def write(self, data: bytes) -> None:
+        """Send some bytes at the end of this turn."""
+        if not self._parts:
+            self._call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Send what is left, and close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class GuardedProtocol(HttpToolsProtocol):
     """HTTP of clients that are slow, or send headers without end."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _reads_headers = False
     _taken = 0
+    """Bytes that came while headers were incomplete."""
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for headers."""
-        super().connection_made(transport)
+        super().connection_made(JoinedTransport(transport))  # type: ignore[arg-type]
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -54,21 +92,28 @@ class GuardedProtocol(HttpToolsProtocol):
         self._have_headers()
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
-        """Take some bytes of a request."""
-        cycle: Any = self.cycle  # the last request of this connection
-        if self._deadline is None and (cycle is None or cycle.response_complete):
-            self._wait_for_headers()
-        if self._deadline is not None:
-            self._taken += len(data)
-        super().data_received(data)
-        if self._deadline is not None and self._taken > MAX_HEADERS:
-            self._refuse(b"431 Request Header Fields Too Large")
+    def on_message_begin(self) -> None:
+        """Begin to read headers."""
+        self._reads_headers = True
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Begin to answer."""
-        self._have_headers()
+        self._reads_headers = False
         super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Take some bytes of a request."""
+        super().data_received(data)
+        if not self._reads_headers:  # nearly always: they came at once
+            if self._deadline is not None:
+                self._have_headers()
+            return
+        if self._deadline is None:
+            self._wait_for_headers()
+        self._taken += len(data)
+        if self._taken > MAX_HEADERS:
+            self._refuse(b"431 Request Header Fields Too Large")
 
     def _wait_for_headers(self) -> None:
         self._taken = 0
@@ -196,7 +241,15 @@ def run(
 def _listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens, or raise before anything else begins."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sends answers at once only on sockets that say they are TCP's; others wait up to 40 ms
+    # for the client to confirm an answer's first part.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        if os.name == "posix":  # elsewhere it would let two servers share a port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(BACKLOG)
     except OSError as error:
+        listening.close()
         raise OSError(f"the server cannot listen on {host}:{port}: {error.strerror}") from error
+    return listening
