@@ -33,6 +33,9 @@ MAX_HEADERS = 1 << 15
 HEADER_SECONDS = 10.0
 """Most seconds for a request's line and headers to arrive."""
 
+LARGE_PART = 1 << 16
+"""Bytes of a part of an answer from which on it is sent by itself."""
+
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
 
@@ -55,6 +58,10 @@ class JoinedTransport:
 
     def write(self, data: bytes) -> None:
         """Send some bytes at the end of this turn."""
+        if len(data) > LARGE_PART:  # rather than copy it
+            self._flush()
+            self._transport.write(data)
+            return
         if not self._parts:
             self._call_soon(self._flush)
         self._parts.append(data)

@@ -157,8 +157,8 @@ def encode_response(
     model: str,
     request: InferRequest,
     outputs: Mapping[str, Array],
-) -> tuple[bytes, int | None]:
-    """Return the body of a response, and the bytes of its JSON if raw bytes follow it.
+) -> tuple[bytes, list[memoryview]]:
+    """Return the JSON of a response, and the raw bytes that follow it, if any.
 
     Parameters
     ----------
@@ -172,7 +172,8 @@ def encode_response(
     wanted = request.outputs
     if wanted is None:
         wanted = tuple(RequestedOutput(name, request.binary) for name in outputs)
-    tensors, raw = [], []
+    tensors: list[dict[str, Any]] = []
+    raw: list[memoryview] = []
     for name, binary in wanted:
         array = np.ascontiguousarray(outputs[name])
         tensor: dict[str, Any] = {
@@ -182,7 +183,7 @@ def encode_response(
         }
         if binary:
             raw.append(_raw(array))
-            tensor["parameters"] = {"binary_data_size": len(raw[-1])}
+            tensor["parameters"] = {"binary_data_size": raw[-1].nbytes}
         else:
             flat = array.reshape(-1)
             tensor["data"] = flat.tolist() if flat.dtype.kind in "OU" else flat
@@ -190,10 +191,7 @@ def encode_response(
     values: dict[str, Any] = {"model_name": model, "outputs": tensors}
     if request.id is not None:
         values["id"] = request.id
-    header = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
-    if not raw:
-        return header, None
-    return b"".join([header, *raw]), len(header)
+    return orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY), raw
 
 
 def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
@@ -391,15 +389,16 @@ def _mapping(values: dict[str, Any], name: str) -> dict[str, Any]:
     return found
 
 
-def _raw(array: Array) -> bytes:
-    """Return the bytes of an output."""
+def _raw(array: Array) -> memoryview:
+    """Return the bytes of an output; those of numbers are not copied."""
     if array.dtype.kind not in "OU":
-        return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+        numbers = array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1)
+        return numbers.view(np.uint8).data
     parts: list[bytes] = []
     for text in array.reshape(-1).tolist():
         coded = text.encode()
         parts += [struct.pack("<I", len(coded)), coded]
-    return b"".join(parts)
+    return memoryview(b"".join(parts))
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,1 @@
+"""Servers under load: ours, a bare endpoint of the same packages, and others."""
