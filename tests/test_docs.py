@@ -192,6 +192,7 @@ ELSEWHERE = (
     r"pip install |python3(\.11)? -m venv |\. \.venv/|\.venv-oldest/",  # `.ci/run` installs
     r"pytest -p fffcpu\.testing\.plugin --pyargs fffcpu\.testing --kernel \w+$",  # first kernel
     r"NUMBA_ENABLE_CUDASIM=1 NUMBA_DISABLE_JIT=1 pytest --kernel cuda ",  # backends/test_cuda.py
+    r"curl localhost:8000/",  # serve/test_documentation.py
 )
 """Commands of the other pages that other tests run, or `.ci/run` does."""
 
@@ -230,7 +231,7 @@ def test_the_examples_in_help_are_commands(name):
 def test_a_command_that_does_not_run_here_is_known_to_what_runs_it(page, monkeypatch):
     for line in commands_on(page):
         if line.startswith("fffcpu "):
-            assert_parsed(line.removesuffix(" OPTIONS"))
+            assert_parsed(line.removesuffix(" OPTIONS").removesuffix(" &"))
         elif "python -m benchmarks" in line:
             assert_a_benchmark_takes(line, monkeypatch)
         else:

@@ -98,9 +98,12 @@ def share_out(
 
 def shard_threads() -> int:
     """Return the number of threads that shards may run on: 1 inside of another shard."""
+    threads = get_num_threads()
+    if threads == 1:  # as without Numba
+        return 1
     from fffcpu.kernels.jit import takes_pool
 
-    return get_num_threads() if takes_pool() else 1
+    return threads if takes_pool() else 1
 
 
 def run_shards(function: Callable[..., Any], shards: Sequence[tuple[Any, ...]]) -> list[Any]:

@@ -10,6 +10,7 @@ that only the one at fault fails. A request whose client has left is not compute
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from fffcpu.kernels.jit import serial
 from fffcpu.serve.errors import RequestError
 from fffcpu.serve.models import Job, Outputs, ServedModel
+from fffcpu.system.compiler import has_numba
 
 __all__ = ["Batcher", "Waiting"]
 
@@ -103,7 +104,7 @@ class Batcher:
         loop = self._loop
         assert loop is not None
         if sum(item.job.work for item in batch) <= INLINE_WORK:
-            with serial():  # to wake the pool's threads takes longer than such a batch
+            with _on_this_thread():
                 found = _compute(batch)
             self._settle(batch, *found)
             if self.line:
@@ -154,6 +155,15 @@ class Batcher:
                 item.answer.set_result(result)
         if self._watch is not None:
             self._watch(batch[0].model, batch, start, seconds)
+
+
+def _on_this_thread() -> contextlib.AbstractContextManager[None]:
+    """Context without the pool of threads: to wake them takes longer than a small batch."""
+    if not has_numba():
+        return contextlib.nullcontext()
+    from fffcpu.kernels.jit import serial
+
+    return serial()
 
 
 def _compute(batch: Sequence[Waiting]) -> tuple[list[Any], float, float]:

@@ -30,9 +30,9 @@ pytestmark = pytest.mark.skipif(
 class Process:
     """A server in a process of its own."""
 
-    def __init__(self, *options):
-        command = [sys.executable, "-m", "fffcpu", "serve", *options, "--port", "0"]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    def __init__(self, *options, start=(), **how):
+        command = [*start, sys.executable, "-m", "fffcpu", "serve", *options, "--port", "0"]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **how)
         self.lines = []
         self._read = threading.Thread(target=self._keep)
         self._read.start()
@@ -72,8 +72,8 @@ def path(tmp_path):
 
 
 @contextlib.contextmanager
-def running(*options):
-    process = Process(*options)
+def running(*options, **how):
+    process = Process(*options, **how)
     try:
         yield process
     finally:

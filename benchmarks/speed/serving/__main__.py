@@ -11,7 +11,8 @@ Servers run in turn, one process each, and wrk, with one thread, asks them on th
 
 A small request is one row of 64 in JSON; the model is a predictor of 10 classes, with 4 two-sided
 trees of depth 5. A large one is 1,024 rows of 768 in bytes, to a layer 768 -> 768 with 8 trees of
-depth 5; its rate is compared with that of calling the layer in a loop. The share is the median over
+depth 5; its rate is compared with that of calling the layer in a loop, and with that of a bare
+endpoint that sends the bytes back. The share is the median over
 the rounds of the rate over that of the first line in the same round. p50 and p99 are medians, too.
 """
 
@@ -41,6 +42,10 @@ from benchmarks.command import command_line, new_parser
 from benchmarks.report import facts, table
 from benchmarks.speed.options import add_quick
 from fffcpu.benchmarking.machine import describe_machine
+
+LITSERVE = "import sys; from benchmarks.speed.serving.lit import main; main(*sys.argv[1:])"
+
+BARE = ["-m", "uvicorn", "benchmarks.speed.serving.bare:app", "--no-access-log"]
 
 PATH = "/v2/models/model/infer"
 SMALL, LARGE = 64, 768
@@ -105,11 +110,11 @@ def small(folder: Path, options: argparse.Namespace) -> list[str]:
     body = json.dumps({"inputs": [tensor]}).encode()
     load = Load(write_script(folder, "small", body), options.connections)
     servers = {
-        "bare": ["-m", "uvicorn", "benchmarks.speed.serving.bare:app", "--no-access-log"],
+        "bare": BARE,
         "fffcpu": ["-m", "fffcpu", "serve", f"model={path}"],
     }
     if importlib.util.find_spec("litserve"):
-        servers["litserve"] = ["-m", "benchmarks.speed.serving.litserve_server", str(path)]
+        servers["litserve"] = ["-c", LITSERVE, str(path)]
     else:
         print("litserve is left out: it is not installed\n")
     found: dict[str, list[Figures]] = {name: [] for name in servers}
@@ -144,7 +149,7 @@ def large(folder: Path, options: argparse.Namespace) -> list[str]:
     header = json.dumps(request).encode()
     length = f'wrk.headers["Inference-Header-Content-Length"] = "{len(header)}"'
     load = Load(write_script(folder, "large", header + x.tobytes(), length), 2)
-    calls, served = [], []
+    calls, served, echoed = [], [], []
     for _ in range(options.rounds):
         end, count = time.perf_counter() + options.seconds, 0
         start = time.perf_counter()
@@ -154,10 +159,13 @@ def large(folder: Path, options: argparse.Namespace) -> list[str]:
         calls.append(count * rows / (time.perf_counter() - start))
         with serving(["-m", "fffcpu", "serve", f"model={path}"], None) as port:
             served.append(rows * ask(port, load, options.seconds).rate)
+        with serving(BARE, b"") as port:
+            echoed.append(rows * ask(port, load, options.seconds, "/echo").rate)
     share = statistics.median(a / b for a, b in zip(served, calls, strict=True))
     lines = [
         ["calls of the layer", f"{statistics.median(calls):,.0f}", "1.00"],
         ["fffcpu", f"{statistics.median(served):,.0f}", f"{share:.2f}"],
+        ["echo", f"{statistics.median(echoed):,.0f}", "-"],
     ]
     return table([f"{rows:,} rows of {LARGE}, bytes", "rows/s", "share"], lines)
 
@@ -182,7 +190,7 @@ def serving(command: list[str], body: bytes | None) -> Iterator[int]:
     """Run a server on a free port, and wait until it answers."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    last = [str(port)] if "litserve_server" in command[1] else ["--port", str(port)]
+    last = [str(port)] if command[1] == LITSERVE else ["--port", str(port)]
     process = subprocess.Popen(
         [sys.executable, *command, *last], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -196,7 +204,7 @@ def serving(command: list[str], body: bytes | None) -> Iterator[int]:
 
 def wait(process: subprocess.Popen[bytes], port: int, body: bytes | None) -> None:
     """Wait until a server answers."""
-    url = f"http://127.0.0.1:{port}" + ("/v2/health/ready" if body is None else PATH)
+    url = f"http://127.0.0.1:{port}" + ({None: "/v2/health/ready", b"": "/echo"}.get(body, PATH))
     request = urllib.request.Request(url, body, {"content-type": "application/json"})
     end = time.monotonic() + 120
     while time.monotonic() < end:
@@ -208,11 +216,11 @@ def wait(process: subprocess.Popen[bytes], port: int, body: bytes | None) -> Non
     raise SystemExit("a server did not answer within two minutes")
 
 
-def ask(port: int, load: Load, seconds: float) -> Figures:
+def ask(port: int, load: Load, seconds: float, path: str = PATH) -> Figures:
     """Return the figures of a run of wrk."""
     command = ["wrk", "-t1", f"-c{load.connections}", f"-d{max(1, round(seconds))}", "--latency"]
     done = subprocess.run(
-        [*command, "-s", str(load.script), f"http://127.0.0.1:{port}{PATH}"],
+        [*command, "-s", str(load.script), f"http://127.0.0.1:{port}{path}"],
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -1,4 +1,4 @@
-"""The least that a server of these packages does: parse a body, answer with a constant."""
+"""The least that a server of these packages does: a constant for a body of JSON, or the body."""
 
 from __future__ import annotations
 
@@ -21,4 +21,13 @@ async def infer(request: Request) -> Response:
     return Response(ANSWER, media_type="application/json")
 
 
-app = Starlette(routes=[Route("/v2/models/{model}/infer", infer, methods=["POST"])])
+async def echo(request: Request) -> Response:
+    return Response(await request.body(), media_type="application/octet-stream")
+
+
+app = Starlette(
+    routes=[
+        Route("/v2/models/{model}/infer", infer, methods=["POST"]),
+        Route("/echo", echo, methods=["POST"]),
+    ]
+)

@@ -1,8 +1,7 @@
-"""The predictor of a file behind LitServe, in batches: ``python -m ... FILE PORT``."""
+"""The predictor of a file behind LitServe, in batches."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import litserve
@@ -12,10 +11,12 @@ from fffcpu import Predictor
 
 
 class Api(litserve.LitAPI):  # noqa: D101
-    def setup(self, device: str) -> None:  # noqa: D102
-        self.predictor = Predictor.load(sys.argv[1])
+    path: str
 
-    def decode_request(self, request: dict[str, Any]) -> Any:  # noqa: D102
+    def setup(self, device: str) -> None:  # noqa: D102
+        self.predictor = Predictor.load(self.path)
+
+    def decode_request(self, request):  # noqa: D102
         return np.array(request["inputs"][0]["data"], np.float32)
 
     def batch(self, inputs: list[Any]) -> Any:  # noqa: D102
@@ -31,7 +32,9 @@ class Api(litserve.LitAPI):  # noqa: D101
         return {"outputs": [{"name": "probabilities", "data": output.tolist()}]}
 
 
-if __name__ == "__main__":
+def main(path: str, port: str) -> None:
+    """Serve the predictor in a file."""
     api = Api(max_batch_size=64, batch_timeout=0.001, api_path="/v2/models/model/infer")
+    api.path = path
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
-    server.run(port=int(sys.argv[2]), num_api_servers=1, log_level="error")
+    server.run(port=int(port), num_api_servers=1, log_level="error")
