@@ -58,18 +58,23 @@ def test_routes_are_those_of_the_layer(client, served):
     assert client.json("POST", "/page/models/judge/route", {"inputs": []})[0] == 400
 
 
+def chromium():
+    """Path of the browser; empty if there is none."""
+    return shutil.which("chromium") or shutil.which("google-chrome") or ""
+
+
 @pytest.fixture(scope="module")
 def browser():
     if NEEDED not in os.environ:
         pytest.importorskip("selenium", reason="selenium is not installed")
-        if not shutil.which("chromedriver") or not shutil.which("chromium"):
+        if not shutil.which("chromedriver") or not chromium():
             pytest.skip("there is no chromium with its driver")
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
         options.add_argument(argument)
-    options.binary_location = shutil.which("chromium") or ""
+    options.binary_location = chromium()
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(shutil.which("chromedriver"))
     driver = webdriver.Chrome(options, service)

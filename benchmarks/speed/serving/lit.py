@@ -37,4 +37,5 @@ def main(path: str, port: str) -> None:
     api = Api(max_batch_size=64, batch_timeout=0.001, api_path="/v2/models/model/infer")
     api.path = path
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
-    server.run(port=int(port), num_api_servers=1, log_level="error")
+    how = {"num_api_servers": 1, "log_level": "error", "generate_client_file": False}
+    server.run(port=int(port), **how)
