@@ -91,6 +91,10 @@ def run(options: argparse.Namespace) -> None:
     settings = ServeSettings(**_settings(options))
     check_integer("port", options.port, 0, 65535)
     check_integer("workers", options.workers, 1)
+    if options.reload and options.workers > 1:
+        raise ArgumentError(
+            "argument '--reload' reaches one process only, so it goes with '--workers 1'"
+        )
     models = dict(map(_model, options.models))
     if len(models) < len(options.models):
         raise ArgumentError("the models must have different names")

@@ -184,7 +184,7 @@ class _Pipeline(Generic[ModelT]):
                     raise first
                 taken = [row for row, no in zip(whole, refusals, strict=True) if no is None]
                 results.cut += sum(len(row) > length for row in taken)
-                found = iter(self._compute([self._cut(row) for row in taken], compute, padding))
+                found = iter(self._compute([self.cut(row) for row in taken], compute, padding))
                 yield from (next(found) if no is None else no for no in refusals)
 
         return Results(length, make)
@@ -221,9 +221,9 @@ class _Pipeline(Generic[ModelT]):
         padding: int = PADDING,
     ) -> list[Any]:
         """Return a result for each text, given its tokens, which are cut if they are too many."""
-        return self._compute([self._cut(row) for row in rows], compute, padding)
+        return self._compute([self.cut(row) for row in rows], compute, padding)
 
-    def _cut(self, row: list[int]) -> list[int]:
+    def cut(self, row: list[int]) -> list[int]:
         """Return the tokens of a text, cut inside its markers if there are too many."""
         length = self.model.config.positions
         return row if len(row) <= length else [*row[: length - 1], self.tokenizer.end_id]

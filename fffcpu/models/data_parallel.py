@@ -33,6 +33,7 @@ from threadpoolctl import ThreadpoolController
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
 from fffcpu.parameters import RowGradient, generator
+from fffcpu.system.compiler import has_numba
 from fffcpu.system.threads import get_num_threads
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "backward_in_shards",
     "call_in_shards",
     "forward_in_shards",
+    "on_this_thread",
     "run_shards",
     "shard_threads",
     "share_out",
@@ -275,9 +277,7 @@ class _Turn:
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
         """Context of a call: its kernels and products run on the calling thread only."""
-        from fffcpu.kernels.jit import serial
-
-        with self._lock, serial():
+        with self._lock, on_this_thread():
             self._limit = _blas().limit(limits=1)
             try:
                 yield
@@ -290,6 +290,15 @@ class _Turn:
         if self._limit is not None:
             self._limit.restore_original_limits()
             self._limit = None
+
+
+def on_this_thread() -> contextlib.AbstractContextManager[None]:
+    """Return a context in which kernels do not use the pool of threads."""
+    if not has_numba():
+        return contextlib.nullcontext()
+    from fffcpu.kernels.jit import serial
+
+    return serial()
 
 
 _TURN = _Turn()

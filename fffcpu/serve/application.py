@@ -31,7 +31,7 @@ from fffcpu.serve.batching import Batcher, Waiting
 from fffcpu.serve.body import Bodies, header
 from fffcpu.serve.errors import ClientLeftError, RequestError
 from fffcpu.serve.metrics import NO_MODEL, Metrics
-from fffcpu.serve.models import Job, Outputs, ServedModel
+from fffcpu.serve.models import Job, Outputs, ServedModel, TextModel
 from fffcpu.serve.registry import Registry
 from fffcpu.serve.settings import ServeSettings
 from fffcpu.serve.tensors import InferRequest, decode_request, encode_response
@@ -45,15 +45,23 @@ HEADER_LENGTH = b"inference-header-content-length"
 MODELS, INFER = "/v2/models/", "/infer"
 """Beginning and end of the paths of inference, around the name of a model."""
 
-OPEN = ("/v2/health/live", "/v2/health/ready")
-"""Paths that need no key: those who ask whether a server lives have none."""
+OPEN = ("/v2/health/live", "/v2/health/ready", *page.FILES)
+"""Paths that need no key: those who ask whether a server lives have none, and a browser that opens
+the page is asked for one there."""
+
+CHUNK = 1 << 20
+"""Bytes of a large answer that are sent at a time, so that it waits for a client that is slow."""
 
 REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 LEFT = 499
 """Status in the log of a request whose client has left; nobody receives it."""
 
-LARGE_BODY = 1 << 18
-"""Bytes of a body from which on a thread decodes it, so that others are not kept waiting."""
+LARGE_BODY, LARGE_TEXTS, LARGE_OUTPUTS = 1 << 18, 1 << 15, 1 << 16
+"""Bytes of a body, those of one with texts, and numbers of an answer from which on a thread reads
+or writes it. The event loop then goes on in between, a few milliseconds at a time."""
+
+VERSION = "/versions/1"
+"""Part of a path that names the only version of a model."""
 
 JSON = b"application/json"
 
@@ -75,15 +83,16 @@ class Server:
 
     def __init__(self, models: Mapping[str, Any], settings: ServeSettings) -> None:
         self.settings = settings
-        self.registry = Registry(models, settings.held_bytes)
+        self.registry = Registry(models, settings.max_outputs)
         self.metrics = Metrics()
         self.bodies = Bodies(settings)
+        self.drawing = asyncio.Lock()
         self.batcher = Batcher(settings.max_batch_rows, settings.queue, self._count)
 
     def _count(
         self, model: ServedModel, batch: Sequence[Waiting], start: float, seconds: float
     ) -> None:
-        self.metrics.computed(model.name, batch, start, seconds)
+        self.metrics.computed(model.name, batch, start, seconds, len(self.batcher.line))
 
     def model(self, name: str) -> ServedModel:
         """Return a model that can compute.
@@ -143,6 +152,7 @@ class Server:
             leaving.cancel()
             if not answer.done():
                 answer.cancel()
+                self.batcher.drop(answer)
 
 
 async def _left(receive: Receive) -> None:
@@ -162,6 +172,8 @@ class Application:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self.failed = False
+        self.on_failure: Callable[[], None] | None = None
         self._keys = [key.encode() for key in server.settings.keys]
         self._prefix, self._numbers = os.urandom(6).hex(), itertools.count(1)
         self._routes = Starlette(
@@ -179,6 +191,8 @@ class Application:
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Warm up in the background, and close in the end."""
+        # Here, and not before a server forks its workers: their ids must differ.
+        self._prefix = os.urandom(6).hex()
         warming = asyncio.create_task(asyncio.to_thread(self._warm))
         loop, hangup = asyncio.get_running_loop(), getattr(signal, "SIGHUP", 0)
         tasks: set[asyncio.Task[None]] = set()
@@ -202,7 +216,14 @@ class Application:
 
     def _warm(self) -> None:
         start = time.perf_counter()
-        self.server.registry.warm()
+        try:
+            self.server.registry.warm()
+        except Exception:
+            _LOGGER.exception("the models could not be warmed up")
+            self.failed = True
+            if self.on_failure is not None:
+                self.on_failure()
+            return
         # What the process has made so far, it keeps. The collector of garbage need not look through
         # all of it, a tenth of a second each time, while requests wait.
         gc.collect()
@@ -212,8 +233,10 @@ class Application:
 
     async def _load_all(self) -> None:
         for name in self.server.registry:
-            with contextlib.suppress(RequestError):  # which is in the log
+            try:
                 await self.server.registry.load(name)
+            except RequestError as error:
+                _LOGGER.error("%s", error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -235,16 +258,16 @@ class Application:
         try:
             self._check_key(scope)
             path = scope["path"]
-            if path.startswith(MODELS) and path.endswith(INFER):
+            name = path[len(MODELS) : -len(INFER)].removesuffix(VERSION)
+            if name and path.startswith(MODELS) and path.endswith(INFER):
                 # Most requests by far take this short way, in half of the time of the other.
-                name = path[len(MODELS) : -len(INFER)]
                 status = await self._infer(name, scope, receive, send, own_header)
             else:
                 await self._routes(scope, receive, send_on)
         except RequestError as error:
             await _failed(Request(scope), error)(scope, receive, send_on)
         except ClientLeftError as error:
-            _left_alone(Request(scope), error)
+            status = _left_alone(Request(scope), error).status_code
         except Exception as error:
             _LOGGER.exception("request %s failed", request_id)
             if not status:
@@ -268,12 +291,16 @@ class Application:
         body = await server.bodies.read(scope, receive)
         try:
             length = header(scope, HEADER_LENGTH)
-            if len(body) < LARGE_BODY:
+            large = LARGE_TEXTS if isinstance(model, TextModel) else LARGE_BODY
+            if len(body) < large:
                 wanted, job = _prepare(model, body, length)
             else:
                 wanted, job = await asyncio.to_thread(_prepare, model, body, length)
             outputs = await server.run(model, job, receive)
-            first, raw = encode_response(name, wanted, outputs)
+            if sum(array.size for array in outputs.values()) < LARGE_OUTPUTS:
+                first, raw = encode_response(name, wanted, outputs)
+            else:
+                first, raw = await asyncio.to_thread(encode_response, name, wanted, outputs)
         finally:
             server.bodies.release(len(body))
         size = len(first) + sum(part.nbytes for part in raw)
@@ -283,13 +310,32 @@ class Application:
         headers.append((b"content-type", b"application/octet-stream" if raw else JSON))
         status = HTTPStatus.OK.value
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        for k, part in enumerate([first, *raw]):
-            await send({"type": "http.response.body", "body": part, "more_body": k < len(raw)})
+        if size <= CHUNK and not raw:
+            await send({"type": "http.response.body", "body": first})
+            return status
+        server.bodies.hold(size)
+        try:
+            async with asyncio.timeout(server.settings.timeout):
+                for part in (memoryview(first), *raw):
+                    for start in range(0, part.nbytes, CHUNK):
+                        body_part = part[start : start + CHUNK]
+                        await send(
+                            {"type": "http.response.body", "body": body_part, "more_body": True}
+                        )
+                await send({"type": "http.response.body", "body": b""})
+        except TimeoutError:  # the client reads too slowly; the connection is closed
+            scope["fffcpu.failure"] = "slow_client"
+            raise ClientLeftError from None
+        finally:
+            server.bodies.release(size)
         return status
 
     def _request_id(self, scope: Scope) -> str:
         """Return the client's id of a request, or a new one."""
-        given = header(scope, b"x-request-id")
+        try:
+            given = header(scope, b"x-request-id")
+        except RequestError:  # some proxies add another one
+            given = None
         if given is not None and REQUEST_ID.fullmatch(given):
             return given
         return f"{self._prefix}-{next(self._numbers)}"
@@ -298,9 +344,10 @@ class Application:
         """Raise unless a request has a key, where it needs one."""
         if not self._keys or scope["path"] in OPEN:
             return
-        given = (header(scope, b"authorization") or "").removeprefix("Bearer ").encode("latin-1")
+        scheme, _, key = (header(scope, b"authorization") or "").partition(" ")
+        given = key.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
         # All keys are compared, so that the time tells nothing about which one is near.
-        if not sum(hmac.compare_digest(key, given) for key in self._keys):
+        if not sum(hmac.compare_digest(own, given) for own in self._keys):
             raise RequestError(
                 "a key is needed: header 'Authorization: Bearer KEY'", HTTPStatus.UNAUTHORIZED
             )
@@ -336,8 +383,10 @@ def _failed(request: Request, error: Exception) -> Response:
         headers["retry-after"] = "1"
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
-    if error.status in (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT):
-        headers["connection"] = "close"  # the rest of the body is not read
+    if error.status == HTTPStatus.METHOD_NOT_ALLOWED and request.url.path.endswith(INFER):
+        headers["allow"] = "POST"
+    if error.unread:
+        headers["connection"] = "close"
     told: Any = str(error)
     if request.scope["path"].startswith("/v1/"):  # as OpenAI's clients read it
         told = {"message": told, "type": error.kind, "param": None, "code": error.status}
@@ -348,7 +397,7 @@ def _failed(request: Request, error: Exception) -> Response:
 
 def _left_alone(request: Request, error: Exception) -> Response:
     """Return a response that nobody receives."""
-    request.scope["fffcpu.failure"] = "client_left"
+    request.scope.setdefault("fffcpu.failure", "client_left")
     return Response(status_code=LEFT)
 
 
@@ -407,7 +456,7 @@ async def about_model(request: Request) -> Response:
     return json_response(
         {
             "name": name,
-            "versions": ["1"],
+            "versions": [VERSION.rpartition("/")[2]],
             "platform": model.platform,
             "inputs": [spec.to_dict() for spec in model.inputs],
             "outputs": [spec.to_dict() for spec in model.outputs],
@@ -427,6 +476,13 @@ def _prepare(model: ServedModel, body: bytes, length: str | None) -> tuple[Infer
     """Return a request and its job."""
     wanted = decode_request(body, length)
     return wanted, model.prepare(wanted)
+
+
+async def index(request: Request) -> Response:
+    """List the models, as those who load them ask for it."""
+    registry = _server(request).registry
+    state = "READY" if registry.ready else "UNAVAILABLE"
+    return json_response([{"name": name, "version": "1", "state": state} for name in registry])
 
 
 async def load(request: Request) -> Response:
@@ -455,8 +511,12 @@ def _routes() -> list[Route]:
         Route("/v2/health/live", live),
         Route("/v2/health/ready", ready),
         Route("/v2", about),
-        Route("/v2/models/{model}", about_model),
-        Route("/v2/models/{model}/ready", model_ready),
+        *(
+            Route(f"/v2/models/{{model}}{version}{end}", endpoint)
+            for version in ("", VERSION)
+            for end, endpoint in (("", about_model), ("/ready", model_ready))
+        ),
+        Route("/v2/repository/index", index, methods=["POST"]),
         Route("/v2/repository/models/{model}/load", load, methods=["POST"]),
         Route("/metrics", metrics),
     ]

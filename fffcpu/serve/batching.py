@@ -10,7 +10,7 @@ that only the one at fault fails. A request whose client has left is not compute
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,11 +18,13 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+from fffcpu.models.data_parallel import on_this_thread
 from fffcpu.serve.errors import RequestError
 from fffcpu.serve.models import Job, Outputs, ServedModel
-from fffcpu.system.compiler import has_numba
 
 __all__ = ["Batcher", "Waiting"]
+
+_LOGGER = logging.getLogger("fffcpu.serve")
 
 INLINE_WORK = 4e6
 """Most multiply-adds of a batch that the event loop computes by itself: about half a millisecond.
@@ -49,8 +51,8 @@ class Batcher:
     queue : int
         Most jobs in line.
     watch : callable, optional
-        Called after each batch with the model, its jobs in line, the seconds of the computation and
-        whether it failed.
+        Called after each batch with the model, the batch, and when and for how many seconds it was
+        computed.
     """
 
     def __init__(
@@ -80,7 +82,8 @@ class Batcher:
                 HTTPStatus.TOO_MANY_REQUESTS,
             )
         loop = self._loop
-        if loop is None:
+        if loop is None or loop.is_closed():
+            self._busy = False
             # Once: to ask for it asks the system for the number of the process, each time.
             loop = self._loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outputs] = loop.create_future()
@@ -90,6 +93,13 @@ class Batcher:
             # After what else is ready in this turn of the loop, which may bring more jobs.
             loop.call_soon(self._next)
         return answer
+
+    def drop(self, answer: asyncio.Future[Outputs]) -> None:
+        """Take a job whose answer nobody wants any more out of the line, if it is still there."""
+        for place, item in enumerate(self.line):
+            if item.answer is answer:
+                del self.line[place]
+                return
 
     def close(self) -> None:
         """End the thread, after the batch that it computes."""
@@ -104,7 +114,8 @@ class Batcher:
         loop = self._loop
         assert loop is not None
         if sum(item.job.work for item in batch) <= INLINE_WORK:
-            with _on_this_thread():
+            # To wake the threads of the pool takes longer than a small batch.
+            with on_this_thread():
                 found = _compute(batch)
             self._settle(batch, *found)
             if self.line:
@@ -154,16 +165,10 @@ class Batcher:
             else:
                 item.answer.set_result(result)
         if self._watch is not None:
-            self._watch(batch[0].model, batch, start, seconds)
-
-
-def _on_this_thread() -> contextlib.AbstractContextManager[None]:
-    """Context without the pool of threads: to wake them takes longer than a small batch."""
-    if not has_numba():
-        return contextlib.nullcontext()
-    from fffcpu.kernels.jit import serial
-
-    return serial()
+            try:
+                self._watch(batch[0].model, batch, start, seconds)
+            except Exception:
+                _LOGGER.exception("a batch could not be counted")
 
 
 def _compute(batch: Sequence[Waiting]) -> tuple[list[Any], float, float]:

@@ -63,12 +63,13 @@ class Bodies:
         most = self.settings.max_body
         told = header(scope, b"content-length")
         if told is not None and told.isdigit() and int(told[:20]) > most:
-            raise self._too_large(most)
+            raise _too_large(most)
         encoding = header(scope, b"content-encoding")
         if encoding not in (None, "identity"):
             raise RequestError(
                 f"a body must not be compressed, got {encoding[:80]!r}",
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                unread=True,
             )
         parts: list[bytes] = []
         size = 0
@@ -85,11 +86,12 @@ class Bodies:
                 self.held += len(part)
                 parts.append(part)
                 if size > most:
-                    raise self._too_large(most)
+                    raise _too_large(most)
                 if self.held > self.settings.held_bytes:
                     raise RequestError(
                         "the server holds too many bodies already; try again later",
                         HTTPStatus.TOO_MANY_REQUESTS,
+                        unread=True,
                     )
         except BaseException as error:
             self.held -= size
@@ -98,6 +100,7 @@ class Bodies:
                 raise RequestError(
                     f"the body must arrive within {self.settings.timeout:g} s",
                     HTTPStatus.REQUEST_TIMEOUT,
+                    unread=True,
                 ) from None
             raise
         finally:
@@ -108,7 +111,8 @@ class Bodies:
     def _begin(self) -> asyncio.Task[Any]:
         """Note that this task reads a body, and until when it may."""
         loop = self._loop
-        if loop is None:
+        if loop is None or loop.is_closed():
+            self._looks = False
             # Once: to ask for it asks the system for the number of the process, each time.
             loop = self._loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
@@ -137,12 +141,18 @@ class Bodies:
         if self._looks:
             loop.call_later(self._pause, self._look)
 
+    def hold(self, size: int) -> None:
+        """Count the bytes of an answer as held."""
+        self.held += size
+
     def release(self, size: int) -> None:
-        """Count the bytes of a body as no longer held."""
+        """Count the bytes of a body, or of an answer, as no longer held."""
         self.held -= size
 
-    def _too_large(self, most: int) -> RequestError:
-        return RequestError(
-            f"a body may have at most {most} bytes (--max-body)",
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        )
+
+def _too_large(most: int) -> RequestError:
+    return RequestError(
+        f"a body may have at most {most} bytes (--max-body)",
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        unread=True,
+    )

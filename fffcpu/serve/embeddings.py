@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from fffcpu.serve.application import Server
 
 __all__ = ["routes"]
+
+SMALL_BODY = 1 << 15
+"""Bytes of a body up to which reading and tokenizing do not keep the event loop for long."""
 
 FORMATS = ("float", "base64")
 OPTIONS = {"top": 1, "pooling": "mean", "normalize": True, "truncate": False}
@@ -46,7 +51,7 @@ async def embed(request: Request) -> Response:
     server: Server = request.app.state.server
     body = await server.bodies.read(request.scope, request.receive)
     try:
-        values = decode_json(body)
+        values = await _on_a_thread(body, decode_json, body)
         name = values.get("model")
         if not isinstance(name, str):
             raise RequestError(f"'model' must be a text, got {name!r:.80}")
@@ -54,7 +59,7 @@ async def embed(request: Request) -> Response:
         request.scope["fffcpu.model"] = name
         if not isinstance(found, TextModel):
             raise RequestError(f"model '{name}' takes no texts")
-        job, form = _prepare(found, values)
+        job, form = await _on_a_thread(body, _prepare, found, values)
         vectors = (await server.run(found, job, request.receive))["embedding"]
     finally:
         server.bodies.release(len(body))
@@ -72,6 +77,13 @@ async def embed(request: Request) -> Response:
     )
 
 
+async def _on_a_thread(body: bytes, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function, on a thread if the body is large."""
+    if len(body) < SMALL_BODY:
+        return function(*arguments)
+    return await asyncio.to_thread(function, *arguments)
+
+
 def _prepare(model: TextModel, values: dict[str, Any]) -> tuple[Job, Any]:
     """Return the job of a request, and the function that writes a vector."""
     texts = values.get("input")
@@ -85,7 +97,7 @@ def _prepare(model: TextModel, values: dict[str, Any]) -> tuple[Job, Any]:
             "'input' must hold texts, not numbers of tokens; LangChain sends texts with "
             "check_embedding_ctx_length=False"
         )
-    form = values.get("encoding_format", "float")
+    form = values.get("encoding_format") or "float"
     if form not in FORMATS:
         raise RequestError(f"'encoding_format' must be {' or '.join(FORMATS)}, got {form!r:.80}")
     width = model.embedder.model.config.width

@@ -48,7 +48,7 @@ class Metrics:
         def histogram(name: str, what: str, buckets: Sequence[float]) -> Histogram:
             return Histogram(f"fffcpu_{name}", what, by_model, registry=registry, buckets=buckets)
 
-        self._requests = counter("requests", "Requests that were answered")
+        self._requests = counter("requests", "Requests, those included whose clients have left")
         self._failures = counter(
             "request_failures", "Requests that failed, by kind of failure", ("model", "kind")
         )
@@ -92,8 +92,11 @@ class Metrics:
         """Count a failure."""
         self._failures.labels(model, kind).inc()
 
-    def computed(self, model: str, batch: Sequence[Waiting], start: float, seconds: float) -> None:
-        """Count a batch."""
+    def computed(
+        self, model: str, batch: Sequence[Waiting], start: float, seconds: float, line: int
+    ) -> None:
+        """Count a batch, after which so many requests are in line."""
+        self._line.set(line)
         own = self.of(model)
         rows = sum(item.job.rows for item in batch)
         own.inference.observe(seconds)

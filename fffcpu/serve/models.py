@@ -3,7 +3,8 @@
 `ServedModel.prepare` checks a request and makes a `Job` of it, before the request joins a batch.
 `ServedModel.compute` computes several jobs together and gives each its own outputs. The bits of a
 job's outputs do not depend on the other jobs: kernels and elementwise functions give a row the same
-bits in any batch, and texts are computed one by one (see `fffcpu.inference.pipelines`).
+bits in any batch, texts are computed one by one (see `fffcpu.inference.pipelines`), and so are the
+requests of dense layers.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from fffcpu.errors import ArgumentTypeError, describe
 from fffcpu.inference.pipelines import POOLINGS, FillMask, TextClassifier, TextEmbedder
 from fffcpu.inference.predictor import Predictor, load_model
 from fffcpu.inference.warmup import warmup
-from fffcpu.layers import Layer
+from fffcpu.layers import DenseFeedForward, Layer
 from fffcpu.models import FastBertEncoder
 from fffcpu.serve.errors import RequestError
-from fffcpu.serve.tensors import BYTES, DATATYPES, InferRequest, TensorSpec, datatype_of
+from fffcpu.serve.tensors import BYTES, InferRequest, TensorSpec, datatype_of
 
 __all__ = [
     "Job",
@@ -42,8 +43,9 @@ __all__ = [
 Array = NDArray[Any]
 Outputs = dict[str, Array]
 
-NUMBERS = tuple(name for name in DATATYPES if name != "BOOL")
-"""Datatypes that an input of numbers may have: layers convert them."""
+PER_ROW, PER_NUMBER, PER_TEXT = 50, 5, 500
+"""Multiply-adds that would take as long as the rest of the work on a row, on each number of a row
+and on each text in a table."""
 
 MAX_TOP = 100
 """Most tokens per mask that a request may ask for."""
@@ -167,7 +169,8 @@ class LayerModel(ServedModel):
         x = _rows(self._only_input(request, "x"), config.input_dim)
         self._check_size(len(x), config.output_dim, config.itemsize)
         rows, _ = as_rows(x, "x", config.input_dim, np.dtype(config.dtype))
-        return Job((), len(rows), len(rows) * config.multiply_adds, rows)
+        work = len(rows) * (config.multiply_adds + PER_ROW)
+        return Job(_key(self.layer), len(rows), work, rows)
 
     def compute(self, jobs: Sequence[Job]) -> list[Outputs]:
         """Return the outputs of jobs."""
@@ -228,15 +231,23 @@ class PredictorModel(ServedModel):
         """Return the job of a request."""
         wanted, config = self.wanted(request), self.predictor.layer.config
         payload: Array | dict[str, Array]
-        if self.takes_x and "x" in request.inputs:
+        per_row = PER_ROW + PER_NUMBER * self.columns + config.multiply_adds
+        if (
+            self.takes_x
+            and set(request.inputs) == {"x"}
+            and (request.inputs["x"].ndim != 1 or self.names != ("x",))
+        ):
             payload = _rows(self._only_input(request, "x"), self.columns)
             rows, kind = len(payload), payload.dtype.str
         else:
             payload = self._table(request)
             rows = len(next(iter(payload.values())))
             kind = "".join(column.dtype.str for column in payload.values())
-        self._check_size(rows, 2 * config.output_dim, 8)
-        return Job((wanted, kind), rows, rows * config.multiply_adds, payload)
+            per_row += PER_TEXT * sum(column.dtype == object for column in payload.values())
+        labels = self.predictor.schema.labels.itemsize if self.predictor.schema.classes else 8
+        self._check_size(rows, 2 * config.output_dim + labels // 8, 8)
+        key = (wanted, kind, *_key(self.predictor.layer))
+        return Job(key, rows, rows * per_row, payload)
 
     def _table(self, request: InferRequest) -> dict[str, Array]:
         """Return the columns of a request, in the order of the model."""
@@ -251,7 +262,7 @@ class PredictorModel(ServedModel):
 
     def compute(self, jobs: Sequence[Job]) -> list[Outputs]:
         """Return the outputs of jobs."""
-        wanted, _ = jobs[0].key
+        wanted = jobs[0].key[0]
         payloads = [job.payload for job in jobs]
         x: Any
         if isinstance(payloads[0], dict):
@@ -353,7 +364,7 @@ class TextModel(ServedModel):
         config = pipeline.model.config
         self._check_size(len(texts), config.width, config.itemsize)
         try:
-            tokens = pipeline.tokenizer.encode(texts, special=isinstance(pipeline, FillMask))
+            tokens = pipeline.tokenize(texts)
         except ValueError as error:
             raise RequestError(str(error)) from None
         longest = max(map(len, tokens), default=0)
@@ -363,29 +374,27 @@ class TextModel(ServedModel):
                 "'truncate': true drops the rest",
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             )
-        masks = 0
+        masks, decoded = 0, 0
         if isinstance(pipeline, FillMask):
-            masks = self._masks(pipeline, texts, tokens)
+            masks = self._masks(pipeline, tokens)
+            decoded = len(texts) * masks * (config.width + PER_TEXT) * config.vocabulary
             top = options["top"]
             if top > len(pipeline.tokenizer.word_ids):
                 raise RequestError(f"parameter 'top' may not be more than the words, got {top}")
             self._check_size(len(texts), max(1, masks) * top, 32)
         total = sum(min(len(row), config.positions) for row in tokens)
-        work = 12.0 * config.layers * config.width**2 * total
+        work = 12.0 * config.layers * config.width**2 * total + decoded
         key = (wanted, *sorted(options.items()))
         return Job(key, len(texts), work, TextJob(tokens, masks))
 
-    def _masks(self, pipeline: FillMask, texts: list[str], tokens: list[list[int]]) -> int:
+    def _masks(self, pipeline: FillMask, tokens: list[list[int]]) -> int:
         """Return the number of masks of each text; it must be one number."""
-        mask, room = pipeline.tokenizer.mask_id, pipeline.model.config.positions - 1
-        counts = {row.count(mask) for row in tokens} or {0}
-        if len(counts) > 1 or (0 in counts and texts):
+        counts = {row.count(pipeline.tokenizer.mask_id) for row in tokens} or {0}
+        if len(counts) > 1 or (0 in counts and tokens):
             raise RequestError(
                 "each text must have as many [MASK] as the others, and at least one, "
                 f"got {sorted(counts)}"
             )
-        if any(mask in row[room:] for row in tokens):
-            raise RequestError(f"every [MASK] must be among the first {room - 1} tokens of a text")
         return counts.pop()
 
     def compute(self, jobs: Sequence[Job]) -> list[Outputs]:
@@ -515,6 +524,15 @@ def _text_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _datatype(config: LayerConfig | Any) -> str:
     """Return the datatype of a model's numbers."""
     return "FP64" if config.dtype == "float64" else "FP32"
+
+
+def _key(layer: Any) -> tuple[Any, ...]:
+    """Return what the keys of a layer's jobs have in common: none for a dense layer.
+
+    The bits of a dense layer depend on the batch, by way of NumPy's BLAS, so its requests are
+    computed one by one.
+    """
+    return (object(),) if isinstance(layer, DenseFeedForward) else ()
 
 
 def _rows(x: Array, width: int) -> Array:

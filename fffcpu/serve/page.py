@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,9 @@ from starlette.routing import Route
 from fffcpu.inference.pipelines import TextClassifier
 from fffcpu.layers import LeafFeedForward
 from fffcpu.layers.fast_feed_forward import PathCache
+from fffcpu.serve.errors import RequestError
 from fffcpu.serve.models import LayerModel, PredictorModel, ServedModel, TextModel
-from fffcpu.serve.tensors import InferRequest, decode_request
+from fffcpu.serve.tensors import decode_request
 
 if TYPE_CHECKING:
     from fffcpu.serve.application import Server
@@ -64,9 +66,10 @@ async def route(request: Request) -> Response:
     model = server.model(request.path_params["model"])
     body = await server.bodies.read(request.scope, request.receive)
     try:
-        wanted = decode_request(body)
-        model.prepare(wanted)  # which checks it
-        return _json(_routes_of(model, wanted))
+        async with server.drawing:  # one at a time, and not in the place of what others ask
+            return _json(await asyncio.to_thread(_routes_of, model, body))
+    except (ValueError, TypeError) as error:
+        raise RequestError(str(error)) from error
     finally:
         server.bodies.release(len(body))
 
@@ -110,19 +113,19 @@ def _classes(model: ServedModel) -> Sequence[Any]:
     return ()
 
 
-def _routes_of(model: ServedModel, request: InferRequest) -> list[dict[str, Any]]:
-    """Return the way of the first row through every tree: nodes from the root on."""
+def _routes_of(model: ServedModel, body: bytes) -> list[dict[str, Any]]:
+    """Return the way of a request's first row through every tree: nodes from the root on."""
+    request = decode_request(body)
+    request = request._replace(inputs={name: x[:1] for name, x in request.inputs.items()})
+    payload = model.prepare(request).payload
     if isinstance(model, TextModel):
-        return _routes_of_text(model, request)
+        return _routes_of_text(model, payload.tokens)
     layer: Any
     if isinstance(model, PredictorModel):
-        x: Any = request.inputs
-        if "x" in request.inputs and model.takes_x:
-            x = request.inputs["x"]
-        layer, rows = model.predictor.layer, np.atleast_2d(model.predictor.inputs(x))[:1]
+        layer, rows = model.predictor.layer, np.atleast_2d(model.predictor.inputs(payload))
     else:
         assert isinstance(model, LayerModel)
-        layer, rows = model.layer, request.inputs["x"][:1]
+        layer, rows = model.layer, payload
     if not len(rows):
         return []
     if isinstance(layer, LeafFeedForward):
@@ -140,14 +143,11 @@ def _routes_of(model: ServedModel, request: InferRequest) -> list[dict[str, Any]
     ]
 
 
-def _routes_of_text(model: TextModel, request: InferRequest) -> list[dict[str, Any]]:
+def _routes_of_text(model: TextModel, texts: list[list[int]]) -> list[dict[str, Any]]:
     """Return the ways of a text's start token through the first tree of each layer."""
-    encoder = model.embedder.model
-    texts = request.inputs["text"][:1].tolist()
     if not texts:
         return []
-    tokens = model.embedder.tokenizer.encode(texts)[0][: encoder.config.positions]
-    _, cache = encoder.forward(np.array([tokens]))
+    _, cache = model.embedder.model.forward(np.array([model.embedder.cut(texts[0])]))
     return [
         _tree(f"layer {number + 1}, tree 1", paths.nodes[0, 0].tolist())
         for number, paths in enumerate(own.feedforward for own in cache.layers[:MOST_TREES])

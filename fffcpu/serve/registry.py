@@ -79,10 +79,6 @@ class Registry:
             )
         return model
 
-    def find(self, name: str) -> ServedModel | None:
-        """Return a model, or None."""
-        return self._models.get(name)
-
     def warm(self) -> None:
         """Warm all models up; then the server is ready."""
         for model in self._models.values():

@@ -39,6 +39,12 @@ LARGE_PART = 1 << 16
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
 
+MAX_PIPELINE = 16
+"""Most requests of a connection that wait for the answer to an earlier one."""
+
+LINGER_SECONDS = 30.0
+"""Seconds after which a closed connection is dropped whose client has not read the answer."""
+
 KEEP_ALIVE = 75
 """Seconds after which a connection without a request is closed: more than the 60 of common proxies,
 which otherwise send a request on a connection that ends at the same moment."""
@@ -67,8 +73,10 @@ class JoinedTransport:
         self._parts.append(data)
 
     def close(self) -> None:
-        """Send what is left, and close."""
+        """Send what is left, and close; drop what a client does not take for some time."""
         self._flush()
+        if not self._transport.is_closing():
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.abort)
         self._transport.close()
 
     def _flush(self) -> None:
@@ -82,61 +90,89 @@ class JoinedTransport:
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """HTTP of clients that are slow, or send headers without end."""
+    """HTTP of clients that are slow, send headers without end, or do not wait for answers."""
 
     _deadline: asyncio.TimerHandle | None = None
     _reads_headers = False
-    _taken = 0
-    """Bytes that came while headers were incomplete."""
+    _in_message = False
+    _unsettled = 0
+    """Bytes since the parser last finished headers, or passed on a part of a body."""
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for headers."""
+        # asyncio sends answers at once only on sockets that say they are TCP's; others wait up to
+        # 40 ms for the client to confirm an answer's first part.
+        own = transport.get_extra_info("socket")
+        if own is not None and own.family in (socket.AF_INET, socket.AF_INET6):
+            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(JoinedTransport(transport))  # type: ignore[arg-type]
-        self._wait_for_headers()
+        self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
-        self._have_headers()
+        self._go_on()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         """Begin to read headers."""
-        self._reads_headers = True
+        self._reads_headers = self._in_message = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Begin to answer."""
-        self._reads_headers = False
+        self._reads_headers, self._unsettled = False, 0
         super().on_headers_complete()
+        if len(self.pipeline) > MAX_PIPELINE:
+            self.transport.close()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._unsettled = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        self._in_message, self._unsettled = False, 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """End an answer."""
+        super().on_response_complete()
+        if self._in_message and self._deadline is None:
+            self._wait()  # for the rest of a body that nobody reads
 
     def data_received(self, data: bytes) -> None:
         """Take some bytes of a request."""
+        self._unsettled += len(data)
         super().data_received(data)
-        if not self._reads_headers:  # nearly always: they came at once
-            if self._deadline is not None:
-                self._have_headers()
-            return
-        if self._deadline is None:
-            self._wait_for_headers()
-        self._taken += len(data)
-        if self._taken > MAX_HEADERS:
+        if self._unsettled > MAX_HEADERS and self._in_message:  # headers, or what follows a body
             self._refuse(b"431 Request Header Fields Too Large")
+        elif self._reads_headers or (self._in_message and self._answered()):
+            if self._deadline is None:
+                self._wait()
+        elif self._deadline is not None:  # nearly always: the headers came at once
+            self._go_on()
 
-    def _wait_for_headers(self) -> None:
-        self._taken = 0
+    def _answered(self) -> bool:
+        cycle: Any = self.cycle  # the last request of this connection
+        return cycle is None or bool(cycle.response_complete)
+
+    def _wait(self) -> None:
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(HEADER_SECONDS, self._refuse, b"408 Request Timeout")
 
-    def _have_headers(self) -> None:
+    def _go_on(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
     def _refuse(self, status: bytes) -> None:
-        """End a connection."""
-        self._have_headers()
-        if not self.transport.is_closing():
-            if self._taken:  # else the client has not asked for anything
+        """End a connection, unless it waits for an answer."""
+        self._go_on()
+        if not self._answered():
+            self._wait()
+        elif not self.transport.is_closing():
+            if self._reads_headers:  # else the client has not asked for anything
                 self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\n\r\n")
             self.transport.close()
 
@@ -229,12 +265,16 @@ def run(
         application = app(models, settings)  # also where workers open their own: errors come here
         shown = f"[{host}]" if ":" in host else host
         _LOGGER.info("listening on http://%s:%d", shown, listening.getsockname()[1])
-        # uvicorn raises the signal that ended it once more; this makes that harmless, so that the
-        # program ends by itself, with status 0.
+        # For signals that come before uvicorn takes them. And it raises the one that ended it once
+        # more.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, lambda *_: sys.exit(0))
         if workers == 1:
-            uvicorn.Server(uvicorn.Config(application, **how)).run(sockets=[listening])
+            server = uvicorn.Server(uvicorn.Config(application, **how))
+            application.on_failure = lambda: setattr(server, "should_exit", True)
+            server.run(sockets=[listening])
+            if application.failed:
+                raise RuntimeError("the models could not be warmed up; the log says why")
             return
         how["port"] = listening.getsockname()[1]
     del application
@@ -248,8 +288,6 @@ def run(
 def _listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens, or raise before anything else begins."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio sends answers at once only on sockets that say they are TCP's; others wait up to 40 ms
-    # for the client to confirm an answer's first part.
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":  # elsewhere it would let two servers share a port

@@ -27,7 +27,8 @@ class ServeSettings:
         Most requests that wait. Further ones are refused with status 429.
     max_body : int
         Most bytes of a request's body. All bodies that are held at a time may take eight times as
-        many.
+        many, and the outputs of a request four times. JSON takes several times its bytes while it
+        is read.
     timeout : float
         Most seconds to receive a request, and again to answer it.
     drain : float
@@ -57,8 +58,9 @@ class ServeSettings:
     def __post_init__(self) -> None:
         for name in ("max_batch_rows", "queue", "max_body"):
             check_integer(name, getattr(self, name), 1)
-        for name in ("timeout", "drain"):
-            check_number(name, getattr(self, name), 0.0)
+        check_number("drain", self.drain, 0.0)
+        if check_number("timeout", self.timeout, 0.0) == 0:
+            raise ArgumentError("argument 'timeout' must be above 0, got 0")
         check_flag("reload", self.reload)
         if self.log not in LOGS:
             raise ArgumentError(
@@ -74,3 +76,8 @@ class ServeSettings:
     def held_bytes(self) -> int:
         """Most bytes of bodies that are held at a time."""
         return 8 * self.max_body
+
+    @property
+    def max_outputs(self) -> int:
+        """Most bytes of numbers that the outputs of a request may take."""
+        return 4 * self.max_body

@@ -8,6 +8,7 @@ is checked before arrays are made: types, shapes, sizes. Nothing in a request na
 from __future__ import annotations
 
 import math
+import reprlib
 import struct
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -53,6 +54,9 @@ _NAMES = MappingProxyType({dtype: name for name, dtype in DATATYPES.items()})
 
 MAX_AXES = 8
 """Most axes of a tensor."""
+
+MAX_NAME = 1000
+"""Most characters of the name of an input or output."""
 
 MAX_SIZE = 1 << 40
 """Largest product of a tensor's sizes, those of 0 left out."""
@@ -218,8 +222,11 @@ def _tensor(item: Any, raw: memoryview, at: int) -> tuple[str, Array, int]:
     if not isinstance(item, dict):
         raise RequestError(f"an input must be a JSON object, got {_short(item)}")
     name, datatype = item.get("name"), item.get("datatype")
-    if not isinstance(name, str):
-        raise RequestError(f"the name of an input must be a text, got {_short(name)}")
+    if not isinstance(name, str) or len(name) > MAX_NAME:
+        raise RequestError(
+            f"the name of an input must be a text of at most {MAX_NAME} characters, "
+            f"got {_short(name)}"
+        )
     if not isinstance(datatype, str) or datatype not in (*DATATYPES, BYTES):
         raise RequestError(
             f"input '{name}': 'datatype' must be one of {', '.join((*DATATYPES, BYTES))}, "
@@ -372,7 +379,7 @@ def _requested(
     for item in outputs:
         if not isinstance(item, dict) or not isinstance(item.get("name"), str):
             raise RequestError(f"an output must be an object with a 'name', got {_short(item)}")
-        name = item["name"]
+        name = item["name"][:MAX_NAME]
         if name in found:
             raise RequestError(f"output '{name}' occurs twice")
         own = _mapping(item, "parameters").get("binary_data", binary)
@@ -402,6 +409,5 @@ def _raw(array: Array) -> memoryview:
 
 
 def _short(value: Any) -> str:
-    """Return a value as a message shows it."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    """Return a value as a message shows it, however long or deep it is."""
+    return reprlib.repr(value)

@@ -947,6 +947,7 @@ def test_bench_restores_the_threads_after_an_error(command):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_warmup_tells_what_it_compiled_and_where_that_lies(command):
     status, out, err = command("warmup", "--dtype", "float32", "float64", "--training")
     assert (status, err) == (0, "")

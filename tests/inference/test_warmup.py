@@ -296,6 +296,7 @@ def finish_warmup(process):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_two_processes_that_fill_one_cache_leave_it_whole(program, tmp_path):
     path = program(CHECK)
     cache, layer = tmp_path / "cache", tmp_path / "layer.safetensors"

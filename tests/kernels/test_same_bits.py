@@ -24,6 +24,7 @@ else:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(("cpu", "dtypes"), NARROWER, ids=[cpu for cpu, _ in NARROWER])
 def test_bits_are_those_of_a_narrower_cpu(cpu, dtypes, tmp_path):
     # Without NUMBA_CPU_FEATURES, Numba would add this machine's features to that CPU's.
@@ -52,6 +53,7 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_bits_are_those_of_registers_of_64_bytes(tmp_path):
     from fffcpu.kernels._numba.vector import REGISTER_BYTES
 

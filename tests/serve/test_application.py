@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import contextlib
 import json
 import re
 import socket
@@ -13,9 +14,10 @@ import time
 import numpy as np
 import pytest
 
-from fffcpu import FastFeedForward
+from fffcpu import DenseFeedForward, FastFeedForward, Predictor, Schema
 from fffcpu.errors import ArgumentError, ArgumentTypeError
-from fffcpu.serve import ServeSettings, app, batching
+from fffcpu.serve import ServeSettings, app, batching, models
+from fffcpu.serve.tensors import InferRequest
 from tests.serve.support import Client, outputs_of, serving, tensor
 
 RNG = np.random.default_rng(0)
@@ -38,6 +40,24 @@ def infer(client, model, *tensors, **more):
 def test_a_layer_answers_with_its_own_bits(client, served):
     found = infer(client, "layer", tensor("x", X))
     assert found["y"].tobytes() == served["layer"](X).tobytes()
+
+
+def test_a_dense_layer_keeps_its_bits_in_any_company():
+    dense, x = DenseFeedForward(64, 48, 100, rng=0), X[:1]
+    model = models.served(dense, 1 << 20)
+    jobs = [model.prepare(InferRequest(None, {"x": x}, None, {})) for _ in range(2)]
+    assert jobs[0].key != jobs[1].key
+    assert model.compute(jobs[:1])[0]["y"].tobytes() == dense(x).tobytes()
+
+
+def test_columns_may_have_any_name():
+    schema = Schema("regression", (), ("x", "y"), None, (0.0,))
+    predictor = Predictor(FastFeedForward(2, 1, 2, rng=0), schema)
+    rows = RNG.standard_normal((3, 2)).astype(np.float32)
+    with serving({"own": predictor}) as (port, _), Client(port) as client:
+        for tensors in ([tensor("x", rows)], [tensor(n, rows[:, k]) for k, n in enumerate("xy")]):
+            found = infer(client, "own", *tensors)["prediction"]
+            assert np.array_equal(found, predictor.predict(rows))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
@@ -202,6 +222,75 @@ def test_a_request_has_an_id(client):
     assert (status, answer["id"]) == (200, "8")
 
 
+def test_the_one_version_of_a_model_has_paths_of_its_own(client):
+    assert client.json("GET", "/v2/models/layer/versions/1")[1]["versions"] == ["1"]
+    assert client.json("GET", "/v2/models/layer/versions/1/ready")[0] == 200
+    body = {"inputs": [tensor("x", X)]}
+    assert client.json("POST", "/v2/models/layer/versions/1/infer", body)[0] == 200
+    assert client.json("POST", "/v2/models/layer/versions/2/infer", body)[0] == 404
+    _, listed = client.json("POST", "/v2/repository/index", {})
+    assert listed[0] == {"name": "layer", "version": "1", "state": "READY"}
+
+
+def test_a_doubled_id_is_replaced(port):
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        lines = ["GET /v2/health/live HTTP/1.1", "host: x", *2 * ["x-request-id: a"], "", ""]
+        connection.sendall("\r\n".join(lines).encode())
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
+def test_a_client_that_reads_nothing_is_cut_off_and_its_answer_forgotten(monkeypatch):
+    from fffcpu.serve import running
+
+    monkeypatch.setattr(running, "LINGER_SECONDS", 0.2)
+    wide = FastFeedForward(1, 5000, 1, rng=0)
+    with serving({"wide": wide}, ServeSettings(timeout=0.5)) as (port, application):
+        body = json.dumps({"inputs": [tensor("x", np.ones((1500, 1)))]}).encode()
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            head = f"POST /v2/models/wide/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}"
+            connection.sendall(head.encode() + b"\r\n\r\n" + body)
+            wait_until(lambda: application.server.bodies.held > 10_000_000)
+            wait_until(lambda: application.server.bodies.held == 0)
+            taken = 0
+            with contextlib.suppress(ConnectionError):
+                while part := connection.recv(1 << 20):
+                    taken += len(part)
+            assert taken < 50_000_000
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"transfer-encoding: chunked\r\n\r\n0\r\n" + 50_000 * b"t: zzzz\r\n",
+        b"transfer-encoding: chunked\r\n\r\n0\r\nt: " + 500_000 * b"z",
+        100_000 * b"t: zzzz\r\n",
+    ],
+)
+def test_headers_and_trailers_without_end_are_refused(rest, port):
+    with (
+        socket.create_connection(("127.0.0.1", port)) as connection,
+        contextlib.suppress(ConnectionError),
+    ):
+        connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\n" + rest)
+        answer = b""
+        while part := connection.recv(1 << 16):
+            answer += part
+        assert b" 200 " not in answer
+
+
+def test_pipelined_requests_are_answered_in_order_and_bounded(port):
+    one = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(8 * one)
+        answer = b""
+        while answer.count(b'{"live":true}') < 8:
+            answer += connection.recv(1 << 16)
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(100_000 * one)
+            while connection.recv(1 << 20):
+                pass
+
+
 def test_a_header_that_comes_twice_is_an_error(port):
     with socket.create_connection(("127.0.0.1", port)) as connection:
         lines = ["POST /v2/models/layer/infer HTTP/1.1", "host: x", "content-length: 2"]
@@ -286,7 +375,7 @@ def test_many_rows_that_would_give_too_many_numbers_are_an_error():
         body = {"inputs": [tensor("x", np.zeros((5, 1)))]}
         status, answer = client.json("POST", "/v2/models/wide/infer", body)
         assert status == 413
-        assert "at most 4 rows" in answer["error"]
+        assert "at most 2 rows" in answer["error"]
         client.close()
 
 
@@ -474,6 +563,7 @@ def test_a_key_is_needed_but_for_health(served):
         client = Client(port)
         assert client.ask("GET", "/v2/health/live")[0] == 200
         assert client.ask("GET", "/v2/health/ready")[0] == 200
+        assert client.ask("GET", "/")[0] == 200  # the page asks for the key
         for path in ("/v2", "/metrics", "/v1/models", "/page/models"):
             assert client.ask("GET", path)[0] == 401
             assert client.ask("GET", path, authorization="Bearer third")[0] == 401
@@ -521,7 +611,7 @@ def test_a_model_is_read_anew(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("models", "error", "message"),
+    ("given", "error", "message"),
     [
         ([], ArgumentTypeError, "must map names to models"),
         ({}, ArgumentError, "at least one model"),
@@ -532,9 +622,9 @@ def test_a_model_is_read_anew(tmp_path):
         ({"a": "/nowhere"}, FileNotFoundError, "nowhere"),
     ],
 )
-def test_what_is_no_model_is_an_error(models, error, message):
+def test_what_is_no_model_is_an_error(given, error, message):
     with pytest.raises(error, match=message):
-        app(models)
+        app(given)
 
 
 @pytest.mark.parametrize(
@@ -543,6 +633,7 @@ def test_what_is_no_model_is_an_error(models, error, message):
         {"queue": 0},
         {"max_body": 1.5},
         {"timeout": -1},
+        {"timeout": 0},
         {"log": "xml"},
         {"keys": "secret"},
         {"keys": ("",)},

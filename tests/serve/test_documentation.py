@@ -50,6 +50,7 @@ def lines_of(block):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
 def test_the_commands_and_the_clients_of_the_page_work(folder):
     _, serve, *curls = lines_of(blocks("console")[1])
@@ -95,6 +96,7 @@ def has_requests():
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_application_of_the_page_can_be_made(folder, monkeypatch):
     monkeypatch.chdir(folder)
     names = {}
@@ -103,6 +105,7 @@ def test_the_application_of_the_page_can_be_made(folder, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_image_serves_as_another_user_with_nothing_to_write(folder):
     """The steps of the Dockerfile, but for those that fetch a system and packages."""
     if not another_user_runs_python():

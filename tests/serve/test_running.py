@@ -156,6 +156,7 @@ def test_sighup_reads_models_anew_under_load(path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_several_workers_share_a_port(path):
     with running(f"layer={path}", "--workers", "2", "--threads", "1") as server:
         server.wait_for("ready", times=2)
@@ -166,6 +167,7 @@ def test_several_workers_share_a_port(path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_log_in_json_has_a_line_for_each_request(path, tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("one\n\ntwo\n", encoding="utf-8")
@@ -202,6 +204,7 @@ def test_the_log_in_json_has_a_line_for_each_request(path, tmp_path):
         (("a b={path}",), "letters, digits"),
         (("a={path}", "--port", "80000"), "'port'"),
         (("a={path}", "--workers", "0"), "'workers'"),
+        (("a={path}", "--workers", "2", "--reload"), "'--reload'"),
         (("a={path}", "--queue", "0"), "'queue'"),
         (("a={path}", "--api-key-file", "/dev/null"), "a key per line"),
         (("a={path}", "--host", "192.0.2.1"), "192.0.2.1"),

@@ -59,6 +59,7 @@ def assert_printed(expected, output):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_page_does_what_it_says(tmp_path):
     commands = 0
     for step in STEP.finditer(PAGE):

@@ -10,6 +10,7 @@ from tests.support.processes import run_module
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_crossover_trains_times_and_shows(tmp_path):
     script, out = "benchmarks.crossover", tmp_path / "out"
     names = ["fff-1x3", "two-1x3", "leaf-2x8", "dense-4", "mlp-16", "boosting-20x8"]

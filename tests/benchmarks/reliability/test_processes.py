@@ -34,6 +34,7 @@ def test_ends_are_counted_and_reported():
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_fork_server_ends_under_every_condition(tmp_path, capfd):
     path = processes.write_program(tmp_path, "fork server")
     with processes.conditions() as given:

@@ -8,6 +8,7 @@ from tests.support.processes import run_module
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("script", "options", "figures"),
     [
