@@ -22,8 +22,10 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -192,7 +194,10 @@ def serving(command: list[str], body: bytes | None) -> Iterator[int]:
         port = probe.getsockname()[1]
     last = [str(port)] if command[1] == LITSERVE else ["--port", str(port)]
     process = subprocess.Popen(
-        [sys.executable, *command, *last], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, *command, *last],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         wait(process, port, body)
@@ -200,6 +205,8 @@ def serving(command: list[str], body: bytes | None) -> Iterator[int]:
     finally:
         process.terminate()
         process.wait(60)
+        with contextlib.suppress(ProcessLookupError):  # processes that some servers leave behind
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait(process: subprocess.Popen[bytes], port: int, body: bytes | None) -> None:
