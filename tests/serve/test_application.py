@@ -239,6 +239,7 @@ def test_a_doubled_id_is_replaced(port):
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_nothing_is_cut_off_and_its_answer_forgotten(monkeypatch):
     from fffcpu.serve import running
 
