@@ -10,6 +10,7 @@ what else is promised.
     application   routes, keys, ids of requests, logs
     tensors       requests and responses of the Open Inference Protocol
     embeddings    requests and responses of OpenAI's interface
+    responses     responses of JSON
     page          the page for people, with its files in the folder page
     models        layers, predictors and FastBERTs behind one interface
     registry      the models by name, read anew on request

@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from http import HTTPStatus
 from typing import Any
 
-import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -33,6 +32,7 @@ from fffcpu.serve.errors import ClientLeftError, RequestError
 from fffcpu.serve.metrics import NO_MODEL, Metrics
 from fffcpu.serve.models import Job, Outputs, ServedModel, TextModel
 from fffcpu.serve.registry import Registry
+from fffcpu.serve.responses import json_response
 from fffcpu.serve.settings import ServeSettings
 from fffcpu.serve.tensors import InferRequest, decode_request, encode_response
 
@@ -413,11 +413,6 @@ def _broken(request: Request, error: Exception) -> Response:
     """Return the response to a request on which the server failed."""
     wrong = RequestError("the server failed", HTTPStatus.INTERNAL_SERVER_ERROR)
     return _failed(request, wrong)
-
-
-def json_response(values: Any, status: int = HTTPStatus.OK) -> Response:
-    """Return a response of JSON."""
-    return Response(orjson.dumps(values), status, media_type="application/json")
 
 
 def _server(request: Request) -> Server:

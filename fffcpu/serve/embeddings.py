@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from fffcpu.serve.errors import RequestError
 from fffcpu.serve.models import Job, TextModel
+from fffcpu.serve.responses import json_response
 from fffcpu.serve.tensors import decode_json
 
 if TYPE_CHECKING:
@@ -35,7 +34,9 @@ async def models(request: Request) -> Response:
     """List the models."""
     server: Server = request.app.state.server
     registry = server.registry
-    return _json({"object": "list", "data": [_model(name, registry.since) for name in registry]})
+    return json_response(
+        {"object": "list", "data": [_model(name, registry.since) for name in registry]}
+    )
 
 
 async def model(request: Request) -> Response:
@@ -43,7 +44,7 @@ async def model(request: Request) -> Response:
     server: Server = request.app.state.server
     name = request.path_params["model"]
     server.registry.get(name)
-    return _json(_model(name, server.registry.since))
+    return json_response(_model(name, server.registry.since))
 
 
 async def embed(request: Request) -> Response:
@@ -64,7 +65,7 @@ async def embed(request: Request) -> Response:
     finally:
         server.bodies.release(len(body))
     tokens = sum(map(len, job.payload.tokens))
-    return _json(
+    return json_response(
         {
             "object": "list",
             "data": [
@@ -117,11 +118,6 @@ def _base64(vector: Any) -> str:
 
 def _model(name: str, since: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": since, "owned_by": "fffcpu"}
-
-
-def _json(values: Any) -> Response:
-    content = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(content, HTTPStatus.OK, media_type="application/json")
 
 
 def routes() -> list[Route]:

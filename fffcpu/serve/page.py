@@ -8,7 +8,6 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -18,6 +17,7 @@ from fffcpu.layers import LeafFeedForward
 from fffcpu.layers.fast_feed_forward import PathCache
 from fffcpu.serve.errors import RequestError
 from fffcpu.serve.models import LayerModel, PredictorModel, ServedModel, TextModel
+from fffcpu.serve.responses import json_response
 from fffcpu.serve.tensors import decode_request
 
 if TYPE_CHECKING:
@@ -55,9 +55,8 @@ async def models(request: Request) -> Response:
     """Describe all models, with what a person may fill in."""
     server: Server = request.app.state.server
     registry = server.registry
-    return _json(
-        [{"name": name, **_describe(registry.get(name))} for name in registry], ready=registry.ready
-    )
+    described = [{"name": name, **_describe(registry.get(name))} for name in registry]
+    return json_response({"models": described, "ready": registry.ready})
 
 
 async def route(request: Request) -> Response:
@@ -67,7 +66,7 @@ async def route(request: Request) -> Response:
     body = await server.bodies.read(request.scope, request.receive)
     try:
         async with server.drawing:  # one at a time, and not in the place of what others ask
-            return _json(await asyncio.to_thread(_routes_of, model, body))
+            return json_response(await asyncio.to_thread(_routes_of, model, body))
     except (ValueError, TypeError) as error:
         raise RequestError(str(error)) from error
     finally:
@@ -157,11 +156,6 @@ def _routes_of_text(model: TextModel, texts: list[list[int]]) -> list[dict[str, 
 
 def _tree(name: str, nodes: list[int]) -> dict[str, Any]:
     return {"name": name, "nodes": nodes[:MOST_LEVELS], "levels": len(nodes)}
-
-
-def _json(values: Any, **more: Any) -> Response:
-    found = {"models": values, **more} if more else values
-    return Response(orjson.dumps(found), media_type="application/json")
 
 
 def routes() -> list[Route]:
