@@ -107,6 +107,20 @@ class Server:
             raise RequestError("the server is not ready yet", HTTPStatus.SERVICE_UNAVAILABLE)
         return model
 
+    async def load(self, name: str) -> None:
+        """Read a model anew; what fails is in the log as well.
+
+        Raises
+        ------
+        RequestError
+            See `Registry.load`.
+        """
+        try:
+            await self.registry.load(name)
+        except RequestError as error:
+            _LOGGER.error("%s", error)
+            raise
+
     async def run(self, model: ServedModel, job: Job, receive: Receive) -> Outputs:
         """Return the outputs of a job, as part of some batch.
 
@@ -233,10 +247,8 @@ class Application:
 
     async def _load_all(self) -> None:
         for name in self.server.registry:
-            try:
-                await self.server.registry.load(name)
-            except RequestError as error:
-                _LOGGER.error("%s", error)
+            with contextlib.suppress(RequestError):  # which is in the log
+                await self.server.load(name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -488,7 +500,7 @@ async def load(request: Request) -> Response:
             "models cannot be read anew: the server was started without --reload",
             HTTPStatus.FORBIDDEN,
         )
-    await server.registry.load(name)
+    await server.load(name)
     return json_response({})
 
 

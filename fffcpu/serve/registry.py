@@ -100,7 +100,6 @@ class Registry:
             try:
                 model = await asyncio.to_thread(self._opened_and_warm, name)
             except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
-                _LOGGER.error("model '%s' stays as it was: %s", name, error)
                 raise RequestError(
                     f"model '{name}' stays as it was: {error}", HTTPStatus.INTERNAL_SERVER_ERROR
                 ) from error
