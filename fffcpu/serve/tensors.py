@@ -50,6 +50,16 @@ SHORT, SMALL = 4096, 6e4
 """Most numbers whose length as a vector Python computes, and a length below which FP16 holds each
 of them."""
 
+_TYPES = MappingProxyType(
+    {
+        "b": frozenset({bool}),
+        "u": frozenset({int}),
+        "i": frozenset({int}),
+        "f": frozenset({int, float}),
+    }
+)
+"""Types of JSON values by kind of numbers."""
+
 _NAMES = MappingProxyType({dtype: name for name, dtype in DATATYPES.items()})
 
 MAX_AXES = 8
@@ -313,27 +323,24 @@ def _flat(name: str, shape: tuple[int, ...], data: list[Any]) -> list[Any]:
 def _numbers(name: str, datatype: str, data: list[Any]) -> Array:
     """Return numbers of a datatype that can hold them."""
     dtype = DATATYPES[datatype]
-    try:
-        # Without a type, so that texts and null are not made into numbers.
-        array = np.array(data) if data else np.empty(0, dtype)
-    except (ValueError, OverflowError):  # lists of several lengths
-        array = np.array(None)
-    allowed = {"b": "b", "u": "iu", "i": "iu", "f": "fiu"}[dtype.kind]
-    if array.ndim != 1 or array.dtype.kind not in allowed:
+    # Texts, null, lists and true are not made into numbers, and NumPy chooses no type: that of 0
+    # and 2**63 would be float64.
+    if not _TYPES[dtype.kind].issuperset(map(type, data)):
         raise RequestError(f"input '{name}' must hold numbers of {datatype} alone")
-    if array.dtype == dtype:
-        return array
-    if dtype.kind == "f":  # JSON has finite numbers alone
+    array: Array | None = None
+    held = True
+    if data and dtype.kind in "iu":
+        whole = np.iinfo(dtype)
+        held = int(whole.min) <= min(data) <= max(data) <= int(whole.max)
+    elif dtype.kind == "f" and dtype.itemsize < 8:  # JSON has finite numbers alone
         # The short way is for a row: NumPy's calls take longer than that.
         held = len(data) <= SHORT and math.hypot(*data) < SMALL
-        if not held and array.size:
-            most = float(np.finfo(dtype).max)
+        if data and not held:
+            array, most = np.array(data, np.float64), float(np.finfo(dtype).max)
             held = -most <= float(array.min()) <= float(array.max()) <= most
-    else:
-        held = np.array_equal(array.astype(dtype), array)
     if not held:
         raise RequestError(f"input '{name}' must hold numbers that {datatype} can hold")
-    return array.astype(dtype)
+    return np.array(data, dtype) if array is None else array.astype(dtype)
 
 
 def _texts_from_raw(name: str, shape: tuple[int, ...], raw: memoryview) -> Array:
