@@ -9,6 +9,7 @@ import hmac
 import itertools
 import json
 import logging
+import operator
 import os
 import re
 import signal
@@ -60,10 +61,13 @@ LARGE_BODY, LARGE_TEXTS, LARGE_OUTPUTS = 1 << 18, 1 << 15, 1 << 16
 """Bytes of a body, those of one with texts, and numbers of an answer from which on a thread reads
 or writes it. The event loop then goes on in between, a few milliseconds at a time."""
 
+SIZE = operator.attrgetter("size")
+
 VERSION = "/versions/1"
 """Part of a path that names the only version of a model."""
 
-JSON = b"application/json"
+JSON_TYPE = (b"content-type", b"application/json")
+BYTES_TYPE = (b"content-type", b"application/octet-stream")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -309,18 +313,20 @@ class Application:
             else:
                 wanted, job = await asyncio.to_thread(_prepare, model, body, length)
             outputs = await server.run(model, job, receive)
-            if sum(array.size for array in outputs.values()) < LARGE_OUTPUTS:
+            if sum(map(SIZE, outputs.values())) < LARGE_OUTPUTS:
                 first, raw = encode_response(name, wanted, outputs)
             else:
                 first, raw = await asyncio.to_thread(encode_response, name, wanted, outputs)
         finally:
             server.bodies.release(len(body))
-        size = len(first) + sum(part.nbytes for part in raw)
-        headers = [(b"content-length", b"%d" % size), own_header]
+        size, headers = len(first), [own_header]
         if raw:
-            headers.append((HEADER_LENGTH, b"%d" % len(first)))
-        headers.append((b"content-type", b"application/octet-stream" if raw else JSON))
-        status = HTTPStatus.OK.value
+            headers += [(HEADER_LENGTH, b"%d" % size), BYTES_TYPE]
+            size += sum(part.nbytes for part in raw)
+        else:
+            headers.append(JSON_TYPE)
+        headers.append((b"content-length", b"%d" % size))
+        status = 200
         await send({"type": "http.response.start", "status": status, "headers": headers})
         if size <= CHUNK and not raw:
             await send({"type": "http.response.body", "body": first})

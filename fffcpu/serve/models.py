@@ -276,8 +276,8 @@ class PredictorModel(ServedModel):
             outputs[name] = self.predictor.predict_scores(scores)
         if "probabilities" in wanted:
             outputs["probabilities"] = self.predictor.score_probabilities(scores)
-        parts = {name: _apart(outputs[name], jobs) for name in wanted}
-        return [{name: parts[name][k] for name in wanted} for k in range(len(jobs))]
+        parts = [_apart(outputs[name], jobs) for name in wanted]
+        return [dict(zip(wanted, own, strict=True)) for own in zip(*parts, strict=True)]
 
     def warm(self) -> None:
         """Compile kernels, or read them."""

@@ -59,6 +59,7 @@ class JoinedTransport:
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
+        self.is_closing = transport.is_closing  # found at once, and not by __getattr__
         self._parts: list[bytes] = []
         self._call_soon = asyncio.get_running_loop().call_soon
 

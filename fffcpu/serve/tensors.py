@@ -237,7 +237,7 @@ def _tensor(item: Any, raw: memoryview, at: int) -> tuple[str, Array, int]:
             f"the name of an input must be a text of at most {MAX_NAME} characters, "
             f"got {_short(name)}"
         )
-    if not isinstance(datatype, str) or datatype not in (*DATATYPES, BYTES):
+    if not isinstance(datatype, str) or (datatype not in DATATYPES and datatype != BYTES):
         raise RequestError(
             f"input '{name}': 'datatype' must be one of {', '.join((*DATATYPES, BYTES))}, "
             f"got {_short(datatype)}"

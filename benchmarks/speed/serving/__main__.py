@@ -7,7 +7,11 @@ Servers run in turn, one process each, and wrk, with one thread, asks them on th
 
     bare       starlette and uvicorn: parses the body as JSON and returns a constant
     fffcpu     fffcpu serve
-    litserve   the same predictor behind LitServe, if that is installed
+    litserve   the same predictor behind LitServe
+    mlserver   the same predictor behind MLServer
+
+The last two need other versions of the same packages: --litserve and --mlserver name the Python of
+an environment that has one of them, and `fffcpu[serve]`. Where it is not named, it is left out.
 
 A small request is one row of 64 in JSON; the model is a predictor of 10 classes, with 4 two-sided
 trees of depth 5. A large one is 1,024 rows of 768 in bytes, to a layer 768 -> 768 with 8 trees of
@@ -20,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
 import re
@@ -45,9 +48,12 @@ from benchmarks.report import facts, table
 from benchmarks.speed.options import add_quick
 from fffcpu.benchmarking.machine import describe_machine
 
-LITSERVE = "import sys; from benchmarks.speed.serving.lit import main; main(*sys.argv[1:])"
+PEER = "import sys; from benchmarks.speed.serving.{} import main; main(*sys.argv[1:])"
+PEERS = {"litserve": PEER.format("lit"), "mlserver": PEER.format("ml")}
+"""What a Python runs that has a peer installed."""
 
-BARE = ["-m", "uvicorn", "benchmarks.speed.serving.bare:app", "--no-access-log"]
+BARE = [sys.executable, "-m", "uvicorn", "benchmarks.speed.serving.bare:app", "--no-access-log"]
+OWN = [sys.executable, "-m", "fffcpu", "serve"]
 
 PATH = "/v2/models/model/infer"
 SMALL, LARGE = 64, 768
@@ -96,6 +102,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="rounds (7)")
     parser.add_argument("--seconds", type=float, default=5.0, help="seconds of a run (5)")
     parser.add_argument("--connections", type=int, default=32, help="connections (32)")
+    for name in PEERS:
+        parser.add_argument(f"--{name}", metavar="PYTHON", help=f"a Python that has {name}")
     add_quick(parser)
     return parser.parse_args()
 
@@ -111,14 +119,13 @@ def small(folder: Path, options: argparse.Namespace) -> list[str]:
     tensor = {"name": "x", "datatype": "FP32", "shape": [1, SMALL], "data": row.tolist()}
     body = json.dumps({"inputs": [tensor]}).encode()
     load = Load(write_script(folder, "small", body), options.connections)
-    servers = {
-        "bare": BARE,
-        "fffcpu": ["-m", "fffcpu", "serve", f"model={path}"],
-    }
-    if importlib.util.find_spec("litserve"):
-        servers["litserve"] = ["-c", LITSERVE, str(path)]
-    else:
-        print("litserve is left out: it is not installed\n")
+    servers = {"bare": BARE, "fffcpu": [*OWN, f"model={path}"]}
+    for name, script in PEERS.items():
+        python = getattr(options, name)
+        if python is None:
+            print(f"{name} is left out: --{name} names no Python\n")
+        else:
+            servers[name] = [python, "-c", script, str(path)]
     found: dict[str, list[Figures]] = {name: [] for name in servers}
     for _ in range(options.rounds):
         for name, command in servers.items():
@@ -159,7 +166,7 @@ def large(folder: Path, options: argparse.Namespace) -> list[str]:
             layer(x)
             count += 1
         calls.append(count * rows / (time.perf_counter() - start))
-        with serving(["-m", "fffcpu", "serve", f"model={path}"], None) as port:
+        with serving([*OWN, f"model={path}"], None) as port:
             served.append(rows * ask(port, load, options.seconds).rate)
         with serving(BARE, b"") as port:
             echoed.append(rows * ask(port, load, options.seconds, "/echo").rate)
@@ -192,9 +199,9 @@ def serving(command: list[str], body: bytes | None) -> Iterator[int]:
     """Run a server on a free port, and wait until it answers."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    last = [str(port)] if command[1] == LITSERVE else ["--port", str(port)]
+    last = [str(port)] if command[2] in PEERS.values() else ["--port", str(port)]
     process = subprocess.Popen(
-        [sys.executable, *command, *last],
+        [*command, *last],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
