@@ -60,7 +60,7 @@ def draw_panel(axes: Any, name: str, points: list[Point]) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-    axes.set_xlabel("us per row")
+    axes.set_xlabel("µs per row")
     axes.set_ylabel("R2 on the tokens held out")
     axes.set_title(name, loc="left", fontweight="bold")
     axes.grid(which="major", alpha=0.3)

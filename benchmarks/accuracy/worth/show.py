@@ -134,7 +134,7 @@ def describe_times(name: str, fits: Fits, times: Mapping[int, Record]) -> list[s
         if any(cases):
             rows.append((model, MODELS[model].used, *cells_of(cases)))
     head = (
-        *("layer", "used", "us per row", "runtime", "price (range)"),
+        *("layer", "used", "µs per row", "runtime", "price (range)"),
         *(f"advantage, {name}" for name in names_of(times)),
         *("mean", "dense of equal R2: its time over this"),
     )
