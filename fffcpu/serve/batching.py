@@ -4,7 +4,8 @@ Requests wait in one line for all models. The first one's model is next, togethe
 line that it can compute at once. Where that takes well under a millisecond, the event loop does it
 by itself; requests that arrived in the same turn of the loop share the batch. Otherwise a thread
 does it, and requests queue meanwhile. If a batch fails, its requests are computed one by one, so
-that only the one at fault fails. A request whose client has left is not computed.
+that only the one at fault fails. A request whose client has left is not computed, and a long batch
+ends early when all of its clients have.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from fffcpu.models.data_parallel import on_this_thread
-from fffcpu.serve.errors import RequestError
+from fffcpu.serve.errors import AbandonedError, RequestError
 from fffcpu.serve.models import Job, Outputs, ServedModel
 
 __all__ = ["Batcher", "Waiting"]
@@ -177,15 +178,22 @@ def _compute(batch: Sequence[Waiting]) -> tuple[list[Any], float, float]:
     model, jobs = batch[0].model, [item.job for item in batch]
     results: list[Any]
     try:
-        results = list(model.compute(jobs))
+        results = list(model.compute(jobs, lambda: _waits(batch)))
+    except AbandonedError as error:
+        results = [error] * len(jobs)
     except Exception as error:  # noqa: BLE001  # whatever it is, it must not stop the others
-        results = [error] if len(jobs) == 1 else [_alone(model, job) for job in jobs]
+        results = [error] if len(jobs) == 1 else list(map(_alone, batch))
     return results, start, time.perf_counter() - start
 
 
-def _alone(model: ServedModel, job: Job) -> Any:
+def _waits(batch: Sequence[Waiting]) -> bool:
+    """Return whether somebody waits for an answer."""
+    return not all(item.answer.done() for item in batch)
+
+
+def _alone(item: Waiting) -> Any:
     """Return the outputs of one job, or its error."""
     try:
-        return model.compute([job])[0]
+        return item.model.compute([item.job], lambda: _waits([item]))[0]
     except Exception as error:  # noqa: BLE001  # this job's answer
         return error

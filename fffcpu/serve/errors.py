@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-__all__ = ["ClientLeftError", "RequestError"]
+__all__ = ["AbandonedError", "ClientLeftError", "RequestError"]
 
 
 class RequestError(Exception):
@@ -36,3 +36,7 @@ class RequestError(Exception):
 
 class ClientLeftError(Exception):
     """The client closed its connection before it had an answer."""
+
+
+class AbandonedError(Exception):
+    """Nobody waits any longer for the outputs of a batch."""

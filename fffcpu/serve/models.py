@@ -10,8 +10,9 @@ requests of dense layers.
 from __future__ import annotations
 
 import abc
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,12 +23,18 @@ from numpy.typing import NDArray
 from fffcpu.checks import as_rows
 from fffcpu.config import LayerConfig
 from fffcpu.errors import ArgumentTypeError, describe
-from fffcpu.inference.pipelines import POOLINGS, FillMask, TextClassifier, TextEmbedder
+from fffcpu.inference.pipelines import (
+    POOLINGS,
+    FillMask,
+    Guess,
+    TextClassifier,
+    TextEmbedder,
+)
 from fffcpu.inference.predictor import Predictor, load_model
 from fffcpu.inference.warmup import warmup
 from fffcpu.layers import DenseFeedForward, Layer
 from fffcpu.models import FastBertEncoder
-from fffcpu.serve.errors import RequestError
+from fffcpu.serve.errors import AbandonedError, RequestError
 from fffcpu.serve.tensors import BYTES, InferRequest, TensorSpec, datatype_of
 
 __all__ = [
@@ -42,10 +49,14 @@ __all__ = [
 
 Array = NDArray[Any]
 Outputs = dict[str, Array]
+Wanted = Callable[[], bool]
 
 PER_ROW, PER_NUMBER, PER_TEXT = 50, 5, 500
 """Multiply-adds that would take as long as the rest of the work on a row, on each number of a row
 and on each text in a table."""
+
+PART_TOKENS = 1 << 13
+"""Tokens of texts that are computed before the next look whether anybody waits for them."""
 
 MAX_TOP = 100
 """Most tokens per mask that a request may ask for."""
@@ -97,13 +108,23 @@ class ServedModel(abc.ABC):
         """
 
     @abc.abstractmethod
-    def compute(self, jobs: Sequence[Job]) -> list[Outputs]:
+    def compute(self, jobs: Sequence[Job], is_wanted: Wanted) -> list[Outputs]:
         """Return the outputs of jobs with one key.
+
+        Parameters
+        ----------
+        jobs : sequence of Job
+            The jobs.
+        is_wanted : callable
+            Returns whether somebody still waits for the outputs. What takes more than a second asks
+            it from time to time.
 
         Raises
         ------
         ValueError, MemoryError
             If one of the jobs cannot be computed.
+        AbandonedError
+            If nobody waits any longer.
         """
 
     @abc.abstractmethod
@@ -172,7 +193,7 @@ class LayerModel(ServedModel):
         work = len(rows) * (config.multiply_adds + PER_ROW)
         return Job(_key(self.layer), len(rows), work, rows)
 
-    def compute(self, jobs: Sequence[Job]) -> list[Outputs]:
+    def compute(self, jobs: Sequence[Job], is_wanted: Wanted) -> list[Outputs]:
         """Return the outputs of jobs."""
         y = self.layer(_together([job.payload for job in jobs]))
         return [{"y": part} for part in _apart(y, jobs)]
@@ -260,7 +281,7 @@ class PredictorModel(ServedModel):
             raise RequestError(f"inputs must have one shape (rows,), got {sorted(lengths)}")
         return columns
 
-    def compute(self, jobs: Sequence[Job]) -> list[Outputs]:
+    def compute(self, jobs: Sequence[Job], is_wanted: Wanted) -> list[Outputs]:
         """Return the outputs of jobs."""
         wanted = jobs[0].key[0]
         payloads = [job.payload for job in jobs]
@@ -397,23 +418,28 @@ class TextModel(ServedModel):
             )
         return counts.pop()
 
-    def compute(self, jobs: Sequence[Job]) -> list[Outputs]:
+    def compute(self, jobs: Sequence[Job], is_wanted: Wanted) -> list[Outputs]:
         """Return the outputs of jobs."""
         wanted, *options = jobs[0].key
         given = dict(options)
         rows = [row for job in jobs for row in job.payload.tokens]
         dtype = self.pipeline.model.config.dtype
         if wanted == ("embedding",):
-            vectors = self.embedder.embed_tokens(
-                rows, given["pooling"], normalize=given["normalize"]
-            )
+
+            def embed(part: list[list[int]]) -> list[Array]:
+                return self.embedder.embed_tokens(
+                    part, given["pooling"], normalize=given["normalize"]
+                )
+
             width = self.embedder.model.config.width
+            vectors = _in_parts(embed, rows, is_wanted)
             return [{"embedding": part} for part in _stacks(vectors, (width,), jobs, dtype)]
         if isinstance(self.pipeline, FillMask):
-            return self._guesses(rows, given["top"], jobs)
+            fill = functools.partial(self.pipeline.fill_tokens, top=given["top"])
+            return self._guesses(_in_parts(fill, rows, is_wanted), given["top"], jobs)
         assert isinstance(self.pipeline, TextClassifier)
         labels = self.pipeline.labels
-        found = self.pipeline.token_probabilities(rows)
+        found = _in_parts(self.pipeline.token_probabilities, rows, is_wanted)
         parts = _stacks(found, (max(1, len(labels)),), jobs, dtype)
         if not labels:
             return [{"prediction": part[:, 0]} for part in parts]
@@ -421,10 +447,11 @@ class TextModel(ServedModel):
         both = [{"label": names[part.argmax(axis=1)], "probabilities": part} for part in parts]
         return [{name: outputs[name] for name in wanted} for outputs in both]
 
-    def _guesses(self, rows: list[list[int]], top: int, jobs: Sequence[Job]) -> list[Outputs]:
-        assert isinstance(self.pipeline, FillMask)
-        wanted = jobs[0].key[0]
-        found = iter(self.pipeline.fill_tokens(rows, top))
+    def _guesses(
+        self, texts: Sequence[list[list[Guess]]], top: int, jobs: Sequence[Job]
+    ) -> list[Outputs]:
+        """Return the outputs of jobs, given the guesses for each mask of each text."""
+        wanted, found = jobs[0].key[0], iter(texts)
         dtype = self.pipeline.model.config.dtype
         results = []
         for job in jobs:
@@ -490,6 +517,32 @@ def open_served(path: str | os.PathLike[str], max_outputs: int) -> ServedModel:
     classes = open_config(Path(os.fsdecode(path))).classes
     kind: Any = FillMask if classes is None else TextClassifier
     return TextModel(kind.from_pretrained(path, batch_invariant=True), max_outputs)
+
+
+def _in_parts(
+    compute: Callable[[list[list[int]]], list[Any]], rows: list[list[int]], is_wanted: Wanted
+) -> list[Any]:
+    """Return a result for each row of tokens, as long as somebody waits for them."""
+    results: list[Any] = []
+    for part in _parts(rows):
+        if not is_wanted():
+            raise AbandonedError
+        results += compute(part)
+    return results
+
+
+def _parts(rows: list[list[int]]) -> Iterator[list[list[int]]]:
+    """Yield rows of tokens in parts, none of which is large unless a row is."""
+    part: list[list[int]] = []
+    tokens = 0
+    for row in rows:
+        if part and tokens + len(row) > PART_TOKENS:
+            yield part
+            part, tokens = [], 0
+        part.append(row)
+        tokens += len(row)
+    if part:
+        yield part
 
 
 def _invariant(pipeline: Any) -> Any:

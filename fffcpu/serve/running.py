@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import uvicorn
@@ -57,14 +57,21 @@ class JoinedTransport:
     system saves a tenth of the time of a small request, here and at the client.
     """
 
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self.is_closing = transport.is_closing  # found at once, and not by __getattr__
+    def __init__(self, transport: Any, is_unread: Callable[[], bool]) -> None:
+        self.lingers = False
+        """Whether what the client still sends is thrown away, until it has read the answer."""
+        self._transport, self._is_unread = transport, is_unread
         self._parts: list[bytes] = []
         self._call_soon = asyncio.get_running_loop().call_soon
 
+    def is_closing(self) -> bool:
+        """Return whether there are no further answers."""
+        return self.lingers or self._transport.is_closing()
+
     def write(self, data: bytes) -> None:
         """Send some bytes at the end of this turn."""
+        if self.lingers:
+            return
         if len(data) > LARGE_PART:  # rather than copy it
             self._flush()
             self._transport.write(data)
@@ -74,11 +81,20 @@ class JoinedTransport:
         self._parts.append(data)
 
     def close(self) -> None:
-        """Send what is left, and close; drop what a client does not take for some time."""
+        """Send what is left, and close; drop what a client does not take for some time.
+
+        To close a connection whose client still sends resets it, and the client may lose an answer
+        that it has not read. So the rest of a request is taken, for some time, and thrown away.
+        """
         self._flush()
-        if not self._transport.is_closing():
+        if not self.is_closing():
             asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.abort)
-        self._transport.close()
+        if self._is_unread() and not self.is_closing():
+            self.lingers = True
+            self._transport.write_eof()
+            self._transport.resume_reading()
+        else:
+            self._transport.close()
 
     def _flush(self) -> None:
         if self._parts:
@@ -106,7 +122,7 @@ class GuardedProtocol(HttpToolsProtocol):
         own = transport.get_extra_info("socket")
         if own is not None and own.family in (socket.AF_INET, socket.AF_INET6):
             own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        super().connection_made(JoinedTransport(transport))  # type: ignore[arg-type]
+        super().connection_made(JoinedTransport(transport, self._is_unread))  # type: ignore[arg-type]
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -144,6 +160,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take some bytes of a request."""
+        if self.transport.lingers:  # type: ignore[attr-defined]
+            return
         self._unsettled += len(data)
         super().data_received(data)
         if self._unsettled > MAX_HEADERS and self._in_message:  # headers, or what follows a body
@@ -153,6 +171,10 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._wait()
         elif self._deadline is not None:  # nearly always: the headers came at once
             self._go_on()
+
+    def _is_unread(self) -> bool:
+        """Return whether the client still sends a request."""
+        return self._in_message and not self._reads_headers
 
     def _answered(self) -> bool:
         cycle: Any = self.cycle  # the last request of this connection
@@ -168,14 +190,21 @@ class GuardedProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _refuse(self, status: bytes) -> None:
-        """End a connection, unless it waits for an answer."""
+        """End a connection, unless it waits for an answer to a request that came whole."""
         self._go_on()
-        if not self._answered():
+        cycle: Any = self.cycle
+        if not self._answered() and not cycle.more_body:
             self._wait()
-        elif not self.transport.is_closing():
-            if self._reads_headers:  # else the client has not asked for anything
-                self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\n\r\n")
-            self.transport.close()
+            return
+        if self.transport.is_closing():
+            return
+        unanswered = cycle is not None and not cycle.response_started
+        if self._reads_headers or unanswered:  # else the client has not asked for anything
+            self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\n\r\n")
+        if unanswered:  # what waits for the rest of the body, waits no longer
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.close()
 
 
 class JsonFormatter(logging.Formatter):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fffcpu.serve.batching import INLINE_WORK, Batcher
-from fffcpu.serve.errors import RequestError
+from fffcpu.serve.errors import AbandonedError, RequestError
 from fffcpu.serve.models import Job, ServedModel
 
 
@@ -26,7 +28,7 @@ class Recorder(ServedModel):
     def prepare(self, request):
         raise NotImplementedError
 
-    def compute(self, jobs):
+    def compute(self, jobs, is_wanted):
         self.batches.append([job.rows for job in jobs])
         self.keys.append({job.key for job in jobs})
         for job in jobs:
@@ -158,11 +160,11 @@ def test_a_full_line_refuses_the_next():
 
 def test_what_queues_meanwhile_is_the_next_batch():
     class Slow(Recorder):
-        def compute(self, jobs):
+        def compute(self, jobs, is_wanted):
             if not self.batches:
                 started.set()
                 asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
-            return super().compute(jobs)
+            return super().compute(jobs, is_wanted)
 
     async def main():
         nonlocal loop
@@ -178,8 +180,6 @@ def test_what_queues_meanwhile_is_the_next_batch():
         batcher.close()
         assert model.batches == [[1], [1] * 4]
 
-    import threading
-
     loop, started, go_on = None, threading.Event(), asyncio.Event()
     asyncio.run(main())
 
@@ -192,3 +192,32 @@ def test_batches_are_watched():
 
     run_together([job(1), job(2)], watch=watch)
     assert seen == [([1, 2], True, True)]
+
+
+@pytest.mark.parametrize("clients", [1, 3])
+def test_a_batch_ends_early_when_all_of_its_clients_have_left(clients):
+    class Endless(Recorder):
+        def compute(self, jobs, is_wanted):
+            if jobs[0].payload:
+                return super().compute(jobs, is_wanted)
+            started.set()
+            while is_wanted():
+                time.sleep(0.001)
+            raise AbandonedError
+
+    async def main():
+        batcher, model = Batcher(100, 100), Endless()
+        answers = [batcher.submit(model, job(0, work=INLINE_WORK * 2)) for _ in range(clients)]
+        while not started.is_set():
+            await asyncio.sleep(0.001)
+        later = batcher.submit(model, job(7))
+        for answer in answers[:-1]:
+            answer.cancel()
+        await asyncio.sleep(0.05)
+        assert not later.done()  # the last client still waits
+        answers[-1].cancel()
+        assert (await asyncio.wait_for(later, 60))["y"] == [7]
+        batcher.close()
+
+    started = threading.Event()
+    asyncio.run(main())

@@ -115,9 +115,12 @@ def test_openai_lists_models_and_is_told_what_is_wrong(openai, served):
         openai.embeddings.create(model="none", input="a")
 
 
-@pytest.mark.slow
-def test_many_clients_get_the_bits_of_a_local_call(port, served):
-    """Requests of random sizes, from 12 threads, in JSON and in bytes."""
+@pytest.mark.parametrize(
+    "calls",
+    [pytest.param(15, marks=pytest.mark.slow), pytest.param(420, marks=pytest.mark.thorough)],
+)
+def test_many_clients_get_the_bits_of_a_local_call(calls, port, served):
+    """Requests of random sizes, from 12 threads, in JSON and in bytes: 10,080 of them, or fewer."""
     from tritonclient import http
 
     counts = itertools.count()
@@ -125,7 +128,7 @@ def test_many_clients_get_the_bits_of_a_local_call(port, served):
     def client(seed):
         rng = np.random.default_rng(seed)
         with http.InferenceServerClient(f"127.0.0.1:{port}") as triton:
-            for _ in range(25):
+            for _ in range(calls):
                 rows = int(rng.choice([1, 1, 1, 2, 5, 33, 300]))
                 own = X[rng.integers(0, len(X), rows)]
                 name, binary = f"request {seed} {next(counts)}", bool(rng.integers(2))
@@ -145,4 +148,4 @@ def test_many_clients_get_the_bits_of_a_local_call(port, served):
 
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
         for done in [pool.submit(client, seed) for seed in range(12)]:
-            done.result(300)
+            done.result(600)
