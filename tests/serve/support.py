@@ -21,6 +21,9 @@ from fffcpu.models import (
 from fffcpu.serve import ServeSettings, app
 from fffcpu.text import Tokenizer
 
+LONG = " ".join(["cat"] * 20)
+"""A text of too many tokens for the models of texts."""
+
 WORDS = ["the", "a", "cat", "dog", "rose", "sat", "ran", "on", "under", "mat", "tree"]
 TOKENIZER = Tokenizer.train([" ".join(WORDS)] * 2, vocabulary=90)
 
@@ -121,3 +124,23 @@ def outputs_of(answer):
         output["name"]: np.array(output["data"], kinds[output["datatype"]]).reshape(output["shape"])
         for output in answer["outputs"]
     }
+
+
+def infer(client, model, *tensors, **more):
+    """The outputs of a request in JSON."""
+    status, answer = client.json(
+        "POST", f"/v2/models/{model}/infer", {"inputs": list(tensors), **more}
+    )
+    assert status == 200, answer
+    return outputs_of(answer)
+
+
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+MANY = {"inputs": [tensor("x", np.ones((20, 64), np.float32))]}
+"""A request of some rows to the layer."""

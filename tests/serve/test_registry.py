@@ -1,0 +1,68 @@
+"""The models of a server: opened, warmed up, read anew."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from fffcpu import FastFeedForward
+from fffcpu.errors import ArgumentError, ArgumentTypeError
+from fffcpu.serve import ServeSettings, app
+from tests.serve.support import MANY, Client, infer, serving, tensor, wait_until
+
+
+def test_it_is_ready_when_kernels_are_warm(served, monkeypatch):
+    from fffcpu.serve.models import LayerModel
+
+    go_on = threading.Event()
+    monkeypatch.setattr(LayerModel, "warm", lambda _: go_on.wait(60))
+    with serving({"layer": served["layer"]}, wait=False) as (port, application):
+        client = Client(port)
+        assert client.json("GET", "/v2/health/live") == (200, {"live": True})
+        assert client.json("GET", "/v2/health/ready") == (503, {"ready": False})
+        status, answer = client.json("POST", "/v2/models/layer/infer", MANY)
+        assert (status, answer["error"]) == (503, "the server is not ready yet")
+        go_on.set()
+        wait_until(lambda: application.server.registry.ready)
+        assert client.json("GET", "/v2/health/ready") == (200, {"ready": True})
+        client.close()
+
+
+def test_a_model_is_read_anew(tmp_path):
+    path = tmp_path / "layer.safetensors"
+    layers = [FastFeedForward(4, 2, 1, rng=seed) for seed in range(2)]
+    layers[0].save(path)
+    x = tensor("x", np.ones((1, 4)))
+    with serving({"layer": path}, ServeSettings(reload=True)) as (port, _):
+        client = Client(port)
+        assert "model_repository" in client.json("GET", "/v2")[1]["extensions"]
+        assert np.array_equal(infer(client, "layer", x)["y"], layers[0](np.ones((1, 4))))
+        layers[1].save(path)
+        assert client.json("POST", "/v2/repository/models/layer/load", {})[0] == 200
+        assert np.array_equal(infer(client, "layer", x)["y"], layers[1](np.ones((1, 4))))
+        path.write_bytes(b"damaged")
+        status, answer = client.json("POST", "/v2/repository/models/layer/load", {})
+        assert status == 500
+        assert "stays as it was" in answer["error"]
+        assert np.array_equal(infer(client, "layer", x)["y"], layers[1](np.ones((1, 4))))
+        assert client.json("POST", "/v2/repository/models/none/load", {})[0] == 404
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ([], ArgumentTypeError, "must map names to models"),
+        ({}, ArgumentError, "at least one model"),
+        ({"a b": None}, ArgumentError, "letters, digits"),
+        ({"../a": None}, ArgumentError, "letters, digits"),
+        ({3: None}, ArgumentError, "letters, digits"),
+        ({"a": 3}, ArgumentTypeError, "paths, layers, predictors"),
+        ({"a": "/nowhere"}, FileNotFoundError, "nowhere"),
+    ],
+)
+def test_what_is_no_model_is_an_error(given, error, message):
+    with pytest.raises(error, match=message):
+        app(given)
