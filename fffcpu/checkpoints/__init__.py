@@ -2,7 +2,7 @@
 
 ``safetensors`` reads and writes the safetensors format, and ``native`` the project's files, which
 use it. ``ultrafastbert``, ``ultrafastbert_bmm`` and ``fastfeedforward`` translate the three
-published layer formats, and ``crammed_bert`` that of whole models, each by a key map that is data.
+published layer formats, ``crammed_bert`` and ``bert`` those of whole models, by key maps.
 No module here depends on layers or kernels: functions take or return a config and a mapping of
 arrays.
 """
@@ -10,6 +10,7 @@ arrays.
 from __future__ import annotations
 
 from fffcpu.checkpoints import (
+    bert,
     crammed_bert,
     fastfeedforward,
     native,
@@ -19,6 +20,7 @@ from fffcpu.checkpoints import (
 )
 
 __all__ = [
+    "bert",
     "crammed_bert",
     "fastfeedforward",
     "native",

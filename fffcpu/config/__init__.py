@@ -13,6 +13,7 @@ from fffcpu.config.layers import (
     LayerConfig,
     LayerNormConfig,
     LeafFeedForwardConfig,
+    LearnedEmbeddingConfig,
     QuantizedFastFeedForwardConfig,
     QuantizedLeafFeedForwardConfig,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "LayerConfig",
     "LayerNormConfig",
     "LeafFeedForwardConfig",
+    "LearnedEmbeddingConfig",
     "QuantizedFastFeedForwardConfig",
     "QuantizedLeafFeedForwardConfig",
 ]

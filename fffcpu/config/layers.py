@@ -30,6 +30,7 @@ __all__ = [
     "LayerConfig",
     "LayerNormConfig",
     "LeafFeedForwardConfig",
+    "LearnedEmbeddingConfig",
     "QuantizedFastFeedForwardConfig",
     "QuantizedLeafFeedForwardConfig",
 ]
@@ -435,6 +436,33 @@ class EmbeddingConfig(ArraysConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class LearnedEmbeddingConfig(ArraysConfig):
+    """Config of LearnedEmbedding."""
+
+    vocabulary: int
+    """Number of tokens V."""
+    width: int
+    """Width D of a token's vector."""
+    positions: int
+    """Length P of the longest sequence."""
+    types: int = 2
+    """Number of types K of a token, such as which of two texts it belongs to."""
+    padding_id: int = 0
+    """The token that pads sequences; lookups of it add nothing to its vector's gradient."""
+    dtype: Any = dataclasses.field(default="float32", kw_only=True)
+
+    def __post_init__(self) -> None:
+        lows = {"vocabulary": 1, "width": 1, "positions": 1, "types": 1, "padding_id": 0}
+        self._finish("a LearnedEmbedding", **lows)
+        check_integer("padding_id", self.padding_id, 0, self.vocabulary - 1)
+
+    def shapes(self) -> Shapes:
+        """Return the name and shape of every parameter."""
+        counts = {"words": self.vocabulary, "positions": self.positions, "types": self.types}
+        return {name: (count, self.width) for name, count in counts.items()}
+
+
+@dataclasses.dataclass(frozen=True)
 class AttentionConfig(ArraysConfig):
     """Config of Attention."""
 
@@ -442,9 +470,12 @@ class AttentionConfig(ArraysConfig):
     """Width D of a position."""
     heads: int
     """Number of heads, each of width D / heads."""
+    bias: bool = dataclasses.field(default=False, kw_only=True)
+    """Whether both projections have a bias."""
     dtype: Any = dataclasses.field(default="float32", kw_only=True)
 
     def __post_init__(self) -> None:
+        self._set("bias", check_flag("bias", self.bias))
         self._finish("an Attention", width=1, heads=1)
         if self.width % self.heads:
             raise ArgumentError(
@@ -458,4 +489,10 @@ class AttentionConfig(ArraysConfig):
 
     def shapes(self) -> Shapes:
         """Return the name and shape of every parameter."""
-        return {"weights_qkv": (3 * self.width, self.width), "weights_out": (self.width,) * 2}
+        shapes: Shapes = {"weights_qkv": (3 * self.width, self.width)}
+        if self.bias:
+            shapes["bias_qkv"] = (3 * self.width,)
+        shapes["weights_out"] = (self.width, self.width)
+        if self.bias:
+            shapes["bias_out"] = (self.width,)
+        return shapes

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-ModelT = TypeVar("ModelT", bound=Model)
+ModelT = TypeVar("ModelT", bound=Model[Any])
 ResultT = TypeVar("ResultT")
 
 WINDOW = 4096
@@ -552,7 +552,7 @@ def _normalized(vectors: Array) -> Array:
     return scaled
 
 
-def _stacked(vectors: Iterator[Array], width: int, model: Model) -> Array:
+def _stacked(vectors: Iterator[Array], width: int, model: Model[Any]) -> Array:
     """Return vectors as rows; there may be no vectors."""
     rows = list(vectors)
     return np.stack(rows) if rows else np.empty((0, width), model.config.dtype)

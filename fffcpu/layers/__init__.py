@@ -9,7 +9,12 @@ from fffcpu.layers.attention import Attention, AttentionCache
 from fffcpu.layers.dense import Dense, DenseCache
 from fffcpu.layers.dense_feed_forward import DenseFeedForward, DenseFeedForwardCache
 from fffcpu.layers.dropout import Dropout, DropoutCache
-from fffcpu.layers.embedding import Embedding, EmbeddingCache
+from fffcpu.layers.embedding import (
+    Embedding,
+    EmbeddingCache,
+    LearnedEmbedding,
+    LearnedEmbeddingCache,
+)
 from fffcpu.layers.fast_feed_forward import (
     FastFeedForward,
     PathCache,
@@ -39,6 +44,8 @@ __all__ = [
     "LayerNormCache",
     "LeafCache",
     "LeafFeedForward",
+    "LearnedEmbedding",
+    "LearnedEmbeddingCache",
     "PathCache",
     "QuantizedFastFeedForward",
     "QuantizedLeafFeedForward",

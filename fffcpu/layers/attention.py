@@ -6,8 +6,8 @@ Multi-head self-attention (arXiv 1706.03762, section 3.2) of each sequence separ
     p    = softmax(q k^T / sqrt(W) + penalty)    (S, S) for each head
     y    = [p v of all heads] weights_out^T
 
-The penalty is -10000 for keys that are padding, so that their probability is 0. Neither
-projection has a bias. The columns of qkv hold one head after the other::
+The penalty is -10000 for keys that are padding, so that their probability is 0. Both projections
+may have a bias, or neither. The columns of qkv hold one head after the other::
 
     head 0          head 1
     | q | k | v |   | q | k | v |   ...          W columns each
@@ -71,11 +71,14 @@ class Attention(Module[AttentionConfig]):
         Width D of a position.
     heads : int
         Number of heads A, which divides D.
+    bias : bool
+        Whether both projections have a bias.
     dtype : {numpy.float32, numpy.float64}
         dtype of the parameters and outputs.
     rng : None, int or numpy.random.Generator
         Generator or seed of the initial values: ``weights_qkv`` (3 D, D) and ``weights_out``
-        (D, D) are normal with standard deviation 0.02.
+        (D, D) are normal with standard deviation 0.02; ``bias_qkv`` (3 D,) and ``bias_out`` (D,)
+        are 0.
 
     Raises
     ------
@@ -90,9 +93,15 @@ class Attention(Module[AttentionConfig]):
     """
 
     def __init__(
-        self, width: int, heads: int, *, dtype: DTypeLike = np.float32, rng: Any = None
+        self,
+        width: int,
+        heads: int,
+        *,
+        bias: bool = False,
+        dtype: DTypeLike = np.float32,
+        rng: Any = None,
     ) -> None:
-        self._start(AttentionConfig(width, heads, dtype=dtype), rng)
+        self._start(AttentionConfig(width, heads, bias=bias, dtype=dtype), rng)
 
     def __call__(self, x: Any, mask: Any = None) -> Array:
         """Run the layer.
@@ -117,9 +126,9 @@ class Attention(Module[AttentionConfig]):
         rows, leading = self._sequences(x)
         _, *shape = self._shape(leading)
         nowhere, kept = np.empty((0, *shape), self._dtype), np.empty((0, *shape), np.bool_)
-        qkv, context = rows @ self.params["weights_qkv"].T, np.empty_like(rows)
+        qkv, context = self._project(rows, "qkv"), np.empty_like(rows)
         self._attend(context, nowhere, qkv, mask, kept, 0.0, leading)
-        y: Array = context @ self.params["weights_out"].T
+        y = self._project(context, "out")
         return y.reshape(*leading, self.config.width)
 
     def forward(
@@ -150,12 +159,12 @@ class Attention(Module[AttentionConfig]):
             math.prod(shape) * self.config.itemsize,
             f"the attention of {shape[0]} sequences of {shape[2]} positions",
         )
-        qkv = rows @ self.params["weights_qkv"].T
+        qkv = self._project(rows, "qkv")
         kept = self._kept(leading, dropout, rng)
         probabilities = np.empty(shape, self._dtype)
         context = np.empty_like(rows)
         self._attend(context, probabilities, qkv, mask, kept, dropout, leading)
-        y = context @ self.params["weights_out"].T
+        y = self._project(context, "out")
         cache = AttentionCache(rows, qkv, probabilities, context, kept, dropout, leading)
         return y.reshape(*leading, self.config.width), cache
 
@@ -182,8 +191,18 @@ class Attention(Module[AttentionConfig]):
                 d_qkv, d_context, cache.probabilities, cache.qkv, cache.kept, _share(cache.dropout)
             )
         grads = {"weights_qkv": d_qkv.T @ cache.x, "weights_out": upstream.T @ cache.context}
+        if self.config.bias:
+            sums = {"bias_qkv": d_qkv.sum(axis=0), "bias_out": upstream.sum(axis=0)}
+            grads = {name: (grads | sums)[name] for name in self.params}
         dx: Array = d_qkv @ self.params["weights_qkv"]
         return dx.reshape(*cache.leading, width), grads
+
+    def _project(self, rows: Array, name: str) -> Array:
+        """Return rows after the projection ``"qkv"`` or ``"out"``."""
+        y: Array = rows @ self.params[f"weights_{name}"].T
+        if self.config.bias:
+            y += self.params[f"bias_{name}"]
+        return y
 
     def _attend(
         self,
@@ -240,8 +259,11 @@ class Attention(Module[AttentionConfig]):
         return kept
 
     def _initialise(self, std: float, rng: np.random.Generator) -> None:
-        for array in self.params.values():
-            normal(array, std, rng)
+        for name, array in self.params.items():
+            if name.startswith("bias"):
+                array[...] = 0
+            else:
+                normal(array, std, rng)
 
 
 def _share(dropout: float) -> float:

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from fffcpu.config.fastbert import FastBertConfig
+from fffcpu.config.encoder import EncoderConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
 from fffcpu.parameters import RowGradient, generator
 from fffcpu.system.compiler import has_numba
@@ -67,13 +67,13 @@ class ShardCaches(NamedTuple):
 
 
 def share_out(
-    config: FastBertConfig, input_ids: Any, *others: Any, gradients: int = 0
+    config: EncoderConfig, input_ids: Any, *others: Any, gradients: int = 0
 ) -> list[slice]:
     """Return the sequences of each thread as slices; an empty list if the batch must stay whole.
 
     Parameters
     ----------
-    config : FastBertConfig
+    config : EncoderConfig
         Config of the model.
     input_ids : array_like of integers of shape (B, S)
         The tokens.
@@ -242,7 +242,7 @@ def backward_in_shards(
     return first
 
 
-def _pays(config: FastBertConfig, batch: int, length: int, gradients: int, threads: int) -> bool:
+def _pays(config: EncoderConfig, batch: int, length: int, gradients: int, threads: int) -> bool:
     """Whether a batch has enough work, divides evenly enough, and has few enough gradients."""
     width, layers, tokens = config.width, config.layers, batch * length
     kept = tokens * layers * (8 * width + config.heads * length)

@@ -34,9 +34,8 @@ from fffcpu.layers import (
 from fffcpu.layers.layer import Module
 from fffcpu.models.data_parallel import call_in_shards, share_out
 from fffcpu.models.encoder_layer import EncoderLayer, EncoderLayerCache, flattened
-from fffcpu.models.model import Model
+from fffcpu.models.model import FastBertModel
 from fffcpu.parameters import Parameters, generator, normal
-from fffcpu.system.memory import check_memory
 
 __all__ = ["EncoderCache", "FastBertEncoder"]
 
@@ -53,7 +52,7 @@ class EncoderCache(NamedTuple):
     final_norm: LayerNormCache
 
 
-class FastBertEncoder(Model):
+class FastBertEncoder(FastBertModel):
     """Encoder of a FastBERT.
 
     Parameters
@@ -205,18 +204,6 @@ class FastBertEncoder(Model):
         own = self.embedding.backward(dh, cache.embedding, d_words)
         grads |= flattened({"encoder.embedding": own})
         return {name: grads[name] for name in self.params}
-
-    def _check_memory(self, shape: tuple[int, ...]) -> None:
-        """Raise unless there is memory for what a training step keeps of input of this shape."""
-        if len(shape) == 2:  # another one is an error of the embedding
-            check_memory(
-                self.config.kept_bytes(*shape),
-                f"a training step on {shape[0]} sequences of {shape[1]} tokens",
-                lambda available: (
-                    f"the largest batch that fits has "
-                    f"{available // max(1, self.config.kept_bytes(1, shape[1]))} sequences"
-                ),
-            )
 
     def _initialise(self, std: float, rng: np.random.Generator) -> None:
         for module in self._modules():

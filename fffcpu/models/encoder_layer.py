@@ -27,7 +27,7 @@ from fffcpu.layers import (
 )
 from fffcpu.parameters import Parameters
 
-__all__ = ["EncoderLayer", "EncoderLayerCache"]
+__all__ = ["EncoderLayer", "EncoderLayerCache", "feedforward_backward", "flattened"]
 
 Array = NDArray[Any]
 
@@ -101,8 +101,8 @@ class EncoderLayer:
     ) -> tuple[Array, dict[str, Any]]:
         """Return the gradient of the input and those of the parameters, by the layer's names."""
         dy = self._drop.backward(dh, cache.dropped2)
-        dx, feedforward = self._feedforward_backward(
-            dy, cache.feedforward, row_sparse, straight_through
+        dx, feedforward = feedforward_backward(
+            self.feedforward, dy, cache.feedforward, row_sparse, straight_through
         )
         dx, norm2 = self.norm2.backward(dx, cache.norm2)
         dx += dh
@@ -113,12 +113,18 @@ class EncoderLayer:
         grads = {"norm1": norm1, "attention": attention, "norm2": norm2}
         return dz, flattened({**grads, "feedforward": feedforward})
 
-    def _feedforward_backward(
-        self, dy: Array, cache: Any, row_sparse: bool, straight_through: bool
-    ) -> tuple[Array, dict[str, Any]]:
-        if isinstance(self.feedforward, FastFeedForward):
-            return self.feedforward.backward(dy, cache, row_sparse, straight_through)
-        return self.feedforward.backward(dy, cache)
+
+def feedforward_backward(
+    feedforward: FastFeedForward | DenseFeedForward,
+    dy: Array,
+    cache: Any,
+    row_sparse: bool,
+    straight_through: bool,
+) -> tuple[Array, dict[str, Any]]:
+    """Return the gradients of a feedforward, which has these options if it has trees."""
+    if isinstance(feedforward, FastFeedForward):
+        return feedforward.backward(dy, cache, row_sparse, straight_through)
+    return feedforward.backward(dy, cache)
 
 
 def flattened(grads: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.checkpoints.safetensors import SafetensorsFile, write_temporary
+from fffcpu.config.bert import MODEL_TYPE, BertConfig
+from fffcpu.config.encoder import EncoderConfig
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import CheckpointError, describe
 from fffcpu.system.files import named_errors, read_json, write_in_folder, write_together
@@ -38,12 +40,19 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 """File that maps the names of a large model's arrays to the files that hold them."""
 
+MODULES_FILE = "modules.json"
+SENTENCE_FILE = "sentence_bert_config.json"
+"""Files of sentence-transformers: what follows the encoder, and where it cuts texts."""
+
+_POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "start"}
+"""Our names of the poolings of sentence-transformers."""
+
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 """Weight files of PyTorch, which are Python pickles."""
 
 
-def open_config(place: Path, dtype: DTypeLike = np.float32) -> FastBertConfig:
-    """Return the config of the model in a folder.
+def open_config(place: Path, dtype: DTypeLike = np.float32) -> FastBertConfig | BertConfig:
+    """Return the config of the model in a folder: its ``model_type`` decides the class.
 
     Raises
     ------
@@ -58,8 +67,72 @@ def open_config(place: Path, dtype: DTypeLike = np.float32) -> FastBertConfig:
         )
     path = place / CONFIG_FILE
     values = read_json(path)
+    is_bert = isinstance(values, Mapping) and values.get("model_type") == MODEL_TYPE
+    sentence = sentence_options(place) if is_bert and "fffcpu" not in values else {}
     with named_errors(path):
+        if is_bert:
+            return BertConfig.from_dict(values, sentence=sentence, dtype=dtype)
         return FastBertConfig.from_dict(values, dtype=dtype)
+
+
+def sentence_options(place: Path) -> dict[str, Any]:
+    """Return how a folder of sentence-transformers makes one vector of a text.
+
+    ``modules.json`` lists what follows the encoder: a pooling, and maybe a normalization.
+
+    Raises
+    ------
+    CheckpointError
+        If something else follows, or another pooling.
+    OSError
+        If a file cannot be read.
+    """
+    options: dict[str, Any] = {}
+    if (place / SENTENCE_FILE).exists():
+        length = _entry(read_json(place / SENTENCE_FILE), "max_seq_length")
+        options |= {} if length is None else {"cut": length}
+    if not (place / MODULES_FILE).exists():
+        return options
+    modules = read_json(place / MODULES_FILE)
+    for module in modules if isinstance(modules, list) else []:
+        kind = str(_entry(module, "type")).rpartition(".")[2]
+        if kind == "Pooling":
+            folder = _entry(module, "path")
+            if not _is_file_name(folder):
+                raise CheckpointError(
+                    f"file '{place / MODULES_FILE}' must name folders in its own, "
+                    f"got {describe(folder)}"
+                )
+            options["pooling"] = _pooling(place / folder / CONFIG_FILE)
+        elif kind == "Normalize":
+            options["normalize"] = True
+        elif kind != "Transformer":
+            raise CheckpointError(
+                f"file '{place / MODULES_FILE}' must list a Transformer, a Pooling and a "
+                f"Normalize, got {describe(kind)}"
+            )
+    return options
+
+
+def _pooling(path: Path) -> str:
+    """Return the pooling that a file of sentence-transformers describes."""
+    values = read_json(path)
+    chosen = [name for name, on in values.items() if on is True] if _is_table(values) else []
+    poolings = [name for name in chosen if name.startswith("pooling_mode_")]
+    if len(poolings) != 1 or poolings[0] not in _POOLINGS:
+        raise CheckpointError(
+            f"file '{path}' must have one of {', '.join(_POOLINGS)}, got {describe(poolings)}"
+        )
+    return _POOLINGS[poolings[0]]
+
+
+def _is_table(values: Any) -> bool:
+    return isinstance(values, Mapping)
+
+
+def _entry(values: Any, name: str) -> Any:
+    """Return an entry of a table; None if there is no table, or no such entry."""
+    return values.get(name) if _is_table(values) else None
 
 
 def open_weights(place: Path) -> Mapping[str, NDArray[Any]]:
@@ -124,7 +197,7 @@ def _is_file_name(name: Any) -> bool:
 
 def write_folder(
     place: Path,
-    config: FastBertConfig,
+    config: EncoderConfig,
     state: Mapping[str, NDArray[Any]],
     files: Mapping[str, str] | None = None,
 ) -> None:
@@ -134,7 +207,7 @@ def write_folder(
     ----------
     place : Path
         The folder.
-    config : FastBertConfig
+    config : EncoderConfig
         Config of the model.
     state : mapping of str to array
         Arrays of the model by their published names.

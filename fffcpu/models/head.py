@@ -22,12 +22,12 @@ from fffcpu.models.data_parallel import (
     share_out,
 )
 from fffcpu.models.encoder import FastBertEncoder
-from fffcpu.models.model import Model
+from fffcpu.models.model import FastBertModel
 
 __all__ = ["ModelWithHead"]
 
 
-class ModelWithHead(Model):
+class ModelWithHead(FastBertModel):
     """Base of the models with an encoder, a head and a loss.
 
     Attributes

@@ -11,45 +11,53 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from fffcpu.checkpoints import crammed_bert
 from fffcpu.checks import check_flag
+from fffcpu.config.encoder import EncoderConfig
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.layers.layer import Module
 from fffcpu.models.folders import open_config, open_weights, write_folder
 from fffcpu.parameters import Parameters
+from fffcpu.system.memory import check_memory
 
-__all__ = ["Model"]
+__all__ = ["FastBertModel", "Model"]
+
+Config = TypeVar("Config", bound=EncoderConfig)
 
 
-class Model(Module[FastBertConfig]):
+class Model(Module[Config]):
     """Base of the models.
 
     Parameters
     ----------
-    config : FastBertConfig
-        Config of the model.
+    config : EncoderConfig
+        Config of the model, of the class that fits it.
     rng : None, int or numpy.random.Generator
         Generator or seed of the initial values, which are the published ones: weights and token
         vectors are normal with standard deviation ``config.initial_std``, including those of the
-        feedforwards. Biases and the vector of the padding are 0, scales of norms 1, the scale of
-        the positions is 1/sqrt(D).
+        feedforwards. Biases and the vector of the padding are 0, scales of norms 1.
     """
 
-    def __init__(self, config: FastBertConfig, rng: Any = None) -> None:
-        if not isinstance(config, FastBertConfig):
+    config_type: ClassVar[type[EncoderConfig]]
+    """Class of the configs."""
+    _format: ClassVar[Any]
+    """Module of `fffcpu.checkpoints` with ``from_state_dict`` and ``views``."""
+
+    def __init__(self, config: Config, rng: Any = None) -> None:
+        if not isinstance(config, self.config_type):
             raise ArgumentTypeError(
-                f"argument 'config' must be a FastBertConfig, got {describe(config)}"
+                f"argument 'config' must be a {self.config_type.__name__}, got {describe(config)}"
             )
         self._start(self._own(config), rng, config.initial_std)
 
     @classmethod
-    def _own(cls, config: FastBertConfig) -> FastBertConfig:
+    def _own(cls, config: Config) -> Config:
         """Return this class's config, made from one for another model class; or raise an error."""
         raise NotImplementedError
 
@@ -95,7 +103,7 @@ class Model(Module[FastBertConfig]):
         config = cls._own_of(place, open_config(place, dtype))
         state = open_weights(place)
         try:
-            arrays = crammed_bert.from_state_dict(config, state, encoder_only=cls._encoder_only)
+            arrays = cls._format.from_state_dict(config, state, encoder_only=cls._encoder_only)
         except CheckpointError as error:
             raise CheckpointError(f"folder '{place}': {error}") from error
         return cls._sharing(config, Parameters.sharing(arrays))
@@ -103,12 +111,61 @@ class Model(Module[FastBertConfig]):
     _encoder_only = False
 
     @classmethod
-    def _own_of(cls, place: Path, config: FastBertConfig) -> FastBertConfig:
+    def _own_of(cls, place: Path, config: Any) -> Config:
         """Return the config of a model in a folder."""
+        if not isinstance(config, cls.config_type):
+            raise CheckpointError(
+                f"folder '{place}' holds another model: its config is a {type(config).__name__}, "
+                f"and {cls.__name__} needs a {cls.config_type.__name__}"
+            )
         try:
-            return cls._own(config)
+            return cls._own(cast("Config", config))
         except ValueError as error:
             raise CheckpointError(f"folder '{place}' holds another model: {error}") from error
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, files: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the model to a folder in the published form, made if it is missing.
+
+        The files, ``config.json`` and ``model.safetensors``, replace those of another model once
+        all are on the disk.
+
+        Parameters
+        ----------
+        folder : path
+            Folder to write to.
+        files : mapping of str to str, optional
+            Texts of further files of the folder by name, such as ``tokenizer.json``.
+
+        Raises
+        ------
+        ArgumentError
+            If a parameter is not finite.
+        OSError
+            If a file cannot be written.
+        """
+        state = self._format.views(self.config, self.params)
+        write_folder(Path(os.fsdecode(folder)), self.config, state, files)
+
+    def _check_memory(self, shape: tuple[int, ...]) -> None:
+        """Raise unless there is memory for what a training step keeps of input of this shape."""
+        if len(shape) == 2:  # another one is an error of the embedding
+            check_memory(
+                self.config.kept_bytes(*shape),
+                f"a training step on {shape[0]} sequences of {shape[1]} tokens",
+                lambda available: (
+                    f"the largest batch that fits has "
+                    f"{available // max(1, self.config.kept_bytes(1, shape[1]))} sequences"
+                ),
+            )
+
+
+class FastBertModel(Model[FastBertConfig]):
+    """Base of the FastBERTs; the initial scale of the positions is 1/sqrt(D)."""
+
+    config_type: ClassVar[type[EncoderConfig]] = FastBertConfig
+    _format: ClassVar[Any] = crammed_bert
 
     def save_pretrained(
         self,

@@ -20,7 +20,7 @@ def exact(layer, x, mask=None):
     width = layer.config.head_width
     y = np.empty_like(x)
     for b in range(len(x)):
-        qkv = x[b] @ layer.params["weights_qkv"].T
+        qkv = x[b] @ layer.params["weights_qkv"].T + layer.params.get("bias_qkv", 0)
         contexts = []
         for head in range(layer.config.heads):
             own = qkv[:, 3 * width * head : 3 * width * (head + 1)]
@@ -31,14 +31,17 @@ def exact(layer, x, mask=None):
             p = np.exp(scores - scores.max(axis=1, keepdims=True))
             contexts.append(p / p.sum(axis=1, keepdims=True) @ v)
         y[b] = np.concatenate(contexts, axis=1) @ layer.params["weights_out"].T
+        y[b] += layer.params.get("bias_out", 0)
     return y
 
 
-def problem(heads, head_width, shape, seed):
+def problem(heads, head_width, shape, seed, bias=False):
     """A layer whose probabilities are far from equal, and rows."""
     rng = np.random.default_rng(seed)
-    layer = Attention(heads * head_width, heads, dtype=np.float64, rng=seed)
+    layer = Attention(heads * head_width, heads, bias=bias, dtype=np.float64, rng=seed)
     layer.params["weights_qkv"][...] *= 20
+    for name in ("bias_qkv", "bias_out")[: 2 * bias]:
+        layer.params[name][...] = rng.standard_normal(layer.params[name].shape)
     return layer, rng.standard_normal((*shape, heads * head_width)), rng
 
 
@@ -47,10 +50,11 @@ def problem(heads, head_width, shape, seed):
     head_width=st.integers(1, 5),
     shape=st.tuples(st.integers(0, 3), st.integers(1, 6)),
     masked=st.booleans(),
+    bias=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_output_and_gradients(heads, head_width, shape, masked, seed):
-    layer, x, rng = problem(heads, head_width, shape, seed)
+def test_output_and_gradients(heads, head_width, shape, masked, bias, seed):
+    layer, x, rng = problem(heads, head_width, shape, seed, bias)
     mask = None
     if masked:
         mask = (rng.random(shape) < 0.6).astype(int)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
-from fffcpu.layers import Embedding
+from fffcpu.layers import Embedding, LearnedEmbedding
 from tests.support.finite_differences import check_gradients
 
 
@@ -105,3 +105,50 @@ def test_wrong_tokens_are_errors():
         Embedding(5, 4, 3, padding_id=5)
     with pytest.raises(ArgumentTypeError, match="'cache' must be the EmbeddingCache"):
         layer.backward(np.ones((1, 1, 4)), None)
+
+
+@given(
+    batch=st.integers(0, 4),
+    length=st.integers(1, 6),
+    width=st.integers(1, 9),
+    typed=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_learned_positions_and_types(batch, length, width, typed, seed):
+    rng = np.random.default_rng(seed)
+    layer = LearnedEmbedding(7, width, 6, 3, padding_id=3, dtype=np.float64, rng=seed)
+    ids = rng.choice([0, 1, 2, 4, 5, 6], (batch, length))
+    types = rng.integers(0, 3, (batch, length)) if typed else None
+    dy = rng.standard_normal((batch, length, width))
+    y, cache = layer.forward(ids, types)
+    words, positions, kinds = layer.params.values()
+    for b, s in np.ndindex(batch, length):
+        kind = kinds[types[b, s] if typed else 0]
+        np.testing.assert_allclose(y[b, s], words[ids[b, s]] + positions[s] + kind)
+    np.testing.assert_array_equal(layer(ids, types), y)
+    grads = layer.backward(dy, cache)
+    assert list(grads) == list(layer.params)
+    pairs = [(layer.params[name], grad) for name, grad in grads.items()]
+    check_gradients(lambda: (layer(ids, types) * dy).sum(), pairs, seed)
+
+
+def test_padding_gets_no_gradient_in_a_learned_embedding():
+    layer = LearnedEmbedding(5, 4, 3, padding_id=2, rng=0)
+    _, cache = layer.forward([[2, 1, 2], [1, 4, 2]])
+    d_words = layer.backward(np.ones((2, 3, 4)), cache)["words"]
+    np.testing.assert_array_equal(d_words[:, 0], [0, 2, 0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("ids", "types", "error", "message"),
+    [
+        ([[5]], None, ArgumentError, "'input_ids'"),
+        ([[1, 2, 3, 4]], None, ShapeError, "1 to 3 positions"),
+        ([[1]], [[2]], ArgumentError, "'token_type_ids'"),
+        ([[1]], [0], ShapeError, "'token_type_ids' must have shape"),
+        ([[1]], [[0.5]], ArgumentTypeError, "'token_type_ids'"),
+    ],
+)
+def test_wrong_tokens_and_types_are_named(ids, types, error, message):
+    with pytest.raises(error, match=message):
+        LearnedEmbedding(5, 4, 3, rng=0)(ids, types)

@@ -1,0 +1,286 @@
+"""BertEncoder: the encoder of BERT, whose feedforwards may be trees.
+
+Norms come after the sums ("post-norm", arXiv 1810.04805)::
+
+    h = norm(embedding(input_ids, token_type_ids))
+    for each layer:  h = norm1(h + attention(h));  h = norm2(h + feedforward(h) + bias_out)
+
+Shapes: B sequences of S positions, D width, A heads, V tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.checkpoints import bert
+from fffcpu.checks import check_flag
+from fffcpu.config.bert import BertConfig
+from fffcpu.config.encoder import EncoderConfig
+from fffcpu.errors import ArgumentTypeError, describe
+from fffcpu.layers import (
+    Attention,
+    AttentionCache,
+    DenseFeedForward,
+    DenseFeedForwardCache,
+    Dropout,
+    DropoutCache,
+    FastFeedForward,
+    LayerNorm,
+    LayerNormCache,
+    LearnedEmbedding,
+    LearnedEmbeddingCache,
+    PathCache,
+)
+from fffcpu.models.data_parallel import call_in_shards, share_out
+from fffcpu.models.encoder_layer import feedforward_backward, flattened
+from fffcpu.models.model import Model
+from fffcpu.parameters import Parameters, generator, normal
+
+__all__ = ["BertEncoder", "BertEncoderCache"]
+
+Array = NDArray[Any]
+
+
+class BertLayerCache(NamedTuple):
+    """What `BertLayer.forward` keeps for `BertLayer.backward`."""
+
+    attention: AttentionCache
+    dropped1: DropoutCache
+    norm1: LayerNormCache
+    feedforward: PathCache | DenseFeedForwardCache
+    dropped2: DropoutCache
+    norm2: LayerNormCache
+
+
+class BertEncoderCache(NamedTuple):
+    """What `BertEncoder.forward` keeps for `BertEncoder.backward`."""
+
+    embedding: LearnedEmbeddingCache
+    norm: LayerNormCache
+    dropped: DropoutCache
+    layers: tuple[BertLayerCache, ...]
+
+
+class BertLayer:
+    """A layer of the encoder.
+
+    Parameters
+    ----------
+    config : BertConfig
+        Config of the model.
+    number : int
+        Number of the layer, from 0.
+    params : Parameters
+        Parameters of the model; the layer uses the same arrays.
+    """
+
+    def __init__(self, config: BertConfig, number: int, params: Parameters) -> None:
+        prefix, modules = f"encoder.layers.{number}", config.modules()
+
+        def own(name: str) -> tuple[Any, Parameters]:
+            module = modules[f"{prefix}.{name}"]
+            return module, params.module(f"{prefix}.{name}", module.shapes())
+
+        kind = DenseFeedForward if config.feedforward == "ff" else FastFeedForward
+        self.attention = Attention._sharing(*own("attention"))
+        self.norm1 = LayerNorm._sharing(*own("norm1"))
+        self.feedforward: FastFeedForward | DenseFeedForward = kind._sharing(*own("feedforward"))
+        self.norm2 = LayerNorm._sharing(*own("norm2"))
+        self.bias_out = params[f"{prefix}.bias_out"]
+        self._attention_dropout = config.attention_dropout
+        self._drop = Dropout(config.dropout)
+
+    def __call__(self, h: Array, mask: Any) -> Array:
+        """Return the output (B, S, D); ``h`` is written over."""
+        h += self.attention(h, mask)
+        h = self.norm1(h)
+        y: Array = self.feedforward(h)
+        y += self.bias_out
+        y += h
+        return self.norm2(y)
+
+    def forward(
+        self, h: Array, mask: Any, rng: np.random.Generator | None
+    ) -> tuple[Array, BertLayerCache]:
+        """Run the layer, with dropout if there is an ``rng``; ``h`` is not changed."""
+        dropout = self._attention_dropout if rng is not None else 0.0
+        y, attention = self.attention.forward(h, mask, dropout, rng)
+        y, dropped1 = self._drop.forward(y, rng)
+        x, norm1 = self.norm1.forward(y + h)
+        z, feedforward = self.feedforward.forward(x)
+        z, dropped2 = self._drop.forward(z + self.bias_out, rng)
+        output, norm2 = self.norm2.forward(z + x)
+        return output, BertLayerCache(attention, dropped1, norm1, feedforward, dropped2, norm2)
+
+    def backward(
+        self, dh: Array, cache: BertLayerCache, row_sparse: bool, straight_through: bool
+    ) -> tuple[Array, dict[str, Any]]:
+        """Return the gradient of the input and those of the parameters, by the layer's names."""
+        dx, norm2 = self.norm2.backward(dh, cache.norm2)
+        dz = self._drop.backward(dx, cache.dropped2)
+        bias_out = dz.reshape(-1, dz.shape[-1]).sum(axis=0)
+        d_input, feedforward = feedforward_backward(
+            self.feedforward, dz, cache.feedforward, row_sparse, straight_through
+        )
+        dy, norm1 = self.norm1.backward(dx + d_input, cache.norm1)
+        d_attended, attention = self.attention.backward(
+            self._drop.backward(dy, cache.dropped1), cache.attention
+        )
+        grads = {"attention": attention, "norm1": norm1, "feedforward": feedforward, "norm2": norm2}
+        return dy + d_attended, {**flattened(grads), "bias_out": bias_out}
+
+
+class BertEncoder(Model[BertConfig]):
+    """Encoder of a BERT: the models of ``model_type`` "bert" of Hugging Face.
+
+    Parameters
+    ----------
+    config : BertConfig
+        Config of the encoder; ``classes`` is ignored.
+    rng : None, int or numpy.random.Generator
+        Generator or seed of the initial values: weights and vectors are normal with standard
+        deviation ``config.initial_std``, including those of the feedforwards. Biases and the vector
+        of the padding are 0, scales of norms 1.
+
+    Examples
+    --------
+    >>> from fffcpu.models import BertConfig, BertEncoder
+    >>> config = BertConfig(100, 16, 2, 2, feedforward_size=32, positions=8)
+    >>> BertEncoder(config, rng=0)([[5, 7, 9]]).shape
+    (1, 3, 16)
+    """
+
+    config_type: ClassVar[type[EncoderConfig]] = BertConfig
+    _format: ClassVar[Any] = bert
+    _encoder_only = True
+
+    def _set_up(self, config: BertConfig, params: Parameters) -> None:
+        super()._set_up(config, params)
+        modules = config.modules()
+
+        def own(name: str) -> tuple[Any, Parameters]:
+            return modules[name], params.module(name, modules[name].shapes())
+
+        self.embedding = LearnedEmbedding._sharing(*own("encoder.embedding"))
+        self.norm = LayerNorm._sharing(*own("encoder.embedding.norm"))
+        self.layers = [BertLayer(config, i, params) for i in range(config.layers)]
+        self._drop = Dropout(config.dropout)
+
+    @classmethod
+    def _own(cls, config: BertConfig) -> BertConfig:
+        return dataclasses.replace(config, classes=None)
+
+    def __call__(
+        self, input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None
+    ) -> Array:
+        """Run the encoder.
+
+        Parameters
+        ----------
+        input_ids : array_like of integers of shape (B, S)
+            The tokens, S at most ``config.positions``.
+        attention_mask : array_like of shape (B, S), optional
+            1 for tokens, 0 for padding; by default all are tokens.
+        token_type_ids : array_like of integers of shape (B, S), optional
+            Types of the tokens; 0 by default.
+
+        Returns
+        -------
+        array of shape (B, S, D)
+            The hidden states; those of padding positions have no meaning.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not such an array.
+        """
+        arrays = (input_ids, attention_mask, token_type_ids)
+        slices = share_out(self.config, *arrays)
+        if slices:
+            return np.concatenate(call_in_shards(self._hidden, slices, arrays))
+        return self._hidden(*arrays)
+
+    def _hidden(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Array:
+        """Run the encoder on sequences that are not split further."""
+        h = self.norm(self.embedding(input_ids, token_type_ids))
+        for layer in self.layers:
+            h = layer(h, attention_mask)
+        return h
+
+    def forward(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        rng: Any = None,
+    ) -> tuple[Array, BertEncoderCache]:
+        """Run the encoder and keep what `backward` needs.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, token_type_ids : array_like
+            Same as for a call.
+        rng : int or numpy.random.Generator, optional
+            Generator or seed of dropout with the rates of the config; None means no dropout.
+
+        Returns
+        -------
+        hidden : array of shape (B, S, D)
+        cache : BertEncoderCache
+            The cache that `backward` takes.
+        """
+        rng = None if rng is None else generator(rng)
+        self._check_memory(getattr(input_ids, "shape", ()))
+        h, embedding = self.embedding.forward(input_ids, token_type_ids)
+        h, norm = self.norm.forward(h)
+        h, dropped = self._drop.forward(h, rng)
+        caches = []
+        for layer in self.layers:
+            h, cache = layer.forward(h, attention_mask, rng)
+            caches.append(cache)
+        return h, BertEncoderCache(embedding, norm, dropped, tuple(caches))
+
+    def backward(
+        self,
+        d_hidden: Any,
+        cache: BertEncoderCache,
+        *,
+        d_words: Array | None = None,
+        row_sparse: bool = False,
+        straight_through: bool = False,
+    ) -> dict[str, Any]:
+        """Return the gradients of a loss; the arguments are those of `FastBertEncoder.backward`."""
+        check_flag("row_sparse", row_sparse)
+        check_flag("straight_through", straight_through)
+        if not isinstance(cache, BertEncoderCache):
+            raise ArgumentTypeError(
+                "argument 'cache' must be the BertEncoderCache that forward of this encoder "
+                f"returned, got {describe(cache)}"
+            )
+        grads: dict[str, Any] = {}
+        dh = self._upstream_rows(d_hidden, cache.embedding.ids.shape, self.config.width)
+        dh = dh.reshape(*cache.embedding.ids.shape, self.config.width)
+        for i in reversed(range(len(self.layers))):
+            dh, own = self.layers[i].backward(dh, cache.layers[i], row_sparse, straight_through)
+            grads |= flattened({f"encoder.layers.{i}": own})
+        dh, own = self.norm.backward(self._drop.backward(dh, cache.dropped), cache.norm)
+        grads |= flattened({"encoder.embedding.norm": own})
+        own = self.embedding.backward(dh, cache.embedding, d_words)
+        grads |= flattened({"encoder.embedding": own})
+        return {name: grads[name] for name in self.params}
+
+    def _initialise(self, std: float, rng: np.random.Generator) -> None:
+        modules = [(layer.attention, layer.norm1, layer.norm2) for layer in self.layers]
+        for module in (self.embedding, self.norm, *(one for own in modules for one in own)):
+            module._initialise(std, rng)
+        for layer in self.layers:
+            layer.bias_out[...] = 0
+            for name, array in layer.feedforward.params.items():
+                if name == "bias_in":
+                    array[...] = 0
+                else:
+                    normal(array, std, rng)
