@@ -21,7 +21,8 @@ from fffcpu.system.files import write_atomically
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = f"""\
-Make a vector of each text with the encoder of any FastBERT. Texts are read, computed and written in
+Make a vector of each text with the encoder of any FastBERT, or with a BERT in a folder of Hugging
+Face, such as those of sentence-transformers. Texts are read, computed and written in
 blocks of some thousands, in their order, so neither texts nor vectors need to fit into memory. The
 output file appears when it is complete, or not at all.
 
@@ -44,10 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pooling",
         choices=("mean", "start"),
-        default="mean",
-        help="mean over the tokens (default), or the start token's vector",
+        help="mean over the tokens, or the start token's vector (as the model says, else mean)",
     )
-    parser.add_argument("--normalize", action="store_true", help="scale vectors to length 1")
+    parser.add_argument(
+        "--normalize",
+        action=argparse.BooleanOptionalAction,
+        help="scale vectors to length 1 (as the model says, else no)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -108,15 +107,13 @@ def describe_folder(path: str | os.PathLike[str]) -> dict[str, Any]:
     CheckpointError, OSError
         If the folder cannot be read or holds no model.
     """
-    from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
-    from fffcpu.models.folders import open_config
+    from fffcpu.models.opening import open_model
 
-    config = open_config(Path(path))
-    kind = FastBertForMaskedLM if config.classes is None else FastBertForSequenceClassification
-    model = kind.from_pretrained(path)
+    model = open_model(path)
+    config = model.config
     return {
         "folder": os.fspath(path),
-        "kind": kind.__name__,
+        "kind": type(model).__name__,
         "config": {
             "width": config.width,
             "layers": config.layers,

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import fffcpu
@@ -80,12 +79,9 @@ def _load(path: str) -> Any:
     """Return the layer in a file, or the model in a folder."""
     if not os.path.isdir(path):
         return fffcpu.load(path)
-    from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
-    from fffcpu.models.folders import open_config
+    from fffcpu.models.opening import open_model
 
-    classes = open_config(Path(path)).classes
-    kind = FastBertForMaskedLM if classes is None else FastBertForSequenceClassification
-    return kind.from_pretrained(path)
+    return open_model(path)
 
 
 def _progress(chosen: Sequence[WarmupRun]) -> Iterator[WarmedKernel]:

@@ -140,6 +140,16 @@ class FastBertConfig(EncoderConfig):
         return modules
 
     @property
+    def pooling(self) -> str:
+        """How an encoder of texts makes one vector of a text; see `BertConfig`."""
+        return "mean"
+
+    @property
+    def normalize(self) -> bool:
+        """Whether these vectors are scaled to length 1."""
+        return False
+
+    @property
     def pools_padding(self) -> bool:
         """Whether a classifier's pooler includes padding, as all published ones but one do."""
         return self.pooler != "zero_index"

@@ -22,9 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checks import check_flag, check_integer
+from fffcpu.config.bert import POOLINGS
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.inference.predictor import softmax
-from fffcpu.models import FastBertEncoder, FastBertForMaskedLM, FastBertForSequenceClassification
+from fffcpu.models import (
+    BertEncoder,
+    FastBertEncoder,
+    FastBertForMaskedLM,
+    FastBertForSequenceClassification,
+)
 from fffcpu.models.data_parallel import run_shards, shard_threads
 from fffcpu.models.folders import CONFIG_FILE, open_config
 from fffcpu.models.model import Model
@@ -50,10 +56,6 @@ WINDOW = 4096
 
 WINDOW_CHARACTERS = 1 << 22
 """Approximate number of characters of text that are held at a time."""
-
-POOLINGS = ("mean", "start")
-"""Ways to pool a text into one vector: the mean of its tokens' hidden states, or that of the start
-token."""
 
 
 class Guess(NamedTuple):
@@ -103,7 +105,8 @@ class _Pipeline(Generic[ModelT]):
         If an argument has another type, or the tokenizer has more tokens than the model.
     """
 
-    _kind: type[ModelT]
+    _kinds: tuple[type[ModelT], ...]
+    """Classes of the models."""
     _marks: ClassVar[bool] = False
     """Whether names such as ``"[MASK]"`` in a text become the special tokens."""
 
@@ -111,10 +114,9 @@ class _Pipeline(Generic[ModelT]):
         self, model: ModelT, tokenizer: Tokenizer, *, batch_invariant: bool = False
     ) -> None:
         check_flag("batch_invariant", batch_invariant)
-        if not isinstance(model, self._kind):
-            raise ArgumentTypeError(
-                f"argument 'model' must be a {self._kind.__name__}, got {describe(model)}"
-            )
+        if not isinstance(model, self._kinds):
+            names = " or a ".join(kind.__name__ for kind in self._kinds)
+            raise ArgumentTypeError(f"argument 'model' must be a {names}, got {describe(model)}")
         if not isinstance(tokenizer, Tokenizer):
             raise ArgumentTypeError(
                 f"argument 'tokenizer' must be a Tokenizer, got {describe(tokenizer)}"
@@ -146,12 +148,13 @@ class _Pipeline(Generic[ModelT]):
         """
         place = Path(os.fsdecode(folder))
         config = open_config(place)
-        if cls._kind is FastBertForMaskedLM and config.classes is not None:
+        if FastBertForMaskedLM in cls._kinds and config.classes is not None:
             raise CheckpointError(
                 f"folder '{place}' holds a classifier, not a masked language model"
             )
         tokenizer = Tokenizer.load(place)  # before the model, because its errors are found quickly
-        model = cls._kind.from_pretrained(place)
+        kinds = [kind for kind in cls._kinds if isinstance(config, kind.config_type)]
+        model = (kinds or cls._kinds)[0].from_pretrained(place)
         try:
             return cls(model, tokenizer, batch_invariant=batch_invariant)
         except ArgumentError as error:
@@ -173,7 +176,7 @@ class _Pipeline(Generic[ModelT]):
         Unless ``strict``, the error of a text that is refused comes in the place of its result.
         """
         check_flag("strict", strict)
-        length = self.model.config.positions
+        length = self.model.config.longest
 
         def make(results: Results[Any]) -> Iterator[Any]:
             for window in _windows(texts):
@@ -225,7 +228,7 @@ class _Pipeline(Generic[ModelT]):
 
     def cut(self, row: list[int]) -> list[int]:
         """Return the tokens of a text, cut inside its markers if there are too many."""
-        length = self.model.config.positions
+        length = self.model.config.longest
         return row if len(row) <= length else [*row[: length - 1], self.tokenizer.end_id]
 
 
@@ -252,7 +255,7 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
     3
     """
 
-    _kind = FastBertForMaskedLM
+    _kinds = (FastBertForMaskedLM,)
     _marks = True
 
     def fill(self, texts: Sequence[str], top: int = 5) -> list[list[list[Guess]]]:
@@ -294,7 +297,7 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
         return self._of_tokens(rows, lambda ids, real: self._fill(ids, real, top))
 
     def _refuse(self, text: str, row: Sequence[int]) -> ArgumentError | None:
-        room = self.model.config.positions - 1  # the end token has the last position
+        room = self.model.config.longest - 1  # the end token has the last position
         if self.tokenizer.mask_id not in row[room:]:
             return None
         return ArgumentError(
@@ -354,7 +357,7 @@ class TextClassifier(_Pipeline[FastBertForSequenceClassification]):
     (3, 2)
     """
 
-    _kind = FastBertForSequenceClassification
+    _kinds = (FastBertForSequenceClassification,)
 
     def __init__(
         self,
@@ -395,12 +398,12 @@ class TextClassifier(_Pipeline[FastBertForSequenceClassification]):
         return softmax(outputs) if self.labels else outputs
 
 
-class TextEmbedder(_Pipeline[FastBertEncoder]):
+class TextEmbedder(_Pipeline[FastBertEncoder | BertEncoder]):
     """Makes a vector of each text.
 
     Parameters
     ----------
-    model : FastBertEncoder
+    model : FastBertEncoder or BertEncoder
         The encoder.
     tokenizer : Tokenizer
         The tokenizer of the model.
@@ -418,10 +421,14 @@ class TextEmbedder(_Pipeline[FastBertEncoder]):
     (3, 16)
     """
 
-    _kind = FastBertEncoder
+    _kinds = (FastBertEncoder, BertEncoder)
 
     def embed(
-        self, texts: Sequence[str], pooling: str = "mean", *, normalize: bool = False
+        self,
+        texts: Sequence[str],
+        pooling: str | None = None,
+        *,
+        normalize: bool | None = None,
     ) -> Array:
         """Return a vector of each text.
 
@@ -429,11 +436,13 @@ class TextEmbedder(_Pipeline[FastBertEncoder]):
         ----------
         texts : sequence of str
             Texts; tokens beyond the model's longest text are dropped.
-        pooling : {"mean", "start"}
+        pooling : {"mean", "start"}, optional
             The mean of the hidden states of a text's tokens, start and end included, or the hidden
-            state of the start token.
-        normalize : bool
-            Whether vectors are scaled to length 1.
+            state of the start token. By default what the model's config says: the mean, unless the
+            model is a BERT that says otherwise.
+        normalize : bool, optional
+            Whether vectors are scaled to length 1. By default what the model's config says: no,
+            unless the model is a BERT that says so.
 
         Returns
         -------
@@ -448,31 +457,41 @@ class TextEmbedder(_Pipeline[FastBertEncoder]):
         return _stacked(vectors, self.model.config.width, self.model)
 
     def stream(
-        self, texts: Iterable[str], pooling: str = "mean", *, normalize: bool = False
+        self,
+        texts: Iterable[str],
+        pooling: str | None = None,
+        *,
+        normalize: bool | None = None,
     ) -> Results[Array]:
         """Return an iterator over what `embed` returns, text by text: arrays (D,)."""
         return self._stream(texts, self._pooled(pooling, normalize))
 
     def embed_tokens(
-        self, rows: Sequence[list[int]], pooling: str = "mean", *, normalize: bool = False
+        self,
+        rows: Sequence[list[int]],
+        pooling: str | None = None,
+        *,
+        normalize: bool | None = None,
     ) -> list[Array]:
         """Return what `stream` yields, for texts as `tokenize` returns them."""
         return self._of_tokens(rows, self._pooled(pooling, normalize))
 
     def _pooled(
-        self, pooling: str, normalize: bool
+        self, pooling: str | None, normalize: bool | None
     ) -> Callable[[NDArray[np.intp], NDArray[np.bool_]], Array]:
         """Return the function of a batch of tokens that gives its vectors."""
+        config = self.model.config
+        pooling = config.pooling if pooling is None else pooling
+        scales = config.normalize if normalize is None else check_flag("normalize", normalize)
         if pooling not in POOLINGS:
             raise ArgumentError(
                 f"argument 'pooling' must be {' or '.join(POOLINGS)}, got {describe(pooling)}"
             )
-        check_flag("normalize", normalize)
 
         def compute(ids: NDArray[np.intp], real: NDArray[np.bool_]) -> Array:
             hidden = self.model(ids, real)
             vectors = hidden[:, 0].copy() if pooling == "start" else _means(hidden, real)
-            return _normalized(vectors) if normalize else vectors
+            return _normalized(vectors) if scales else vectors
 
         return compute
 

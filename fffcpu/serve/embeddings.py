@@ -26,7 +26,7 @@ SMALL_BODY = 1 << 15
 """Bytes of a body up to which reading and tokenizing do not keep the event loop for long."""
 
 FORMATS = ("float", "base64")
-OPTIONS = {"top": 1, "pooling": "mean", "normalize": True, "truncate": False}
+OPTIONS = {"top": 1, "pooling": None, "normalize": True, "truncate": False}
 """As clients expect it: vectors of length 1, and no text is cut in silence."""
 
 

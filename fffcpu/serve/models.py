@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,9 @@ from fffcpu.inference.pipelines import (
 from fffcpu.inference.predictor import Predictor, load_model
 from fffcpu.inference.warmup import warmup
 from fffcpu.layers import DenseFeedForward, Layer
-from fffcpu.models import FastBertEncoder
+from fffcpu.models import BertEncoder, FastBertForSequenceClassification
+from fffcpu.models.folders import open_config
+from fffcpu.models.opening import model_class
 from fffcpu.serve.errors import AbandonedError, RequestError
 from fffcpu.serve.tensors import BYTES, InferRequest, TensorSpec, datatype_of
 
@@ -60,6 +63,12 @@ PART_TOKENS = 1 << 13
 
 MAX_TOP = 100
 """Most tokens per mask that a request may ask for."""
+
+
+_PIPELINES: Mapping[Any, Any] = MappingProxyType(
+    {BertEncoder: TextEmbedder, FastBertForSequenceClassification: TextClassifier}
+)
+"""The pipeline of each class of models in folders, apart from masked language models."""
 
 
 class Job(NamedTuple):
@@ -335,7 +344,7 @@ class TextModel(ServedModel):
         super().__init__(max_outputs)
         self.pipeline = _invariant(pipeline)
         model, tokenizer = self.pipeline.model, self.pipeline.tokenizer
-        encoder = model if isinstance(model, FastBertEncoder) else model.encoder
+        encoder: Any = getattr(model, "encoder", model)
         self.embedder = TextEmbedder(encoder, tokenizer, batch_invariant=True)
         config, number = model.config, _datatype(model.config)
         own: tuple[TensorSpec, ...] = ()
@@ -389,9 +398,9 @@ class TextModel(ServedModel):
         except ValueError as error:
             raise RequestError(str(error)) from None
         longest = max(map(len, tokens), default=0)
-        if longest > config.positions and not options["truncate"]:
+        if longest > config.longest and not options["truncate"]:
             raise RequestError(
-                f"texts may have {config.positions} tokens, got one of {longest}; parameter "
+                f"texts may have {config.longest} tokens, got one of {longest}; parameter "
                 "'truncate': true drops the rest",
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             )
@@ -403,7 +412,7 @@ class TextModel(ServedModel):
             if top > len(pipeline.tokenizer.word_ids):
                 raise RequestError(f"parameter 'top' may not be more than the words, got {top}")
             self._check_size(len(texts), max(1, masks) * top, 32)
-        total = sum(min(len(row), config.positions) for row in tokens)
+        total = sum(min(len(row), config.longest) for row in tokens)
         work = 12.0 * config.layers * config.width**2 * total + decoded
         key = (wanted, *sorted(options.items()))
         return Job(key, len(texts), work, TextJob(tokens, masks))
@@ -512,10 +521,8 @@ def open_served(path: str | os.PathLike[str], max_outputs: int) -> ServedModel:
     if not os.path.isdir(path):
         layer, predictor = load_model(path)
         return served(layer if predictor is None else predictor, max_outputs)
-    from fffcpu.models.folders import open_config
-
-    classes = open_config(Path(os.fsdecode(path))).classes
-    kind: Any = FillMask if classes is None else TextClassifier
+    found = model_class(open_config(Path(os.fsdecode(path))))
+    kind: Any = _PIPELINES.get(found, FillMask)
     return TextModel(kind.from_pretrained(path, batch_invariant=True), max_outputs)
 
 
@@ -556,18 +563,18 @@ def _text_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a request about texts."""
     options = {
         "top": parameters.get("top", 5),
-        "pooling": parameters.get("pooling", "mean"),
-        "normalize": parameters.get("normalize", False),
+        "pooling": parameters.get("pooling"),
+        "normalize": parameters.get("normalize"),
         "truncate": parameters.get("truncate", False),
     }
     if type(options["top"]) is not int or not 1 <= options["top"] <= MAX_TOP:
         raise RequestError(f"parameter 'top' must be 1 to {MAX_TOP}, got {options['top']!r:.80}")
-    if options["pooling"] not in POOLINGS:
+    if options["pooling"] not in (None, *POOLINGS):
         raise RequestError(
             f"parameter 'pooling' must be {' or '.join(POOLINGS)}, got {options['pooling']!r:.80}"
         )
     for name in ("normalize", "truncate"):
-        if type(options[name]) is not bool:
+        if type(options[name]) is not bool and (name, options[name]) != ("normalize", None):
             raise RequestError(
                 f"parameter '{name}' must be true or false, got {options[name]!r:.80}"
             )

@@ -12,6 +12,8 @@ from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
 from fffcpu.inference import pipelines
 from fffcpu.inference.pipelines import FillMask, TextClassifier, TextEmbedder, default_model_folder
 from fffcpu.models import (
+    BertConfig,
+    BertEncoder,
     FastBertConfig,
     FastBertEncoder,
     FastBertForMaskedLM,
@@ -277,3 +279,44 @@ def test_the_packages_own_model(tmp_path, monkeypatch):
         default_model_folder()
     FILL_MASK.model.save_pretrained(tmp_path / "fastbert")
     assert default_model_folder() == tmp_path / "fastbert"
+
+
+# --- BERT -----------------------------------------------------------------------------------------
+
+
+def bert(**more):
+    return BertEncoder(
+        BertConfig(96, 16, 2, 2, feedforward_size=9, positions=POSITIONS, dtype="float64", **more),
+        rng=0,
+    )
+
+
+def test_a_bert_pools_as_its_config_says():
+    plain = TextEmbedder(bert(), TOKENIZER)
+    own = TextEmbedder(bert(pooling="start", normalize=True), TOKENIZER)
+    expected = plain.embed(TEXTS, "start", normalize=True)
+    np.testing.assert_allclose(own.embed(TEXTS), expected, atol=1e-12)
+    np.testing.assert_allclose(own.embed(TEXTS, "mean", normalize=False), plain.embed(TEXTS))
+    assert np.abs(plain.embed(TEXTS) - expected).max() > 0.1
+
+
+def test_a_bert_cuts_texts_where_its_config_says():
+    embedder = TextEmbedder(bert(cut=5), TOKENIZER)
+    results = embedder.stream(["a cat sat on the mat", "a cat"])
+    vectors = list(results)
+    assert results.cut == 1
+    row = TOKENIZER.encode(["a cat sat on the mat"], 5)
+    np.testing.assert_allclose(vectors[0], embedder.model(row)[0].mean(axis=0))
+
+
+def test_an_embedder_opens_either_encoder(tmp_path):
+    for model in (bert(normalize=True), FastBertEncoder(config(), rng=0)):
+        folder = tmp_path / type(model).__name__
+        model.save_pretrained(folder, files={"tokenizer.json": TOKENIZER.to_json()})
+        found = TextEmbedder.from_pretrained(folder)
+        assert type(found.model) is type(model)
+        np.testing.assert_allclose(
+            found.embed(TEXTS), TextEmbedder(model, TOKENIZER).embed(TEXTS), atol=1e-4
+        )
+    with pytest.raises(CheckpointError, match="is a BertConfig"):
+        FillMask.from_pretrained(tmp_path / "BertEncoder")

@@ -126,3 +126,52 @@ def test_an_array_in_two_files_is_an_error(folder):
     write_tensors(folder / "part-0.safetensors", {**second, name: np.array(first[name]) + 1})
     with pytest.raises(CheckpointError, match=f"must have array '{name}' in one file, got it in"):
         FastBertForMaskedLM.from_pretrained(folder)
+
+
+# --- Folders of sentence-transformers -------------------------------------------------------------
+
+
+def sentence_folder(folder, modules, pooling=None, length=None):
+    """Write the files of sentence-transformers beside a BERT."""
+    shutil.copytree(GOLDEN / "bert_tiny", folder)
+    prefix = "sentence_transformers.models"
+    kinds = [{"path": path, "type": f"{prefix}.{kind}"} for path, kind in modules]
+    (folder / "modules.json").write_text(json.dumps(kinds))
+    if pooling:
+        (folder / "1_Pooling").mkdir()
+        values = {"word_embedding_dimension": 24, "pooling_mode_max_tokens": False, pooling: True}
+        (folder / "1_Pooling/config.json").write_text(json.dumps(values))
+    if length:
+        (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": length}))
+    return folder
+
+
+ENCODER, POOLING, NORMALIZE = ("", "Transformer"), ("1_Pooling", "Pooling"), ("2", "Normalize")
+
+
+@pytest.mark.parametrize(
+    ("modules", "pooling", "length", "expected"),
+    [
+        ([ENCODER], None, None, ("mean", False, 12)),
+        ([ENCODER, POOLING], "pooling_mode_cls_token", 8, ("start", False, 8)),
+        ([ENCODER, POOLING, NORMALIZE], "pooling_mode_mean_tokens", 7, ("mean", True, 7)),
+    ],
+)
+def test_what_follows_an_encoder_is_read(modules, pooling, length, expected, tmp_path):
+    config = open_config(sentence_folder(tmp_path / "model", modules, pooling, length))
+    assert (config.pooling, config.normalize, config.longest) == expected
+
+
+@pytest.mark.parametrize(
+    ("modules", "pooling", "length", "message"),
+    [
+        ([ENCODER, ("2", "Dense")], None, None, "got 'Dense'"),
+        ([ENCODER, POOLING], "pooling_mode_lasttoken", None, "pooling_mode_mean_tokens"),
+        ([ENCODER, ("../1_Pooling", "Pooling")], None, None, "must name folders in its own"),
+        ([ENCODER], None, 1000, "'cut'"),
+    ],
+)
+def test_what_cannot_follow_is_named(modules, pooling, length, message, tmp_path):
+    folder = sentence_folder(tmp_path / "model", modules, pooling, length)
+    with pytest.raises(CheckpointError, match=message):
+        open_config(folder)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from fffcpu import DenseFeedForward, FastFeedForward, Predictor, Schema
+from fffcpu.inference.pipelines import TextEmbedder
+from fffcpu.models import BertConfig, BertEncoder
 from fffcpu.serve import models
 from fffcpu.serve.tensors import InferRequest
-from tests.serve.support import LONG, Client, infer, serving, tensor
+from tests.serve.support import LONG, TOKENIZER, Client, infer, serving, tensor
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((3, 64)).astype(np.float32)
@@ -146,3 +148,19 @@ def test_what_a_model_cannot_take_is_named(model, inputs, more, message, client)
     status, answer = client.json("POST", f"/v2/models/{model}/infer", {"inputs": inputs, **more})
     assert status == 400
     assert re.search(message, answer["error"]), answer
+
+
+def test_the_folder_of_a_bert_gives_embeddings(tmp_path):
+    config = BertConfig(96, 16, 1, 2, feedforward_size=9, positions=12, normalize=True)
+    model = BertEncoder(config, rng=0)
+    model.save_pretrained(tmp_path, files={"tokenizer.json": TOKENIZER.to_json()})
+    expected = TextEmbedder(model, TOKENIZER, batch_invariant=True).embed(["a cat"])
+    with serving({"bert": tmp_path}) as (port, _):
+        client = Client(port)
+        found = infer(client, "bert", tensor("text", ["a cat"]))
+        assert np.array_equal(found["embedding"], expected)
+        body = {"input": "a cat", "model": "bert"}
+        status, answer = client.json("POST", "/v1/embeddings", body)
+        assert status == 200
+        assert np.array_equal(np.float32(answer["data"][0]["embedding"]), expected[0])
+        client.close()
