@@ -55,6 +55,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "convert": Command("convert", "read and write published formats"),
         "pretrain": Command("pretrain", "pretrain a FastBERT on text"),
         "finetune": Command("finetune", "fine-tune a FastBERT to classify texts"),
+        "distill": Command("distill", "make a faster encoder from a BERT"),
         "fill-mask": Command("fill_mask", "guess the masked words of texts"),
         "classify": Command("classify", "predict the classes of texts"),
         "embed": Command("embed", "make vectors of texts"),

@@ -11,6 +11,7 @@ Shapes: B sequences of S positions, D width, A heads, V tokens.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -210,6 +211,30 @@ class BertEncoder(Model[BertConfig]):
         for layer in self.layers:
             h = layer(h, attention_mask)
         return h
+
+    def feedforwards(
+        self, input_ids: Any, attention_mask: Any = None
+    ) -> Iterator[tuple[Array, Array]]:
+        """Run the encoder, and yield the input and the output of each layer's feedforward.
+
+        Parameters
+        ----------
+        input_ids, attention_mask : array_like
+            Same as for a call.
+
+        Yields
+        ------
+        x, y : array of shape (B, S, D)
+            The rows that the feedforward reads, and its output with ``bias_out``. They must not be
+            changed.
+        """
+        h = self.norm(self.embedding(input_ids))
+        for layer in self.layers:
+            h += layer.attention(h, attention_mask)
+            x = layer.norm1(h)
+            y = layer.feedforward(x) + layer.bias_out
+            yield x, y
+            h = layer.norm2(x + y)
 
     def forward(
         self,

@@ -1,0 +1,62 @@
+"""``fffcpu distill``: from a folder and texts to a folder that other commands read."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from fffcpu.cli import main
+from fffcpu.models import BertConfig, BertEncoder
+from fffcpu.text import Tokenizer
+
+TEXTS = ["a rose is a rose", "the cat sat on the mat", "", "the dog ran under a tree"] * 12
+OPTIONS = ("--trees", "2", "--depth", "1", "--epochs", "1", "--validation", "0.2")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a teacher and texts, as the working directory."""
+    tokenizer = Tokenizer.train(TEXTS, vocabulary=90)
+    config = BertConfig(tokenizer.vocabulary, 8, 1, 2, feedforward_size=6, positions=12)
+    files = {"tokenizer.json": tokenizer.to_json()}
+    BertEncoder(config, rng=0).save_pretrained(tmp_path / "teacher", files=files)
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_student_embeds(place, capsys):
+    main(["distill", "teacher", "texts.txt", "--out", "student", *OPTIONS, "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert report["texts"] == 36
+    assert report["layers"]["steps"] > 0
+    assert -1 <= report["encoder"]["similarity"] <= 1
+    assert not list((place / "student.training").rglob("checkpoint*"))
+    main(["embed", "student", "texts.txt", "--out", "vectors.npy"])
+    assert np.load(place / "vectors.npy").shape == (len(TEXTS), 8)
+    main(["info", "student"])
+    assert "fff" in capsys.readouterr().out
+
+
+def test_a_table_for_people(place, capsys):
+    main(["distill", "teacher", "texts.txt", "--out", "narrow", *OPTIONS, "--width", "3"])
+    printed = capsys.readouterr().out
+    assert "feedforwards of 3 neurons" in printed
+    assert "similarity" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--validation", "1"), "'--validation' must be from 0 to below 1"),
+        (("--epochs", "0"), "'epochs' must be above 0"),
+        (("--hours", "1"), "'epochs' or 'seconds' must be given alone"),
+        (("--out", "teacher"), "teacher"),
+    ],
+)
+def test_what_is_wrong_is_told(options, message, place, capsys):
+    command = ["distill", "teacher", "texts.txt", "--out", "student", *OPTIONS, *options]
+    assert main(command) != 0
+    assert message in capsys.readouterr().err
