@@ -19,7 +19,9 @@ import pytest
 from fffcpu import FastFeedForward
 from fffcpu.benchmarking import timing
 from fffcpu.cli import COMMANDS, _parse
+from fffcpu.models import BertConfig, BertEncoder
 from fffcpu.system.pool import POOL
+from fffcpu.text import Tokenizer
 from tests.support.benchmarks import RUNNABLE
 from tests.support.paths import PACKAGE, ROOT
 
@@ -89,6 +91,7 @@ def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch, command):
     monkeypatch.setattr(POOL, "threads", POOL.threads)  # --threads ends with the command
     monkeypatch.setattr(timing, "REST", 0.0)  # no figure is read
     write_tables(tmp_path)
+    write_bert(tmp_path / "minilm")
     for language, step in steps(page):
         if language == "python":
             done = subprocess.run(
@@ -118,6 +121,14 @@ def write_tables(folder):
         carrier, hour = "UA" if k % 2 else "AA", f"2013-01-{k % 28 + 1:02}T10:00:00Z"
         lines.append(f"1,{delay},{arrival},{carrier},N{k % 12},{hour}")
     (folder / "flights.csv").write_text("\n".join(lines))
+
+
+def write_bert(folder):
+    """A folder in the form of those of sentence-transformers, with a small encoder."""
+    tokenizer = Tokenizer.train(["a good film", "a bad fern near the road"] * 2, vocabulary=90)
+    config = BertConfig(tokenizer.vocabulary, 8, 1, 2, feedforward_size=6, positions=32)
+    files = {"tokenizer.json": tokenizer.to_json()}
+    BertEncoder(config, rng=0).save_pretrained(folder, files=files)
 
 
 def reviews(rows):
