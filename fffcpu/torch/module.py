@@ -1,0 +1,258 @@
+"""What the modules share: parameters, their layer in the same memory, devices and types, files."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from types import ModuleType
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fffcpu.config import LayerConfig
+from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
+from fffcpu.layers import Layer
+from fffcpu.parameters import Parameters
+from fffcpu.torch.operators import as_array, is_watched, runs_kernels
+
+__all__ = ["FeedForward", "config_dtype"]
+
+
+class _Bound(NamedTuple):
+    """A layer on the memory of a module's parameters."""
+
+    addresses: list[int]
+    """Where the parameters lay."""
+    layer: Layer[Any]
+
+
+class FeedForward(torch.nn.Module):
+    """Base of the modules: a config, and parameters with the names and shapes of a layer's."""
+
+    layer_type: ClassVar[type[Layer[Any]]]
+    """The layer that a module is made of."""
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Parameters that some layers do not have; these are None then."""
+    published: ClassVar[ModuleType]
+    """The module of `fffcpu.checkpoints` for the published layout."""
+
+    def _start(self, config: LayerConfig, device: Any, dtype: Any) -> None:
+        """Set up a module with initial values; constructors end with this call."""
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        shapes = config.shapes().items()
+        self._set_up(
+            config,
+            {name: torch.empty(shape, device=device, dtype=dtype) for name, shape in shapes},
+        )
+        self.reset_parameters()
+
+    def _set_up(self, config: LayerConfig, tensors: Mapping[str, Tensor]) -> None:
+        self._config = config
+        self._bound: _Bound | None = None
+        for name in (*tensors, *self.optional):
+            tensor = tensors.get(name)
+            parameter = None if tensor is None else torch.nn.Parameter(tensor)
+            self.register_parameter(name, parameter)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the initial values that the class describes from PyTorch's generator."""
+        for name, bound in self._bounds().items():
+            getattr(self, name).uniform_(-bound, bound)
+
+    def _bounds(self) -> dict[str, float]:
+        """Return the largest initial value of each parameter."""
+        raise NotImplementedError
+
+    @property
+    def config(self) -> Any:
+        """Config of the layer that `to_layer` returns."""
+        first = next(iter(self.parameters()))
+        return dataclasses.replace(self._config, dtype=config_dtype(first.dtype))
+
+    def extra_repr(self) -> str:
+        """Return the fields of the config."""
+        fields = self.config.to_dict().items()
+        return ", ".join(f"{name}={value!r}" for name, value in fields)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, in this process or another, has memory of its own.
+        return {**self.__dict__, "_bound": None}
+
+    # --- Layers and files -------------------------------------------------------------------------
+
+    def _arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the parameters as arrays of the config's dtype, in their memory where possible."""
+        dtype = getattr(torch, self.config.dtype)
+        tensors = {name: getattr(self, name) for name in self._config.shapes()}
+        return {name: as_array(tensor.to("cpu", dtype)) for name, tensor in tensors.items()}
+
+    def to_layer(self) -> Any:
+        """Return the layer, which needs no PyTorch to run, to be saved and to be served.
+
+        Returns
+        -------
+        fffcpu.FastFeedForward or fffcpu.LeafFeedForward
+            The layer, in float64 if the parameters are, else in float32. If they are contiguous, on
+            the CPU and of that dtype, it has their memory, so that it changes with them; its method
+            ``copy`` makes it independent.
+        """
+        return self.layer_type._sharing(self.config, Parameters.sharing(self._arrays()))
+
+    @classmethod
+    def _from_layer(cls, layer: Any) -> Self:
+        """Make a module on the memory of a layer's parameters."""
+        if type(layer) is not cls.layer_type:
+            kind = f"{cls.layer_type.__module__}.{cls.layer_type.__name__}"
+            raise ArgumentTypeError(f"argument 'layer' must be a {kind}, got {describe(layer)}")
+        module = cls.__new__(cls)
+        torch.nn.Module.__init__(module)
+        module._set_up(
+            layer.config,
+            {name: torch.from_numpy(_writable(array)) for name, array in layer.params.items()},
+        )
+        return module
+
+    def published_state_dict(self) -> dict[str, Tensor]:
+        """Return a state dict with the names and shapes of the published layout.
+
+        Returns
+        -------
+        dict of str to tensor
+            Copies on the CPU; the module of `fffcpu.checkpoints` for the layout describes them.
+
+        Raises
+        ------
+        CheckpointError
+            If the layout cannot hold the layer, such as one with two-sided nodes.
+        """
+        state = self.published.to_state_dict(self.config, self._arrays())
+        return {name: torch.from_numpy(np.asarray(array)) for name, array in state.items()}
+
+    @torch.no_grad()
+    def load_published_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the parameters of a state dict in the published layout.
+
+        Parameters
+        ----------
+        state : mapping of str to tensor or array
+            State dict of the published module, on any device.
+
+        Raises
+        ------
+        CheckpointError
+            If it is not the state dict of such a layer; the message lists all differences.
+        ArgumentTypeError
+            If ``state`` is not a mapping.
+        """
+        if isinstance(state, Mapping):
+            state = {name: _published_array(value) for name, value in state.items()}
+        for name, array in self.published.from_state_dict(self.config, state).items():
+            getattr(self, name).copy_(torch.from_numpy(array))
+
+    # --- Calls ------------------------------------------------------------------------------------
+
+    def _run_directly(self, x: Any) -> Tensor | None:
+        """Return the output by kernels without PyTorch's dispatcher, or None where it is needed.
+
+        It is needed for gradients, other devices, subclasses of tensors, and what watches.
+        """
+        if type(x) is not Tensor or not x.is_cpu or is_watched():
+            return None
+        parameters = [each for each in self._parameters.values() if each is not None]
+        if needs_gradients(x, *parameters):
+            return None
+        layer = self._layer(parameters)
+        if layer is None:
+            return None
+        if x.dtype not in (torch.float32, torch.float64):
+            x = self._converted(x)
+        return torch.from_numpy(layer(x.numpy(force=True)))
+
+    def _layer(self, parameters: list[Tensor]) -> Layer[Any] | None:
+        """Return the layer on the parameters' memory, or None if kernels cannot take them there.
+
+        It is made again once a parameter lies elsewhere, as after ``to``.
+        """
+        addresses = [each.data_ptr() for each in parameters]
+        bound = self._bound
+        if bound is not None and bound.addresses == addresses:
+            return bound.layer
+        if len(parameters) < len(self._config.shapes()):  # some are computed: parametrized
+            return None
+        if not all(runs_kernels(each) and each.is_contiguous() for each in parameters):
+            return None
+        layer: Layer[Any] = self.to_layer()
+        self._bound = _Bound(addresses, layer)
+        return layer
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        """Return the parameters in the config's order."""
+        return tuple(getattr(self, name) for name in self._config.shapes())
+
+    def _converted(self, x: Tensor) -> Tensor:
+        """Return x in the parameters' dtype."""
+        if x.is_complex():
+            raise ArgumentTypeError(f"argument 'x' must hold real numbers, got {describe(x)}")
+        return x.to(self._tensors()[0].dtype)
+
+    def _rows(self, x: Any) -> Tensor:
+        """Return x (..., I) as rows (B, I) of the parameters' dtype."""
+        width, device = self._config.input_dim, self._tensors()[0].device
+        if not isinstance(x, Tensor):
+            raise ArgumentTypeError(f"argument 'x' must be a torch.Tensor, got {describe(x)}")
+        if x.ndim == 0 or x.shape[-1] != width:
+            shape = tuple(x.shape)
+            raise ShapeError(f"argument 'x' must have shape (..., {width}), got shape {shape}")
+        if x.device != device:
+            raise ArgumentError(
+                f"argument 'x' must be on the device of the parameters, {device}, got {x.device}"
+            )
+        return self._converted(x).reshape(-1, width)
+
+    def _shaped(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return the output of rows (B, O) with the leading axes of x."""
+        return y.reshape(*x.shape[:-1], self._config.output_dim)
+
+
+def needs_gradients(*tensors: Tensor | None) -> bool:
+    """Whether autograd must record what is computed from tensors."""
+    return torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in tensors
+    )
+
+
+def own_dtype(rows: Tensor) -> AbstractContextManager[Any]:
+    """Return a context in which autocast leaves rows, and what is computed of them, as they are."""
+    device = rows.device.type
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()
+
+
+def config_dtype(dtype: torch.dtype) -> str:
+    """Return the dtype of the layer of parameters of a dtype."""
+    return "float64" if dtype == torch.float64 else "float32"
+
+
+def uniform_bound(width: int) -> float:
+    """Return the largest initial value of parameters that act on so many numbers."""
+    return 1 / math.sqrt(width)
+
+
+def _writable(array: Any) -> Any:
+    """Return an array, or a copy of a read-only one, which tensors cannot be."""
+    return array if array.flags.writeable else array.copy()
+
+
+def _published_array(value: Any) -> Any:
+    """Return a tensor as an array; narrow floats, which NumPy lacks, are widened."""
+    if not isinstance(value, Tensor):
+        return value
+    narrow = value.is_floating_point() and value.dtype != torch.float64
+    return as_array(value.to("cpu", torch.float32 if narrow else value.dtype))
