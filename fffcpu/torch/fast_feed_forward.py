@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar, Self
 
@@ -12,8 +13,9 @@ import fffcpu.layers
 from fffcpu.checkpoints import ultrafastbert
 from fffcpu.checks import check_flag
 from fffcpu.config import FastFeedForwardConfig
-from fffcpu.torch import operators, plain
-from fffcpu.torch.module import FeedForward, needs_gradients, own_dtype, uniform_bound
+from fffcpu.torch.module import FeedForward, needs_gradients, uniform_bound
+from fffcpu.torch.operators import path_forward, path_infer
+from fffcpu.torch.plain import fast_feed_forward
 
 __all__ = ["FastFeedForward"]
 
@@ -56,7 +58,6 @@ class FastFeedForward(FeedForward):
     """
 
     layer_type = fffcpu.layers.FastFeedForward
-    optional = ("bias_in",)
     published: ClassVar[ModuleType] = ultrafastbert
 
     straight_through: bool
@@ -115,41 +116,25 @@ class FastFeedForward(FeedForward):
         module.straight_through = check_flag("straight_through", straight_through)
         return module
 
+    def _set_up(self, config: Any, tensors: Mapping[str, Tensor]) -> None:
+        super()._set_up(config, tensors)
+        if not config.bias:
+            self.bias_in = None
+
     def _bounds(self) -> dict[str, float]:
         config = self._config
         bounds = dict.fromkeys(config.shapes(), uniform_bound(config.input_dim))
         return bounds | {"weights_out": uniform_bound(config.trees * (config.depth + 1))}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the layer.
-
-        Parameters
-        ----------
-        x : tensor of shape (..., I)
-            Real numbers of any dtype, on the parameters' device.
-
-        Returns
-        -------
-        tensor of shape (..., O)
-            The output, in the parameters' dtype.
-
-        Raises
-        ------
-        ShapeError, ArgumentTypeError
-            If ``x`` is not such a tensor.
-        """
-        y = self._run_directly(x)
-        if y is not None:
-            return y
-        return self._shaped(self._graph(self._rows(x)), x)
-
-    def _graph(self, rows: Tensor) -> Tensor:
-        """Return the output of rows (B, I) by operators that PyTorch sees."""
-        tensors = (rows, self.weights_in, self.bias_in, self.weights_out)
-        options = (self._config.activation, self.straight_through)
-        if not operators.runs_kernels(rows):
-            with own_dtype(rows):
-                return plain.fast_feed_forward(*tensors, *options)
+    def _kernels(self, rows: Tensor) -> Tensor:
+        tensors, activation = self._arguments(rows), self._config.activation
         if needs_gradients(*tensors):
-            return operators.path_forward(*tensors, *options)[0]
-        return operators.path_infer(*tensors, options[0])
+            return path_forward(*tensors, activation, self.straight_through)[0]
+        return path_infer(*tensors, activation)
+
+    def _plain(self, rows: Tensor) -> Tensor:
+        options = self._config.activation, self.straight_through
+        return fast_feed_forward(self._arguments(rows), *options)
+
+    def _arguments(self, rows: Tensor) -> tuple[Tensor | None, ...]:
+        return rows, self.weights_in, self.bias_in, self.weights_out

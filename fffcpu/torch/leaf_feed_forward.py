@@ -18,8 +18,9 @@ import fffcpu.layers
 from fffcpu.checkpoints import fastfeedforward
 from fffcpu.checks import check_flag, check_number
 from fffcpu.config import LeafFeedForwardConfig
-from fffcpu.torch import operators, plain
+from fffcpu.torch import plain
 from fffcpu.torch.module import FeedForward, own_dtype, uniform_bound
+from fffcpu.torch.operators import leaf_infer
 from fffcpu.torch.plain import Mixture
 
 __all__ = ["LeafFeedForward"]
@@ -158,23 +159,16 @@ class LeafFeedForward(FeedForward):
 
         Raises
         ------
-        ShapeError, ArgumentTypeError
+        ArgumentError, ArgumentTypeError
             If ``x`` is not such a tensor.
         """
-        if self.training:
-            return self.mixture(x).y
-        y = self._run_directly(x)
-        if y is not None:
-            return y
-        return self._shaped(self._graph(self._rows(x)), x)
+        return self.mixture(x).y if self.training else super().forward(x)
 
-    def _graph(self, rows: Tensor) -> Tensor:
-        """Return the output of rows (B, I), by the leaves that their hard choices reach."""
-        parameters, activation = self._tensors(), self._config.activation
-        if operators.runs_kernels(rows):
-            return operators.leaf_infer(rows, *parameters, activation)
-        with own_dtype(rows):
-            return plain.leaf_inference(rows, parameters, activation)
+    def _kernels(self, rows: Tensor) -> Tensor:
+        return leaf_infer(rows, *self._tensors(), self._config.activation)
+
+    def _plain(self, rows: Tensor) -> Tensor:
+        return plain.leaf_inference(rows, self._tensors(), self._config.activation)
 
     def mixture(self, x: Tensor) -> Mixture:
         """Mix all leaves, as training does.
@@ -193,7 +187,7 @@ class LeafFeedForward(FeedForward):
 
         Raises
         ------
-        ShapeError, ArgumentTypeError
+        ArgumentError, ArgumentTypeError
             If ``x`` is not such a tensor.
 
         Notes

@@ -5,22 +5,32 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, from_numpy, is_grad_enabled
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from fffcpu.config import LayerConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
+from fffcpu.kernels.crossover import FEWEST_ROWS
 from fffcpu.layers import Layer
 from fffcpu.parameters import Parameters
-from fffcpu.torch.operators import as_array, is_watched, runs_kernels
+from fffcpu.torch.operators import (
+    as_array,
+    dispatch_modes,
+    is_transformed,
+    runs_kernels,
+    tracing_state,
+)
 
 __all__ = ["FeedForward", "config_dtype"]
+
+data_ptr = Tensor.data_ptr
 
 
 class _Bound(NamedTuple):
@@ -29,6 +39,13 @@ class _Bound(NamedTuple):
     addresses: list[int]
     """Where the parameters lay."""
     layer: Layer[Any]
+    input_dim: int
+    output_dim: int
+    dtype: np.dtype[Any]
+    infer: Callable[..., None]
+    """Kernel for few rows, which `kernels.choose` would return."""
+    arguments: tuple[Any, ...]
+    """What it takes after output and rows."""
 
 
 class FeedForward(torch.nn.Module):
@@ -36,8 +53,6 @@ class FeedForward(torch.nn.Module):
 
     layer_type: ClassVar[type[Layer[Any]]]
     """The layer that a module is made of."""
-    optional: ClassVar[tuple[str, ...]] = ()
-    """Parameters that some layers do not have; these are None then."""
     published: ClassVar[ModuleType]
     """The module of `fffcpu.checkpoints` for the published layout."""
 
@@ -51,19 +66,16 @@ class FeedForward(torch.nn.Module):
         )
         self.reset_parameters()
 
-    def _set_up(self, config: LayerConfig, tensors: Mapping[str, Tensor]) -> None:
+    def _set_up(self, config: Any, tensors: Mapping[str, Tensor]) -> None:
         self._config = config
         self._bound: _Bound | None = None
-        for name in (*tensors, *self.optional):
-            tensor = tensors.get(name)
-            parameter = None if tensor is None else torch.nn.Parameter(tensor)
-            self.register_parameter(name, parameter)
+        for name, tensor in tensors.items():
+            self.register_parameter(name, torch.nn.Parameter(tensor))
 
-    @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw the initial values that the class describes from PyTorch's generator."""
         for name, bound in self._bounds().items():
-            getattr(self, name).uniform_(-bound, bound)
+            torch.nn.init.uniform_(getattr(self, name), -bound, bound)
 
     def _bounds(self) -> dict[str, float]:
         """Return the largest initial value of each parameter."""
@@ -108,13 +120,13 @@ class FeedForward(torch.nn.Module):
     def _from_layer(cls, layer: Any) -> Self:
         """Make a module on the memory of a layer's parameters."""
         if type(layer) is not cls.layer_type:
-            kind = f"{cls.layer_type.__module__}.{cls.layer_type.__name__}"
-            raise ArgumentTypeError(f"argument 'layer' must be a {kind}, got {describe(layer)}")
+            expected = f"argument 'layer' must be a fffcpu.{cls.layer_type.__name__}"
+            raise ArgumentTypeError(f"{expected}, got {describe(layer)}")
         module = cls.__new__(cls)
         torch.nn.Module.__init__(module)
         module._set_up(
             layer.config,
-            {name: torch.from_numpy(_writable(array)) for name, array in layer.params.items()},
+            {name: from_numpy(_writable(array)) for name, array in layer.params.items()},
         )
         return module
 
@@ -132,9 +144,8 @@ class FeedForward(torch.nn.Module):
             If the layout cannot hold the layer, such as one with two-sided nodes.
         """
         state = self.published.to_state_dict(self.config, self._arrays())
-        return {name: torch.from_numpy(np.asarray(array)) for name, array in state.items()}
+        return {name: from_numpy(np.asarray(array)) for name, array in state.items()}
 
-    @torch.no_grad()
     def load_published_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the parameters of a state dict in the published layout.
 
@@ -152,44 +163,90 @@ class FeedForward(torch.nn.Module):
         """
         if isinstance(state, Mapping):
             state = {name: _published_array(value) for name, value in state.items()}
-        for name, array in self.published.from_state_dict(self.config, state).items():
-            getattr(self, name).copy_(torch.from_numpy(array))
+        arrays = self.published.from_state_dict(self.config, state)
+        self.load_state_dict({name: from_numpy(array) for name, array in arrays.items()})
 
     # --- Calls ------------------------------------------------------------------------------------
 
-    def _run_directly(self, x: Any) -> Tensor | None:
-        """Return the output by kernels without PyTorch's dispatcher, or None where it is needed.
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the layer.
 
-        It is needed for gradients, other devices, subclasses of tensors, and what watches.
+        Parameters
+        ----------
+        x : tensor of shape (..., I)
+            Real numbers of any dtype, on the parameters' device.
+
+        Returns
+        -------
+        tensor of shape (..., O)
+            The output, in the parameters' dtype.
+
+        Raises
+        ------
+        ArgumentError, ArgumentTypeError
+            If ``x`` is not such a tensor.
         """
-        if type(x) is not Tensor or not x.is_cpu or is_watched():
-            return None
-        parameters = [each for each in self._parameters.values() if each is not None]
-        if needs_gradients(x, *parameters):
-            return None
-        layer = self._layer(parameters)
-        if layer is None:
-            return None
-        if x.dtype not in (torch.float32, torch.float64):
-            x = self._converted(x)
-        return torch.from_numpy(layer(x.numpy(force=True)))
+        # PyTorch's dispatcher takes longer than a row, so kernels are called without it where
+        # nothing must see them. Names are local, and few questions are asked, for the same reason.
+        parameters = self._parameters.values()
+        if (
+            type(x) is not Tensor
+            or is_compiling()
+            or dispatch_modes()
+            or tracing_state()
+            or forward_ad._current_level >= 0
+            or (is_grad_enabled() and needs_gradients(x, *parameters))
+        ):
+            return self._run_operators(x)
+        try:
+            rows = x.numpy()
+            addresses = list(map(data_ptr, parameters))
+        except (RuntimeError, TypeError):  # not in plain memory that NumPy can read
+            return self._run_operators(x)
+        bound = self._bound
+        if bound is None or bound.addresses != addresses:
+            bound = self._bind(addresses)
+            if bound is None:
+                return self._run_operators(x)
+        _, layer, width, out_width, dtype, infer, arguments = bound
+        shape = rows.shape
+        ready = len(shape) == 2 and rows.dtype is dtype and rows.flags.carray
+        if ready and shape[0] < FEWEST_ROWS and shape[1] == width:
+            y = np.empty((shape[0], out_width), dtype)
+            infer(y, rows, *arguments)
+            return from_numpy(y)
+        return from_numpy(layer(rows))
 
-    def _layer(self, parameters: list[Tensor]) -> Layer[Any] | None:
+    def _run_operators(self, x: Any) -> Tensor:
+        """Return the output by operators that PyTorch sees."""
+        rows = self._rows(x)
+        if runs_kernels(rows) and not is_transformed():
+            return self._shaped(self._kernels(rows), x)
+        with own_dtype(rows):
+            return self._shaped(self._plain(rows), x)
+
+    def _kernels(self, rows: Tensor) -> Tensor:
+        """Return the output of rows (B, I) by kernels."""
+        raise NotImplementedError
+
+    def _plain(self, rows: Tensor) -> Tensor:
+        """Return the output of rows (B, I) in plain PyTorch."""
+        raise NotImplementedError
+
+    def _bind(self, addresses: list[int]) -> _Bound | None:
         """Return the layer on the parameters' memory, or None if kernels cannot take them there.
 
         It is made again once a parameter lies elsewhere, as after ``to``.
         """
-        addresses = [each.data_ptr() for each in parameters]
-        bound = self._bound
-        if bound is not None and bound.addresses == addresses:
-            return bound.layer
-        if len(parameters) < len(self._config.shapes()):  # some are computed: parametrized
+        names = self._config.shapes()
+        if any(name not in self._parameters for name in names):  # computed, by parametrizations
             return None
-        if not all(runs_kernels(each) and each.is_contiguous() for each in parameters):
+        if not all(runs_kernels(each) and each.is_contiguous() for each in self._tensors()):
             return None
-        layer: Layer[Any] = self.to_layer()
-        self._bound = _Bound(addresses, layer)
-        return layer
+        layer = self.to_layer()
+        widths = layer.config.input_dim, layer.config.output_dim
+        self._bound = _Bound(addresses, layer, *widths, layer._dtype, *layer._few_rows())
+        return self._bound
 
     def _tensors(self) -> tuple[Tensor, ...]:
         """Return the parameters in the config's order."""
@@ -222,12 +279,12 @@ class FeedForward(torch.nn.Module):
 
 def needs_gradients(*tensors: Tensor | None) -> bool:
     """Whether autograd must record what is computed from tensors."""
-    return torch.is_grad_enabled() and any(
+    return is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in tensors
     )
 
 
-def own_dtype(rows: Tensor) -> AbstractContextManager[Any]:
+def own_dtype(rows: Tensor) -> Any:
     """Return a context in which autocast leaves rows, and what is computed of them, as they are."""
     device = rows.device.type
     if torch.amp.is_autocast_available(device):

@@ -26,6 +26,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
 
 from fffcpu.config import FastFeedForwardConfig, LeafFeedForwardConfig
 from fffcpu.layers import FastFeedForward, LeafFeedForward, PathCache
@@ -34,17 +36,25 @@ from fffcpu.tree import depth_of
 
 __all__ = [
     "as_array",
-    "is_watched",
+    "dispatch_modes",
+    "is_transformed",
     "leaf_infer",
     "path_forward",
     "path_infer",
     "runs_kernels",
+    "tracing_state",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 MOST_CONFIGS = 256
 """Configs of layers that are kept: those of a large model."""
+
+# Private parts of PyTorch, which has no public ones for this.
+dispatch_modes = torch._C._len_torch_dispatch_stack
+"""Returns how many modes watch the operators of this thread."""
+tracing_state = torch._C._get_tracing_state
+"""Returns what ``torch.jit`` records, or None."""
 
 _LIBRARY = torch.library.Library("fffcpu", "DEF")
 
@@ -68,26 +78,18 @@ def _operator(schema: str) -> Callable[[Function], Function]:
     return define
 
 
-def _fake(name: str) -> Callable[[Function], Function]:
-    """Register a function that makes outputs of the right shapes for an operator."""
-    return torch.library.register_fake(f"fffcpu::{name}", lib=_LIBRARY)
-
-
 def runs_kernels(tensor: Tensor) -> bool:
     """Whether kernels take a tensor: on the CPU, in float32 or float64."""
     return bool(tensor.is_cpu) and tensor.dtype in (torch.float32, torch.float64)
 
 
-def is_watched() -> bool:
-    """Whether something must see each operator: a compiler, a tracer or a transform.
+def is_transformed() -> bool:
+    """Whether ``torch.func`` or forward gradients transform what is computed.
 
-    Otherwise kernels may be called without PyTorch's dispatcher, which takes longer than a row.
+    They differentiate and batch operators of PyTorch only.
     """
-    return bool(
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._get_tracing_state() is not None
+    return not is_compiling() and bool(
+        torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     )
 
 
@@ -179,13 +181,13 @@ def _path_gradients(
     )
 
 
-@_fake("path_infer")
-def _(x: Tensor, weights_in: Any, bias_in: Any, weights_out: Tensor, activation: str) -> Tensor:
+def _fake_path_infer(
+    x: Tensor, weights_in: Any, bias_in: Any, weights_out: Tensor, activation: str
+) -> Tensor:
     return x.new_empty((x.shape[0], weights_out.shape[-1]))
 
 
-@_fake("path_forward")
-def _(
+def _fake_path_forward(
     x: Tensor,
     weights_in: Tensor,
     bias_in: Any,
@@ -199,16 +201,16 @@ def _(
     return y, x.new_empty(path), x.new_empty(path, dtype=torch.int32)
 
 
-@_fake("path_backward")
-def _(dy: Tensor, x: Tensor, logits: Any, nodes: Any, *arguments: Any) -> tuple[Tensor, ...]:
+def _fake_path_backward(
+    dy: Tensor, x: Tensor, logits: Any, nodes: Any, *arguments: Any
+) -> tuple[Tensor, ...]:
     weights_in, bias_in, weights_out, *_ = arguments
     bias = (0,) if bias_in is None else bias_in.shape
     shapes = (x.shape, weights_in.shape, bias, weights_out.shape)
     return tuple(map(x.new_empty, shapes))
 
 
-@_fake("path_backward_x")
-def _(dy: Tensor, x: Tensor, *arguments: Any) -> Tensor:
+def _fake_path_backward_x(dy: Tensor, x: Tensor, *arguments: Any) -> Tensor:
     return x.new_empty(x.shape)
 
 
@@ -268,8 +270,7 @@ def _leaf_infer(x: Tensor, *arguments: Any) -> Tensor:
 
 
 @_operator(
-    f"(Tensor dy, Tensor x, {_LEAF})"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    f"(Tensor dy, Tensor x, {_LEAF}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 def _leaf_backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """Compute the gradients of rows and parameters, routes held constant."""
@@ -279,14 +280,12 @@ def _leaf_backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]
     return _as_tensors(dx, *(grads[name] for name in _LEAF_NAMES))
 
 
-@_fake("leaf_infer")
-def _(x: Tensor, *arguments: Any) -> Tensor:
+def _fake_leaf_infer(x: Tensor, *arguments: Any) -> Tensor:
     bias_out = arguments[5]
     return x.new_empty((x.shape[0], bias_out.shape[1]))
 
 
-@_fake("leaf_backward")
-def _(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+def _fake_leaf_backward(dy: Tensor, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return tuple(x.new_empty(tensor.shape) for tensor in (x, *arguments[:6]))
 
 
@@ -304,22 +303,35 @@ def _leaf_derivative(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 # --- Gradients ------------------------------------------------------------------------------------
 
 
-def _no_second_derivative(ctx: Any, *_: Any) -> None:
+def _no_derivative(ctx: Any, *_: Any) -> None:
     raise NotImplementedError(
-        "kernels of fffcpu have no second derivatives; call backward without create_graph"
+        "kernels of fffcpu have first derivatives only, and what is compiled or exported without "
+        "gradients has none; for more derivatives, call the module under torch.func"
     )
 
 
-def _register_gradients() -> None:
-    """Tell autograd how the operators are differentiated."""
-    register = torch.library.register_autograd
-    register("fffcpu::path_forward", _path_derivative, setup_context=_keep_path, lib=_LIBRARY)
-    register("fffcpu::leaf_infer", _leaf_derivative, setup_context=_keep_leaf, lib=_LIBRARY)
-    for name in ("path_infer", "path_backward", "path_backward_x", "leaf_backward"):
-        register(f"fffcpu::{name}", _no_second_derivative, lib=_LIBRARY)
+def _register() -> None:
+    """Tell PyTorch the shapes of the operators' outputs, and autograd their derivatives."""
+    fakes = {
+        "path_infer": _fake_path_infer,
+        "path_forward": _fake_path_forward,
+        "path_backward": _fake_path_backward,
+        "path_backward_x": _fake_path_backward_x,
+        "leaf_infer": _fake_leaf_infer,
+        "leaf_backward": _fake_leaf_backward,
+    }
+    derivatives = {
+        "path_forward": (_path_derivative, _keep_path),
+        "leaf_infer": (_leaf_derivative, _keep_leaf),
+    }
+    for name, fake in fakes.items():
+        operator = f"fffcpu::{name}"
+        derivative, keep = derivatives.get(name, (_no_derivative, None))
+        torch.library.register_fake(operator, fake, lib=_LIBRARY)
+        torch.library.register_autograd(operator, derivative, setup_context=keep, lib=_LIBRARY)
 
 
-_register_gradients()
+_register()
 
 path_infer = torch.ops.fffcpu.path_infer
 path_forward = torch.ops.fffcpu.path_forward

@@ -6,8 +6,8 @@ so a row whose logit is nearly 0 may take another route than in kernels.
 Logits at nodes, and sums of output weights, are computed in one of two ways, whichever takes less
 memory. The numbers kept for backward, per row and tree, are::
 
-    every    the logits of all nodes are one product; active ones are spread over N nodes    N (1 + S)
-    visited  the weights of visited nodes are copied, per row                                L (I + O)
+    every      N (1 + S)     one product gives all logits; activations are spread over all nodes
+    visited    L (I + O)     the weights of visited nodes are copied
 
 At a width of 768, the first is smaller up to depth 12. It is also what GPUs are good at.
 
@@ -59,7 +59,12 @@ class _Visited:
     def __init__(
         self, x: Tensor, weights_in: Tensor, bias_in: Tensor | None, weights_out: Tensor
     ) -> None:
-        self.x, self.weights_in, self.bias_in, self.weights_out = x, weights_in, bias_in, weights_out
+        self.x, self.weights_in, self.bias_in, self.weights_out = (
+            x,
+            weights_in,
+            bias_in,
+            weights_out,
+        )
         self.trees, count, _ = weights_in.shape
         self.levels = int(count).bit_length()
         self.sides = weights_out.ndim - 2
@@ -102,8 +107,10 @@ class _Visited:
 class _Every(_Visited):
     """Trees whose logits are computed at every node."""
 
-    def __init__(self, x: Tensor, *parameters: Any) -> None:
-        super().__init__(x, *parameters)
+    def __init__(
+        self, x: Tensor, weights_in: Tensor, bias_in: Tensor | None, weights_out: Tensor
+    ) -> None:
+        super().__init__(x, weights_in, bias_in, weights_out)
         bias = None if self.bias_in is None else self.bias_in.flatten()
         logits = functional.linear(x, self.weights_in.flatten(0, 1), bias)
         self.every = logits.unflatten(1, self.weights_in.shape[:2])
@@ -118,16 +125,23 @@ class _Every(_Visited):
 
 
 def fast_feed_forward(
-    x: Tensor,
-    weights_in: Tensor,
-    bias_in: Tensor | None,
-    weights_out: Tensor,
-    activation: str,
-    straight_through: bool,
+    tensors: tuple[Any, ...], activation: str, straight_through: bool, every: bool | None = None
 ) -> Tensor:
-    """Return the output (B, O) of rows x (B, I); see `fffcpu.torch.FastFeedForward`."""
-    kind = _Every if every_is_smaller(weights_in, weights_out) else _Visited
-    tree = kind(x, weights_in, bias_in, weights_out)
+    """Return the output (B, O) of rows; see `fffcpu.torch.FastFeedForward`.
+
+    Parameters
+    ----------
+    tensors : tuple of tensors
+        Rows x (B, I), ``weights_in``, ``bias_in`` or None, ``weights_out``.
+    activation : str
+    straight_through : bool
+    every : bool, optional
+        Whether the logits of every node are computed; by default where that takes less memory.
+    """
+    x, weights_in, _, weights_out = tensors
+    if every is None:
+        every = every_is_smaller(weights_in, weights_out)
+    tree = (_Every if every else _Visited)(*tensors)
     with torch.no_grad():
         root = torch.zeros((x.shape[0], tree.trees, 1), dtype=torch.int64, device=x.device)
         nodes = torch.cat([node for node, _ in tree.visits(root, tree.levels)], 2)
@@ -136,7 +150,8 @@ def fast_feed_forward(
     active = tree.active(logits, activation)
     y = tree.sum(active, places)
     if straight_through and torch.is_grad_enabled():
-        values = _values_of_choices(tree, nodes, logits.detach(), activation)
+        with torch.no_grad():
+            values = _values_of_choices(tree, nodes, logits, activation)
         y = y + torch.einsum("btl,btlo->bo", _choices(logits), values)
     return y
 
@@ -154,7 +169,6 @@ def _choices(logits: Tensor) -> Tensor:
     return smooth - smooth.detach()
 
 
-@torch.no_grad()
 def _values_of_choices(tree: _Visited, nodes: Tensor, logits: Tensor, activation: str) -> Tensor:
     """Return what each choice on a path is worth (B, T, L, O).
 
@@ -245,20 +259,32 @@ def _entropy(p: Tensor) -> Tensor:
     return -p * p.log() - (1 - p) * (1 - p).log()
 
 
-def leaf_inference(x: Tensor, parameters: tuple[Tensor, ...], activation: str) -> Tensor:
+def leaf_inference(
+    x: Tensor, parameters: tuple[Tensor, ...], activation: str, every: bool | None = None
+) -> Tensor:
     """Return the output (B, O) of rows x (B, I), each by the leaf that its hard choices reach.
 
-    All leaves are mixed, with the share 1 or 0, unless a copy of each row's leaf takes less memory.
+    Parameters
+    ----------
+    x : tensor of shape (B, I)
+    parameters : six tensors
+        Those of the layer, in their order.
+    activation : str
+    every : bool, optional
+        Whether all leaves are mixed, with the share 1 or 0, instead of copying the leaf of each
+        row; by default where that takes less memory.
     """
     gate_weights, gate_bias, *leaf_parameters = parameters
     leaves, input_dim, _ = leaf_parameters[0].shape
-    if leaves <= input_dim + leaf_parameters[2].shape[2]:
+    if every is None:
+        every = leaves <= input_dim + leaf_parameters[2].shape[2]
+    if every:
         return mixture(x, parameters, activation, hardened=True).y
     with torch.no_grad():
         gate = torch.zeros((x.shape[0], 1), dtype=torch.int64, device=x.device)
-        every = functional.linear(x, gate_weights, gate_bias)
+        logits = functional.linear(x, gate_weights, gate_bias)
         for _ in range(int(leaves).bit_length() - 1):
-            gate = 2 * gate + 1 + (every.gather(1, gate) >= 0)
+            gate = 2 * gate + 1 + (logits.gather(1, gate) >= 0)
         leaf = gate.squeeze(1) - (leaves - 1)
     weights_in, bias_in, weights_out, bias_out = (each[leaf] for each in leaf_parameters)
     active = activate(torch.einsum("bi,bih->bh", x, weights_in) + bias_in, activation)
