@@ -30,6 +30,7 @@ default_role = "autolink"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # numpydoc's parameter lists say it, in words
 autodoc_preserve_defaults = True
+autodoc_mock_imports = ["torch"]  # gigabytes, of which the reference needs nothing
 numpydoc_show_class_members = False  # autodoc lists them once, in the order of the source
 # A docstring must name the parameters that exist, in their order, with a space before the colon.
 numpydoc_validation_checks = {"PR02", "PR03", "PR10"}

@@ -36,6 +36,7 @@ ORDER = (
     "pipelines",
     "recipes",
     "sklearn",
+    "torch",
     "diagnosis",
     "benchmarking",
     "plots",
@@ -71,7 +72,7 @@ one that others may take plain NumPy from."""
 LAYER_BASE = "layer"
 """The module of `fffcpu.layers` that the other layers derive from."""
 
-HEAVY = {"numba", "llvmlite", "scipy", "safetensors", "tqdm"}
+HEAVY = {"numba", "llvmlite", "scipy", "safetensors", "tqdm", "torch"}
 """Imported when first needed, never by `import fffcpu`."""
 
 

@@ -15,6 +15,7 @@ Shapes: B rows, I input width, O output width, T trees, N nodes in a tree, L = d
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -67,6 +68,9 @@ class PathLayer(Layer[Config]):
 
     def _compute(self, y: Array, rows: Array) -> None:
         kernels.choose(len(rows), self._weights.weights_in).path_infer(y, rows, *self._arguments)
+
+    def _few_rows(self) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        return kernels.choose().path_infer, self._arguments
 
     def route(self, x: Any) -> Array:
         """Return the nodes that each row visits.

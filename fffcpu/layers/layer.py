@@ -364,6 +364,13 @@ class Layer(Module[Config]):
         """Write the output of rows (B, I) to y (B, O), which shares no memory with them."""
         raise NotImplementedError
 
+    def _few_rows(self) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        """Return the kernel for fewer than `FEWEST_ROWS` rows, and its arguments after y and rows.
+
+        Callers that cannot wait for the choice of a backend keep both.
+        """
+        raise NotImplementedError
+
     def _rows(self, x: Any) -> tuple[Array, tuple[int, ...]]:
         """Return input as rows of the parameters' dtype, and its leading shape."""
         return as_rows(x, "x", self._config.input_dim, self._dtype)

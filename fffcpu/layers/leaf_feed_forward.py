@@ -13,6 +13,7 @@ width.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -81,6 +82,9 @@ class LeafLayer(Layer[Config]):
         kernels.choose(len(rows), leaves=len(self._weights.leaf_bias_in)).leaf_infer(
             y, rows, *self._weights, self._activation
         )
+
+    def _few_rows(self) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        return kernels.choose().leaf_infer, (*self._weights, self._activation)
 
     def route(self, x: Any) -> Array:
         """Return the leaf that each row reaches.
