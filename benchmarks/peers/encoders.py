@@ -228,7 +228,7 @@ class TorchTraining(TorchEncoder):
 
 def _sinusoids(embedding: Embedding) -> Array:
     """Return a copy of the table of positions."""
-    return embedding._positions(embedding.config.positions).copy()
+    return embedding.positions(embedding.config.positions).copy()
 
 
 def _positions(embedding: Embedding, length: int) -> Array:
