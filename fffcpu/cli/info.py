@@ -6,12 +6,12 @@ import argparse
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints import native
+from fffcpu.cli.support.folders import open_model
 from fffcpu.columns.encoding import KINDS
 from fffcpu.config import DenseFeedForwardConfig
 from fffcpu.errors import list_names
@@ -108,15 +108,11 @@ def describe_folder(path: str | os.PathLike[str]) -> dict[str, Any]:
     CheckpointError, OSError
         If the folder cannot be read or holds no model.
     """
-    from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
-    from fffcpu.models.folders import open_config
-
-    config = open_config(Path(path))
-    kind = FastBertForMaskedLM if config.classes is None else FastBertForSequenceClassification
-    model = kind.from_pretrained(path)
+    model = open_model(path)
+    config = model.config
     return {
         "folder": os.fspath(path),
-        "kind": kind.__name__,
+        "kind": type(model).__name__,
         "config": {
             "width": config.width,
             "layers": config.layers,

@@ -6,10 +6,10 @@ import argparse
 import json
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import fffcpu
+from fffcpu.cli.support.folders import open_model
 from fffcpu.inference.warmup import (
     WarmedKernel,
     WarmupRun,
@@ -78,14 +78,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _load(path: str) -> Any:
     """Return the layer in a file, or the model in a folder."""
-    if not os.path.isdir(path):
-        return fffcpu.load(path)
-    from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
-    from fffcpu.models.folders import open_config
-
-    classes = open_config(Path(path)).classes
-    kind = FastBertForMaskedLM if classes is None else FastBertForSequenceClassification
-    return kind.from_pretrained(path)
+    return open_model(path) if os.path.isdir(path) else fffcpu.load(path)
 
 
 def _progress(chosen: Sequence[WarmupRun]) -> Iterator[WarmedKernel]:

@@ -48,7 +48,11 @@ def register_converters() -> None:
     from fffcpu.sklearn import FFFClassifier, FFFRegressor
 
     update = sklearn_onnx.update_registered_converter
-    options = {"zipmap": [True, False, "columns"], "output_class_labels": [False, True], "nocl": [False]}
+    options = {
+        "zipmap": [True, False, "columns"],
+        "output_class_labels": [False, True],
+        "nocl": [False],
+    }
     update(FFFClassifier, "FffcpuClassifier", _set_types_of_classes, _convert, options=options)
     update(FFFRegressor, "FffcpuRegressor", _set_type_of_numbers, _convert)
 
@@ -116,9 +120,7 @@ def _move(graph: Graph, names: dict[str, str], scope: Any, container: Any) -> No
     for tensor in graph.constants:
         names[tensor.name] = scope.get_unique_variable_name(tensor.name)
         content = list(tensor.string_data) or tensor
-        container.add_initializer(
-            names[tensor.name], tensor.data_type, list(tensor.dims), content
-        )
+        container.add_initializer(names[tensor.name], tensor.data_type, list(tensor.dims), content)
     for node in graph.nodes:
         (result,) = node.output
         names.setdefault(result, scope.get_unique_variable_name(result))

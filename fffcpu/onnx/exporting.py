@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from fffcpu.config import LayerConfig
@@ -16,7 +17,7 @@ from fffcpu.onnx.models import FastBert, add_model
 from fffcpu.onnx.predictors import ROWS, add_inputs, add_outputs
 from fffcpu.system.files import write_atomically
 
-__all__ = ["export", "to_model"]
+__all__ = ["export", "to_model", "write_model"]
 
 
 def export(model: Any, path: str | os.PathLike[str]) -> None:
@@ -49,9 +50,13 @@ def export(model: Any, path: str | os.PathLike[str]) -> None:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     fffcpu.onnx.export(layer, f"{folder}/layer.onnx")
     """
-    content = _checked(_built(model))
+    write_model(to_model(model), path)
+
+
+def write_model(proto: Any, path: str | os.PathLike[str]) -> None:
+    """Write an ``onnx.ModelProto`` to a file, which appears complete or not at all."""
     with write_atomically(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(proto.SerializeToString())
 
 
 def to_model(model: Any) -> Any:
@@ -72,41 +77,35 @@ def to_model(model: Any) -> Any:
     ArgumentTypeError, ArgumentError, MissingExtraError
         As for `export`.
     """
-    proto = _built(model)
-    _checked(proto)
-    return proto
-
-
-def _built(model: Any) -> Any:
-    """Return the ``onnx.ModelProto`` of a model."""
     if hasattr(model, "to_predictor"):
         model = model.to_predictor()
     graph = Graph()
     if isinstance(model, FastBert):
         add_model(graph, model)
-        metadata = {"kind": type(model).__name__, "classes": model.config.labels}
     elif isinstance(model, Predictor):
         _add_predictor(graph, model)
-        schema = model.schema
-        metadata = {"kind": model.layer.config.kind, "task": schema.task}
-        metadata |= {"classes": schema.classes or None, "features": schema.features}
-        metadata |= {"target": schema.target}
     else:
         _add_layer(graph, model)
-        metadata = {"kind": model.config.kind}
-    texts = {
-        name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in metadata.items()
-        if value is not None
-    }
-    return graph.model(texts, repr(model))
+    proto = graph.model(_metadata(model), repr(model))
+    require_extra("onnx.checker", "onnx").check_model(proto.SerializeToString())
+    return proto
 
 
-def _checked(proto: Any) -> bytes:
-    """Return the bytes of a model, in which ONNX's checker found nothing wrong."""
-    content: bytes = proto.SerializeToString()
-    require_extra("onnx.checker", "onnx").check_model(content)
-    return content
+def _metadata(model: Any) -> dict[str, str]:
+    """Return what a file says about its model: texts, and values as JSON."""
+    if isinstance(model, FastBert):
+        kind, values = type(model).__name__, {"classes": model.config.labels}
+    elif isinstance(model, Predictor):
+        schema, kind = model.schema, model.layer.config.kind
+        values = {"classes": schema.classes, "features": schema.features, "target": schema.target}
+        return {"kind": kind, "task": schema.task, **_as_json(values)}
+    else:
+        kind, values = model.config.kind, {}
+    return {"kind": kind, **_as_json(values)}
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: json.dumps(value) for name, value in values.items() if value}
 
 
 def _add_layer(graph: Graph, layer: Layer[Any]) -> None:

@@ -159,9 +159,7 @@ def _next(level: _Level, right: str) -> _Level:
     return level._replace(index=level.below(right), places=2 * level.places)
 
 
-def _add_paths(
-    graph: Graph, x: str, layer: FastFeedForward | QuantizedFastFeedForward
-) -> str:
+def _add_paths(graph: Graph, x: str, layer: FastFeedForward | QuantizedFastFeedForward) -> str:
     """Add a FastFeedForward: on each level the logits of the visited nodes, and their outputs."""
     config = layer.config
     level, y = _root(graph, config, config.trees), ""
@@ -198,7 +196,9 @@ def _add_logits(level: _Level, x: str, own: Params) -> str:
         if name in own
     ]
     if level.is_whole:
-        logits = graph.add("MatMul", x, _widened(graph, _table(graph, weights.T, "weights_in"), weights))
+        logits = graph.add(
+            "MatMul", x, _widened(graph, _table(graph, weights.T, "weights_in"), weights)
+        )
         for operator, vector in vectors:
             logits = graph.add(operator, logits, vector)
         return level.pick(logits)
@@ -236,9 +236,7 @@ def _add_outputs(level: _Level, active: str, own: Params) -> str:
     return graph.add("Squeeze", product, np.array([1]))
 
 
-def _add_leaves(
-    graph: Graph, x: str, layer: LeafFeedForward | QuantizedLeafFeedForward
-) -> str:
+def _add_leaves(graph: Graph, x: str, layer: LeafFeedForward | QuantizedLeafFeedForward) -> str:
     """Add a LeafFeedForward: gates level by level, then the leaf that each row has reached."""
     config, params = layer.config, layer.params
     level = _root(graph, config, 1)

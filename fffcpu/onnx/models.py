@@ -54,7 +54,9 @@ def add_model(graph: Graph, model: FastBert) -> None:
         return
     hidden = _apart(graph, rows, shape, config.width)
     if isinstance(model, FastBertForSequenceClassification):
-        active = graph.add("Tanh", _dense(graph, model.pooler, _pooled(graph, hidden, config.pooler)))
+        active = graph.add(
+            "Tanh", _dense(graph, model.pooler, _pooled(graph, hidden, config.pooler))
+        )
         logits = _dense(graph, model.head, active)
         graph.output("logits", logits, config.dtype, (AXES[0], model.head.config.output_dim))
         return

@@ -78,7 +78,7 @@ def add_inputs(graph: Graph, predictor: Predictor) -> str:
         if not name or name in NAMES:
             raise ArgumentError(
                 f"argument 'model' must have columns with names other than {', '.join(NAMES)}, "
-                f"because they are those of outputs, got {describe(name)}"
+                f"because these are the names of outputs, got {describe(name)}"
             )
     texts = [column.kind == "category" for column in encoding.columns]
     inputs = [
