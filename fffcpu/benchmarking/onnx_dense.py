@@ -24,7 +24,7 @@ from fffcpu.errors import require_extra
 from fffcpu.onnx.graph import Graph
 from fffcpu.onnx.layers import add_dense
 
-__all__ = ["onnx_dense"]
+__all__ = ["in_onnxruntime", "onnx_dense"]
 
 Array = NDArray[Any]
 
@@ -63,18 +63,46 @@ def onnx_dense(
     MissingExtraError
         If the extra ``bench`` is not installed.
     """
-    _, runtime = (require_extra(module, "bench") for module in ("onnx", "onnxruntime"))
+    for module in ("onnx", "onnxruntime"):
+        require_extra(module, "bench")
+    model = _model(params, activation)
+    content = _quantize(model) if int8 else model.SerializeToString()
+    return in_onnxruntime(content, threads, spinning=spinning)
+
+
+def in_onnxruntime(
+    content: bytes, threads: int = 1, *, spinning: bool = True
+) -> Callable[[Array], Array]:
+    """Return a function that runs a model with one input and one output in onnxruntime.
+
+    Parameters
+    ----------
+    content : bytes
+        The model.
+    threads, spinning
+        As for `onnx_dense`.
+
+    Returns
+    -------
+    callable
+        Function of the input, an array, that returns the output.
+
+    Raises
+    ------
+    MissingExtraError
+        If the extra ``bench`` is not installed.
+    """
+    runtime = require_extra("onnxruntime", "bench")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    model = _model(params, activation)
-    content = _quantize(model) if int8 else model.SerializeToString()
     session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
 
     def run(x: Array) -> Array:
-        result: Array = session.run(None, {"x": x})[0]
+        result: Array = session.run(None, {given.name: x})[0]
         return result
 
     return run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from fffcpu.config import LayerConfig
@@ -86,26 +85,25 @@ def to_model(model: Any) -> Any:
         _add_predictor(graph, model)
     else:
         _add_layer(graph, model)
-    proto = graph.model(_metadata(model), repr(model))
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in _metadata(model).items()
+        if value
+    }
+    proto = graph.model(texts, repr(model))
     require_extra("onnx.checker", "onnx").check_model(proto.SerializeToString())
     return proto
 
 
-def _metadata(model: Any) -> dict[str, str]:
-    """Return what a file says about its model: texts, and values as JSON."""
+def _metadata(model: Any) -> dict[str, Any]:
+    """Return what a file says about its model, apart from the graph."""
     if isinstance(model, FastBert):
-        kind, values = type(model).__name__, {"classes": model.config.labels}
-    elif isinstance(model, Predictor):
+        return {"kind": type(model).__name__, "classes": model.config.labels}
+    if isinstance(model, Predictor):
         schema, kind = model.schema, model.layer.config.kind
-        values = {"classes": schema.classes, "features": schema.features, "target": schema.target}
-        return {"kind": kind, "task": schema.task, **_as_json(values)}
-    else:
-        kind, values = model.config.kind, {}
-    return {"kind": kind, **_as_json(values)}
-
-
-def _as_json(values: Mapping[str, Any]) -> dict[str, str]:
-    return {name: json.dumps(value) for name, value in values.items() if value}
+        lists = {name: getattr(schema, name) for name in ("classes", "features", "target")}
+        return {"kind": kind, "task": schema.task, **lists}
+    return {"kind": model.config.kind}
 
 
 def _add_layer(graph: Graph, layer: Layer[Any]) -> None:

@@ -1,11 +1,11 @@
 """Layers in operators of ONNX, with the depth of trees unrolled.
 
 A row descends level by level, in all trees together. Within a level, the nodes of all trees lie
-one after the other, and a row is at node ``index = tree * places + place`` of each tree::
+one after the other, and a row is at ``node = tree * places + place`` of each tree::
 
     level 0      places 1     tree 0 | tree 1 | ...
     level 1      places 2     0 1    | 2 3    | ...           right = logit > 0
-    level 2      places 4     0 1 2 3| 4 5 6 7| ...           index = 2 index + right
+    level 2      places 4     0 1 2 3| 4 5 6 7| ...           node = 2 node + right
 
 So each level has tables of its own. From a level with few places all nodes are computed, by one
 matrix product, and a mask picks those on the path. From other levels the rows of the table are
@@ -100,7 +100,7 @@ class _Level(NamedTuple):
     """The node of a level that each row is at, in each tree."""
 
     graph: Graph
-    index: str | Array
+    node: str | Array
     """Number of the node among those of all trees (B, T); an array (T,) at the root."""
     trees: int
     places: int
@@ -115,7 +115,7 @@ class _Level(NamedTuple):
 
     def gather(self, table: str) -> str:
         """Return the rows (B, T, ...) of a table (T P, ...)."""
-        return self.graph.add("Gather", table, self.index, axis=0)
+        return self.graph.add("Gather", table, self.node, axis=0)
 
     def pick(self, values: str) -> str:
         """Return the values (B, T) of the row's nodes, of those of all nodes (B, T P)."""
@@ -135,15 +135,14 @@ class _Level(NamedTuple):
 
     def mask(self) -> str:
         """Return which nodes (B, T, P) are those of the row."""
-        index = self.graph.add("Unsqueeze", self.index, np.array([2]))
+        node = self.graph.add("Unsqueeze", self.node, np.array([2]))
         nodes = np.arange(self.trees * self.places).reshape(1, self.trees, self.places)
-        return self.graph.add("Equal", index, nodes)
+        return self.graph.add("Equal", node, nodes)
 
     def below(self, right: str) -> str:
-        """Return the index on the next level (B, T), from the choices (B, T)."""
-        number = self.graph.cast(right, np.int64)
-        index = self.index
-        doubled = self.graph.add("Add", index, index) if isinstance(index, str) else 2 * index
+        """Return the nodes on the next level (B, T), from the choices (B, T)."""
+        node, number = self.node, self.graph.cast(right, np.int64)
+        doubled = self.graph.add("Add", node, node) if isinstance(node, str) else 2 * node
         return self.graph.add("Add", doubled, number)
 
     @property
@@ -156,7 +155,7 @@ def _root(graph: Graph, config: Any, trees: int) -> _Level:
 
 
 def _next(level: _Level, right: str) -> _Level:
-    return level._replace(index=level.below(right), places=2 * level.places)
+    return level._replace(node=level.below(right), places=2 * level.places)
 
 
 def _add_paths(graph: Graph, x: str, layer: FastFeedForward | QuantizedFastFeedForward) -> str:

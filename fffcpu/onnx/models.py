@@ -124,8 +124,8 @@ def _attention(graph: Graph, attention: Attention, x: str, penalties: str, shape
 def _norm(graph: Graph, norm: LayerNorm, x: str) -> str:
     """Return the layer norm of rows; its moments are of the rows' type."""
     scale, bias = (graph.constant(array, f"norm.{name}") for name, array in norm.params.items())
-    options = {"epsilon": norm.config.eps, "stash_type": graph.element_type(norm.config.dtype)}
-    return graph.add("LayerNormalization", x, scale, bias, **options)
+    kind, eps = graph.element_type(norm.config.dtype), norm.config.eps
+    return graph.add("LayerNormalization", x, scale, bias, epsilon=eps, stash_type=kind)
 
 
 def _dense(graph: Graph, dense: Dense, x: str) -> str:

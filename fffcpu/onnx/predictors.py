@@ -150,11 +150,6 @@ def _classes(schema: Schema) -> Array:
     return labels.astype(np.int64) if labels.dtype.kind == "i" else labels
 
 
-def _starts(encoding: Encoding) -> list[int]:
-    """Return the place of the first input of each column, and the number of all inputs."""
-    return np.cumsum([0, *(column.width for column in encoding.columns)]).tolist()
-
-
 def _in_order(graph: Graph, pieces: Sequence[_Piece]) -> str:
     """Return all inputs (B, I) side by side."""
     joined = graph.add("Concat", *(piece.value for piece in pieces), axis=1)
@@ -167,8 +162,9 @@ def _in_order(graph: Graph, pieces: Sequence[_Piece]) -> str:
 
 def _category_pieces(graph: Graph, columns: Sequence[str], encoding: Encoding) -> list[_Piece]:
     """Return the inputs of columns of texts (B, 1): 1 for the category of a row, else 0."""
-    pieces, starts = [], _starts(encoding)
-    for name, column, start in zip(columns, encoding.columns, starts, strict=False):
+    pieces, following = [], 0
+    for name, column in zip(columns, encoding.columns, strict=True):
+        start, following = following, following + column.width
         if column.kind == "category" and column.width:
             texts, codes = zip(*_codes(column).items(), strict=True)
             code = graph.add(
@@ -180,8 +176,7 @@ def _category_pieces(graph: Graph, columns: Sequence[str], encoding: Encoding) -
                 default_int64=_default(column),
             )
             own = graph.add("Equal", code, np.arange(column.width))
-            places = range(start, start + column.width)
-            pieces.append(_Piece(graph.cast(own, np.float64), places))
+            pieces.append(_Piece(graph.cast(own, np.float64), range(start, following)))
     return pieces
 
 
