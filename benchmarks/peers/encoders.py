@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from benchmarks.peers.layers import path_mask
-from fffcpu.benchmarking.onnx_dense import IR_VERSION, OPSET
 from fffcpu.layers.embedding import Embedding
 from fffcpu.models import FastBertEncoder, FastBertForMaskedLM
+from fffcpu.onnx.graph import IR_VERSION, OPERATOR_SETS
 
 __all__ = ["OnnxEncoder", "TorchEncoder", "TorchTraining", "onnx_encoder"]
 
@@ -117,7 +117,7 @@ def onnx_encoder(encoder: FastBertEncoder, length: int) -> Any:
         [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["B", length, config.width])],
         [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items()],
     )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+    opsets = [helper.make_opsetid("", OPERATOR_SETS[""]), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
 
 
@@ -228,7 +228,7 @@ class TorchTraining(TorchEncoder):
 
 def _sinusoids(embedding: Embedding) -> Array:
     """Return a copy of the table of positions."""
-    return embedding._positions(embedding.config.positions).copy()
+    return embedding.positions(embedding.config.positions).copy()
 
 
 def _positions(embedding: Embedding, length: int) -> Array:

@@ -1,7 +1,7 @@
 """The dense layer in onnxruntime, the fastest dense runtime on CPUs that we know, for comparison.
 
-The extra ``bench`` installs what this module needs. The graph is the layer's mathematics and
-nothing else; onnxruntime fuses operators where it can::
+The extra ``bench`` installs what this module needs. The graph is that of an exported layer, the
+mathematics and nothing else; onnxruntime fuses operators where it can::
 
     x (B, I) --MatMul--> + bias --GELU--> (B, W) --MatMul--> y (B, O)
 
@@ -21,22 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.errors import require_extra
+from fffcpu.onnx.graph import Graph
+from fffcpu.onnx.layers import add_dense
 
-__all__ = ["MODEL_BYTES", "onnx_dense", "onnx_model"]
+__all__ = ["in_onnxruntime", "onnx_dense"]
 
 Array = NDArray[Any]
-
-OPERATORS = {"gelu": "Gelu", "relu": "Relu", "identity": "Identity"}
-"""Names of the activations in ONNX."""
-
-OPSET = 20
-"""Version of the operator set. It is the first with GELU."""
-
-IR_VERSION = 10
-"""Version of the file format. Every onnxruntime with these operators reads it."""
-
-MODEL_BYTES = (1 << 31) - (1 << 20)
-"""Most bytes of weights in a model of one piece."""
 
 
 def onnx_dense(
@@ -73,52 +63,58 @@ def onnx_dense(
     MissingExtraError
         If the extra ``bench`` is not installed.
     """
+    for module in ("onnx", "onnxruntime"):
+        require_extra(module, "bench")
+    model = _model(params, activation)
+    content = _quantize(model) if int8 else model.SerializeToString()
+    return in_onnxruntime(content, threads, spinning=spinning)
+
+
+def in_onnxruntime(
+    content: bytes, threads: int = 1, *, spinning: bool = True
+) -> Callable[[Array], Array]:
+    """Return a function that runs a model with one input and one output in onnxruntime.
+
+    Parameters
+    ----------
+    content : bytes
+        The model.
+    threads, spinning
+        As for `onnx_dense`.
+
+    Returns
+    -------
+    callable
+        Function of the input, an array, that returns the output.
+
+    Raises
+    ------
+    MissingExtraError
+        If the extra ``bench`` is not installed.
+    """
     runtime = require_extra("onnxruntime", "bench")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    model = onnx_model(params, activation)
-    content = _quantize(model) if int8 else model.SerializeToString()
     session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
 
     def run(x: Array) -> Array:
-        result: Array = session.run(None, {"x": x})[0]
+        result: Array = session.run(None, {given.name: x})[0]
         return result
 
     return run
 
 
-def onnx_model(params: Mapping[str, Array], activation: str) -> Any:
-    """Return the layer as an ``onnx.ModelProto``. The arguments are those of `onnx_dense`."""
-    onnx = require_extra("onnx", "bench")
-    helper, numbers = onnx.helper, onnx.numpy_helper
-    _, inner = params["weights_in"].shape
-    _, outer = params["weights_out"].shape
-    weights = {
-        "weights_in": np.ascontiguousarray(params["weights_in"].T),
-        "weights_out": params["weights_out"],
-    }
-    nodes = [helper.make_node("MatMul", ["x", "weights_in"], ["logits"])]
-    logits = "logits"
-    if "bias_in" in params:
-        weights["bias_in"] = params["bias_in"]
-        nodes.append(helper.make_node("Add", ["logits", "bias_in"], ["biased"]))
-        logits = "biased"
-    nodes += [
-        helper.make_node(OPERATORS[activation], [logits], ["active"]),
-        helper.make_node("MatMul", ["active", "weights_out"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "dense",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["B", inner])],
-        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["B", outer])],
-        [numbers.from_array(np.asarray(array), name) for name, array in weights.items()],
-    )
-    opsets = [helper.make_opsetid("", OPSET)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+def _model(params: Mapping[str, Array], activation: str) -> Any:
+    """Return the layer as an ``onnx.ModelProto``."""
+    graph = Graph()
+    x = graph.input("x", np.float32, ("rows", params["weights_in"].shape[1]))
+    shape = ("rows", params["weights_out"].shape[1])
+    graph.output("y", add_dense(graph, x, params, activation), np.float32, shape)
+    return graph.model()
 
 
 def _quantize(model: Any) -> bytes:

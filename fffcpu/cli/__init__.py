@@ -53,6 +53,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "inspect": Command("inspection", "show how rows use a layer's trees"),
         "quantize": Command("quantize", "save a layer with bfloat16 or int8 weights"),
         "convert": Command("convert", "read and write published formats"),
+        "export": Command("export", "write a model as a file of ONNX"),
         "pretrain": Command("pretrain", "pretrain a FastBERT on text"),
         "finetune": Command("finetune", "fine-tune a FastBERT to classify texts"),
         "distill": Command("distill", "make a faster encoder from a BERT"),

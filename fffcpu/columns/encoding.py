@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from fffcpu.columns.fields import clean_name, is_number, to_days, to_number, value_of
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 
-__all__ = ["KINDS", "Column", "Encoding", "FieldValues", "Unknown"]
+__all__ = ["KINDS", "PERIODS", "TURN_DIGITS", "Column", "Encoding", "FieldValues", "Unknown"]
 
 Array = NDArray[Any]
 
@@ -35,10 +35,10 @@ KINDS = ("number", "category", "date")
 Unknown = Counter[tuple[str, str]]
 """How often each text that is no category of its column occurred, by column and text."""
 
-_PERIODS = (365.2425, 7.0, 1.0)
+PERIODS = (365.2425, 7.0, 1.0)
 """Days of a year, a week and a day."""
 
-_TURN_DIGITS = 9
+TURN_DIGITS = 9
 """Digits of a period's fraction: a tenth of a millisecond of a day."""
 
 _DATE_INPUTS = ("days", *(f"{wave} of {unit}" for unit in ("year", "week", "day") for wave in "sc"))
@@ -363,9 +363,9 @@ class Encoding:
         inputs[:, self._value_starts] = (limited - self._offset) * self._factor
         inputs[:, self._indicators] = absent[:, self._indicated]
         for date in self._dates:
-            for number, period in enumerate(_PERIODS):
+            for number, period in enumerate(PERIODS):
                 # Rounded, so that a time of day which is always the same gives equal numbers.
-                turns = np.round(np.mod(filled[:, date] / period, 1.0), _TURN_DIGITS)
+                turns = np.round(np.mod(filled[:, date] / period, 1.0), TURN_DIGITS)
                 angle = 2.0 * math.pi * turns
                 place = self._value_starts[date] + 1 + 2 * number
                 inputs[:, place], inputs[:, place + 1] = np.sin(angle), np.cos(angle)

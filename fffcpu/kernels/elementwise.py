@@ -53,6 +53,7 @@ __all__ = [
     "density_run",
     "exponential",
     "finished_logit",
+    "normal_tail",
     "scaled",
     "side_taken",
 ]
@@ -174,6 +175,12 @@ _H = (
     ),
 )
 """G and H / TINY, where Phi(-a) exp(a*a/2) = G / (sqrt(2 pi) a G + H)."""
+
+
+def normal_tail() -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the coefficients of G and H in float64, as many of each, the highest power first."""
+    numerator, rest = _G[1], tuple(number * _TINY[1] for number in _H[1])
+    return numerator, (0.0,) * (len(numerator) - len(rest)) + rest
 
 
 @inner

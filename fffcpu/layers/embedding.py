@@ -165,7 +165,7 @@ class Embedding(_TokenEmbedding[EmbeddingConfig]):
         """
         tokens = self.as_tokens(ids)
         y: Array = self.params["words"][tokens]
-        y += self.params["position_scale"] * self._positions(tokens.shape[1])
+        y += self.params["position_scale"] * self.positions(tokens.shape[1])
         return y, EmbeddingCache(tokens)
 
     def backward(
@@ -189,10 +189,10 @@ class Embedding(_TokenEmbedding[EmbeddingConfig]):
         d_words = self._word_gradient(cache.ids, upstream, d_words)
         length = cache.ids.shape[1]
         d_positions = upstream.reshape(-1, length, config.width).sum(axis=0)
-        d_scale = np.vdot(d_positions, self._positions(length)).astype(self._dtype)
+        d_scale = np.vdot(d_positions, self.positions(length)).astype(self._dtype)
         return {"words": d_words, "position_scale": d_scale.reshape(1)}
 
-    def _positions(self, length: int) -> Array:
+    def positions(self, length: int) -> Array:
         """Return the first rows of the table, in the dtype of the layer."""
         # Made for the next power of two: a config may name more positions than memory holds.
         rows = min(self.config.positions, 1 << (length - 1).bit_length())

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fffcpu import DenseFeedForward, FastFeedForward, get_num_threads, set_num_threads
 from fffcpu.benchmarking.machine import describe_machine, package_version
-from fffcpu.benchmarking.onnx_dense import MODEL_BYTES, onnx_dense
+from fffcpu.benchmarking.onnx_dense import onnx_dense
 from fffcpu.benchmarking.timing import Contender, alternate, doubts, inference, ratio
 from fffcpu.benchmarking.verification import (
     TOLERANCES,
@@ -35,6 +35,7 @@ from fffcpu.benchmarking.verification import (
 )
 from fffcpu.checks import check_integer, check_number
 from fffcpu.errors import MissingExtraError
+from fffcpu.onnx.graph import MODEL_BYTES
 from fffcpu.plots import SpeedUp, check_plot_path, plot_speedups
 from fffcpu.system.terminal import format_number, with_progress
 

@@ -12,13 +12,13 @@ from fffcpu.system.files import TEMPORARY
 __all__ = ["check_folder", "check_output"]
 
 
-def check_output(out: str | None, *inputs: str | None) -> None:
-    """Raise if the file cannot be created or is an input."""
+def check_output(out: str | None, *inputs: str | None, name: str = "--out") -> None:
+    """Raise if the file cannot be created or is an input; ``name`` is the argument's name."""
     if out is None:
         return
     present = [path for path in inputs if path is not None and os.path.exists(path)]
     if os.path.exists(out) and any(os.path.samefile(path, out) for path in present):
-        raise ArgumentError(f"argument '--out' must not be one of the inputs, got '{out}'")
+        raise ArgumentError(f"argument '{name}' must not be one of the inputs, got '{out}'")
     folder = Path(out).parent
     if not folder.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
