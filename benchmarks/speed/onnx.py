@@ -3,8 +3,8 @@
     python -m benchmarks.speed.onnx
     python -m benchmarks.speed.onnx --layers 768:1x11 --rows 1 256 --threads 1
 
-No other heavy program may run at the same time. A layer is WIDTH:TREESxDEPTH. The same layer runs in
-fffcpu, and, exported by `fffcpu.onnx`, in onnxruntime. Beside it two dense layers run in
+No other heavy program may run at the same time. A layer is WIDTH:TREESxDEPTH. The same layer runs
+in fffcpu, and, exported by `fffcpu.onnx`, in onnxruntime. Beside it two dense layers run in
 onnxruntime: of as many neurons as a row uses, and of all neurons that the layer has. The outputs
 are checked first: of the exported layer, at least 99.8% of the rows must agree within 1e-4. The
 contenders alternate on distinct rows.

@@ -19,6 +19,8 @@ from sklearn.preprocessing import StandardScaler
 
 from fffcpu.sklearn import FFFClassifier, FFFRegressor
 
+pytestmark = pytest.mark.slow  # training
+
 ROWS = 700
 X = np.random.default_rng(0).standard_normal((ROWS, 5)).astype(np.float32) * [1, 9, 1, 1, 1]
 X = X.astype(np.float32)
