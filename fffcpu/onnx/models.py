@@ -1,4 +1,4 @@
-"""FastBERT in operators of ONNX.
+"""FastBERT, and the encoder of BERT, in operators of ONNX.
 
 The inputs are ``input_ids`` and ``attention_mask``, of B sequences of S positions each. The output
 is ``logits`` of a model with a head, (B, S, V) or (B, C), and ``last_hidden_state`` (B, S, D) of an
@@ -8,42 +8,47 @@ encoder. Hidden states are rows (B S, D); attention takes them apart again::
     for each layer:  h = h + attention(norm1(h));  h = h + feedforward(norm2(h))
     hidden = final_norm(h)
 
+In a BERT, norms come after the sums, and all tokens are of type 0.
+
 Shapes: B sequences of S positions, D width, A heads of width W = D / A, V tokens, C classes.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.layers import Attention, Dense, Embedding, LayerNorm
+from fffcpu.layers import Attention, Dense, Embedding, LayerNorm, LearnedEmbedding
 from fffcpu.layers.attention import PENALTY
 from fffcpu.models import (
+    BertEncoder,
     FastBertEncoder,
     FastBertForMaskedLM,
     FastBertForSequenceClassification,
 )
+from fffcpu.models.bert import BertLayer
 from fffcpu.models.encoder_layer import EncoderLayer
 from fffcpu.onnx.graph import Graph
 from fffcpu.onnx.layers import add_layer
 
-__all__ = ["FastBert", "add_model"]
+__all__ = ["ENCODERS", "AnyModel", "add_model"]
 
 Array = NDArray[Any]
-FastBert = FastBertEncoder | FastBertForMaskedLM | FastBertForSequenceClassification
+ENCODERS = (FastBertEncoder, BertEncoder)
+AnyModel = FastBertEncoder | BertEncoder | FastBertForMaskedLM | FastBertForSequenceClassification
 
 AXES = ("batch", "sequence")
 """Names of the lengths of the inputs."""
 
 
-def add_model(graph: Graph, model: FastBert) -> None:
-    """Add a FastBERT to a graph, with its inputs and its output."""
+def add_model(graph: Graph, model: AnyModel) -> None:
+    """Add a FastBERT or a BERT to a graph, with its inputs and its output."""
     config = model.config
     ids, mask = (graph.input(name, np.int64, AXES) for name in ("input_ids", "attention_mask"))
-    encoder = model if isinstance(model, FastBertEncoder) else model.encoder
+    encoder: Any = model if isinstance(model, ENCODERS) else model.encoder
     shape = graph.add("Shape", ids)
     words = graph.constant(encoder.embedding.params["words"], "words")
     embedded = _embedded(graph, encoder.embedding, graph.add("Gather", words, ids, axis=0), shape)
@@ -55,7 +60,7 @@ def add_model(graph: Graph, model: FastBert) -> None:
     hidden = _apart(graph, rows, shape, config.width)
     if isinstance(model, FastBertForSequenceClassification):
         active = graph.add(
-            "Tanh", _dense(graph, model.pooler, _pooled(graph, hidden, config.pooler))
+            "Tanh", _dense(graph, model.pooler, _pooled(graph, hidden, model.config.pooler))
         )
         logits = _dense(graph, model.head, active)
         graph.output("logits", logits, config.dtype, (AXES[0], model.head.config.output_dim))
@@ -63,16 +68,21 @@ def add_model(graph: Graph, model: FastBert) -> None:
     graph.output("last_hidden_state", hidden, config.dtype, (*AXES, config.width))
 
 
-def _encoded(graph: Graph, encoder: FastBertEncoder, embedded: str, mask: str, shape: str) -> str:
+def _encoded(
+    graph: Graph, encoder: FastBertEncoder | BertEncoder, embedded: str, mask: str, shape: str
+) -> str:
     """Return the hidden states (B S, D) of embedded tokens (B, S, D)."""
-    config = encoder.config
+    config, layers = encoder.config, cast("list[BertLayer | EncoderLayer]", encoder.layers)
     penalties = _penalties(graph, mask, np.dtype(config.dtype))
     rows = graph.add("Reshape", embedded, np.array([-1, config.width]))
     h = _norm(graph, encoder.norm, rows)
-    for number, layer in enumerate(encoder.layers):
+    for number, layer in enumerate(layers):
         with graph.within(f"layers.{number}"):
-            h = _layer(graph, layer, h, penalties, shape)
-    return _norm(graph, encoder.final_norm, h)
+            if isinstance(layer, BertLayer):
+                h = _bert_layer(graph, layer, h, penalties, shape)
+            else:
+                h = _layer(graph, layer, h, penalties, shape)
+    return h if isinstance(encoder, BertEncoder) else _norm(graph, encoder.final_norm, h)
 
 
 def _layer(graph: Graph, layer: EncoderLayer, h: str, penalties: str, shape: str) -> str:
@@ -84,9 +94,25 @@ def _layer(graph: Graph, layer: EncoderLayer, h: str, penalties: str, shape: str
     return graph.add("Add", h, y)
 
 
-def _embedded(graph: Graph, embedding: Embedding, vectors: str, shape: str) -> str:
+def _bert_layer(graph: Graph, layer: BertLayer, h: str, penalties: str, shape: str) -> str:
+    """Return the hidden states after a layer of a BERT, both (B S, D)."""
+    y = _attention(graph, layer.attention, h, penalties, shape)
+    x = _norm(graph, layer.norm1, graph.add("Add", h, y))
+    with graph.within("feedforward"):
+        y = add_layer(graph, x, layer.feedforward)
+    y = graph.add("Add", y, graph.constant(layer.bias_out, "bias_out"))
+    return _norm(graph, layer.norm2, graph.add("Add", x, y))
+
+
+def _embedded(
+    graph: Graph, embedding: Embedding | LearnedEmbedding, vectors: str, shape: str
+) -> str:
     """Return the vectors of tokens (B, S, D) with their positions."""
-    table = embedding.params["position_scale"] * embedding.positions(embedding.config.positions)
+    params = embedding.params
+    if isinstance(embedding, LearnedEmbedding):
+        table = params["positions"] + params["types"][0]
+    else:
+        table = params["position_scale"] * embedding.positions(embedding.config.positions)
     length = graph.add("Slice", shape, np.array([1]), np.array([2]))
     positions = graph.add("Slice", graph.constant(table, "positions"), np.array([0]), length)
     return graph.add("Add", vectors, positions)
@@ -108,6 +134,9 @@ def _attention(graph: Graph, attention: Attention, x: str, penalties: str, shape
     def projected(place: int, name: str) -> str:
         matrix = weights[:, place].reshape(config.width, config.width).T
         rows = graph.add("MatMul", x, graph.constant(matrix, f"attention.{name}"))
+        if config.bias:
+            bias = params["bias_qkv"].reshape(heads, 3, width)[:, place].reshape(config.width)
+            rows = graph.add("Add", rows, graph.constant(bias, f"attention.{name}_bias"))
         apart = _apart(graph, rows, shape, heads, width)
         return graph.add("Transpose", apart, perm=[0, 2, 3, 1] if name == "key" else [0, 2, 1, 3])
 
@@ -118,7 +147,10 @@ def _attention(graph: Graph, attention: Attention, x: str, penalties: str, shape
     context = graph.add("Transpose", graph.add("MatMul", chances, value), perm=[0, 2, 1, 3])
     together = graph.add("Reshape", context, np.array([-1, config.width]))
     out = graph.constant(params["weights_out"].T, "attention.weights_out")
-    return graph.add("MatMul", together, out)
+    y = graph.add("MatMul", together, out)
+    if config.bias:
+        y = graph.add("Add", y, graph.constant(params["bias_out"], "attention.bias_out"))
+    return y
 
 
 def _norm(graph: Graph, norm: LayerNorm, x: str) -> str:

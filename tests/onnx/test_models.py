@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from fffcpu.models import (
+    BertConfig,
+    BertEncoder,
     FastBertConfig,
     FastBertEncoder,
     FastBertForMaskedLM,
@@ -45,6 +47,19 @@ def test_the_hidden_states_of_an_encoder(feedforward, dtype):
     kept = inputs["attention_mask"].astype(bool)
     hidden = found.pop("last_hidden_state")
     assert not found
+    assert_close(hidden[kept], model(**inputs)[kept], 1e-4 if dtype == "float32" else 1e-11)
+
+
+@pytest.mark.parametrize("feedforward", FEEDFORWARDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_hidden_states_of_a_bert(feedforward, dtype):
+    sizes = {"feedforward": "fff", **FEEDFORWARDS[feedforward]}
+    config = BertConfig(90, 24, 2, 3, positions=16, initial_std=0.3, dtype=dtype, **sizes)
+    model, rng, inputs = BertEncoder(config, rng=0), np.random.default_rng(1), tokens()
+    for array in model.params.values():  # biases and types, too
+        array += 0.1 * rng.standard_normal(array.shape)
+    kept = inputs["attention_mask"].astype(bool)
+    hidden = run(model, **inputs)["last_hidden_state"]
     assert_close(hidden[kept], model(**inputs)[kept], 1e-4 if dtype == "float32" else 1e-11)
 
 
