@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fffcpu.errors import ArgumentError, MissingExtraError
+from fffcpu.errors import ArgumentError, MissingExtraError, describe
 from fffcpu.inference.predictor import Predictor
 from fffcpu.onnx.graph import OPERATOR_SETS, Graph
 from fffcpu.onnx.predictors import Output, add_outputs, add_rows
@@ -61,10 +61,14 @@ def _set_types_of_classes(operator: Any) -> None:
     """Set types and shapes of labels and probabilities."""
     types = importlib.import_module("skl2onnx.common.data_types")
     predictor, rows = _predictor_of(operator), operator.inputs[0].get_first_dimension()
-    schema, label = predictor.schema, types.Int64TensorType
+    schema, label, width = predictor.schema, types.Int64TensorType, len(predictor.schema.classes)
     if schema.labels.dtype.kind == "U" and schema.task == "classification":
         label = types.StringTensorType
-    width = len(schema.classes)
+    elif (schema.labels != schema.labels.astype(np.int64)).any():
+        raise ArgumentError(
+            "the classes of an estimator must be texts or integers, because sklearn-onnx has no "
+            f"other labels, got {describe(schema.classes)}"
+        )
     operator.outputs[0].set_type(label([rows, width] if schema.task == "multilabel" else [rows]))
     operator.outputs[1].type.shape = [rows, width]
 
@@ -104,10 +108,9 @@ def _as_declared(graph: Graph, output: Output, variable: Any) -> str:
     """Return an output as a value of the type and shape of a variable of sklearn-onnx."""
     types = importlib.import_module("skl2onnx.common.data_types")
     value = output.value
-    if output.name == "label" and not isinstance(variable.type, types.StringTensorType):
-        return graph.cast(value, np.int64)
     if output.name == "label":
-        return graph.add("Identity", value)
+        texts = isinstance(variable.type, types.StringTensorType)
+        return graph.add("Identity", value) if texts else graph.cast(value, np.int64)
     if output.name == "prediction":
         value = graph.add("Reshape", value, np.array([-1, variable.type.shape[1]]))
     is_double = isinstance(variable.type, types.DoubleTensorType)

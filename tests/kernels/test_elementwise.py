@@ -23,7 +23,12 @@ from scipy import special
 import fffcpu
 from fffcpu.config import Activation
 from fffcpu.kernels.backends import vectorized
-from fffcpu.kernels.elementwise import activate_run, backpropagate_run, exponential
+from fffcpu.kernels.elementwise import (
+    activate_run,
+    backpropagate_run,
+    exponential,
+    normal_tail,
+)
 from fffcpu.kernels.jit import JIT, kernel
 from fffcpu.kernels.simd import lanes, load, store
 
@@ -149,6 +154,13 @@ def check_gelu(s):
     assert error < 1.5
     if s < -1.5 and abs(exact) > Decimal(2) ** -1022:  # left of its zero it keeps its digits
         assert error / abs(exact) < allowed(s, 2.5)
+
+
+def test_the_fraction_of_polynomials_is_the_tail_of_the_normal_distribution():
+    a = np.linspace(0.0, 38.0, 1001)
+    g, h = (np.polyval(coefficients, a) for coefficients in normal_tail())
+    fraction = g / (math.sqrt(2.0 * math.pi) * a * g + h)
+    np.testing.assert_allclose(fraction, special.erfcx(a / math.sqrt(2.0)) / 2.0, rtol=1e-14)
 
 
 @pytest.mark.parametrize("s", POINTS)

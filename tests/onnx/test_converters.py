@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from fffcpu import FastFeedForward, Predictor, Schema
 from fffcpu.errors import ArgumentError, MissingExtraError
 from fffcpu.onnx import register_converters
 from tests.onnx.support import AGREEING, assert_close, run, session
@@ -94,6 +95,13 @@ def test_an_estimator_alone_is_exported_as_its_predictor():
     estimator = FFFClassifier(**QUICK).fit(X, KIND)
     found = run(estimator, x=X.astype(estimator.layer_.config.dtype))
     assert (found["label"] == estimator.predict(X)).mean() >= AGREEING
+
+
+def test_classes_that_are_no_integers_are_refused():
+    schema = Schema("classification", (0.5, 1.0))
+    estimator = FFFClassifier.from_predictor(Predictor(FastFeedForward(5, 2, 1, rng=0), schema))
+    with pytest.raises(ArgumentError, match=r"must be texts or integers.*0\.5"):
+        skl2onnx.to_onnx(estimator, X[:1], options={"zipmap": False})
 
 
 def test_an_older_set_of_operators_is_refused():
