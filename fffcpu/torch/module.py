@@ -286,10 +286,9 @@ def needs_gradients(*tensors: Tensor | None) -> bool:
 
 def own_dtype(rows: Tensor) -> Any:
     """Return a context in which autocast leaves rows, and what is computed of them, as they are."""
-    device = rows.device.type
-    if torch.amp.is_autocast_available(device):
-        return torch.autocast(device, enabled=False)
-    return contextlib.nullcontext()
+    if rows.is_meta:  # without numbers, autocast does not know it
+        return contextlib.nullcontext()
+    return torch.autocast(rows.device.type, enabled=False)
 
 
 def config_dtype(dtype: torch.dtype) -> str:
