@@ -19,12 +19,12 @@ from fffcpu.config import LayerConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
 from fffcpu.kernels.crossover import FEWEST_ROWS
 from fffcpu.layers import Layer
-from fffcpu.parameters import Parameters
 from fffcpu.torch.operators import (
     as_array,
     dispatch_modes,
     is_transformed,
     runs_kernels,
+    share,
     tracing_state,
 )
 
@@ -114,7 +114,7 @@ class FeedForward(torch.nn.Module):
             the CPU and of that dtype, it has their memory, so that it changes with them; its method
             ``copy`` makes it independent.
         """
-        return self.layer_type._sharing(self.config, Parameters.sharing(self._arrays()))
+        return share(self.layer_type, self.config, self._arrays())
 
     @classmethod
     def _from_layer(cls, layer: Any) -> Self:
@@ -241,7 +241,12 @@ class FeedForward(torch.nn.Module):
         names = self._config.shapes()
         if any(name not in self._parameters for name in names):  # computed, by parametrizations
             return None
-        if not all(runs_kernels(each) and each.is_contiguous() for each in self._tensors()):
+        first, *others = tensors = self._tensors()
+        plain = all(type(each) in (Tensor, torch.nn.Parameter) for each in tensors)
+        alike = all(each.dtype == first.dtype and each.is_cpu for each in others)
+        if not (
+            plain and alike and runs_kernels(first) and all(map(Tensor.is_contiguous, tensors))
+        ):
             return None
         layer = self.to_layer()
         widths = layer.config.input_dim, layer.config.output_dim
