@@ -11,13 +11,13 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy import empty
 from torch import Tensor, from_numpy, is_grad_enabled
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from fffcpu.config import LayerConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
-from fffcpu.kernels.crossover import FEWEST_ROWS
 from fffcpu.layers import Layer
 from fffcpu.torch.operators import (
     as_array,
@@ -39,8 +39,10 @@ class _Bound(NamedTuple):
     addresses: list[int]
     """Where the parameters lay."""
     layer: Layer[Any]
-    input_dim: int
-    output_dim: int
+    shape: tuple[int, int]
+    """Shape of one row, which is passed to the kernel at once."""
+    output_shape: tuple[int, int]
+    """Shape of its output."""
     dtype: np.dtype[Any]
     infer: Callable[..., None]
     """Kernel for few rows, which `kernels.choose` would return."""
@@ -204,18 +206,17 @@ class FeedForward(torch.nn.Module):
         except (RuntimeError, TypeError):  # not in plain memory that NumPy can read
             return self._run_operators(x)
         bound = self._bound
-        if bound is None or bound.addresses != addresses:
+        if bound is None or bound[0] != addresses:
             bound = self._bind(addresses)
             if bound is None:
                 return self._run_operators(x)
-        _, layer, width, out_width, dtype, infer, arguments = bound
-        shape = rows.shape
-        ready = len(shape) == 2 and rows.dtype is dtype and rows.flags.carray
-        if ready and shape[0] < FEWEST_ROWS and shape[1] == width:
-            y = np.empty((shape[0], out_width), dtype)
+        _, layer, shape, output_shape, dtype, infer, arguments = bound
+        if rows.shape == shape and rows.dtype is dtype and rows.flags.carray:
+            y = empty(output_shape, dtype)
             infer(y, rows, *arguments)
-            return from_numpy(y)
-        return from_numpy(layer(rows))
+        else:
+            y = layer(rows)
+        return from_numpy(y)
 
     def _run_operators(self, x: Any) -> Tensor:
         """Return the output by operators that PyTorch sees."""
@@ -249,8 +250,8 @@ class FeedForward(torch.nn.Module):
         ):
             return None
         layer = self.to_layer()
-        widths = layer.config.input_dim, layer.config.output_dim
-        self._bound = _Bound(addresses, layer, *widths, layer._dtype, *layer._few_rows())
+        shapes = (1, layer.config.input_dim), (1, layer.config.output_dim)
+        self._bound = _Bound(addresses, layer, *shapes, layer._dtype, *layer._few_rows())
         return self._bound
 
     def _tensors(self) -> tuple[Tensor, ...]:
