@@ -206,7 +206,7 @@ class LeafFeedForward(FeedForward):
             kept = functional.dropout(ones, self.dropout)
         hardened = self.training and self.hardened
         with own_dtype(rows):
-            mixed = plain.mixture(
+            y, *rest = plain.mixture(
                 rows, self._tensors(), self._config.activation, flips, kept, hardened
             )
-        return mixed._replace(y=self._shaped(mixed.y, x))
+        return Mixture(self._shaped(y, x), *rest)

@@ -11,20 +11,20 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
+from numpy import empty
 from torch import Tensor, from_numpy, is_grad_enabled
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from fffcpu.config import LayerConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError, describe
-from fffcpu.kernels.crossover import FEWEST_ROWS
 from fffcpu.layers import Layer
-from fffcpu.parameters import Parameters
 from fffcpu.torch.operators import (
     as_array,
     dispatch_modes,
     is_transformed,
     runs_kernels,
+    share,
     tracing_state,
 )
 
@@ -39,8 +39,10 @@ class _Bound(NamedTuple):
     addresses: list[int]
     """Where the parameters lay."""
     layer: Layer[Any]
-    input_dim: int
-    output_dim: int
+    shape: tuple[int, int]
+    """Shape of one row, which is passed to the kernel at once."""
+    output_shape: tuple[int, int]
+    """Shape of its output."""
     dtype: np.dtype[Any]
     infer: Callable[..., None]
     """Kernel for few rows, which `kernels.choose` would return."""
@@ -114,7 +116,7 @@ class FeedForward(torch.nn.Module):
             the CPU and of that dtype, it has their memory, so that it changes with them; its method
             ``copy`` makes it independent.
         """
-        return self.layer_type._sharing(self.config, Parameters.sharing(self._arrays()))
+        return share(self.layer_type, self.config, self._arrays())
 
     @classmethod
     def _from_layer(cls, layer: Any) -> Self:
@@ -204,18 +206,17 @@ class FeedForward(torch.nn.Module):
         except (RuntimeError, TypeError):  # not in plain memory that NumPy can read
             return self._run_operators(x)
         bound = self._bound
-        if bound is None or bound.addresses != addresses:
+        if bound is None or bound[0] != addresses:
             bound = self._bind(addresses)
             if bound is None:
                 return self._run_operators(x)
-        _, layer, width, out_width, dtype, infer, arguments = bound
-        shape = rows.shape
-        ready = len(shape) == 2 and rows.dtype is dtype and rows.flags.carray
-        if ready and shape[0] < FEWEST_ROWS and shape[1] == width:
-            y = np.empty((shape[0], out_width), dtype)
+        _, layer, shape, output_shape, dtype, infer, arguments = bound
+        if rows.shape == shape and rows.dtype is dtype and rows.flags.carray:
+            y = empty(output_shape, dtype)
             infer(y, rows, *arguments)
-            return from_numpy(y)
-        return from_numpy(layer(rows))
+        else:
+            y = layer(rows)
+        return from_numpy(y)
 
     def _run_operators(self, x: Any) -> Tensor:
         """Return the output by operators that PyTorch sees."""
@@ -241,11 +242,16 @@ class FeedForward(torch.nn.Module):
         names = self._config.shapes()
         if any(name not in self._parameters for name in names):  # computed, by parametrizations
             return None
-        if not all(runs_kernels(each) and each.is_contiguous() for each in self._tensors()):
+        first, *others = tensors = self._tensors()
+        plain = all(type(each) in (Tensor, torch.nn.Parameter) for each in tensors)
+        alike = all(each.dtype == first.dtype and each.is_cpu for each in others)
+        if not (
+            plain and alike and runs_kernels(first) and all(map(Tensor.is_contiguous, tensors))
+        ):
             return None
         layer = self.to_layer()
-        widths = layer.config.input_dim, layer.config.output_dim
-        self._bound = _Bound(addresses, layer, *widths, layer._dtype, *layer._few_rows())
+        shapes = (1, layer.config.input_dim), (1, layer.config.output_dim)
+        self._bound = _Bound(addresses, layer, *shapes, layer._dtype, *layer._few_rows())
         return self._bound
 
     def _tensors(self) -> tuple[Tensor, ...]:
@@ -286,10 +292,9 @@ def needs_gradients(*tensors: Tensor | None) -> bool:
 
 def own_dtype(rows: Tensor) -> Any:
     """Return a context in which autocast leaves rows, and what is computed of them, as they are."""
-    device = rows.device.type
-    if torch.amp.is_autocast_available(device):
-        return torch.autocast(device, enabled=False)
-    return contextlib.nullcontext()
+    if rows.is_meta:  # without numbers, autocast does not know it
+        return contextlib.nullcontext()
+    return torch.autocast(rows.device.type, enabled=False)
 
 
 def config_dtype(dtype: torch.dtype) -> str:

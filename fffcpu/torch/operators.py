@@ -19,7 +19,7 @@ Shapes: B rows, I input width, O output width, T trees, N nodes in a tree, L lev
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,7 +30,8 @@ from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from fffcpu.config import FastFeedForwardConfig, LeafFeedForwardConfig
-from fffcpu.layers import FastFeedForward, LeafFeedForward, PathCache
+from fffcpu.errors import ShapeError, describe
+from fffcpu.layers import FastFeedForward, Layer, LeafFeedForward, PathCache
 from fffcpu.parameters import Parameters
 from fffcpu.tree import depth_of
 
@@ -42,10 +43,12 @@ __all__ = [
     "path_forward",
     "path_infer",
     "runs_kernels",
+    "share",
     "tracing_state",
 ]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+SomeLayer = TypeVar("SomeLayer", bound=Layer[Any])
 
 MOST_CONFIGS = 256
 """Configs of layers that are kept: those of a large model."""
@@ -99,6 +102,26 @@ def as_array(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
+def share(
+    layer_type: type[SomeLayer], config: Any, arrays: Mapping[str, NDArray[Any]]
+) -> SomeLayer:
+    """Return a layer on the memory of arrays, which kernels trust.
+
+    Raises
+    ------
+    ShapeError
+        If an array does not have the shape and the dtype of the config.
+    """
+    for name, shape in config.shapes().items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype != config.dtype:
+            raise ShapeError(
+                f"parameter '{name}' must have shape {shape} and dtype {config.dtype}, "
+                f"got {describe(array)}"
+            )
+    return layer_type._sharing(config, Parameters.sharing(arrays))
+
+
 def _as_tensors(*arrays: NDArray[Any]) -> tuple[Tensor, ...]:
     """Return arrays as tensors in the same memory."""
     return tuple(map(torch.from_numpy, arrays))
@@ -135,7 +158,7 @@ def _path_layer(
     arrays["weights_out"] = as_array(weights_out)
     shapes = weights_in.shape, weights_out.shape
     config = _path_config(*shapes, bias_in is not None, activation, arrays["weights_in"].dtype)
-    return FastFeedForward._sharing(config, Parameters.sharing(arrays))
+    return share(FastFeedForward, config, arrays)
 
 
 @_operator(f"(Tensor x, {_PATH}) -> Tensor")
@@ -260,7 +283,7 @@ def _leaf_layer(*arguments: Any) -> LeafFeedForward:
     arrays = dict(zip(_LEAF_NAMES, map(as_array, parameters), strict=True))
     weights_in, bias_out = arrays["leaf_weights_in"], arrays["leaf_bias_out"]
     config = _leaf_config(weights_in.shape, bias_out.shape[1], activation, weights_in.dtype)
-    return LeafFeedForward._sharing(config, Parameters.sharing(arrays))
+    return share(LeafFeedForward, config, arrays)
 
 
 @_operator(f"(Tensor x, {_LEAF}) -> Tensor")

@@ -50,6 +50,11 @@ def activate(s: Tensor, activation: str) -> Tensor:
     return functional.relu(s) if activation == "relu" else s
 
 
+def _levels(count: int) -> int:
+    """Return how many levels have so many nodes, in a way that PyTorch 2.4 compiles."""
+    return round(math.log2(count + 1))
+
+
 # --- FastFeedForward ------------------------------------------------------------------------------
 
 
@@ -66,7 +71,7 @@ class _Visited:
             weights_out,
         )
         self.trees, count, _ = weights_in.shape
-        self.levels = int(count).bit_length()
+        self.levels = _levels(count)
         self.sides = weights_out.ndim - 2
         first = torch.arange(self.trees, device=x.device).unsqueeze(1)
         self.first_node = first * count
@@ -159,7 +164,7 @@ def fast_feed_forward(
 def every_is_smaller(weights_in: Tensor, weights_out: Tensor) -> bool:
     """Whether logits of every node take less memory than copies of visited nodes' weights."""
     _, count, input_dim = weights_in.shape
-    sides, levels = weights_out.ndim - 2, int(count).bit_length()
+    sides, levels = weights_out.ndim - 2, _levels(count)
     return bool(count * (1 + sides) <= levels * (input_dim + weights_out.shape[-1]))
 
 
@@ -246,7 +251,7 @@ def _reach(right: Tensor) -> list[Tensor]:
     """Return the share of each row that reaches each node, level by level, the leaves last."""
     rows, gates = right.shape
     levels = [right.new_ones((rows, 1))]
-    for level in range(int(gates).bit_length()):
+    for level in range(_levels(gates)):
         first = (1 << level) - 1
         sent_right = levels[-1] * right[:, first : 2 * first + 1]
         levels.append(torch.stack((levels[-1] - sent_right, sent_right), 2).flatten(1))
@@ -283,7 +288,7 @@ def leaf_inference(
     with torch.no_grad():
         gate = torch.zeros((x.shape[0], 1), dtype=torch.int64, device=x.device)
         logits = functional.linear(x, gate_weights, gate_bias)
-        for _ in range(int(leaves).bit_length() - 1):
+        for _ in range(_levels(leaves - 1)):
             gate = 2 * gate + 1 + (logits.gather(1, gate) >= 0)
         leaf = gate.squeeze(1) - (leaves - 1)
     weights_in, bias_in, weights_out, bias_out = (each[leaf] for each in leaf_parameters)

@@ -232,4 +232,4 @@ def test_initial_values_are_the_layers():
     for name, parameter in module.named_parameters():
         bound = 1 / 4 if name.endswith("_out") else 1 / 5
         assert parameter.abs().max() <= bound
-        assert parameter.std().item() == pytest.approx(bound / np.sqrt(3), rel=0.15)
+        assert parameter.std().item() == pytest.approx(bound / np.sqrt(3), rel=0.2)

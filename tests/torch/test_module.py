@@ -188,6 +188,20 @@ def test_a_change_of_parameters_is_seen_wherever_it_is_made(make, change):
             np.testing.assert_array_equal(made(x).numpy(), expected(made, x))
 
 
+# Unpickled tensors of PyTorch 2.4 call what it deprecates.
+@pytest.mark.filterwarnings("ignore:You are using `torch.load` with:FutureWarning")
+@KINDS
+@pytest.mark.parametrize("change", [lambda p: p[..., :1].clone(), lambda p: p.double()])
+def test_parameters_that_do_not_fit_are_errors_before_kernels_read_them(make, change):
+    for recorded in (True, False):
+        made = make()
+        name = next(name for name in made.config.shapes() if "bias_in" in name)
+        with torch.no_grad():
+            getattr(made, name).data = change(getattr(made, name).data)
+        with torch.set_grad_enabled(recorded), pytest.raises(ShapeError, match=f"'{name}' must"):
+            made(torch.randn(5, 6))
+
+
 @KINDS
 def test_copies_have_their_own_memory(make):
     made = make()
@@ -318,7 +332,6 @@ def test_frozen_parameters_get_no_dense_gradients(monkeypatch):
 
 @KINDS
 def test_modules_train_by_an_optimizer_and_the_layer_follows(make):
-    torch.manual_seed(0)
     made = make().train()
     layer = made.to_layer()
     x = torch.randn(200, 6)

@@ -16,9 +16,12 @@ from fffcpu.torch import FastFeedForward, LeafFeedForward, operators
 OPERATORS = torch.ops.fffcpu
 
 pytestmark = [
-    # PyTorch calls what it deprecates, and opcheck looks at gradients of what is no leaf.
+    # PyTorch calls what it deprecates, opcheck looks at gradients of what is no leaf, and 2.4 says
+    # that it exports operators of others as they are.
     pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+    pytest.mark.filterwarnings("ignore:At pre-dispatch tracing, we will assume:UserWarning"),
+    pytest.mark.filterwarnings("ignore:You are using `torch.load` with:FutureWarning"),
 ]
 
 
@@ -70,7 +73,6 @@ def test_operators_of_leaf_feed_forward_pass_opcheck():
 @KINDS
 def test_gradients_pass_gradcheck(make):
     """At steps of 1e-6, no logit of these rows changes its sign."""
-    torch.manual_seed(0)
     made = make(dtype=torch.float64, activation="gelu")
     x = torch.randn(4, 9, dtype=torch.float64, requires_grad=True)
     names, parameters = zip(*made.named_parameters(), strict=True)
@@ -154,9 +156,20 @@ def test_modules_compile_as_one_graph(make, compiler, training):
 
 
 @pytest.mark.slow
+@KINDS
+@pytest.mark.parametrize("training", [True, False])
+def test_plain_pytorch_compiles_as_one_graph(make, training):
+    torch._dynamo.reset()
+    made = make(dtype=torch.bfloat16).train(training)
+    compiled = torch.compile(made, fullgraph=True, backend="eager")
+    x = torch.randn(5, 9)
+    torch.testing.assert_close(compiled(x), made(x))
+    compiled(x).sum().backward()
+
+
+@pytest.mark.slow
 def test_a_network_that_holds_modules_compiles_and_learns_routes():
     torch._dynamo.reset()
-    torch.manual_seed(0)
     network = torch.nn.Sequential(
         torch.nn.Linear(9, 9), fast(two_sided=True, straight_through=True), torch.nn.Linear(5, 1)
     )
