@@ -257,6 +257,7 @@ def _add_training(group: Any) -> None:
         "--patience", type=int, metavar="N", help="stop after N epochs without improvement"
     )
     add_number(group, DEFAULTS, "seed", int, "random seed")
+    add_number(group, DEFAULTS, "shards", int, "parts of the data, a core for each")
     add_number(group, DEFAULTS, "checkpoint-seconds", float, "seconds between checkpoints")
     add_number(group, DEFAULTS, "keep", int, "number of checkpoints to keep")
 
