@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 OLDEST = ROOT / ".ci/oldest.txt"
 
-TESTED_EXTRAS = ("parquet", "plot", "serve", "sklearn", "text", "testing", "test")
+TESTED_EXTRAS = ("dask", "parquet", "plot", "serve", "sklearn", "text", "testing", "test")
 """Extras that are installed with the oldest versions: those of the tests, and what they use."""
 
 
