@@ -57,6 +57,8 @@ def connect(address: str) -> Iterator[Any]:
                     processes=True,
                     host="127.0.0.1",
                     dashboard_address=None,
+                    # Without a dashboard there still is a port for it, which may be taken.
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                     worker_dashboard_address=None,
                     preload=[IGNORE_CTRL_C],
                 )

@@ -50,6 +50,9 @@ _LOGGER = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 """Seconds between looks at which workers there are."""
 
+CHECK_SECONDS = 2.0
+"""Seconds that an answer may take before a look at whether its worker is still there."""
+
 WAIT_SECONDS = 60.0
 """How long to wait for a worker where there is none."""
 
@@ -86,7 +89,8 @@ class Crew:
     Parameters
     ----------
     client : distributed.Client
-        A client of the cluster, not asynchronous.
+        A client of the cluster, not asynchronous. It must be the current one, see
+        `distributed.Client.as_current`, while the crew is used: actors find their client so.
     parts : sequence
         The part of the data of each shard. Rows that are arrays of Dask become one block each,
         which stays in the cluster.
@@ -150,7 +154,11 @@ class Crew:
 
     def close(self) -> None:
         """Let go of the workers' actors, and of the data in the cluster."""
-        self._members.clear()
+        for address in list(self._members):
+            self._dismiss(address)
+        for part in self._parts:
+            if _is_future(part):
+                part.x.release()
         self._parts, self._plan = [], None
 
     def _news(self) -> dict[str, Any]:
@@ -194,7 +202,7 @@ class Crew:
         """Return a call's result, or raise that the worker is lost."""
         while True:
             try:
-                return call.result(timeout=LOOK_SECONDS)
+                return call.result(timeout=CHECK_SECONDS)
             except TimeoutError as error:  # which is an OSError, too
                 if member.address not in self._client.nthreads():
                     raise _Lost(member.address) from error
@@ -207,7 +215,7 @@ class Crew:
         try:
             yield
         except _Lost as loss:
-            self._members.pop(member.address, None)
+            self._dismiss(member.address)
             self._looked, self._losses = -LOOK_SECONDS, self._losses + 1
             _LOGGER.warning("worker %s is lost; others take over its shards", member.address)
             if self._losses > MOST_LOSSES:
@@ -246,7 +254,7 @@ class Crew:
         threads = self._workers()
         self._looked = time.monotonic()
         for address in self._members.keys() - threads.keys():
-            del self._members[address]
+            self._dismiss(address)
         room = shares(threads, len(self._parts))
         for member in list(self._members.values()):
             with self._replaced(member):
@@ -280,6 +288,12 @@ class Crew:
             if time.monotonic() > deadline:
                 raise ClusterError(f"the cluster has had no worker for {WAIT_SECONDS:.0f} s")
             time.sleep(PAUSE)
+
+    def _dismiss(self, address: str) -> None:
+        """Let go of a worker's actor, and with it of what it holds."""
+        member = self._members.pop(address, None)
+        if member is not None:
+            self._client.cancel([member.future])
 
     def _take_back(self, member: _Member, shards: Sequence[int]) -> None:
         """Take shards from a worker."""
@@ -372,8 +386,10 @@ def _in_cluster(client: Any, part: Any) -> Any:
 def _homes(client: Any, parts: Sequence[Any]) -> list[Sequence[str]]:
     """Return for each part the workers in which its rows lie; none if they lie here."""
     futures = [part.x for part in parts if _is_future(part)]
-    wait(futures)
-    places = client.who_has(futures) if futures else {}
+    places = {}
+    if futures:
+        wait(futures)
+        places = client.who_has(futures)
     return [places.get(part.x.key, ()) if _is_future(part) else () for part in parts]
 
 

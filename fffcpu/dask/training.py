@@ -67,15 +67,16 @@ def pretrain(
 ) -> pretraining.Pretrained:
     """Train a masked language model on a corpus; see `fffcpu.dask.pretrain`."""
     check_client(client)
-    return pretraining.pretrain(
-        corpus,
-        settings,
-        folder=folder,
-        resume=resume,
-        progress=progress,
-        callbacks=callbacks,
-        spread=functools.partial(Crew, client),
-    )
+    with client.as_current():
+        return pretraining.pretrain(
+            corpus,
+            settings,
+            folder=folder,
+            resume=resume,
+            progress=progress,
+            callbacks=callbacks,
+            spread=functools.partial(Crew, client),
+        )
 
 
 def check_client(client: Any) -> None:

@@ -51,9 +51,9 @@ def _rows_of(array: Array) -> Array:
 
 def _select(array: Array, others: Array | None) -> Array | SomeRows:
     """Return an array, or those of its rows whose bits are not those of other rows, or of zeros."""
-    rows = _rows_of(np.ascontiguousarray(array))
-    if rows.size == 0:
+    if array.size == 0:
         return array
+    rows = _rows_of(np.ascontiguousarray(array))
     bits = rows.view(np.uint8)
     differs = bits if others is None else bits != _rows_of(others).view(np.uint8)
     found = np.flatnonzero(differs.any(axis=1))
