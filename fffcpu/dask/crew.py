@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import pydoc
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -325,22 +326,33 @@ class Crew:
 
     def _hire(self, member: _Member) -> None:
         """Start the actor of a worker."""
+        self._check_version(member)
         member.future = self._client.submit(
             ShardHolder,
             member.name,
-            fffcpu.__version__,
             key=f"fffcpu-shards-{member.name}",
             actor=True,
             workers=[member.address],
             pure=False,
         )
-        try:
-            member.actor = self._answer(member, member.future)
-        except (ArithmeticError, AttributeError, ImportError, LookupError, RuntimeError) as error:
-            raise ClusterError(
-                f"worker '{member.address}' must have fffcpu {fffcpu.__version__}: {error}"
-            ) from error
+        member.actor = self._answer(member, member.future)
         self._members[member.address] = member
+
+    def _check_version(self, member: _Member) -> None:
+        """Raise unless a worker has this fffcpu. One without it would end with what it cannot read.
+
+        So the function that looks is one of Python's own.
+        """
+        try:
+            found = self._client.run(pydoc.locate, "fffcpu.__version__", workers=[member.address])
+        except OSError as error:
+            raise _Lost(member.address) from error
+        version = found[member.address]
+        if version != fffcpu.__version__:
+            raise ClusterError(
+                f"worker '{member.address}' must have fffcpu {fffcpu.__version__}, "
+                f"got {'none' if version is None else version}"
+            )
 
 
 class _CrewObjective:

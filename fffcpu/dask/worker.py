@@ -14,9 +14,7 @@ from typing import Any
 from distributed import get_worker
 from numpy.typing import NDArray
 
-import fffcpu
 from fffcpu.dask.wire import Message, SomeRows, apply_changes, pack_step
-from fffcpu.errors import ClusterError
 from fffcpu.recipes.shards import ShardObjective, StepSums, run_in_threads
 from fffcpu.recipes.tally import Tally
 from fffcpu.training.trainer import Moment, StepResult
@@ -33,18 +31,9 @@ class ShardHolder:
     ----------
     name : str
         A name by which `take_rows` finds it.
-    version : str
-        The version of fffcpu that trains.
-
-    Raises
-    ------
-    ClusterError
-        If the worker has another version.
     """
 
-    def __init__(self, name: str, version: str) -> None:
-        if fffcpu.__version__ != version:
-            raise ClusterError(f"it has fffcpu {fffcpu.__version__}, and this process {version}")
+    def __init__(self, name: str) -> None:
         self._threads = get_worker().state.nthreads
         self._parts: dict[int, Any] = {}
         self._model: Any = None
