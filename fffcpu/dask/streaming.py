@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
@@ -29,6 +30,9 @@ AHEAD = 2
 
 TRIES = 4
 """How often a block is sent, if the worker that has it is lost each time."""
+
+PAUSE = 0.2
+"""Seconds before a block is sent again: the scheduler may not know yet that a worker is lost."""
 
 _LOSSES = (asyncio.CancelledError, concurrent.futures.CancelledError, distributed.KilledWorker)
 """Errors of results that were lost with a worker."""
@@ -74,12 +78,21 @@ class _Sender:
 
     def __init__(self, client: Any, compute: Callable[[Array], Array]) -> None:
         self._client, self._compute = client, compute
-        self._shared = client.scatter(compute, hash=False, broadcast=True)
+        self._shared = self._scatter(compute, broadcast=True)
 
     def send(self, inputs: Array) -> Any:
         """Return the future of a block's result."""
-        rows = self._client.scatter(inputs, hash=False)
+        rows = self._scatter(inputs)
         return self._client.submit(_call, self._shared, rows, pure=False)
+
+    def _scatter(self, value: Any, **how: bool) -> Any:
+        """Return the future of a value that is sent to a worker, to another if that is lost."""
+        for _ in range(TRIES - 1):
+            try:
+                return self._client.scatter(value, hash=False, **how)
+            except OSError:
+                time.sleep(PAUSE)
+        return self._client.scatter(value, hash=False, **how)
 
     def result(self, block: BlockT, future: Any) -> tuple[BlockT, Array]:
         """Return a block and its result."""
@@ -87,7 +100,7 @@ class _Sender:
             try:
                 return block, future.result()
             except _LOSSES:
-                self._shared = self._client.scatter(self._compute, hash=False, broadcast=True)
+                self._shared = self._scatter(self._compute, broadcast=True)
                 future = self.send(block.inputs)
         return block, future.result()
 
