@@ -2,7 +2,8 @@
 
 Messages read ``argument 'depth' must be an integer from 0 to 29, got -1``. Every class derives from
 ValueError or TypeError (ImportError for a missing extra, MemoryError for too little memory,
-RuntimeError for a wrong output), so callers need these names only to distinguish the cases.
+RuntimeError for a wrong output or a cluster), so callers need these names only to distinguish the
+cases.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "CheckpointError",
+    "ClusterError",
     "DataError",
     "MissingExtraError",
     "NotEnoughMemoryError",
@@ -57,6 +59,10 @@ class MissingExtraError(ImportError):
 
 class NotEnoughMemoryError(MemoryError):
     """Something needs more memory than this process can get; nothing of it was taken."""
+
+
+class ClusterError(RuntimeError):
+    """A cluster cannot go on with a training: no worker is left, or one has another fffcpu."""
 
 
 class WrongOutputError(RuntimeError):

@@ -16,7 +16,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 OLDEST = ROOT / ".ci/oldest.txt"
 
-TESTED_EXTRAS = ("onnx", "parquet", "plot", "serve", "sklearn", "text", "testing", "test", "torch")
+TESTED_EXTRAS = (
+    *("dask", "onnx", "parquet", "plot", "serve", "sklearn", "text", "torch"),
+    *("testing", "test"),
+)
 """Extras that are installed with the oldest versions: those of the tests, and what they use."""
 
 

@@ -27,7 +27,7 @@ from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
 from fffcpu import __version__
-from fffcpu.errors import WrongOutputError
+from fffcpu.errors import ClusterError, WrongOutputError
 from fffcpu.system.files import NO_SPACE
 from fffcpu.system.terminal import escape_unencodable
 
@@ -69,7 +69,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
 
 ERRORS = (
     *(ValueError, TypeError, OSError, ImportError, MemoryError),
-    *(FloatingPointError, WrongOutputError),
+    *(ClusterError, FloatingPointError, WrongOutputError),
 )
 """Errors that are reported in one line: errors in the input, or of the system."""
 

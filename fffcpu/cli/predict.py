@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import fffcpu
 from fffcpu.cli.support.outputs import check_output
 from fffcpu.cli.support.results import Clock, print_written, with_progress, write_npy
+from fffcpu.cli.support.runs import add_dask, cluster
 from fffcpu.cli.support.separator import add_separator
 from fffcpu.cli.support.tables import (
     RowBlock,
@@ -49,6 +50,7 @@ examples:
   fffcpu predict houses.safetensors new.csv --beside --explain --out explained.csv
   fffcpu predict mnist.safetensors t10k-images-idx3-ubyte.gz --out digits.npy
   fffcpu predict mnist.safetensors x.npy --out probabilities.npy --what probabilities
+  fffcpu predict mnist.safetensors x.npy --out digits.npy --dask tcp://10.0.0.5:8786
 
 data: as for 'fffcpu train'. Columns of a .csv file are found by the model's column names; other
 columns are ignored. A text that is no category of the model counts as one of the rare ones, and a
@@ -58,6 +60,9 @@ output, by the ending of --out:
   .npy  one array: labels as in training, numbers, probabilities or scores
   .csv  the same with a header; --id and --beside add columns of the input
   none  lines of .csv on standard output
+
+on a cluster (--dask, extra dask): this process reads and writes the blocks, and the workers of Dask
+compute them. Explanations are made here.
 
 explanation (--explain): for each tree, the leaf that the row reaches, how many training rows share
 it, and what they were: rows per class, or the mean and the standard deviation of the (first)
@@ -90,6 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--explain", action="store_true", help="add the training rows that share each leaf"
     )
     add_separator(parser)
+    add_dask(parser)
     parser.add_argument("--rows", type=int, default=8192, metavar="N", help="rows per block (8192)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
@@ -108,7 +114,7 @@ class Columns(NamedTuple):
 
 def run(options: argparse.Namespace) -> None:
     """Predict."""
-    as_text = _check_options(options)
+    _check_options(options)
     clock = Clock()
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)
@@ -130,19 +136,13 @@ def run(options: argparse.Namespace) -> None:
     )
     total = count_rows(options.data)
     fffcpu.warmup(layer)
-    clock.rows_begin()
-    results = _results(compute, explainer, blocks, layer.config.input_dim, options.data)
-    if options.out is None:
-        shape = _write_csv(sys.stdout, results, columns)
-    else:
-        with write_atomically(options.out) as temporary:
-            shown = with_progress(results, total, "rows", _rows)
-            if as_text:
-                with open(temporary, "w", encoding="utf-8", newline="") as file:
-                    shape = _write_csv(file, shown, columns)
-            else:
-                shape = write_npy(temporary, (result.values for result in shown))
-    report: dict[str, Any] = {"out": options.out, "shape": list(shape), **clock.figures}
+    checked = _checked(blocks, layer.config.input_dim, options.data)
+    with cluster(options.dask) as client:
+        clock.rows_begin()
+        results = _results(compute, explainer, checked, client)
+        shape = _write(results, columns, options.out, total)
+        figures = clock.figures
+    report: dict[str, Any] = {"out": options.out, "shape": list(shape), **figures}
     report_unknown(unknown)
     if unknown:
         report["unknown"] = _count(unknown)
@@ -156,9 +156,9 @@ def run(options: argparse.Namespace) -> None:
         )
 
 
-def _check_options(options: argparse.Namespace) -> bool:
-    """Return whether the output is lines of CSV; raise unless the options fit it."""
-    ending = ".csv" if options.out is None else Path(options.out).suffix.lower()
+def _check_options(options: argparse.Namespace) -> None:
+    """Raise unless the options fit the output."""
+    ending = _ending(options.out)
     if ending not in ENDINGS:
         raise ArgumentError(
             f"argument '--out' must end in {' or '.join(ENDINGS)}, got '{options.out}'"
@@ -170,7 +170,11 @@ def _check_options(options: argparse.Namespace) -> bool:
             "arguments '--id', '--beside' and '--explain' must come with a .csv as output, "
             f"got '{options.out}'"
         )
-    return ending == ".csv"
+
+
+def _ending(out: str | None) -> str:
+    """Return the ending of the output's name; standard output has lines of CSV."""
+    return ".csv" if out is None else Path(out).suffix.lower()
 
 
 def _explainer(predictor: Predictor | None, path: str) -> Predictor:
@@ -231,26 +235,38 @@ def _rows(result: Result) -> int:
     return len(result.values)
 
 
+def _checked(blocks: Iterator[RowBlock], width: int, path: str) -> Iterator[RowBlock]:
+    """Yield blocks of rows, and raise unless they have the columns of the model."""
+    none = True
+    for block in blocks:
+        none = False
+        if block.inputs.shape[1] != width:
+            raise DataError(
+                f"file '{path}': must have {width} columns, like the model, "
+                f"got {block.inputs.shape[1]}"
+            )
+        yield block
+    if none:  # the dtype of the results must be known
+        yield RowBlock(np.empty((0, width)), [])
+
+
 def _results(
     compute: Callable[[Array], Array],
     explainer: Predictor | None,
     blocks: Iterator[RowBlock],
-    width: int,
-    path: str,
+    client: Any,
 ) -> Iterator[Result]:
-    """Compute block by block; yield at least one result, so that its dtype is known."""
-    none = True
-    for block in blocks:
-        inputs = block.inputs
-        if inputs.shape[1] != width:
-            raise DataError(
-                f"file '{path}': must have {width} columns, like the model, got {inputs.shape[1]}"
-            )
-        none = False
-        explained = [] if explainer is None else _explain(explainer, inputs)
-        yield Result(block.kept, compute(inputs), explained)
-    if none:
-        yield Result([], compute(np.empty((0, width))), [])
+    """Compute block by block, here or on a cluster."""
+    found: Iterator[tuple[RowBlock, Array]]
+    if client is None:
+        found = ((block, compute(block.inputs)) for block in blocks)
+    else:
+        from fffcpu.dask.streaming import stream
+
+        found = stream(client, compute, blocks)
+    for block, values in found:
+        explained = [] if explainer is None else _explain(explainer, block.inputs)
+        yield Result(block.kept, values, explained)
 
 
 def _explain(predictor: Predictor, inputs: Array) -> list[list[str]]:
@@ -273,6 +289,20 @@ def _describe(outcome: Sequence[float], classes: Sequence[Any]) -> str:
         return f"{outcome[1]:.6g} ± {outcome[2]:.3g}" if outcome[0] else ""
     found = sorted(zip(outcome, map(str, classes), strict=True), key=lambda pair: -pair[0])
     return ", ".join(f"{label} {count:.0f}" for count, label in found if count)
+
+
+def _write(
+    results: Iterator[Result], columns: Columns, out: str | None, total: int | None
+) -> tuple[int, ...]:
+    """Write results to a file or standard output; return the shape of the predictions."""
+    if out is None:
+        return _write_csv(sys.stdout, results, columns)
+    with write_atomically(out) as temporary:
+        shown = with_progress(results, total, "rows", _rows)
+        if _ending(out) == ".npy":
+            return write_npy(temporary, (result.values for result in shown))
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            return _write_csv(file, shown, columns)
 
 
 def _write_csv(file: TextIO, results: Iterator[Result], columns: Columns) -> tuple[int, ...]:

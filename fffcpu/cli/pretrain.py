@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import fffcpu
+import fffcpu.dask
 from fffcpu.checks import check_integer
 from fffcpu.cli.support.outputs import check_folder
 from fffcpu.cli.support.runs import (
+    add_dask,
     add_number,
     add_start,
     add_straight_through,
     check_start,
+    cluster,
     reading,
     run_folder,
     running,
@@ -40,6 +43,8 @@ examples:
   fffcpu pretrain wiki.jsonl.gz --out bert --hours 12     as much as fits into twelve hours
   fffcpu pretrain books/ --out dense --feedforward ff --feedforward-size 252
                                                           the same with dense feedforwards
+  fffcpu pretrain books/ --out bert --dask local:4 --shards 4
+                                                          on four processes
   fffcpu pretrain books/ --out bert --plot losses.svg     also draw the losses
 
 text:
@@ -61,6 +66,9 @@ while it trains:
   result has the same bits. The folder's history.jsonl records losses, norms of gradients and
   learning rates. It is kept.
 
+on a cluster:
+  --dask and --shards as for 'fffcpu train'. Each shard computes its share of every small batch.
+
 memory:
   Parameters, gradients and moments take four times the size of the parameters. A step takes about
   --small-batch-size x --length x layers x (8 width + heads x length) x 4 bytes, and a quarter of
@@ -73,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="+", metavar="TEXT", help="files and folders of texts")
     parser.add_argument("--out", required=True, metavar="MODEL", help="folder to write")
     add_start(parser)
+    add_dask(parser)
     parser.add_argument("--plot", metavar="FILE", help="draw the history (.png, .svg, .pdf)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
@@ -164,6 +173,7 @@ def _add_training(group: Any) -> None:
         group, DEFAULTS, "validation-sequences", int, "maximum number of sequences to evaluate on"
     )
     add_number(group, DEFAULTS, "seed", int, "random seed")
+    add_number(group, DEFAULTS, "shards", int, "parts of the data, a core for each")
     add_number(group, DEFAULTS, "checkpoint-seconds", float, "seconds between checkpoints")
     add_number(group, DEFAULTS, "keep", int, "number of checkpoints to keep")
 
@@ -207,8 +217,12 @@ def run(options: argparse.Namespace) -> None:
         f"{corpus.documents:,} documents, {len(corpus.training):,} tokens to train on, "
         f"{len(corpus.validation):,} held out"
     )
-    with running(folder, options.resume):
-        done = pretrain(corpus, settings, folder=folder.path, resume=options.resume)
+    how: Any = {"folder": folder.path, "resume": options.resume}
+    with running(folder, options.resume), cluster(options.dask) as client:
+        if client is None:
+            done = pretrain(corpus, settings, **how)
+        else:
+            done = fffcpu.dask.pretrain(client, corpus, settings, **how)
     done.model.save_pretrained(out, files={TOKENIZER_FILE: tokenizer.to_json()})
     folder.remove_checkpoints()
     shutil.rmtree(place)

@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 
 import fffcpu
+import fffcpu.dask
 from fffcpu.cli.support.candidates import check_auto, train_candidates
 from fffcpu.cli.support.outputs import check_output
 from fffcpu.cli.support.runs import (
+    add_dask,
     add_number,
     add_start,
     add_straight_through,
     check_start,
+    cluster,
     reading,
     run_folder,
     running,
@@ -61,6 +64,7 @@ examples:
   fffcpu train houses.csv --target price --out houses.safetensors
   fffcpu train flights.csv --target arr_delay --drop-missing --out delays.safetensors
   fffcpu train x.npy --target y.npy --out model.safetensors --layer leaf --depth 5 --epochs 30
+  fffcpu train x.npy --target y.npy --out model.safetensors --dask local:4 --shards 4
   fffcpu train train-images-idx3-ubyte.gz --target train-labels-idx1-ubyte.gz \\
       --test t10k-images-idx3-ubyte.gz --test-target t10k-labels-idx1-ubyte.gz \\
       --standardize table --out mnist.safetensors
@@ -100,6 +104,13 @@ while it trains:
   same bits. The folder's history.jsonl has a line per epoch. It is kept; the state is deleted when
   MODEL is written.
 
+on a cluster:
+  --dask computes on the workers of a cluster of Dask (extra dask): that of a scheduler by its
+  address, or N processes on this machine, which end with the command. --shards is the number of
+  cores that can work at a time; use it with large batches. The bits of the result depend on this
+  number alone: not on the workers, nor on those that are lost. --resume without --dask continues
+  in one process.
+
 report:
   The figures are those of the file, read back, in the units of the data. In history.jsonl, the
   losses of a regression are those of targets scaled to a standard deviation of 1. With --json,
@@ -120,6 +131,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test", metavar="DATA", help="table to test the saved model on")
     parser.add_argument("--test-target", metavar="T", help="target of --test (the same column)")
     add_start(parser)
+    add_dask(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     _add_columns(parser.add_argument_group("columns of a .csv"))
@@ -257,6 +269,7 @@ def _add_training(group: Any) -> None:
         "--patience", type=int, metavar="N", help="stop after N epochs without improvement"
     )
     add_number(group, DEFAULTS, "seed", int, "random seed")
+    add_number(group, DEFAULTS, "shards", int, "parts of the data, a core for each")
     add_number(group, DEFAULTS, "checkpoint-seconds", float, "seconds between checkpoints")
     add_number(group, DEFAULTS, "keep", int, "number of checkpoints to keep")
 
@@ -280,6 +293,7 @@ def run(options: argparse.Namespace) -> None:
     if auto:
         check_auto(
             settings,
+            dask=options.dask,
             resume=options.resume,
             width=options.width,
             leaf_width=options.leaf_width,
@@ -294,11 +308,15 @@ def run(options: argparse.Namespace) -> None:
     table = _read_table(options)
     test = _read_test(options, table)
     _describe(table, options)
-    with running(folder, options.resume, resumable=not auto):
+    with running(folder, options.resume, resumable=not auto), cluster(options.dask) as client:
         if auto:
             fitted = train_candidates(table, settings)
-        else:
+        elif client is None:
             fitted = fit(table, settings, folder=folder.path, resume=options.resume)
+        else:
+            fitted = fffcpu.dask.fit(
+                client, table, None, settings, folder=folder.path, resume=options.resume
+            )
     fitted.predictor.save(options.out)
     saved = Predictor.load(options.out)
     figures = evaluate_table(saved, table, fitted.held_out) if len(fitted.held_out) else {}

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from fffcpu.errors import CheckpointError, describe
 
-__all__ = ["RouteStatistics", "final_nodes"]
+__all__ = ["RouteCounts", "RouteStatistics", "count_routes", "final_nodes"]
 
 Array = NDArray[Any]
+RouteCounts = list[dict[int, Array]]
 
 MOST_NUMBERS = 200_000
 """Most numbers that a file of a model stores for this purpose."""
@@ -60,26 +61,31 @@ class RouteStatistics:
 
         Parameters
         ----------
-        nodes : iterable of pairs
-            Blocks of rows: the last nodes (R, T), and the targets, class numbers or numbers (R,).
-        classes : int
-            Number of classes; 0 for a regression.
-        shift : float
-            Regression: a number near the targets, subtracted before they are squared.
+        nodes, classes, shift
+            As for `count_routes`.
 
         Returns
         -------
         RouteStatistics or None
             None if there are too many leaves for a file.
         """
-        width = classes or 3
-        counted: list[dict[int, Array]] = []
-        for last, targets in nodes:
-            counted = counted or [{} for _ in range(last.shape[1])]
-            for tree, totals in enumerate(counted):
-                _add(totals, last[:, tree], targets if classes else targets - shift, classes)
-            if sum(map(len, counted)) * width > MOST_NUMBERS:
+        return cls.of_counts([count_routes(nodes, classes, shift)], classes, shift)
+
+    @classmethod
+    def of_counts(
+        cls, parts: Sequence[RouteCounts | None], classes: int, shift: float = 0.0
+    ) -> RouteStatistics | None:
+        """Return the statistics of what `count_routes` counted in several parts of the rows."""
+        width, counted = classes or 3, list[dict[int, Array]]()
+        for part in parts:
+            if part is None:
                 return None
+            counted = counted or [{} for _ in part]
+            for totals, more in zip(counted, part, strict=bool(part)):
+                for leaf, row in more.items():
+                    totals[leaf] = totals[leaf] + row if leaf in totals else row
+        if _are_too_many(counted, classes):
+            return None
         leaves = [np.array(sorted(totals), np.int64) for totals in counted]
         outcomes = []
         for totals, present in zip(counted, leaves, strict=True):
@@ -133,6 +139,41 @@ class RouteStatistics:
         if wrong:
             raise CheckpointError(f"must be statistics of routes, got {describe(values)}")
         return cls(leaves, outcomes, classes)
+
+
+def count_routes(
+    nodes: Iterable[tuple[NDArray[np.int64], Array]], classes: int, shift: float = 0.0
+) -> RouteCounts | None:
+    """Count rows by leaf.
+
+    Parameters
+    ----------
+    nodes : iterable of pairs
+        Blocks of rows: the last nodes (R, T), and the targets, class numbers or numbers (R,).
+    classes : int
+        Number of classes; 0 for a regression.
+    shift : float
+        Regression: a number near the targets, subtracted before they are squared.
+
+    Returns
+    -------
+    list of dict, or None
+        For each tree, by leaf: the number of rows of each class (C,); or the number of rows, the
+        sum of their shifted targets and of the squares (3,). None if there are too many leaves for
+        a file.
+    """
+    counted: RouteCounts = []
+    for last, targets in nodes:
+        counted = counted or [{} for _ in range(last.shape[1])]
+        for tree, totals in enumerate(counted):
+            _add(totals, last[:, tree], targets if classes else targets - shift, classes)
+        if _are_too_many(counted, classes):
+            return None
+    return counted
+
+
+def _are_too_many(counted: RouteCounts, classes: int) -> bool:
+    return sum(map(len, counted)) * (classes or 3) > MOST_NUMBERS
 
 
 def _add(totals: dict[int, Array], leaves: NDArray[np.int64], targets: Array, classes: int) -> None:

@@ -41,6 +41,7 @@ __all__ = [
     "backward_in_shards",
     "call_in_shards",
     "forward_in_shards",
+    "on_one_core",
     "on_this_thread",
     "run_shards",
     "shard_threads",
@@ -100,18 +101,23 @@ def share_out(
 
 def shard_threads() -> int:
     """Return the number of threads that shards may run on: 1 inside of another shard."""
-    threads = get_num_threads()
-    if threads == 1:  # as without Numba
-        return 1
+    return get_num_threads() if _takes_pool() else 1
+
+
+def _takes_pool() -> bool:
+    """Whether kernels of this thread may use the pool."""
+    if not has_numba():
+        return True
     from fffcpu.kernels.jit import takes_pool
 
-    return threads if takes_pool() else 1
+    return takes_pool()
 
 
 def run_shards(function: Callable[..., Any], shards: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Call a function with the arguments of each shard, one thread per shard; return the results.
 
-    The first shard runs on the caller's thread. An exception of a shard is raised here.
+    The first shard runs on the caller's thread. An exception of a shard is raised here. A call from
+    within a context of one core, such as another shard, runs without waiting for its turn.
     """
     results: list[Any] = [None] * len(shards)
     failures: dict[int, Exception] = {}
@@ -125,7 +131,7 @@ def run_shards(function: Callable[..., Any], shards: Sequence[tuple[Any, ...]]) 
             failures[k] = failure
 
     started: list[threading.Thread] = []
-    with _TURN.taken():
+    with _TURN.taken() if _takes_pool() else on_one_core():
         try:
             for k in range(1, len(shards)):
                 thread = threading.Thread(target=contextvars.copy_context().run, args=(run, k))
@@ -262,6 +268,45 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api=apis)
 
 
+class _SerialBlas:
+    """Keeps NumPy's BLAS serial while at least one thread wants it so; a fork's child starts free.
+
+    The limit of a BLAS holds for the whole process. So the first thread sets it, and the last one
+    restores what was there before.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._limit: Any = None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Context in which matrix products run on the thread that calls them."""
+        with self._lock:
+            self._holders += 1
+            if self._holders == 1:
+                self._limit = _blas().limit(limits=1)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if self._holders == 0:
+                    self._restore()
+
+    def _restore(self) -> None:
+        limit, self._limit = self._limit, None
+        limit.restore_original_limits()
+
+    def _after_fork(self) -> None:
+        self._lock, self._holders = threading.Lock(), 0
+        if self._limit is not None:
+            self._restore()
+
+
 class _Turn:
     """Lock of the one call that runs in shards; meanwhile NumPy's BLAS is serial.
 
@@ -270,26 +315,27 @@ class _Turn:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._limit: Any = None
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._after_fork)
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
         """Context of a call: its kernels and products run on the calling thread only."""
-        with self._lock, on_this_thread():
-            self._limit = _blas().limit(limits=1)
-            try:
-                yield
-            finally:
-                self._limit.restore_original_limits()
-                self._limit = None
+        with self._lock, on_one_core():
+            yield
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
-        if self._limit is not None:
-            self._limit.restore_original_limits()
-            self._limit = None
+
+
+@contextlib.contextmanager
+def on_one_core() -> Iterator[None]:
+    """Context in which kernels and matrix products run on the calling thread only.
+
+    Any number of threads may enter it. Meanwhile NumPy's BLAS is serial in the whole process.
+    """
+    with _SERIAL_BLAS.held(), on_this_thread():
+        yield
 
 
 def on_this_thread() -> contextlib.AbstractContextManager[None]:
@@ -301,4 +347,5 @@ def on_this_thread() -> contextlib.AbstractContextManager[None]:
     return serial()
 
 
+_SERIAL_BLAS = _SerialBlas()
 _TURN = _Turn()

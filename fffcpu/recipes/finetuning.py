@@ -254,7 +254,7 @@ def _identity(
     for array in pretrained.params.values():
         checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
     return {
-        **identity_of(settings, added=("straight_through",)),
+        **identity_of(settings, added={"straight_through": False}),
         "pretrained": checksum,
         "tokenizer": tokenizer.fingerprint,
         "texts": zlib.crc32("\0".join(data.texts).encode("utf-8", "replace")),

@@ -6,29 +6,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.checks import check_flag, check_integer, check_number
-from fffcpu.data import Column, Encoding, Table, check_finite
+from fffcpu.data import Column, Encoding, Table
 from fffcpu.errors import ArgumentError, describe
 from fffcpu.inference.predictor import Predictor, Schema
-from fffcpu.inference.routes import RouteStatistics, final_nodes
+from fffcpu.inference.routes import RouteStatistics
 from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
 from fffcpu.recipes.evaluation import check_targets
 from fffcpu.recipes.memory import check_fit, layer_config, takes_rows
-from fffcpu.recipes.scaling import EncodedRows, Scaling, TargetScaling, block_rows
-from fffcpu.recipes.table_objective import TableObjective, figures_of
-from fffcpu.system.terminal import progress_bar
+from fffcpu.recipes.scaling import Moments, Scaling, TargetScaling
+from fffcpu.recipes.shards import LocalShards, Shards
+from fffcpu.recipes.table_objective import TableObjective, tally_of
+from fffcpu.recipes.table_parts import (
+    ColumnTotals,
+    TablePart,
+    check_part,
+    column_totals,
+    cut_table,
+    input_moments,
+    part_routes,
+    part_tally,
+    sampled_rows,
+)
+from fffcpu.recipes.tally import Tally
 from fffcpu.training import SGD, Adam, AdamW, LocalAdam, LocalSGD, constant, cosine
-from fffcpu.training.batches import BatchOrder, split_rows
+from fffcpu.training.batches import BatchOrder, Deal, split_rows
 from fffcpu.training.schedules import one_cycle_triangle
 from fffcpu.training.trainer import (
     Callback,
@@ -84,9 +98,6 @@ OPTIMIZERS = {
     "local-sgd": OptimizerDefaults(0.1, 0.0),
 }
 """The optimizers by name."""
-
-CHECKED_ROWS = 8192
-"""Number of rows that are checked together for numbers that are not finite."""
 
 SAMPLED_ROWS = 1000
 """Approximate number of rows of x in the checksum that identifies a run's data."""
@@ -171,6 +182,11 @@ class FitSettings:
         Seconds between checkpoints.
     keep : int
         Number of checkpoints to keep.
+    shards : int
+        Number of shards, at most ``batch_size``: the table is cut into as many parts, and each
+        batch takes rows of all of them. A shard is computed on one core. The bits of the result
+        depend on this number, and not on who computes the shards; see `fffcpu.dask.fit`. A single
+        one is computed by all threads.
 
     Raises
     ------
@@ -207,6 +223,7 @@ class FitSettings:
     seed: int = 0
     checkpoint_seconds: float = 30.0
     keep: int = 2
+    shards: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layer", layer_name(self.layer))
@@ -245,6 +262,7 @@ class FitSettings:
         check_number("checkpoint_seconds", self.checkpoint_seconds, 0.0)
         for name in ("epochs", "batch_size", "keep"):
             check_integer(name, getattr(self, name), 1)
+        check_integer("shards", self.shards, 1, self.batch_size)
         if self.patience is not None:
             check_integer("patience", self.patience, 1)
         check_integer("seed", self.seed, 0)
@@ -331,6 +349,7 @@ def fit(
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
     make_layer: Callable[[FitSettings, int, int], Any] | None = None,
+    spread: Callable[[Sequence[TablePart]], Shards] = LocalShards,
 ) -> Fitted:
     """Train a layer on a table.
 
@@ -352,6 +371,9 @@ def fit(
         Maps the settings, input width and output width to the untrained layer; by default
         `new_layer`. It serves layers of the class in the settings with another start or another
         training. Checkpoints do not contain it.
+    spread : callable
+        Maps the parts of the table, one for each shard, to the `Shards` that compute with them; by
+        default in this process.
 
     Returns
     -------
@@ -380,45 +402,62 @@ def fit(
             f"contain it, got '{os.fspath(folder)}'"
         )
     _check_classes(table)
-    check_rows(table, progress, "float64" if settings.standardize == "columns" else "float32")
     training, validation = _split(table, settings)
-    check_fit(settings, table.inputs, _outputs(table), len(training))
-    layer = (make_layer or new_layer)(settings, table.inputs, _outputs(table))
-    encoding = _encoding(table, training, settings)
-    x: Any = table.x if encoding is None else EncodedRows(table.x, encoding)
-    scaling = Scaling.of(x, training, settings.standardize, names=_input_names(table))
-    outputs = _target_scaling(table, training)
-    targets = table.y if outputs is None else outputs.apply(table.y, np.float32)
-    order = BatchOrder(training, settings.batch_size, settings.seed)
-    objective = TableObjective(
-        layer,
-        x,
-        targets,
-        order,
-        validation,
-        scaling=scaling,
-        forward_options=forward_options(settings),
-        backward_options=backward_options(settings, layer),
-    )
-    trainer = Trainer(
-        objective,
-        new_optimizer(settings, layer),
-        _trainer_settings(settings, order.steps_per_epoch, is_classification=bool(table.classes)),
-        folder=folder,
-        identity=_identity(table, settings, scaling),
-        former_values={"layer": _FORMER_NAMES},
-        progress=progress,
-        callbacks=callbacks,
-    )
-    _LOGGER.info("training on %r", table)
-    trainer.begin(resume)
-    outcome = trainer.run()
-    exact = absorb_scaling(layer, scaling, outputs)
-    schema = _schema(table, with_exact_scaling(encoding, table.features, exact), outputs)
-    predictor = Predictor(layer, schema)
-    predictor.routes = _route_statistics(predictor, table, training)
-    figures = evaluate_table(predictor, table, validation) if len(validation) else {}
-    return Fitted(predictor, outcome, figures, validation)
+    parts = cut_table(table, training, validation, settings.shards)
+    with contextlib.closing(spread(parts)) as shards:
+        shown = progress if len(parts) == 1 else False
+        dtype = "float64" if settings.standardize == "columns" else "float32"
+        if _may_hold_nan(table):
+            shards.map(check_part, dtype, shown)
+        check_fit(settings, table.inputs, _outputs(table), len(training))
+        layer = (make_layer or new_layer)(settings, table.inputs, _outputs(table))
+        encoding = _encoding(table, shards, settings)
+        moments = functools.reduce(Moments.plus, shards.map(input_moments, encoding))
+        scaling = Scaling.from_moments(moments, settings.standardize, _input_names(table))
+        outputs = _target_scaling(table, training)
+        order = BatchOrder(len(training), settings.batch_size)
+        trainer = Trainer(
+            shards.objective(layer, _Maker(settings, encoding, scaling, outputs)),
+            new_optimizer(settings, layer),
+            _trainer_settings(settings, order.steps_per_epoch, bool(table.classes)),
+            folder=folder,
+            identity=_identity(table, settings, scaling, shards),
+            former_values={"layer": _FORMER_NAMES},
+            progress=progress,
+            callbacks=callbacks,
+        )
+        _LOGGER.info("training on %r", table)
+        trainer.begin(resume)
+        outcome = trainer.run()
+        exact = absorb_scaling(layer, scaling, outputs)
+        schema = _schema(table, with_exact_scaling(encoding, table.features, exact), outputs)
+        predictor = Predictor(layer, schema)
+        predictor.routes = _route_statistics(predictor, shards)
+        tally = functools.reduce(Tally.plus, shards.map(part_tally, predictor))
+    return Fitted(predictor, outcome, tally.figures() if tally.weight else {}, validation)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Maker:
+    """Makes the objective of a shard."""
+
+    settings: FitSettings
+    encoding: Encoding | None
+    scaling: Scaling
+    outputs: TargetScaling | None
+
+    def __call__(self, part: TablePart, layer: Any) -> TableObjective:
+        settings, outputs = self.settings, self.outputs
+        return TableObjective(
+            layer,
+            part.inputs(self.encoding),
+            part.y if outputs is None else outputs.apply(part.y, np.float32),
+            BatchOrder(part.training, settings.batch_size, settings.seed, deal=part.deal),
+            part.validation,
+            scaling=self.scaling,
+            forward_options=forward_options(settings),
+            backward_options=backward_options(settings, layer),
+        )
 
 
 def _split(table: Table, settings: FitSettings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -434,7 +473,7 @@ def _split(table: Table, settings: FitSettings) -> tuple[NDArray[np.int64], NDAr
 
 
 def _trainer_settings(
-    settings: FitSettings, steps_per_epoch: int, *, is_classification: bool
+    settings: FitSettings, steps_per_epoch: int, is_classification: bool
 ) -> TrainerSettings:
     """Return the settings of the loop."""
     return TrainerSettings(
@@ -469,23 +508,14 @@ def absorb_scaling(layer: Any, scaling: Scaling, outputs: TargetScaling | None) 
     return exact
 
 
-def _route_statistics(
-    predictor: Predictor, table: Table, training: NDArray[np.int64]
-) -> RouteStatistics | None:
+def _route_statistics(predictor: Predictor, shards: Shards) -> RouteStatistics | None:
     """Return what the training rows in each leaf of a layer with trees were."""
-    if isinstance(predictor.layer, DenseFeedForward) or table.y is None:
+    if isinstance(predictor.layer, DenseFeedForward):
         return None
-    y, encoding = table.y, predictor.schema.encoding
-
-    def blocks() -> Iterator[tuple[Array, Array]]:
-        step = block_rows(table.inputs)
-        for start in range(0, len(training), step):
-            rows = training[start : start + step]
-            x = table.x[rows] if encoding is None else encoding.expand(table.x[rows])
-            yield final_nodes(predictor.layer, x), y[rows] if table.classes else y[rows, 0]
-
-    shift = predictor.schema.offset[0] if predictor.schema.offset else 0.0
-    return RouteStatistics.of(blocks(), len(table.classes or ()), shift)
+    schema = predictor.schema
+    shift = schema.offset[0] if schema.offset else 0.0
+    counts = shards.map(part_routes, predictor, shift)
+    return RouteStatistics.of_counts(counts, len(schema.classes), shift)
 
 
 def evaluate_table(
@@ -509,9 +539,9 @@ def evaluate_table(
     """
     y = check_targets(predictor, table)
     rows = np.arange(len(table.x)) if rows is None else rows
-    return figures_of(
+    return tally_of(
         lambda block: predictor.table_scores(table.x[block]), y, rows, width=table.inputs
-    )
+    ).figures()
 
 
 def check_rows(table: Table, progress: bool | None = None, dtype: DTypeLike = np.float64) -> None:
@@ -531,15 +561,16 @@ def check_rows(table: Table, progress: bool | None = None, dtype: DTypeLike = np
     DataError
         If a number is not finite; the message names its row and column.
     """
-    # What an encoding makes of missing values is finite.
-    if table.x.dtype.kind != "f" or table.encoding is not None:
-        return
-    starts = range(0, len(table.x), CHECKED_ROWS)
-    for start in progress_bar(starts, "checking rows", shown=progress):
-        block = table.x[start : start + CHECKED_ROWS]
-        with np.errstate(over="ignore"):
-            numbers = block.astype(dtype, copy=False)
-        check_finite(numbers, range(start, start + len(block)), table.path)
+    if _may_hold_nan(table):
+        rows = np.empty(0, np.int64)
+        check_part(
+            TablePart(table.x, rows, 0, rows, rows, Deal(0, 1, 0), table.path), dtype, progress
+        )
+
+
+def _may_hold_nan(table: Table) -> bool:
+    """Whether rows may have numbers that are not finite; an encoding replaces missing values."""
+    return table.x.dtype.kind == "f" and table.encoding is None
 
 
 def _check_classes(table: Table) -> None:
@@ -568,29 +599,22 @@ def _input_names(table: Table) -> Sequence[str] | None:
     return table.features if table.encoding is None else table.encoding.inputs
 
 
-def _encoding(table: Table, training: NDArray[np.int64], settings: FitSettings) -> Encoding | None:
+def _encoding(table: Table, shards: Shards, settings: FitSettings) -> Encoding | None:
     """Return how columns become inputs, with statistics of the rows to train on.
 
     These are the mean of each column, which replaces missing values, and with ``clip`` its range.
     """
-    encoding, width = table.encoding, table.x.shape[1]
+    encoding = table.encoding
     if encoding is None and settings.clip:
-        encoding = _plain_encoding(table.features, width)
+        encoding = _plain_encoding(table.features, table.x.shape[1])
     if encoding is None:
         return None
-    totals, counts = np.zeros(width), np.zeros(width)
-    low, high = np.full(width, np.inf), np.full(width, -np.inf)
-    for start in range(0, len(training), CHECKED_ROWS):
-        block = table.x[training[start : start + CHECKED_ROWS]].astype(np.float64)
-        present = np.isfinite(block)
-        totals += np.where(present, block, 0.0).sum(axis=0)
-        counts += present.sum(axis=0)
-        low = np.fmin(low, np.fmin.reduce(block, axis=0))
-        high = np.fmax(high, np.fmax.reduce(block, axis=0))
-    empty = counts == 0
-    values = {"fill": totals / np.maximum(counts, 1.0)}
+    found = functools.reduce(ColumnTotals.plus, shards.map(column_totals))
+    empty = found.counts == 0
+    values = {"fill": found.totals / np.maximum(found.counts, 1.0)}
     if settings.clip:
-        values |= {"low": np.where(empty, 0.0, low), "high": np.where(empty, 0.0, high)}
+        values["low"] = np.where(empty, 0.0, found.low)
+        values["high"] = np.where(empty, 0.0, found.high)
     return encoding.with_values(**values)
 
 
@@ -704,9 +728,11 @@ def _schema(table: Table, encoding: Encoding | None, outputs: TargetScaling | No
     )
 
 
-def _identity(table: Table, settings: FitSettings, scaling: Scaling) -> dict[str, Any]:
+def _identity(
+    table: Table, settings: FitSettings, scaling: Scaling, shards: Shards
+) -> dict[str, Any]:
     """Return the values that identify this run, without those about checkpoints."""
-    values = identity_of(settings, added=("two_sided",)) | {
+    values = identity_of(settings, added={"two_sided": False, "shards": 1}) | {
         "lr": settings.peak_rate,
         "weight_decay": settings.decay,
         "hardening": settings.hardening_weight,
@@ -716,7 +742,8 @@ def _identity(table: Table, settings: FitSettings, scaling: Scaling) -> dict[str
             values.pop(name, None)
     if table.encoding is not None:
         values["inputs"] = list(table.encoding.inputs)
-    some = table.x[:: max(1, len(table.x) // SAMPLED_ROWS)]
+    every = max(1, len(table.x) // SAMPLED_ROWS)
+    some = np.concatenate(shards.map(sampled_rows, every))
     return {
         **values,
         "rows": len(table.x),

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from fffcpu.checks import IGNORED_LABEL, check_integer, check_number
 from fffcpu.errors import ArgumentError
 from fffcpu.recipes.masking import mask_tokens
-from fffcpu.training.batches import BatchOrder
+from fffcpu.recipes.shards import in_proportion
+from fffcpu.recipes.tally import Tally, validation_figures
+from fffcpu.training.batches import BatchOrder, Deal
 from fffcpu.training.losses import softmax_cross_entropy
 from fffcpu.training.trainer import Moment, StepResult
 
@@ -74,6 +76,9 @@ class MaskedLMObjective:
         Whether routes are trained as well; see `fffcpu.FastFeedForward.backward`.
     seed : int
         Random seed of the order of the sequences.
+    deal : Deal, optional
+        The shard whose sequences these are, those for evaluations included. It computes its part of
+        each small batch. By default there is one shard.
 
     Attributes
     ----------
@@ -97,6 +102,7 @@ class MaskedLMObjective:
         row_sparse: bool = False,
         straight_through: bool = False,
         seed: int = 0,
+        deal: Deal | None = None,
     ) -> None:
         if round(share * sequences.shape[1]) < 1:
             raise ArgumentError(
@@ -104,19 +110,20 @@ class MaskedLMObjective:
             )
         self.model = model
         self._sequences, self._validation = sequences, validation
+        self._deal = Deal(0, 1, len(sequences)) if deal is None else deal
         self._masks: dict[str, Any] = {"mask_id": mask_id, "vocabulary": vocabulary, "share": share}
         small = min(
             check_integer("small_batch_size", small_batch_size, 1),
             check_integer("batch_size", batch_size, 1),
-            len(sequences),
+            self._deal.rows,
         )
         self._most: int = -(-batch_size // small)
         self._ramp = check_number("ramp", ramp, 0.0, 1.0)
         self._row_sparse, self._straight_through = row_sparse, straight_through
         self._seed = seed
         # The order has whole small batches only, so each pass has the same number of tokens.
-        self._order = BatchOrder(len(sequences), small, seed)
-        self._whole: int = len(sequences) // small
+        self._order = BatchOrder(len(sequences), small, seed, deal=self._deal)
+        self._whole: int = self._deal.rows // small
         self._tokens: int = small * sequences.shape[1]
 
     @property
@@ -134,16 +141,20 @@ class MaskedLMObjective:
         return steps_for(-(-tokens // self._tokens), self._most, self._ramp)
 
     def step(self, moment: Moment) -> StepResult:
-        """Return the mean loss of a step's sequences, and its gradients."""
+        """Return the mean loss of a step's sequences, and its gradients.
+
+        Of a shard they are what the shard adds to those of the step's sequences.
+        """
         count = accumulated(moment.fraction, self._most, self._ramp)
         first = moment.rows // self._tokens
         sparse = self._row_sparse and count == 1
-        loss = 0.0
+        loss, tokens = 0.0, 0
         grads: dict[str, Any] = {}
         for number in range(first, first + count):
             epoch, place = divmod(number, self._whole)
             rows = self._order.rows(epoch * self._order.steps_per_epoch + place)
             input_ids, labels = mask_tokens(self._sequences[rows], moment.rng, **self._masks)
+            tokens += input_ids.size
             own, cache = self.model.forward(input_ids, labels=labels)
             loss += own / count
             new = self.model.backward(
@@ -157,13 +168,19 @@ class MaskedLMObjective:
         if count > 1:
             for grad in grads.values():
                 grad *= 1 / count
-        return StepResult(loss, grads, count * self._tokens, {})
+        return in_proportion(StepResult(loss, grads, tokens, {}), count * self._tokens)
 
     def evaluate(self) -> dict[str, float]:
         """Return ``validation_loss`` and ``validation_accuracy`` over the tokens to guess."""
-        if not len(self._validation):
-            return {}
-        rng = np.random.default_rng((self._seed, len(self._validation)))
+        return validation_figures([self.tally()])
+
+    def tally(self) -> Tally:
+        """Return what an evaluation counts: the same tokens are hidden each time."""
+        seeds = np.random.SeedSequence(
+            (self._seed, len(self._validation)),
+            spawn_key=(self._deal.shard,) if self._deal.shards > 1 else (),
+        )
+        rng = np.random.default_rng(seeds)
         small = self._order.batch_size
         loss = right = count = 0.0
         for start in range(0, len(self._validation), small):
@@ -174,7 +191,7 @@ class MaskedLMObjective:
             loss += softmax_cross_entropy(logits, guessed)[0] * len(guessed)
             right += float((logits.argmax(axis=1) == guessed).sum())
             count += len(guessed)
-        return {"validation_loss": loss / count, "validation_accuracy": right / count}
+        return Tally(count, loss, right)
 
 
 def accumulated(fraction: float, most: int, ramp: float) -> int:

@@ -8,11 +8,12 @@ growing batch.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,11 +25,15 @@ from fffcpu.errors import ArgumentError
 from fffcpu.models import FastBertForMaskedLM
 from fffcpu.recipes.masked_lm_objective import MaskedLMObjective
 from fffcpu.recipes.memory import check_text_training
+from fffcpu.recipes.shards import LocalShards, Shards
 from fffcpu.text import Corpus
 from fffcpu.training import AdamW, one_cycle_triangle
+from fffcpu.training.batches import Deal
 from fffcpu.training.trainer import Callback, Outcome, Trainer, TrainerSettings, identity_of
 
-__all__ = ["PretrainSettings", "Pretrained", "pretrain"]
+__all__ = ["PretrainSettings", "Pretrained", "TextPart", "pretrain"]
+
+Array = NDArray[Any]
 
 BETAS = (0.9, 0.98)
 EPS = 1e-12
@@ -95,6 +100,11 @@ class PretrainSettings:
         Number of checkpoints to keep.
     seed : int
         Random seed.
+    shards : int
+        Number of shards, at most ``small_batch_size``: the sequences are cut into as many parts,
+        each of which computes its share of every small batch on one core. The bits of the result
+        depend on this number, and not on who computes the shards; see `fffcpu.dask.pretrain`. A
+        single one is computed by all threads.
     """
 
     width: int = 256
@@ -122,6 +132,7 @@ class PretrainSettings:
     checkpoint_seconds: float = 60.0
     keep: int = 2
     seed: int = 0
+    shards: int = 1
 
     def __post_init__(self) -> None:
         self._check_budget()
@@ -164,6 +175,8 @@ class PretrainSettings:
                 f"got {self.mask_share}"
             )
         check_integer("width", self.width, 2)
+        most = min(self.small_batch_size, self.batch_size)
+        check_integer("shards", self.shards, 1, most)
 
     def config(self, vocabulary: int, padding_id: int) -> FastBertConfig:
         """Return the model's config for a vocabulary."""
@@ -222,6 +235,7 @@ def pretrain(
     resume: bool = False,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
+    spread: Callable[[Sequence[TextPart]], Shards] = LocalShards,
 ) -> Pretrained:
     """Train a masked language model on a corpus.
 
@@ -239,6 +253,9 @@ def pretrain(
         Whether to show a progress bar; by default on a terminal.
     callbacks : sequence of callable
         Functions that are called after each evaluation with an `Evaluation`; see `Trainer`.
+    spread : callable
+        Maps the parts of the data, one for each shard, to the `Shards` that compute with them; by
+        default in this process.
 
     Returns
     -------
@@ -268,47 +285,91 @@ def pretrain(
     sequences = corpus.sequences("training", settings.length)
     settings.check_memory(tokenizer.vocabulary, len(sequences))
     model = FastBertForMaskedLM(config, rng=settings.seed)
-    objective = MaskedLMObjective(
-        model,
-        sequences,
-        _held_out(corpus, settings),
-        mask_id=tokenizer.mask_id,
-        vocabulary=tokenizer.vocabulary,
-        batch_size=settings.batch_size,
-        small_batch_size=settings.small_batch_size,
-        ramp=settings.ramp,
-        share=settings.mask_share,
-        row_sparse=config.visits_few(settings.small_batch_size * settings.length),
-        straight_through=settings.straight_through,
+    maker = _Maker(settings, tokenizer.mask_id, tokenizer.vocabulary)
+    parts = _parts(sequences, _held_out(corpus, settings), settings)
+    with contextlib.closing(spread(parts)) as shards:
+        steps = settings.steps
+        if settings.epochs is not None:
+            plan = maker(parts[0], model)
+            steps = plan.steps_for(round(settings.epochs * plan.tokens_per_epoch))
+        trainer = Trainer(
+            shards.objective(model, maker),
+            AdamW(model.params, settings.lr, BETAS, EPS, settings.weight_decay),
+            _trainer_settings(settings, steps),
+            folder=folder,
+            identity=_identity(corpus, settings, sequences),
+            unit="tokens",
+            progress=progress,
+            callbacks=callbacks,
+        )
+        trainer.begin(resume)
+        return Pretrained(model, trainer.run())
+
+
+def _trainer_settings(settings: PretrainSettings, steps: int | None) -> TrainerSettings:
+    """Return the settings of the loop."""
+    return TrainerSettings(
+        steps=steps,
+        seconds=settings.seconds,
+        lr=settings.lr,
+        schedule=one_cycle_triangle,
+        max_norm=settings.max_norm,
+        evaluate_every=_evaluate_every(settings, steps),
+        note_every=max(1, steps // NOTES) if steps else 10,
+        watch="validation_loss",
+        checkpoint_seconds=settings.checkpoint_seconds,
+        keep=settings.keep,
         seed=settings.seed,
     )
-    steps = settings.steps
-    if settings.epochs is not None:
-        steps = objective.steps_for(round(settings.epochs * objective.tokens_per_epoch))
-    trainer = Trainer(
-        objective,
-        AdamW(model.params, settings.lr, BETAS, EPS, settings.weight_decay),
-        TrainerSettings(
-            steps=steps,
-            seconds=settings.seconds,
-            lr=settings.lr,
-            schedule=one_cycle_triangle,
-            max_norm=settings.max_norm,
-            evaluate_every=_evaluate_every(settings, steps),
-            note_every=max(1, steps // NOTES) if steps else 10,
-            watch="validation_loss",
-            checkpoint_seconds=settings.checkpoint_seconds,
-            keep=settings.keep,
+
+
+class TextPart(NamedTuple):
+    """The sequences of a shard."""
+
+    sequences: Array
+    """Sequences to train on, (N, S)."""
+    validation: Array
+    """Sequences for evaluations, (V, S)."""
+    deal: Deal
+    """Which shard it is."""
+
+
+def _parts(sequences: Array, validation: Array, settings: PretrainSettings) -> list[TextPart]:
+    """Return the sequences of each shard."""
+    check_integer("shards", settings.shards, 1, len(sequences))
+    parts = []
+    for shard in range(settings.shards):
+        deal = Deal(shard, settings.shards, len(sequences))
+        held_out = validation[deal._replace(rows=len(validation)).own]
+        parts.append(TextPart(sequences[deal.own], held_out, deal))
+    return parts
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Maker:
+    """Makes the objective of a shard."""
+
+    settings: PretrainSettings
+    mask_id: int
+    vocabulary: int
+
+    def __call__(self, part: TextPart, model: FastBertForMaskedLM) -> MaskedLMObjective:
+        settings = self.settings
+        return MaskedLMObjective(
+            model,
+            part.sequences,
+            part.validation,
+            mask_id=self.mask_id,
+            vocabulary=self.vocabulary,
+            batch_size=settings.batch_size,
+            small_batch_size=settings.small_batch_size,
+            ramp=settings.ramp,
+            share=settings.mask_share,
+            row_sparse=model.config.visits_few(settings.small_batch_size * settings.length),
+            straight_through=settings.straight_through,
             seed=settings.seed,
-        ),
-        folder=folder,
-        identity=_identity(corpus, settings, sequences),
-        unit="tokens",
-        progress=progress,
-        callbacks=callbacks,
-    )
-    trainer.begin(resume)
-    return Pretrained(model, trainer.run())
+            deal=part.deal,
+        )
 
 
 def _held_out(corpus: Corpus, settings: PretrainSettings) -> NDArray[Any]:
@@ -332,7 +393,7 @@ def _identity(
     """Return the values that identify this run, without those about checkpoints."""
     some = sequences[:: max(1, len(sequences) // 1000)]
     return {
-        **identity_of(settings, added=("two_sided", "straight_through")),
+        **identity_of(settings, added={"two_sided": False, "straight_through": False, "shards": 1}),
         "tokenizer": corpus.tokenizer.fingerprint,
         "sequences": len(sequences),
         "contents": zlib.crc32(np.ascontiguousarray(some).tobytes()),

@@ -21,6 +21,7 @@ from fffcpu.errors import ArgumentError
 
 __all__ = [
     "EncodedRows",
+    "Moments",
     "Scaling",
     "TargetScaling",
     "block_rows",
@@ -78,6 +79,84 @@ class EncodedRows:
         return self._encoding.expand(self._x[rows])
 
 
+class Moments(NamedTuple):
+    """Mean, variance and range of each column over some rows; those of several shards add up."""
+
+    seen: float
+    """Weight of the rows."""
+    mean: Array
+    """float64 (I,)."""
+    squares: Array
+    """float64 (I,), sums of the squared differences from the mean."""
+    low: Array
+    high: Array
+    """float64 (I,)."""
+
+    @classmethod
+    def of(cls, x: Any, rows: NDArray[np.int64], weights: Array | None = None) -> Moments:
+        """Find the moments of some rows of a table.
+
+        Parameters
+        ----------
+        x : array, sparse matrix or EncodedRows of shape (R, I)
+            The table; blocks of it are read in turn.
+        rows : int64 array
+            Numbers of the rows to use.
+        weights : array of shape (R,), optional
+            Weight of each row, above 0.
+        """
+        width = x.shape[1]
+        found = cls(
+            0.0,
+            np.zeros(width),
+            np.zeros(width),
+            np.full(width, np.inf),
+            np.full(width, -np.inf),
+        )
+        step = block_rows(width)
+        for start in range(0, len(rows), step):
+            numbers = rows[start : start + step]
+            block = dense_rows(x, numbers).astype(np.float64)
+            counts = np.ones(len(block)) if weights is None else weights[numbers]
+            with np.errstate(over="ignore", invalid="ignore"):
+                mean = np.average(block, axis=0, weights=counts)
+                squares = counts @ np.square(block - mean)
+            low, high = block.min(axis=0), block.max(axis=0)
+            found = found.plus(cls(float(counts.sum()), mean, squares, low, high))
+        return found
+
+    def plus(self, other: Moments) -> Moments:
+        """Return the moments of the rows of both.
+
+        By Welford's update: a sum of squares would lose digits where the mean is large compared
+        with the deviation.
+        """
+        seen, new = self.seen + other.seen, other.seen
+        if not new:
+            return self
+        with np.errstate(over="ignore", invalid="ignore"):
+            off = other.mean - self.mean
+            mean = self.mean + off * (new / seen)
+            squares = self.squares + other.squares
+            squares += np.square(off) * ((seen - new) * new / seen)
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        return Moments(seen, mean, squares, low, high)
+
+    @property
+    def variance(self) -> Array:
+        """float64 (I,)."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.squares / (self.seen or 1.0)
+
+    @property
+    def spread(self) -> Array:
+        """float64 (I,), the largest difference of two rows."""
+        if not self.seen:
+            return np.zeros(len(self.mean))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.high - self.low
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scaling:
     """Inputs shifted and scaled: ``(x - mean) / scale``.
@@ -106,16 +185,30 @@ class Scaling:
 
         Parameters
         ----------
-        x : array, sparse matrix or EncodedRows of shape (R, I)
-            The table; blocks of it are read in turn.
-        rows : int64 array
-            Numbers of the rows to use.
+        x, rows, weights
+            As for `Moments.of`.
+        by, names
+            As for `from_moments`.
+
+        Raises
+        ------
+        ArgumentError
+            As for `from_moments`.
+        """
+        return cls.from_moments(Moments.of(x, rows, weights), by, names)
+
+    @classmethod
+    def from_moments(cls, moments: Moments, by: str, names: Sequence[str] | None = None) -> Scaling:
+        """Find the scaling of rows with these moments.
+
+        Parameters
+        ----------
+        moments : Moments
+            The moments of the rows to train on.
         by : {"columns", "table", "none"}
             Columns: each column is shifted by its mean and divided by its standard deviation.
             Table: it is divided by the deviation of the whole table, as suits pixels. None: x is
             not changed.
-        weights : array of shape (R,), optional
-            Weight of each row, above 0.
         names : sequence of str, optional
             Names of the inputs, for errors.
 
@@ -127,7 +220,7 @@ class Scaling:
         """
         if by not in ("columns", "table", "none"):
             raise ArgumentError(f"argument 'by' must be columns, table or none, got {by!r}")
-        mean, variance, spread = _moments(x, rows, weights)
+        mean, variance, spread = moments.mean, moments.variance, moments.spread
         wrong = ~np.isfinite(variance) | ((spread > 0.0) & (variance < _SMALLEST))
         for column in np.flatnonzero(wrong)[:1] if by != "none" else ():
             raise ArgumentError(
@@ -145,7 +238,7 @@ class Scaling:
                 f"(mean {mean[column]:g}, standard deviation {scale[column]:g}); "
                 f"standardize must be columns, got {by}"
             )
-        width = x.shape[1]
+        width = len(mean)
         if by == "none":
             return cls(np.zeros(width), np.ones(width))
         return cls(mean, deviations(mean, np.full(width, variance.mean())))
@@ -190,32 +283,6 @@ class Scaling:
         scaled = scaled - self.mean.astype(dtype)
         scaled *= (1.0 / self.scale).astype(dtype)
         return scaled
-
-
-def _moments(x: Any, rows: NDArray[np.int64], weights: Array | None) -> tuple[Array, Array, Array]:
-    """Return mean, variance and largest difference of each column (I,) over some rows."""
-    width = x.shape[1]
-    mean, squares = np.zeros(width), np.zeros(width)
-    low, high = np.full(width, np.inf), np.full(width, -np.inf)
-    seen = 0.0
-    step = block_rows(width)
-    for start in range(0, len(rows), step):
-        numbers = rows[start : start + step]
-        block = dense_rows(x, numbers).astype(np.float64)
-        counts = np.ones(len(block)) if weights is None else weights[numbers]
-        low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
-        new = float(counts.sum())
-        seen += new
-        # Welford's update, block by block: a sum of squares would lose digits where the mean is
-        # large compared with the deviation.
-        with np.errstate(over="ignore", invalid="ignore"):
-            block_mean = np.average(block, axis=0, weights=counts)
-            off = block_mean - mean
-            mean += off * (new / seen)
-            squares += counts @ np.square(block - block_mean)
-            squares += np.square(off) * ((seen - new) * new / seen)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return mean, squares / (seen or 1.0), high - low if len(rows) else np.zeros(width)
 
 
 def _input(place: int, names: Sequence[str] | None) -> str:

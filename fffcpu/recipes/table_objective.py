@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from fffcpu.errors import ShapeError
 from fffcpu.recipes.scaling import Scaling, block_rows, dense_rows
+from fffcpu.recipes.shards import in_proportion
+from fffcpu.recipes.tally import Numbers, Tally, validation_figures
 from fffcpu.training.batches import BatchOrder
 from fffcpu.training.losses import (
     mean_squared_error,
@@ -23,7 +25,7 @@ from fffcpu.training.losses import (
 )
 from fffcpu.training.trainer import Moment, StepResult
 
-__all__ = ["TableObjective", "figures_of"]
+__all__ = ["TableObjective", "tally_of"]
 
 Array = NDArray[Any]
 
@@ -55,7 +57,7 @@ class TableObjective:
     y : array
         Class numbers, int64 (R,); truth of each label, bool (R, O); or target numbers, (R, O).
     order : BatchOrder
-        The rows of each batch.
+        The rows of each batch. Rows with weights have one shard.
     validation : int64 array
         Numbers of the rows for evaluations; may be empty.
     scaling : Scaling, optional
@@ -103,26 +105,31 @@ class TableObjective:
         return self.layer.params
 
     def step(self, moment: Moment) -> StepResult:
-        """Return the loss of a step's batch, and its gradients."""
+        """Return the loss of a step's batch, and its gradients.
+
+        Of a shard's batch they are what the shard adds to those of the batch of all shards.
+        """
         rows = self._order.rows(moment.step)
         outputs, cache = self.layer.forward(self._rows(rows), **self._forward_options(moment))
         weights = None if self._weights is None else self._weights[rows]
         loss, upstream = self._loss(outputs, self._y[rows], weights)
         _, grads = self.layer.backward(upstream, cache, **self._backward_options(moment))
-        return StepResult(loss, grads, len(rows), self.layer.usage(cache))
+        result = StepResult(loss, grads, len(rows), self.layer.usage(cache))
+        return in_proportion(result, self._order.batch_rows(moment.step))
 
     def evaluate(self) -> dict[str, float]:
         """Return ``validation_loss`` and ``validation_accuracy`` or ``validation_r2``."""
-        if not len(self._validation):
-            return {}
-        figures = figures_of(
+        return validation_figures([self.tally()])
+
+    def tally(self) -> Tally:
+        """Return what an evaluation counts."""
+        return tally_of(
             lambda rows: self.layer(self._rows(rows)),
             self._y,
             self._validation,
             self._weights,
             self._x.shape[1],
         )
-        return {f"validation_{name}": value for name, value in figures.items()}
 
     def _rows(self, rows: NDArray[np.int64]) -> Array:
         """Return rows of the table, scaled for the layer."""
@@ -132,14 +139,14 @@ class TableObjective:
         return self._scaling.apply(block, next(iter(self.layer.params.values())).dtype)
 
 
-def figures_of(
+def tally_of(
     outputs: Callable[[NDArray[np.int64]], Array],
     y: Array,
     rows: NDArray[np.int64],
     weights: Array | None = None,
     width: int = 1,
-) -> dict[str, float]:
-    """Evaluate outputs: ``loss``, and ``accuracy`` or ``r2``.
+) -> Tally:
+    """Evaluate outputs.
 
     Parameters
     ----------
@@ -148,20 +155,15 @@ def figures_of(
     y : array
         Class numbers (R,); truth of each label, bool (R, O); or numbers (R, O).
     rows : int64 array
-        Numbers of the rows to evaluate on, at least one.
+        Numbers of the rows to evaluate on.
     weights : array of shape (R,), optional
         Weight of each row; above 0 for at least one of the rows.
     width : int
         Numbers per row. Wide tables are evaluated in smaller blocks.
-
-    Returns
-    -------
-    dict of str to float
-        The mean loss; and the share of rows whose class, or all labels, are predicted correctly,
-        or the share of the variance of y that is explained (1 minus residual over total sum of
-        squares; the mean over outputs that are not constant, NaN without any).
     """
     loss_of = _loss_of(y)
+    if not len(rows):
+        return Tally(0.0, 0.0)
     loss = right = seen = 0.0
     squares: Any = 0.0
     step = block_rows(width)
@@ -177,16 +179,13 @@ def figures_of(
             right += float(counts @ (given.argmax(axis=1) == wanted))
         elif loss_of is sigmoid_cross_entropy:
             right += float(counts @ ((given > 0) == wanted).all(axis=1))
-    loss /= seen
     if loss_of is not mean_squared_error:
-        return {"loss": loss, "accuracy": right / seen}
+        return Tally(seen, loss, right)
     targets = y[rows].astype(np.float64)
     counts = np.ones(len(rows)) if weights is None else weights[rows]
-    off = np.square(targets - np.average(targets, axis=0, weights=counts))
-    variance = np.average(off, axis=0, weights=counts)
-    varied = variance > 0.0
-    shares = 1.0 - squares[varied] / seen / variance[varied]
-    return {"loss": loss, "r2": float(shares.mean()) if varied.any() else float("nan")}
+    mean = np.average(targets, axis=0, weights=counts)
+    variance = np.average(np.square(targets - mean), axis=0, weights=counts)
+    return Tally(seen, loss, 0.0, Numbers(squares, mean, variance))
 
 
 def _loss_of(y: Array) -> Callable[..., tuple[float, Array]]:

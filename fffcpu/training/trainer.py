@@ -754,16 +754,20 @@ def _check_notes(path: Path, notes: Mapping[str, Any]) -> None:
         raise CheckpointError(f"checkpoint '{path}' is damaged: 'stopped' must be true or false")
 
 
-def identity_of(settings: Any, added: Sequence[str] = ()) -> dict[str, Any]:
+def identity_of(settings: Any, added: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the settings, from a dataclass, that affect the result of a run.
 
     The frequency and the number of checkpoints do not affect it. Settings ``added`` by later
-    versions are left out where they are False, so that unfinished runs of older ones go on.
+    versions are left out where they have the value given here, which earlier versions stood for. So
+    their unfinished runs can be continued.
     """
     values = dataclasses.asdict(settings)
     for name in ("checkpoint_seconds", "keep"):
         del values[name]
-    return {name: value for name, value in values.items() if value or name not in added}
+    for name, value in (added or {}).items():
+        if values[name] == value:
+            del values[name]
+    return values
 
 
 def _with_todays_values(

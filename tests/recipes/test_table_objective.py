@@ -12,7 +12,7 @@ from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward
 from fffcpu.errors import ArgumentError, ShapeError
 from fffcpu.recipes import scaling as scaling_module
 from fffcpu.recipes.scaling import Scaling, block_rows, deviations
-from fffcpu.recipes.table_objective import TableObjective, figures_of
+from fffcpu.recipes.table_objective import TableObjective, tally_of
 from fffcpu.training import mean_squared_error, sigmoid_cross_entropy, softmax_cross_entropy
 from fffcpu.training.batches import BatchOrder
 from fffcpu.training.trainer import Moment
@@ -133,8 +133,8 @@ def test_figures_do_not_depend_on_the_blocks(block, rows):
     scores = np.random.default_rng(1).standard_normal((30, 3))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scaling_module, "EVALUATED_ROWS", block)
-        classes = figures_of(lambda chosen: scores[chosen], LABELS, ALL[:rows])
-        numbers = figures_of(lambda chosen: scores[chosen], scores[::-1].copy(), ALL[:rows])
+        classes = tally_of(lambda chosen: scores[chosen], LABELS, ALL[:rows]).figures()
+        numbers = tally_of(lambda chosen: scores[chosen], scores[::-1].copy(), ALL[:rows]).figures()
     assert np.isclose(classes["loss"], softmax_cross_entropy(scores[:rows], LABELS[:rows])[0])
     assert np.isclose(classes["accuracy"], (scores.argmax(1) == LABELS)[:rows].mean())
     targets = scores[::-1][:rows]
@@ -184,8 +184,9 @@ def test_figures_with_weights_are_those_of_repeated_rows(kind, block):
     y = TARGETS[kind]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scaling_module, "EVALUATED_ROWS", block)
-        found = figures_of(lambda rows: outputs[rows], y, ALL, WEIGHTS)
-    assert found == pytest.approx(figures_of(lambda rows: outputs[rows], y, REPEATED), rel=1e-10)
+        found = tally_of(lambda rows: outputs[rows], y, ALL, WEIGHTS).figures()
+    repeated = tally_of(lambda rows: outputs[rows], y, REPEATED).figures()
+    assert found == pytest.approx(repeated, rel=1e-10)
     if kind == "labels":
         loss, _ = sigmoid_cross_entropy(outputs[REPEATED], y[REPEATED])
         right = ((outputs > 0) == y).all(axis=1)[REPEATED].mean()
@@ -223,7 +224,7 @@ def test_wide_rows_are_evaluated_fewer_at_a_time(monkeypatch):
         sizes.append(len(rows))
         return np.zeros((len(rows), 3))
 
-    figures_of(outputs, LABELS, ALL, width=3)
+    tally_of(outputs, LABELS, ALL, width=3)
     assert sizes == [6] * 5
 
 

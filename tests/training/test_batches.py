@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
 from fffcpu.training import batches
-from fffcpu.training.batches import BatchOrder, split_rows
+from fffcpu.training.batches import BatchOrder, Deal, split_rows
 
 
 @given(
@@ -96,3 +96,52 @@ def test_a_split_takes_every_row_once(rows, fraction, seed):
     assert (np.diff(validation) > 0).all()
     again = split_rows(rows, fraction, seed)
     assert np.array_equal(again[0], training)
+
+
+# --- Shards --------------------------------------------------------------------------------------
+
+DEALT = {"rows": st.integers(1, 300), "batch_size": st.integers(1, 70), "shards": st.integers(1, 9)}
+
+
+@given(**DEALT, epoch=st.integers(0, 2))
+def test_shards_share_every_batch_and_every_row(rows, batch_size, shards, epoch):
+    shards = min(shards, rows)
+    numbers = np.arange(rows) * 3
+    whole = BatchOrder(numbers, batch_size)
+    deals = [Deal(shard, shards, rows) for shard in range(shards)]
+    orders = [BatchOrder(numbers[deal.own], batch_size, 4, 10, deal=deal) for deal in deals]
+    seen = []
+    for step in range(epoch * whole.steps_per_epoch, (epoch + 1) * whole.steps_per_epoch):
+        parts = [order.rows(step) for order in orders]
+        sizes = [len(part) for part in parts]
+        assert sum(sizes) == len(whole.rows(step))
+        assert {order.batch_rows(step) for order in orders} == {sum(sizes)}
+        assert max(sizes) - min(sizes) <= 1
+        seen += parts
+    assert sorted(np.concatenate(seen).tolist()) == numbers.tolist()
+
+
+@given(rows=st.integers(1, 300), shards=st.integers(1, 40))
+def test_the_parts_of_shards_follow_each_other(rows, shards):
+    parts = [Deal(shard, shards, rows).own for shard in range(shards)]
+    assert parts[0].start == 0
+    assert parts[-1].stop == rows
+    assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
+    lengths = [part.stop - part.start for part in parts]
+    assert max(lengths) - min(lengths) <= 1
+
+
+@given(rows=DEALT["rows"], batch_size=DEALT["batch_size"], step=st.integers(0, 20))
+def test_one_shard_has_the_order_without_shards(rows, batch_size, step):
+    dealt = BatchOrder(rows, batch_size, 5, 20, deal=Deal(0, 1, rows))
+    assert np.array_equal(dealt.rows(step), BatchOrder(rows, batch_size, 5, 20).rows(step))
+
+
+def test_shards_of_one_length_have_different_orders():
+    orders = [BatchOrder(50, 100, deal=Deal(shard, 2, 100)).rows(0) for shard in range(2)]
+    assert not np.array_equal(*orders)
+
+
+def test_a_shard_must_have_its_rows():
+    with pytest.raises(ArgumentError, match=r"'rows' must have 34 rows, as Deal\(shard=0"):
+        BatchOrder(33, 10, deal=Deal(0, 3, 100))

@@ -19,7 +19,7 @@ from benchmarks.accuracy.learning.soft import Annealed
 from benchmarks.accuracy.learning.starts import fit_start
 from benchmarks.records import Record, append_records, read_records
 from fffcpu import DenseFeedForward, FastFeedForward
-from fffcpu.recipes.table_objective import figures_of
+from fffcpu.recipes.table_objective import tally_of
 from fffcpu.system.terminal import print_status, progress_bar
 from fffcpu.training import (
     AdamW,
@@ -151,7 +151,7 @@ def do(run: Run, rows: Rows) -> Record:
 
 def score(model: Model, x: Array, y: Array, rows: Array) -> float:
     """Return the accuracy on some rows, or R2 if the targets are numbers."""
-    found = figures_of(lambda block: model(x[block]), y, rows, width=x.shape[1])
+    found = tally_of(lambda block: model(x[block]), y, rows, width=x.shape[1]).figures()
     return found["accuracy"] if y.ndim == 1 else found["r2"]
 
 

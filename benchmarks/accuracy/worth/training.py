@@ -25,7 +25,7 @@ from fffcpu.data import Table
 from fffcpu.inference.predictor import Predictor
 from fffcpu.recipes.fitting import FitSettings, evaluate_table, fit
 from fffcpu.recipes.scaling import Scaling
-from fffcpu.recipes.table_objective import figures_of
+from fffcpu.recipes.table_objective import tally_of
 from fffcpu.system.files import write_atomically
 from fffcpu.system.terminal import progress_bar
 
@@ -181,9 +181,9 @@ def fit_linear(rows: Rows) -> Record:
         return np.column_stack((scaling.apply(x, np.float64), np.ones(len(x))))
 
     weights = np.linalg.lstsq(design(rows.x), rows.y.astype(np.float64), rcond=None)[0]
-    found = figures_of(
+    found = tally_of(
         lambda block: design(rows.test_x[block]) @ weights,
         rows.test_y,
         np.arange(len(rows.test_y)),
-    )
+    ).figures()
     return {"held": 0, "parameters": weights.size, "r2": found["r2"]}

@@ -45,7 +45,12 @@ class Candidate(NamedTuple):
 
 
 def check_auto(
-    settings: FitSettings, *, resume: bool, width: int | None, leaf_width: int | None
+    settings: FitSettings,
+    *,
+    resume: bool,
+    dask: str | None,
+    width: int | None,
+    leaf_width: int | None,
 ) -> None:
     """Raise unless the options of a run fit to ``--layer auto``.
 
@@ -55,6 +60,8 @@ def check_auto(
         Settings of the fast layer.
     resume : bool
         Whether a run is to be continued.
+    dask : str, optional
+        The cluster, where one is named.
     width, leaf_width : int, optional
         Sizes of other layers, where given.
 
@@ -66,6 +73,11 @@ def check_auto(
     if resume:
         raise ArgumentError(
             "argument '--resume' must be left out for --layer auto, which saves no state"
+        )
+    if dask is not None:
+        raise ArgumentError(
+            "argument '--dask' must be left out for --layer auto, which compares times on this "
+            f"machine, got '{dask}'"
         )
     for name, value in (("--width", width), ("--leaf-width", leaf_width)):
         if value is not None:

@@ -16,10 +16,12 @@ from fffcpu.training.run_folder import RunFolder
 from fffcpu.training.trainer import Interrupted
 
 __all__ = [
+    "add_dask",
     "add_number",
     "add_start",
     "add_straight_through",
     "check_start",
+    "cluster",
     "reading",
     "run_folder",
     "running",
@@ -47,6 +49,30 @@ def add_straight_through(group: Any, defaults: Any) -> None:
         default=default,
         help=f"trees of neurons: train the routes as well; {'on' if default else 'off'} by default",
     )
+
+
+def add_dask(parser: Any) -> None:
+    """Add the option that names a cluster."""
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="compute on a cluster of Dask: a scheduler's address, or local:N for N processes",
+    )
+
+
+@contextlib.contextmanager
+def cluster(address: str | None) -> Iterator[Any]:
+    """Context with a client of the cluster that an option names; None without one."""
+    if address is None:
+        yield None
+        return
+    from fffcpu.dask import connect
+
+    with connect(address) as client:
+        threads = client.nthreads()
+        workers = f"{len(threads)} worker{'s' * (len(threads) != 1)}"
+        print_status(f"{workers} of Dask, {sum(threads.values())} threads")
+        yield client
 
 
 def run_folder(out: str) -> RunFolder:

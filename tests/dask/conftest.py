@@ -1,0 +1,16 @@
+"""The extra ``dask``, and a cluster of two processes for the tests of a module."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A client of two worker processes with a thread each."""
+    from fffcpu.dask.cluster import connect
+
+    with connect("local:2") as found:
+        yield found
