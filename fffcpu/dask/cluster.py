@@ -61,6 +61,8 @@ def connect(address: str) -> Iterator[Any]:
                     scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                     worker_dashboard_address=None,
                     preload=[IGNORE_CTRL_C],
+                    # Dask sets what NumPy's BLAS reads; kernels have a variable of their own.
+                    env={"NUMBA_NUM_THREADS": "1"},
                 )
             )
         # Straight to the workers: what a training sends would take twice the way by the scheduler.

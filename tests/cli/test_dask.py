@@ -105,7 +105,7 @@ def ends(group):
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="this system has no groups of processes")
 def test_ctrl_c_saves_the_run_and_ends_the_workers(files, tmp_path, command):
     """A terminal sends Ctrl-C to the command and to its workers."""
-    more = ("--epochs=400", "--checkpoint-seconds=0.2")
+    more = ("--epochs=150", "--checkpoint-seconds=0.2")
     arguments = train(files, tmp_path / "out", *more, "--dask", "local:2")
     words = [sys.executable, "-m", "fffcpu", *map(str, arguments)]
     run = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)

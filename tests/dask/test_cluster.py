@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 
@@ -15,9 +14,10 @@ pytestmark = pytest.mark.slow
 
 
 def environment():
-    """What a worker is told about threads, and how it was started."""
-    method = multiprocessing.get_start_method(allow_none=True)
-    return os.environ.get("OMP_NUM_THREADS"), method, os.getpid()
+    """What a worker is told about threads, how many kernels take, and its number."""
+    import fffcpu
+
+    return os.environ.get("OMP_NUM_THREADS"), fffcpu.get_num_threads(), os.getpid()
 
 
 def test_local_workers_are_processes_that_end_with_the_context():
@@ -26,8 +26,8 @@ def test_local_workers_are_processes_that_end_with_the_context():
         found = list(client.run(environment).values())
         addresses = list(client.nthreads())
     assert all(address.startswith("tcp://127.0.0.1:") for address in addresses)
-    for threads, _, pid in found:
-        assert threads == "1"
+    for threads, taken, pid in found:
+        assert (threads, taken) == ("1", 1)
         assert pid != os.getpid()
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
