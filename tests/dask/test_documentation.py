@@ -48,7 +48,6 @@ def folder(tmp_path_factory):
 
 def output_of(code, folder, **variables):
     """What a program prints, in a process of its own: others import it."""
-
     path = folder / "program.py"
     path.write_text(code, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), **variables}
