@@ -34,6 +34,7 @@ from distributed import Future, wait
 from numpy.typing import NDArray
 
 import fffcpu
+from fffcpu.dask.losses import LOSSES
 from fffcpu.dask.wire import Message, changes, unpack_step
 from fffcpu.dask.worker import ShardHolder, take_rows
 from fffcpu.errors import ClusterError
@@ -207,7 +208,7 @@ class Crew:
             except TimeoutError as error:  # which is an OSError, too
                 if member.address not in self._client.nthreads():
                     raise _Lost(member.address) from error
-            except OSError as error:
+            except (OSError, *LOSSES) as error:
                 raise _Lost(member.address) from error
 
     @contextlib.contextmanager
@@ -335,7 +336,13 @@ class Crew:
             workers=[member.address],
             pure=False,
         )
-        member.actor = self._answer(member, member.future)
+        try:
+            member.actor = self._answer(member, member.future)
+        except (AttributeError, ImportError, RuntimeError) as error:
+            raise ClusterError(
+                f"worker '{member.address}' cannot hold shards ({error}); the scheduler and all "
+                f"workers must have fffcpu {fffcpu.__version__}"
+            ) from error
         self._members[member.address] = member
 
     def _check_version(self, member: _Member) -> None:

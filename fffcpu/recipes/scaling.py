@@ -185,9 +185,13 @@ class Scaling:
 
         Parameters
         ----------
-        x, rows, weights
+        x, rows
             As for `Moments.of`.
-        by, names
+        by
+            As for `from_moments`.
+        weights
+            As for `Moments.of`.
+        names
             As for `from_moments`.
 
         Raises
