@@ -7,9 +7,11 @@ and `pretrain` train on the workers of a cluster, to the bits of a training in o
 
     collections   arrays, frames, series and bags: a model mapped over their partitions
     outputs       what a model gives for the rows of a partition, and the names of its columns
+    streaming     blocks of rows that this process reads, computed in their order
     training      fit and pretrain
     crew          the workers of a training: who holds which shard, and what if one is lost
     worker        the end of the crew that lies in a worker
+    losses        the errors that mean a lost worker
     wire          arrays in messages: whole, or only the rows that changed
     cluster       a scheduler by its address, or a cluster on this machine
 """

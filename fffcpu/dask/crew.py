@@ -34,6 +34,7 @@ from distributed import Future, wait
 from numpy.typing import NDArray
 
 import fffcpu
+from fffcpu.dask.losses import LOSSES
 from fffcpu.dask.wire import Message, changes, unpack_step
 from fffcpu.dask.worker import ShardHolder, take_rows
 from fffcpu.errors import ClusterError
@@ -56,6 +57,9 @@ CHECK_SECONDS = 2.0
 
 WAIT_SECONDS = 60.0
 """How long to wait for a worker where there is none."""
+
+LOST_SECONDS = 5.0
+"""How long not to ask a lost worker again: the scheduler may take a moment to know of it."""
 
 PAUSE = 0.1
 """Seconds between looks while there is no worker."""
@@ -108,6 +112,7 @@ class Crew:
         self._members: dict[str, _Member] = {}
         self._looked = -LOOK_SECONDS
         self._losses = 0
+        self._lost: dict[str, float] = {}
         self._plan: tuple[Any, Any] | None = None
         self._sent: dict[str, Array] = {}
         self._serial = 0
@@ -207,7 +212,7 @@ class Crew:
             except TimeoutError as error:  # which is an OSError, too
                 if member.address not in self._client.nthreads():
                     raise _Lost(member.address) from error
-            except OSError as error:
+            except (OSError, *LOSSES) as error:
                 raise _Lost(member.address) from error
 
     @contextlib.contextmanager
@@ -217,7 +222,8 @@ class Crew:
             yield
         except _Lost as loss:
             self._dismiss(member.address)
-            self._looked, self._losses = -LOOK_SECONDS, self._losses + 1
+            self._lost[member.address] = time.monotonic()
+            self._losses += 1
             _LOGGER.warning("worker %s is lost; others take over its shards", member.address)
             if self._losses > MOST_LOSSES:
                 raise ClusterError(
@@ -284,6 +290,9 @@ class Crew:
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
             found: dict[str, int] = self._client.nthreads()
+            for address in found.keys() & self._lost.keys():
+                if time.monotonic() - self._lost[address] < LOST_SECONDS:
+                    del found[address]
             if found:
                 return found
             if time.monotonic() > deadline:
@@ -335,7 +344,13 @@ class Crew:
             workers=[member.address],
             pure=False,
         )
-        member.actor = self._answer(member, member.future)
+        try:
+            member.actor = self._answer(member, member.future)
+        except (AttributeError, ImportError, RuntimeError) as error:
+            raise ClusterError(
+                f"worker '{member.address}' cannot hold shards ({error}); the scheduler and all "
+                f"workers must have fffcpu {fffcpu.__version__}"
+            ) from error
         self._members[member.address] = member
 
     def _check_version(self, member: _Member) -> None:
@@ -343,11 +358,10 @@ class Crew:
 
         So the function that looks is one of Python's own.
         """
-        try:
-            found = self._client.run(pydoc.locate, "fffcpu.__version__", workers=[member.address])
-        except OSError as error:
-            raise _Lost(member.address) from error
-        version = found[member.address]
+        here = {"workers": [member.address], "pure": False}
+        version = self._answer(
+            member, self._client.submit(pydoc.locate, "fffcpu.__version__", **here)
+        )
         if version != fffcpu.__version__:
             raise ClusterError(
                 f"worker '{member.address}' must have fffcpu {fffcpu.__version__}, "

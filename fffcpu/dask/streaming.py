@@ -9,16 +9,14 @@ the workers busy::
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
-import distributed
 from numpy.typing import NDArray
 
+from fffcpu.dask.losses import LOSSES
 from fffcpu.models.data_parallel import on_one_core
 
 __all__ = ["stream"]
@@ -33,9 +31,6 @@ TRIES = 4
 
 PAUSE = 0.2
 """Seconds before a block is sent again: the scheduler may not know yet that a worker is lost."""
-
-_LOSSES = (asyncio.CancelledError, concurrent.futures.CancelledError, distributed.KilledWorker)
-"""Errors of results that were lost with a worker."""
 
 
 class _Block(Protocol):
@@ -99,7 +94,7 @@ class _Sender:
         for _ in range(TRIES - 1):
             try:
                 return block, future.result()
-            except _LOSSES:
+            except LOSSES:
                 self._shared = self._scatter(self._compute, broadcast=True)
                 future = self.send(block.inputs)
         return block, future.result()

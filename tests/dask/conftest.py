@@ -1,4 +1,4 @@
-"""The extra ``dask``, and a cluster of two processes for the tests of a module."""
+"""The extra ``dask``, and a cluster of two processes for these tests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def client():
     """A client of two worker processes with a thread each."""
     from fffcpu.dask.cluster import connect

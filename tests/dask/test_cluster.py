@@ -34,6 +34,7 @@ def test_local_workers_are_processes_that_end_with_the_context():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("Nanny")]
 
 
+@pytest.mark.thorough
 def test_two_clusters_find_ports_of_their_own():
     with connect("local:1") as first, connect("local:1") as second:
         assert first.scheduler.address != second.scheduler.address

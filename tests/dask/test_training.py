@@ -15,6 +15,7 @@ import pytest
 import fffcpu
 import fffcpu.dask
 from fffcpu.dask import crew
+from fffcpu.dask.losses import LOSSES
 from fffcpu.data import Table
 from fffcpu.errors import (
     ArgumentError,
@@ -85,7 +86,7 @@ def test_any_number_of_workers_gives_the_bits_of_one_process(name, workers, alon
     assert saved(fitted, tmp_path) == alone(name)[0]
 
 
-@pytest.mark.parametrize("name", ["fast", "rows"])
+@pytest.mark.parametrize("name", ["fast", pytest.param("rows", marks=pytest.mark.thorough)])
 def test_a_worker_that_is_killed_changes_no_bit(name, client, alone, tmp_path):
     killer = Killer(client)
     fitted = fffcpu.dask.fit(client, DIGITS, None, LAYERS[name], progress=False, callbacks=[killer])
@@ -317,6 +318,17 @@ def test_shards_that_kill_their_workers_end_the_training(client, monkeypatch):
         pytest.raises(ClusterError, match="2 workers were lost during one step"),
     ):
         parts.map(die)
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), *(kind("gone") for kind in LOSSES[:2])])
+def test_answers_that_are_lost_with_a_worker_are_known(error, client):
+    class Call:
+        def result(self, timeout):
+            raise error
+
+    asked = crew.Crew(client, [])
+    with pytest.raises(crew._Lost):
+        asked._answer(crew._Member("tcp://10.0.0.1:1"), Call())
 
 
 def die(part):
