@@ -70,8 +70,8 @@ class Sizes(NamedTuple):
 
 FULL = Sizes(
     BERT_BASE,
-    4096,
-    32,
+    16_384,
+    24,
     32_768,
     FitSettings(
         depth=5, trees=16, batch_size=8192, shards=8, epochs=4, validation=0.0, gradients="dense"

@@ -251,6 +251,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(layer, table, tmp_path):
     assert len(found) == 1
 
 
+@pytest.mark.slow
 def test_a_training_in_shards_learns_as_much(tmp_path):
     table = Table(IMAGES, LABELS, classes=tuple(range(10)))
     one, four = (
