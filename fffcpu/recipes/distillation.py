@@ -393,9 +393,14 @@ class LayersObjective:
         for name, array in student.params.items():
             if name in self.teacher.params and ".feedforward." not in name:
                 array[...] = self.teacher.params[name]
-        for own, layer, scales in zip(student.layers, self.layers, self.scales, strict=True):
-            _absorb(own.feedforward.params, layer.params, *scales)
-            own.bias_out[...] = scales[1].offset
+        for own, scaled, scales in zip(student.layers, self.layers, self.scales, strict=True):
+            inputs, outputs = scales
+            layer = scaled.copy()
+            layer.absorb_input_scaling(inputs.mean, inputs.scale)
+            layer.absorb_output_scaling(outputs.unit)
+            for name, array in layer.params.items():
+                own.feedforward.params[name][...] = array
+            own.bias_out[...] = outputs.offset
         return student
 
     def _scaled(self, ids: Array, real: NDArray[np.bool_]) -> Any:
@@ -534,16 +539,6 @@ def _backward(layer: Feedforward, dy: Array, cache: Any) -> dict[str, Any]:
     if isinstance(layer, FastFeedForward):
         return layer.backward(dy, cache, straight_through=True)[1]
     return layer.backward(dy, cache)[1]
-
-
-def _absorb(
-    own: Mapping[str, Array], found: Mapping[str, Array], inputs: Scaling, outputs: TargetScaling
-) -> None:
-    """Write the parameters of a layer between rows as they are, given those between scaled rows."""
-    weights = found["weights_in"].astype(np.float64) / inputs.scale
-    own["weights_in"][...] = weights
-    own["bias_in"][...] = found["bias_in"] - weights @ inputs.mean
-    own["weights_out"][...] = found["weights_out"] * outputs.unit
 
 
 def _recorded(teacher: BertEncoder, texts: Texts, tokens: int) -> list[tuple[Array, Array]]:
