@@ -117,9 +117,9 @@ def route(model: str | os.PathLike[str] | Any, x: Any) -> Any:
 def embed(
     model: str | os.PathLike[str] | Any,
     texts: Any,
-    pooling: str = "mean",
+    pooling: str | None = None,
     *,
-    normalize: bool = False,
+    normalize: bool | None = None,
 ) -> Any:
     """Return a vector of each text of a collection, lazily.
 

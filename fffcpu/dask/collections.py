@@ -49,12 +49,16 @@ def route(model: Any, x: Any) -> Any:
     return _mapped(model, x, "route")
 
 
-def embed(model: Any, texts: Any, pooling: str = "mean", *, normalize: bool = False) -> Any:
+def embed(
+    model: Any, texts: Any, pooling: str | None = None, *, normalize: bool | None = None
+) -> Any:
     """Return vectors; see `fffcpu.dask.embed`."""
     return _mapped(model, texts, "embed", pooling, normalize)
 
 
-def _mapped(model: Any, x: Any, kind: str, pooling: str = "mean", normalize: bool = False) -> Any:
+def _mapped(
+    model: Any, x: Any, kind: str, pooling: str | None = None, normalize: bool | None = None
+) -> Any:
     """Return the collection of a model's outputs."""
     opened = open_model(model, kind)
     output = output_of(opened, kind, pooling, normalize=normalize)

@@ -40,16 +40,16 @@ class Output:
         Which one.
     names : tuple of str
         Names of its columns in a frame; a single one if each row has one value.
-    pooling : str
+    pooling : str, optional
         For embeddings: see `TextEmbedder.embed`.
-    normalize : bool
+    normalize : bool, optional
         For embeddings: see `TextEmbedder.embed`.
     """
 
     kind: str
     names: tuple[str, ...]
-    pooling: str = "mean"
-    normalize: bool = False
+    pooling: str | None = None
+    normalize: bool | None = None
 
     def __call__(self, model: Any, rows: Any) -> Array:
         """Return the output for rows or texts, computed on one core."""
@@ -133,7 +133,9 @@ def _read(path: Path, kind: str) -> Any:
     return layer if predictor is None else predictor
 
 
-def output_of(model: Any, kind: str, pooling: str = "mean", *, normalize: bool = False) -> Output:
+def output_of(
+    model: Any, kind: str, pooling: str | None = None, *, normalize: bool | None = None
+) -> Output:
     """Return the output of a model that `open_model` returned.
 
     Raises
@@ -141,7 +143,7 @@ def output_of(model: Any, kind: str, pooling: str = "mean", *, normalize: bool =
     ArgumentError, ArgumentTypeError
         If the model has no such output.
     """
-    if pooling not in POOLINGS:
+    if pooling not in (None, *POOLINGS):
         raise ArgumentError(
             f"argument 'pooling' must be {' or '.join(POOLINGS)}, got {describe(pooling)}"
         )

@@ -20,7 +20,13 @@ from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward, Predictor
 from fffcpu.columns.encoding import Column
 from fffcpu.errors import ArgumentError, ArgumentTypeError, MissingExtraError, ShapeError
 from fffcpu.inference.pipelines import TextClassifier, TextEmbedder
-from fffcpu.models import FastBertConfig, FastBertEncoder, FastBertForSequenceClassification
+from fffcpu.models import (
+    BertConfig,
+    BertEncoder,
+    FastBertConfig,
+    FastBertEncoder,
+    FastBertForSequenceClassification,
+)
 from fffcpu.sklearn import FFFClassifier
 from fffcpu.text import Tokenizer
 
@@ -281,3 +287,12 @@ def test_without_dask_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask", None)
     with pytest.raises(MissingExtraError, match=r"fffcpu\[dask\]"):
         fffcpu.dask.predict(LAYER, None)
+
+
+def test_vectors_are_pooled_as_the_model_says():
+    own = BertConfig(
+        64, 16, 1, 2, feedforward_size=6, positions=12, pooling="start", normalize=True
+    )
+    embedder = TextEmbedder(BertEncoder(own, rng=0), TOKENIZER)
+    found = fffcpu.dask.embed(embedder, db.from_sequence(TEXTS, npartitions=2)).compute()
+    np.testing.assert_allclose(np.array(found), embedder.embed(TEXTS), atol=1e-6)
