@@ -11,6 +11,7 @@ Shapes: B sequences of S positions, D width, A heads, V tokens.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,28 +19,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints import bert
-from fffcpu.checks import check_flag
 from fffcpu.config.bert import BertConfig
 from fffcpu.config.encoder import EncoderConfig
-from fffcpu.errors import ArgumentTypeError, describe
 from fffcpu.layers import (
     Attention,
     AttentionCache,
-    DenseFeedForward,
     DenseFeedForwardCache,
     Dropout,
     DropoutCache,
-    FastFeedForward,
     LayerNorm,
     LayerNormCache,
     LearnedEmbedding,
     LearnedEmbeddingCache,
     PathCache,
 )
+from fffcpu.layers.layer import Module
 from fffcpu.models.data_parallel import call_in_shards, share_out
-from fffcpu.models.encoder_layer import feedforward_backward, flattened
-from fffcpu.models.model import Model
-from fffcpu.parameters import Parameters, generator, normal
+from fffcpu.models.encoder import Encoder
+from fffcpu.models.encoder_layer import (
+    feedforward_backward,
+    feedforward_of,
+    flattened,
+    module_of,
+)
+from fffcpu.parameters import Parameters, generator
 
 __all__ = ["BertEncoder", "BertEncoderCache"]
 
@@ -80,17 +83,13 @@ class BertLayer:
     """
 
     def __init__(self, config: BertConfig, number: int, params: Parameters) -> None:
-        prefix, modules = f"encoder.layers.{number}", config.modules()
-
-        def own(name: str) -> tuple[Any, Parameters]:
-            module = modules[f"{prefix}.{name}"]
-            return module, params.module(f"{prefix}.{name}", module.shapes())
-
-        kind = DenseFeedForward if config.feedforward == "ff" else FastFeedForward
-        self.attention = Attention._sharing(*own("attention"))
-        self.norm1 = LayerNorm._sharing(*own("norm1"))
-        self.feedforward: FastFeedForward | DenseFeedForward = kind._sharing(*own("feedforward"))
-        self.norm2 = LayerNorm._sharing(*own("norm2"))
+        modules = config.modules()
+        own = functools.partial(module_of, modules, params)
+        prefix = f"encoder.layers.{number}"
+        self.attention: Attention = own(Attention, f"{prefix}.attention")
+        self.norm1: LayerNorm = own(LayerNorm, f"{prefix}.norm1")
+        self.feedforward = feedforward_of(modules, params, f"{prefix}.feedforward")
+        self.norm2: LayerNorm = own(LayerNorm, f"{prefix}.norm2")
         self.bias_out = params[f"{prefix}.bias_out"]
         self._attention_dropout = config.attention_dropout
         self._drop = Dropout(config.dropout)
@@ -135,7 +134,7 @@ class BertLayer:
         return dy + d_attended, {**flattened(grads), "bias_out": bias_out}
 
 
-class BertEncoder(Model[BertConfig]):
+class BertEncoder(Encoder[BertConfig]):
     """Encoder of a BERT: the models of ``model_type`` "bert" of Hugging Face.
 
     Parameters
@@ -157,17 +156,12 @@ class BertEncoder(Model[BertConfig]):
 
     config_type: ClassVar[type[EncoderConfig]] = BertConfig
     _format: ClassVar[Any] = bert
-    _encoder_only = True
 
     def _set_up(self, config: BertConfig, params: Parameters) -> None:
         super()._set_up(config, params)
-        modules = config.modules()
-
-        def own(name: str) -> tuple[Any, Parameters]:
-            return modules[name], params.module(name, modules[name].shapes())
-
-        self.embedding = LearnedEmbedding._sharing(*own("encoder.embedding"))
-        self.norm = LayerNorm._sharing(*own("encoder.embedding.norm"))
+        own = functools.partial(module_of, config.modules(), params)
+        self.embedding: LearnedEmbedding = own(LearnedEmbedding, "encoder.embedding")
+        self.norm: LayerNorm = own(LayerNorm, "encoder.embedding.norm")
         self.layers = [BertLayer(config, i, params) for i in range(config.layers)]
         self._drop = Dropout(config.dropout)
 
@@ -279,33 +273,19 @@ class BertEncoder(Model[BertConfig]):
         straight_through: bool = False,
     ) -> dict[str, Any]:
         """Return the gradients of a loss; the arguments are those of `FastBertEncoder.backward`."""
-        check_flag("row_sparse", row_sparse)
-        check_flag("straight_through", straight_through)
-        if not isinstance(cache, BertEncoderCache):
-            raise ArgumentTypeError(
-                "argument 'cache' must be the BertEncoderCache that forward of this encoder "
-                f"returned, got {describe(cache)}"
-            )
-        grads: dict[str, Any] = {}
-        dh = self._upstream_rows(d_hidden, cache.embedding.ids.shape, self.config.width)
-        dh = dh.reshape(*cache.embedding.ids.shape, self.config.width)
-        for i in reversed(range(len(self.layers))):
-            dh, own = self.layers[i].backward(dh, cache.layers[i], row_sparse, straight_through)
-            grads |= flattened({f"encoder.layers.{i}": own})
-        dh, own = self.norm.backward(self._drop.backward(dh, cache.dropped), cache.norm)
-        grads |= flattened({"encoder.embedding.norm": own})
-        own = self.embedding.backward(dh, cache.embedding, d_words)
-        grads |= flattened({"encoder.embedding": own})
+        self._check_backward(cache, BertEncoderCache, row_sparse, straight_through)
+        shape = cache.embedding.ids.shape
+        dh = self._upstream_rows(d_hidden, shape, self.config.width)
+        dh = dh.reshape(*shape, self.config.width)
+        grads = self._backward_layers(dh, cache, d_words, row_sparse, straight_through)
         return {name: grads[name] for name in self.params}
 
     def _initialise(self, std: float, rng: np.random.Generator) -> None:
-        modules = [(layer.attention, layer.norm1, layer.norm2) for layer in self.layers]
-        for module in (self.embedding, self.norm, *(one for own in modules for one in own)):
-            module._initialise(std, rng)
+        super()._initialise(std, rng)
         for layer in self.layers:
             layer.bias_out[...] = 0
-            for name, array in layer.feedforward.params.items():
-                if name == "bias_in":
-                    array[...] = 0
-                else:
-                    normal(array, std, rng)
+
+    def _modules(self) -> Iterator[Module[Any]]:
+        yield from (self.embedding, self.norm)
+        for layer in self.layers:
+            yield from (layer.attention, layer.norm1, layer.norm2)

@@ -1,7 +1,7 @@
-"""FastBertEncoder: the crammedBERT encoder, whose feedforwards are FastFeedForward layers.
+"""FastBertEncoder, and what it shares with other encoders.
 
-The encoder of "Exponentially Faster Language Modelling" (arXiv 2311.10770), after "Cramming"
-(arXiv 2212.14034)::
+It is the crammedBERT encoder with FastFeedForward layers, that of "Exponentially Faster Language
+Modelling" (arXiv 2311.10770), after "Cramming" (arXiv 2212.14034)::
 
     h = norm(embedding(input_ids))
     for each layer:  h = h + attention(norm1(h));  h = h + feedforward(norm2(h))
@@ -14,6 +14,7 @@ levels.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -33,11 +34,16 @@ from fffcpu.layers import (
 )
 from fffcpu.layers.layer import Module
 from fffcpu.models.data_parallel import call_in_shards, share_out
-from fffcpu.models.encoder_layer import EncoderLayer, EncoderLayerCache, flattened
-from fffcpu.models.model import FastBertModel
+from fffcpu.models.encoder_layer import (
+    EncoderLayer,
+    EncoderLayerCache,
+    flattened,
+    module_of,
+)
+from fffcpu.models.model import Config, FastBertModel, Model
 from fffcpu.parameters import Parameters, generator, normal
 
-__all__ = ["EncoderCache", "FastBertEncoder"]
+__all__ = ["Encoder", "EncoderCache", "FastBertEncoder"]
 
 Array = NDArray[Any]
 
@@ -52,7 +58,62 @@ class EncoderCache(NamedTuple):
     final_norm: LayerNormCache
 
 
-class FastBertEncoder(FastBertModel):
+class Encoder(Model[Config]):
+    """Base of the encoders: an embedding, a norm, a dropout, and layers that follow each other."""
+
+    embedding: Any
+    norm: LayerNorm
+    layers: list[Any]
+    _drop: Dropout
+
+    _encoder_only = True
+
+    def _check_backward(
+        self, cache: Any, kind: type, row_sparse: bool, straight_through: bool
+    ) -> None:
+        """Raise unless backward has flags, and a cache of the class that forward returns."""
+        check_flag("row_sparse", row_sparse)
+        check_flag("straight_through", straight_through)
+        if not isinstance(cache, kind):
+            raise ArgumentTypeError(
+                f"argument 'cache' must be the {kind.__name__} that forward of this encoder "
+                f"returned, got {describe(cache)}"
+            )
+
+    def _backward_layers(
+        self,
+        dh: Array,
+        cache: Any,
+        d_words: Array | None,
+        row_sparse: bool,
+        straight_through: bool,
+    ) -> dict[str, Any]:
+        """Return the gradients of layers and embedding, given that of the layers' output."""
+        grads: dict[str, Any] = {}
+        for i in reversed(range(len(self.layers))):
+            dh, own = self.layers[i].backward(dh, cache.layers[i], row_sparse, straight_through)
+            grads |= flattened({f"encoder.layers.{i}": own})
+        dh, own = self.norm.backward(self._drop.backward(dh, cache.dropped), cache.norm)
+        grads |= flattened({"encoder.embedding.norm": own})
+        own = self.embedding.backward(dh, cache.embedding, d_words)
+        return grads | flattened({"encoder.embedding": own})
+
+    def _initialise(self, std: float, rng: np.random.Generator) -> None:
+        for module in self._modules():
+            module._initialise(std, rng)
+        for layer in self.layers:
+            for name, array in layer.feedforward.params.items():
+                if name == "bias_in":
+                    array[...] = 0
+                else:
+                    normal(array, std, rng)
+
+    def _modules(self) -> Iterator[Module[Any]]:
+        """Yield all modules except the feedforwards."""
+        raise NotImplementedError
+
+
+class FastBertEncoder(FastBertModel, Encoder[FastBertConfig]):
     """Encoder of a FastBERT.
 
     Parameters
@@ -73,18 +134,12 @@ class FastBertEncoder(FastBertModel):
 
     def _set_up(self, config: FastBertConfig, params: Parameters) -> None:
         super()._set_up(config, params)
-        modules = config.modules()
-
-        def own(name: str) -> tuple[Any, Parameters]:
-            return modules[name], params.module(name, modules[name].shapes())
-
-        self.embedding = Embedding._sharing(*own("encoder.embedding"))
-        self.norm = LayerNorm._sharing(*own("encoder.embedding.norm"))
+        own = functools.partial(module_of, config.modules(), params)
+        self.embedding: Embedding = own(Embedding, "encoder.embedding")
+        self.norm: LayerNorm = own(LayerNorm, "encoder.embedding.norm")
         self.layers = [EncoderLayer(config, i, params) for i in range(config.layers)]
-        self.final_norm = LayerNorm._sharing(*own("encoder.final_norm"))
+        self.final_norm: LayerNorm = own(LayerNorm, "encoder.final_norm")
         self._drop = Dropout(config.embedding_dropout)
-
-    _encoder_only = True
 
     @classmethod
     def _own(cls, config: FastBertConfig) -> FastBertConfig:
@@ -185,38 +240,13 @@ class FastBertEncoder(FastBertModel):
         dict of str to array, or to RowGradient
             Gradients, with the names, order and shapes of ``params``.
         """
-        check_flag("row_sparse", row_sparse)
-        check_flag("straight_through", straight_through)
-        if not isinstance(cache, EncoderCache):
-            raise ArgumentTypeError(
-                "argument 'cache' must be the EncoderCache that forward of this encoder returned, "
-                f"got {describe(cache)}"
-            )
-        grads: dict[str, Any] = {}
+        self._check_backward(cache, EncoderCache, row_sparse, straight_through)
         dh, own = self.final_norm.backward(d_hidden, cache.final_norm)
-        grads |= flattened({"encoder.final_norm": own})
-        for i in reversed(range(len(self.layers))):
-            dh, own = self.layers[i].backward(dh, cache.layers[i], row_sparse, straight_through)
-            grads |= flattened({f"encoder.layers.{i}": own})
-        dh = self._drop.backward(dh, cache.dropped)
-        dh, own = self.norm.backward(dh, cache.norm)
-        grads |= flattened({"encoder.embedding.norm": own})
-        own = self.embedding.backward(dh, cache.embedding, d_words)
-        grads |= flattened({"encoder.embedding": own})
+        grads = flattened({"encoder.final_norm": own})
+        grads |= self._backward_layers(dh, cache, d_words, row_sparse, straight_through)
         return {name: grads[name] for name in self.params}
 
-    def _initialise(self, std: float, rng: np.random.Generator) -> None:
-        for module in self._modules():
-            module._initialise(std, rng)
-        for layer in self.layers:
-            for name, array in layer.feedforward.params.items():
-                if name == "bias_in":
-                    array[...] = 0
-                else:
-                    normal(array, std, rng)
-
     def _modules(self) -> Iterator[Module[Any]]:
-        """Yield all modules except the feedforwards."""
         yield from (self.embedding, self.norm, self.final_norm)
         for layer in self.layers:
             yield from (layer.norm1, layer.attention, layer.norm2)

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu.config import ArraysConfig, DenseFeedForwardConfig
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.layers import (
     Attention,
@@ -27,9 +29,17 @@ from fffcpu.layers import (
 )
 from fffcpu.parameters import Parameters
 
-__all__ = ["EncoderLayer", "EncoderLayerCache", "feedforward_backward", "flattened"]
+__all__ = [
+    "EncoderLayer",
+    "EncoderLayerCache",
+    "feedforward_backward",
+    "feedforward_of",
+    "flattened",
+    "module_of",
+]
 
 Array = NDArray[Any]
+Modules = Mapping[str, ArraysConfig]
 
 
 class EncoderLayerCache(NamedTuple):
@@ -61,17 +71,13 @@ class EncoderLayer:
     """
 
     def __init__(self, config: FastBertConfig, number: int, params: Parameters) -> None:
-        prefix, modules = f"encoder.layers.{number}", config.modules()
-        names = ("norm1", "attention", "norm2", "feedforward")
-        configs: dict[str, Any] = {name: modules[f"{prefix}.{name}"] for name in names}
-        own = {n: params.module(f"{prefix}.{n}", configs[n].shapes()) for n in names}
-        dense = config.feedforward == "ff"
-        self.norm1 = LayerNorm._sharing(configs["norm1"], own["norm1"])
-        self.attention = Attention._sharing(configs["attention"], own["attention"])
-        self.norm2 = LayerNorm._sharing(configs["norm2"], own["norm2"])
-        self.feedforward: FastFeedForward | DenseFeedForward = (
-            DenseFeedForward if dense else FastFeedForward
-        )._sharing(configs["feedforward"], own["feedforward"])
+        modules = config.modules()
+        own = functools.partial(module_of, modules, params)
+        prefix = f"encoder.layers.{number}"
+        self.norm1: LayerNorm = own(LayerNorm, f"{prefix}.norm1")
+        self.attention: Attention = own(Attention, f"{prefix}.attention")
+        self.norm2: LayerNorm = own(LayerNorm, f"{prefix}.norm2")
+        self.feedforward = feedforward_of(modules, params, f"{prefix}.feedforward")
         self._attention_dropout = config.attention_dropout
         self._drop = Dropout(config.dropout)
 
@@ -112,6 +118,22 @@ class EncoderLayer:
         dz += dx
         grads = {"norm1": norm1, "attention": attention, "norm2": norm2}
         return dz, flattened({**grads, "feedforward": feedforward})
+
+
+def module_of(modules: Modules, params: Parameters, kind: Any, name: str) -> Any:
+    """Return a module of a model, of class ``kind``, that uses the model's arrays."""
+    own = modules[name]
+    return kind._sharing(own, params.module(name, own.shapes()))
+
+
+def feedforward_of(
+    modules: Modules, params: Parameters, name: str
+) -> FastFeedForward | DenseFeedForward:
+    """Return a feedforward of a model that uses the model's arrays."""
+    is_dense = isinstance(modules[name], DenseFeedForwardConfig)
+    kind = DenseFeedForward if is_dense else FastFeedForward
+    found: FastFeedForward | DenseFeedForward = module_of(modules, params, kind, name)
+    return found
 
 
 def feedforward_backward(

@@ -26,7 +26,7 @@ from fffcpu.models.folders import open_config, open_weights, write_folder
 from fffcpu.parameters import Parameters
 from fffcpu.system.memory import check_memory
 
-__all__ = ["FastBertModel", "Model"]
+__all__ = ["Config", "FastBertModel", "Model"]
 
 Config = TypeVar("Config", bound=EncoderConfig)
 
