@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import itertools
 import json
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 import fffcpu
+from fffcpu.benchmarking.encoders import Shape, time_encoders
 from fffcpu.cli.support.outputs import check_folder
-from fffcpu.cli.support.runs import add_number, add_start, check_start, run_folder, running
-from fffcpu.cli.support.separator import add_separator
+from fffcpu.cli.support.runs import (
+    add_budget,
+    add_number,
+    add_start,
+    add_validation,
+    check_start,
+    run_folder,
+    running,
+    timed_settings,
+)
+from fffcpu.cli.support.texts import ENDINGS, add_fields
 from fffcpu.errors import ArgumentError, require_extra
 from fffcpu.recipes.distillation import LAYERS, LAYERS_STUDENT, DistillSettings, distill
+from fffcpu.recipes.distillation_report import REPORT_FILE, format_report, make_report
+from fffcpu.system.files import write_text
 from fffcpu.system.terminal import format_number, format_table, print_status
 from fffcpu.training.run_folder import RunFolder
 
@@ -22,7 +38,13 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DEFAULTS = DistillSettings()
 
-DESCRIPTION = """\
+SHAPES = ("1x16", "1x128", "8x128")
+"""Default shapes of the calls that --plot times."""
+
+ENCODED = 4096
+"""Texts that are tokenised at a time."""
+
+DESCRIPTION = f"""\
 Distil a BERT, such as an encoder of sentences, into one whose feedforwards are trees of neurons.
 First each feedforward learns the outputs of the teacher's from the teacher's inputs. Then the
 student as a whole learns the teacher's hidden states and vectors of texts.
@@ -32,17 +54,17 @@ examples:
   fffcpu distill minilm papers.jsonl.gz --field abstract --out fast --trees 8 --depth 5
   fffcpu distill minilm sentences.txt --out narrow --width 256 --hours 4
                                             a dense student of the same recipe, to compare with
+  fffcpu distill minilm sentences.txt --out fast --plot fast.svg
+                                            also time student and teacher, and draw the result
 
-texts:
-  .txt    one text per line
-  .jsonl  one object per line, with its text in --field
-  .csv    a header, then one record per text; --field names the column
+{ENDINGS}\
   Files may be gzipped (.gz). Some texts are held out for validation (--validation). Texts like
   those that the encoder will see are best.
 
 output:
   STUDENT is a folder like TEACHER, with its tokenizer. 'fffcpu embed' and 'serve' read it. Its
-  config.json describes the trees.
+  config.json describes the trees, and its {REPORT_FILE} what it was distilled from, and how
+  well it follows its teacher.
 
 while it trains:
   r2 is the share of the variance of the teacher's outputs that a feedforward explains. similarity
@@ -50,6 +72,10 @@ while it trains:
   held-out texts. Every minute, and on Ctrl-C, the state is saved in the folder STUDENT.training.
   The same command with --resume continues the run, also after a crash or kill -9, and with
   --epochs the result has the same bits. The histories of both stages are kept.
+
+memory and disk:
+  Besides the teacher, a student takes four times the size of its parameters, and checkpoints take
+  three times that size each. Both are checked before the run.
 """
 
 
@@ -58,14 +84,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("teacher", metavar="TEACHER", help="folder of a BERT")
     parser.add_argument("texts", nargs="+", metavar="TEXTS", help="files of texts")
     parser.add_argument("--out", required=True, metavar="STUDENT", help="folder to write")
-    parser.add_argument(
-        "--field",
-        default="text",
-        metavar="F",
-        help="field of JSON lines or column of a .csv (text)",
-    )
-    add_separator(parser)
+    add_fields(parser)
     add_start(parser)
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="time student and teacher, and draw similarity against time (.png, .svg, .pdf)",
+    )
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        default=list(SHAPES),
+        metavar="BxS",
+        help=f"--plot: texts x tokens of a call ({' '.join(SHAPES)})",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     student = parser.add_argument_group("student")
@@ -84,15 +116,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_training(group: Any) -> None:
-    group.add_argument("--epochs", type=float, metavar="X", help="budget: passes over texts (16)")
-    group.add_argument("--hours", type=float, metavar="X", help="budget: hours of wall-clock time")
-    group.add_argument(
-        "--validation",
-        type=float,
-        default=0.02,
-        metavar="X",
-        help="share of the texts to validate with (0.02)",
-    )
+    add_budget(group, 16)
+    add_validation(group, "texts")
     numbers: tuple[tuple[str, type, str], ...] = (
         ("layers-share", float, "share of the budget for the first stage"),
         ("length", int, "tokens after which texts are cut"),
@@ -115,29 +140,28 @@ def run(options: argparse.Namespace) -> None:
     """Distil."""
     require_extra("tokenizers", "text")
     from fffcpu.models import BertEncoder
-    from fffcpu.text import Tokenizer, read_texts
+    from fffcpu.plots import check_plot_path
+    from fffcpu.text import Tokenizer
+    from fffcpu.text.corpus import check_validation
     from fffcpu.text.tokenizer import TOKENIZER_FILE
 
-    names = {field.name for field in dataclasses.fields(DistillSettings)} - {"seconds"}
-    seconds = None if options.hours is None else 3600.0 * options.hours
-    settings = DistillSettings(**{name: getattr(options, name) for name in names}, seconds=seconds)
-    if not 0.0 <= options.validation < 1.0:
-        raise ArgumentError(
-            f"argument '--validation' must be from 0 to below 1, got {options.validation}"
-        )
+    settings = timed_settings(DistillSettings, options)
+    check_validation(options.validation)
     if options.threads is not None:
         fffcpu.set_num_threads(options.threads)
+    if options.plot is not None:
+        check_plot_path(options.plot)
+    shapes = list(map(Shape.parse, options.shapes))
     out, folder = check_folder(options.out, options.teacher), run_folder(options.out)
     layers = RunFolder(folder.path / LAYERS)
-    first = layers if layers.unfinished else folder
+    first = next((stage for stage in (folder, layers) if stage.unfinished), folder)
     check_start(first, options.out, resume=options.resume, overwrite=options.overwrite)
     tokenizer = Tokenizer.load(options.teacher)
     teacher = BertEncoder.from_pretrained(options.teacher)
-    length = min(settings.length, teacher.config.longest)
-    lines = itertools.chain.from_iterable(
-        read_texts(path, options.field, separator=options.separator) for path in options.texts
-    )
-    rows = tokenizer.encode(list(filter(str.strip, lines)), length)
+    if options.plot is not None:
+        _check_shapes(shapes, teacher.config.positions)
+    settings.check_room(teacher.config, folder.path)
+    rows = list(_tokens(options, tokenizer, min(settings.length, teacher.config.longest)))
     print_status(f"{len(rows):,} texts, {sum(map(len, rows)):,} tokens")
     with running(first, options.resume):
         done = distill(
@@ -148,41 +172,103 @@ def run(options: argparse.Namespace) -> None:
             folder=folder.path,
             resume=options.resume,
         )
-    done.model.save_pretrained(out, files={TOKENIZER_FILE: tokenizer.to_json()})
+    report = make_report(teacher, options.teacher, done, settings, fffcpu.__version__)
+    files = {TOKENIZER_FILE: tokenizer.to_json(), REPORT_FILE: format_report(report)}
+    done.model.save_pretrained(out, files=files)
     for one in (layers, folder):
         one.remove_checkpoints()
     shutil.rmtree(folder.path / LAYERS_STUDENT)
-    report = {
+    if options.plot is not None:
+        report["times"] = _times(teacher, done.model, shapes)
+        write_text(out / REPORT_FILE, format_report(report))
+        _draw(report, out.name, options.plot)
+    paths = {
         "model": str(out),
         "histories": [str(one.history_path) for one in (layers, folder)],
-        "texts": len(rows),
-        "parameters": done.model.params.count,
-        "layers": None if done.layers is None else _figures(done.layers),
-        "encoder": _figures(done.encoder),
     }
-    print(json.dumps(report, indent=2) if options.json else f"{done.model!r}\n{_format(report)}")
+    shown = {**paths, **report}
+    print(json.dumps(shown, indent=2) if options.json else f"{done.model!r}\n{_format(report)}")
 
 
-def _figures(outcome: Any) -> dict[str, Any]:
-    """Return the figures of a stage."""
+def _check_shapes(shapes: list[Shape], positions: int) -> None:
+    """Raise if a call to be timed has more tokens than the teacher takes."""
+    longest = max(shape.tokens for shape in shapes)
+    if longest > positions:
+        raise ArgumentError(
+            f"argument '--shapes' must have at most the teacher's {positions} tokens, got {longest}"
+        )
+
+
+def _tokens(options: argparse.Namespace, tokenizer: Any, length: int) -> Iterator[NDArray[Any]]:
+    """Yield the tokens of each text that is not blank, in four bytes each."""
+    from fffcpu.text import read_texts
+
+    lines = itertools.chain.from_iterable(
+        read_texts(path, options.field, separator=options.separator) for path in options.texts
+    )
+    texts = filter(str.strip, lines)
+    while some := list(itertools.islice(texts, ENCODED)):
+        yield from (np.array(row, np.int32) for row in tokenizer.encode(some, length))
+
+
+def _times(teacher: Any, student: Any, shapes: list[Shape]) -> dict[str, dict[str, float]]:
+    """Return the microseconds per token of teacher and student, by shape."""
+    print_status("timing teacher and student")
+    encoders = {"teacher": teacher, "student": student}
     return {
-        "steps": outcome.steps,
-        "tokens": outcome.rows,
-        "seconds": outcome.seconds,
-        **outcome.figures,
+        str(shape): {
+            timing.name: timing.microseconds
+            for timing in time_encoders(encoders, shape, teacher.config.vocabulary)
+        }
+        for shape in shapes
     }
+
+
+def _draw(report: dict[str, Any], name: str, path: str) -> None:
+    """Draw similarity against time; the teacher's similarity to itself is 1."""
+    from fffcpu.plots import Timed, plot_tradeoff
+
+    quality = {"teacher": 1.0, "student": report["similarity"]}
+    if quality["student"] is None:
+        print_status("no picture: too few texts are held out (--validation) to measure similarity")
+        return
+    panels = {
+        f"{shape} tokens": [Timed(who, time, quality[who]) for who, time in times.items()]
+        for shape, times in report["times"].items()
+    }
+    teacher = Path(report["teacher"]["name"]).name
+    plot_tradeoff(panels, path, f"{name}, distilled from {teacher}")
 
 
 def _format(report: dict[str, Any]) -> str:
     """Return the report for people."""
-    head = ("stage", "steps", "tokens", "seconds", "R2", "similarity")
+    head = ("stage", "steps", "tokens", "seconds", "R2", "similarity", "cosine")
     lines = []
-    for stage in ("layers", "encoder"):
-        found = report[stage]
-        if found is None:  # an earlier run had finished it
-            continue
-        figures = (found.get("r2", found.get("hidden_r2")), found.get("similarity"))
-        counts = (f"{found[name]:,}" for name in ("steps", "tokens"))
+    for name, stage in report["stages"].items():
+        last = stage["evaluations"][-1] if stage["evaluations"] else {}
+        figures = (
+            last.get("r2", last.get("hidden_r2")),
+            last.get("similarity"),
+            last.get("cosine"),
+        )
+        counts = (f"{stage[count]:,}" for count in ("steps", "tokens"))
         cells = ("-" if figure is None else f"{figure:.4f}" for figure in figures)
-        lines.append((stage, *counts, format_number(found["seconds"]), *cells))
-    return format_table(head, lines)
+        lines.append((name, *counts, format_number(stage["seconds"]), *cells))
+    return "\n\n".join([format_table(head, lines), *_format_times(report)])
+
+
+def _format_times(report: dict[str, Any]) -> Iterator[str]:
+    """Yield a table of times, if there are any."""
+    if "times" in report:
+        head = ("texts x tokens", "teacher, µs per token", "student, µs per token", "ratio")
+        yield format_table(
+            head,
+            [
+                (
+                    shape,
+                    *(format_number(times[who]) for who in ("teacher", "student")),
+                    f"{times['teacher'] / times['student']:.2f}x",
+                )
+                for shape, times in report["times"].items()
+            ],
+        )

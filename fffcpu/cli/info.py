@@ -100,7 +100,8 @@ def describe_folder(path: str | os.PathLike[str]) -> dict[str, Any]:
     -------
     dict
         With the keys ``folder``, ``kind`` (the class that opens it), ``config``, ``classes`` (None
-        for a masked language model), ``parameters`` and ``numbers``, their number in all.
+        for a masked language model), ``distilled`` (the report of its distillation, None for other
+        models), ``parameters`` and ``numbers``, their number in all.
 
     Raises
     ------
@@ -108,6 +109,7 @@ def describe_folder(path: str | os.PathLike[str]) -> dict[str, Any]:
         If the folder cannot be read or holds no model.
     """
     from fffcpu.models.opening import open_model
+    from fffcpu.recipes.distillation_report import read_report
 
     model = open_model(path)
     config = model.config
@@ -125,6 +127,7 @@ def describe_folder(path: str | os.PathLike[str]) -> dict[str, Any]:
             "depth": config.depth,
         },
         "classes": None if config.labels is None else list(config.labels),
+        "distilled": read_report(path, model),
         "parameters": _describe_arrays(model.params, {}),
         "numbers": model.params.count,
     }
@@ -210,7 +213,25 @@ def _format_folder(description: dict[str, Any]) -> str:
         lines.append(f"  classes           {list_names(description['classes'])}")
     lines += [f"  {name:16}  {value}" for name, value in description["config"].items()]
     lines.append(f"  parameters        {description['numbers']:,}")
+    lines += _format_distilled(description["distilled"])
     return "\n".join([*lines, "", _format_arrays(description["parameters"])])
+
+
+def _format_distilled(report: dict[str, Any] | None) -> list[str]:
+    """Return the lines about a distillation."""
+    if report is None:
+        return []
+    teacher, hours = report["teacher"]["name"], format_number(report["seconds"] / 3600)
+    lines = [
+        f"  distilled from    {teacher}, with {report['texts']:,} texts",
+        f"  training          {report['tokens_seen']:,} tokens seen in {hours} hours",
+    ]
+    if report["similarity"] is not None:
+        lines.append(
+            f"  held-out texts    similarity {report['similarity']:.4f}, "
+            f"cosine {report['cosine']:.4f}"
+        )
+    return lines
 
 
 def _format_arrays(arrays: list[dict[str, Any]]) -> str:

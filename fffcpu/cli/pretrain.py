@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,15 +13,18 @@ import fffcpu.dask
 from fffcpu.checks import check_integer
 from fffcpu.cli.support.outputs import check_folder
 from fffcpu.cli.support.runs import (
+    add_budget,
     add_dask,
     add_number,
     add_start,
     add_straight_through,
+    add_validation,
     check_start,
     cluster,
     reading,
     run_folder,
     running,
+    timed_settings,
 )
 from fffcpu.errors import ArgumentError, require_extra
 from fffcpu.recipes.pretraining import PretrainSettings, pretrain
@@ -113,13 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="field of JSON lines that contains the text (text)",
     )
-    text.add_argument(
-        "--validation",
-        type=float,
-        default=0.02,
-        metavar="X",
-        help="share of the documents to validate with (0.02)",
-    )
+    add_validation(text, "documents")
     add_number(text, DEFAULTS, "length", int, "tokens per sequence")
     model = parser.add_argument_group("model")
     add_number(model, DEFAULTS, "width", int, "width of the encoder")
@@ -150,9 +145,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_training(group: Any) -> None:
-    group.add_argument("--epochs", type=float, metavar="X", help="budget: passes over the text (1)")
-    group.add_argument("--steps", type=int, metavar="N", help="budget: steps")
-    group.add_argument("--hours", type=float, metavar="X", help="budget: hours of wall-clock time")
+    add_budget(group, 1, steps=True)
     add_number(group, DEFAULTS, "batch-size", int, "sequences per step")
     add_number(group, DEFAULTS, "small-batch-size", int, "sequences computed together")
     add_number(group, DEFAULTS, "lr", float, "peak learning rate")
@@ -186,9 +179,7 @@ def run(options: argparse.Namespace) -> None:
     from fffcpu.text.corpus import CORPUS_FILE, check_validation
     from fffcpu.text.tokenizer import TOKENIZER_FILE
 
-    names = {field.name for field in dataclasses.fields(PretrainSettings)} - {"seconds"}
-    seconds = None if options.hours is None else 3600.0 * _hours(options.hours)
-    settings = PretrainSettings(**{name: getattr(options, name) for name in names}, seconds=seconds)
+    settings = timed_settings(PretrainSettings, options)
     _check_tokenizer(options)
     settings.config(options.vocabulary, 0)  # a wrong setting is an error before any work
     settings.check_memory(1)  # a text may have fewer tokens than the vocabulary allows
@@ -251,13 +242,6 @@ def _check_tokenizer(options: argparse.Namespace) -> None:
                 f"argument '--{name.replace('_', '-')}' must be left out with --tokenizer, which "
                 "has its own rules"
             )
-
-
-def _hours(hours: float) -> float:
-    """Return the budget in hours, or raise."""
-    if not 0.0 < hours < math.inf:
-        raise ArgumentError(f"argument '--hours' must be above 0, got {hours}")
-    return hours
 
 
 def _tokenizer(options: argparse.Namespace, folder: Path) -> Any:

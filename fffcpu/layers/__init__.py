@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, TypeAlias, cast
 
+from fffcpu.config import LayerConfig
 from fffcpu.layers.attention import Attention, AttentionCache
 from fffcpu.layers.dense import Dense, DenseCache
 from fffcpu.layers.dense_feed_forward import DenseFeedForward, DenseFeedForwardCache
@@ -73,6 +74,21 @@ LAYERS: dict[str, type[Layer[Any]]] = {
     )
 }
 """The layers a file can hold, by the kind their config names."""
+
+
+def layer_of(config: LayerConfig, rng: Any = None) -> AnyLayer:
+    """Make an untrained layer of the class that a config belongs to.
+
+    Parameters
+    ----------
+    config : FastFeedForwardConfig, LeafFeedForwardConfig or DenseFeedForwardConfig
+        Config of the layer.
+    rng : None, int or numpy.random.Generator
+        Generator or seed of the initial values.
+    """
+    # A config has the fields that the constructor of its layer takes.
+    make: Any = LAYERS[config.kind]
+    return cast(AnyLayer, make(**config.to_dict(), rng=rng))
 
 
 def load(path: str | os.PathLike[str]) -> AnyLayer:

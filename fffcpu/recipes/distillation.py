@@ -6,58 +6,48 @@ Two stages follow each other, each a run of a `Trainer`:
               the teacher's inputs, all of them from the same tokens
     encoder   the student as a whole, which has the teacher's other weights, learns the teacher's
               hidden states and the vectors of texts, from its own inputs
-
-Layers learn from inputs and outputs that are standardized by column. The student's weights absorb
-the scales. The batch of a step depends on the number of the step alone.
-
-Shapes: B texts of S tokens, N tokens in all without padding, D width.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config.bert import BertConfig
-from fffcpu.errors import ArgumentError, DataError
-from fffcpu.layers import DenseFeedForward, FastFeedForward
+from fffcpu.errors import DataError
 from fffcpu.models.bert import BertEncoder
-from fffcpu.recipes.scaling import Scaling, TargetScaling
-from fffcpu.text.padding import padded
+from fffcpu.recipes.budgets import evaluate_every, note_every, settle_budget, spread
+from fffcpu.recipes.distillation_objectives import EncoderObjective, LayersObjective, Texts
+from fffcpu.recipes.memory import check_distillation, distillation_disk
+from fffcpu.system.files import check_disk
+from fffcpu.text.corpus import check_validation
+from fffcpu.text.padding import Row
 from fffcpu.training import AdamW, cosine
-from fffcpu.training.batches import BatchOrder, split_rows
+from fffcpu.training.batches import split_rows
+from fffcpu.training.run_folder import RunFolder
 from fffcpu.training.trainer import (
     Callback,
-    Moment,
+    Objective,
     Outcome,
-    StepResult,
     Trainer,
     TrainerSettings,
     identity_of,
 )
 
-__all__ = ["DistillSettings", "Distilled", "Texts", "distill", "similarity_correlation"]
-
-Array = NDArray[Any]
-Feedforward = FastFeedForward | DenseFeedForward
-
-SCALED_TOKENS = 16_384
-"""Tokens whose inputs and outputs decide the scales of columns."""
+__all__ = ["DistillSettings", "Distilled", "Split", "distill", "weights_checksum"]
 
 EVALUATED_TEXTS = 512
 """Most held-out texts of an evaluation."""
 
-NOTES = 200
-"""Approximate number of lines in the history of a stage whose budget is in steps."""
+EVALUATED_TOKENS = 2048
+"""Approximate number of tokens of a batch of an evaluation."""
 
 LAYERS, LAYERS_STUDENT = "layers", "layers-student"
 """Folders of the first stage, and of the student after it, in the folder of the run."""
@@ -125,14 +115,7 @@ class DistillSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs is not None and self.seconds is not None:
-            raise ArgumentError("argument 'epochs' or 'seconds' must be given alone, got both")
-        if self.epochs is None and self.seconds is None:
-            object.__setattr__(self, "epochs", 16.0)
-        for name in ("epochs", "seconds"):
-            value = getattr(self, name)
-            if value is not None and check_number(name, value, 0.0) == 0:
-                raise ArgumentError(f"argument '{name}' must be above 0, got {value}")
+        settle_budget(self, ("epochs", "seconds"), 16.0)
         for name in ("trees", "batch_tokens", "evaluations", "keep"):
             check_integer(name, getattr(self, name), 1)
         if self.width is not None:
@@ -160,59 +143,87 @@ class DistillSettings:
             two_sided=self.two_sided,
         )
 
+    def check_room(self, teacher: BertConfig, folder: str | os.PathLike[str] | None = None) -> None:
+        """Raise unless there is room to distil a teacher, in memory and on the disk.
+
+        Parameters
+        ----------
+        teacher : BertConfig
+            Config of the teacher, which takes its memory already.
+        folder : path, optional
+            Folder for the checkpoints. What is in it counts as room.
+
+        Raises
+        ------
+        NotEnoughMemoryError
+            If there is too little memory; the message has a size that fits.
+        OSError
+            If the disk has too little space for the checkpoints.
+        """
+        config = self.config(teacher)
+        check_distillation(config)
+        if folder is not None:
+            need = distillation_disk(config, self.keep)
+            check_disk(folder, need, f"a distillation that keeps {self.keep} checkpoints")
+
+
+class Split(NamedTuple):
+    """The texts of a distillation."""
+
+    training: Texts
+    held_out: Texts | None
+    """At most `EVALUATED_TEXTS` of the texts held out; None if there are none."""
+
+    @classmethod
+    def of(
+        cls,
+        config: BertConfig,
+        rows: Sequence[Row],
+        settings: DistillSettings,
+        validation: float,
+    ) -> Split:
+        """Cut texts, and hold some out; the arguments are those of `distill`."""
+        check_validation(validation)
+        longest = min(settings.length, config.longest)
+        cut = [np.asarray(row[:longest], np.int32) for row in rows if len(row)]
+        if len(cut) < 2:
+            raise DataError(f"argument 'rows' must hold at least two texts, got {len(cut)}")
+        chosen, held = split_rows(len(cut), validation, settings.seed)
+        held = held[spread(len(held), EVALUATED_TEXTS)]
+
+        def texts(numbers: Any, tokens: int, seed: int) -> Texts:
+            return Texts([cut[k] for k in numbers], tokens, config.padding_id, seed)
+
+        return cls(
+            texts(chosen, settings.batch_tokens, settings.seed),
+            texts(held, EVALUATED_TOKENS, 0) if len(held) else None,
+        )
+
+
+class Stage(NamedTuple):
+    """A stage that is finished."""
+
+    outcome: Outcome | None
+    """Its outcome; None if an earlier run had finished it."""
+    history: list[dict[str, Any]]
+    """The lines of its history; see `Trainer`."""
+
 
 class Distilled(NamedTuple):
     """The result of a distillation."""
 
     model: BertEncoder
-    layers: Outcome | None
-    """Outcome of the first stage; None if an earlier run had finished it."""
-    encoder: Outcome
-    """Outcome of the second stage."""
-
-
-class Texts:
-    """The tokens of texts, in batches of texts of about one length.
-
-    Parameters
-    ----------
-    rows : sequence of sequences of int
-        The tokens of each text, none empty.
-    tokens : int
-        Approximate number of tokens of a batch.
-    padding_id : int
-        The token that pads.
-    seed : int
-        Seed of the order of the batches.
-    """
-
-    def __init__(
-        self, rows: Sequence[Sequence[int]], tokens: int, padding_id: int, seed: int
-    ) -> None:
-        self.rows, self.padding_id = rows, padding_id
-        lengths = np.array([len(row) for row in rows])
-        order = np.argsort(lengths, kind="stable")
-        batch = (np.cumsum(lengths[order]) - 1) // tokens
-        self.batches = np.split(order, np.flatnonzero(np.diff(batch)) + 1)
-        self._order = BatchOrder(len(self.batches), 1, seed)
-
-    def batch(self, number: int) -> tuple[Array, NDArray[np.bool_]]:
-        """Return the tokens (B, S) of the batch of a step, and the attention mask."""
-        (place,) = self._order.rows(number)
-        return padded([self.rows[k] for k in self.batches[place]], self.padding_id)
-
-    @property
-    def checksum(self) -> int:
-        """Checksum of all tokens."""
-        total = 0
-        for row in self.rows:
-            total = zlib.crc32(np.asarray(row, np.int32).tobytes(), total)
-        return total
+    layers: Stage
+    """The first stage."""
+    encoder: Stage
+    """The second stage."""
+    texts: Split
+    """The texts that it learned from, and those of its evaluations."""
 
 
 def distill(
     teacher: BertEncoder,
-    rows: Sequence[Sequence[int]],
+    rows: Sequence[Row],
     settings: DistillSettings,
     *,
     validation: float = 0.02,
@@ -227,7 +238,7 @@ def distill(
     ----------
     teacher : BertEncoder
         The teacher, which is not changed.
-    rows : sequence of sequences of int
+    rows : sequence of sequences or arrays of int
         The tokens of each text, start and end included. Texts are cut to ``settings.length``.
     settings : DistillSettings
         The settings.
@@ -245,7 +256,7 @@ def distill(
     Returns
     -------
     Distilled
-        The student and the outcomes of the stages.
+        The student and the stages.
 
     Raises
     ------
@@ -253,312 +264,125 @@ def distill(
         If a setting is out of range.
     DataError
         If there are fewer than two texts.
+    NotEnoughMemoryError
+        If there is too little memory; nothing of it was taken.
     CheckpointError
         If the folder contains another run, or an unfinished run and ``resume`` is False.
     Interrupted
         If the run was interrupted; see `Trainer.run`.
+    OSError
+        If the folder cannot be written to, or its disk has too little space.
 
     Notes
     -----
     With a budget of passes, a run that was killed at any moment and resumed gives the same bits as
     an uninterrupted run, on the same machine with the same number of threads.
     """
-    config = settings.config(teacher.config)
-    cut = [list(row[: min(settings.length, teacher.config.longest)]) for row in rows if len(row)]
-    if len(cut) < 2:
-        raise DataError(f"argument 'rows' must hold at least two texts, got {len(cut)}")
-    check_number("validation", validation, 0.0, 1.0)
-    chosen, held = split_rows(len(cut), validation, settings.seed)
-    padding_id = teacher.config.padding_id
-    texts = Texts([cut[k] for k in chosen], settings.batch_tokens, padding_id, settings.seed)
-    evaluated = held[np.linspace(0, len(held) - 1, min(len(held), EVALUATED_TEXTS)).astype(int)]
-    tests = Texts([cut[k] for k in evaluated], 2048, padding_id, 0) if len(held) else None
+    settings.check_room(teacher.config, folder)
+    texts = Split.of(teacher.config, rows, settings, validation)
+    check_distillation(settings.config(teacher.config), texts.training.shapes)
     place = None if folder is None else Path(folder)
-    identity = {**identity_of(settings), "texts": texts.checksum, "teacher": _checksum(teacher)}
+    run = _Run(teacher, settings, texts, place, resume, progress, callbacks)
+    student, layers = run.distil_layers()
+    return Distilled(student, layers, run.distil_encoder(student), texts)
 
-    def stage(objective: Any, name: str, share: float, lr: float, decay: float) -> Outcome:
-        steps = None
-        if settings.epochs is not None:
-            steps = max(1, round(share * settings.epochs * len(texts.batches)))
-        every = 250 if steps is None else max(1, steps // settings.evaluations)
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Run:
+    """A distillation: what both of its stages share."""
+
+    teacher: BertEncoder
+    settings: DistillSettings
+    texts: Split
+    folder: Path | None
+    resume: bool
+    progress: bool | None
+    callbacks: Sequence[Callback]
+
+    def distil_layers(self) -> tuple[BertEncoder, Stage]:
+        """Run the first stage, unless an earlier run had finished it; return the student."""
+        student = None if self.folder is None else self.folder / LAYERS_STUDENT
+        if self.resume and student is not None and student.exists():
+            model = BertEncoder.from_pretrained(student, self.teacher.config.dtype)
+            return model, Stage(None, _read_history(student.with_name(LAYERS)))
+        settings = self.settings
+        objective = LayersObjective(
+            self.teacher, settings.config(self.teacher.config), *self.texts, settings.seed
+        )
+        share, decay = settings.layers_share, settings.weight_decay
+        stage = self._train(objective, LAYERS, share, settings.lr, decay)
+        model = objective.student()
+        if student is not None:
+            model.save_pretrained(student)
+        return model, stage
+
+    def distil_encoder(self, student: BertEncoder) -> Stage:
+        """Run the second stage, which changes the student."""
+        objective = EncoderObjective(self.teacher, student, *self.texts)
+        settings = self.settings
+        share, decay = 1.0 - settings.layers_share, settings.encoder_weight_decay
+        return self._train(objective, "encoder", share, settings.encoder_lr, decay)
+
+    def _train(
+        self, objective: Objective, name: str, share: float, lr: float, decay: float
+    ) -> Stage:
+        """Train an objective with a share of the budget."""
         trainer = Trainer(
             objective,
             AdamW(objective.params, lr, weight_decay=decay),
-            TrainerSettings(
-                steps=steps,
-                seconds=None if steps else share * float(settings.seconds or 0.0),
-                lr=lr,
-                schedule=cosine,
-                max_norm=settings.max_norm,
-                evaluate_every=every,
-                note_every=max(1, steps // NOTES) if steps else 10,
-                checkpoint_seconds=settings.checkpoint_seconds,
-                keep=settings.keep,
-                seed=settings.seed,
-            ),
-            folder=None if place is None else place / name,
-            identity={**identity, "stage": name or "encoder"},
+            self._trainer_settings(share, lr),
+            folder=None if self.folder is None else stage_folder(self.folder, name),
+            identity={**self._identity(), "stage": name},
             unit="tokens",
-            progress=progress,
-            callbacks=callbacks,
+            progress=self.progress,
+            callbacks=self.callbacks,
         )
-        trainer.begin(resume)
-        return trainer.run()
+        trainer.begin(self.resume)
+        outcome = trainer.run()
+        return Stage(outcome, trainer.history)
 
-    between = None if place is None else place / LAYERS_STUDENT
-    layers = None
-    if resume and between is not None and between.exists():
-        student = BertEncoder.from_pretrained(between, teacher.config.dtype)
-    else:
-        first = LayersObjective(teacher, config, texts, tests, settings.seed)
-        layers = stage(first, LAYERS, settings.layers_share, settings.lr, settings.weight_decay)
-        student = first.student()
-        if between is not None:
-            student.save_pretrained(between)
-    second = EncoderObjective(teacher, student, texts, tests)
-    lr, decay = settings.encoder_lr, settings.encoder_weight_decay
-    return Distilled(student, layers, stage(second, "", 1.0 - settings.layers_share, lr, decay))
-
-
-class LayersObjective:
-    """Feedforwards that learn those of a teacher from the teacher's inputs; an `Objective`.
-
-    Parameters
-    ----------
-    teacher : BertEncoder
-        The teacher.
-    config : BertConfig
-        Config of the student.
-    texts, tests : Texts
-        The texts to learn from, and to evaluate with.
-    seed : int
-        Seed of the initial values.
-    """
-
-    def __init__(
-        self, teacher: BertEncoder, config: BertConfig, texts: Texts, tests: Texts | None, seed: int
-    ) -> None:
-        self.teacher, self.config, self.texts, self.tests = teacher, config, texts, tests
-        pairs = _recorded(teacher, texts, SCALED_TOKENS)
-        every = [np.arange(len(x)) for x, _ in pairs]
-        self.scales = [
-            (Scaling.of(x, rows, "columns"), TargetScaling.of(y))
-            for (x, y), rows in zip(pairs, every, strict=True)
-        ]
-        self.layers = [_new_layer(config, seed + i) for i in range(config.layers)]
-        self._params = {
-            f"layers.{i}.{name}": array
-            for i, layer in enumerate(self.layers)
-            for name, array in layer.params.items()
-        }
-
-    @property
-    def params(self) -> Mapping[str, Array]:
-        """The parameters of all feedforwards."""
-        return self._params
-
-    def step(self, moment: Moment) -> StepResult:
-        """Return the mean squared error of a batch's outputs, and its gradients."""
-        ids, real = self.texts.batch(moment.step)
-        loss = 0.0
-        grads: dict[str, Any] = {}
-        for i, (x, y) in enumerate(self._scaled(ids, real)):
-            layer = self.layers[i]
-            found, cache = layer.forward(x)
-            difference = found - y
-            loss += float(np.square(difference).mean()) / len(self.layers)
-            difference *= 2 / (difference.size * len(self.layers))
-            own = _backward(layer, difference, cache)
-            grads |= {f"layers.{i}.{name}": grad for name, grad in own.items()}
-        return StepResult(loss, grads, int(real.sum()), {})
-
-    def evaluate(self) -> dict[str, float]:
-        """Return the R2 of each layer on held-out texts, and the mean."""
-        if self.tests is None:
-            return {}
-        errors = np.zeros(len(self.layers))
-        tokens = 0
-        for number in range(len(self.tests.batches)):
-            ids, real = self.tests.batch(number)
-            for i, (x, y) in enumerate(self._scaled(ids, real)):
-                errors[i] += float(np.square(self.layers[i](x) - y).mean(axis=1).sum())
-            tokens += int(real.sum())
-        found = 1 - errors / tokens
-        figures = {f"r2_{i}": float(one) for i, one in enumerate(found)}
-        return {"loss": float(errors.mean() / tokens), "r2": float(found.mean()), **figures}
-
-    def student(self) -> BertEncoder:
-        """Return the teacher with these feedforwards in place of its own."""
-        student = BertEncoder(self.config, rng=0)
-        for name, array in student.params.items():
-            if name in self.teacher.params and ".feedforward." not in name:
-                array[...] = self.teacher.params[name]
-        for own, scaled, scales in zip(student.layers, self.layers, self.scales, strict=True):
-            inputs, outputs = scales
-            layer = scaled.copy()
-            layer.absorb_input_scaling(inputs.mean, inputs.scale)
-            layer.absorb_output_scaling(outputs.unit)
-            for name, array in layer.params.items():
-                own.feedforward.params[name][...] = array
-            own.bias_out[...] = outputs.offset
-        return student
-
-    def _scaled(self, ids: Array, real: NDArray[np.bool_]) -> Any:
-        """Yield the standardized inputs and outputs (N, D) of each feedforward of the teacher."""
-        dtype = self.config.dtype
-        pairs = self.teacher.feedforwards(ids, real)
-        for (x, y), (inputs, outputs) in zip(pairs, self.scales, strict=True):
-            yield inputs.apply(x[real], dtype), outputs.apply(y[real], dtype)
-
-
-class EncoderObjective:
-    """A student that learns the hidden states and vectors of a teacher; an `Objective`.
-
-    The loss is the mean squared error of the hidden states over their variance, plus the mean of 1
-    minus the cosine between the vectors of student and teacher for a text.
-
-    Parameters
-    ----------
-    teacher, student : BertEncoder
-        The teacher, and the student, which is trained.
-    texts, tests : Texts
-        The texts to learn from, and to evaluate with.
-    """
-
-    def __init__(
-        self, teacher: BertEncoder, student: BertEncoder, texts: Texts, tests: Texts | None
-    ) -> None:
-        self.teacher, self.student, self.texts, self.tests = teacher, student, texts, tests
-        self._start = teacher.config.pooling == "start"
-
-    @property
-    def params(self) -> Mapping[str, Array]:
-        """The student's parameters."""
-        return self.student.params
-
-    def step(self, moment: Moment) -> StepResult:
-        """Return the loss of a batch, and its gradients."""
-        ids, real = self.texts.batch(moment.step)
-        wanted = self.teacher(ids, real)
-        hidden, cache = self.student.forward(ids, real)
-        weights = self._weights(real).astype(hidden.dtype)
-        difference = (hidden - wanted) * real[..., np.newaxis]
-        scale = 1 / (int(real.sum()) * hidden.shape[2] * float(wanted[real].var()))
-        loss = scale * float(np.square(difference).sum())
-        cosine_loss, d_vectors = _cosine_loss(
-            np.einsum("bs,bsd->bd", weights, hidden), np.einsum("bs,bsd->bd", weights, wanted)
+    def _trainer_settings(self, share: float, lr: float) -> TrainerSettings:
+        """Return the settings of a stage's loop."""
+        settings, steps = self.settings, None
+        if settings.epochs is not None:
+            steps = max(1, round(share * settings.epochs * len(self.texts.training.batches)))
+        return TrainerSettings(
+            steps=steps,
+            seconds=None if settings.seconds is None else share * settings.seconds,
+            lr=lr,
+            schedule=cosine,
+            max_norm=settings.max_norm,
+            evaluate_every=evaluate_every(steps, settings.evaluations),
+            note_every=note_every(steps),
+            checkpoint_seconds=settings.checkpoint_seconds,
+            keep=settings.keep,
+            seed=settings.seed,
         )
-        d_hidden = difference * (2 * scale) + weights[..., np.newaxis] * d_vectors[:, np.newaxis]
-        grads = self.student.backward(
-            d_hidden.astype(hidden.dtype, copy=False),
-            cache,
-            straight_through=self.student.config.feedforward == "fff",
-        )
-        return StepResult(loss + cosine_loss, grads, int(real.sum()), {})
 
-    def evaluate(self) -> dict[str, float]:
-        """Return figures of held-out texts: R2 of hidden states, and correlation of similarities.
-
-        ``similarity`` is Spearman's correlation between the similarities of all pairs of texts by
-        the student and by the teacher.
-        """
-        if self.tests is None:
-            return {}
-        errors = variance = 0.0
-        tokens = 0
-        found: dict[str, list[Array]] = {"teacher": [], "student": []}
-        for number in range(len(self.tests.batches)):
-            ids, real = self.tests.batch(number)
-            wanted, hidden = self.teacher(ids, real), self.student(ids, real)
-            errors += float(np.square((hidden - wanted)[real]).sum())
-            variance += float(np.square(wanted[real] - wanted[real].mean(axis=0)).sum())
-            tokens += int(real.sum())
-            weights = self._weights(real)
-            for name, states in (("teacher", wanted), ("student", hidden)):
-                found[name].append(np.einsum("bs,bsd->bd", weights, states))
-        vectors = [np.concatenate(found[name]) for name in ("teacher", "student")]
+    def _identity(self) -> dict[str, Any]:
+        """Return the values that identify this run, without those about checkpoints."""
         return {
-            "loss": errors / variance,
-            "hidden_r2": 1 - errors / variance,
-            "similarity": similarity_correlation(*vectors),
+            **identity_of(self.settings),
+            "texts": self.texts.training.checksum,
+            "teacher": weights_checksum(self.teacher),
         }
 
-    def _weights(self, real: NDArray[np.bool_]) -> Array:
-        """Return the weight of each position (B, S) in the vector of its text."""
-        if self._start:
-            return np.eye(1, real.shape[1]).repeat(len(real), axis=0)
-        weights: Array = real / real.sum(axis=1, keepdims=True)
-        return weights
+
+def stage_folder(folder: Path, name: str) -> Path:
+    """Return the folder of a stage; the second one has the folder of the run itself."""
+    return folder / LAYERS if name == LAYERS else folder
 
 
-def similarity_correlation(first: Array, second: Array) -> float:
-    """Return Spearman's correlation between the similarities of all pairs of texts.
-
-    Parameters
-    ----------
-    first, second : array of shape (B, D) and (B, E)
-        Vectors of the same texts by two encoders. Similarities are cosines. With fewer than three
-        texts, there is one pair at most, and the result is NaN.
-    """
-    if len(first) < 3:
-        return math.nan
-    from scipy.stats import spearmanr
-
-    upper = np.triu_indices(len(first), 1)
-    values = []
-    for vectors in (first, second):
-        scaled = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        values.append((scaled @ scaled.T)[upper])
-    return float(spearmanr(*values).statistic)
-
-
-def _cosine_loss(vectors: Array, wanted: Array) -> tuple[float, Array]:
-    """Return the mean of 1 minus the cosines of vectors (B, D), and the gradient (B, D)."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    own, target = vectors / length, wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
-    cosines = (own * target).sum(axis=1, keepdims=True)
-    gradient = (cosines * own - target) / (length * len(vectors))
-    return float(1 - cosines.mean()), gradient
-
-
-def _new_layer(config: BertConfig, seed: int) -> Feedforward:
-    """Return an untrained feedforward of a student."""
-    width, size = config.width, config.feedforward_size
-    how: dict[str, Any] = {
-        "activation": config.activation,
-        "dtype": config.dtype,
-        "rng": seed,
-    }
-    if config.feedforward == "ff":
-        return DenseFeedForward(width, width, size, **how)
-    return FastFeedForward(width, width, config.depth, size, two_sided=config.two_sided, **how)
-
-
-def _backward(layer: Feedforward, dy: Array, cache: Any) -> dict[str, Any]:
-    """Return the gradients of a feedforward, whose routes learn if it has any."""
-    if isinstance(layer, FastFeedForward):
-        return layer.backward(dy, cache, straight_through=True)[1]
-    return layer.backward(dy, cache)[1]
-
-
-def _recorded(teacher: BertEncoder, texts: Texts, tokens: int) -> list[tuple[Array, Array]]:
-    """Return inputs and outputs (N, D) of each feedforward of the teacher, for some tokens."""
-    found: list[list[tuple[Array, Array]]] = [[] for _ in teacher.layers]
-    count = 0
-    for number in range(len(texts.batches)):
-        ids, real = texts.batch(number)
-        for own, (x, y) in zip(found, teacher.feedforwards(ids, real), strict=True):
-            own.append((x[real], y[real]))
-        count += int(real.sum())
-        if count >= tokens:
-            break
-    return [tuple(map(np.concatenate, zip(*own, strict=True))) for own in found]  # type: ignore[misc]
-
-
-def _checksum(model: BertEncoder) -> int:
+def weights_checksum(model: BertEncoder) -> int:
     """Return a checksum of some numbers of a model."""
     total = 0
     for array in model.params.values():
         some = array.reshape(-1)[:: max(1, array.size // 1000)]
         total = zlib.crc32(np.ascontiguousarray(some).tobytes(), total)
     return total
+
+
+def _read_history(folder: Path) -> list[dict[str, Any]]:
+    """Return the history of a finished stage; it may have been deleted."""
+    found = RunFolder(folder)
+    return found.read_history() if found.history_path.exists() else []

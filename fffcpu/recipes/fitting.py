@@ -23,7 +23,7 @@ from fffcpu.data import Column, Encoding, Table
 from fffcpu.errors import ArgumentError, describe
 from fffcpu.inference.predictor import Predictor, Schema
 from fffcpu.inference.routes import RouteStatistics
-from fffcpu.layers import DenseFeedForward, FastFeedForward, LeafFeedForward
+from fffcpu.layers import DenseFeedForward, layer_of
 from fffcpu.recipes.evaluation import check_targets
 from fffcpu.recipes.memory import check_fit, layer_config, takes_rows
 from fffcpu.recipes.scaling import Moments, Scaling, TargetScaling
@@ -660,15 +660,7 @@ def new_layer(
     settings: FitSettings, inputs: int, outputs: int, dtype: DTypeLike = np.float32
 ) -> Any:
     """Return an untrained layer."""
-    options: dict[str, Any] = {"rng": settings.seed, "dtype": dtype}
-    if settings.activation is not None:
-        options["activation"] = settings.activation
-    if settings.layer == "fast":
-        options["two_sided"] = settings.two_sided
-        return FastFeedForward(inputs, outputs, settings.depth, settings.trees, **options)
-    if settings.layer == "leaf":
-        return LeafFeedForward(inputs, outputs, settings.depth, settings.leaf_width, **options)
-    return DenseFeedForward(inputs, outputs, settings.width, **options)
+    return layer_of(layer_config(settings, inputs, outputs, dtype), settings.seed)
 
 
 def new_optimizer(settings: FitSettings, layer: Any) -> Any:

@@ -6,7 +6,7 @@ a step keeps. The sums here are lower bounds: what they refuse could not have be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -19,12 +19,16 @@ from fffcpu.config import (
     LayerConfig,
     LeafFeedForwardConfig,
 )
+from fffcpu.config.bert import BertConfig
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.config.memory import check_fits
 
 __all__ = [
+    "check_distillation",
     "check_fit",
     "check_text_training",
+    "distillation_bytes",
+    "distillation_disk",
     "fit_bytes",
     "layer_config",
     "takes_rows",
@@ -49,6 +53,8 @@ class _Settings(Protocol):
 
     @property
     def layer(self) -> str: ...
+    @property
+    def activation(self) -> str | None: ...
     @property
     def depth(self) -> int: ...
     @property
@@ -85,20 +91,18 @@ def layer_config(
     ArgumentError, ArgumentTypeError
         If a size is out of range or has the wrong type.
     """
+    options: dict[str, Any] = {"dtype": dtype}
+    if settings.activation is not None:
+        options["activation"] = settings.activation
     if settings.layer == "fast":
-        return FastFeedForwardConfig(
-            inputs,
-            outputs,
-            settings.depth,
-            settings.trees,
-            two_sided=settings.two_sided,
-            dtype=dtype,
-        )
+        options["two_sided"] = settings.two_sided
+        return FastFeedForwardConfig(inputs, outputs, settings.depth, settings.trees, **options)
     if settings.layer == "leaf":
+        options.setdefault("activation", "relu")  # the default of LeafFeedForward
         return LeafFeedForwardConfig(
-            inputs, outputs, settings.depth, settings.leaf_width, dtype=dtype
+            inputs, outputs, settings.depth, settings.leaf_width, **options
         )
-    return DenseFeedForwardConfig(inputs, outputs, settings.width, dtype=dtype)
+    return DenseFeedForwardConfig(inputs, outputs, settings.width, **options)
 
 
 def takes_rows(settings: _Settings, config: LayerConfig) -> bool:
@@ -204,3 +208,51 @@ def check_text_training(
         return text_training_bytes(other, batch, length, labelled=labelled, batches=batches)
 
     check_fits(config, need, "training ")
+
+
+def distillation_bytes(config: BertConfig, shapes: Collection[tuple[int, int]] = ()) -> int:
+    """Return the bytes that a distillation needs besides its teacher and its texts, at least.
+
+    The second stage needs the most: it trains all parameters of the student with AdamW.
+
+    Parameters
+    ----------
+    config : BertConfig
+        Config of the student.
+    shapes : collection of (int, int)
+        Numbers of sequences, and of their tokens, of the batches.
+    """
+    kept = max((config.kept_bytes(*shape) for shape in shapes), default=0)
+    # Gradients of words that no text has stay untouched memory.
+    words = config.vocabulary * config.width * config.itemsize
+    return 4 * config.nbytes - words + kept
+
+
+def check_distillation(config: BertConfig, shapes: Collection[tuple[int, int]] = ()) -> None:
+    """Raise unless there is memory to distil a student; see `distillation_bytes`.
+
+    Raises
+    ------
+    NotEnoughMemoryError
+        If there is too little; the message has a size that fits.
+    """
+    check_fits(config, lambda other: distillation_bytes(other, shapes), "distilling ")
+
+
+def distillation_disk(config: BertConfig, keep: int) -> int:
+    """Return the bytes on the disk that a distillation needs.
+
+    Each stage keeps checkpoints of its parameters and of their two moments. The second writes a
+    further one before it removes an older one, and there are the students after both stages.
+
+    Parameters
+    ----------
+    config : BertConfig
+        Config of the student.
+    keep : int
+        Number of checkpoints of a stage that are kept.
+    """
+    feedforwards = sum(
+        own.nbytes for name, own in config.modules().items() if name.endswith(".feedforward")
+    )
+    return 3 * keep * feedforwards + 3 * (keep + 1) * config.nbytes + 2 * config.nbytes

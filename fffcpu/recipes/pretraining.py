@@ -23,6 +23,7 @@ from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError
 from fffcpu.models import FastBertForMaskedLM
+from fffcpu.recipes.budgets import evaluate_every, note_every, settle_budget, spread
 from fffcpu.recipes.masked_lm_objective import MaskedLMObjective
 from fffcpu.recipes.memory import check_text_training
 from fffcpu.recipes.shards import LocalShards, Shards
@@ -37,15 +38,6 @@ Array = NDArray[Any]
 
 BETAS = (0.9, 0.98)
 EPS = 1e-12
-
-NOTES = 200
-"""Approximate number of lines in the history of a run whose budget is in steps."""
-
-EVALUATIONS = 10
-"""Default number of evaluations of such a run."""
-
-EVALUATED_STEPS = 250
-"""Default number of steps between evaluations if the budget is in seconds."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,30 +127,14 @@ class PretrainSettings:
     shards: int = 1
 
     def __post_init__(self) -> None:
-        self._check_budget()
+        settle_budget(self, ("epochs", "steps", "seconds"), 1.0)
         self._check_numbers()
         self.config(1, 0)  # checks the settings of the model
 
-    def _check_budget(self) -> None:
-        """Set the default budget; raise if several are given, or one is out of range."""
-        budgets = {name: getattr(self, name) for name in ("epochs", "steps", "seconds")}
-        given = {name: value for name, value in budgets.items() if value is not None}
-        if len(given) > 1:
-            raise ArgumentError(
-                f"argument 'epochs', 'steps' or 'seconds' must be given alone, got {given}"
-            )
-        if not given:
-            object.__setattr__(self, "epochs", 1.0)
-        for name in ("epochs", "seconds"):
-            value = getattr(self, name)
-            if value is not None and check_number(name, value, 0.0) == 0:
-                raise ArgumentError(f"argument '{name}' must be above 0, got {value}")
-
     def _check_numbers(self) -> None:
         """Raise unless numbers are in their ranges, and flags are booleans."""
-        for name in ("steps", "evaluate_every"):
-            if getattr(self, name) is not None:
-                check_integer(name, getattr(self, name), 1)
+        if self.evaluate_every is not None:
+            check_integer("evaluate_every", self.evaluate_every, 1)
         for name in ("length", "batch_size", "small_batch_size", "keep"):
             check_integer(name, getattr(self, name), 1)
         for name in ("two_sided", "straight_through"):
@@ -314,8 +290,8 @@ def _trainer_settings(settings: PretrainSettings, steps: int | None) -> TrainerS
         lr=settings.lr,
         schedule=one_cycle_triangle,
         max_norm=settings.max_norm,
-        evaluate_every=_evaluate_every(settings, steps),
-        note_every=max(1, steps // NOTES) if steps else 10,
+        evaluate_every=settings.evaluate_every or evaluate_every(steps),
+        note_every=note_every(steps),
         watch="validation_loss",
         checkpoint_seconds=settings.checkpoint_seconds,
         keep=settings.keep,
@@ -377,14 +353,7 @@ def _held_out(corpus: Corpus, settings: PretrainSettings) -> NDArray[Any]:
     if len(corpus.validation) < settings.length:
         return np.empty((0, settings.length), corpus.validation.dtype)
     sequences = corpus.sequences("validation", settings.length)
-    count = min(len(sequences), settings.validation_sequences)
-    return sequences[np.linspace(0, len(sequences) - 1, count).astype(np.int64)]
-
-
-def _evaluate_every(settings: PretrainSettings, steps: int | None) -> int:
-    if settings.evaluate_every is not None:
-        return settings.evaluate_every
-    return EVALUATED_STEPS if steps is None else max(1, steps // EVALUATIONS)
+    return sequences[spread(len(sequences), settings.validation_sequences)]
 
 
 def _identity(

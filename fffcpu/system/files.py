@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from fffcpu.errors import CheckpointError, describe
+from fffcpu.system.memory import format_bytes
 
 __all__ = [
     "NO_SPACE",
     "TEMPORARY",
     "append_line",
+    "check_disk",
     "is_regular",
     "named_errors",
     "open_regular",
@@ -211,6 +213,35 @@ def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     if not is_regular(path):
         raise CheckpointError("is not a regular file")
     return open(path, "rb")
+
+
+def check_disk(folder: str | os.PathLike[str], nbytes: int, what: str) -> None:
+    """Raise unless the disk has room for the files of a folder; call it before long work.
+
+    Parameters
+    ----------
+    folder : path
+        The folder, which need not exist. Its files will be replaced, and count as room.
+    nbytes : int
+        Bytes that the files will take.
+    what : str
+        What needs them, in the words of errors.
+
+    Raises
+    ------
+    OSError
+        If there is too little; its number is that of a full disk.
+    """
+    place = Path(os.fsdecode(folder)).absolute()
+    held = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+    disk = next(parent for parent in (place, *place.parents) if parent.exists())
+    room = shutil.disk_usage(disk).free + held
+    if nbytes > room:
+        raise OSError(
+            errno.ENOSPC,
+            f"{what} needs {format_bytes(nbytes)} in folder '{folder}', but its disk has room for "
+            f"only {format_bytes(room)}",
+        )
 
 
 @contextlib.contextmanager

@@ -10,12 +10,15 @@ its batch's longest by more than one part in `PADDING`, so at most that part of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PADDING", "compute_by_length", "padded"]
+__all__ = ["PADDING", "Row", "compute_by_length", "padded"]
+
+Row: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
+"""The tokens of a text."""
 
 TOKENS = 2048
 """Largest number of tokens per batch, padding included, unless a single text has more."""
@@ -24,14 +27,12 @@ PADDING = 8
 """At most one part in `PADDING` of a batch is padding."""
 
 
-def padded(
-    rows: Sequence[Sequence[int]], padding_id: int
-) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+def padded(rows: Sequence[Row], padding_id: int) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Pad rows of tokens to the length of the longest; at least one row.
 
     Parameters
     ----------
-    rows : sequence of sequences of int
+    rows : sequence of sequences or arrays of int
         B rows.
     padding_id : int
         The token to pad with.
@@ -50,7 +51,7 @@ def padded(
 
 
 def compute_by_length(
-    rows: Sequence[Sequence[int]],
+    rows: Sequence[Row],
     padding_id: int,
     compute: Callable[[NDArray[np.intp], NDArray[np.bool_]], Iterable[Any]],
     padding: int = PADDING,

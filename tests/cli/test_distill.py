@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from fffcpu.benchmarking import timing
 from fffcpu.cli import main
 from fffcpu.models import BertConfig, BertEncoder
 from fffcpu.text import Tokenizer
@@ -30,14 +31,43 @@ def place(tmp_path, monkeypatch):
 def test_a_student_embeds(place, capsys):
     main(["distill", "teacher", "texts.txt", "--out", "student", *OPTIONS, "--json"])
     report = json.loads(capsys.readouterr().out)
-    assert report["texts"] == 36
-    assert report["layers"]["steps"] > 0
-    assert -1 <= report["encoder"]["similarity"] <= 1
+    assert report["texts"] + report["held_out"] == 36
+    assert report["stages"]["layers"]["steps"] > 0
+    assert -1 <= report["similarity"] <= 1
+    kept = json.loads((place / "student/distillation.json").read_text())
+    assert kept == {name: report[name] for name in kept}
+    assert "times" not in kept
     assert not list((place / "student.training").rglob("checkpoint*"))
     main(["embed", "student", "texts.txt", "--out", "vectors.npy"])
     assert np.load(place / "vectors.npy").shape == (len(TEXTS), 8)
     main(["info", "student"])
-    assert "fff" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "fff" in printed
+    assert f"distilled from    teacher, with {report['texts']} texts" in printed
+    assert f"similarity {report['similarity']:.4f}" in printed
+
+
+def test_times_are_drawn(place, capsys, monkeypatch):
+    monkeypatch.setattr(timing, "REST", 0.0)
+    shapes = ("--plot", "a.svg", "--shapes", "1x4", "2x12")
+    main(["distill", "teacher", "texts.txt", "--out", "student", *OPTIONS, *shapes])
+    printed = capsys.readouterr().out
+    kept = json.loads((place / "student/distillation.json").read_text())
+    assert list(kept["times"]) == ["1x4", "2x12"]
+    for shape, times in kept["times"].items():
+        assert shape in printed
+        assert all(time > 0 for time in (times["teacher"], times["student"]))
+    assert "2x12 tokens" in (place / "a.svg").read_text()
+
+
+def test_without_texts_held_out_there_is_no_picture(place, capsys):
+    command = ["distill", "teacher", "texts.txt", "--out", "student", *OPTIONS]
+    main([*command, "--validation", "0", "--plot", "a.svg", "--shapes", "1x4"])
+    told = capsys.readouterr()
+    assert "no picture" in told.err
+    assert not (place / "a.svg").exists()
+    main(["info", "student"])
+    assert "held-out" not in capsys.readouterr().out
 
 
 def test_a_table_for_people(place, capsys):
@@ -50,7 +80,11 @@ def test_a_table_for_people(place, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--validation", "1"), "'--validation' must be from 0 to below 1"),
+        (("--validation", "1"), "'validation' must be below 1"),
+        (("--hours", "0"), "'--hours' must be above 0"),
+        (("--plot", "a.xyz"), "'plot' must end in one of"),
+        (("--plot", "a.svg", "--shapes", "1x13"), "at most the teacher's 12 tokens, got 13"),
+        (("--shapes", "8"), "'shape' must be texts x tokens, such as '8x128', got '8'"),
         (("--epochs", "0"), "'epochs' must be above 0"),
         (("--hours", "1"), "'epochs' or 'seconds' must be given alone"),
         (("--out", "teacher"), "teacher"),

@@ -18,7 +18,7 @@ from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward
 from fffcpu.checkpoints import native
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, ShapeError
 from fffcpu.kernels import jit
-from fffcpu.layers import LAYERS
+from fffcpu.layers import LAYERS, layer_of
 from fffcpu.layers.layer import parameter_dtype
 
 MAKERS = {
@@ -488,3 +488,20 @@ def test_scaling_that_a_dtype_cannot_hold_is_refused_and_changes_nothing(dtype):
         layer.absorb_output_scaling([1.0, huge, 1.0])
     for name, array in layer.params.items():
         np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        FastFeedForward(5, 3, 2, 4, two_sided=True, rng=7),
+        FastFeedForward(5, 3, 2, bias=False, activation="relu", dtype="float64", rng=7),
+        LeafFeedForward(5, 3, 2, 4, rng=7),
+        DenseFeedForward(5, 3, 4, bias=False, rng=7),
+    ],
+    ids=repr,
+)
+def test_a_config_makes_the_layer_that_its_constructor_makes(layer):
+    made = layer_of(layer.config, 7)
+    assert (type(made), made.config) == (type(layer), layer.config)
+    for name, array in layer.params.items():
+        np.testing.assert_array_equal(made.params[name], array)

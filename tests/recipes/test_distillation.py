@@ -1,46 +1,25 @@
-"""Distillation: what the student learns, exact scales, gradients, and runs that are interrupted."""
+"""Distillation: both stages learn, interrupted runs end with the same bits, and room is checked."""
 
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from fffcpu.errors import ArgumentError, CheckpointError, DataError
+from fffcpu.errors import ArgumentError, CheckpointError, DataError, NotEnoughMemoryError
 from fffcpu.models import BertConfig, BertEncoder
-from fffcpu.recipes.distillation import (
-    DistillSettings,
-    EncoderObjective,
-    LayersObjective,
-    Texts,
-    distill,
-    similarity_correlation,
-)
-from fffcpu.training.trainer import Moment
-from tests.support.finite_differences import check_gradients
+from fffcpu.recipes import distillation
+from fffcpu.recipes.distillation import DistillSettings, distill
+from fffcpu.recipes.memory import distillation_bytes, distillation_disk
+from fffcpu.system import files, memory
+from fffcpu.system.memory import Available
+from tests.support.encoders import CONFIG, rows, teacher
 
-CONFIG = BertConfig(
-    40, 8, 2, 2, feedforward_size=12, positions=10, initial_std=0.5, dtype="float64", normalize=True
-)
 SETTINGS = DistillSettings(
     trees=2, depth=2, epochs=2, batch_tokens=40, evaluations=2, lr=0.02, checkpoint_seconds=0.0
 )
-
-
-def teacher(**changes):
-    model, rng = (
-        BertEncoder(dataclasses.replace(CONFIG, **changes), rng=0),
-        np.random.default_rng(1),
-    )
-    for array in model.params.values():
-        array += 0.2 * rng.standard_normal(array.shape)
-    return model
-
-
-def rows(count=60):
-    rng = np.random.default_rng(0)
-    return [[1, *rng.integers(3, 40, rng.integers(1, 9)).tolist(), 2] for _ in range(count)]
 
 
 @pytest.mark.parametrize("width", [None, 3])
@@ -60,61 +39,8 @@ def test_both_stages_learn(width):
     assert encoder[-1] > 0.3
     assert done.model.config.feedforward == ("fff" if width is None else "ff")
     assert done.model.config.normalize
-    assert done.layers.steps > 0
-    assert done.encoder.rows > 0
-
-
-@pytest.mark.parametrize("feedforward", ["fff", "ff"])
-def test_a_student_absorbs_the_scales(feedforward):
-    model = teacher()
-    config = dataclasses.replace(CONFIG, feedforward=feedforward, feedforward_size=3)
-    texts = Texts(rows(), 40, 0, 0)
-    objective = LayersObjective(model, config, texts, None, 0)
-    student = objective.student()
-    ids, real = texts.batch(0)
-    pairs = model.feedforwards(ids, real)
-    for i, (x, _) in enumerate(pairs):
-        inputs, outputs = objective.scales[i]
-        scaled = objective.layers[i](inputs.apply(x[real], "float64"))
-        own = student.layers[i]
-        found = own.feedforward(x[real]) + own.bias_out
-        np.testing.assert_allclose(found, scaled * outputs.unit + outputs.offset, atol=1e-9)
-    for name, array in model.params.items():
-        if ".feedforward." not in name and not name.endswith("bias_out"):
-            np.testing.assert_array_equal(student.params[name], array)
-
-
-def moment(step):
-    return Moment(step, 0.0, np.random.default_rng(0), 0)
-
-
-@pytest.mark.parametrize("pooling", ["mean", "start"])
-def test_gradients_of_the_encoder(pooling):
-    model = teacher(pooling=pooling)
-    config = dataclasses.replace(model.config, feedforward_size=3)
-    student = BertEncoder(config, rng=5)
-    objective = EncoderObjective(model, student, Texts(rows(), 30, 0, 0), None)
-    grads = objective.step(moment(1)).grads
-    pairs = [(student.params[name], grad) for name, grad in grads.items()]
-    check_gradients(lambda: objective.step(moment(1)).loss, pairs)
-
-
-def test_gradients_of_the_layers():
-    config = dataclasses.replace(CONFIG, feedforward_size=3)
-    objective = LayersObjective(teacher(), config, Texts(rows(), 30, 0, 0), None, 0)
-    grads = objective.step(moment(1)).grads
-    pairs = [(objective.params[name], grad) for name, grad in grads.items()]
-    check_gradients(lambda: objective.step(moment(1)).loss, pairs)
-
-
-def test_batches_hold_every_text_once_per_pass():
-    texts = Texts(rows(), 40, 0, 3)
-    found = []
-    for step in range(len(texts.batches)):
-        ids, real = texts.batch(step)
-        assert real.sum() <= 40 + 10
-        found += [tuple(row[mask].tolist()) for row, mask in zip(ids, real, strict=True)]
-    assert sorted(found) == sorted(map(tuple, rows()))
+    assert done.layers.outcome.steps == done.layers.history[-1]["step"] > 0
+    assert done.encoder.outcome.rows == done.encoder.history[-1]["tokens"] > 0
 
 
 @pytest.mark.parametrize("stage", ["r2", "similarity"])
@@ -133,16 +59,9 @@ def test_an_interrupted_run_ends_with_the_same_bits(stage, tmp_path):
     resumed = distill(teacher(), rows(), SETTINGS, resume=True, **where)
     for name, array in whole.model.params.items():
         np.testing.assert_array_equal(resumed.model.params[name], array)
-    assert (resumed.layers is None) == (stage == "similarity")
-
-
-def test_similarities_are_ranked():
-    rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((20, 5))
-    turned = vectors @ np.linalg.qr(rng.standard_normal((5, 5)))[0]
-    assert similarity_correlation(vectors, 3 * turned) == pytest.approx(1.0)
-    assert abs(similarity_correlation(vectors, rng.standard_normal((20, 4)))) < 0.3
-    assert np.isnan(similarity_correlation(vectors[:2], vectors[:2]))
+    assert (resumed.layers.outcome is None) == (stage == "similarity")
+    for own, theirs in zip(resumed[1:3], whole[1:3], strict=True):
+        assert [line["step"] for line in own.history] == [line["step"] for line in theirs.history]
 
 
 @pytest.mark.parametrize(
@@ -167,3 +86,81 @@ def test_settings_are_checked(wrong):
 def test_too_few_texts_are_an_error():
     with pytest.raises(DataError, match="at least two texts, got 1"):
         distill(teacher(), [[1, 2], []], SETTINGS)
+
+
+def test_held_out_texts_are_spread_over_all_that_were_held_out(monkeypatch):
+    monkeypatch.setattr(distillation, "EVALUATED_TEXTS", 5)
+    split = distillation.Split.of(CONFIG, rows(100), SETTINGS, 0.3)
+    assert len(split.training.rows) == 70
+    assert len(split.held_out.rows) == 5
+    assert distillation.Split.of(CONFIG, rows(100), SETTINGS, 0.0).held_out is None
+
+
+def test_texts_are_cut():
+    settings = dataclasses.replace(SETTINGS, length=4)
+    long = [list(range(1, 9))] * 4
+    assert {len(row) for row in distillation.Split.of(CONFIG, long, settings, 0).training.rows} == {
+        4
+    }
+
+
+@pytest.mark.slow
+def test_the_memory_is_foreseen():
+    wide = dataclasses.replace(CONFIG, width=64, dtype="float32", initial_std=0.05)
+    model = BertEncoder(wide, rng=0)
+    settings = dataclasses.replace(SETTINGS, trees=4, depth=9, epochs=0.5)
+    distill(model, rows(), settings, progress=False)  # imports, and compiles
+    tracemalloc.start()
+    try:
+        done = distill(model, rows(), settings, progress=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    need = distillation_bytes(settings.config(wide), done.texts.training.shapes)
+    assert 0.6 * peak < need < peak
+
+
+LARGE = BertConfig(1000, 256, 6, 4, feedforward_size=512, positions=64)
+
+
+def test_too_little_memory_is_an_error_that_names_what_fits(monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: Available(4e8, "there is only"))
+    with pytest.raises(NotEnoughMemoryError, match=r"distilling a Bert.* depth 8"):
+        DistillSettings(trees=8, depth=13).check_room(LARGE)
+    DistillSettings(trees=8, depth=8).check_room(LARGE)
+    with pytest.raises(NotEnoughMemoryError):
+        DistillSettings(trees=8, depth=9).check_room(LARGE)
+
+
+def test_too_little_memory_is_an_error_before_anything_is_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "CHECKED_BYTES", 0)
+    monkeypatch.setattr(memory, "available_memory", lambda: Available(100, "there is only"))
+    with pytest.raises(NotEnoughMemoryError):
+        distill(teacher(), rows(), SETTINGS, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_full_disk_is_an_error_before_anything_is_written(monkeypatch, tmp_path):
+    need = distillation_disk(SETTINGS.config(CONFIG), SETTINGS.keep)
+    usage = files.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage._replace(free=need - 1))
+    with pytest.raises(OSError, match=r"keeps 2 checkpoints needs .* room for only") as caught:
+        distill(teacher(), rows(), SETTINGS, folder=tmp_path / "run")
+    assert caught.value.errno in files.NO_SPACE
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_disk_is_foreseen(tmp_path):
+    settings = dataclasses.replace(SETTINGS, epochs=4)
+    largest = 0
+
+    def weigh(evaluation):
+        nonlocal largest
+        sizes = [file.stat().st_size for file in tmp_path.rglob("*") if file.suffix != ".jsonl"]
+        largest = max(largest, sum(sizes))
+
+    distill(teacher(), rows(), settings, folder=tmp_path, validation=0.2, callbacks=[weigh])
+    config = settings.config(CONFIG)
+    # A checkpoint that is being written, and the student's folder, come on top.
+    need = distillation_disk(config, settings.keep) - 4 * config.nbytes
+    assert 0.5 * need < largest < 1.2 * need + 50_000

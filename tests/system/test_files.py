@@ -278,3 +278,16 @@ def test_a_line_that_does_not_fit_leaves_the_lines_before(tmp_path, monkeypatch)
     monkeypatch.undo()
     assert caught.value.filename == str(path)
     assert path.read_text() == "one\n"
+
+
+def test_a_disk_with_too_little_room_is_an_error(tmp_path, monkeypatch):
+    usage = files.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    place = tmp_path / "a" / "b"
+    files.check_disk(place, 1000, "a run")
+    with pytest.raises(OSError, match=r"a run needs 1.1 kB in folder '.*b'.* only 1 kB") as caught:
+        files.check_disk(place, 1100, "a run")
+    assert caught.value.errno == errno.ENOSPC
+    place.mkdir(parents=True)
+    (place / "old").write_bytes(bytes(100))  # it will be replaced
+    files.check_disk(place, 1100, "a run")

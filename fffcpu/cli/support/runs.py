@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fffcpu.errors import ArgumentError, CheckpointError
 from fffcpu.system.memory import keep_freed_memory
@@ -16,16 +18,21 @@ from fffcpu.training.run_folder import RunFolder
 from fffcpu.training.trainer import Interrupted
 
 __all__ = [
+    "add_budget",
     "add_dask",
     "add_number",
     "add_start",
     "add_straight_through",
+    "add_validation",
     "check_start",
     "cluster",
     "reading",
     "run_folder",
     "running",
+    "timed_settings",
 ]
+
+SettingsT = TypeVar("SettingsT")
 
 
 def add_number(group: Any, defaults: Any, name: str, kind: type, text: str) -> None:
@@ -38,6 +45,52 @@ def add_number(group: Any, defaults: Any, name: str, kind: type, text: str) -> N
         metavar="N" if kind is int else "X",
         help=f"{text} ({default})",
     )
+
+
+def add_budget(group: Any, epochs: int, *, steps: bool = False) -> None:
+    """Add the options for the budget of a training on texts; see `timed_settings`.
+
+    Parameters
+    ----------
+    group : argument group
+    epochs : int
+        The default number of passes.
+    steps : bool
+        Whether the budget may be a number of steps.
+    """
+    group.add_argument(
+        "--epochs", type=float, metavar="X", help=f"budget: passes over the texts ({epochs})"
+    )
+    if steps:
+        group.add_argument("--steps", type=int, metavar="N", help="budget: steps")
+    group.add_argument("--hours", type=float, metavar="X", help="budget: hours of wall-clock time")
+
+
+def add_validation(group: Any, what: str) -> None:
+    """Add the option for the share of the texts to hold out; ``what`` names them."""
+    group.add_argument(
+        "--validation",
+        type=float,
+        default=0.02,
+        metavar="X",
+        help=f"share of the {what} to validate with (0.02)",
+    )
+
+
+def timed_settings(kind: Callable[..., SettingsT], options: argparse.Namespace) -> SettingsT:
+    """Return settings, of a dataclass with ``seconds``, from options that have ``hours`` instead.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        If a value is out of range.
+    """
+    hours = options.hours
+    if hours is not None and not 0.0 < hours < math.inf:
+        raise ArgumentError(f"argument '--hours' must be above 0, got {hours}")
+    names = {field.name for field in dataclasses.fields(kind)} - {"seconds"}  # type: ignore[arg-type]
+    values = {name: getattr(options, name) for name in names}
+    return kind(**values, seconds=None if hours is None else 3600.0 * hours)
 
 
 def add_straight_through(group: Any, defaults: Any) -> None:

@@ -18,9 +18,11 @@ from fffcpu.errors import ArgumentError, DataError
 from fffcpu.system.terminal import print_status
 
 __all__ = [
+    "ENDINGS",
     "FILES",
     "Answer",
     "TextAnswers",
+    "add_fields",
     "add_strict",
     "add_texts",
     "count_texts",
@@ -29,11 +31,15 @@ __all__ = [
 
 ResultT = TypeVar("ResultT")
 
-FILES = """\
+ENDINGS = """\
 texts:
   .txt    one text per line
   .jsonl  one object per line, with its text in --field
   .csv    a header, then one record per text; --field names the column
+"""
+
+FILES = f"""\
+{ENDINGS}\
   -       standard input, one text per line
   Files may be gzipped (.gz). All are UTF-8. Lines end with a line feed, as wc -l counts. A text
   beyond the model's longest text is cut; how many were cut is reported.
@@ -51,6 +57,12 @@ def add_texts(parser: Any, **more: Any) -> None:
         help="a .txt, .jsonl or .csv file, or - for standard input",
         **more,
     )
+    add_fields(parser)
+    add_strict(parser)
+
+
+def add_fields(parser: Any) -> None:
+    """Add the options that say where the texts stand in JSON lines and in a .csv."""
     parser.add_argument(
         "--field",
         default="text",
@@ -58,7 +70,6 @@ def add_texts(parser: Any, **more: Any) -> None:
         help="field of JSON lines or column of a .csv (text)",
     )
     add_separator(parser)
-    add_strict(parser)
 
 
 def add_strict(parser: Any) -> None:

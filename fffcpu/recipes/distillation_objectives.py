@@ -1,0 +1,305 @@
+"""What a student learns in each stage of a distillation: the objectives, and their batches.
+
+Layers learn from inputs and outputs that are standardized by column; the student's weights absorb
+the scales. Outputs of the teacher are computed again at each step: those of all its feedforwards
+would take more room than most disks have. The batch of a step depends on the number of the step
+alone.
+
+Shapes: B texts of S tokens, N tokens in all without padding, D width.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.config.bert import BertConfig
+from fffcpu.layers import layer_of
+from fffcpu.models.bert import BertEncoder
+from fffcpu.models.encoder_layer import feedforward_backward
+from fffcpu.recipes.scaling import Scaling, TargetScaling
+from fffcpu.text.padding import Row, padded
+from fffcpu.training.batches import BatchOrder
+from fffcpu.training.trainer import Moment, StepResult
+
+__all__ = ["EncoderObjective", "LayersObjective", "Texts", "similarity_correlation"]
+
+Array = NDArray[Any]
+
+SCALED_TOKENS = 16_384
+"""Tokens whose inputs and outputs decide the scales of columns."""
+
+
+class Texts:
+    """The tokens of texts, in batches of texts of about one length.
+
+    Parameters
+    ----------
+    rows : sequence of sequences or arrays of int
+        The tokens of each text, none empty.
+    tokens : int
+        Approximate number of tokens of a batch.
+    padding_id : int
+        The token that pads.
+    seed : int
+        Seed of the order of the batches.
+    """
+
+    def __init__(self, rows: Sequence[Row], tokens: int, padding_id: int, seed: int) -> None:
+        self.rows, self.padding_id = rows, padding_id
+        lengths = np.array([len(row) for row in rows])
+        order = np.argsort(lengths, kind="stable")
+        batch = (np.cumsum(lengths[order]) - 1) // tokens
+        self.batches = np.split(order, np.flatnonzero(np.diff(batch)) + 1)
+        self._order = BatchOrder(len(self.batches), 1, seed)
+
+    def batch(self, number: int) -> tuple[Array, NDArray[np.bool_]]:
+        """Return the tokens (B, S) of the batch of a step, and the attention mask."""
+        (place,) = self._order.rows(number)
+        return padded([self.rows[k] for k in self.batches[place]], self.padding_id)
+
+    @property
+    def tokens(self) -> int:
+        """Number of all tokens."""
+        return sum(map(len, self.rows))
+
+    @property
+    def shapes(self) -> set[tuple[int, int]]:
+        """Shapes (B, S) of the batches."""
+        return {(len(own), max(len(self.rows[k]) for k in own)) for own in self.batches}
+
+    @property
+    def checksum(self) -> int:
+        """Checksum of all tokens."""
+        total = 0
+        for row in self.rows:
+            total = zlib.crc32(np.asarray(row, np.int32).tobytes(), total)
+        return total
+
+
+class LayersObjective:
+    """Feedforwards that learn those of a teacher from the teacher's inputs; an `Objective`.
+
+    Parameters
+    ----------
+    teacher : BertEncoder
+        The teacher.
+    config : BertConfig
+        Config of the student.
+    texts, tests : Texts
+        The texts to learn from, and to evaluate with.
+    seed : int
+        Seed of the initial values.
+    """
+
+    def __init__(
+        self, teacher: BertEncoder, config: BertConfig, texts: Texts, tests: Texts | None, seed: int
+    ) -> None:
+        self.teacher, self.config, self.texts, self.tests = teacher, config, texts, tests
+        pairs = _recorded(teacher, texts, SCALED_TOKENS)
+        every = [np.arange(len(x)) for x, _ in pairs]
+        self.scales = [
+            (Scaling.of(x, rows, "columns"), TargetScaling.of(y))
+            for (x, y), rows in zip(pairs, every, strict=True)
+        ]
+        modules: Mapping[str, Any] = config.modules()
+        self.layers: list[Any] = [
+            layer_of(modules[f"encoder.layers.{i}.feedforward"], seed + i)
+            for i in range(config.layers)
+        ]
+        self._params = {
+            f"layers.{i}.{name}": array
+            for i, layer in enumerate(self.layers)
+            for name, array in layer.params.items()
+        }
+
+    @property
+    def params(self) -> Mapping[str, Array]:
+        """The parameters of all feedforwards."""
+        return self._params
+
+    def step(self, moment: Moment) -> StepResult:
+        """Return the mean squared error of a batch's outputs, and its gradients."""
+        ids, real = self.texts.batch(moment.step)
+        loss = 0.0
+        grads: dict[str, Any] = {}
+        for i, (x, y) in enumerate(self._scaled(ids, real)):
+            layer = self.layers[i]
+            found, cache = layer.forward(x)
+            difference = found - y
+            loss += float(np.square(difference).mean()) / len(self.layers)
+            difference *= 2 / (difference.size * len(self.layers))
+            _, own = feedforward_backward(
+                layer, difference, cache, row_sparse=False, straight_through=True
+            )
+            grads |= {f"layers.{i}.{name}": grad for name, grad in own.items()}
+        return StepResult(loss, grads, int(real.sum()), {})
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the R2 of each layer on held-out texts, and the mean."""
+        if self.tests is None:
+            return {}
+        errors = np.zeros(len(self.layers))
+        tokens = 0
+        for number in range(len(self.tests.batches)):
+            ids, real = self.tests.batch(number)
+            for i, (x, y) in enumerate(self._scaled(ids, real)):
+                errors[i] += float(np.square(self.layers[i](x) - y).mean(axis=1).sum())
+            tokens += int(real.sum())
+        found = 1 - errors / tokens
+        figures = {f"r2_{i}": float(one) for i, one in enumerate(found)}
+        return {"loss": float(errors.mean() / tokens), "r2": float(found.mean()), **figures}
+
+    def student(self) -> BertEncoder:
+        """Return the teacher with these feedforwards in place of its own."""
+        student = BertEncoder(self.config, rng=0)
+        for name, array in student.params.items():
+            if name in self.teacher.params and ".feedforward." not in name:
+                array[...] = self.teacher.params[name]
+        for own, scaled, scales in zip(student.layers, self.layers, self.scales, strict=True):
+            inputs, outputs = scales
+            layer = scaled.copy()
+            layer.absorb_input_scaling(inputs.mean, inputs.scale)
+            layer.absorb_output_scaling(outputs.unit)
+            for name, array in layer.params.items():
+                own.feedforward.params[name][...] = array
+            own.bias_out[...] = outputs.offset
+        return student
+
+    def _scaled(self, ids: Array, real: NDArray[np.bool_]) -> Any:
+        """Yield the standardized inputs and outputs (N, D) of each feedforward of the teacher."""
+        dtype = self.config.dtype
+        pairs = self.teacher.feedforwards(ids, real)
+        for (x, y), (inputs, outputs) in zip(pairs, self.scales, strict=True):
+            yield inputs.apply(x[real], dtype), outputs.apply(y[real], dtype)
+
+
+class EncoderObjective:
+    """A student that learns the hidden states and vectors of a teacher; an `Objective`.
+
+    The loss is the mean squared error of the hidden states over their variance, plus the mean of 1
+    minus the cosine between the vectors of student and teacher for a text.
+
+    Parameters
+    ----------
+    teacher, student : BertEncoder
+        The teacher, and the student, which is trained.
+    texts, tests : Texts
+        The texts to learn from, and to evaluate with.
+    """
+
+    def __init__(
+        self, teacher: BertEncoder, student: BertEncoder, texts: Texts, tests: Texts | None
+    ) -> None:
+        self.teacher, self.student, self.texts, self.tests = teacher, student, texts, tests
+        self._start = teacher.config.pooling == "start"
+
+    @property
+    def params(self) -> Mapping[str, Array]:
+        """The student's parameters."""
+        return self.student.params
+
+    def step(self, moment: Moment) -> StepResult:
+        """Return the loss of a batch, and its gradients."""
+        ids, real = self.texts.batch(moment.step)
+        wanted = self.teacher(ids, real)
+        hidden, cache = self.student.forward(ids, real)
+        weights = self._weights(real).astype(hidden.dtype)
+        difference = (hidden - wanted) * real[..., np.newaxis]
+        scale = 1 / (int(real.sum()) * hidden.shape[2] * float(wanted[real].var()))
+        loss = scale * float(np.square(difference).sum())
+        cosine_loss, d_vectors = _cosine_loss(
+            np.einsum("bs,bsd->bd", weights, hidden), np.einsum("bs,bsd->bd", weights, wanted)
+        )
+        d_hidden = difference * (2 * scale) + weights[..., np.newaxis] * d_vectors[:, np.newaxis]
+        grads = self.student.backward(
+            d_hidden.astype(hidden.dtype, copy=False),
+            cache,
+            straight_through=self.student.config.feedforward == "fff",
+        )
+        return StepResult(loss + cosine_loss, grads, int(real.sum()), {})
+
+    def evaluate(self) -> dict[str, float]:
+        """Return figures of held-out texts: R2 of hidden states, and agreement of the vectors.
+
+        ``similarity`` is Spearman's correlation between the similarities of all pairs of texts by
+        the student and by the teacher. ``cosine`` is the mean cosine between the vectors of student
+        and teacher for a text.
+        """
+        if self.tests is None:
+            return {}
+        errors = variance = 0.0
+        tokens = 0
+        found: dict[str, list[Array]] = {"teacher": [], "student": []}
+        for number in range(len(self.tests.batches)):
+            ids, real = self.tests.batch(number)
+            wanted, hidden = self.teacher(ids, real), self.student(ids, real)
+            errors += float(np.square((hidden - wanted)[real]).sum())
+            variance += float(np.square(wanted[real] - wanted[real].mean(axis=0)).sum())
+            tokens += int(real.sum())
+            weights = self._weights(real)
+            for name, states in (("teacher", wanted), ("student", hidden)):
+                found[name].append(np.einsum("bs,bsd->bd", weights, states))
+        vectors = [np.concatenate(found[name]) for name in ("teacher", "student")]
+        return {
+            "loss": errors / variance,
+            "hidden_r2": 1 - errors / variance,
+            "similarity": similarity_correlation(*vectors),
+            "cosine": 1 - _cosine_loss(*vectors)[0],
+        }
+
+    def _weights(self, real: NDArray[np.bool_]) -> Array:
+        """Return the weight of each position (B, S) in the vector of its text."""
+        if self._start:
+            return np.eye(1, real.shape[1]).repeat(len(real), axis=0)
+        weights: Array = real / real.sum(axis=1, keepdims=True)
+        return weights
+
+
+def similarity_correlation(first: Array, second: Array) -> float:
+    """Return Spearman's correlation between the similarities of all pairs of texts.
+
+    Parameters
+    ----------
+    first, second : array of shape (B, D) and (B, E)
+        Vectors of the same texts by two encoders. Similarities are cosines. With fewer than three
+        texts, there is one pair at most, and the result is NaN.
+    """
+    if len(first) < 3:
+        return math.nan
+    from scipy.stats import spearmanr
+
+    upper = np.triu_indices(len(first), 1)
+    values = []
+    for vectors in (first, second):
+        scaled = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        values.append((scaled @ scaled.T)[upper])
+    return float(spearmanr(*values).statistic)
+
+
+def _cosine_loss(vectors: Array, wanted: Array) -> tuple[float, Array]:
+    """Return the mean of 1 minus the cosines of vectors (B, D), and the gradient (B, D)."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    own, target = vectors / length, wanted / np.linalg.norm(wanted, axis=1, keepdims=True)
+    cosines = (own * target).sum(axis=1, keepdims=True)
+    gradient = (cosines * own - target) / (length * len(vectors))
+    return float(1 - cosines.mean()), gradient
+
+
+def _recorded(teacher: BertEncoder, texts: Texts, tokens: int) -> list[tuple[Array, Array]]:
+    """Return inputs and outputs (N, D) of each feedforward of the teacher, for some tokens."""
+    found: list[list[tuple[Array, Array]]] = [[] for _ in teacher.layers]
+    count = 0
+    for number in range(len(texts.batches)):
+        ids, real = texts.batch(number)
+        for own, (x, y) in zip(found, teacher.feedforwards(ids, real), strict=True):
+            own.append((x[real], y[real]))
+        count += int(real.sum())
+        if count >= tokens:
+            break
+    return [tuple(map(np.concatenate, zip(*own, strict=True))) for own in found]  # type: ignore[misc]

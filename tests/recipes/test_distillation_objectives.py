@@ -1,0 +1,97 @@
+"""What students learn: exact scales, gradients, and batches that hold every text once."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fffcpu.models import BertEncoder
+from fffcpu.recipes.distillation_objectives import (
+    EncoderObjective,
+    LayersObjective,
+    Texts,
+    similarity_correlation,
+)
+from fffcpu.training.trainer import Moment
+from tests.support.encoders import CONFIG, rows, teacher
+from tests.support.finite_differences import check_gradients
+
+
+@pytest.mark.parametrize("feedforward", ["fff", "ff"])
+def test_a_student_absorbs_the_scales(feedforward):
+    model = teacher()
+    config = dataclasses.replace(CONFIG, feedforward=feedforward, feedforward_size=3)
+    texts = Texts(rows(), 40, 0, 0)
+    objective = LayersObjective(model, config, texts, None, 0)
+    student = objective.student()
+    ids, real = texts.batch(0)
+    pairs = model.feedforwards(ids, real)
+    for i, (x, _) in enumerate(pairs):
+        inputs, outputs = objective.scales[i]
+        scaled = objective.layers[i](inputs.apply(x[real], "float64"))
+        own = student.layers[i]
+        found = own.feedforward(x[real]) + own.bias_out
+        np.testing.assert_allclose(found, scaled * outputs.unit + outputs.offset, atol=1e-9)
+    for name, array in model.params.items():
+        if ".feedforward." not in name and not name.endswith("bias_out"):
+            np.testing.assert_array_equal(student.params[name], array)
+
+
+def moment(step):
+    return Moment(step, 0.0, np.random.default_rng(0), 0)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "start"])
+def test_gradients_of_the_encoder(pooling):
+    model = teacher(pooling=pooling)
+    config = dataclasses.replace(model.config, feedforward_size=3)
+    student = BertEncoder(config, rng=5)
+    objective = EncoderObjective(model, student, Texts(rows(), 30, 0, 0), None)
+    grads = objective.step(moment(1)).grads
+    pairs = [(student.params[name], grad) for name, grad in grads.items()]
+    check_gradients(lambda: objective.step(moment(1)).loss, pairs)
+
+
+def test_gradients_of_the_layers():
+    config = dataclasses.replace(CONFIG, feedforward_size=3)
+    objective = LayersObjective(teacher(), config, Texts(rows(), 30, 0, 0), None, 0)
+    grads = objective.step(moment(1)).grads
+    pairs = [(objective.params[name], grad) for name, grad in grads.items()]
+    check_gradients(lambda: objective.step(moment(1)).loss, pairs)
+
+
+def test_batches_hold_every_text_once_per_pass():
+    texts = Texts(rows(), 40, 0, 3)
+    found = []
+    for step in range(len(texts.batches)):
+        ids, real = texts.batch(step)
+        assert real.sum() <= 40 + 10
+        found += [tuple(row[mask].tolist()) for row, mask in zip(ids, real, strict=True)]
+    assert sorted(found) == sorted(map(tuple, rows()))
+
+
+def test_similarities_are_ranked():
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((20, 5))
+    turned = vectors @ np.linalg.qr(rng.standard_normal((5, 5)))[0]
+    assert similarity_correlation(vectors, 3 * turned) == pytest.approx(1.0)
+    assert abs(similarity_correlation(vectors, rng.standard_normal((20, 4)))) < 0.3
+    assert np.isnan(similarity_correlation(vectors[:2], vectors[:2]))
+
+
+def test_a_perfect_student_has_perfect_figures():
+    model = teacher()
+    tests = Texts(rows(20), 40, 0, 0)
+    figures = EncoderObjective(model, model.copy(), tests, tests).evaluate()
+    assert figures["loss"] == 0
+    for name in ("hidden_r2", "similarity", "cosine"):
+        assert figures[name] == pytest.approx(1.0)
+
+
+def test_batches_know_their_shapes_and_tokens():
+    texts = Texts(rows(), 40, 0, 3)
+    found = {texts.batch(step)[0].shape for step in range(len(texts.batches))}
+    assert texts.shapes == found
+    assert texts.tokens == sum(map(len, rows()))
