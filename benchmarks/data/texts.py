@@ -10,10 +10,10 @@ Nothing is fetched. Get the files first (licences differ, and none may be commit
         then unpack its additional_resources/hutto_ICWSM_2014.tar.gz in DIR
 
 The command writes the texts to pretrain on, gcide.jsonl (dictionary entries), anarchism.jsonl and
-brown.jsonl. With labels it writes glosses.jsonl (definitions of WordNet and their classes) and
-snippets of film reviews (whether the mean rating is above 0). Labelled texts are split at random,
-80 to 20, into glosses-training.jsonl, glosses-test.jsonl, snippets-training.jsonl and
-snippets-test.jsonl.
+brown.jsonl (documents, each with its genre). With labels it writes glosses.jsonl (definitions of
+WordNet and their classes) and snippets of film reviews (whether the mean rating is above 0). These
+are split at random, 80 to 20, into glosses-training.jsonl, glosses-test.jsonl,
+snippets-training.jsonl and snippets-test.jsonl.
 """
 
 from __future__ import annotations
@@ -64,10 +64,14 @@ def pages(folder: Path) -> Iterator[Document]:
 
 
 def documents_of_brown(folder: Path) -> Iterator[Document]:
-    """Yield the documents of the Brown corpus, without the tags of the words."""
+    """Yield the documents of the Brown corpus, without the tags of words, and their genres.
+
+    The second letter of a file's name is the genre.
+    """
     for path in sorted(folder.glob("c[a-r][0-9][0-9]")):
         words = path.read_text(encoding="utf-8", errors="replace").split()
-        yield {"text": _tidy(" ".join(word.rpartition("/")[0] or word for word in words))}
+        text = _tidy(" ".join(word.rpartition("/")[0] or word for word in words))
+        yield {"text": text, "label": path.name[1]}
 
 
 def glosses(folder: Path) -> Iterator[Document]:

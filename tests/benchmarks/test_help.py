@@ -23,6 +23,7 @@ COMMANDS = [
         for command in ("train", "time", "show")
     ),
     *(("benchmarks.accuracy.learning", command) for command in ("train", "show")),
+    *(("benchmarks.accuracy.distillation", command) for command in ("quality", "time", "show")),
     *(
         ("benchmarks.accuracy.paper_tables", command)
         for command in ("table1", "trees", "methods", "choose", "speed")
