@@ -83,7 +83,14 @@ def steps(page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", ["docs/table_tutorial.md", "docs/text_tutorial.md", "docs/commands.md", "docs/onnx.md"]
+    "page",
+    [
+        "docs/commands.md",
+        "docs/distillation.md",
+        "docs/onnx.md",
+        "docs/table_tutorial.md",
+        "docs/text_tutorial.md",
+    ],
 )
 def test_the_commands_of_a_page_run(page, tmp_path, monkeypatch, command):
     """Commands run in this process, which spares each of them the start of an interpreter."""
@@ -193,6 +200,7 @@ def test_the_assembly_can_be_printed_as_the_notes_say(tmp_path):
 RUN = {
     "README.md": "test_the_commands_of_the_readme_run",
     "docs/commands.md": "test_the_commands_of_a_page_run",
+    "docs/distillation.md": "test_the_commands_of_a_page_run",
     "docs/first_kernel.md": "tests/testing/test_first_kernel.py",
     "docs/kernel_notes.md": "test_the_assembly_can_be_printed_as_the_notes_say",
     "docs/onnx.md": "test_the_commands_of_a_page_run",

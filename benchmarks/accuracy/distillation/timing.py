@@ -16,7 +16,7 @@ from benchmarks.records import Record, append_records
 from fffcpu.benchmarking.encoders import Shape, random_tokens, time_encoders
 from fffcpu.benchmarking.machine import describe_machine, package_version
 from fffcpu.errors import WrongOutputError
-from fffcpu.system.terminal import print_status, progress_bar
+from fffcpu.system.terminal import progress_bar
 
 __all__ = ["SHAPES", "measure", "times_path"]
 
@@ -73,7 +73,6 @@ def check(encoder: Encoder) -> None:
 def time_shape(encoders: Sequence[Encoder], shape: Shape, options: argparse.Namespace) -> Record:
     """Return the record of one alternation."""
     load = os.getloadavg()[0]
-    print_status(f"{shape}: {len(encoders)} encoders")
     timings = time_encoders(
         {encoder.key: encoder.run for encoder in encoders},
         shape,
