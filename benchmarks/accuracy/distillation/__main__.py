@@ -29,10 +29,10 @@ settings. It learns from at most 20,000 texts and is tested on at most 5,000 oth
 A kind of text or a task whose file is not in TEXTS is left out by name.
 
 `time` times all encoders in one alternation per shape of calls, texts x tokens of random tokens,
-after their outputs were checked; medians in microseconds per token. The teacher runs in
-onnxruntime, as `fffcpu export` writes it, in float32 and with the int8 weights and activations of
-its dynamic quantization, and in fffcpu; models of fffcpu that can be quantized run in int8, too.
-The quality of onnxruntime's int8 is measured like that of a student, because it has a loss as well.
+after their outputs were checked; medians in microseconds per token. The teacher runs in fffcpu and,
+as `fffcpu export` writes it, in onnxruntime: in float32, and in int8 by its dynamic quantization of
+weights and activations, with one scale per column. Models of fffcpu that can be quantized run in
+int8, too. The quality of int8 is measured like that of a student, because it has a loss as well.
 
 Every encoder has a line of OUT/quality.jsonl, and every alternation one of OUT/times.jsonl. An
 encoder with the same weights is not evaluated twice. `show` prints one table of both.
