@@ -62,7 +62,7 @@ class NotEnoughMemoryError(MemoryError):
 
 
 class ClusterError(RuntimeError):
-    """A cluster cannot go on with a training: no worker is left, or one has another fffcpu."""
+    """A cluster cannot continue a training run: no worker is left, or one has another fffcpu."""
 
 
 class WrongOutputError(RuntimeError):

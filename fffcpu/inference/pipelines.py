@@ -438,11 +438,11 @@ class TextEmbedder(_Pipeline[FastBertEncoder | BertEncoder]):
             Texts; tokens beyond the model's longest text are dropped.
         pooling : {"mean", "start"}, optional
             The mean of the hidden states of a text's tokens, start and end included, or the hidden
-            state of the start token. By default what the model's config says: the mean, unless the
-            model is a BERT that says otherwise.
+            state of the start token. The default is in the model's config: the mean, unless the
+            model is a BERT with another one.
         normalize : bool, optional
-            Whether vectors are scaled to length 1. By default what the model's config says: no,
-            unless the model is a BERT that says so.
+            Whether vectors are scaled to length 1. The default is in the model's config: no,
+            unless the model is a BERT with normalized vectors.
 
         Returns
         -------

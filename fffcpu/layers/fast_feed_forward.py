@@ -503,7 +503,7 @@ def _path_shape(weights_in: Array) -> tuple[int, int]:
 
 
 def _empty_paths(rows: Array, weights_in: Array) -> tuple[Array, Array]:
-    """Return uninitialised logits and nodes of shape (B, T, L)."""
+    """Return uninitialized logits and nodes of shape (B, T, L)."""
     shape = (len(rows), *_path_shape(weights_in))
     return np.empty(shape, rows.dtype), np.empty(shape, np.int32)
 

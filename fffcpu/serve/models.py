@@ -410,7 +410,7 @@ class TextModel(ServedModel):
             decoded = len(texts) * masks * (config.width + PER_TEXT) * config.vocabulary
             top = options["top"]
             if top > len(pipeline.tokenizer.word_ids):
-                raise RequestError(f"parameter 'top' may not be more than the words, got {top}")
+                raise RequestError(f"parameter 'top' must be at most the number of words, got {top}")
             self._check_size(len(texts), max(1, masks) * top, 32)
         total = sum(min(len(row), config.longest) for row in tokens)
         work = 12.0 * config.layers * config.width**2 * total + decoded

@@ -182,7 +182,7 @@ def _refusal(function: Callable[..., Any]) -> str:
         return f"kernel '{function.__name__}' is not defined in a file; move it to a module"
     if not named:
         return (
-            "NUMBA_CACHE_DIR is not set, and this user can write neither beside the sources nor to "
+            "NUMBA_CACHE_DIR is not set, and this user can write neither next to the sources nor to "
             "a home folder; set NUMBA_CACHE_DIR to a writable folder"
         )
     return (
