@@ -381,7 +381,9 @@ def sentences(text):
 
 
 def test_sentences_are_found():
-    text = "# A title\n\nOne `a b. c`\n[two](three). Four!\n\n```\nno\n```\n- five\n- six\n\n| no |\n"
+    text = (
+        "# A title\n\nOne `a b. c`\n[two](three). Four!\n\n```\nno\n```\n- five\n- six\n\n| no |\n"
+    )
     assert list(sentences(text)) == ["One code\ntwo.", "Four!", "- five", "- six"]
 
 

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pooling",
         choices=("mean", "start"),
-        help="mean over the tokens, or the start token's vector (default: the model's own, or mean)",
+        help="mean over tokens, or the start token's vector (default: the model's own, or mean)",
     )
     parser.add_argument(
         "--normalize",

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (0)")
     parser.add_argument(
-        "--quick", action="store_true", help="a short run: train each network once, time small batches"
+        "--quick", action="store_true", help="train each network once and shortly; small batches"
     )
     parser.add_argument(
         "--out", metavar="FILE", help="file for the network (default: in a new temporary folder)"
