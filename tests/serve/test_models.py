@@ -137,7 +137,7 @@ def test_a_long_text_is_an_error_unless_it_may_be_cut(client, served):
             "words",
             [tensor("text", ["[MASK]"])],
             {"parameters": {"top": 99}},
-            "'top' must be at most",
+            "'top' must be at",
         ),
         ("judge", [tensor("text", ["a"])], {"parameters": {"pooling": []}}, "'pooling' must be"),
         ("judge", [tensor("text", ["a"])], {"parameters": {"truncate": 1}}, "'truncate' must be"),
