@@ -384,6 +384,34 @@ def test_benchmarks_are_named_in_the_docs():
     assert set(re.findall(r"python -m (benchmarks[\w.]*\w)", text)) == set(RUNNABLE)
 
 
+def without_code(text):
+    """A page without its fenced blocks; a link is its text, and inline code one word."""
+    text = re.sub(r"^```.*?^```\n", "", text, flags=re.M | re.S)
+    text = re.sub(r"!?\[([^]]*)\]\([^)]*\)", r"\1", text)
+    return re.sub(r"`[^`]*`", "code", text)
+
+
+def sentences(text):
+    """The sentences of a page's paragraphs and lists; headings and tables are none."""
+    lines = [line for line in without_code(text).splitlines() if not re.match(r"[#|<]", line)]
+    for paragraph in re.split(r"\n(?:\s*\n)+|\n(?=\s*(?:[-*]|\d+\.) )", "\n".join(lines)):
+        yield from filter(None, re.split(r"(?<=[.!?])[*_\"')]*\s+", paragraph.strip()))
+
+
+def test_sentences_are_found():
+    text = (
+        "# A title\n\nOne `a b. c`\n[two](three). Four!\n\n```\nno\n```\n- five\n- six\n\n| no |\n"
+    )
+    assert list(sentences(text)) == ["One code\ntwo.", "Four!", "- five", "- six"]
+
+
+def test_the_readme_is_short_and_so_are_its_sentences():
+    text = (ROOT / "README.md").read_text()
+    assert [sentence for sentence in sentences(text) if len(sentence.split()) > 25] == []
+    words = re.findall(r"\w[\w'-]*", without_code(text))
+    assert len(words) <= 700
+
+
 def exists(name):
     """Whether a dotted name is a module, or an attribute that a chain from a module leads to."""
     parts = name.split(".")

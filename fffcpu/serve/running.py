@@ -310,7 +310,7 @@ def run(
             application.on_failure = lambda: setattr(server, "should_exit", True)
             server.run(sockets=[listening])
             if application.failed:
-                raise RuntimeError("the models could not be warmed up; the log says why")
+                raise RuntimeError("the models could not be warmed up; see the log")
             return
         how["port"] = listening.getsockname()[1]
     del application

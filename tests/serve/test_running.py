@@ -140,7 +140,7 @@ def test_sighup_reads_models_anew_under_load(path):
             time.sleep(0.01)
         layers[1].save(path)
         server.send(signal.SIGHUP)
-        server.wait_for("was read anew")
+        server.wait_for("was reloaded")
         count = len(client.answers)
         while len(client.answers) < count + 20:
             time.sleep(0.01)
