@@ -18,7 +18,7 @@ from fffcpu.cli.support.runs import (
     running,
 )
 from fffcpu.cli.support.separator import add_separator
-from fffcpu.config.fastbert import POOLERS
+from fffcpu.config.encoder import POOLERS
 from fffcpu.errors import require_extra
 from fffcpu.recipes.finetuning import FinetuneSettings, evaluate_texts, finetune
 from fffcpu.system.terminal import format_number, format_table, print_status

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fffcpu.checks import check_flag, check_integer, check_number
-from fffcpu.config.fastbert import POOLERS
+from fffcpu.config.encoder import POOLERS
 from fffcpu.errors import ArgumentError, CheckpointError, DataError, describe
 from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
 from fffcpu.recipes.memory import check_text_training
