@@ -1,7 +1,8 @@
 """BERT, as Hugging Face's ``transformers`` names its arrays (arXiv 1810.04805).
 
-State dicts are mappings from published names to arrays; see docs/formats.md. Those of a model with
-a head have the prefix ``bert.``, and the head has names of its own. Queries, keys and values are three matrices there, and one here::
+State dicts are mappings from published names to arrays; see docs/formats.md. In those of a model
+with a head, the encoder and the pooler have the prefix ``bert.``. Queries, keys and values are
+three matrices there, and one here::
 
     theirs  attention.self.query.weight  ("AW", "D")
             attention.self.key.weight                   ours  weights_qkv (A, [q k v], W, D)

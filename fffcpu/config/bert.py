@@ -40,7 +40,7 @@ the head of a masked language model."""
 
 _CLASSIFIER = "BertForSequenceClassification"
 _MASKED_LMS = ("BertForMaskedLM", "BertForPreTraining")
-"""Names in ``architectures`` that decide the head; without one of them there is an encoder alone."""
+"""Names in ``architectures`` that decide the head; without one of them, the encoder is alone."""
 
 _FIELDS: Mapping[str, str] = MappingProxyType(
     {
@@ -62,7 +62,16 @@ _FIELDS: Mapping[str, str] = MappingProxyType(
 )
 """Our fields, and their names in ``config.json``."""
 
-_OWN = ("feedforward", "feedforward_size", "depth", "two_sided", "pooling", "normalize", "cut", "pooler")
+_OWN = (
+    "feedforward",
+    "feedforward_size",
+    "depth",
+    "two_sided",
+    "pooling",
+    "normalize",
+    "cut",
+    "pooler",
+)
 """Our fields in the table ``"fffcpu"``."""
 
 _REQUIRED = ("vocabulary", "width", "layers", "heads", "feedforward_size")
@@ -236,7 +245,9 @@ def _read_head(values: Mapping[str, Any], fields: dict[str, Any]) -> None:
         fields["head"] = "masked_lm"
     elif _CLASSIFIER in kinds:
         read_labels(values, fields, ())
-        fields.setdefault("classes", values.get("num_labels", 2))  # two unless a file says otherwise
+        fields.setdefault(
+            "classes", values.get("num_labels", 2)
+        )  # two unless a file says otherwise
         if fields["classes"] == 1:
             fields.pop("labels", None)
         problem = _problem(fields["classes"])

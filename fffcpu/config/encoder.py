@@ -16,7 +16,14 @@ from fffcpu.config.layers import (
 from fffcpu.errors import ArgumentError, describe
 from fffcpu.tree import MAX_DEPTH
 
-__all__ = ["FEEDFORWARDS", "POOLERS", "EncoderConfig", "check_choice", "read_labels", "write_labels"]
+__all__ = [
+    "FEEDFORWARDS",
+    "POOLERS",
+    "EncoderConfig",
+    "check_choice",
+    "read_labels",
+    "write_labels",
+]
 
 FEEDFORWARDS = ("fff", "ff")
 """Types of feedforward: FastFeedForward, or the dense layer that it replaces."""
@@ -115,7 +122,7 @@ class EncoderConfig(ArraysConfig):
         self, classes: int, labels: tuple[str, ...] | None, *, pooler: str, dropout: float
     ) -> Self:
         """Return the config of a classifier on this encoder, with one rate for all dropouts."""
-        rates = {
+        rates: dict[str, Any] = {
             field.name: dropout
             for field in dataclasses.fields(self)
             if field.name.endswith("dropout")

@@ -297,6 +297,7 @@ class BertEncoder(BertModel, Encoder[BertConfig]):
             layer.bias_out[...] = 0
 
     def _modules(self) -> Iterator[Module[Any]]:
-        yield from (self.embedding, self.norm, *self._pooler)
+        yield from (self.embedding, self.norm)
+        yield from self._pooler
         for layer in self.layers:
             yield from (layer.attention, layer.norm1, layer.norm2)

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from fffcpu.config.bert import BertConfig
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, describe
+from fffcpu.models.bert import BertEncoder
 from fffcpu.models.data_parallel import (
     ShardCaches,
     backward_in_shards,
     forward_in_shards,
     share_out,
 )
-from fffcpu.models.bert import BertEncoder
 from fffcpu.models.encoder import Encoder, FastBertEncoder
 from fffcpu.models.model import BertModel, Config, FastBertModel, Model
 from fffcpu.parameters import Parameters

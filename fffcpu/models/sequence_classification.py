@@ -189,9 +189,7 @@ class SequenceClassification(ModelWithHead[Config]):
             module._initialise(std, rng)
 
 
-class FastBertForSequenceClassification(
-    FastBertWithHead, SequenceClassification[FastBertConfig]
-):
+class FastBertForSequenceClassification(FastBertWithHead, SequenceClassification[FastBertConfig]):
     """FastBERT with a head for classification, or for regression with one class.
 
     Parameters
