@@ -42,6 +42,9 @@ _CLASSIFIER = "BertForSequenceClassification"
 _MASKED_LMS = ("BertForMaskedLM", "BertForPreTraining")
 """Names in ``architectures`` that decide the head; without one of them, the encoder is alone."""
 
+_CLASSES = 2
+"""Number of classes where ``config.json`` says nothing."""
+
 _FIELDS: Mapping[str, str] = MappingProxyType(
     {
         "vocabulary": "vocab_size",
@@ -245,9 +248,7 @@ def _read_head(values: Mapping[str, Any], fields: dict[str, Any]) -> None:
         fields["head"] = "masked_lm"
     elif _CLASSIFIER in kinds:
         read_labels(values, fields, ())
-        fields.setdefault(
-            "classes", values.get("num_labels", 2)
-        )  # two unless a file says otherwise
+        fields.setdefault("classes", values.get("num_labels", _CLASSES))
         if fields["classes"] == 1:
             fields.pop("labels", None)
         problem = _problem(fields["classes"])
