@@ -36,7 +36,7 @@ PREFIX = "bert."
 """Beginning of the names of the encoder in a model with a head."""
 
 _HEADS = ("pooler.", "cls.", "classifier.", "qa_outputs.", "dropout.")
-"""Beginnings of the names of heads, and what some programs keep beside them."""
+"""Beginnings of the names of heads, and of other arrays of some programs."""
 
 _HEAD_NAMES = ("cls.", "classifier.")
 """Beginnings of the names of heads, which have no prefix; the pooler has one."""
@@ -59,7 +59,7 @@ _TWINS = {
 """Second names of arrays, under which a file may hold them too, or only."""
 
 _IGNORED = ("embeddings.position_ids",)
-"""Arrays that say nothing: the numbers from 0 on."""
+"""Arrays without information: the numbers from 0 on."""
 
 _OLD = {"gamma": "weight", "beta": "bias"}
 """Ends of the names of norms in the first files, and what followed them."""

@@ -1,4 +1,4 @@
-"""``fffcpu export``: a model as a file of ONNX."""
+"""``fffcpu export``: a model as an ONNX file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fffcpu.system.terminal import format_table
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = """\
-Write a model as a file of ONNX, which onnxruntime and other programs run without fffcpu. The file
+Write a model as an ONNX file, which onnxruntime and other programs run without fffcpu. The file
 has standard operators only. It needs the extra 'onnx'.
 
 examples:
@@ -29,8 +29,8 @@ what the file takes and gives:
   a model of      x, or a tensor per column where columns hold texts or dates; label and
   'fffcpu train'  probabilities, or prediction
   a text model    input_ids and attention_mask; logits, or last_hidden_state with --encoder
-Numbers of rows, of sequences and of their positions are free. The tokenizer of a text model is no
-part of the file. docs/onnx.md says more about each kind.
+Numbers of rows, of sequences and of their positions are free. The tokenizer of a text model is
+not part of the file. docs/onnx.md describes each kind.
 """
 
 

@@ -1,8 +1,8 @@
 """Config of a BERT whose feedforwards may be trees, its head included, and of its modules.
 
-The config converts to and from the ``config.json`` of a Hugging Face folder. What that file has no
-field for is in a table of its own, ``"fffcpu"``: trees in place of dense feedforwards, and how an
-encoder of sentences makes one vector of a text.
+The config converts to and from the ``config.json`` of a Hugging Face folder. That file has no field
+for trees in place of dense feedforwards, nor for how an encoder of sentences makes one vector of a
+text. These are in an additional table, ``"fffcpu"``.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ A pipeline is a model and a tokenizer. One folder contains both: ``config.json``
 ``model.safetensors`` and ``tokenizer.json``. Each has ``stream``, which takes texts one after the
 other and holds at most `WINDOW` of them, and a method for texts that fit into memory.
 
-The texts of a window are computed in batches of about one length, see `fffcpu.text.padding`; the
+The texts of a window are computed in batches of about one length (see `fffcpu.text.padding`). The
 results have the order of the texts. The other texts of a batch affect a text's result only through
-the rounding of matrix products, and not at all in a pipeline that is *batch-invariant*: it computes
-each text by itself, on one thread, and other texts meanwhile on the others.
+the rounding of matrix products. In a *batch-invariant* pipeline they have no effect: it computes
+each text by itself, on one thread, and other texts on the other threads.
 """
 
 from __future__ import annotations
@@ -442,11 +442,11 @@ class TextEmbedder(_Pipeline[FastBertEncoder | BertEncoder]):
             Texts; tokens beyond the model's longest text are dropped.
         pooling : {"mean", "start"}, optional
             The mean of the hidden states of a text's tokens, start and end included, or the hidden
-            state of the start token. By default what the model's config says: the mean, unless the
-            model is a BERT that says otherwise.
+            state of the start token. The default is in the model's config: the mean, unless the
+            model is a BERT with another one.
         normalize : bool, optional
-            Whether vectors are scaled to length 1. By default what the model's config says: no,
-            unless the model is a BERT that says so.
+            Whether vectors are scaled to length 1. The default is in the model's config: no,
+            unless the model is a BERT with normalized vectors.
 
         Returns
         -------

@@ -197,7 +197,7 @@ class FastBertForSequenceClassification(FastBertWithHead, SequenceClassification
     config : FastBertConfig
         Config of the model, with ``classes``.
     rng : None, int or numpy.random.Generator
-        Generator or seed of the initial values; see `FastBertEncoder`. The head is initialised in
+        Generator or seed of the initial values; see `FastBertEncoder`. The head is initialized in
         the same way.
 
     Attributes

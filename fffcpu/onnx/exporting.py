@@ -1,4 +1,4 @@
-"""Files of ONNX: a model as a graph of standard operators, checked and written."""
+"""ONNX files: a model as a graph of standard operators, checked and written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["export", "to_model", "write_model"]
 
 
 def export(model: Any, path: str | os.PathLike[str]) -> None:
-    """Write a model as a file of ONNX.
+    """Write a model as an ONNX file.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def export(model: Any, path: str | os.PathLike[str]) -> None:
     ArgumentTypeError
         If the model is none of these.
     ArgumentError
-        If a file of ONNX cannot hold the model: its weights take 2 GiB, or a column has no name or
+        If an ONNX file cannot hold the model: its weights take 2 GiB, or a column has no name or
         that of an output.
     MissingExtraError
         If the extra ``onnx`` is not installed.
@@ -97,7 +97,7 @@ def to_model(model: Any) -> Any:
 
 
 def _metadata(model: Any) -> dict[str, Any]:
-    """Return what a file says about its model, apart from the graph."""
+    """Return the metadata of a model's file."""
     if isinstance(model, Model):
         return {"kind": type(model).__name__, "classes": model.config.labels}
     if isinstance(model, Predictor):

@@ -1,8 +1,8 @@
 """From a pretrained FastBERT or BERT and labelled texts to a classifier, in one call.
 
-"Exponentially Faster Language Modelling" (arXiv 2311.10770) used this recipe to fine-tune
-UltraFastBERT, after "Cramming" (arXiv 2212.14034): dropout, AdamW without weight decay, a learning
-rate that falls along a cosine after a warm-up, no clipping.
+The recipe has dropout, AdamW without weight decay, and no clipping. The learning rate falls along a
+cosine after a warm-up. "Exponentially Faster Language Modelling" (arXiv 2311.10770) used it to
+fine-tune UltraFastBERT, after "Cramming" (arXiv 2212.14034).
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 `ServedModel.prepare` checks a request and makes a `Job` of it, before the request joins a batch.
 `ServedModel.compute` computes several jobs together and gives each its own outputs. The bits of a
 job's outputs do not depend on the other jobs: kernels and elementwise functions give a row the same
-bits in any batch, texts are computed one by one (see `fffcpu.inference.pipelines`), and so are the
-requests of dense layers.
+bits in any batch. Texts (see `fffcpu.inference.pipelines`) and the requests of dense layers are
+computed one by one.
 """
 
 from __future__ import annotations
@@ -399,8 +399,9 @@ class TextModel(ServedModel):
             masks = self._masks(pipeline, tokens)
             decoded = len(texts) * masks * (config.width + PER_TEXT) * config.vocabulary
             top = options["top"]
-            if top > len(pipeline.tokenizer.word_ids):
-                raise RequestError(f"parameter 'top' may not be more than the words, got {top}")
+            words = len(pipeline.tokenizer.word_ids)
+            if top > words:
+                raise RequestError(f"parameter 'top' must be at most {words}, got {top}")
             self._check_size(len(texts), max(1, masks) * top, 32)
         total = sum(min(len(row), config.longest) for row in tokens)
         work = 12.0 * config.layers * config.width**2 * total + decoded

@@ -1,4 +1,4 @@
-"""``fffcpu export``: files and folders as files of ONNX."""
+"""``fffcpu export``: files and folders as ONNX files."""
 
 from __future__ import annotations
 

@@ -138,7 +138,12 @@ def test_a_long_text_is_an_error_unless_it_may_be_cut(client, served):
         ("words", [tensor("text", ["a cat"])], {}, "as many"),
         ("words", [tensor("text", ["[MASK]", "[MASK] [MASK]"])], {}, "as many"),
         ("words", [tensor("text", ["[MASK]"])], {"parameters": {"top": 0}}, "'top' must be 1 to"),
-        ("words", [tensor("text", ["[MASK]"])], {"parameters": {"top": 99}}, "'top' may not"),
+        (
+            "words",
+            [tensor("text", ["[MASK]"])],
+            {"parameters": {"top": 99}},
+            "'top' must be at",
+        ),
         ("judge", [tensor("text", ["a"])], {"parameters": {"pooling": []}}, "'pooling' must be"),
         ("judge", [tensor("text", ["a"])], {"parameters": {"truncate": 1}}, "'truncate' must be"),
         (
