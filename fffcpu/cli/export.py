@@ -28,8 +28,8 @@ what the file takes and gives:
   a layer         x, and y
   a model of      x, or a tensor per column where columns hold texts or dates; label and
   'fffcpu train'  probabilities, or prediction
-  a FastBERT      input_ids and attention_mask; logits, or last_hidden_state with --encoder
-Numbers of rows, of sequences and of their positions are free. The tokenizer of a FastBERT is
+  a text model    input_ids and attention_mask; logits, or last_hidden_state with --encoder
+Numbers of rows, of sequences and of their positions are free. The tokenizer of a text model is
 not part of the file. docs/onnx.md describes each kind.
 """
 
@@ -37,11 +37,11 @@ not part of the file. docs/onnx.md describes each kind.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     parser.add_argument(
-        "model", metavar="MODEL", help="file of a layer or a predictor, or folder of a FastBERT"
+        "model", metavar="MODEL", help="file of a layer or a predictor, or folder of a text model"
     )
     parser.add_argument("out", metavar="OUT", help=".onnx file to write; replaced if it exists")
     parser.add_argument(
-        "--encoder", action="store_true", help="export the encoder of a FastBERT, without its head"
+        "--encoder", action="store_true", help="export a text model's encoder, without the head"
     )
 
 
@@ -67,7 +67,7 @@ def _open(path: str, encoder: bool) -> Any:
         return getattr(model, "encoder", model) if encoder else model
     if encoder:
         raise ArgumentError(
-            f"argument '--encoder' is for folders of FastBERTs, got the file '{path}'"
+            f"argument '--encoder' is for folders of text models, got the file '{path}'"
         )
     layer, predictor = load_model(path)
     return layer if predictor is None else predictor

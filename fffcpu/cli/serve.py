@@ -18,7 +18,7 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 DEFAULTS = ServeSettings()
 
 DESCRIPTION = """\
-Serve models over HTTP: layers and predictors (files), FastBERTs (folders). Clients speak the Open
+Serve models over HTTP: layers and predictors (files), text models (folders). Clients speak the Open
 Inference Protocol (KServe V2, with its binary extension) or, for embeddings, OpenAI's. The page at
 / shows the models and tries them.
 

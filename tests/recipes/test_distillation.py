@@ -64,6 +64,13 @@ def test_both_stages_learn(width):
     assert done.encoder.rows > 0
 
 
+def test_a_student_has_the_pooler_of_its_teacher():
+    model = teacher(head="pooler")
+    done = distill(model, rows(), SETTINGS, validation=0.0)
+    for name in ("pooler.weights", "pooler.bias"):
+        np.testing.assert_array_equal(done.model.params[name], model.params[name])
+
+
 @pytest.mark.parametrize("feedforward", ["fff", "ff"])
 def test_a_student_absorbs_the_scales(feedforward):
     model = teacher()
