@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from importlib.metadata import version as installed_version
 
+from docutils import nodes
+from latex2mathml.converter import convert
+
 project = "fffcpu"
 author = "The fffcpu developers"
 copyright = "2026, The fffcpu developers"
@@ -12,7 +15,6 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
 ]
@@ -20,6 +22,9 @@ exclude_patterns = ["_build", "gallery"]  # of gallery, what Sphinx reads is in 
 
 html_theme = "furo"
 html_title = f"fffcpu {release}"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]  # formulas, and pages on phones and on paper
+html_math_renderer = "mathml"  # `setup` registers it
 
 # Markdown: $...$ and $$...$$ are mathematics, headings down to the third level can be linked to.
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
@@ -43,3 +48,28 @@ sphinx_gallery_conf = {
     "write_computation_times": False,  # pages of one tree are the same wherever they were built
     "show_signature": False,
 }
+
+
+def mathml(node, display):
+    """Return the MathML of a formula in TeX, which browsers draw without scripts and offline."""
+    markup = convert(node.astext(), display=display)
+    if "\\" in markup:
+        raise ValueError(f"no MathML for a command in the formula {node.astext()!r}")
+    return markup
+
+
+def visit_inline(translator, node):
+    """Write a formula in a line of text."""
+    translator.body.append(mathml(node, "inline"))
+    raise nodes.SkipNode
+
+
+def visit_block(translator, node):
+    """Write a displayed formula, which scrolls where it is wider than the page."""
+    translator.body.append(f'<div class="math">{mathml(node, "block")}</div>\n')
+    raise nodes.SkipNode
+
+
+def setup(app):
+    """Register the renderer of formulas."""
+    app.add_html_math_renderer("mathml", (visit_inline, None), (visit_block, None))

@@ -1,9 +1,9 @@
 """Error classes, with one grammar for all messages: the argument, what it must be, what it is.
 
-Messages read ``argument 'depth' must be an integer from 0 to 29, got -1``. Every class derives from
-ValueError or TypeError (ImportError for a missing extra, MemoryError for too little memory,
-RuntimeError for a wrong output or a cluster), so callers need these names only to distinguish the
-cases.
+Messages read ``argument 'depth' must be an integer from 0 to 29, got -1``. Almost every class
+derives from ValueError or TypeError. The others derive from ImportError (a missing extra),
+MemoryError (too little memory) or RuntimeError (a wrong output, or a cluster). So callers need
+these names only to distinguish the cases.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class NotEnoughMemoryError(MemoryError):
 
 
 class ClusterError(RuntimeError):
-    """A cluster cannot go on with a training: no worker is left, or one has another fffcpu."""
+    """A cluster cannot continue a training run: no worker is left, or one has another fffcpu."""
 
 
 class WrongOutputError(RuntimeError):

@@ -54,7 +54,7 @@ FLUSHED_TOGETHER = 1 << 16
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Return an uninitialised C-contiguous array whose data starts on a 64-byte boundary.
+    """Return an uninitialized C-contiguous array whose data starts on a 64-byte boundary.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def aligned_zeros(shapes: Sequence[tuple[int, ...]], dtype: DTypeLike) -> list[N
 
 
 def empty_output(rows: int, width: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return uninitialised memory for an output (rows, width)."""
+    """Return uninitialized memory for an output (rows, width)."""
     shape = (rows, width)
     return np.empty(shape, dtype) if rows < ALIGNED_ROWS else aligned_empty(shape, dtype)
 
@@ -144,7 +144,7 @@ class Parameters(Mapping[str, NDArray[Any]]):
 
     @classmethod
     def empty(cls, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike) -> Parameters:
-        """Make uninitialised parameters of these shapes."""
+        """Make uninitialized parameters of these shapes."""
         params = cls({}, dtype)
         params._arrays = {name: aligned_empty(shape, dtype) for name, shape in shapes.items()}
         return params

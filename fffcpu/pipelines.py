@@ -1,4 +1,4 @@
-"""Models and tokenizers at work on texts (extra ``text``); see `fffcpu.inference.pipelines`."""
+"""Models and tokenizers applied to texts (extra ``text``); see `fffcpu.inference.pipelines`."""
 
 from __future__ import annotations
 

@@ -6,16 +6,20 @@ import argparse
 import gzip
 import importlib
 import importlib.util
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import fffcpu
 from fffcpu import FastFeedForward
 from fffcpu.benchmarking import timing
 from fffcpu.cli import COMMANDS, _parse
@@ -23,6 +27,7 @@ from fffcpu.errors import MissingExtraError
 from fffcpu.models import BertConfig, BertEncoder
 from fffcpu.system.pool import POOL
 from fffcpu.text import Tokenizer
+from tests.serve.test_running import running
 from tests.support.benchmarks import RUNNABLE
 from tests.support.paths import PACKAGE, ROOT
 
@@ -165,15 +170,35 @@ def write_data(folder):
 def test_the_commands_of_the_readme_run(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
     write_data(tmp_path)
-    ran = 0
-    for language, words in steps("README.md"):
-        if language == "console" and words[0] == "fffcpu":
-            status, _, err = command(*words[1:])
-            assert status == 0, (words, err)
-            ran += 1
-    assert ran == 6
-    for name in ("prices.csv", "judged.csv"):
-        assert len((tmp_path / name).read_text().splitlines()) > 2
+    lines = [words for language, words in steps("README.md") if language == "console"]
+    train, predict, serve, curl = [words for words in lines if words[0] != "pip"]
+    for words in (train, predict):
+        assert words[0] == "fffcpu"
+        status, _, err = command(*words[1:])
+        assert status == 0, (words, err)
+    assert len(Path("prices.csv").read_text().splitlines()) == 81
+    assert serve[:2] == ["fffcpu", "serve"]
+    assert serve[-1] == "&"
+    with running(*serve[2:-1]) as server:
+        server.wait_for("ready")
+        _, address, _, body = curl
+        address = address.replace("localhost:8000", f"http://localhost:{server.port}")
+        with urllib.request.urlopen(address, body.encode()) as answer:
+            (prediction,) = json.load(answer)["outputs"]
+    assert prediction["name"] == "prediction"
+    assert 5e4 < prediction["data"][0] < 2e5
+
+
+def test_the_badges_say_what_the_package_is():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    badges = {
+        "version": fffcpu.__version__.partition(".dev")[0],
+        "python": project["requires-python"].removeprefix(">=") + "+",
+        "licence": project["license"],
+    }
+    for name, text in badges.items():
+        assert f">{text}<" in (ROOT / "docs" / "badges" / f"{name}.svg").read_text()
+        assert f"docs/badges/{name}.svg" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.slow
@@ -367,11 +392,32 @@ def test_benchmarks_are_named_in_the_docs():
     assert set(re.findall(r"python -m (benchmarks[\w.]*\w)", text)) == set(RUNNABLE)
 
 
-@pytest.mark.slow
-def test_the_readme_trains_in_fifteen_lines():
-    loop = next(block for block in blocks("README.md") if "backward" in block)
-    lines = [line for line in loop.splitlines() if line and "import" not in line]
-    assert len(lines) <= 15
+def without_code(text):
+    """A page without its fenced blocks; a link is its text, and inline code one word."""
+    text = re.sub(r"^```.*?^```\n", "", text, flags=re.M | re.S)
+    text = re.sub(r"!?\[([^]]*)\]\([^)]*\)", r"\1", text)
+    return re.sub(r"`[^`]*`", "code", text)
+
+
+def sentences(text):
+    """The sentences of a page's paragraphs and lists; headings and tables are none."""
+    lines = [line for line in without_code(text).splitlines() if not re.match(r"[#|<]", line)]
+    for paragraph in re.split(r"\n(?:\s*\n)+|\n(?=\s*(?:[-*]|\d+\.) )", "\n".join(lines)):
+        yield from filter(None, re.split(r"(?<=[.!?])[*_\"')]*\s+", paragraph.strip()))
+
+
+def test_sentences_are_found():
+    text = (
+        "# A title\n\nOne `a b. c`\n[two](three). Four!\n\n```\nno\n```\n- five\n- six\n\n| no |\n"
+    )
+    assert list(sentences(text)) == ["One code\ntwo.", "Four!", "- five", "- six"]
+
+
+def test_the_readme_is_short_and_so_are_its_sentences():
+    text = (ROOT / "README.md").read_text()
+    assert [sentence for sentence in sentences(text) if len(sentence.split()) > 25] == []
+    words = re.findall(r"\w[\w'-]*", without_code(text))
+    assert len(words) <= 700
 
 
 def exists(name):

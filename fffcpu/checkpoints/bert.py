@@ -1,7 +1,8 @@
 """BERT, as Hugging Face's ``transformers`` names its arrays (arXiv 1810.04805).
 
-State dicts are mappings from published names to arrays; see docs/formats.md. Those of a model with
-a head have the prefix ``bert.``. Queries, keys and values are three matrices there, and one here::
+State dicts are mappings from published names to arrays; see docs/formats.md. In those of a model
+with a head, the encoder and the pooler have the prefix ``bert.``. Queries, keys and values are
+three matrices there, and one here::
 
     theirs  attention.self.query.weight  ("AW", "D")
             attention.self.key.weight                   ours  weights_qkv (A, [q k v], W, D)
@@ -14,7 +15,7 @@ Shapes: V tokens, D width, A heads of width W, F neurons.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from fffcpu.config.memory import check_fits
 from fffcpu.errors import CheckpointError
 from fffcpu.parameters import aligned_empty
 
-__all__ = ["from_state_dict", "views"]
+__all__ = ["from_state_dict", "has_pooler", "views"]
 
 Array = NDArray[Any]
 
@@ -35,10 +36,30 @@ PREFIX = "bert."
 """Beginning of the names of the encoder in a model with a head."""
 
 _HEADS = ("pooler.", "cls.", "classifier.", "qa_outputs.", "dropout.")
-"""Beginnings of the names of heads, and what some programs keep beside them."""
+"""Beginnings of the names of heads, and of other arrays of some programs."""
+
+_HEAD_NAMES = ("cls.", "classifier.")
+"""Beginnings of the names of heads, which have no prefix; the pooler has one."""
+
+_BESIDE_MASKED_LM = ("pooler.", "cls.seq_relationship.")
+"""Beginnings of the names of what was pretrained beside a masked language model."""
+
+_POOLER = "pooler.dense.weight"
+
+_PROJECTIONS = {
+    "pooler": "pooler.dense",
+    "head": "classifier",
+    "decoder.transform": "cls.predictions.transform.dense",
+}
+
+_TWINS = {
+    "cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+"""Second names of arrays, under which a file may hold them too, or only."""
 
 _IGNORED = ("embeddings.position_ids",)
-"""Arrays that say nothing: the numbers from 0 on."""
+"""Arrays without information: the numbers from 0 on."""
 
 _OLD = {"gamma": "weight", "beta": "bias"}
 """Ends of the names of norms in the first files, and what followed them."""
@@ -47,6 +68,7 @@ _NORMS = {
     "encoder.embedding.norm": "embeddings.LayerNorm",
     "encoder.layers.{}.norm1": "encoder.layer.{}.attention.output.LayerNorm",
     "encoder.layers.{}.norm2": "encoder.layer.{}.output.LayerNorm",
+    "decoder.norm": "cls.predictions.transform.LayerNorm",
 }
 
 _EMBEDDING = {"words": "word", "positions": "position", "types": "token_type"}
@@ -57,7 +79,7 @@ _ATTENTION = ("query", "key", "value")
 def from_state_dict(
     config: BertConfig, state: Mapping[str, Any], *, encoder_only: bool = False
 ) -> dict[str, Array]:
-    """Return the parameters of an encoder from a published state dict.
+    """Return the parameters of a model from a published state dict.
 
     Parameters
     ----------
@@ -77,17 +99,21 @@ def from_state_dict(
     ------
     CheckpointError
         If the state dict is not that of such a model. The message lists all differences: names that
-        are missing, unexpected or of the wrong shape.
+        are missing, unexpected or of the wrong shape. Or if it holds the same weights twice, with
+        different numbers.
     ArgumentTypeError
         If an argument has the wrong type.
     """
     check_mapping(state)
     check_fits(config, doing="reading ")
-    names = {_own_name(name): name for name in state}
-    if encoder_only:
-        names = {own: name for own, name in names.items() if not own.startswith(_HEADS)}
-    shapes = {name: view.shape for name, view in views(config, _shells(config)).items()}
+    shapes = {_own_name(n): view.shape for n, view in views(config, _shells(config)).items()}
     expected = {name: str(shape) for name, shape in shapes.items()}
+    masked = config.head == "masked_lm"
+    ignored = _HEADS if encoder_only else _BESIDE_MASKED_LM if masked else ()
+    names = {_own_name(name): name for name in state}
+    names = {own: n for own, n in names.items() if own in expected or not own.startswith(ignored)}
+    if masked:
+        _join_twins(names, state)
     came = {
         own: shape_text(as_array(name, state[name])) if own in expected else ""
         for own, name in names.items()
@@ -105,9 +131,14 @@ def views(config: BertConfig, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Return the published arrays of a model: views of ours, and copies where axes join."""
     ours = check_arrays(config, arrays)
     return {
-        name: view.reshape(-1, *view.shape[2:]) if _is_split(name) else view
+        _full_name(config, name): view.reshape(-1, *view.shape[2:]) if _is_split(name) else view
         for name, view in _split_views(config, ours).items()
     }
+
+
+def has_pooler(names: Collection[str]) -> bool:
+    """Whether a state dict with these names has a pooler."""
+    return _POOLER in names or PREFIX + _POOLER in names
 
 
 def _split_views(config: BertConfig, arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -120,8 +151,15 @@ def _split_views(config: BertConfig, arrays: Mapping[str, Array]) -> dict[str, A
         found |= dict(_layer_views(config, arrays, i))
     for ours, theirs in _NORMS.items():
         for i in range(config.layers if "{}" in ours else 1):
-            found[f"{theirs.format(i)}.weight"] = arrays[f"{ours.format(i)}.scale"]
-            found[f"{theirs.format(i)}.bias"] = arrays[f"{ours.format(i)}.bias"]
+            if f"{ours.format(i)}.scale" in arrays:
+                found[f"{theirs.format(i)}.weight"] = arrays[f"{ours.format(i)}.scale"]
+                found[f"{theirs.format(i)}.bias"] = arrays[f"{ours.format(i)}.bias"]
+    for ours, theirs in _PROJECTIONS.items():
+        if f"{ours}.weights" in arrays:
+            found[f"{theirs}.weight"] = arrays[f"{ours}.weights"]
+            found[f"{theirs}.bias"] = arrays[f"{ours}.bias"]
+    if "decoder.bias" in arrays:
+        found["cls.predictions.bias"] = arrays["decoder.bias"]
     return found
 
 
@@ -146,6 +184,25 @@ def _layer_views(
         for name in ("weights_in", "bias_in", "weights_out"):
             yield f"{theirs}.feedforward.{name}", arrays[f"{own}.{name}"]
     yield f"{theirs}.output.dense.bias", arrays[f"{ours}.bias_out"]
+
+
+def _join_twins(names: dict[str, str], state: Mapping[str, Any]) -> None:
+    """Leave one name of weights that may be there twice; raise if their numbers differ."""
+    for twin, own in _TWINS.items():
+        if twin not in names:
+            continue
+        stored = names.pop(twin)
+        if not np.array_equal(state[names.setdefault(own, stored)], state[stored]):
+            raise CheckpointError(
+                f"the state dict has different numbers for '{stored}' and '{names[own]}', "
+                "which must be the same weights"
+            )
+
+
+def _full_name(config: BertConfig, name: str) -> str:
+    """Return a name with the prefix that the encoder has in a model with a head."""
+    alone = config.classes is None and config.head != "masked_lm"
+    return name if alone or name.startswith(_HEAD_NAMES) else PREFIX + name
 
 
 def _is_split(name: str) -> bool:

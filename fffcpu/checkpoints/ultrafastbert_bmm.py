@@ -1,9 +1,9 @@
 """The inference benchmark layer of UltraFastBERT: FastFeedForward, one tree, no bias.
 
 Published with "Exponentially Faster Language Modelling" (Belcak and Wattenhofer, 2023,
-arXiv:2311.10770) with the training layer, but with another rule for ties: it goes right if
-``logit >= 0``, FastFeedForward if ``logit > 0``. A row whose logit is exactly 0 at a visited node,
-such as a row of zeros, takes another route from that node on. Its activation is always GELU.
+arXiv:2311.10770), like the training layer, but with another rule for ties: it goes right if
+``logit >= 0``. FastFeedForward goes right if ``logit > 0``. So a row whose logit is exactly 0 at a
+visited node, such as a row of zeros, takes another route from there. Its activation is always GELU.
 
 State dicts are mappings from published names to arrays; see docs/formats.md.
 """

@@ -53,9 +53,9 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "inspect": Command("inspection", "show how rows use a layer's trees"),
         "quantize": Command("quantize", "save a layer with bfloat16 or int8 weights"),
         "convert": Command("convert", "read and write published formats"),
-        "export": Command("export", "write a model as a file of ONNX"),
+        "export": Command("export", "write a model as an ONNX file"),
         "pretrain": Command("pretrain", "pretrain a FastBERT on text"),
-        "finetune": Command("finetune", "fine-tune a FastBERT to classify texts"),
+        "finetune": Command("finetune", "fine-tune a FastBERT or BERT to classify texts"),
         "distill": Command("distill", "make a faster encoder from a BERT"),
         "fill-mask": Command("fill_mask", "guess the masked words of texts"),
         "classify": Command("classify", "predict the classes of texts"),
@@ -246,13 +246,13 @@ def _parsers(chosen: str | None) -> tuple[_Parser, dict[str, _Parser]]:
     )
     parser.add_argument("--version", action="version", version=f"fffcpu {__version__}")
     parser.add_argument(
-        "--traceback", action="store_true", help="let an error end with Python's traceback"
+        "--traceback", action="store_true", help="print Python's traceback after an error"
     )
     parser.add_argument(
         LOG_OPTION,
         choices=LOG_LEVELS,
         metavar="LEVEL",
-        help="show on standard error what is chosen, compiled, saved and so on: info or debug",
+        help="log to standard error what is chosen, compiled and saved: info or debug",
     )
     group = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     commands = {

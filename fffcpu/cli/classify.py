@@ -1,4 +1,4 @@
-"""``fffcpu classify``: predict the classes of texts with a fine-tuned FastBERT."""
+"""``fffcpu classify``: predict the classes of texts with a fine-tuned FastBERT or BERT."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ SHAPES = ("1x16", "1x128", "8x128")
 """Default shapes of the calls that --plot times."""
 
 ENCODED = 4096
-"""Texts that are tokenised at a time."""
+"""Texts that are tokenized at a time."""
 
 DESCRIPTION = f"""\
 Distil a BERT, such as an encoder of sentences, into one whose feedforwards are trees of neurons.

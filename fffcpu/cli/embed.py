@@ -45,12 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pooling",
         choices=("mean", "start"),
-        help="mean over the tokens, or the start token's vector (as the model says, else mean)",
+        help="mean over tokens, or the start token's vector (default: the model's own, or mean)",
     )
     parser.add_argument(
         "--normalize",
         action=argparse.BooleanOptionalAction,
-        help="scale vectors to length 1 (as the model says, else no)",
+        help="scale vectors to length 1 (default: the model's own, or no)",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")

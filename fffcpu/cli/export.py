@@ -1,4 +1,4 @@
-"""``fffcpu export``: a model as a file of ONNX."""
+"""``fffcpu export``: a model as an ONNX file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fffcpu.system.terminal import format_table
 __all__ = ["DESCRIPTION", "add_arguments", "run"]
 
 DESCRIPTION = """\
-Write a model as a file of ONNX, which onnxruntime and other programs run without fffcpu. The file
+Write a model as an ONNX file, which onnxruntime and other programs run without fffcpu. The file
 has standard operators only. It needs the extra 'onnx'.
 
 examples:
@@ -28,20 +28,20 @@ what the file takes and gives:
   a layer         x, and y
   a model of      x, or a tensor per column where columns hold texts or dates; label and
   'fffcpu train'  probabilities, or prediction
-  a FastBERT      input_ids and attention_mask; logits, or last_hidden_state with --encoder
-Numbers of rows, of sequences and of their positions are free. The tokenizer of a FastBERT is no
-part of the file. docs/onnx.md says more about each kind.
+  a text model    input_ids and attention_mask; logits, or last_hidden_state with --encoder
+Numbers of rows, of sequences and of their positions are free. The tokenizer of a text model is
+not part of the file. docs/onnx.md describes each kind.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     parser.add_argument(
-        "model", metavar="MODEL", help="file of a layer or a predictor, or folder of a FastBERT"
+        "model", metavar="MODEL", help="file of a layer or a predictor, or folder of a text model"
     )
     parser.add_argument("out", metavar="OUT", help=".onnx file to write; replaced if it exists")
     parser.add_argument(
-        "--encoder", action="store_true", help="export the encoder of a FastBERT, without its head"
+        "--encoder", action="store_true", help="export a text model's encoder, without the head"
     )
 
 
@@ -67,7 +67,7 @@ def _open(path: str, encoder: bool) -> Any:
         return getattr(model, "encoder", model) if encoder else model
     if encoder:
         raise ArgumentError(
-            f"argument '--encoder' is for folders of FastBERTs, got the file '{path}'"
+            f"argument '--encoder' is for folders of text models, got the file '{path}'"
         )
     layer, predictor = load_model(path)
     return layer if predictor is None else predictor

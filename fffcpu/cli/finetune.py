@@ -1,4 +1,4 @@
-"""``fffcpu finetune``: train a classifier of texts from a pretrained FastBERT."""
+"""``fffcpu finetune``: train a classifier of texts from a pretrained FastBERT or BERT."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fffcpu.cli.support.runs import (
     running,
 )
 from fffcpu.cli.support.separator import add_separator
-from fffcpu.config.fastbert import POOLERS
+from fffcpu.config.encoder import POOLERS
 from fffcpu.errors import require_extra
 from fffcpu.recipes.finetuning import FinetuneSettings, evaluate_texts, finetune
 from fffcpu.system.terminal import format_number, format_table, print_status
@@ -28,8 +28,9 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 DEFAULTS = FinetuneSettings()
 
 DESCRIPTION = """\
-Fine-tune a FastBERT on texts with labels, to make a classifier or a regression. MODEL is a folder
-that 'fffcpu pretrain' wrote, or a published one.
+Fine-tune a FastBERT or a BERT on texts with labels, to make a classifier or a regression. MODEL is
+a folder that 'fffcpu pretrain' or 'fffcpu distill' wrote, or a published one. The classifier keeps
+the pooler of a BERT that has one.
 
 examples:
   fffcpu finetune bert reviews.csv --out judge
@@ -107,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Fine-tune."""
     require_extra("tokenizers", "text")
-    from fffcpu.models import FastBertForMaskedLM
+    from fffcpu.models.opening import open_pretrained
     from fffcpu.plots import check_plot_path, plot_history
     from fffcpu.text import Tokenizer, read_labelled
     from fffcpu.text.tokenizer import TOKENIZER_FILE
@@ -120,7 +121,7 @@ def run(options: argparse.Namespace) -> None:
         check_plot_path(options.plot)
     out, folder = check_folder(options.out, options.model), run_folder(options.out)
     check_start(folder, options.out, resume=options.resume, overwrite=options.overwrite)
-    pretrained = FastBertForMaskedLM.from_pretrained(options.model)
+    pretrained = open_pretrained(options.model)
     tokenizer = Tokenizer.load(options.model)
     fields = {
         "text": options.text,

@@ -166,7 +166,7 @@ def _add_training(group: Any) -> None:
         group, DEFAULTS, "validation-sequences", int, "maximum number of sequences to evaluate on"
     )
     add_number(group, DEFAULTS, "seed", int, "random seed")
-    add_number(group, DEFAULTS, "shards", int, "parts of the data, a core for each")
+    add_number(group, DEFAULTS, "shards", int, "parts of the data, one core each")
     add_number(group, DEFAULTS, "checkpoint-seconds", float, "seconds between checkpoints")
     add_number(group, DEFAULTS, "keep", int, "number of checkpoints to keep")
 
@@ -195,7 +195,7 @@ def run(options: argparse.Namespace) -> None:
     if not options.resume and (place / CORPUS_FILE).exists():
         shutil.rmtree(place)  # of a run that stopped before training, perhaps on other text
     tokenizer = _tokenizer(options, folder.path)
-    with reading("tokenising") as progress:
+    with reading("tokenizing") as progress:
         corpus = build_corpus(
             options.text,
             tokenizer,

@@ -18,7 +18,7 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 DEFAULTS = ServeSettings()
 
 DESCRIPTION = """\
-Serve models over HTTP: layers and predictors (files), FastBERTs (folders). Clients speak the Open
+Serve models over HTTP: layers and predictors (files), text models (folders). Clients speak the Open
 Inference Protocol (KServe V2, with its binary extension) or, for embeddings, OpenAI's. The page at
 / shows the models and tries them.
 
@@ -29,7 +29,7 @@ examples:
   curl localhost:8000/v2/models/iris/infer -d \\
     '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [5.1, 3.5, 1.4, 0.2]}]}'
 
-what is promised:
+guarantees:
   The answer to a request has the same bits whatever shares its batch, and the bits of a call in
   Python. A bad request fails alone. SIGTERM ends the server with status 0, once the requests that
   it has accepted are answered.
@@ -39,8 +39,8 @@ what a client sees:
   POST /v2/models/NAME/infer
   POST /v1/embeddings, GET /v1/models
   GET  /metrics for Prometheus
-  Errors are JSON, {"error": "..."}: 400 for a bad request, 401 without a key, 404 for no such
-  model, 413 for too large a request, 429 when too many wait.
+  Errors are JSON, {"error": "..."}: 400 for a bad request, 401 without a key, 404 for an
+  unknown model, 413 for too large a request, 429 when too many wait.
 
 Only this machine can reach the server, unless --host names another address. docs/serving.md shows
 clients, containers and more.
@@ -53,34 +53,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models", nargs="+", metavar="NAME=PATH", help="name of a model, and its file or folder"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (8000)")
+    parser.add_argument("--port", type=int, default=8000, help="port, or 0 for a free one (8000)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads for the kernels")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (1)")
     bounds = parser.add_argument_group("bounds")
     numbers: tuple[tuple[str, type, str], ...] = (
-        ("max-batch-rows", int, "most rows of requests that are computed together"),
-        ("queue", int, "most requests that wait; further ones are refused with 429"),
-        ("max-body", int, "most bytes of a request's body"),
-        ("timeout", float, "most seconds to receive a request, and again to answer it"),
-        ("drain", float, "most seconds for accepted requests when the server ends"),
+        ("max-batch-rows", int, "maximum number of rows that are computed together"),
+        ("queue", int, "maximum number of waiting requests; more are refused with 429"),
+        ("max-body", int, "maximum size of a request's body in bytes"),
+        ("timeout", float, "maximum seconds to receive a request, and to answer it"),
+        ("drain", float, "maximum seconds for accepted requests at shutdown"),
     )
     for name, kind, text in numbers:
         add_number(bounds, DEFAULTS, name, kind, text)
     parser.add_argument(
         "--api-key-file",
         metavar="FILE",
-        help="file with a key per line, one of which every request must carry",
+        help="file with one key per line; every request must have one of them",
     )
     parser.add_argument(
         "--reload",
         action="store_true",
-        help="read models anew on SIGHUP or POST /v2/repository/models/NAME/load",
+        help="reload models on SIGHUP or POST /v2/repository/models/NAME/load",
     )
     parser.add_argument(
         "--log",
         choices=LOGS,
         default=DEFAULTS.log,
-        help="log of what goes wrong (text), or also of every request (json)",
+        help="log only errors (text), or also every request (json)",
     )
 
 

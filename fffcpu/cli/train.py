@@ -105,7 +105,7 @@ while it trains:
   MODEL is written.
 
 on a cluster:
-  --dask computes on the workers of a cluster of Dask (extra dask): that of a scheduler by its
+  --dask computes on the workers of a Dask cluster (extra dask): that of a scheduler by its
   address, or N processes on this machine, which end with the command. --shards is the number of
   cores that can work at a time; use it with large batches. The bits of the result depend on this
   number alone: not on the workers, nor on those that are lost. --resume without --dask continues
@@ -142,7 +142,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_columns(group: Any) -> None:
     for name, text in (
         ("columns", "features, separated by commas (all but the target)"),
-        ("drop", "columns that are no features"),
+        ("drop", "columns that are not features"),
         ("category", "columns of categories that look like numbers"),
     ):
         group.add_argument(f"--{name}", type=split_names, metavar="C,...", help=text)
@@ -269,7 +269,7 @@ def _add_training(group: Any) -> None:
         "--patience", type=int, metavar="N", help="stop after N epochs without improvement"
     )
     add_number(group, DEFAULTS, "seed", int, "random seed")
-    add_number(group, DEFAULTS, "shards", int, "parts of the data, a core for each")
+    add_number(group, DEFAULTS, "shards", int, "parts of the data, one core each")
     add_number(group, DEFAULTS, "checkpoint-seconds", float, "seconds between checkpoints")
     add_number(group, DEFAULTS, "keep", int, "number of checkpoints to keep")
 

@@ -1,8 +1,8 @@
-"""Config of a BERT whose feedforwards may be trees, and the configs of its modules.
+"""Config of a BERT whose feedforwards may be trees, its head included, and of its modules.
 
-The config converts to and from the ``config.json`` of a Hugging Face folder. What that file has no
-field for is in a table of its own, ``"fffcpu"``: trees in place of dense feedforwards, and how an
-encoder of sentences makes one vector of a text.
+The config converts to and from the ``config.json`` of a Hugging Face folder. That file has no field
+for trees in place of dense feedforwards, nor for how an encoder of sentences makes one vector of a
+text. These are in an additional table, ``"fffcpu"``.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from types import MappingProxyType
 from typing import Any
 
 from fffcpu.checks import check_flag, check_integer
-from fffcpu.config.encoder import EncoderConfig, check_choice, read_labels
+from fffcpu.config.encoder import EncoderConfig, check_choice, read_labels, write_labels
 from fffcpu.config.layers import (
     Activation,
     ArraysConfig,
     AttentionConfig,
+    DenseConfig,
     LayerNormConfig,
     LearnedEmbeddingConfig,
     Shapes,
 )
 from fffcpu.errors import CheckpointError, describe
 
-__all__ = ["MODEL_TYPE", "POOLINGS", "BertConfig"]
+__all__ = ["HEADS", "MODEL_TYPE", "POOLINGS", "BertConfig"]
 
 MODEL_TYPE = "bert"
 """What ``config.json`` has as ``model_type``."""
@@ -32,6 +33,17 @@ MODEL_TYPE = "bert"
 POOLINGS = ("mean", "start")
 """Ways to pool a text into one vector: the mean of its tokens' hidden states, or that of the start
 token."""
+
+HEADS = ("pooler", "masked_lm")
+"""What may follow an encoder, apart from a classifier: a pooler, which a classifier starts from, or
+the head of a masked language model."""
+
+_CLASSIFIER = "BertForSequenceClassification"
+_MASKED_LMS = ("BertForMaskedLM", "BertForPreTraining")
+"""Names in ``architectures`` that decide the head; without one of them, the encoder is alone."""
+
+_CLASSES = 2
+"""Number of classes where ``config.json`` says nothing."""
 
 _FIELDS: Mapping[str, str] = MappingProxyType(
     {
@@ -46,13 +58,23 @@ _FIELDS: Mapping[str, str] = MappingProxyType(
         "padding_id": "pad_token_id",
         "dropout": "hidden_dropout_prob",
         "attention_dropout": "attention_probs_dropout_prob",
+        "classifier_dropout": "classifier_dropout",
         "norm_eps": "layer_norm_eps",
         "initial_std": "initializer_range",
     }
 )
 """Our fields, and their names in ``config.json``."""
 
-_OWN = ("feedforward", "feedforward_size", "depth", "two_sided", "pooling", "normalize", "cut")
+_OWN = (
+    "feedforward",
+    "feedforward_size",
+    "depth",
+    "two_sided",
+    "pooling",
+    "normalize",
+    "cut",
+    "pooler",
+)
 """Our fields in the table ``"fffcpu"``."""
 
 _REQUIRED = ("vocabulary", "width", "layers", "heads", "feedforward_size")
@@ -84,6 +106,9 @@ class BertConfig(EncoderConfig):
     """``"ff"`` for a dense feedforward, ``"fff"`` for FastFeedForward."""
     positions: int = dataclasses.field(default=512, kw_only=True)
     """Number of positions that have a vector: the length of the longest sequence."""
+    head: str | None = dataclasses.field(default=None, kw_only=True)
+    """What follows the encoder, one of `HEADS`, or None; with ``classes``, a classifier does. The
+    names of a folder's arrays say whether an encoder has a pooler."""
     types: int = dataclasses.field(default=2, kw_only=True)
     """Number of types K of a token."""
     activation: str = dataclasses.field(default="gelu", kw_only=True)
@@ -97,6 +122,8 @@ class BertConfig(EncoderConfig):
 
     def _check_own(self) -> None:
         check_choice("pooling", self.pooling, POOLINGS)
+        if self.head is not None:
+            check_choice("head", self.head, HEADS)
         self._set("normalize", check_flag("normalize", self.normalize))
         self._set("activation", Activation.parse(self.activation).name.lower())
         lows = {"feedforward_size": 1, "types": 1, "vocabulary": 1, "width": 1, "heads": 1}
@@ -113,6 +140,7 @@ class BertConfig(EncoderConfig):
         """Return the name and config of every module, in the order of the computation."""
         width, dtype = self.width, self.dtype
         norm = LayerNormConfig(width, self.norm_eps, dtype=dtype)
+        dense = DenseConfig(width, width, dtype=dtype)
         modules: dict[str, ArraysConfig] = {
             "encoder.embedding": LearnedEmbeddingConfig(
                 self.vocabulary, width, self.positions, self.types, self.padding_id, dtype=dtype
@@ -127,22 +155,35 @@ class BertConfig(EncoderConfig):
             modules[f"{layer}.norm1"] = norm
             modules[f"{layer}.feedforward"] = feedforward
             modules[f"{layer}.norm2"] = norm
+        if self.classes is not None or self.head == "pooler":
+            modules["pooler"] = dense
+        if self.classes is not None:
+            modules["head"] = DenseConfig(width, self.classes, dtype=dtype)
+        elif self.head == "masked_lm":
+            modules["decoder.transform"] = dense
+            modules["decoder.norm"] = norm
         return modules
 
     def shapes(self) -> Shapes:
         """Return the name and shape of every parameter.
 
         The bias of a feedforward's outputs, which the feedforwards of this package do not have,
-        belongs to the layer.
+        belongs to the layer. That of the decoder, which has the weights of the words, belongs to
+        the model.
         """
         shapes = super().shapes()
-        biases = {f"encoder.layers.{i}.bias_out": (self.width,) for i in range(self.layers)}
-        return shapes | biases
+        shapes |= {f"encoder.layers.{i}.bias_out": (self.width,) for i in range(self.layers)}
+        if self.classes is None and self.head == "masked_lm":
+            shapes["decoder.bias"] = (self.vocabulary,)
+        return shapes
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``config.json``."""
-        values: dict[str, Any] = {"model_type": MODEL_TYPE, "architectures": ["BertModel"]}
+        values: dict[str, Any] = {"model_type": MODEL_TYPE, "architectures": [self._architecture]}
         values |= {theirs: getattr(self, ours) for ours, theirs in _FIELDS.items()}
+        if self.classes is not None:
+            values |= write_labels(self.labels) or {"num_labels": self.classes}
+            values["problem_type"] = _problem(self.classes)
         values["fffcpu"] = {name: getattr(self, name) for name in _OWN}
         return {**values, **_CONVENTIONS}
 
@@ -176,6 +217,8 @@ class BertConfig(EncoderConfig):
                     f"must have {only!r} for '{name}', got {describe(values[name])}"
                 )
         fields = {ours: values[name] for ours, name in _FIELDS.items() if name in values}
+        if fields.get("classifier_dropout") is None:
+            fields["classifier_dropout"] = fields.get("dropout", cls.classifier_dropout)
         own = values.get("fffcpu", sentence or {})
         if not isinstance(own, Mapping):
             raise CheckpointError(f"must have a table 'fffcpu', got {describe(own)}")
@@ -183,8 +226,39 @@ class BertConfig(EncoderConfig):
         missing = [_FIELDS[name] for name in _REQUIRED if name not in fields]
         if missing:
             raise CheckpointError(f"has no {', '.join(map(repr, missing))}")
-        read_labels(values, fields, ("ForPreTraining", "ForMaskedLM", "BertModel"))
+        _read_head(values, fields)
         try:
             return cls(**fields, dtype=dtype)
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"has an impossible field: {error}") from error
+
+    @property
+    def _architecture(self) -> str:
+        """Class of ``transformers`` that has this head."""
+        if self.classes is not None:
+            return _CLASSIFIER
+        return _MASKED_LMS[0] if self.head == "masked_lm" else "BertModel"
+
+
+def _read_head(values: Mapping[str, Any], fields: dict[str, Any]) -> None:
+    """Read what follows the encoder, and of a classifier its classes and their names."""
+    names = values.get("architectures")
+    kinds = names if isinstance(names, list) else []
+    if any(kind in kinds for kind in _MASKED_LMS):
+        fields["head"] = "masked_lm"
+    elif _CLASSIFIER in kinds:
+        read_labels(values, fields, ())
+        fields.setdefault("classes", values.get("num_labels", _CLASSES))
+        if fields["classes"] == 1:
+            fields.pop("labels", None)
+        problem = _problem(fields["classes"])
+        if values.get("problem_type") not in (None, problem):
+            raise CheckpointError(
+                f"must have {problem!r} for 'problem_type' with this number of labels, "
+                f"got {describe(values['problem_type'])}"
+            )
+
+
+def _problem(classes: Any) -> str:
+    """Return what ``transformers`` calls the task of a classifier."""
+    return "regression" if classes == 1 else "single_label_classification"

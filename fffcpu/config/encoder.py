@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config.layers import (
@@ -16,10 +16,21 @@ from fffcpu.config.layers import (
 from fffcpu.errors import ArgumentError, describe
 from fffcpu.tree import MAX_DEPTH
 
-__all__ = ["FEEDFORWARDS", "EncoderConfig", "check_choice", "read_labels"]
+__all__ = [
+    "FEEDFORWARDS",
+    "POOLERS",
+    "EncoderConfig",
+    "check_choice",
+    "read_labels",
+    "write_labels",
+]
 
 FEEDFORWARDS = ("fff", "ff")
 """Types of feedforward: FastFeedForward, or the dense layer that it replaces."""
+
+POOLERS = ("zero_index", "avg", "max", "lse")
+"""How a classifier reduces a sequence to one vector: the vector of its first position, or over all
+positions the mean, the largest of each column, or the logarithm of the sum of exponentials."""
 
 MOST_LAYERS = 10_000
 """Maximum number of layers; a damaged config is then rejected before its modules are listed."""
@@ -53,10 +64,14 @@ class EncoderConfig(ArraysConfig):
     """Outputs of a sequence classifier, 1 for a regression; None for other models."""
     labels: tuple[str, ...] | None = dataclasses.field(default=None, kw_only=True)
     """Names of the classes, or None."""
+    pooler: str = dataclasses.field(default="zero_index", kw_only=True)
+    """How a classifier reduces a sequence to one vector, one of `POOLERS`."""
     dropout: float = dataclasses.field(default=0.1, kw_only=True)
     """Dropout rate of the outputs of attention and feedforward, if a forward uses dropout."""
     attention_dropout: float = dataclasses.field(default=0.1, kw_only=True)
     """Dropout rate of attention's probabilities."""
+    classifier_dropout: float = dataclasses.field(default=0.1, kw_only=True)
+    """Dropout rate of a classifier's hidden layer."""
     norm_eps: float = dataclasses.field(default=1e-12, kw_only=True)
     """Number that layer norms add to the variance."""
     initial_std: float = dataclasses.field(default=0.02, kw_only=True)
@@ -65,7 +80,8 @@ class EncoderConfig(ArraysConfig):
 
     def __post_init__(self) -> None:
         check_choice("feedforward", self.feedforward, FEEDFORWARDS)
-        for name in ("dropout", "attention_dropout"):
+        check_choice("pooler", self.pooler, POOLERS)
+        for name in ("dropout", "attention_dropout", "classifier_dropout"):
             self._set(name, check_number(name, getattr(self, name), 0.0, 1.0))
         self._set("norm_eps", check_number("norm_eps", self.norm_eps, 0.0))
         self._set("initial_std", check_number("initial_std", self.initial_std, 0.0))
@@ -96,6 +112,22 @@ class EncoderConfig(ArraysConfig):
     def longest(self) -> int:
         """Number of tokens after which texts are cut, start and end included."""
         return self.positions
+
+    @property
+    def pools_padding(self) -> bool:
+        """Whether a classifier's pooler includes padding, as all published ones but one do."""
+        return self.pooler != "zero_index"
+
+    def classifier(
+        self, classes: int, labels: tuple[str, ...] | None, *, pooler: str, dropout: float
+    ) -> Self:
+        """Return the config of a classifier on this encoder, with one rate for all dropouts."""
+        rates: dict[str, Any] = {
+            field.name: dropout
+            for field in dataclasses.fields(self)
+            if field.name.endswith("dropout")
+        }
+        return dataclasses.replace(self, classes=classes, labels=labels, pooler=pooler, **rates)
 
     def _feedforward(self, *, bias: bool, activation: str = "gelu") -> ArraysConfig:
         """Return the config of a layer's feedforward; ``bias`` is about a dense one."""
@@ -153,6 +185,14 @@ def _check_labels(labels: Any, classes: int | None) -> tuple[str, ...] | None:
             f"argument 'labels' must hold {classes} different names, got {describe(labels)}"
         )
     return names
+
+
+def write_labels(labels: tuple[str, ...] | None) -> dict[str, Any]:
+    """Return the tables of ``config.json`` with the names of the classes; none without names."""
+    if labels is None:
+        return {}
+    names = {str(number): name for number, name in enumerate(labels)}
+    return {"id2label": names, "label2id": {name: number for number, name in enumerate(labels)}}
 
 
 def read_labels(values: Mapping[str, Any], fields: dict[str, Any], masked: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fffcpu.checks import check_number
-from fffcpu.config.encoder import EncoderConfig, check_choice, read_labels
+from fffcpu.config.encoder import EncoderConfig, read_labels, write_labels
 from fffcpu.config.layers import (
     ArraysConfig,
     AttentionConfig,
@@ -23,11 +23,7 @@ from fffcpu.config.layers import (
 )
 from fffcpu.errors import CheckpointError, describe
 
-__all__ = ["POOLERS", "FastBertConfig"]
-
-POOLERS = ("zero_index", "avg", "max", "lse")
-"""How a classifier reduces a sequence to one vector: the vector of its first position, or over all
-positions the mean, the largest of each column, or the logarithm of the sum of exponentials."""
+__all__ = ["FastBertConfig"]
 
 _CONVENTIONS: Mapping[str, Any] = MappingProxyType(
     {
@@ -98,19 +94,14 @@ class FastBertConfig(EncoderConfig):
     12
     """
 
-    pooler: str = dataclasses.field(default="zero_index", kw_only=True)
-    """How a classifier reduces a sequence to one vector, one of `POOLERS`."""
     head_width: int = dataclasses.field(default=1024, kw_only=True)
     """Width of a classifier's hidden layer."""
     embedding_dropout: float = dataclasses.field(default=0.1, kw_only=True)
     """Dropout rate of the embedding."""
-    classifier_dropout: float = dataclasses.field(default=0.1, kw_only=True)
-    """Dropout rate of a classifier's hidden layer."""
 
     def _check_own(self) -> None:
-        check_choice("pooler", self.pooler, POOLERS)
-        for name in ("embedding_dropout", "classifier_dropout"):
-            self._set(name, check_number(name, getattr(self, name), 0.0, 1.0))
+        rate = check_number("embedding_dropout", self.embedding_dropout, 0.0, 1.0)
+        self._set("embedding_dropout", rate)
         lows = {"feedforward_size": 1, "head_width": 1}
         lows |= {"vocabulary": 1, "width": 2, "heads": 1, "positions": 1, "padding_id": 0}
         self._finish("a FastBERT", **lows)
@@ -149,11 +140,6 @@ class FastBertConfig(EncoderConfig):
         """Whether these vectors are scaled to length 1."""
         return False
 
-    @property
-    def pools_padding(self) -> bool:
-        """Whether a classifier's pooler includes padding, as all published ones but one do."""
-        return self.pooler != "zero_index"
-
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``config.json``, with all fields that the published code reads."""
         head = "LMForPreTraining" if self.classes is None else "LMForSequenceClassification"
@@ -175,10 +161,7 @@ class FastBertConfig(EncoderConfig):
                 table = table.setdefault(name, {})
             table[field] = value
         values = {"model_type": "crammedBERT", "architectures": [f"Scriptable{head}"], "arch": arch}
-        if self.labels is not None:
-            values["id2label"] = {str(number): name for number, name in enumerate(self.labels)}
-            values["label2id"] = {name: number for number, name in enumerate(self.labels)}
-        return values
+        return values | write_labels(self.labels)
 
     @classmethod
     def from_dict(cls, values: Any, *, dtype: Any = "float32") -> FastBertConfig:

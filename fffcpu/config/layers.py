@@ -64,7 +64,7 @@ class ArraysConfig:
     """dtype of the parameters and outputs, ``"float32"`` or ``"float64"`` (in any spelling)."""
 
     def _set(self, name: str, value: Any) -> None:
-        # A frozen dataclass can normalise its own fields during construction only in this way.
+        # A frozen dataclass can normalize its own fields during construction only in this way.
         object.__setattr__(self, name, value)
 
     def shapes(self) -> Shapes:

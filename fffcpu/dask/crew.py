@@ -228,7 +228,7 @@ class Crew:
             if self._losses > MOST_LOSSES:
                 raise ClusterError(
                     f"{self._losses} workers were lost during one step, the last one "
-                    f"'{member.address}'; their logs may tell why"
+                    f"'{member.address}'; see their logs"
                 ) from loss
 
     # --- Who holds what --------------------------------------------------------------------------

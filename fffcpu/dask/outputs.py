@@ -104,7 +104,7 @@ def open_model(model: Any, kind: str) -> Any:
     model : layer, predictor, estimator, pipeline or path
         The model. A path is read, an estimator becomes a predictor.
     kind : str
-        The kind of the output, which says how the folder of a text model is opened.
+        The kind of the output. It determines how the folder of a text model is opened.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Tables of rows and targets, whole or in blocks, from files of several formats.
 
-The ending of a file's name gives its format; an IDX file is recognised by its first two bytes:
+The ending of a file's name gives its format; an IDX file is recognized by its first two bytes:
 
 =============  =======================================================  =========================
 file           holds                                                    how it is read

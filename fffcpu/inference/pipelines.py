@@ -1,13 +1,13 @@
-"""FastBERT on texts: fill masks, classify texts, make a vector of each text.
+"""FastBERT and BERT on texts: fill masks, classify texts, make a vector of each text.
 
 A pipeline is a model and a tokenizer. One folder contains both: ``config.json``,
 ``model.safetensors`` and ``tokenizer.json``. Each has ``stream``, which takes texts one after the
 other and holds at most `WINDOW` of them, and a method for texts that fit into memory.
 
-The texts of a window are computed in batches of about one length, see `fffcpu.text.padding`; the
+The texts of a window are computed in batches of about one length (see `fffcpu.text.padding`). The
 results have the order of the texts. The other texts of a batch affect a text's result only through
-the rounding of matrix products, and not at all in a pipeline that is *batch-invariant*: it computes
-each text by itself, on one thread, and other texts meanwhile on the others.
+the rounding of matrix products. In a *batch-invariant* pipeline they have no effect: it computes
+each text by itself, on one thread, and other texts on the other threads.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, des
 from fffcpu.inference.predictor import softmax
 from fffcpu.models import (
     BertEncoder,
+    BertForMaskedLM,
+    BertForSequenceClassification,
     FastBertEncoder,
     FastBertForMaskedLM,
     FastBertForSequenceClassification,
@@ -34,6 +36,7 @@ from fffcpu.models import (
 from fffcpu.models.data_parallel import run_shards, shard_threads
 from fffcpu.models.folders import CONFIG_FILE, open_config
 from fffcpu.models.model import Model
+from fffcpu.models.opening import model_class
 from fffcpu.text.padding import PADDING, compute_by_length, padded
 from fffcpu.text.tokenizer import Tokenizer
 
@@ -45,6 +48,7 @@ __all__ = [
     "TextClassifier",
     "TextEmbedder",
     "default_model_folder",
+    "open_pipeline",
 ]
 
 Array = NDArray[Any]
@@ -232,12 +236,12 @@ class _Pipeline(Generic[ModelT]):
         return row if len(row) <= length else [*row[: length - 1], self.tokenizer.end_id]
 
 
-class FillMask(_Pipeline[FastBertForMaskedLM]):
+class FillMask(_Pipeline[FastBertForMaskedLM | BertForMaskedLM]):
     """Guesses the tokens at the masks of texts.
 
     Parameters
     ----------
-    model : FastBertForMaskedLM
+    model : FastBertForMaskedLM or BertForMaskedLM
         The model.
     tokenizer : Tokenizer
         The tokenizer of the model.
@@ -255,7 +259,7 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
     3
     """
 
-    _kinds = (FastBertForMaskedLM,)
+    _kinds = (FastBertForMaskedLM, BertForMaskedLM)
     _marks = True
 
     def fill(self, texts: Sequence[str], top: int = 5) -> list[list[list[Guess]]]:
@@ -326,12 +330,12 @@ class FillMask(_Pipeline[FastBertForMaskedLM]):
             yield guesses[start:end]
 
 
-class TextClassifier(_Pipeline[FastBertForSequenceClassification]):
+class TextClassifier(_Pipeline[FastBertForSequenceClassification | BertForSequenceClassification]):
     """Predicts the class of each text or, for a regression, a number.
 
     Parameters
     ----------
-    model : FastBertForSequenceClassification
+    model : FastBertForSequenceClassification or BertForSequenceClassification
         The model.
     tokenizer : Tokenizer
         The tokenizer of the model.
@@ -357,11 +361,11 @@ class TextClassifier(_Pipeline[FastBertForSequenceClassification]):
     (3, 2)
     """
 
-    _kinds = (FastBertForSequenceClassification,)
+    _kinds = (FastBertForSequenceClassification, BertForSequenceClassification)
 
     def __init__(
         self,
-        model: FastBertForSequenceClassification,
+        model: FastBertForSequenceClassification | BertForSequenceClassification,
         tokenizer: Tokenizer,
         *,
         batch_invariant: bool = False,
@@ -438,11 +442,11 @@ class TextEmbedder(_Pipeline[FastBertEncoder | BertEncoder]):
             Texts; tokens beyond the model's longest text are dropped.
         pooling : {"mean", "start"}, optional
             The mean of the hidden states of a text's tokens, start and end included, or the hidden
-            state of the start token. By default what the model's config says: the mean, unless the
-            model is a BERT that says otherwise.
+            state of the start token. The default is in the model's config: the mean, unless the
+            model is a BERT with another one.
         normalize : bool, optional
-            Whether vectors are scaled to length 1. By default what the model's config says: no,
-            unless the model is a BERT that says so.
+            Whether vectors are scaled to length 1. The default is in the model's config: no,
+            unless the model is a BERT with normalized vectors.
 
         Returns
         -------
@@ -494,6 +498,25 @@ class TextEmbedder(_Pipeline[FastBertEncoder | BertEncoder]):
             return _normalized(vectors) if scales else vectors
 
         return compute
+
+
+def open_pipeline(
+    folder: str | os.PathLike[str], *, batch_invariant: bool = False
+) -> FillMask | TextClassifier | TextEmbedder:
+    """Open the model and the tokenizer in a folder, as the pipeline of the model's class.
+
+    Raises
+    ------
+    CheckpointError, MissingExtraError, OSError
+        As for the pipelines' ``from_pretrained``.
+    """
+    kind: type[Any] = model_class(open_config(Path(os.fsdecode(folder))))
+    pipelines = (FillMask, TextClassifier, TextEmbedder)
+    own: Any = next(one for one in pipelines if kind in one._kinds)
+    opened: FillMask | TextClassifier | TextEmbedder = own.from_pretrained(
+        folder, batch_invariant=batch_invariant
+    )
+    return opened
 
 
 def compute_each(

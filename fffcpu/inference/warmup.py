@@ -104,7 +104,7 @@ class WarmupRun(NamedTuple):
 
     def _model_calls(self) -> Iterator[str]:
         """Make the calls of a model, and yield the name of each after it."""
-        from fffcpu.models import FastBertForMaskedLM
+        from fffcpu.models.masked_lm import MaskedLM
 
         model = self.layer
         length = min(self.rows, model.config.positions)
@@ -112,7 +112,7 @@ class WarmupRun(NamedTuple):
         model(ids)
         yield "inference"
         if self.training and hasattr(model, "encoder"):
-            labels = ids if isinstance(model, FastBertForMaskedLM) else ids[:, 0]
+            labels = ids if isinstance(model, MaskedLM) else ids[:, 0]
             _, cache = model.forward(ids, labels=labels)
             yield "forward"
             model.backward(cache)

@@ -2,9 +2,9 @@
 
 Every backend module has the functions in `FUNCTIONS`, with the signatures and the behaviour that
 `fffcpu.kernels.backends.vectorized` documents. ``pytest --kernel MODULE`` checks any module against
-the oracle. `choose` picks one; the environment variable ``FFFCPU_BACKEND``, read at the first call,
-forces one: the name of a module here (``grouped``, ``rowwise``, ``vectorized``, ``cuda``) or the
-dotted name of any other.
+the oracle. `choose` picks one. The environment variable ``FFFCPU_BACKEND`` overrides the choice; it
+is read at the first call. Its value is the name of a module here (``grouped``, ``rowwise``,
+``vectorized``, ``cuda``) or the dotted name of any other.
 """
 
 from __future__ import annotations

@@ -279,12 +279,13 @@ class FastFeedForward(PathLayer[FastFeedForwardConfig]):
         two-sided layers ``a = gelu(|s|)`` and ``ds = da gelu'(|s|) sign(s)``, and weights_out is
         that of the side taken. The bits do not depend on the number of threads.
 
-        ``straight_through`` adds a term to ds at each visited node: the normal density at s, times
-        the right subtree's output for the row less the left subtree's, both along the hard routes
-        within (the straight-through estimator of arXiv 1308.3432), at two-sided nodes with the
-        node's own outputs on these sides. For this, rows also descend from
-        the children that they did not take: ``depth * (depth + 1) / 2`` more visits per tree. The
-        term is 0 if the output of the side not taken is not finite.
+        ``straight_through`` adds a term to ds at each visited node (the straight-through estimator
+        of arXiv 1308.3432). The term is the product of dy, the normal density at s, and a
+        difference: the output of the right subtree for this row minus that of the left one, both
+        along their hard routes. At two-sided nodes the node's own output on each side is included.
+        So rows also descend from the children that they did not take, which makes
+        ``depth * (depth + 1) / 2`` more visits per tree. The term is 0 if the output of the side
+        not taken is not finite.
         """
         check_flag("row_sparse", row_sparse)
         check_flag("straight_through", straight_through)
@@ -503,7 +504,7 @@ def _path_shape(weights_in: Array) -> tuple[int, int]:
 
 
 def _empty_paths(rows: Array, weights_in: Array) -> tuple[Array, Array]:
-    """Return uninitialised logits and nodes of shape (B, T, L)."""
+    """Return uninitialized logits and nodes of shape (B, T, L)."""
     shape = (len(rows), *_path_shape(weights_in))
     return np.empty(shape, rows.dtype), np.empty(shape, np.int32)
 

@@ -43,7 +43,7 @@ def parameter_dtype(*arrays: Array | None) -> str:
 
 
 def new_parameters(config: ArraysConfig) -> Parameters:
-    """Return uninitialised parameters of a config.
+    """Return uninitialized parameters of a config.
 
     Raises
     ------

@@ -75,7 +75,7 @@ class LayerNorm(Module[LayerNormConfig]):
 
         Notes
         -----
-        With ``n`` the normalised row and ``g = dy scale``:
+        With ``n`` the normalized row and ``g = dy scale``:
         ``dx = (g - mean(g) - n mean(g n)) / sqrt(variance + eps)``, ``d scale = sum of dy n``,
         ``d bias = sum of dy`` (docs/mathematics.md derives them).
         """

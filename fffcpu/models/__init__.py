@@ -1,4 +1,4 @@
-"""Complete models: FastBERT and its heads, and the encoder of BERT."""
+"""Complete models: FastBERT and BERT, each an encoder and two heads."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from fffcpu.config.bert import BertConfig
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.models.bert import BertEncoder, BertEncoderCache
 from fffcpu.models.encoder import EncoderCache, FastBertEncoder
-from fffcpu.models.masked_lm import FastBertForMaskedLM, MaskedLMCache
+from fffcpu.models.masked_lm import BertForMaskedLM, FastBertForMaskedLM, MaskedLMCache
 from fffcpu.models.sequence_classification import (
+    BertForSequenceClassification,
     FastBertForSequenceClassification,
     SequenceClassificationCache,
 )
@@ -16,6 +17,8 @@ __all__ = [
     "BertConfig",
     "BertEncoder",
     "BertEncoderCache",
+    "BertForMaskedLM",
+    "BertForSequenceClassification",
     "EncoderCache",
     "FastBertConfig",
     "FastBertEncoder",

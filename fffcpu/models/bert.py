@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints import bert
 from fffcpu.config.bert import BertConfig
-from fffcpu.config.encoder import EncoderConfig
 from fffcpu.layers import (
     Attention,
     AttentionCache,
+    Dense,
     DenseFeedForwardCache,
     Dropout,
     DropoutCache,
@@ -42,6 +42,7 @@ from fffcpu.models.encoder_layer import (
     flattened,
     module_of,
 )
+from fffcpu.models.model import BertModel
 from fffcpu.parameters import Parameters, generator
 
 __all__ = ["BertEncoder", "BertEncoderCache"]
@@ -134,17 +135,22 @@ class BertLayer:
         return dy + d_attended, {**flattened(grads), "bias_out": bias_out}
 
 
-class BertEncoder(Encoder[BertConfig]):
+class BertEncoder(BertModel, Encoder[BertConfig]):
     """Encoder of a BERT: the models of ``model_type`` "bert" of Hugging Face.
 
     Parameters
     ----------
     config : BertConfig
-        Config of the encoder; ``classes`` is ignored.
+        Config of the encoder; ``classes`` is ignored, and the head of a masked language model.
     rng : None, int or numpy.random.Generator
         Generator or seed of the initial values: weights and vectors are normal with standard
         deviation ``config.initial_std``, including those of the feedforwards. Biases and the vector
         of the padding are 0, scales of norms 1.
+
+    Notes
+    -----
+    The pooler of a folder, if there is one, is among ``params``, for a classifier that starts from
+    this encoder. Hidden states do not depend on it, so its gradients are 0.
 
     Examples
     --------
@@ -154,9 +160,6 @@ class BertEncoder(Encoder[BertConfig]):
     (1, 3, 16)
     """
 
-    config_type: ClassVar[type[EncoderConfig]] = BertConfig
-    _format: ClassVar[Any] = bert
-
     def _set_up(self, config: BertConfig, params: Parameters) -> None:
         super()._set_up(config, params)
         own = functools.partial(module_of, config.modules(), params)
@@ -164,10 +167,16 @@ class BertEncoder(Encoder[BertConfig]):
         self.norm: LayerNorm = own(LayerNorm, "encoder.embedding.norm")
         self.layers = [BertLayer(config, i, params) for i in range(config.layers)]
         self._drop = Dropout(config.dropout)
+        self._pooler: list[Dense] = [own(Dense, "pooler")] if config.head == "pooler" else []
 
     @classmethod
     def _own(cls, config: BertConfig) -> BertConfig:
-        return dataclasses.replace(config, classes=None)
+        head = config.head if config.head == "pooler" else None
+        return dataclasses.replace(config, classes=None, head=head)
+
+    @classmethod
+    def _completed(cls, config: BertConfig, names: Collection[str]) -> BertConfig:
+        return dataclasses.replace(config, head="pooler" if bert.has_pooler(names) else None)
 
     def __call__(
         self, input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None
@@ -278,6 +287,8 @@ class BertEncoder(Encoder[BertConfig]):
         dh = self._upstream_rows(d_hidden, shape, self.config.width)
         dh = dh.reshape(*shape, self.config.width)
         grads = self._backward_layers(dh, cache, d_words, row_sparse, straight_through)
+        for pooler in self._pooler:
+            grads |= flattened({"pooler": {n: np.zeros_like(a) for n, a in pooler.params.items()}})
         return {name: grads[name] for name in self.params}
 
     def _initialise(self, std: float, rng: np.random.Generator) -> None:
@@ -287,5 +298,6 @@ class BertEncoder(Encoder[BertConfig]):
 
     def _modules(self) -> Iterator[Module[Any]]:
         yield from (self.embedding, self.norm)
+        yield from self._pooler
         for layer in self.layers:
             yield from (layer.attention, layer.norm1, layer.norm2)

@@ -1,4 +1,4 @@
-"""EncoderLayer: attention, then a feedforward, each on normalised rows and added to its input.
+"""EncoderLayer: attention, then a feedforward, each on normalized rows and added to its input.
 
 ``h = h + attention(norm1(h))``, then ``h = h + feedforward(norm2(h))``: "pre-norm"
 (arXiv 2002.04745).

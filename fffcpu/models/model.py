@@ -9,15 +9,16 @@ A model's ``params`` and those of its modules are the same arrays::
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fffcpu.checkpoints import crammed_bert
+from fffcpu.checkpoints import bert, crammed_bert
 from fffcpu.checks import check_flag
+from fffcpu.config.bert import BertConfig
 from fffcpu.config.encoder import EncoderConfig
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
@@ -26,7 +27,7 @@ from fffcpu.models.folders import open_config, open_weights, write_folder
 from fffcpu.parameters import Parameters
 from fffcpu.system.memory import check_memory
 
-__all__ = ["Config", "FastBertModel", "Model"]
+__all__ = ["BertModel", "Config", "FastBertModel", "Model"]
 
 Config = TypeVar("Config", bound=EncoderConfig)
 
@@ -102,6 +103,7 @@ class Model(Module[Config]):
         place = Path(os.fsdecode(folder))
         config = cls._own_of(place, open_config(place, dtype))
         state = open_weights(place)
+        config = cls._completed(config, state)
         try:
             arrays = cls._format.from_state_dict(config, state, encoder_only=cls._encoder_only)
         except CheckpointError as error:
@@ -122,6 +124,11 @@ class Model(Module[Config]):
             return cls._own(cast("Config", config))
         except ValueError as error:
             raise CheckpointError(f"folder '{place}' holds another model: {error}") from error
+
+    @classmethod
+    def _completed(cls, config: Config, names: Collection[str]) -> Config:
+        """Return the config with what only the names of the arrays in a folder say."""
+        return config
 
     def save_pretrained(
         self, folder: str | os.PathLike[str], *, files: Mapping[str, str] | None = None
@@ -159,6 +166,13 @@ class Model(Module[Config]):
                     f"{available // max(1, self.config.kept_bytes(1, shape[1]))} sequences"
                 ),
             )
+
+
+class BertModel(Model[BertConfig]):
+    """Base of the BERTs: the models of ``model_type`` "bert" of Hugging Face."""
+
+    config_type: ClassVar[type[EncoderConfig]] = BertConfig
+    _format: ClassVar[Any] = bert
 
 
 class FastBertModel(Model[FastBertConfig]):

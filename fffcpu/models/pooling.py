@@ -20,7 +20,7 @@ Array = NDArray[Any]
 def pool(hidden: Array, pooler: str) -> Array:
     """Return one vector per sequence (B, D) of hidden states (B, S, D).
 
-    ``pooler`` is one of `fffcpu.config.fastbert.POOLERS`.
+    ``pooler`` is one of `fffcpu.config.encoder.POOLERS`.
     """
     if pooler == "zero_index":
         return hidden[:, 0].copy()

@@ -1,4 +1,4 @@
-"""FastBertForSequenceClassification: the encoder, and a head that classifies whole sequences.
+"""Classifiers: the encoder, and a head that classifies whole sequences.
 
 ``logits = head(tanh(pooler(pool(hidden))))``, with the pooling of `fffcpu.models.pooling` and two
 projections. With several classes the loss is the mean cross-entropy. With a single output the model
@@ -9,24 +9,34 @@ Shapes: B sequences of S positions, D width, H width of the head, C classes.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import dataclasses
+import functools
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import kernels
 from fffcpu.checks import as_class_labels, as_number_labels
+from fffcpu.config.bert import BertConfig
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError
 from fffcpu.layers import Dense, DenseCache, Dropout, DropoutCache
+from fffcpu.models.bert import BertEncoderCache
 from fffcpu.models.data_parallel import ShardCaches
-from fffcpu.models.encoder import EncoderCache, FastBertEncoder
-from fffcpu.models.encoder_layer import flattened
-from fffcpu.models.head import ModelWithHead
+from fffcpu.models.encoder import EncoderCache
+from fffcpu.models.encoder_layer import flattened, module_of
+from fffcpu.models.head import BertWithHead, FastBertWithHead, ModelWithHead
+from fffcpu.models.model import Config
 from fffcpu.models.pooling import pool, pool_backward
 from fffcpu.parameters import Parameters, generator
 
-__all__ = ["FastBertForSequenceClassification", "SequenceClassificationCache"]
+__all__ = [
+    "BertForSequenceClassification",
+    "FastBertForSequenceClassification",
+    "SequenceClassification",
+    "SequenceClassificationCache",
+]
 
 Array = NDArray[Any]
 
@@ -34,7 +44,7 @@ Array = NDArray[Any]
 class SequenceClassificationCache(NamedTuple):
     """What a classifier's forward keeps for its backward."""
 
-    encoder: EncoderCache
+    encoder: EncoderCache | BertEncoderCache
     """Cache of the encoder."""
     hidden: Array
     """The hidden states (B, S, D)."""
@@ -50,7 +60,136 @@ class SequenceClassificationCache(NamedTuple):
     """The gradient of the logits (B, C)."""
 
 
-class FastBertForSequenceClassification(ModelWithHead):
+class SequenceClassification(ModelWithHead[Config]):
+    """Base of the classifiers, and regressions: a pooler, tanh, and a projection to the classes."""
+
+    _cache_type: ClassVar[type] = SequenceClassificationCache
+
+    def _set_up(self, config: Config, params: Parameters) -> None:
+        super()._set_up(config, params)
+        own = functools.partial(module_of, config.modules(), params)
+        self.pooler: Dense = own(Dense, "pooler")
+        self.head: Dense = own(Dense, "head")
+        self._drop = Dropout(config.classifier_dropout)
+
+    @classmethod
+    def _own(cls, config: Config) -> Config:
+        if config.classes is None:
+            raise ArgumentError(
+                "argument 'classes' of a classifier's config must be an integer of at least 1, "
+                "got None"
+            )
+        return config
+
+    def __call__(
+        self, input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None
+    ) -> Array:
+        """Run the model.
+
+        Parameters
+        ----------
+        input_ids : array_like of integers of shape (B, S)
+            The tokens, S at most ``config.positions``.
+        attention_mask : array_like of shape (B, S), optional
+            1 for tokens, 0 for padding; by default all are tokens.
+        token_type_ids : array_like of integers of shape (B, S), optional
+            Types of the tokens of a BERT; 0 by default.
+
+        Returns
+        -------
+        array of shape (B, C)
+            Logits of the classes; with one output, the predicted numbers.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not such an array.
+        """
+        hidden = self.encoder(*self._inputs(input_ids, attention_mask, token_type_ids))
+        return self.head(np.tanh(self.pooler(pool(hidden, self.config.pooler))))
+
+    def forward(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        *,
+        labels: Any,
+        rng: Any = None,
+    ) -> tuple[float, SequenceClassificationCache | ShardCaches]:
+        """Return the loss, and what `backward` needs.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, token_type_ids : array_like
+            Same as for a call.
+        labels : array_like of shape (B,)
+            Classes, integers from 0 to C - 1; with one output, the numbers to predict.
+        rng : int or numpy.random.Generator, optional
+            Generator or seed of dropout with the rates of the config; None means no dropout.
+
+        Returns
+        -------
+        loss : float
+            Mean cross-entropy, or mean squared error; 0 for an empty batch.
+        cache : SequenceClassificationCache, or ShardCaches of several
+            The cache that `backward` takes.
+        """
+        inputs = self._inputs(input_ids, attention_mask, token_type_ids)
+        return self._loss_of(inputs, labels, rng)
+
+    def _as_labels(self, labels: Any, shape: tuple[int, ...]) -> Array:
+        classes = self.head.config.output_dim
+        if classes == 1:
+            return as_number_labels(labels, shape[:1])
+        return as_class_labels(labels, shape[:1], classes, may_miss=False)
+
+    @staticmethod
+    def _count(cache: SequenceClassificationCache) -> int:
+        return len(cache.d_logits)
+
+    def _forward(self, *inputs_labels_rng: Any) -> tuple[float, SequenceClassificationCache]:
+        *inputs, labels, rng = inputs_labels_rng
+        rng = None if rng is None else generator(rng)
+        hidden, encoder = self.encoder.forward(*inputs, rng)
+        projected, pooler = self.pooler.forward(pool(hidden, self.config.pooler))
+        active = np.tanh(projected)
+        kept, dropped = self._drop.forward(active, rng)
+        logits, head = self.head.forward(kept)
+        loss, d_logits = self._loss(logits, labels)
+        return loss, SequenceClassificationCache(
+            encoder, hidden, pooler, active, dropped, head, d_logits
+        )
+
+    def _backward(
+        self, cache: SequenceClassificationCache, row_sparse: bool, straight_through: bool
+    ) -> dict[str, Any]:
+        d_kept, head = self.head.backward(cache.d_logits, cache.head)
+        d_active = self._drop.backward(d_kept, cache.dropped)
+        d_pooled, pooler = self.pooler.backward(d_active * (1 - cache.active**2), cache.pooler)
+        d_hidden = pool_backward(d_pooled, cache.pooler.x, cache.hidden, self.config.pooler)
+        grads = self.encoder.backward(
+            d_hidden, cache.encoder, row_sparse=row_sparse, straight_through=straight_through
+        )
+        grads |= flattened({"pooler": pooler, "head": head})
+        return {name: grads[name] for name in self.params}
+
+    def _loss(self, logits: Array, labels: Array) -> tuple[float, Array]:
+        """Return the loss and the gradient of the logits (B, C), maybe in the logits' memory."""
+        batch, classes = logits.shape
+        if classes > 1:
+            return kernels.selection().encoder.cross_entropy(logits, labels), logits
+        differences = logits[:, 0] - labels
+        loss = float(np.square(differences).mean()) if batch else 0.0
+        d_logits = (2 / max(batch, 1)) * differences
+        return loss, d_logits.astype(self._dtype)[:, np.newaxis]
+
+    def _initialise(self, std: float, rng: np.random.Generator) -> None:
+        for module in (self.encoder, self.pooler, self.head):
+            module._initialise(std, rng)
+
+
+class FastBertForSequenceClassification(FastBertWithHead, SequenceClassification[FastBertConfig]):
     """FastBERT with a head for classification, or for regression with one class.
 
     Parameters
@@ -58,7 +197,7 @@ class FastBertForSequenceClassification(ModelWithHead):
     config : FastBertConfig
         Config of the model, with ``classes``.
     rng : None, int or numpy.random.Generator
-        Generator or seed of the initial values; see `FastBertEncoder`. The head is initialised in
+        Generator or seed of the initial values; see `FastBertEncoder`. The head is initialized in
         the same way.
 
     Attributes
@@ -83,122 +222,33 @@ class FastBertForSequenceClassification(ModelWithHead):
     (1, 3)
     """
 
-    _cache_type = SequenceClassificationCache
 
-    def _set_up(self, config: FastBertConfig, params: Parameters) -> None:
-        super()._set_up(config, params)
-        modules = config.modules()
-        own = FastBertEncoder._own(config)
-        self.encoder = FastBertEncoder._sharing(
-            own, Parameters.sharing({name: params[name] for name in own.shapes()})
-        )
-        self.pooler, self.head = (
-            Dense._sharing(modules[name], params.module(name, modules[name].shapes()))
-            for name in ("pooler", "head")
-        )
-        self._drop = Dropout(config.classifier_dropout)
+class BertForSequenceClassification(BertWithHead, SequenceClassification[BertConfig]):
+    """BERT with a head for classification, or for regression with one class.
+
+    With the pooler ``"zero_index"`` it is "BertForSequenceClassification" of Hugging Face.
+
+    Parameters
+    ----------
+    config : BertConfig
+        Config of the model, with ``classes``.
+    rng : None, int or numpy.random.Generator
+        Generator or seed of the initial values; see `BertEncoder`. The head is initialized in the
+        same way.
+
+    Attributes
+    ----------
+    encoder : BertEncoder
+        The encoder, with the same arrays.
+
+    Examples
+    --------
+    >>> from fffcpu.models import BertConfig, BertForSequenceClassification
+    >>> config = BertConfig(100, 16, 2, 2, feedforward_size=32, positions=8, classes=3)
+    >>> BertForSequenceClassification(config, rng=0)([[5, 7, 9]]).shape
+    (1, 3)
+    """
 
     @classmethod
-    def _own(cls, config: FastBertConfig) -> FastBertConfig:
-        if config.classes is None:
-            raise ArgumentError(
-                "argument 'classes' of a classifier's config must be an integer of at least 1, "
-                "got None"
-            )
-        return config
-
-    def __call__(self, input_ids: Any, attention_mask: Any = None) -> Array:
-        """Run the model.
-
-        Parameters
-        ----------
-        input_ids : array_like of integers of shape (B, S)
-            The tokens, S at most ``config.positions``.
-        attention_mask : array_like of shape (B, S), optional
-            1 for tokens, 0 for padding; by default all are tokens.
-
-        Returns
-        -------
-        array of shape (B, C)
-            Logits of the classes; with one output, the predicted numbers.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument is not such an array.
-        """
-        pooled = pool(self.encoder(input_ids, attention_mask), self.config.pooler)
-        return self.head(np.tanh(self.pooler(pooled)))
-
-    def forward(
-        self, input_ids: Any, attention_mask: Any = None, *, labels: Any, rng: Any = None
-    ) -> tuple[float, SequenceClassificationCache | ShardCaches]:
-        """Return the loss, and what `backward` needs.
-
-        Parameters
-        ----------
-        input_ids, attention_mask : array_like
-            Same as for a call.
-        labels : array_like of shape (B,)
-            Classes, integers from 0 to C - 1; with one output, the numbers to predict.
-        rng : int or numpy.random.Generator, optional
-            Generator or seed of dropout with the rates of the config; None means no dropout.
-
-        Returns
-        -------
-        loss : float
-            Mean cross-entropy, or mean squared error; 0 for an empty batch.
-        cache : SequenceClassificationCache, or ShardCaches of several
-            The cache that `backward` takes.
-        """
-        return self._loss_of(input_ids, attention_mask, labels, rng)
-
-    def _as_labels(self, labels: Any, shape: tuple[int, ...]) -> Array:
-        classes = self.head.config.output_dim
-        if classes == 1:
-            return as_number_labels(labels, shape[:1])
-        return as_class_labels(labels, shape[:1], classes, may_miss=False)
-
-    @staticmethod
-    def _count(cache: SequenceClassificationCache) -> int:
-        return len(cache.d_logits)
-
-    def _forward(
-        self, input_ids: Any, attention_mask: Any, labels: Any, rng: Any
-    ) -> tuple[float, SequenceClassificationCache]:
-        rng = None if rng is None else generator(rng)
-        hidden, encoder = self.encoder.forward(input_ids, attention_mask, rng)
-        projected, pooler = self.pooler.forward(pool(hidden, self.config.pooler))
-        active = np.tanh(projected)
-        kept, dropped = self._drop.forward(active, rng)
-        logits, head = self.head.forward(kept)
-        loss, d_logits = self._loss(logits, labels)
-        return loss, SequenceClassificationCache(
-            encoder, hidden, pooler, active, dropped, head, d_logits
-        )
-
-    def _backward(
-        self, cache: SequenceClassificationCache, row_sparse: bool, straight_through: bool
-    ) -> dict[str, Any]:
-        d_kept, head = self.head.backward(cache.d_logits, cache.head)
-        d_active = self._drop.backward(d_kept, cache.dropped)
-        d_pooled, pooler = self.pooler.backward(d_active * (1 - cache.active**2), cache.pooler)
-        d_hidden = pool_backward(d_pooled, cache.pooler.x, cache.hidden, self.config.pooler)
-        grads = self.encoder.backward(
-            d_hidden, cache.encoder, row_sparse=row_sparse, straight_through=straight_through
-        )
-        return grads | flattened({"pooler": pooler, "head": head})
-
-    def _loss(self, logits: Array, labels: Array) -> tuple[float, Array]:
-        """Return the loss and the gradient of the logits (B, C), maybe in the logits' memory."""
-        batch, classes = logits.shape
-        if classes > 1:
-            return kernels.selection().encoder.cross_entropy(logits, labels), logits
-        differences = logits[:, 0] - labels
-        loss = float(np.square(differences).mean()) if batch else 0.0
-        d_logits = (2 / max(batch, 1)) * differences
-        return loss, d_logits.astype(self._dtype)[:, np.newaxis]
-
-    def _initialise(self, std: float, rng: np.random.Generator) -> None:
-        for module in (self.encoder, self.pooler, self.head):
-            module._initialise(std, rng)
+    def _own(cls, config: BertConfig) -> BertConfig:
+        return dataclasses.replace(super()._own(config), head=None)

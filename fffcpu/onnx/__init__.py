@@ -1,4 +1,4 @@
-"""Models as files of ONNX, for programs without fffcpu or Python (extra ``onnx``).
+"""Models as ONNX files, for programs without fffcpu or Python (extra ``onnx``).
 
 `export` writes layers, predictors and FastBERTs with standard operators alone. What runs such a
 file, such as onnxruntime, needs nothing of fffcpu. docs/onnx.md lists inputs and outputs.

@@ -1,4 +1,4 @@
-"""Files of ONNX: a model as a graph of standard operators, checked and written."""
+"""ONNX files: a model as a graph of standard operators, checked and written."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from fffcpu.config import LayerConfig
 from fffcpu.errors import ArgumentTypeError, describe, require_extra
 from fffcpu.inference.predictor import Predictor
 from fffcpu.layers import Layer
+from fffcpu.models.model import Model
 from fffcpu.onnx.graph import Graph
 from fffcpu.onnx.layers import add_layer
-from fffcpu.onnx.models import AnyModel, add_model
+from fffcpu.onnx.models import add_model
 from fffcpu.onnx.predictors import ROWS, add_inputs, add_outputs
 from fffcpu.system.files import write_atomically
 
@@ -20,11 +21,11 @@ __all__ = ["export", "to_model", "write_model"]
 
 
 def export(model: Any, path: str | os.PathLike[str]) -> None:
-    """Write a model as a file of ONNX.
+    """Write a model as an ONNX file.
 
     Parameters
     ----------
-    model : layer, Predictor, fitted estimator, FastBERT or BertEncoder
+    model : layer, Predictor, fitted estimator, FastBERT or BERT
         The model. docs/onnx.md lists the inputs and outputs of each kind.
     path : path
         File to write. An existing file is replaced once the whole new file is on the disk.
@@ -34,7 +35,7 @@ def export(model: Any, path: str | os.PathLike[str]) -> None:
     ArgumentTypeError
         If the model is none of these.
     ArgumentError
-        If a file of ONNX cannot hold the model: its weights take 2 GiB, or a column has no name or
+        If an ONNX file cannot hold the model: its weights take 2 GiB, or a column has no name or
         that of an output.
     MissingExtraError
         If the extra ``onnx`` is not installed.
@@ -63,7 +64,7 @@ def to_model(model: Any) -> Any:
 
     Parameters
     ----------
-    model : layer, Predictor, fitted estimator, FastBERT or BertEncoder
+    model : layer, Predictor, fitted estimator, FastBERT or BERT
         The model.
 
     Returns
@@ -79,7 +80,7 @@ def to_model(model: Any) -> Any:
     if hasattr(model, "to_predictor"):
         model = model.to_predictor()
     graph = Graph()
-    if isinstance(model, AnyModel):
+    if isinstance(model, Model):
         add_model(graph, model)
     elif isinstance(model, Predictor):
         _add_predictor(graph, model)
@@ -96,8 +97,8 @@ def to_model(model: Any) -> Any:
 
 
 def _metadata(model: Any) -> dict[str, Any]:
-    """Return what a file says about its model, apart from the graph."""
-    if isinstance(model, AnyModel):
+    """Return the metadata of a model's file."""
+    if isinstance(model, Model):
         return {"kind": type(model).__name__, "classes": model.config.labels}
     if isinstance(model, Predictor):
         schema, kind = model.schema, model.layer.config.kind
@@ -112,7 +113,7 @@ def _add_layer(graph: Graph, layer: Layer[Any]) -> None:
     if not isinstance(config, LayerConfig):
         raise ArgumentTypeError(
             "argument 'model' must be a layer, a predictor, a fitted estimator, a FastBERT or a "
-            f"BertEncoder, got {describe(layer)}"
+            f"BERT, got {describe(layer)}"
         )
     x = graph.input("x", config.dtype, (ROWS, config.input_dim))
     graph.output("y", add_layer(graph, x, layer), config.dtype, (ROWS, config.output_dim))

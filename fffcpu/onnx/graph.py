@@ -145,7 +145,7 @@ class Graph:
         Parameters
         ----------
         metadata : mapping of str to str, optional
-            What else the model has to say about itself.
+            Further notes on the model.
         doc : str
             Description for people.
         """
@@ -209,7 +209,7 @@ class Graph:
         self._bytes += nbytes
         if self._bytes > MODEL_BYTES:
             raise ArgumentError(
-                "argument 'model' must have weights of less than 2 GiB, because a file of ONNX "
+                "argument 'model' must have weights of less than 2 GiB, because an ONNX file "
                 f"cannot hold more, got at least {self._bytes:,} bytes; quantize it to bfloat16 "
                 "or int8 first"
             )

@@ -92,7 +92,7 @@ def add_dense(graph: Graph, x: str, params: Params, activation: str) -> str:
     logits = graph.add("MatMul", x, graph.constant(params["weights_in"].T, "weights_in"))
     if "bias_in" in params:
         logits = graph.add("Add", logits, graph.constant(params["bias_in"], "bias_in"))
-    active = _activated(graph, logits, activation, params["weights_in"].dtype)
+    active = activated(graph, logits, activation, params["weights_in"].dtype)
     return graph.add("MatMul", active, graph.constant(params["weights_out"], "weights_out"))
 
 
@@ -171,7 +171,7 @@ def _add_paths(graph: Graph, x: str, layer: FastFeedForward | QuantizedFastFeedF
         if config.two_sided:
             # Output rows of a node, left first, lie as its children on the next level do.
             used, logits = level, graph.add("Abs", logits)
-        active = _activated(graph, logits, config.activation, level.dtype)
+        active = activated(graph, logits, config.activation, level.dtype)
         part = _add_outputs(used, active, own)
         y = graph.add("Add", y, part) if y else part
     return y
@@ -307,7 +307,7 @@ def _add_neurons(
 
     logits = applied("Mul", logits, "leaf_scale_in")
     logits = applied("Add", logits, "leaf_bias_in")
-    active = _activated(graph, logits, activation, level.dtype)
+    active = activated(graph, logits, activation, level.dtype)
     return applied("Mul", active, "leaf_scale_out")
 
 
@@ -321,7 +321,7 @@ def _widened(graph: Graph, values: str, weights: Array) -> str:
     return values if weights.dtype.kind == "f" else graph.cast(values, np.float32)
 
 
-def _activated(graph: Graph, logits: str, activation: str, dtype: np.dtype[Any]) -> str:
+def activated(graph: Graph, logits: str, activation: str, dtype: np.dtype[Any]) -> str:
     """Return the activations of logits, of the type ``dtype``."""
     kind = Activation.parse(activation)
     if kind is Activation.IDENTITY:

@@ -1,4 +1,4 @@
-"""FastBERT, and the encoder of BERT, in operators of ONNX.
+"""FastBERT and BERT in operators of ONNX.
 
 The inputs are ``input_ids`` and ``attention_mask``, of B sequences of S positions each. The output
 is ``logits`` of a model with a head, (B, S, V) or (B, C), and ``last_hidden_state`` (B, S, D) of an
@@ -8,7 +8,8 @@ encoder. Hidden states are rows (B S, D); attention takes them apart again::
     for each layer:  h = h + attention(norm1(h));  h = h + feedforward(norm2(h))
     hidden = final_norm(h)
 
-In a BERT, norms come after the sums, and all tokens are of type 0.
+In a BERT, norms come after the sums, all tokens are of type 0, and a masked language model
+transforms the hidden states before it multiplies them by the words.
 
 Shapes: B sequences of S positions, D width, A heads of width W = D / A, V tokens, C classes.
 """
@@ -23,42 +24,38 @@ from numpy.typing import NDArray
 
 from fffcpu.layers import Attention, Dense, Embedding, LayerNorm, LearnedEmbedding
 from fffcpu.layers.attention import PENALTY
-from fffcpu.models import (
-    BertEncoder,
-    FastBertEncoder,
-    FastBertForMaskedLM,
-    FastBertForSequenceClassification,
-)
+from fffcpu.models import BertEncoder, BertForMaskedLM, FastBertEncoder
 from fffcpu.models.bert import BertLayer
 from fffcpu.models.encoder_layer import EncoderLayer
+from fffcpu.models.masked_lm import MaskedLM
+from fffcpu.models.model import Model
+from fffcpu.models.sequence_classification import SequenceClassification
 from fffcpu.onnx.graph import Graph
-from fffcpu.onnx.layers import add_layer
+from fffcpu.onnx.layers import activated, add_layer
 
-__all__ = ["ENCODERS", "AnyModel", "add_model"]
+__all__ = ["add_model"]
 
 Array = NDArray[Any]
-ENCODERS = (FastBertEncoder, BertEncoder)
-AnyModel = FastBertEncoder | BertEncoder | FastBertForMaskedLM | FastBertForSequenceClassification
 
 AXES = ("batch", "sequence")
 """Names of the lengths of the inputs."""
 
 
-def add_model(graph: Graph, model: AnyModel) -> None:
+def add_model(graph: Graph, model: Model[Any]) -> None:
     """Add a FastBERT or a BERT to a graph, with its inputs and its output."""
     config = model.config
     ids, mask = (graph.input(name, np.int64, AXES) for name in ("input_ids", "attention_mask"))
-    encoder: Any = model if isinstance(model, ENCODERS) else model.encoder
+    encoder: Any = getattr(model, "encoder", model)
     shape = graph.add("Shape", ids)
     words = graph.constant(encoder.embedding.params["words"], "words")
     embedded = _embedded(graph, encoder.embedding, graph.add("Gather", words, ids, axis=0), shape)
     rows = _encoded(graph, encoder, embedded, mask, shape)
-    if isinstance(model, FastBertForMaskedLM):
-        logits = _apart(graph, graph.add("Gemm", rows, words, transB=1), shape, config.vocabulary)
+    if isinstance(model, MaskedLM):
+        logits = _apart(graph, _decoded(graph, model, rows, words), shape, config.vocabulary)
         graph.output("logits", logits, config.dtype, (*AXES, config.vocabulary))
         return
     hidden = _apart(graph, rows, shape, config.width)
-    if isinstance(model, FastBertForSequenceClassification):
+    if isinstance(model, SequenceClassification):
         active = graph.add(
             "Tanh", _dense(graph, model.pooler, _pooled(graph, hidden, model.config.pooler))
         )
@@ -66,6 +63,17 @@ def add_model(graph: Graph, model: AnyModel) -> None:
         graph.output("logits", logits, config.dtype, (AXES[0], model.head.config.output_dim))
         return
     graph.output("last_hidden_state", hidden, config.dtype, (*AXES, config.width))
+
+
+def _decoded(graph: Graph, model: MaskedLM[Any], rows: str, words: str) -> str:
+    """Return the logits of tokens (B S, V) of hidden states (B S, D)."""
+    if not isinstance(model, BertForMaskedLM):
+        return graph.add("Gemm", rows, words, transB=1)
+    with graph.within("decoder"):
+        projected = _dense(graph, model.transform, rows)
+        active = activated(graph, projected, model.config.activation, model.bias.dtype)
+        bias = graph.constant(model.bias, "bias")
+        return graph.add("Gemm", _norm(graph, model.norm, active), words, bias, transB=1)
 
 
 def _encoded(

@@ -201,8 +201,9 @@ class EncoderObjective:
 
     @property
     def params(self) -> Mapping[str, Array]:
-        """The student's parameters."""
-        return self.student.params
+        """The student's parameters, without the pooler, on which nothing here depends."""
+        params = self.student.params
+        return {name: array for name, array in params.items() if not name.startswith("pooler.")}
 
     def step(self, moment: Moment) -> StepResult:
         """Return the loss of a batch, and its gradients."""
@@ -222,6 +223,7 @@ class EncoderObjective:
             cache,
             straight_through=self.student.config.feedforward == "fff",
         )
+        grads = {name: grads[name] for name in self.params}
         return StepResult(loss + cosine_loss, grads, int(real.sum()), {})
 
     def evaluate(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How good predictions are: figures of classes and of numbers, beside those of a baseline.
+"""How good predictions are: figures of classes and of numbers, with those of a baseline.
 
 The baseline always predicts the most frequent class of the data, or the mean of the training data.
 """

@@ -1,8 +1,8 @@
-"""From a pretrained FastBERT and labelled texts to a classifier, in one call.
+"""From a pretrained FastBERT or BERT and labelled texts to a classifier, in one call.
 
-"Exponentially Faster Language Modelling" (arXiv 2311.10770) used this recipe to fine-tune
-UltraFastBERT, after "Cramming" (arXiv 2212.14034): dropout, AdamW without weight decay, a learning
-rate that falls along a cosine after a warm-up, no clipping.
+The recipe has dropout, AdamW without weight decay, and no clipping. The learning rate falls along a
+cosine after a warm-up. "Exponentially Faster Language Modelling" (arXiv 2311.10770) used it to
+fine-tune UltraFastBERT, after "Cramming" (arXiv 2212.14034).
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ import dataclasses
 import os
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from fffcpu.checks import check_flag, check_integer, check_number
-from fffcpu.config.fastbert import POOLERS
+from fffcpu.config.encoder import POOLERS
 from fffcpu.errors import ArgumentError, CheckpointError, DataError, describe
-from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
+from fffcpu.models.model import Model
+from fffcpu.models.opening import model_class
+from fffcpu.models.sequence_classification import SequenceClassification
 from fffcpu.recipes.memory import check_text_training
 from fffcpu.recipes.text_objective import TextObjective, text_figures
 from fffcpu.text import LabelledTexts, Tokenizer
@@ -48,7 +50,7 @@ class FinetuneSettings:
         Share of the activations that are dropped in the embedding, in the attention, in the outputs
         of attention and feedforward, and in the classifier.
     pooler : str
-        Method to pool a text into one vector: see `fffcpu.models.FastBertConfig`. In training, all
+        Method to pool a text into one vector: see `fffcpu.config.encoder.POOLERS`. In training, all
         methods except ``"zero_index"`` pool over padding too, as published; evaluations use texts
         without padding.
     straight_through : bool
@@ -100,15 +102,19 @@ class FinetuneSettings:
             raise ArgumentError(f"argument 'validation' must be below 1, got {self.validation}")
 
 
+_KEPT = ("encoder.", "pooler.")
+"""Beginnings of the names of what a classifier has from the model that it starts from."""
+
+
 class Finetuned(NamedTuple):
     """The result of a fine-tuning."""
 
-    model: FastBertForSequenceClassification
+    model: SequenceClassification[Any]
     outcome: Outcome
 
 
 def finetune(
-    pretrained: FastBertForMaskedLM,
+    pretrained: Model[Any],
     tokenizer: Tokenizer,
     data: LabelledTexts,
     settings: FinetuneSettings,
@@ -118,12 +124,13 @@ def finetune(
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Finetuned:
-    """Train a classifier, or a regression, that starts from a masked language model.
+    """Train a classifier, or a regression, that starts from a pretrained model.
 
     Parameters
     ----------
-    pretrained : FastBertForMaskedLM
-        The model to start from, which is not changed.
+    pretrained : FastBertForMaskedLM or BertEncoder, or another model of either
+        The model to start from, which is not changed. The classifier has its encoder and, if there
+        is one, its pooler; the rest is new.
     tokenizer : Tokenizer
         The tokenizer of that model.
     data : LabelledTexts
@@ -164,26 +171,23 @@ def finetune(
         )
     if data.classes is not None and len(data.classes) < 2:
         raise DataError(f"there must be at least two classes, got only {data.classes[0]!r}")
-    length = config.positions if settings.length is None else settings.length
-    if length > config.positions:
+    length = config.longest if settings.length is None else settings.length
+    if length > config.longest:
         raise ArgumentError(
-            f"argument 'length' must be at most the model's {config.positions}, got {length}"
+            f"argument 'length' must be at most the model's {config.longest}, got {length}"
         )
-    own = dataclasses.replace(
-        config,
-        classes=len(data.classes) if data.classes else 1,
-        labels=data.classes,
+    own = config.classifier(
+        len(data.classes) if data.classes else 1,
+        data.classes,
         pooler=settings.pooler,
         dropout=settings.dropout,
-        embedding_dropout=settings.dropout,
-        attention_dropout=settings.dropout,
-        classifier_dropout=settings.dropout,
     )
     # Short texts make short batches, so a step may keep next to nothing.
     check_text_training(own, 1, 1, labelled=1)
-    model = FastBertForSequenceClassification(own, rng=settings.seed)
+    model = cast("SequenceClassification[Any]", model_class(own)(own, rng=settings.seed))
     for name, array in pretrained.params.items():
-        model.params[name][...] = array
+        if name.startswith(_KEPT):
+            model.params[name][...] = array
     training, validation = split_rows(len(data.texts), settings.validation, settings.seed)
     if not len(training) or (settings.validation and not len(validation)):
         raise DataError(f"there must be texts to train on and to hold out, got {len(data.texts)}")
@@ -226,7 +230,7 @@ def finetune(
 
 
 def evaluate_texts(
-    model: FastBertForSequenceClassification, tokenizer: Tokenizer, data: LabelledTexts
+    model: SequenceClassification[Any], tokenizer: Tokenizer, data: LabelledTexts
 ) -> dict[str, float]:
     """Evaluate a model on texts: ``loss`` and, for a classifier, ``accuracy``.
 
@@ -239,12 +243,12 @@ def evaluate_texts(
         raise DataError(
             f"the texts must have the model's classes {model.config.labels}, got {data.classes}"
         )
-    tokens = tokenizer.encode(data.texts, model.config.positions)
+    tokens = tokenizer.encode(data.texts, model.config.longest)
     return text_figures(model, tokens, data.labels, tokenizer.padding_id)
 
 
 def _identity(
-    pretrained: FastBertForMaskedLM,
+    pretrained: Model[Any],
     tokenizer: Tokenizer,
     data: LabelledTexts,
     settings: FinetuneSettings,

@@ -20,7 +20,7 @@ from fffcpu.config import (
     LeafFeedForwardConfig,
 )
 from fffcpu.config.bert import BertConfig
-from fffcpu.config.fastbert import FastBertConfig
+from fffcpu.config.encoder import EncoderConfig
 from fffcpu.config.memory import check_fits
 
 __all__ = [
@@ -172,13 +172,13 @@ def check_fit(
 
 
 def text_training_bytes(
-    config: FastBertConfig, batch: int, length: int, *, labelled: int, batches: int = 1
+    config: EncoderConfig, batch: int, length: int, *, labelled: int, batches: int = 1
 ) -> int:
     """Return the bytes that a training of a model with AdamW needs, at least.
 
     Parameters
     ----------
-    config : FastBertConfig
+    config : EncoderConfig
         Config of the model.
     batch, length : int
         Number of sequences that are computed together, and of their tokens.
@@ -194,7 +194,7 @@ def text_training_bytes(
 
 
 def check_text_training(
-    config: FastBertConfig, batch: int, length: int, *, labelled: int, batches: int = 1
+    config: EncoderConfig, batch: int, length: int, *, labelled: int, batches: int = 1
 ) -> None:
     """Raise unless there is memory to train a model; see `text_training_bytes`.
 

@@ -1,4 +1,4 @@
-"""Shards: a training whose data are cut into a fixed number of parts.
+"""Shards: a training run whose data are cut into a fixed number of parts.
 
 Each shard has its own rows, its own order of them and its own random numbers. A batch takes rows of
 all shards, and the gradients of its shards are added::
@@ -8,9 +8,9 @@ all shards, and the gradients of its shards are added::
     part 2 of the data  --|step|--> gradients 2 --.  +--> the gradients of the batch
     part 3 of the data  --|step|--> gradients 3 --+--'
 
-Sums are made in pairs of neighbours. So the order of all additions depends on the number of shards
-alone, and not on who computes which: the bits of a training are those of its number of shards. A
-worker that holds several neighbours adds theirs up, and sends one sum.
+Sums are made in pairs of neighbours. So the order of all additions depends only on the number of
+shards, and not on who computes which. The same number gives the same bits. A worker that holds
+several neighbours adds theirs up, and sends one sum.
 
 A shard is computed on one core. Here, `LocalShards`, threads compute several at a time. On a
 cluster, `fffcpu.dask` does.

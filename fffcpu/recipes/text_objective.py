@@ -49,7 +49,7 @@ class TextObjective:
 
     Parameters
     ----------
-    model : FastBertForSequenceClassification
+    model : FastBertForSequenceClassification or BertForSequenceClassification
         The model to train.
     tokens : sequence of sequences of int
         The tokens of each text, markers included.

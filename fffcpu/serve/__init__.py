@@ -2,8 +2,8 @@
 
 `app` makes an ASGI application of models; ``fffcpu serve`` runs it with uvicorn. The protocols are
 the Open Inference Protocol (KServe's version 2, with its binary extension) and OpenAI's for
-embeddings. A request's answer has the same bits whatever shares its batch; docs/serving.md says
-what else is promised.
+embeddings. A request's answer has the same bits whatever shares its batch; docs/serving.md lists
+its other guarantees.
 
 ::
 
@@ -13,7 +13,7 @@ what else is promised.
     responses     responses of JSON
     page          the page for people, with its files in the folder page
     models        layers, predictors and FastBERTs behind one interface
-    registry      the models by name, read anew on request
+    registry      the models by name, reloaded on request
     batching      the line of requests, and the batches that are computed
     body          bodies, bounded in size and time
     metrics       figures for Prometheus

@@ -503,7 +503,7 @@ async def load(request: Request) -> Response:
     server, name = _server(request), request.path_params["model"]
     if not server.settings.reload:
         raise RequestError(
-            "models cannot be read anew: the server was started without --reload",
+            "models cannot be reloaded: the server was started without --reload",
             HTTPStatus.FORBIDDEN,
         )
     await server.load(name)

@@ -48,13 +48,13 @@ class Metrics:
         def histogram(name: str, what: str, buckets: Sequence[float]) -> Histogram:
             return Histogram(f"fffcpu_{name}", what, by_model, registry=registry, buckets=buckets)
 
-        self._requests = counter("requests", "Requests, those included whose clients have left")
+        self._requests = counter("requests", "Requests, including those whose clients have left")
         self._failures = counter(
             "request_failures", "Requests that failed, by kind of failure", ("model", "kind")
         )
         self._rows = counter("rows", "Rows, or texts, that were computed")
         self._duration = histogram("request_duration_seconds", "Time of a request", SECONDS)
-        self._queue = histogram("queue_duration_seconds", "Time of a request in line", SECONDS)
+        self._queue = histogram("queue_duration_seconds", "Time of a request in the queue", SECONDS)
         self._inference = histogram(
             "inference_duration_seconds", "Time to compute a batch", SECONDS
         )

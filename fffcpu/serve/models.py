@@ -1,10 +1,10 @@
-"""What a server computes with: layers, predictors and FastBERTs, behind one interface.
+"""What a server computes with: layers, predictors and text models, behind one interface.
 
 `ServedModel.prepare` checks a request and makes a `Job` of it, before the request joins a batch.
 `ServedModel.compute` computes several jobs together and gives each its own outputs. The bits of a
 job's outputs do not depend on the other jobs: kernels and elementwise functions give a row the same
-bits in any batch, texts are computed one by one (see `fffcpu.inference.pipelines`), and so are the
-requests of dense layers.
+bits in any batch. Texts (see `fffcpu.inference.pipelines`) and the requests of dense layers are
+computed one by one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,13 +28,11 @@ from fffcpu.inference.pipelines import (
     Guess,
     TextClassifier,
     TextEmbedder,
+    open_pipeline,
 )
 from fffcpu.inference.predictor import Predictor, load_model
 from fffcpu.inference.warmup import warmup
 from fffcpu.layers import DenseFeedForward, Layer
-from fffcpu.models import BertEncoder, FastBertForSequenceClassification
-from fffcpu.models.folders import open_config
-from fffcpu.models.opening import model_class
 from fffcpu.serve.errors import AbandonedError, RequestError
 from fffcpu.serve.tensors import BYTES, InferRequest, TensorSpec, datatype_of
 
@@ -63,12 +59,6 @@ PART_TOKENS = 1 << 13
 
 MAX_TOP = 100
 """Most tokens per mask that a request may ask for."""
-
-
-_PIPELINES: Mapping[Any, Any] = MappingProxyType(
-    {BertEncoder: TextEmbedder, FastBertForSequenceClassification: TextClassifier}
-)
-"""The pipeline of each class of models in folders, apart from masked language models."""
 
 
 class Job(NamedTuple):
@@ -329,9 +319,9 @@ class TextJob(NamedTuple):
 
 
 class TextModel(ServedModel):
-    """A FastBERT: input ``text`` (texts,), and outputs by the kind of the model.
+    """A FastBERT or BERT: input ``text`` (texts,), and outputs by the kind of the model.
 
-    Every FastBERT gives an ``embedding``, if a request asks for it. A masked language model gives
+    Every one gives an ``embedding``, if a request asks for it. A masked language model gives
     ``tokens`` and ``probabilities`` (texts, masks, top), and a classifier ``label`` and
     ``probabilities``, or a ``prediction``.
     """
@@ -409,8 +399,9 @@ class TextModel(ServedModel):
             masks = self._masks(pipeline, tokens)
             decoded = len(texts) * masks * (config.width + PER_TEXT) * config.vocabulary
             top = options["top"]
-            if top > len(pipeline.tokenizer.word_ids):
-                raise RequestError(f"parameter 'top' may not be more than the words, got {top}")
+            words = len(pipeline.tokenizer.word_ids)
+            if top > words:
+                raise RequestError(f"parameter 'top' must be at most {words}, got {top}")
             self._check_size(len(texts), max(1, masks) * top, 32)
         total = sum(min(len(row), config.longest) for row in tokens)
         work = 12.0 * config.layers * config.width**2 * total + decoded
@@ -507,23 +498,21 @@ def served(model: Any, max_outputs: int) -> ServedModel:
 
 
 def open_served(path: str | os.PathLike[str], max_outputs: int) -> ServedModel:
-    """Return the served model in a file of a layer or a predictor, or in the folder of a FastBERT.
+    """Return the served model in a file of a layer or predictor, or in the folder of a text model.
 
     Raises
     ------
     CheckpointError
         If there is no such model.
     MissingExtraError
-        If a FastBERT needs a package that is not installed.
+        If a text model needs a package that is not installed.
     OSError
         If it cannot be read.
     """
     if not os.path.isdir(path):
         layer, predictor = load_model(path)
         return served(layer if predictor is None else predictor, max_outputs)
-    found = model_class(open_config(Path(os.fsdecode(path))))
-    kind: Any = _PIPELINES.get(found, FillMask)
-    return TextModel(kind.from_pretrained(path, batch_invariant=True), max_outputs)
+    return TextModel(open_pipeline(path, batch_invariant=True), max_outputs)
 
 
 def _in_parts(

@@ -1,4 +1,4 @@
-"""The models of a server by name: opened, warmed, and read anew."""
+"""The models of a server by name: opened, warmed, and reloaded."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Registry:
                     f"model '{name}' stays as it was: {error}", HTTPStatus.INTERNAL_SERVER_ERROR
                 ) from error
             self._models[name] = model
-        _LOGGER.info("model '%s' was read anew", name)
+        _LOGGER.info("model '%s' was reloaded", name)
 
     def _opened_and_warm(self, name: str) -> ServedModel:
         model = self._open(name)

@@ -11,7 +11,9 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -25,7 +27,11 @@ __all__ = ["ENVIRONMENT", "environment_app", "run"]
 _LOGGER = logging.getLogger("fffcpu.serve")
 
 ENVIRONMENT = "FFFCPU_SERVE"
-"""Variable that tells workers their models and settings, as JSON."""
+"""Variable with the path of a JSON file for workers: their models and settings.
+
+API keys are in the file, which only the user of the server may read. An environment is inherited by
+every child process, and shows up in reports of crashes.
+"""
 
 MAX_HEADERS = 1 << 15
 """Most bytes of a request's line and headers."""
@@ -238,7 +244,7 @@ def configure_logs(log: str) -> None:
 
 def environment_app() -> Any:
     """Return the application that a worker finds in its environment."""
-    values = json.loads(os.environ[ENVIRONMENT])
+    values = json.loads(Path(os.environ[ENVIRONMENT]).read_text(encoding="utf-8"))
     settings = values["settings"]
     settings["keys"] = tuple(settings["keys"])
     configure_logs(settings["log"])
@@ -304,15 +310,18 @@ def run(
             application.on_failure = lambda: setattr(server, "should_exit", True)
             server.run(sockets=[listening])
             if application.failed:
-                raise RuntimeError("the models could not be warmed up; the log says why")
+                raise RuntimeError("the models could not be warmed up; see the log")
             return
         how["port"] = listening.getsockname()[1]
     del application
     values = {"models": dict(models), "threads": threads} | {
         "settings": dataclasses.asdict(settings)
     }
-    os.environ[ENVIRONMENT] = json.dumps(values)
-    uvicorn.run("fffcpu.serve.running:environment_app", factory=True, workers=workers, **how)
+    with tempfile.TemporaryDirectory(prefix="fffcpu-") as folder:
+        path = Path(folder, "server.json")
+        path.write_text(json.dumps(values), encoding="utf-8")
+        os.environ[ENVIRONMENT] = str(path)
+        uvicorn.run("fffcpu.serve.running:environment_app", factory=True, workers=workers, **how)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -34,9 +34,9 @@ class ServeSettings:
     drain : float
         Most seconds that accepted requests get when the server ends.
     keys : tuple of str
-        Keys, one of which a request must carry, unless there are none.
+        Keys. A request must have one of them, unless there are none.
     reload : bool
-        Whether models may be read anew, by SIGHUP or ``POST /v2/repository/models/M/load``.
+        Whether models may be reloaded, by SIGHUP or ``POST /v2/repository/models/M/load``.
     log : {"text", "json"}
         Form of the log; see `LOGS`.
 

@@ -127,7 +127,7 @@ def decode_request(body: bytes, header_length: str | None = None) -> InferReques
     Raises
     ------
     RequestError
-        If anything in it is not as the protocol says.
+        If the request violates the protocol.
     """
     json_part, raw = _split(body, header_length)
     values = decode_json(json_part)

@@ -1,6 +1,6 @@
 """Corpus: documents as numbers of tokens, in files that are mapped into memory.
 
-`build_corpus` tokenises once. A folder holds the tokens of the documents to train on and of those
+`build_corpus` tokenizes once. A folder holds the tokens of the documents to train on and of those
 held out, one after the other, each document between its start and end token::
 
     corpus.json       the contents, and the progress of the build
@@ -39,7 +39,7 @@ CORPUS_VERSION = 2
 SPLITS = ("training", "validation")
 
 BATCH_CHARACTERS = 1 << 20
-"""Approximate number of characters that are tokenised together."""
+"""Approximate number of characters that are tokenized together."""
 
 NOTED_SECONDS = 2.0
 """Seconds between two notes on the progress of a build."""
@@ -128,7 +128,7 @@ def build_corpus(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Corpus:
-    """Tokenise documents into a folder, or continue an interrupted build.
+    """Tokenize documents into a folder, or continue an interrupted build.
 
     Parameters
     ----------
@@ -328,7 +328,7 @@ def _read_notes(place: Path) -> dict[str, Any]:
         raise CheckpointError(f"folder '{place}' must hold a corpus, got no '{CORPUS_FILE}'")
     notes = read_json(path)
     if not isinstance(notes, dict) or notes.get("version") != CORPUS_VERSION:
-        raise CheckpointError(f"file '{path}' is no corpus of this version of fffcpu")
+        raise CheckpointError(f"file '{path}' is not a corpus of this version of fffcpu")
     if not _are_whole(notes):
         raise CheckpointError(f"file '{path}' is damaged: it must contain the build's progress")
     return notes

@@ -1,4 +1,4 @@
-"""Losses: a number to minimise, and its gradient with respect to the model's outputs.
+"""Losses: a number to minimize, and its gradient with respect to the model's outputs.
 
 Shapes: ``(..., C)`` logits of C classes with labels ``(...)``, or predictions and targets of one
 shape. Sums are computed in float64, so that the loss of a large batch of float32 rows keeps its

@@ -104,5 +104,6 @@ def test_demo_from_end_to_end(command, tmp_path):
     assert "20 of 124" in out
     assert "read as " in out
     assert "12 of 4,095 neurons" in out
-    assert "allows up to 341 times" in out
+    assert "The arithmetic allows 341 (4,095 / 12)" in out
     assert f"fffcpu info {path}" in out
+    assert [line for line in out.replace(str(path), "F").splitlines() if len(line) > 80] == []

@@ -1,4 +1,4 @@
-"""``fffcpu export``: files and folders as files of ONNX."""
+"""``fffcpu export``: files and folders as ONNX files."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ import numpy as np
 import pytest
 
 from fffcpu import FastFeedForward, Predictor, Schema
-from fffcpu.models import (
-    FastBertConfig,
-    FastBertForMaskedLM,
-    FastBertForSequenceClassification,
-)
+from fffcpu.models import BertConfig, FastBertConfig
+from fffcpu.models.opening import model_class
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
@@ -50,6 +47,7 @@ def test_a_layer_and_a_predictor(tmp_path, layer, command):
     assert outputs_of(out, x=x)[0] == ["label", "probabilities"]
 
 
+@pytest.mark.parametrize("kind", [FastBertConfig, BertConfig])
 @pytest.mark.parametrize(
     ("classes", "options", "output"),
     [
@@ -58,12 +56,11 @@ def test_a_layer_and_a_predictor(tmp_path, layer, command):
         (2, ("--encoder",), ("last_hidden_state", (1, 3, 8))),
     ],
 )
-def test_the_folder_of_a_fastbert(tmp_path, command, classes, options, output):
-    config = FastBertConfig(
-        30, 8, 1, 2, feedforward_size=1, depth=2, positions=8, classes=classes, head_width=4
-    )
-    kind = FastBertForSequenceClassification if classes else FastBertForMaskedLM
-    kind(config, rng=0).save_pretrained(tmp_path / "bert")
+def test_the_folder_of_a_text_model(tmp_path, command, kind, classes, options, output):
+    own = {"head": "masked_lm"} if kind is BertConfig else {}
+    sizes = {"feedforward": "fff", "feedforward_size": 1, "depth": 2, "positions": 8}
+    config = kind(30, 8, 1, 2, classes=classes, **sizes, **own)
+    model_class(config)(config, rng=0).save_pretrained(tmp_path / "bert")
     out = tmp_path / "out.onnx"
     assert command("export", tmp_path / "bert", out, *options)[0] == 0
     ids = np.array([[3, 4, 5]])

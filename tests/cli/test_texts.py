@@ -18,7 +18,14 @@ from fffcpu.cli import main
 from fffcpu.cli.support import results
 from fffcpu.inference import pipelines
 from fffcpu.inference.pipelines import FillMask, TextClassifier, TextEmbedder
-from fffcpu.models import FastBertConfig, FastBertForMaskedLM, FastBertForSequenceClassification
+from fffcpu.models import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    FastBertConfig,
+    FastBertForMaskedLM,
+    FastBertForSequenceClassification,
+)
 from fffcpu.models.folders import INDEX_FILE
 from fffcpu.text import Tokenizer
 from tests.support.golden_models import GOLDEN
@@ -464,6 +471,53 @@ def test_embed_refuses(command, models, files):
     assert_one_line(command(*argv), "No such file or directory: 'absent'")
 
 
+# --- BERT -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def berts(models, tmp_path_factory):
+    """Folders of two BERTs with heads, with the tokenizer of the others."""
+    files = {"tokenizer.json": (models["bert"] / "tokenizer.json").read_text(encoding="utf-8")}
+    sizes = {"feedforward_size": 9, "positions": 12, "initial_std": 0.3}
+    places = {name: tmp_path_factory.mktemp(name) for name in ("words", "judge")}
+    words = BertForMaskedLM(BertConfig(80, 8, 1, 2, **sizes), rng=0)
+    words.save_pretrained(places["words"], files=files)
+    config = BertConfig(80, 8, 1, 2, classes=2, labels=("no", "yes"), **sizes)
+    BertForSequenceClassification(config, rng=0).save_pretrained(places["judge"], files=files)
+    return places
+
+
+def test_the_commands_take_berts(command, berts):
+    status, out, _ = command("fill-mask", "a [MASK]", "--model", berts["words"], "--json")
+    assert status == 0
+    assert len(json.loads(out)["texts"][0]["masks"][0]) == 5
+    status, out, _ = command("classify", berts["judge"], "--text", "a cat", "--json")
+    assert status == 0
+    assert set(json.loads(out)["texts"][0]["probabilities"]) == {"no", "yes"}
+    for place, kind, classes in (
+        ("words", "BertForMaskedLM", None),
+        ("judge", "BertForSequenceClassification", ["no", "yes"]),
+    ):
+        status, out, _ = command("info", berts[place], "--json")
+        assert status == 0
+        described = json.loads(out)
+        assert (described["kind"], described["classes"]) == (kind, classes)
+
+
+def test_convert_copies_a_bert(command, berts, models, tmp_path):
+    status, out, err = command("convert", berts["judge"], tmp_path / "copy")
+    assert (status, err) == (0, "")
+    assert out.startswith(
+        f"{berts['judge']} (bert, float32) -> {tmp_path / 'copy'} (bert, float32)"
+    )
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "copy" / name).read_bytes() == (berts["judge"] / name).read_bytes()
+    argv = ("convert", berts["judge"], tmp_path / "other", "--to", "crammed_bert")
+    assert_one_line(command(*argv), "argument '--to' must be bert, since IN is bert, got crammed")
+    argv = ("convert", models["judge"], tmp_path / "other", "--to", "bert")
+    assert_one_line(command(*argv), "must be crammed_bert or crammed_bert_decoder, since IN is")
+
+
 # --- convert --------------------------------------------------------------------------------------
 
 
@@ -568,8 +622,8 @@ def test_convert_leaves_no_tokenizer_of_another_model(command, models, tmp_path)
         (["bert", "{bert}"], "argument 'OUT' must not be one of the inputs"),
         (["bert", "."], "argument 'OUT' must be a new folder or a model's folder, got '.'"),
         (["bert", "absent/out"], "folder 'absent' does not exist"),
-        (["bert", "out", "--to", "native"], "argument '--to' must be crammed_bert or"),
-        (["bert", "out", "--from", "ultrafastbert"], "argument '--from' must be crammed_bert or"),
+        (["bert", "out", "--to", "native"], "argument '--to' must be crammed_bert, crammed"),
+        (["bert", "out", "--from", "ultrafastbert"], "argument '--from' must be crammed_bert, "),
         (["bert", "out", "--from", "crammed_bert_decoder"], "'--from' must be crammed_bert, as IN"),
         (["bert", "out", "--depth", "2"], "argument '--depth' must be left out"),
         (["judge", "out", "--to", "crammed_bert_decoder"], "crammed_bert for a classifier"),

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fffcpu.config import AttentionConfig, DenseFeedForwardConfig, FastFeedForwardConfig
-from fffcpu.config.encoder import FEEDFORWARDS
-from fffcpu.config.fastbert import POOLERS, FastBertConfig
+from fffcpu.config.encoder import FEEDFORWARDS, POOLERS
+from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
 from tests.support.paths import GOLDEN
 

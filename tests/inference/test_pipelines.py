@@ -10,10 +10,18 @@ import pytest
 
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
 from fffcpu.inference import pipelines
-from fffcpu.inference.pipelines import FillMask, TextClassifier, TextEmbedder, default_model_folder
+from fffcpu.inference.pipelines import (
+    FillMask,
+    TextClassifier,
+    TextEmbedder,
+    default_model_folder,
+    open_pipeline,
+)
 from fffcpu.models import (
     BertConfig,
     BertEncoder,
+    BertForMaskedLM,
+    BertForSequenceClassification,
     FastBertConfig,
     FastBertEncoder,
     FastBertForMaskedLM,
@@ -241,7 +249,9 @@ def test_models_and_tokenizers_must_fit():
         ArgumentError, match="'tokenizer' must have at most 20 tokens, like the model"
     ):
         TextEmbedder(small, TOKENIZER)
-    with pytest.raises(ArgumentTypeError, match="'model' must be a FastBertForMaskedLM, got"):
+    with pytest.raises(
+        ArgumentTypeError, match="must be a FastBertForMaskedLM or a BertForMaskedLM, got"
+    ):
         FillMask(small, TOKENIZER)
     with pytest.raises(ArgumentTypeError, match="'tokenizer' must be a Tokenizer, got None"):
         TextEmbedder(small, None)
@@ -318,5 +328,47 @@ def test_an_embedder_opens_either_encoder(tmp_path):
         np.testing.assert_allclose(
             found.embed(TEXTS), TextEmbedder(model, TOKENIZER).embed(TEXTS), atol=1e-4
         )
-    with pytest.raises(CheckpointError, match="is a BertConfig"):
+    with pytest.raises(CheckpointError, match=r"missing 'cls\.predictions"):
         FillMask.from_pretrained(tmp_path / "BertEncoder")
+
+
+def bert_config(**more):
+    return BertConfig(96, 16, 2, 2, feedforward_size=9, positions=POSITIONS, **more)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "model"),
+    [
+        (FillMask, BertForMaskedLM(bert_config(initial_std=0.3), rng=0)),
+        (TextClassifier, BertForSequenceClassification(bert_config(classes=3), rng=0)),
+        (TextEmbedder, BertEncoder(bert_config(), rng=0)),
+        (FillMask, FILL_MASK.model),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_folder_decides_the_pipeline(pipeline, model, tmp_path):
+    model.save_pretrained(tmp_path, files={"tokenizer.json": TOKENIZER.to_json()})
+    found = open_pipeline(tmp_path, batch_invariant=True)
+    assert type(found) is pipeline
+    assert type(found.model) is type(model)
+    assert found.batch_invariant
+
+
+def test_a_bert_fills_masks():
+    model = BertForMaskedLM(bert_config(initial_std=0.3), rng=0)
+    ((guesses,),) = FillMask(model, TOKENIZER).fill(["a [MASK]"], top=3)
+    ids = np.array(TOKENIZER.encode(["a [MASK]"], special=True))
+    logits = model(ids)[0, ids[0].tolist().index(TOKENIZER.mask_id)][: TOKENIZER.vocabulary]
+    chances = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    best = sorted(TOKENIZER.word_ids, key=lambda k: -chances[k])[:3]
+    assert [guess.token for guess in guesses] == [TOKENIZER.token(int(k)) for k in best]
+    np.testing.assert_allclose([guess.probability for guess in guesses], chances[best], rtol=1e-4)
+
+
+def test_a_bert_classifies():
+    model = BertForSequenceClassification(bert_config(classes=2, labels=("no", "yes")), rng=0)
+    judge = TextClassifier(model, TOKENIZER)
+    assert judge.labels == ("no", "yes")
+    ids = np.array(TOKENIZER.encode(["a cat"]))
+    chances = np.exp(model(ids)) / np.exp(model(ids)).sum()
+    np.testing.assert_allclose(judge.probabilities(["a cat", "a dog"])[:1], chances, rtol=1e-4)

@@ -17,7 +17,8 @@ from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.inference import warmup as startup
 from fffcpu.kernels import jit
 from fffcpu.models import (
-    FastBertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
     FastBertEncoder,
     FastBertForMaskedLM,
     FastBertForSequenceClassification,
@@ -92,11 +93,18 @@ def test_kernels_of_given_layers_are_warmed_and_no_others(threads):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind", [FastBertEncoder, FastBertForMaskedLM, FastBertForSequenceClassification]
+    "kind",
+    [
+        FastBertEncoder,
+        FastBertForMaskedLM,
+        FastBertForSequenceClassification,
+        BertForMaskedLM,
+        BertForSequenceClassification,
+    ],
 )
 def test_kernels_of_a_model_are_warmed(threads, kind):
     threads(1)
-    config = FastBertConfig(
+    config = kind.config_type(
         *(30, 8, 3, 2), feedforward="ff", feedforward_size=4, positions=4, padding_id=7, classes=2
     )
     warmed = fffcpu.warmup(kind(config, rng=0), training=True)

@@ -183,3 +183,25 @@ def test_another_cache_is_named():
     model = BertEncoder(TREES, rng=0)
     with pytest.raises(ArgumentTypeError, match="BertEncoderCache"):
         model.backward(np.ones((1, 1, 6)), None)
+
+
+def test_the_pooler_of_a_folder_is_kept(tmp_path):
+    published = SafetensorsFile(ROOT / "tests/golden/bert_tiny_cls/model.safetensors")
+    model = BertEncoder.from_pretrained(ROOT / "tests/golden/bert_tiny_cls", np.float64)
+    weights = published["bert.pooler.dense.weight"]
+    np.testing.assert_array_equal(model.params["pooler.weights"], weights)
+    model.save_pretrained(tmp_path)
+    found = BertEncoder.from_pretrained(tmp_path, np.float64)
+    assert found.config == model.config
+    np.testing.assert_array_equal(found.params["pooler.weights"], weights)
+    hidden, cache = found.forward([[5, 7]])
+    grads = found.backward(np.ones_like(hidden), cache)
+    assert list(grads) == list(found.params)
+    assert not grads["pooler.weights"].any()
+    assert grads["encoder.layers.1.bias_out"].any()
+
+
+def test_a_new_pooler_has_initial_values():
+    model = BertEncoder(dataclasses.replace(TREES, head="pooler"), rng=0)
+    assert model.params["pooler.weights"].std() > 0.01
+    assert not model.params["pooler.bias"].any()

@@ -11,8 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from fffcpu.checkpoints.safetensors import SafetensorsFile, write_tensors
 from fffcpu.errors import CheckpointError
-from fffcpu.models import FastBertConfig, FastBertForMaskedLM
+from fffcpu.models import BertEncoder, FastBertConfig, FastBertForMaskedLM
 from fffcpu.models.folders import INDEX_FILE, open_config, open_weights, write_folder
+from fffcpu.models.opening import open_model
 from tests.support.golden_models import GOLDEN
 
 
@@ -50,6 +51,18 @@ def test_weights_in_several_files_are_one_mapping(folder):
     assert set(found) == set(state)
     for name, array in state.items():
         np.testing.assert_array_equal(found[name], array)
+
+
+@pytest.mark.parametrize("name", ["bert_tiny", "bert_tiny_cls"])
+def test_a_bert_may_be_in_several_files(name, tmp_path):
+    folder = shutil.copytree(GOLDEN / name, tmp_path / "model")
+    split(folder)
+    expected, found = open_model(GOLDEN / name), open_model(folder)
+    assert type(found) is type(expected)
+    for key, array in expected.params.items():
+        np.testing.assert_array_equal(found.params[key], array)
+    encoder = BertEncoder.from_pretrained(folder)  # the pooler may be in either file
+    assert ("pooler.weights" in encoder.params) == (name == "bert_tiny_cls")
 
 
 @pytest.mark.parametrize(

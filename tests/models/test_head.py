@@ -8,6 +8,8 @@ import pytest
 import fffcpu
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
 from fffcpu.models import (
+    BertConfig,
+    BertForMaskedLM,
     FastBertConfig,
     FastBertEncoder,
     FastBertForMaskedLM,
@@ -110,3 +112,17 @@ def test_labels_as_lists_do_not_share_a_batch_among_threads(kind, calls, monkeyp
     monkeypatch.setattr(data_parallel, "_pays", lambda *_: True)
     model.forward(IDS, labels=RIGHT[kind].tolist())
     assert calls == [(4, 5)]
+
+
+@pytest.mark.skipif(fffcpu.get_num_threads() < 2, reason="needs two threads")
+def test_threads_share_the_types_of_tokens(monkeypatch):
+    config = BertConfig(13, 8, 1, 2, feedforward_size=9, positions=6, dtype="float64")
+    model, types = BertForMaskedLM(config, rng=0), IDS % 2
+    loss, cache = model.forward(IDS, None, types, labels=RIGHT["masked"])
+    whole = model.backward(cache)
+    monkeypatch.setattr(data_parallel, "_pays", lambda *_: True)
+    shared, caches = model.forward(IDS, None, types, labels=RIGHT["masked"])
+    assert len(caches.shards) == 2
+    np.testing.assert_allclose(shared, loss, atol=1e-12)
+    for name, grad in model.backward(caches).items():
+        np.testing.assert_allclose(grad, whole[name], atol=1e-12)

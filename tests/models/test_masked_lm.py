@@ -1,4 +1,4 @@
-"""FastBertForMaskedLM against the published models, and its gradients."""
+"""Masked language models against published ones, and their gradients."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
-from fffcpu.models import FastBertConfig, FastBertForMaskedLM
+from fffcpu.models import (
+    BertConfig,
+    BertForMaskedLM,
+    FastBertConfig,
+    FastBertForMaskedLM,
+)
 from tests.support.finite_differences import check_gradients
 from tests.support.golden_models import (
     GOLDEN,
     assert_close,
+    check_bert,
     check_outputs,
     check_training,
     expected_of,
@@ -124,3 +130,72 @@ def test_wrong_labels_are_errors():
         model.forward(ids, labels=labels.astype(float))
     with pytest.raises(ArgumentTypeError, match="'cache' must be the MaskedLMCache"):
         model.backward(None)
+
+
+# --- BERT -----------------------------------------------------------------------------------------
+
+BERT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@DTYPES
+def test_a_bert_computes_what_transformers_does(dtype):
+    inputs = [expected_of("bert_tiny")[name] for name in BERT_INPUTS]
+    model = BertForMaskedLM.from_pretrained(GOLDEN / "bert_tiny", dtype)
+    data = expected_of("bert_tiny", "expected_masked_lm.npz")
+    check_bert(model, inputs, data, exact=dtype == np.float64)
+    chosen = data["labels"] != -100
+    found = model.logits_at(inputs[0], chosen, *inputs[1:])
+    assert_close(found, data["logits"][chosen], 1e-12 if dtype == np.float64 else 1e-4)
+
+
+def bert_of(**changes):
+    """A BERT with trees whose biases, norms and types are not those of a new one."""
+    fields = {"feedforward": "fff", "feedforward_size": 2, "depth": 2, "positions": 6}
+    config = BertConfig(13, 8, 1, 2, **(fields | changes), initial_std=0.5, dtype="float64")
+    model, rng = BertForMaskedLM(config, rng=0), np.random.default_rng(1)
+    for array in model.params.values():
+        array += 0.1 * rng.standard_normal(array.shape)
+    return model
+
+
+@pytest.mark.parametrize("feedforward", ["ff", "fff"])
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_gradients_of_a_bert(feedforward, activation):
+    model, (ids, labels) = bert_of(feedforward=feedforward, activation=activation), batch_of()
+    ids[ids == 0] = 1
+    mask, types = np.ones((3, 5)), np.random.default_rng(2).integers(0, 2, (3, 5))
+    mask[1, 3:] = 0
+    inputs = (ids, mask, types)
+
+    def loss():
+        return model.forward(*inputs, labels=labels)[0]
+
+    grads = model.backward(model.forward(*inputs, labels=labels)[1])
+    assert list(grads) == list(model.params)
+    check_gradients(loss, [(model.params[name], grad) for name, grad in grads.items()])
+
+
+def test_a_saved_bert_is_opened_as_it_was(tmp_path):
+    model = bert_of(two_sided=True)
+    model.save_pretrained(tmp_path)
+    found = BertForMaskedLM.from_pretrained(tmp_path, np.float64)
+    assert found.config == model.config
+    assert list(found.params) == list(model.params)
+    for name, array in model.params.items():
+        np.testing.assert_array_equal(found.params[name], array)
+
+
+def test_only_tokens_of_a_bert_have_types():
+    ids, labels = batch_of()
+    types = np.ones((3, 5), int)
+    bert = bert_of()
+    assert np.abs(bert(ids) - bert(ids, token_type_ids=types)).max() > 1e-3
+    calls = (
+        lambda model: model(ids, None, types),
+        lambda model: model.logits_at(ids, labels != -100, None, types),
+        lambda model: model.forward(ids, None, types, labels=labels),
+    )
+    for call in calls:
+        call(bert)
+        with pytest.raises(ArgumentError, match="'token_type_ids' must be None for a FastBERT"):
+            call(model_of())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fffcpu.config.fastbert import POOLERS
+from fffcpu.config.encoder import POOLERS
 from fffcpu.models.pooling import pool, pool_backward
 from tests.support.finite_differences import check_gradients
 

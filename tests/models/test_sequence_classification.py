@@ -1,15 +1,26 @@
-"""FastBertForSequenceClassification against the published model; regression; gradients."""
+"""Classifiers against published ones; regression; gradients."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from fffcpu.config.fastbert import POOLERS
+from fffcpu.config.encoder import POOLERS
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
-from fffcpu.models import FastBertConfig, FastBertForSequenceClassification
+from fffcpu.models import (
+    BertConfig,
+    BertForSequenceClassification,
+    FastBertConfig,
+    FastBertForSequenceClassification,
+)
 from tests.support.finite_differences import check_gradients
-from tests.support.golden_models import GOLDEN, check_outputs, check_training, expected_of
+from tests.support.golden_models import (
+    GOLDEN,
+    check_bert,
+    check_outputs,
+    check_training,
+    expected_of,
+)
 from tests.support.golden_models import check_gradients as check_published_gradients
 
 NAME = "crammed_fff_cls"
@@ -112,3 +123,67 @@ def test_wrong_arguments_are_errors():
         model_of(classes=1).forward(IDS, labels=[0, 1, 2, np.nan])
     with pytest.raises(ArgumentTypeError, match="'cache' must be the SequenceClassificationCache"):
         model.backward(None)
+
+
+# --- BERT -----------------------------------------------------------------------------------------
+
+
+@DTYPES
+def test_a_bert_computes_what_transformers_does(dtype):
+    data = expected_of("bert_tiny_cls")
+    inputs = [data[name] for name in ("input_ids", "attention_mask", "token_type_ids")]
+    model = BertForSequenceClassification.from_pretrained(GOLDEN / "bert_tiny_cls", dtype)
+    assert model.config.labels == ("bad", "fair", "good")
+    check_bert(model, inputs, data, exact=dtype == np.float64)
+
+
+def bert_of(**changes):
+    """A BERT with trees whose biases, norms and types are not those of a new one."""
+    fields = {"feedforward": "fff", "feedforward_size": 2, "depth": 2, "positions": 6}
+    fields |= {"classes": 3, "initial_std": 0.5, "dtype": "float64"}
+    config = BertConfig(13, 8, 1, 2, **(fields | changes))
+    model, rng = BertForSequenceClassification(config, rng=0), np.random.default_rng(1)
+    for array in model.params.values():
+        array += 0.1 * rng.standard_normal(array.shape)
+    return model
+
+
+@pytest.mark.parametrize("feedforward", ["ff", "fff"])
+@pytest.mark.parametrize("pooler", ["zero_index", "avg"])
+@pytest.mark.parametrize(("classes", "rng"), [(1, None), (3, None), (3, 5)])
+def test_gradients_of_a_bert(feedforward, pooler, classes, rng):
+    model = bert_of(feedforward=feedforward, pooler=pooler, classes=classes)
+    labels = [0.5, -1.0, 2.0, 0.0] if classes == 1 else [0, 2, 1, 2]
+    inputs = (IDS, np.ones((4, 5)), np.random.default_rng(2).integers(0, 2, (4, 5)))
+
+    def loss():
+        return model.forward(*inputs, labels=labels, rng=rng)[0]
+
+    grads = model.backward(model.forward(*inputs, labels=labels, rng=rng)[1])
+    assert list(grads) == list(model.params)
+    check_gradients(loss, [(model.params[name], grad) for name, grad in grads.items()])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": ("a", "b", "c"), "pooler": "avg"},
+        {"labels": None},
+        {"classes": 1, "feedforward": "ff", "depth": 0},
+        {"classes": 2, "cut": 4, "classifier_dropout": 0.3},
+    ],
+    ids=str,
+)
+def test_a_saved_bert_is_opened_as_it_was(changes, tmp_path):
+    model = bert_of(**changes)
+    model.save_pretrained(tmp_path)
+    found = BertForSequenceClassification.from_pretrained(tmp_path, np.float64)
+    assert found.config == model.config
+    for name, array in model.params.items():
+        np.testing.assert_array_equal(found.params[name], array)
+
+
+def test_a_bert_without_classes_is_no_classifier():
+    with pytest.raises(ArgumentError, match="'classes' of a classifier's config must be"):
+        bert_of(classes=None)
+    assert bert_of(head="masked_lm").config == bert_of().config

@@ -1,4 +1,4 @@
-"""Files of ONNX: whole or not at all, and what they say about their model."""
+"""ONNX files: whole or not at all, and what they say about their model."""
 
 from __future__ import annotations
 

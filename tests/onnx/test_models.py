@@ -8,6 +8,8 @@ import pytest
 from fffcpu.models import (
     BertConfig,
     BertEncoder,
+    BertForMaskedLM,
+    BertForSequenceClassification,
     FastBertConfig,
     FastBertEncoder,
     FastBertForMaskedLM,
@@ -61,6 +63,23 @@ def test_the_hidden_states_of_a_bert(feedforward, dtype):
     kept = inputs["attention_mask"].astype(bool)
     hidden = run(model, **inputs)["last_hidden_state"]
     assert_close(hidden[kept], model(**inputs)[kept], 1e-4 if dtype == "float32" else 1e-11)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", [BertForMaskedLM, BertForSequenceClassification])
+def test_the_logits_of_a_bert(kind, dtype, activation):
+    sizes = {"feedforward": "fff", "depth": 3, "feedforward_size": 2, "classes": 3}
+    how = {"initial_std": 0.3, "dtype": dtype, "activation": activation}
+    model = kind(BertConfig(90, 24, 2, 3, positions=16, **sizes, **how), rng=0)
+    rng, inputs = np.random.default_rng(1), tokens()
+    for array in model.params.values():
+        array += 0.1 * rng.standard_normal(array.shape)
+    found, expected = run(model, **inputs)["logits"], model(**inputs)
+    if kind is BertForMaskedLM:
+        kept = inputs["attention_mask"].astype(bool)
+        found, expected = found[kept], expected[kept]
+    assert_close(found, expected, 1e-4 if dtype == "float32" else 1e-11)
 
 
 def test_the_logits_of_a_masked_language_model():

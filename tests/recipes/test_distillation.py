@@ -43,6 +43,13 @@ def test_both_stages_learn(width):
     assert done.encoder.outcome.rows == done.encoder.history[-1]["tokens"] > 0
 
 
+def test_a_student_has_the_pooler_of_its_teacher():
+    model = teacher(head="pooler")
+    done = distill(model, rows(), SETTINGS, validation=0.0)
+    for name in ("pooler.weights", "pooler.bias"):
+        np.testing.assert_array_equal(done.model.params[name], model.params[name])
+
+
 @pytest.mark.parametrize("stage", ["r2", "similarity"])
 def test_an_interrupted_run_ends_with_the_same_bits(stage, tmp_path):
     whole = distill(teacher(), rows(), SETTINGS, validation=0.2)

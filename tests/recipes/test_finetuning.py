@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -12,6 +13,9 @@ from fffcpu import FastFeedForward
 from fffcpu.cli import main
 from fffcpu.errors import ArgumentError, CheckpointError, DataError
 from fffcpu.models import (
+    BertConfig,
+    BertEncoder,
+    BertForSequenceClassification,
     FastBertConfig,
     FastBertForMaskedLM,
     FastBertForSequenceClassification,
@@ -131,6 +135,48 @@ def test_what_is_wrong_is_told():
         evaluate_texts(model, TOKENIZER, DATA)
 
 
+def bert(head="pooler", **changes):
+    """An encoder whose feedforwards are trees, as a distillation gives one."""
+    sizes = {"feedforward": "fff", "feedforward_size": 2, "depth": 2, "positions": 16}
+    config = BertConfig(TOKENIZER.vocabulary, 32, 1, 2, head=head, **(sizes | changes))
+    return BertEncoder(config, rng=0)
+
+
+@pytest.mark.parametrize("head", ["pooler", None])
+def test_a_classifier_has_the_encoder_of_a_bert_and_its_pooler(head):
+    start = bert(head, cut=9)
+    before = bits(start)
+    settings = FinetuneSettings(epochs=1, batch_size=120, validation=0.0, lr=0.0, dropout=0.0)
+    done = finetune(start, TOKENIZER, DATA, settings, progress=False)
+    assert type(done.model) is BertForSequenceClassification
+    after = bits(done.model)
+    assert bits(start) == before == {name: after[name] for name in before}
+    assert done.model.params["pooler.weights"].any()
+    config = done.model.config
+    assert (config.labels, config.longest, config.head) == (("bad", "good"), 9, None)
+    assert config.attention_dropout == config.classifier_dropout == 0.0
+    assert evaluate_texts(done.model, TOKENIZER, DATA)["loss"] > 0.0
+    with pytest.raises(ArgumentError, match="'length' must be at most the model's 9, got 10"):
+        finetune(start, TOKENIZER, DATA, FinetuneSettings(length=10))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pooler", ["zero_index", "avg"])
+def test_a_bert_with_trees_learns(pooler):
+    settings = FinetuneSettings(lr=3e-3, epochs=12, pooler=pooler)
+    done = finetune(bert(), TOKENIZER, DATA, settings, progress=False)
+    assert evaluate_texts(done.model, TOKENIZER, DATA)["accuracy"] > 0.95
+
+
+def test_the_head_of_another_classifier_is_not_kept():
+    config = dataclasses.replace(CONFIG, classes=2)
+    start = FastBertForSequenceClassification(config, rng=1)
+    settings = FinetuneSettings(epochs=1, batch_size=120, validation=0.0, lr=0.0)
+    done = finetune(start, TOKENIZER, DATA, settings, progress=False)
+    assert bits(done.model)["pooler.weights"] == bits(start)["pooler.weights"]
+    assert bits(done.model)["head.weights"] != bits(start)["head.weights"]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -168,6 +214,19 @@ def test_the_command(folder, capsys):
     assert not RunFolder(f"{folder / 'judge'}.training").checkpoints()
     assert main([*map(str, arguments), "--resume"]) == 1
     assert f"'{folder / 'judge'}' is finished" in capsys.readouterr().err
+
+
+def test_the_command_takes_a_distilled_bert(folder, capsys):
+    bert().save_pretrained(folder / "bert")
+    arguments = [folder / "bert", folder / "films.jsonl", "--out", folder / "judge", "--epochs=1"]
+    assert main(["finetune", *map(str, arguments), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["validation"]) == {"loss", "accuracy"}
+    model = BertForSequenceClassification.from_pretrained(folder / "judge")
+    assert (model.config.feedforward, model.config.labels) == ("fff", ("bad", "good"))
+    texts = ["--text", "a fine film", "--text", "a poor film"]
+    assert main(["classify", str(folder / "judge"), *texts]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] in ("bad", "good") for line in lines] == [True, True]
 
 
 def test_the_command_reads_other_separators_and_prints_its_evaluations(folder, capsys):

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fffcpu.config.fastbert import POOLERS
+from fffcpu.config.encoder import POOLERS
 from fffcpu.errors import ShapeError
 from fffcpu.models import FastBertConfig, FastBertForSequenceClassification
 from fffcpu.recipes.text_objective import TextObjective, text_figures

@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 
 from fffcpu import DenseFeedForward, FastFeedForward, Predictor, Schema
-from fffcpu.inference.pipelines import TextEmbedder
-from fffcpu.models import BertConfig, BertEncoder
+from fffcpu.inference.pipelines import FillMask, TextClassifier, TextEmbedder
+from fffcpu.models import (
+    BertConfig,
+    BertEncoder,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+)
 from fffcpu.serve import models
 from fffcpu.serve.tensors import InferRequest
 from tests.serve.support import LONG, TOKENIZER, Client, infer, serving, tensor
@@ -133,7 +138,12 @@ def test_a_long_text_is_an_error_unless_it_may_be_cut(client, served):
         ("words", [tensor("text", ["a cat"])], {}, "as many"),
         ("words", [tensor("text", ["[MASK]", "[MASK] [MASK]"])], {}, "as many"),
         ("words", [tensor("text", ["[MASK]"])], {"parameters": {"top": 0}}, "'top' must be 1 to"),
-        ("words", [tensor("text", ["[MASK]"])], {"parameters": {"top": 99}}, "'top' may not"),
+        (
+            "words",
+            [tensor("text", ["[MASK]"])],
+            {"parameters": {"top": 99}},
+            "'top' must be at",
+        ),
         ("judge", [tensor("text", ["a"])], {"parameters": {"pooling": []}}, "'pooling' must be"),
         ("judge", [tensor("text", ["a"])], {"parameters": {"truncate": 1}}, "'truncate' must be"),
         (
@@ -164,3 +174,25 @@ def test_the_folder_of_a_bert_gives_embeddings(tmp_path):
         assert status == 200
         assert np.array_equal(np.float32(answer["data"][0]["embedding"]), expected[0])
         client.close()
+
+
+def test_folders_of_berts_with_heads_give_what_their_pipelines_give(tmp_path):
+    sizes = {"feedforward": "fff", "feedforward_size": 2, "depth": 2, "positions": 12}
+    judge = BertConfig(96, 16, 1, 2, classes=2, labels=("bad", "good"), **sizes)
+    models = {
+        "judge": BertForSequenceClassification(judge, rng=0),
+        "words": BertForMaskedLM(BertConfig(96, 16, 1, 2, **sizes), rng=0),
+    }
+    for name, model in models.items():
+        model.save_pretrained(tmp_path / name, files={"tokenizer.json": TOKENIZER.to_json()})
+    with serving({name: tmp_path / name for name in models}) as (port, _):
+        client = Client(port)
+        judged = infer(client, "judge", tensor("text", ["a cat"]))
+        filled = infer(client, "words", tensor("text", ["a [MASK]"]))
+        client.close()
+    classifier = TextClassifier(models["judge"], TOKENIZER, batch_invariant=True)
+    expected = classifier.probabilities(["a cat"])
+    np.testing.assert_array_equal(judged["probabilities"], expected)
+    assert judged["label"].tolist() == [("bad", "good")[expected[0].argmax()]]
+    ((guesses,),) = FillMask(models["words"], TOKENIZER, batch_invariant=True).fill(["a [MASK]"])
+    assert filled["tokens"].ravel().tolist() == [guess.token for guess in guesses]

@@ -1,4 +1,4 @@
-"""The models of a server: opened, warmed up, read anew."""
+"""The models of a server: opened, warmed up, reloaded."""
 
 from __future__ import annotations
 

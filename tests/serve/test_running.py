@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,7 +140,7 @@ def test_sighup_reads_models_anew_under_load(path):
             time.sleep(0.01)
         layers[1].save(path)
         server.send(signal.SIGHUP)
-        server.wait_for("was read anew")
+        server.wait_for("was reloaded")
         count = len(client.answers)
         while len(client.answers) < count + 20:
             time.sleep(0.01)
@@ -157,12 +158,21 @@ def test_sighup_reads_models_anew_under_load(path):
 
 @pytest.mark.slow
 @pytest.mark.thorough
-def test_several_workers_share_a_port(path):
-    with running(f"layer={path}", "--workers", "2", "--threads", "1") as server:
+def test_several_workers_share_a_port_and_have_the_keys_out_of_their_environment(path, tmp_path):
+    keys, key = tmp_path / "keys", "a-key-of-the-workers"
+    keys.write_text(key, encoding="utf-8")
+    options = ("--workers", "2", "--threads", "1", "--api-key-file", str(keys))
+    with running(f"layer={path}", *options) as server:
         server.wait_for("ready", times=2)
-        for _ in range(4):
+        for word, expected in ((key, 200), (key, 200), (key, 200), ("another", 401)):
             with Client(server.port) as client:
-                assert client.json("POST", "/v2/models/layer/infer", INPUTS)[0] == 200
+                status, _ = client.json(
+                    "POST", "/v2/models/layer/infer", INPUTS, authorization=f"Bearer {word}"
+                )
+                assert status == expected
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        for child in children.read_text().split() if children.exists() else ():
+            assert key not in Path(f"/proc/{child}/environ").read_text(errors="replace")
         assert server.end() == 0
 
 

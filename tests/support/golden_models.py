@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from fffcpu.checkpoints import crammed_bert
+from fffcpu.checkpoints import bert, crammed_bert
 from fffcpu.training import AdamW, clip_gradients, one_cycle_triangle
 from tests.support.paths import GOLDEN
 
 
-def expected_of(name):
-    with np.load(GOLDEN / name / "expected.npz") as file:
+def expected_of(name, file="expected.npz"):
+    with np.load(GOLDEN / name / file) as file:
         return {key: file[key] for key in file}
 
 
@@ -19,6 +19,23 @@ def assert_close(actual, expected, relative, what=""):
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape, what
     assert np.abs(actual - expected).max() <= relative * np.abs(expected).max(), what
+
+
+def check_bert(model, inputs, data, exact=True):
+    """Logits, loss and gradients of a BERT with a head, against those of transformers."""
+    tolerance = 1e-12 if exact else 1e-4
+    assert_close(model(*inputs), data["logits"], tolerance)
+    loss, cache = model.forward(*inputs, labels=data["labels"])
+    assert_close(loss, data["loss"], tolerance)
+    grads = model.backward(cache)
+    assert list(grads) == list(model.params)
+    found = bert.views(model.config, grads)
+    wanted = {n.removeprefix("grad."): a for n, a in data.items() if n.startswith("grad.")}
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        # The keys' biases change no probability: their gradients are rounding.
+        if not name.endswith("self.key.bias"):
+            assert_close(found[name], array, 1e-11 if exact else 1e-3, name)
 
 
 def check_outputs(model, data):

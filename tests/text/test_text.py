@@ -776,7 +776,7 @@ def test_damaged_corpora_are_errors(source, tmp_path, small_steps):
     notes = json.loads((place / "corpus.json").read_text())
     changes = [{name: None} for name in ("dtype", "training", "validation", "documents", "next")]
     changes += [{"dtype": "uint8"}, {"training": -1}, {"documents": 1.5}, {"next": [0]}]
-    damaged = [("{", "is damaged"), ('{"version": 9}', "no corpus of this version")]
+    damaged = [("{", "is damaged"), ('{"version": 9}', "not a corpus of this version")]
     damaged += [
         (json.dumps(notes | change), "must contain the build's progress") for change in changes
     ]

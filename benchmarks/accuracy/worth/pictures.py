@@ -27,13 +27,30 @@ class Point(NamedTuple):
     r2: float
 
 
+LEGEND = {
+    DENSE: "dense layers: neurons",
+    FAST: "trees × depth",
+    TWO_SIDED: "two-sided trees × depth",
+    LEAF: "depth, neurons of a leaf",
+}
+
+
+def label_of(model: str) -> str:
+    """Return the sizes of a layer, as the legend explains them.
+
+    >>> label_of("two-8x7"), label_of("dense-256")
+    ('8 × 7', '256')
+    """
+    return model.partition("-")[2].replace("x", " × ")
+
+
 def draw(panels: dict[str, list[Point]], path: Path) -> None:
     """Draw a panel for each kind of call, with labels that do not overlap."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure((7.5 * len(panels), 6.0), layout="constrained")
+    figure = Figure((6.0 * len(panels), 4.6), layout="constrained")
     canvas: Any = FigureCanvasAgg(figure)
     every = [figure.add_subplot(1, len(panels), k + 1) for k in range(len(panels))]
     for axes, (name, points) in zip(every, panels.items(), strict=True):
@@ -53,18 +70,18 @@ def draw_panel(axes: Any, name: str, points: list[Point]) -> None:
     for family, (marker, colour) in STYLES.items():
         own = sorted(point[2:] for point in points if point.family == family)
         if own:
-            style = {"marker": marker, "color": colour, "label": family}
+            style = {"marker": marker, "color": colour, "label": LEGEND[family]}
             axes.plot(*zip(*own, strict=True), ls="-" if family == DENSE else "", **style)
     axes.margins(x=0.12, y=0.1)  # room for labels
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-    axes.set_xlabel("µs per row")
-    axes.set_ylabel("R2 on the tokens held out")
+    axes.set_xlabel("µs per row, logarithmic")
+    axes.set_ylabel("R2 on held-out tokens")
     axes.set_title(name, loc="left", fontweight="bold")
     axes.grid(which="major", alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=9, loc="lower right")
 
 
 def add_labels(axes: Any, points: Sequence[Point], renderer: Any) -> None:
@@ -73,8 +90,8 @@ def add_labels(axes: Any, points: Sequence[Point], renderer: Any) -> None:
     places = scale * axes.transData.transform([point[2:] for point in points])
     notes = [
         axes.annotate(
-            point.model, point[2:], xytext=(0, 0), textcoords="offset points",
-            ha="center", va="center", fontsize=8, color=STYLES[point.family][1],
+            label_of(point.model), point[2:], xytext=(0, 0), textcoords="offset points",
+            ha="center", va="center", fontsize=9, color=STYLES[point.family][1],
         )
         for point in points
     ]  # fmt: skip

@@ -53,6 +53,7 @@ formats of layers:
 formats of folders (config.json and model.safetensors, in one file or in several with an index):
   crammed_bert          without the decoder, whose weights are the word embedding's (default)
   crammed_bert_decoder  with the decoder, for programs that look for every name
+  bert                  a BERT of Hugging Face; what this package does not use is left out
 OUT's numbers are float32, or float64 if any of IN's are. tokenizer.json is copied. A model in OUT
 is replaced, with its tokenizer.
 
@@ -97,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="target",
         choices=names,
         metavar="FORMAT",
-        help="format of OUT (native, or crammed_bert for a folder)",
+        help="format of OUT (native, or for a folder crammed_bert or bert, as IN is)",
     )
     parser.add_argument(
         "--depth",

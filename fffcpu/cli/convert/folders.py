@@ -15,24 +15,28 @@ from fffcpu.errors import ArgumentError
 
 __all__ = ["FORMATS", "convert_folder"]
 
-FORMATS = ("crammed_bert", "crammed_bert_decoder")
-"""A model folder's formats: without the decoder's weights (the word embedding's), or with both."""
+FORMATS = ("crammed_bert", "crammed_bert_decoder", "bert")
+"""A model folder's formats: a FastBERT without the decoder's weights (the word embedding's), a
+FastBERT with both, and a BERT."""
 
 
 def convert_folder(options: argparse.Namespace) -> None:
     """Write a folder's model to another folder."""
-    from fffcpu.models import FastBertForMaskedLM, FastBertForSequenceClassification
     from fffcpu.models.folders import open_config, open_weights
+    from fffcpu.models.opening import model_class
 
     source, place = Path(options.file), Path(options.out)
-    target = options.target or FORMATS[0]
-    _check(options, target)
+    _check(options)
     check_folder(options.out, options.file, name="OUT")
     config = open_config(source)
     state = open_weights(source)
-    found = _format(state)
+    found = _format(config, state)
+    target = options.target or (FORMATS[0] if found in FORMATS[:2] else found)
     if options.source not in (None, found):
         raise ArgumentError(f"argument '--from' must be {found}, as IN is, got {options.source}")
+    if (target == FORMATS[2]) != (found == FORMATS[2]):
+        fits = FORMATS[2] if found == FORMATS[2] else " or ".join(FORMATS[:2])
+        raise ArgumentError(f"argument '--to' must be {fits}, since IN is {found}, got {target}")
     if target == FORMATS[1] and config.classes is not None:
         raise ArgumentError(
             f"argument '--to' must be {FORMATS[0]} for a classifier, which has no decoder, "
@@ -40,23 +44,23 @@ def convert_folder(options: argparse.Namespace) -> None:
         )
     stored = _dtypes(state)
     dtype = np.float64 if "float64" in stored else np.float32
-    kind = FastBertForMaskedLM if config.classes is None else FastBertForSequenceClassification
-    model = kind.from_pretrained(source, dtype)
+    model = model_class(config).from_pretrained(source, dtype)
     files = _tokenizer(source)
-    model.save_pretrained(place, store_decoder=target == FORMATS[1], files=files)
+    own: dict[str, Any] = {"store_decoder": True} if target == FORMATS[1] else {}
+    model.save_pretrained(place, files=files, **own)
     tokenizer = _report_tokenizer(place, files)
     print(f"{source} ({found}, {stored}) -> {place} ({target}, {model.config.dtype})")
     print(f"  {repr(model)[1:-1]}")
     print(f"  {tokenizer}")
 
 
-def _check(options: argparse.Namespace, target: str) -> None:
+def _check(options: argparse.Namespace) -> None:
     """Raise if an option is for layers only."""
-    for name, value in (("--to", target), ("--from", options.source)):
+    for name, value in (("--to", options.target), ("--from", options.source)):
         if value not in (None, *FORMATS):
             raise ArgumentError(
-                f"argument '{name}' must be {' or '.join(FORMATS)} where IN is a folder, "
-                f"got {value}"
+                f"argument '{name}' must be {', '.join(FORMATS[:-1])} or {FORMATS[-1]} where IN "
+                f"is a folder, got {value}"
             )
     for name in ("depth", "trees", "activation"):
         if getattr(options, name) is not None:
@@ -68,9 +72,11 @@ def _check(options: argparse.Namespace, target: str) -> None:
         raise ArgumentError(f"argument 'OUT' must be a folder, as IN is, got '{options.out}'")
 
 
-def _format(state: Mapping[str, Any]) -> str:
-    """Return the format of a state dict."""
-    return FORMATS["decoder.weight" in state]
+def _format(config: Any, state: Mapping[str, Any]) -> str:
+    """Return the format of a folder."""
+    from fffcpu.config.bert import BertConfig
+
+    return FORMATS[2] if isinstance(config, BertConfig) else FORMATS["decoder.weight" in state]
 
 
 def _dtypes(state: Mapping[str, NDArray[Any]]) -> str:

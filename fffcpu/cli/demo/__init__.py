@@ -24,7 +24,7 @@ Demonstrate fffcpu on the data in its package:
   2. Train a fast feedforward network on real handwritten digits (8x8 pixels), and a dense network
      of as many active neurons by the same recipe; test both; save the first, reload it, run it.
   3. Time the layer at BERT's size (768 -> 768, depth 11: 12 of 4,095 neurons per row) against the
-     dense layer of 4,095 neurons in NumPy, and check both outputs.
+     dense layers of 4,095 and of 12 neurons in NumPy, and check the outputs.
 
 examples:
   fffcpu demo
@@ -34,7 +34,7 @@ examples:
 how to read the output:
   test accuracy  mean over the runs (and lowest to highest), on rows that training never saw
   neurons        neurons that a row uses, of those that the network holds
-  µs per row     microseconds, the median of 7 rounds in alternation; all rows are distinct
+  µs/row         microseconds, the median of 7 rounds in alternation; all rows are distinct
   doubtful       the rounds differ by more than ten percent, or a ratio exceeds what the arithmetic
                  allows: the machine was busy, or the dense layer's weights lie in no cache
 """
@@ -92,6 +92,5 @@ def _next_steps(path: Path) -> str:
     return f"""
 4. Next steps
   fffcpu info {path}
-  fffcpu bench --help       other sizes, threads and backends
-  README.md                 the training loop in 15 lines, and when FFF helps and when it does not
-  docs/tutorial.md          from the first layer to a saved model"""
+  fffcpu train TABLE.csv --target COLUMN --out MODEL.safetensors
+  fffcpu serve NAME=MODEL.safetensors"""

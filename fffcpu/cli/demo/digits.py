@@ -116,7 +116,7 @@ def compare_networks(
     x = digits.test.x
     many = time_layers(layers, [x], min_time)
     one = time_layers(layers, list(x[:, np.newaxis]), min_time)
-    head = ("", "test accuracy", "neurons", f"µs per row: batches of {len(x)}", "of 1")
+    head = ("", "test accuracy", "neurons", f"µs/row, {len(x)} rows", "1 row")
     rows = [
         (
             kind,
@@ -129,8 +129,8 @@ def compare_networks(
     ]
     print(f"\n{format_table(head, rows)}")
     print(
-        f"\nWith {ACTIVE} neurons per row, the cost of a call exceeds that of the arithmetic.\n"
-        "The tree pays off where it holds many neurons, as in part 3."
+        f"\nThis table is easy for both. With {ACTIVE} neurons per row, a call costs more\n"
+        "than its arithmetic. Part 3 times a layer of a size where the arithmetic counts."
     )
     print_doubts(
         [

@@ -35,11 +35,12 @@ def fill_sentences() -> str:
     feedforward: Any = model.config.modules()["encoder.layers.0.feedforward"]
     used, held = feedforward.active_neurons, feedforward.neurons
     lines = [f"Masked sentences: a FastBERT trained on WordNet's glosses, {used} of {held} neurons"]
+    width = max(len(sentence["text"]) for sentence in sentences)
     for sentence in sentences:
         ids = np.array([sentence["ids"]])
         chances = softmax(model.logits_at(ids, ids == vocabulary[MASK])[0])
         chances[special] = -1
         best = chances.argsort()[::-1][:GUESSES]
         guesses = ", ".join(f"{names[int(token)]} {chances[token]:.0%}" for token in best)
-        lines.append(f"  {sentence['text']:<52} {guesses}")
+        lines.append(f"  {sentence['text']:<{width}}  {guesses}")
     return "\n".join(lines)

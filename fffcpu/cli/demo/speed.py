@@ -35,31 +35,40 @@ def time_layers(
 
 
 def compare_at_bert_size(batch_rows: Sequence[int], min_time: float, seed: int) -> None:
-    """Check and time FastFeedForward and the dense layer of as many neurons, and print it."""
+    """Check and time FastFeedForward and two dense layers, and print it.
+
+    One dense layer has as many neurons as the tree holds, the other as many as a row uses.
+    """
     fast = FastFeedForward(WIDTH, WIDTH, DEPTH, rng=seed)
-    dense = DenseFeedForward(WIDTH, WIDTH, fast.config.neurons, rng=seed)
     used, held = fast.config.active_neurons, fast.config.neurons
+    dense = DenseFeedForward(WIDTH, WIDTH, held, rng=seed)
+    narrow = DenseFeedForward(WIDTH, WIDTH, used, rng=seed)
+    layers = {"FFF": fast, f"dense {held:,}": dense, f"dense {used}": narrow}
     leaves = _check(fast, dense, seed)
     print(
-        f"{WIDTH} -> {WIDTH}, depth {DEPTH}: {used} of {held:,} neurons per row, against NumPy's "
-        f"dense layer of {held:,}.\n"
+        f"{WIDTH} -> {WIDTH}, depth {DEPTH}: {used} of {held:,} neurons per row. "
+        "Dense layers are NumPy's.\n"
         f"Outputs are checked, on random rows that reach {leaves:,} of the {2**DEPTH:,} leaves.\n"
     )
     rows, reasons = [], []
     for count in batch_rows:
         batches = distinct_batches(count, WIDTH, rng=seed)
-        timings = time_layers({"fast": fast, "dense": dense}, batches, min_time)
-        speedup = ratio(timings[1], timings[0])
+        timings = time_layers(layers, batches, min_time)
+        tree, all_neurons, few = timings
         reasons += [
-            f"batch {count:,}: {reason}" for reason in doubts(timings[0], timings[1], held / used)
+            f"batch {count:,}: {reason}" for reason in doubts(tree, all_neurons, held / used)
         ]
-        figures = (*(timing.microseconds for timing in timings), speedup)
-        rows.append((f"{count:,}", *map(format_number, figures)))
-    head = ("batch", "FastFeedForward, µs per row", "dense, µs per row", "times faster")
+        figures = [timing.microseconds for timing in timings]
+        ratios = ratio(all_neurons, tree), ratio(tree, few)
+        rows.append((f"{count:,}", *map(format_number, (*figures, *ratios))))
+    head = ("batch", *(f"{name}, µs/row" for name in layers), "times faster", "price")
     print(format_table(head, rows))
     print(
-        f"\nThe arithmetic allows up to {held / used:.0f} times ({held:,} / {used}). "
-        f"FastFeedForward ran on {threads()}, NumPy on those of its BLAS."
+        f"\nTimes faster: than {held:,} dense neurons. "
+        f"The arithmetic allows {held / used:.0f} ({held:,} / {used}).\n"
+        f"Price: the number of dense neurons, of a layer of {used}, that take as long as one\n"
+        "used neuron. Trees pay off where a used neuron is worth more of them than that.\n"
+        f"FFF ran on {threads()}, NumPy on those of its BLAS."
     )
     print_doubts(reasons)
 

@@ -109,7 +109,7 @@ def add_dask(parser: Any) -> None:
     parser.add_argument(
         "--dask",
         metavar="ADDRESS",
-        help="compute on a cluster of Dask: a scheduler's address, or local:N for N processes",
+        help="compute on a Dask cluster: a scheduler's address, or local:N for N processes",
     )
 
 

@@ -1,6 +1,6 @@
 """Calling a compiled kernel by the address of its machine code.
 
-If a parallel loop contained the kernel itself, Numba would optimise the kernel's whole body again,
+If a parallel loop contained the kernel itself, Numba would optimize the kernel's whole body again,
 three times. A loop that calls the kernel by its address compiles in a tenth of the time, and the
 same loop serves all kernels.
 """

@@ -182,8 +182,8 @@ def _refusal(function: Callable[..., Any]) -> str:
         return f"kernel '{function.__name__}' is not defined in a file; move it to a module"
     if not named:
         return (
-            "NUMBA_CACHE_DIR is not set, and this user can write neither beside the sources nor to "
-            "a home folder; set NUMBA_CACHE_DIR to a writable folder"
+            "NUMBA_CACHE_DIR is not set, and this user can write neither next to the sources nor "
+            "to a home folder; set NUMBA_CACHE_DIR to a writable folder"
         )
     return (
         f"NUMBA_CACHE_DIR is set to '{named}', which this user cannot write; make it writable, or "

@@ -168,7 +168,7 @@ def layer_norm(out: Array, moments: Array, x: Array, scale: Array, bias: Array, 
 
 @inner
 def _normal(x: Array, at: int, left: int, mean: Any, inverse: Any) -> Any:
-    """Return a vector of normalised numbers."""
+    """Return a vector of normalized numbers."""
     return multiply(subtract(_take(x, at, left), broadcast(mean)), broadcast(inverse))
 
 

@@ -230,9 +230,9 @@ class Optimizer(Stateful):
         Raises
         ------
         ArgumentError
-            If a name is missing or unknown, the learning rate is out of range, or a gradient is
-            row-sparse where it cannot be: with both momentum and weight decay, for a parameter that
-            is not C-contiguous, or where the rate times weight decay is not below 1.
+            If a name is missing or unknown, or the learning rate is out of range. Row-sparse
+            gradients are an error with both momentum and weight decay, for a parameter that is not
+            C-contiguous, and if the rate times weight decay is not below 1.
         ShapeError
             If a gradient does not have the shape of its parameter.
         ArgumentTypeError
