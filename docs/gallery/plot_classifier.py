@@ -2,13 +2,13 @@
 A classifier in a scikit-learn pipeline
 =======================================
 
-`fffcpu.sklearn.FFFClassifier` is a fast feedforward layer as an estimator. This lesson puts it
-behind a scaler, lets a grid search choose its trees, looks at its probabilities, and saves what was
-learned: as a pickle, and as a file that needs no scikit-learn.
+`fffcpu.sklearn.FFFClassifier` is a fast feedforward layer in the form of an estimator. This lesson
+puts it behind a scaler and lets a grid search choose its trees. Then it looks at probabilities, and
+saves the model in two ways: as a pickle, and as a file that needs no scikit-learn.
 """
 
 # %%
-# The data are 569 tumours, of which 30 numbers each were measured, and which are benign or not.
+# The data are 569 tumours. Each has 30 measurements, and is either malignant or benign.
 
 import pickle
 import tempfile
@@ -33,9 +33,10 @@ print(train_x.shape, test_x.shape, data.target_names)
 # %%
 # Pipeline and search
 # -------------------
-# The estimator would scale columns by itself. Here a step of the pipeline does it, so the estimator
-# is told to take rows as they are. A deeper tree holds more neurons, of which a row uses one more
-# for each level; more trees add up.
+# The estimator could scale the columns itself. Here a step of the pipeline does it, so
+# ``standardize="none"`` turns the estimator's own scaling off. Each level of depth adds one neuron
+# per row and tree, and doubles the leaves. The outputs of several trees are summed. Nodes are
+# two-sided by default: they have separate output weights for rows that go left and right.
 
 pipeline = make_pipeline(
     StandardScaler(), FFFClassifier(standardize="none", max_iter=30, random_state=0)
@@ -49,31 +50,36 @@ print(search.best_params_)
 print(f"test accuracy {search.score(test_x, test_y):.3f}")
 
 # %%
-# The scores of the search, each the mean of three folds. A difference of 0.01 is 4 rows of 426, too
-# few to rely on; and the best of nine scores flatters, so test rows are what counts.
+# Each cell of this picture is the mean accuracy of three folds. All nine values lie close together:
+# a difference of 0.01 is 4 rows of 426. The best of nine scores is also an optimistic one, which is
+# why the accuracy above was measured on test rows.
 
-# The grid runs through all trees of a depth before it goes on: names are taken in order.
+# The grid goes through all trees of one depth first, because it sorts the names.
 scores = search.cv_results_["mean_test_score"].reshape(len(depths), len(trees))
 figure, axes = plt.subplots(layout="constrained")
-mesh = axes.imshow(scores, cmap="viridis")
+mesh = axes.imshow(scores, cmap="Purples")
+middle = (scores.min() + scores.max()) / 2
 for (row, column), score in np.ndenumerate(scores):
-    axes.annotate(f"{score:.3f}", (column, row), ha="center", va="center", backgroundcolor="white")
+    colour = "white" if score > middle else "black"
+    axes.annotate(f"{score:.3f}", (column, row), ha="center", va="center", color=colour)
 axes.set_xticks(range(len(trees)), labels=trees)
 axes.set_yticks(range(len(depths)), labels=depths)
 axes.set_xlabel("trees")
 axes.set_ylabel("depth")
 axes.set_title("Accuracy in cross-validation")
-figure.colorbar(mesh)
+figure.colorbar(mesh, label="accuracy")
 plt.show()
 
 # %%
 # Probabilities
 # -------------
-# ``predict_proba`` has a column for each class, in the order of ``classes_``. The model
-# is certain of most rows, and of these it is mostly right.
+# ``predict_proba`` has one column per class, in the order of ``classes_``. For most test rows the
+# probability is close to 0 or 1, and nearly all of these rows are on the right side. At the right
+# edge, a small purple part marks the malignant tumours that the model takes for benign with high
+# confidence.
 
-chances = search.predict_proba(test_x)
-benign = chances[:, list(search.classes_).index("benign")]
+probabilities = search.predict_proba(test_x)
+benign = probabilities[:, list(search.classes_).index("benign")]
 figure, axes = plt.subplots(layout="constrained")
 axes.hist(
     [benign[test_y == name] for name in search.classes_],
@@ -83,25 +89,26 @@ axes.hist(
     label=[f"is {name}" for name in search.classes_],
     color=["tab:orange", "tab:purple"],
 )
-axes.set_xlabel("probability of benign")
-axes.set_ylabel("test rows")
-axes.legend()
+axes.set_xlabel("predicted probability that the tumour is benign")
+axes.set_ylabel("number of test rows")
+axes.legend(loc="upper center")
 plt.show()
 
 # %%
-# Two ways to keep it
-# -------------------
-# A pickle keeps the whole pipeline. Whoever loads it needs scikit-learn, and has to trust it, since
-# loading a pickle runs code.
+# Two ways to save the model
+# --------------------------
+# A pickle holds the whole pipeline. Whoever loads it needs scikit-learn, and must trust its origin,
+# because loading a pickle runs code.
 
 best = search.best_estimator_
 again = pickle.loads(pickle.dumps(best))
-assert (again.predict_proba(test_x) == chances).all()
+assert (again.predict_proba(test_x) == probabilities).all()
 
 # %%
-# The layer's format holds arrays and what they mean. ``to_predictor`` returns the layer with the
-# names of its classes. It was trained on scaled rows; ``absorb_input_scaling`` makes the scaler's
-# work part of its weights, so that it takes rows as they were measured, at no cost.
+# The file of a predictor holds arrays and the names of the classes, and loading it runs no code.
+# ``to_predictor`` returns the trained layer, which expects scaled rows. ``absorb_input_scaling``
+# moves the scaler into its weights. The predictor then takes rows as they were measured, at no
+# extra cost.
 
 scaler, classifier = best[0], best[-1]
 predictor = classifier.to_predictor()
@@ -113,4 +120,4 @@ with tempfile.TemporaryDirectory() as folder:
     loaded = Predictor.load(path)
 print(loaded)
 print(loaded.predict(test_x[:3]), loaded.probabilities(test_x[:3]).round(3))
-assert np.allclose(loaded.probabilities(test_x), chances, atol=1e-6)
+assert np.allclose(loaded.probabilities(test_x), probabilities, atol=1e-6)

@@ -1,15 +1,15 @@
 """
-FastBERT fills masks
+Fill in masked words
 ====================
 
-The package carries a small FastBERT, a transformer encoder whose feedforwards are trees. It has
-read the definitions of a dictionary and nothing else, so it is asked for words of definitions. This
-lesson needs the extra ``text``.
+fffcpu comes with a small FastBERT, a transformer encoder whose feedforward layers are trees. It has
+read the definitions of a dictionary, and nothing else. So this lesson asks it for words of
+definitions. The lesson needs the extra ``text``.
 """
 
 # %%
-# A pipeline is a model and its tokenizer. ``fill`` takes texts with ``[MASK]`` where a token is
-# hidden, and returns, for each text and each mask, the likeliest tokens.
+# A pipeline is a model with its tokenizer. ``fill`` takes texts in which ``[MASK]`` hides a token.
+# It returns the most probable tokens for each text and each mask.
 
 import matplotlib.pyplot as plt
 
@@ -29,7 +29,8 @@ for text, (guesses,) in zip(texts, answers, strict=True):
     print(f"{text}: {', '.join(guess.token for guess in guesses)}")
 
 # %%
-# Probabilities are over all tokens, and where many words would do, none is likely.
+# The probabilities of all 4,096 tokens sum to 1. If many words would fit, none of them is probable:
+# only the tool for cutting wood gets a probability of 20%.
 
 figure, panels = plt.subplots(2, 2, figsize=(10, 5), sharex=True, layout="constrained")
 for axes, text, (guesses,) in zip(panels.flat, texts, answers, strict=True):
@@ -39,7 +40,9 @@ for axes, text, (guesses,) in zip(panels.flat, texts, answers, strict=True):
         color="tab:purple",
     )
     axes.invert_yaxis()
-    axes.set_title(text, fontsize=10)
+    axes.set_title(text, fontsize=11)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.xaxis.set_major_locator(plt.MultipleLocator(0.05))
 for axes in panels[-1]:
     axes.set_xlabel("probability")
 plt.show()
@@ -47,17 +50,21 @@ plt.show()
 # %%
 # What a token costs
 # ------------------
-# Each feedforward holds trees of neurons, of which a token uses those on one path a tree.
+# Each feedforward layer holds several trees of neurons. A token uses the neurons on one path per
+# tree.
 
 config = fill_mask.model.config
 held = config.feedforward_size * (2 ** (config.depth + 1) - 1)
 used = config.feedforward_size * (config.depth + 1)
-print(f"{config.feedforward_size} trees of depth {config.depth}: {used} of {held} neurons a token")
+print(
+    f"{config.feedforward_size} trees of depth {config.depth}: {used} of {held} neurons per token"
+)
 
 # %%
-# More words
-# ----------
-# Each word that is added changes what may stand at the mask.
+# More context
+# ------------
+# Each word that you add changes what fits the mask. With all of its hints, the last text leads to a
+# fungus and a fruit, and a fish comes third.
 
 longer = [
     "a [MASK]",

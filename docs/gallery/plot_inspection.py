@@ -2,12 +2,12 @@
 Looking into a tree
 ===================
 
-Which rows go where, and is every part of a tree of use? `fffcpu.diagnosis` counts, `fffcpu.plots`
-draws. The tree of this lesson has eight leaves, which have to tell ten digits apart.
+Which rows go where, and is every part of a tree useful? `fffcpu.diagnosis` counts, and
+`fffcpu.plots` draws. The tree in this lesson has eight leaves for ten digits.
 """
 
 # %%
-# A leaf layer, trained through its estimator. ``layer_`` is the layer itself.
+# The estimator trains a leaf layer. ``layer_`` is the layer itself.
 
 import tempfile
 from pathlib import Path
@@ -31,26 +31,37 @@ layer = classifier.layer_
 # %%
 # Usage
 # -----
-# A report counts the rows that visit each node. Balance is 1 where all leaves have the same number
-# of rows; a dead subtree is one that no row enters, and so is memory for nothing; near ties are
-# decisions that a small change would turn round.
+# A report counts the rows that visit each node:
+#
+# - *Balance* is 1 if all leaves get the same number of rows.
+# - *Effective leaves* is the number of leaves that would have the same entropy if all were used
+#   evenly: these eight leaves are worth 6.3.
+# - A *dead subtree* is one that no row enters. It only takes memory.
+# - A *near tie* is a decision that a small change of the row would reverse.
+# - *Choice entropy* is 0 if gates decide clearly, and 0.69 if they send half of a row to each side.
 
 report = diagnose(layer, images)
 print(report)
 
 # %%
-# The numbers behind it are arrays, one entry a node or leaf.
+# The same numbers are also arrays, with one entry per node or leaf.
 
 tree = report.trees[0]
-print("rows that each leaf gets:", tree.leaf_visits)
-print(f"as uneven as {tree.effective_leaves:.1f} leaves, all used alike, are even")
+print("rows per leaf:", tree.leaf_visits)
 
 # %%
-# The same as a picture. The functions of `fffcpu.plots` write files; here the file is shown again.
+# ``plot_tree`` draws the report. Each line of cells is a level of the tree, with the root at the
+# top. A cell is a node, and its number is the share of the rows that visit it. The colour compares
+# this share with an even one, on a scale where each step doubles. Here the third leaf from the
+# left gets the most rows, 2.4 times its even share, and the leaves at both ends get the fewest.
+#
+# At the bottom left, a line above the diagonal means that some leaves get more rows than others. At
+# the bottom right, the values of each level range from 0 to 1. All nodes are reached, splits are
+# fairly even, and hardly any decision is close.
 
 
 def show(path):
-    """Show a picture that was written to a file."""
+    """Show a picture from a file, because the functions of `fffcpu.plots` write files."""
     picture = plt.imread(path)
     height, width = picture.shape[:2]
     axes = plt.figure(figsize=(10, 10 * height / width)).add_axes((0, 0, 1, 1))
@@ -67,8 +78,10 @@ show(path)
 # %%
 # Which rows go where
 # -------------------
-# ``reached_leaves`` has the leaf of each row. Counted by digit it shows the groups that training
-# found: a digit has one or two leaves for the most part, and a leaf tells a few digits apart.
+# ``reached_leaves`` returns the leaf of each row. This table counts the rows by digit and leaf,
+# and shows the groups that training has found. Most zeros, sixes and nines share leaf 2, and most
+# sevens go to leaf 6. Fives and eights are spread over many leaves. So the leaves do not sort the
+# digits: each has a small network that tells the digits apart that reach it.
 
 leaves = reached_leaves(layer, images)
 counts = np.zeros((10, len(tree.leaf_visits)), int)
@@ -82,12 +95,12 @@ axes.set_xticks(range(len(tree.leaf_visits)))
 axes.set_yticks(range(10))
 axes.set_xlabel("leaf")
 axes.set_ylabel("digit")
-axes.set_title("Rows by digit and leaf")
+axes.set_title("Number of rows by digit and leaf")
 plt.show()
 
 # %%
-# The mean image of each leaf's rows. Where a leaf has one digit it can be read; where it has
-# several they lie over each other.
+# ``plot_prototypes`` draws the mean image of each leaf's rows. Leaf 0 shows a five and leaf 5 a
+# one, because most of their rows are such digits. In leaf 2 the zeros, sixes and nines overlap.
 
 reached = np.flatnonzero(tree.leaf_visits)
 means = leaf_means(layer, images, reached)

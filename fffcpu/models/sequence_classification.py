@@ -233,7 +233,7 @@ class BertForSequenceClassification(BertWithHead, SequenceClassification[BertCon
     config : BertConfig
         Config of the model, with ``classes``.
     rng : None, int or numpy.random.Generator
-        Generator or seed of the initial values; see `BertEncoder`. The head is initialised in the
+        Generator or seed of the initial values; see `BertEncoder`. The head is initialized in the
         same way.
 
     Attributes

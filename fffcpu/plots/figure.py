@@ -11,7 +11,15 @@ import numpy as np
 from fffcpu.errors import ArgumentError, require_extra
 from fffcpu.system.files import write_atomically
 
-__all__ = ["MARKERS", "check_plot_path", "colours", "new_figure", "save"]
+__all__ = [
+    "MARKERS",
+    "check_plot_path",
+    "colours",
+    "legend_below",
+    "new_figure",
+    "save",
+    "text_colour",
+]
 
 MARKERS = "osD^vP*Xd<>p"
 """Markers of the lines, in order."""
@@ -59,3 +67,28 @@ def colours(count: int) -> list[Any]:
     """Return colours from dark to light, each dark enough on white."""
     palette = require_extra("matplotlib", "plot").colormaps["viridis"]
     return [palette(share) for share in np.linspace(0, 0.85, count)]
+
+
+def text_colour(background: Any) -> str:
+    """Return "black" or "white", whichever has more contrast with a background.
+
+    Contrast is a ratio of luminances, each plus 0.05, as in the Web Content Accessibility
+    Guidelines: black has luminance 0, white has 1.
+    """
+    rgb = np.asarray(require_extra("matplotlib.colors", "plot").to_rgb(background))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    light = float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05
+    return "black" if light / 0.05 > 1.05 / light else "white"
+
+
+def legend_below(axes: Any) -> None:
+    """Name the lines of a panel below it, where the names cover nothing."""
+    _, labels = axes.get_legend_handles_labels()
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.14),
+        ncols=len(labels),
+        fontsize=9,
+        frameon=False,
+        columnspacing=1.2,
+    )

@@ -21,6 +21,9 @@ Array = NDArray[Any]
 REGION_CELLS = 400
 """Number of points along each side of a map of regions."""
 
+OPACITY = 0.7
+"""Opacity of a map of regions, so that the rows on it can be seen."""
+
 IMAGES_IN_A_ROW = 8
 
 
@@ -69,8 +72,8 @@ def plot_regions(
     panels = [figure.add_subplot(1, 1 + bool(classes), 1)]
     palettes = require_extra("matplotlib", "plot").colormaps
     # Steps of the golden ratio give distant colours to neighbours in the tree.
-    _draw_plane(panels[0], palettes["viridis"](leaves * 0.618034 % 1), leaves, extent)
-    panels[0].set_title("Leaves", loc="left", fontweight="bold")
+    _draw_plane(panels[0], palettes["turbo"](leaves * 0.618034 % 1), leaves, extent)
+    panels[0].set_title("Region of each leaf", loc="left", fontweight="bold")
     if classes:
         panels.append(figure.add_subplot(1, 2, 2))
         palette = palettes["tab10" if len(classes) <= 10 else "tab20"]
@@ -79,10 +82,11 @@ def plot_regions(
         panels[1].set_title("Predicted class", loc="left", fontweight="bold")
         patch = require_extra("matplotlib.patches", "plot").Patch
         handles = [
-            patch(color=palette(i % palette.N), label=str(classes[i]))
+            patch(color=palette(i % palette.N), alpha=OPACITY, label=str(classes[i]))
             for i in np.unique(predicted)[: palette.N].tolist()
         ]
-        panels[1].legend(handles=handles, fontsize=8, loc="upper right")
+        # Beside the plane: inside, the names would cover rows.
+        panels[1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1))
     for axes in panels:
         axes.scatter(*rows.T, s=6, color="white", edgecolors="black", linewidths=0.5)
         axes.set_xlabel("feature 0")
@@ -138,7 +142,12 @@ def _draw_plane(axes: Any, colours: Array, leaves: Array, extent: tuple[float, .
     borders[1:] |= leaves[1:] != leaves[:-1]
     colours[borders] = (0, 0, 0, 1)
     axes.imshow(
-        colours, origin="lower", extent=extent, aspect="auto", interpolation="nearest", alpha=0.7
+        colours,
+        origin="lower",
+        extent=extent,
+        aspect="auto",
+        interpolation="nearest",
+        alpha=OPACITY,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fffcpu.errors import ArgumentError, require_extra
-from fffcpu.plots.figure import MARKERS, colours, new_figure, save
+from fffcpu.plots.figure import MARKERS, colours, new_figure, save, text_colour
 
 __all__ = ["SpeedUp", "plot_speedups"]
 
@@ -78,7 +78,7 @@ def _draw_by_width(axes: Any, points: Sequence[SpeedUp]) -> None:
     limit = sorted({(point.neurons, point.neurons / point.active) for point in points})
     label = "arithmetic: neurons held / used"
     axes.plot(*zip(*limit, strict=True), color="black", linestyle="--", linewidth=1, label=label)
-    axes.set_xlabel("neurons held (training width)")
+    axes.set_xlabel("neurons held, or training width (log scale)")
     _finish(axes, "By width", "rows per call", loc="upper left")
 
 
@@ -92,7 +92,7 @@ def _draw_by_rows(axes: Any, points: Sequence[SpeedUp]) -> None:
         line = sorted((point.rows, point.value) for point in points if point.neurons == width)
         label = f"{width:,} neuron" + ("" if width == 1 else "s")
         axes.plot(*zip(*line, strict=True), color=colour, marker=marker, label=label)
-    axes.set_xlabel("rows per call (batch)")
+    axes.set_xlabel("rows per call, or batch size (log scale)")
     _finish(axes, "By batch", "neurons held", loc="upper center", ncols=4)
 
 
@@ -107,7 +107,7 @@ def _finish(axes: Any, title: str, legend: str, **place: Any) -> None:
     low = min(low, 0.5)
     axes.set_ylim(low, 4 * high)  # leaves room for the legend above the lines
     axes.axhspan(low, 1, color="tab:orange", alpha=0.15, zorder=0, label="dense is faster")
-    axes.set_ylabel("speed-up over the dense layer")
+    axes.set_ylabel("speed-up over the dense layer (log scale)")
     axes.set_title(title, loc="left", fontweight="bold")
     axes.grid(which="major", alpha=0.3)
     axes.legend(title=legend, fontsize=8, title_fontsize=8, **place)
@@ -128,8 +128,7 @@ def _draw_map(figure: Any, axes: Any, points: Sequence[SpeedUp]) -> None:
     mesh = axes.pcolormesh(logs, cmap="PuOr", norm=norm, edgecolors="white", linewidth=0.5)
     for (row, column), value in np.ndenumerate(values):
         place = (column + 0.5, row + 0.5)
-        dark = not np.isnan(value) and abs(norm(np.log2(value)) - 0.5) > 0.3
-        colour = "white" if dark else "black"
+        colour = "black" if np.isnan(value) else text_colour(mesh.to_rgba(np.log2(value)))
         axes.annotate(_cell(value), place, ha="center", va="center", fontsize=8, color=colour)
     for start, end in _frontier(values):
         axes.plot(*zip(start, end, strict=True), color="black", linewidth=3)

@@ -17,7 +17,7 @@ import numpy as np
 
 from fffcpu.diagnosis import TreeUsage
 from fffcpu.errors import require_extra
-from fffcpu.plots.figure import new_figure, save
+from fffcpu.plots.figure import legend_below, new_figure, save, text_colour
 from fffcpu.tree import level_start
 
 __all__ = ["plot_tree"]
@@ -75,6 +75,7 @@ def _draw_nodes(figure: Any, axes: Any, usage: TreeUsage) -> None:
         for level in range(levels)
     ]
     palette = require_extra("matplotlib", "plot").colormaps["PuOr"].with_extremes(bad="0.3")
+    meshes = []
     for level, line in enumerate(shares):
         ratios = line * len(line)
         logs = np.log2(np.maximum(ratios, 2.0**-EXTREME))
@@ -89,33 +90,42 @@ def _draw_nodes(figure: Any, axes: Any, usage: TreeUsage) -> None:
             edgecolors="none",
             antialiased=False,
         )
+        meshes.append(mesh)
     axes.set_xlim(0, 1)
     axes.set_ylim(levels - 0.5, -0.5)
     axes.hlines(np.arange(levels - 1) + 0.5, 0, 1, color="white", linewidth=1)
     for level, line in enumerate(shares[:OUTLINED_LEVELS]):
         borders = np.arange(1, len(line)) / len(line)
         axes.vlines(borders, level - 0.5, level + 0.5, color="white", linewidth=1)
+        fills = mesh.to_rgba(meshes[level].get_array().ravel())
         for i, share in enumerate(line if level < NUMBERED_LEVELS else ()):
-            # The ends of the colours are dark, so numbers there are white.
-            dark = abs(np.log2(max(share * len(line), 2.0**-EXTREME))) > EXTREME / 2
-            place = ((i + 0.5) / len(line), level)
-            axes.annotate(
-                f"{share:.1%}", place, ha="center", va="center", color="white" if dark else "black"
-            )
+            place, colour = ((i + 0.5) / len(line), level), text_colour(fills[i])
+            axes.annotate(_percentage(share), place, ha="center", va="center", color=colour)
     axes.set_yticks(range(levels))
     axes.set_xticks([])
     axes.set_ylabel("level")
-    shown_levels = (
-        f"{levels}" if levels > usage.depth else f"the first {levels} of {usage.depth + 1}"
-    )
-    axes.set_xlabel(f"nodes of each level, from left to right; {shown_levels} levels")
-    what = "Share of the rows: orange is less than even, purple is more, dark grey is no row"
+    axes.set_xlabel(f"nodes of each level, from left to right; {_levels(levels, usage.depth + 1)}")
+    what = "Rows per node. Purple: more than an even share. Orange: fewer. Dark grey: none"
     axes.set_title(what, loc="left", fontweight="bold")
     bar = figure.colorbar(mesh, ax=axes, pad=0.01)
     ticks = range(-EXTREME, EXTREME + 1)
     labels = [f"{2**tick}x" if tick >= 0 else f"1/{2**-tick}x" for tick in ticks]
     bar.set_ticks(list(ticks), labels=labels)
-    bar.set_label("visits over an even share of the level's")
+    bar.set_label("rows, relative to an even share")
+
+
+def _percentage(share: float) -> str:
+    """Return the text of a share. A node that no row visits differs from one that few rows do."""
+    if share == 0:
+        return "none"
+    return f"{share:.1%}" if share >= 0.0005 else "<0.1%"
+
+
+def _levels(shown: int, held: int) -> str:
+    """Return the number of levels that are drawn, and of those that the tree has."""
+    if shown < held:
+        return f"the first {shown} of {held} levels"
+    return f"{held} level" + ("" if held == 1 else "s")
 
 
 def _draw_leaves(axes: Any, usage: TreeUsage) -> None:
@@ -124,13 +134,16 @@ def _draw_leaves(axes: Any, usage: TreeUsage) -> None:
     leaves = np.arange(len(visits) + 1)
     served = np.concatenate([[0.0], np.cumsum(visits) / usage.rows])
     axes.plot(leaves, served, color="tab:purple", label="this tree")
-    axes.plot([0, len(visits)], [0, 1], color="black", linestyle="--", linewidth=1, label="even")
+    axes.plot(
+        [0, len(visits)], [0, 1], color="black", linestyle="--", linewidth=1, label="even shares"
+    )
     axes.axvline(usage.effective_leaves, color="tab:orange", label="effective leaves")
-    axes.set_xlabel("leaves, the most visited first")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("number of leaves, starting with the most visited")
     axes.set_ylabel("share of the rows that reach them")
     axes.set_ylim(0, 1.02)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="lower right")
+    legend_below(axes)
     what = f"Leaves: {np.count_nonzero(visits):,} of {len(visits):,} reached"
     axes.set_title(f"{what}, balance {usage.balance:.2f}", loc="left", fontweight="bold")
 
@@ -151,8 +164,8 @@ def _draw_levels(axes: Any, usage: TreeUsage) -> None:
             axes.plot(values, color=colour, marker=marker, label=label)
     axes.set_xticks(range(len(levels)))
     axes.set_xlabel("level")
-    axes.set_ylabel("from 0 to 1")
+    axes.set_ylabel("value, from 0 to 1")
     axes.set_ylim(-0.02, 1.02)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    axes.set_title("Levels", loc="left", fontweight="bold")
+    legend_below(axes)
+    axes.set_title("Measures of each level", loc="left", fontweight="bold")

@@ -40,6 +40,11 @@ def test_regions_are_drawn(classes, figures, tmp_path, monkeypatch):
         predicted = np.unique(layer(points).argmax(axis=-1))
         named = [text.get_text() for text in panels[1].get_legend().get_texts()]
         assert named == [str(classes[i]) for i in predicted]
+        legend = panels[1].get_legend()
+        assert legend.get_window_extent().x0 > panels[1].get_window_extent().x1  # over no row
+        assert {patch.get_alpha() for patch in legend.get_patches()} == {
+            panels[1].images[0].get_alpha()
+        }
 
 
 def test_regions_around_a_single_row(tmp_path, monkeypatch):

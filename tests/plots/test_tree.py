@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from matplotlib.collections import QuadMesh
+from matplotlib.colors import to_rgba
 from matplotlib.image import imread
 
 from fffcpu import FastFeedForward, LeafFeedForward
@@ -55,6 +56,49 @@ def test_trees_are_drawn(depth, kind, figures, tmp_path):
     assert ("choice entropy / log 2" in lines) == (kind == "leaf" and depth > 0)
     assert ("balance of splits" in lines) == (depth > 0)
     assert all(axes.get_xlabel() and axes.get_ylabel() for axes in (nodes, leaves, levels))
+
+
+def test_numbers_can_be_read_on_their_cells(figures, tmp_path):
+    usage = usage_of(5, rows=900)
+    plot_tree(usage, tmp_path / "tree.png", "a title")
+    nodes = figures[0].axes[0]
+    fills = np.concatenate([mesh.to_rgba(mesh.get_array().ravel()) for mesh in cells(nodes)[:4]])
+    assert len(fills) == len(nodes.texts) == 15
+    for fill, text, visits in zip(fills, nodes.texts, usage.visits[:15], strict=True):
+        light, dark = sorted((luminance(fill), luminance(to_rgba(text.get_color()))), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 4.5  # the least that the guidelines ask for
+        assert (text.get_text() == "none") == (visits == 0)
+    assert {text.get_color() for text in nodes.texts} == {"black", "white"}
+
+
+def luminance(colour):
+    """Relative luminance, with a power of 2.2 instead of sRGB's curve."""
+    return float(np.array([0.2126, 0.7152, 0.0722]) @ np.asarray(colour)[:3] ** 2.2)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0, "none"), (0.0001, "<0.1%"), (0.0005, "0.1%"), (0.302, "30.2%")]
+)
+def test_a_node_that_few_rows_visit_is_not_one_without_rows(share, text):
+    assert trees._percentage(share) == text
+
+
+@pytest.mark.parametrize("kind", ["leaf", "node"])
+def test_legends_cover_no_line(kind, figures, tmp_path):
+    plot_tree(usage_of(5, kind), tmp_path / "tree.png", "a title")
+    for axes in figures[0].axes[2:]:
+        legend, ticks = axes.get_legend(), axes.get_xticklabels()
+        top = legend.get_window_extent().y1
+        assert top < axes.get_window_extent().y0
+        below = [axes.xaxis.label, *ticks]
+        assert all(top < text.get_window_extent().y0 for text in below if text.get_text())
+
+
+def test_the_axis_of_leaves_counts_whole_leaves(figures, tmp_path):
+    plot_tree(usage_of(0), tmp_path / "tree.png", "a title")
+    nodes, _, leaves, _ = figures[0].axes
+    assert all(float(tick).is_integer() for tick in leaves.get_xticks())
+    assert nodes.get_xlabel().endswith("; 1 level")
 
 
 def test_the_lowest_levels_of_a_deep_tree_are_left_out(figures, tmp_path, monkeypatch):

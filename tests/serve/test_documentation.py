@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,13 +27,22 @@ def blocks(language):
 
 
 def write_flowers(folder):
-    from sklearn.datasets import load_iris
+    """The table of the page, by the code of the page."""
+    run_python(blocks("python")[0], folder)
 
-    data = load_iris()
-    lines = ["sepal_length,sepal_width,petal_length,petal_width,species"]
-    for row, kind in zip(data.data, data.target, strict=True):
-        lines.append(",".join([*map(str, row), str(data.target_names[kind])]))
-    (folder / "flowers.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+def run_python(code, folder=None):
+    """What a program prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def five_commands():
+    """The words of each command of "From a CSV to a served model"."""
+    return [shlex.split(line[2:]) for line in lines_of(blocks("console")[0])]
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +50,8 @@ def folder(tmp_path_factory):
     """A folder with the table and the model of the page."""
     made = tmp_path_factory.mktemp("page")
     write_flowers(made)
-    commands = [shlex.split(line[2:]) for line in lines_of(blocks("console")[1])]
-    assert commands[0][:2] == ["fffcpu", "train"]
-    subprocess.run([sys.executable, "-m", *commands[0]], cwd=made, check=True)
+    _, train, *_ = five_commands()
+    subprocess.run([sys.executable, "-m", *train], cwd=made, check=True)
     return made
 
 
@@ -49,22 +59,50 @@ def lines_of(block):
     return [line for line in block.replace("\\\n", "").splitlines() if line.startswith("$ ")]
 
 
+def test_five_commands_lead_from_a_table_to_an_answer():
+    install, train, evaluate, serve, curl = five_commands()
+    assert install[:2] == ["pip", "install"]
+    (name, extras) = re.fullmatch(r"(\w+)\[([\w,]+)\]", install[2]).groups()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert name == project["name"]
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    assert "serve" in extras
+    assert [words[:2] for words in (train, evaluate, serve)] == [
+        ["fffcpu", "train"],
+        ["fffcpu", "evaluate"],
+        ["fffcpu", "serve"],
+    ]
+    assert train[train.index("--out") + 1] == evaluate[2] == "flowers.safetensors"
+    assert serve[2:] == ["flowers=flowers.safetensors", "&"]
+    assert curl[0] == "curl"
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_the_model_of_the_page_is_evaluated(folder):
+    _, _, evaluate, *_ = five_commands()
+    done = subprocess.run(
+        [sys.executable, "-m", *evaluate], cwd=folder, capture_output=True, text=True, check=True
+    )
+    (accuracy,) = re.findall(r"^ *accuracy +(0\.\d+)$", done.stdout, re.M)
+    assert float(accuracy) > 0.8
+
+
 @pytest.mark.slow
 @pytest.mark.thorough
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
 def test_the_commands_and_the_clients_of_the_page_work(folder):
-    _, serve, *curls = lines_of(blocks("console")[1])
-    assert len(curls) == 3
-    models = [word for word in shlex.split(serve)[3:] if word != "&"]
-    assert models == ["flowers=flowers.safetensors"]
+    asks = [shlex.split(line[2:]) for line in lines_of(blocks("console")[1])]
+    assert len(asks) == 2
     words = f"words={ROOT / 'fffcpu' / 'data' / 'fastbert'}"
     with running(f"flowers={folder / 'flowers.safetensors'}", words) as server:
         server.wait_for("ready")
+        here = f"localhost:{server.port}"
         answers = []
-        for line in curls:
-            command = shlex.split(line[2:].replace("localhost:8000", f"localhost:{server.port}"))
+        for command in (*asks, five_commands()[-1]):
+            places = [word.replace("localhost:8000", here) for word in command[1:]]
             done = subprocess.run(
-                [command[0], "--silent", "--fail-with-body", *command[1:]],
+                ["curl", "--silent", "--fail-with-body", *places],
                 capture_output=True,
                 text=True,
                 check=False,
@@ -72,21 +110,33 @@ def test_the_commands_and_the_clients_of_the_page_work(folder):
             assert done.returncode == 0, done.stdout
             answers.append(done.stdout)
         assert answers[0] == '{"ready":true}'
+        assert [tensor["name"] for tensor in json.loads(answers[1])["inputs"]] == ["x"]
         assert '"data":["setosa"]' in answers[2]
-        triton, openai, plain, own = blocks("python")
+        _, triton, openai, plain, own = blocks("python")
         for code, expected in ((triton, "setosa"), (openai, "2 160"), (plain, "setosa")):
             if code is plain and not has_requests():
                 continue
-            done = subprocess.run(
-                [sys.executable, "-c", code.replace("localhost:8000", f"localhost:{server.port}")],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr
-            assert expected in done.stdout
+            assert expected in run_python(code.replace("localhost:8000", here))
         assert server.end() == 0
     assert "from fffcpu.serve import" in own
+
+
+def objects_in(text):
+    """The JSON objects in a text, whose lines may be broken anywhere."""
+    text, decoder, found = text.replace("\n", ""), json.JSONDecoder(), []
+    start = text.find("{")
+    while start >= 0:
+        value, end = decoder.raw_decode(text, start)
+        found.append(value)
+        start = text.find("{", end)
+    return found
+
+
+def test_the_page_shows_what_the_server_answers():
+    answer, ready, described = objects_in("".join(blocks("text")))
+    assert answer["outputs"][0]["data"] == ["setosa"]
+    assert ready == {"ready": True}
+    assert described["name"] == answer["model_name"] == "flowers"
 
 
 def has_requests():
@@ -100,7 +150,7 @@ def has_requests():
 def test_the_application_of_the_page_can_be_made(folder, monkeypatch):
     monkeypatch.chdir(folder)
     names = {}
-    exec(blocks("python")[3], names)
+    exec(blocks("python")[-1], names)
     assert list(names["application"].server.registry) == ["flowers"]
 
 
