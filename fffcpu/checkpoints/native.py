@@ -28,6 +28,7 @@ from fffcpu.config import (
     FastFeedForwardConfig,
     LayerConfig,
     LeafFeedForwardConfig,
+    QuantizedDenseFeedForwardConfig,
     QuantizedFastFeedForwardConfig,
     QuantizedLeafFeedForwardConfig,
 )
@@ -64,6 +65,7 @@ KINDS: Mapping[str, type[LayerConfig]] = MappingProxyType(
             FastFeedForwardConfig,
             LeafFeedForwardConfig,
             DenseFeedForwardConfig,
+            QuantizedDenseFeedForwardConfig,
             QuantizedFastFeedForwardConfig,
             QuantizedLeafFeedForwardConfig,
         )

@@ -66,7 +66,7 @@ from fffcpu.lowbit import LARGEST
 from fffcpu.parameters import aligned_empty
 from fffcpu.system.tiles import permitted
 
-__all__ = ["IntegerMatrix", "feed_forward", "integer_matrix", "project"]
+__all__ = ["feed_forward", "integer_matrix", "project"]
 
 Array = NDArray[Any]
 
@@ -92,8 +92,8 @@ _FINITE = np.finfo(np.float32).max
 _NAN = np.float32(np.nan)
 
 
-class IntegerMatrix(NamedTuple):
-    """Weights of a product as the kernels take them: I inputs and O outputs."""
+class Panels(NamedTuple):
+    """Weights of a product in panels, as inner functions take them: I inputs and O outputs."""
 
     panels: Array
     """int8 (P, G, 64): of a panel, G groups of four rows of weights."""
@@ -105,16 +105,16 @@ class IntegerMatrix(NamedTuple):
     """float32 (16 P,)."""
 
 
-def integer_matrix(weights: Array, scales: Array, bias: Array | None) -> IntegerMatrix:
-    """Return the weights of a product as the kernels take them.
+class IntegerMatrix(NamedTuple):
+    """Weights of a product as the functions of this module take them."""
 
-    Parameters
-    ----------
-    weights : int8 array of shape (O, I)
-        Rows of weights, one per output.
-    scales : float32 array of shape (O,)
-    bias : float32 array of shape (O,), optional
-    """
+    panels: Panels
+    columns: int
+    """Number O of columns."""
+
+
+def integer_matrix(weights: Array, scales: Array, bias: Array | None) -> Any:
+    """Return the weights of a product as `project` and `feed_forward` take them."""
     outputs, inputs = weights.shape
     panels = -(-outputs // (LANES * PANELS_TOGETHER)) * PANELS_TOGETHER
     depth = -(-inputs // DEPTH) * DEPTH
@@ -128,7 +128,7 @@ def integer_matrix(weights: Array, scales: Array, bias: Array | None) -> Integer
     terms[0, :outputs] = scales
     if bias is not None:
         terms[1, :outputs] = bias
-    return IntegerMatrix(packed, offsets.astype(np.int32), terms[0], terms[1])
+    return IntegerMatrix(Panels(packed, offsets.astype(np.int32), *terms), outputs)
 
 
 # --- Rounding -------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ class _Scratch(NamedTuple):
 
 
 @inner
-def _scratch(matrix: IntegerMatrix) -> _Scratch:
+def _scratch(matrix: Panels) -> _Scratch:
     """Return memory for the products of a block of rows with a matrix."""
     depth = matrix.panels.shape[1] * 4
     return _Scratch(
@@ -253,7 +253,7 @@ def _multiply(
     columns: int,
     scratch: _Scratch,
     count: int,
-    matrix: IntegerMatrix,
+    matrix: Panels,
     panels: tuple[int, int],
     tiles: bool | None,
 ) -> None:
@@ -323,7 +323,7 @@ def _project(
     stop: int,
 ) -> None:
     """Process blocks of rows, each ``shares`` times with a share of the columns."""
-    matrix = IntegerMatrix(panels, offsets, scales, bias)
+    matrix = Panels(panels, offsets, scales, bias)
     rows, columns = y.shape
     fours = matrix.panels.shape[0] // PANELS_TOGETHER
     scratch = _scratch(matrix)
@@ -365,8 +365,8 @@ def _feed_forward(
     stop: int,
 ) -> None:
     """Process blocks of rows: both products, and the activations between them."""
-    first = IntegerMatrix(panels_in, offsets_in, scales_in, bias_in)
-    second = IntegerMatrix(panels_out, offsets_out, scales_out, bias_out)
+    first = Panels(panels_in, offsets_in, scales_in, bias_in)
+    second = Panels(panels_out, offsets_out, scales_out, bias_out)
     rows, columns = y.shape
     scratch, inner_scratch = _scratch(first), _scratch(second)
     active = np.empty((BLOCK_ROWS, neurons), np.float32)
@@ -389,30 +389,30 @@ def _tiles() -> bool | None:
     return True if TILES and permitted() else None
 
 
-def project(
-    y: Array, x: Array, matrix: IntegerMatrix, activation: int = NO_ACTIVATION
-) -> None:
+def project(y: Array, x: Array, matrix: Any) -> None:
+    """Write the products of rows with a matrix of int8 weights, in float32."""
+    _launch_project(y, x, matrix.panels, NO_ACTIVATION)
+
+
+def _launch_project(y: Array, x: Array, panels: Panels, activation: int) -> None:
     """Write the products of rows with a matrix, or their activations."""
     blocks = -(-len(x) // BLOCK_ROWS)
-    shares = min(MOST_ITEMS // max(blocks, 1), matrix.panels.shape[0] // PANELS_TOGETHER)
-    shares = max(1, shares)
-    work = min(len(x), BLOCK_ROWS) * matrix.panels.size // (SPEED * shares)
-    launch(
-        _project, blocks * shares, work, y, writable(x), *matrix, shares, activation, _tiles()
-    )
+    most = len(panels.panels) // PANELS_TOGETHER
+    shares = max(1, min(MOST_ITEMS // max(blocks, 1), most))
+    work = min(len(x), BLOCK_ROWS) * panels.panels.size // (SPEED * shares)
+    arguments = y, writable(x), *panels, shares, activation, _tiles()
+    launch(_project, blocks * shares, work, *arguments)
 
 
-def feed_forward(
-    y: Array, x: Array, first: IntegerMatrix, activation: int, second: IntegerMatrix, neurons: int
-) -> None:
-    """Write the outputs of a dense feedforward."""
+def feed_forward(y: Array, x: Array, first: Any, activation: int, second: Any) -> None:
+    """Write the outputs of a dense feedforward with int8 weights."""
     blocks = -(-len(x) // BLOCK_ROWS)
     if blocks < MOST_ITEMS:
-        active = np.empty((len(x), neurons), np.float32)
-        project(active, x, first, activation)
+        active = np.empty((len(x), first.columns), np.float32)
+        _launch_project(active, x, first.panels, activation)
         project(y, active, second)
         return
-    work = BLOCK_ROWS * (first.panels.size + second.panels.size) // SPEED
-    launch(
-        _feed_forward, blocks, work, y, writable(x), *first, *second, neurons, activation, _tiles()
-    )
+    work = BLOCK_ROWS * (first.panels.panels.size + second.panels.panels.size) // SPEED
+    both = *first.panels, *second.panels
+    arguments = y, writable(x), *both, first.columns, activation, _tiles()
+    launch(_feed_forward, blocks, work, *arguments)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any, TypeAlias, cast
 
-from fffcpu.layers.attention import Attention, AttentionCache
+from fffcpu.layers.attention import Attention, AttentionCache, QuantizedAttention
 from fffcpu.layers.dense import Dense, DenseCache
-from fffcpu.layers.dense_feed_forward import DenseFeedForward, DenseFeedForwardCache
+from fffcpu.layers.dense_feed_forward import (
+    DenseFeedForward,
+    DenseFeedForwardCache,
+    QuantizedDenseFeedForward,
+)
 from fffcpu.layers.dropout import Dropout, DropoutCache
 from fffcpu.layers.embedding import (
     Embedding,
@@ -47,6 +51,8 @@ __all__ = [
     "LearnedEmbedding",
     "LearnedEmbeddingCache",
     "PathCache",
+    "QuantizedAttention",
+    "QuantizedDenseFeedForward",
     "QuantizedFastFeedForward",
     "QuantizedLeafFeedForward",
     "cmm",
@@ -57,6 +63,7 @@ AnyLayer: TypeAlias = (
     FastFeedForward
     | LeafFeedForward
     | DenseFeedForward
+    | QuantizedDenseFeedForward
     | QuantizedFastFeedForward
     | QuantizedLeafFeedForward
 )
@@ -68,6 +75,7 @@ LAYERS: dict[str, type[Layer[Any]]] = {
         FastFeedForward,
         LeafFeedForward,
         DenseFeedForward,
+        QuantizedDenseFeedForward,
         QuantizedFastFeedForward,
         QuantizedLeafFeedForward,
     )

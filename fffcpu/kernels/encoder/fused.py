@@ -1,8 +1,10 @@
-"""Row operations of an encoder besides matrix products, each in one pass over memory.
+"""Row operations of an encoder and its int8 products, each in one pass over memory.
 
 The functions are those of `fffcpu.kernels.encoder.vectorized`, which documents them. Here they are
 compiled, and threads share the rows. A row stays in the nearest cache from its first number to its
 result, whereas NumPy would apply each operation to all rows in turn.
+
+`fffcpu.kernels.integer_products` has the products.
 
 Sums over rows are computed in blocks of `BLOCK_ROWS` rows for any number of threads, so results
 have the same bits for any number of threads.
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.kernels.elementwise import activate_run, backpropagate_run, exponential
+from fffcpu.kernels.integer_products import feed_forward, integer_matrix, project
 from fffcpu.kernels.jit import inner, kernel, launch, writable
 from fffcpu.kernels.simd import (
     add,
@@ -48,8 +51,11 @@ __all__ = [
     "attention_backward",
     "backpropagate",
     "cross_entropy",
+    "feed_forward",
+    "integer_matrix",
     "layer_norm",
     "layer_norm_backward",
+    "project",
 ]
 
 Array = NDArray[Any]
