@@ -17,7 +17,6 @@ from fffcpu.config.encoder import EncoderConfig, check_choice, read_labels
 from fffcpu.config.layers import (
     Activation,
     ArraysConfig,
-    AttentionConfig,
     LayerNormConfig,
     LearnedEmbeddingConfig,
     Shapes,
@@ -54,6 +53,9 @@ _FIELDS: Mapping[str, str] = MappingProxyType(
 
 _OWN = ("feedforward", "feedforward_size", "depth", "two_sided", "pooling", "normalize", "cut")
 """Our fields in the table ``"fffcpu"``."""
+
+_RARE = ("weights",)
+"""Fields of that table that only some models have."""
 
 _REQUIRED = ("vocabulary", "width", "layers", "heads", "feedforward_size")
 
@@ -119,7 +121,7 @@ class BertConfig(EncoderConfig):
             ),
             "encoder.embedding.norm": norm,
         }
-        attention = AttentionConfig(width, self.heads, bias=True, dtype=dtype)
+        attention = self._attention(bias=True)
         feedforward = self._feedforward(bias=True, activation=self.activation)
         for i in range(self.layers):
             layer = f"encoder.layers.{i}"
@@ -143,7 +145,8 @@ class BertConfig(EncoderConfig):
         """Return the content of ``config.json``."""
         values: dict[str, Any] = {"model_type": MODEL_TYPE, "architectures": ["BertModel"]}
         values |= {theirs: getattr(self, ours) for ours, theirs in _FIELDS.items()}
-        values["fffcpu"] = {name: getattr(self, name) for name in _OWN}
+        rare = [name for name in _RARE if getattr(self, name) is not None]
+        values["fffcpu"] = {name: getattr(self, name) for name in (*_OWN, *rare)}
         return {**values, **_CONVENTIONS}
 
     @classmethod
@@ -179,7 +182,7 @@ class BertConfig(EncoderConfig):
         own = values.get("fffcpu", sentence or {})
         if not isinstance(own, Mapping):
             raise CheckpointError(f"must have a table 'fffcpu', got {describe(own)}")
-        fields |= {name: own[name] for name in _OWN if name in own}
+        fields |= {name: own[name] for name in (*_OWN, *_RARE) if name in own}
         missing = [_FIELDS[name] for name in _REQUIRED if name not in fields]
         if missing:
             raise CheckpointError(f"has no {', '.join(map(repr, missing))}")

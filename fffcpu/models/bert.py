@@ -24,9 +24,11 @@ from fffcpu.config.encoder import EncoderConfig
 from fffcpu.layers import (
     Attention,
     AttentionCache,
+    DenseFeedForward,
     DenseFeedForwardCache,
     Dropout,
     DropoutCache,
+    FastFeedForward,
     LayerNorm,
     LayerNormCache,
     LearnedEmbedding,
@@ -38,8 +40,8 @@ from fffcpu.models.data_parallel import call_in_shards, share_out
 from fffcpu.models.encoder import Encoder
 from fffcpu.models.encoder_layer import (
     feedforward_backward,
-    feedforward_of,
     flattened,
+    layer_of,
     module_of,
 )
 from fffcpu.parameters import Parameters, generator
@@ -86,9 +88,10 @@ class BertLayer:
         modules = config.modules()
         own = functools.partial(module_of, modules, params)
         prefix = f"encoder.layers.{number}"
-        self.attention: Attention = own(Attention, f"{prefix}.attention")
+        self.attention: Attention = layer_of(modules, params, f"{prefix}.attention")
         self.norm1: LayerNorm = own(LayerNorm, f"{prefix}.norm1")
-        self.feedforward = feedforward_of(modules, params, f"{prefix}.feedforward")
+        self.feedforward: FastFeedForward | DenseFeedForward
+        self.feedforward = layer_of(modules, params, f"{prefix}.feedforward")
         self.norm2: LayerNorm = own(LayerNorm, f"{prefix}.norm2")
         self.bias_out = params[f"{prefix}.bias_out"]
         self._attention_dropout = config.attention_dropout
