@@ -29,8 +29,8 @@ from fffcpu.parameters import aligned_empty
 __all__ = [
     "CLASSIFIER",
     "DENSE_FEEDFORWARD",
-    "ENCODER",
     "DENSE_SCALES",
+    "ENCODER",
     "FAST_FEEDFORWARD",
     "FAST_SCALES",
     "LAYER",

@@ -198,9 +198,7 @@ def _sums_by_lanes(
     """Write the sums of six rows and four panels, `ROWS` and `PANELS`."""
     totals = zero_sums()
     for k in range(0, depth, 4):
-        totals = lane_step(
-            totals, octets, at + k, depth, panels, place + k * LANES, depth * LANES
-        )
+        totals = lane_step(totals, octets, at + k, depth, panels, place + k * LANES, depth * LANES)
     store_lane_sums(sums, totals)
 
 
@@ -298,9 +296,7 @@ def _multiply(
 
 
 @inner
-def _activate(
-    y: Array, y_at: int, y_step: int, columns: int, count: int, activation: int
-) -> None:
+def _activate(y: Array, y_at: int, y_step: int, columns: int, count: int, activation: int) -> None:
     """Replace some columns of rows by their activations."""
     if activation != NO_ACTIVATION:
         for row in range(count):

@@ -42,9 +42,9 @@ from fffcpu.layers import (
 from fffcpu.parameters import Parameters
 
 __all__ = [
+    "LAYER_CLASSES",
     "EncoderLayer",
     "EncoderLayerCache",
-    "LAYER_CLASSES",
     "feedforward_backward",
     "flattened",
     "layer_of",

@@ -102,7 +102,9 @@ class Model(Module[Config]):
         """
         check_choice("weights", weights, ("int8",))
         if self.config.weights is not None:
-            raise ArgumentTypeError(f"a model must have float weights to be quantized, got {self!r}")
+            raise ArgumentTypeError(
+                f"a model must have float weights to be quantized, got {self!r}"
+            )
         config = dataclasses.replace(self.config, weights=weights, dtype="float32")
         return self._converted(config, lambda layer: layer.quantize(weights))
 

@@ -7,9 +7,9 @@ column of a panel. A step multiplies four bytes of a row with four bytes of each
     panel    |a b c d|a b c d| ... |a b c d|           64 bytes: 16 columns, four rows of weights
     sum      |  int32|  int32| ... |  int32|           += a a + b b + c c + d d
 
-x86-64 has an instruction for that, for unsigned bytes of the row: VNNI, of 64 bytes with AVX-512 and
-of 32 with AVX-VNNI. AVX2 takes four instructions for signed bytes. Elsewhere LLVM makes of it what
-there is. Sums are exact, so all have the same bits.
+x86-64 has an instruction for that, for unsigned bytes of the row: VNNI, of 64 bytes with AVX-512
+and of 32 with AVX-VNNI. AVX2 takes four instructions for signed bytes. Elsewhere LLVM makes of it
+what there is. Sums are exact, so all have the same bits.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from fffcpu.kernels._numba.vector import (
     _BYTES,
     _FEATURES,
     _INT32,
-    _VectorType,
     _data,
     _declare,
     _llvm_type,
     _pointer,
     _splat,
+    _VectorType,
 )
 
 _KNOWN = _FEATURES.split(",")
@@ -205,7 +205,7 @@ def no_magnitude(typingctx: Any) -> Any:
 
 @intrinsic
 def larger_magnitudes(typingctx: Any, largest: Any, vector: Any) -> Any:
-    """Return the bits of the larger magnitudes, lane by lane; those of infinity and NaN are most."""
+    """Return the bits of the larger magnitudes; those of infinity and NaN are the largest."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         old, value = arguments
@@ -273,7 +273,9 @@ _CONFIG = bytes([1, 0, *[0] * 14, *[64, 0] * 8, *[0] * 16, *[16] * 8, *[0] * 8])
 """The configuration that the processor reads: palette 1, 64 bytes per row and 16 rows, 8 times."""
 
 
-def _tile(builder: Any, name: str, registers: list[int], parameters: Any = (), *values: Any) -> None:
+def _tile(
+    builder: Any, name: str, registers: list[int], parameters: Any = (), *values: Any
+) -> None:
     """Call an instruction on tile registers."""
     kinds = [_I8] * len(registers) + list(parameters)
     function = _declare(builder, f"llvm.x86.{name}", ir.VoidType(), kinds)
@@ -347,9 +349,7 @@ def _tile_step(pairs_of_rows: int) -> Any:
 
 def _octet(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
     """Return the address of an array's byte."""
-    return builder.bitcast(
-        builder.gep(_data(context, builder, array_type, array), [at]), _BYTES
-    )
+    return builder.bitcast(builder.gep(_data(context, builder, array_type, array), [at]), _BYTES)
 
 
 tile_step = _tile_step(2)

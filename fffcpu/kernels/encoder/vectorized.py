@@ -289,8 +289,8 @@ def project(y: Array, x: Array, matrix: Any) -> None:
     """Write the products of rows with a matrix of int8 weights, in float32.
 
     A row x has the scale ``s``, its largest magnitude / 127, and the numbers ``q = round(x / s)``.
-    Then ``y[n] = (sum over k of q[k] w[n, k]) (s scale[n]) + bias[n]``. The sum is exact. The output
-    of a row that is not finite is NaN.
+    Then ``y[n] = (sum over k of q[k] w[n, k]) (s scale[n]) + bias[n]``, with an exact sum. The
+    output of a row that is not finite is NaN.
 
     Parameters
     ----------
