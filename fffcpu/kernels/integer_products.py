@@ -51,8 +51,9 @@ from fffcpu.kernels._numba.integers import (
     zero_tiles,
 )
 from fffcpu.kernels.elementwise import activate_run
-from fffcpu.kernels.jit import inlined, inner, kernel, launch, writable
+from fffcpu.kernels.jit import inlined, inner, kernel, launch, takes_pool, writable
 from fffcpu.kernels.simd import (
+    VECTOR_BYTES,
     add,
     broadcast,
     load,
@@ -63,12 +64,15 @@ from fffcpu.kernels.simd import (
     store_partial,
 )
 from fffcpu.lowbit import LARGEST
-from fffcpu.parameters import aligned_empty
+from fffcpu.system.memory import check_memory
+from fffcpu.system.pool import POOL
 from fffcpu.system.tiles import permitted
 
 __all__ = ["feed_forward", "integer_matrix", "project"]
 
 Array = NDArray[Any]
+Pointer = Any
+"""The address of an array's elements; see `fffcpu.kernels.simd.pointer`."""
 
 DEPTH = 64
 """Numbers of a row that a step of the tiles takes; rows are padded to a multiple."""
@@ -118,11 +122,11 @@ def integer_matrix(weights: Array, scales: Array, bias: Array | None) -> Any:
     outputs, inputs = weights.shape
     panels = -(-outputs // (LANES * PANELS_TOGETHER)) * PANELS_TOGETHER
     depth = -(-inputs // DEPTH) * DEPTH
+    check_memory(2 * panels * LANES * depth, f"int8 weights of {outputs} x {inputs}")
     padded = np.zeros((panels * LANES, depth), np.int8)
     padded[:outputs, :inputs] = weights
-    packed = aligned_empty((panels, depth // 4, 4 * LANES), np.int8)
     fours = padded.reshape(panels, LANES, depth // 4, 4).swapaxes(1, 2)
-    packed[...] = fours.reshape(packed.shape)
+    packed = _aligned(fours).reshape(panels, depth // 4, 4 * LANES)
     offsets = padded.sum(axis=1, dtype=np.int64) * -SHIFT
     terms = np.zeros((2, panels * LANES), np.float32)
     terms[0, :outputs] = scales
@@ -131,11 +135,20 @@ def integer_matrix(weights: Array, scales: Array, bias: Array | None) -> Any:
     return IntegerMatrix(Panels(packed, offsets.astype(np.int32), *terms), outputs)
 
 
+def _aligned(numbers: Array) -> Array:
+    """Return a copy of int8 numbers, in their order, that starts at a cache line."""
+    memory = np.empty(numbers.size + VECTOR_BYTES, np.int8)
+    start = -memory.ctypes.data % VECTOR_BYTES
+    copy = memory[start : start + numbers.size]
+    copy.reshape(numbers.shape)[...] = numbers
+    return copy
+
+
 # --- Rounding -------------------------------------------------------------------------------------
 
 
 @inner
-def _scale_of(x: Array, at: int, width: int) -> Any:
+def _scale_of(x: Pointer, at: int, width: int) -> Any:
     """Return the scale of a row; NaN if a number of it is not finite."""
     largest = no_magnitude()
     for k in range(0, width, LANES):
@@ -146,21 +159,6 @@ def _scale_of(x: Array, at: int, width: int) -> Any:
     if not most <= _FINITE:
         return _NAN
     return max(most / _LARGEST, _SMALLEST)
-
-
-@inner
-def _round_rows(
-    octets: Array, scales: Array, x: Array, first: int, count: int, width: int, depth: int
-) -> None:
-    """Write rows as bytes, with zeros up to ``depth``, and their scales."""
-    for row in range(count):
-        at = (first + row) * width
-        scales[row] = _scale_of(x, at, width)
-        inverse = broadcast(_ONE / scales[row])
-        for k in range(0, depth, LANES):
-            left = width - k
-            numbers = load(x, at + k) if left >= LANES else load_partial(x, at + k, max(left, 0))
-            store_bytes(octets, row * depth + k, multiply(numbers, inverse))
 
 
 # --- Products -------------------------------------------------------------------------------------
@@ -189,6 +187,21 @@ def _scratch(matrix: Panels) -> _Scratch:
         np.empty(SCRATCH_ROWS, np.float32),
         np.empty(4 * LANES * LANES, np.int32),
     )
+
+
+@inner
+def _round_rows(scratch: _Scratch, x: Pointer, count: int, width: int, depth: int) -> None:
+    """Write rows as bytes, with zeros up to ``depth``, and their scales."""
+    octets, scales = pointer(scratch.octets, 0), pointer(scratch.scales, 0)
+    for row in range(count):
+        at = row * width
+        scale = _scale_of(x, at, width)
+        scales[row] = scale
+        inverse = broadcast(_ONE / scale)
+        for k in range(0, depth, LANES):
+            left = width - k
+            numbers = load(x, at + k) if left >= LANES else load_partial(x, at + k, max(left, 0))
+            store_bytes(octets, row * depth + k, multiply(numbers, inverse))
 
 
 @inlined
@@ -296,12 +309,11 @@ def _multiply(
 
 
 @inner
-def _activate(y: Array, y_at: int, y_step: int, columns: int, count: int, activation: int) -> None:
+def _activate(y: Pointer, step: int, columns: int, count: int, activation: int) -> None:
     """Replace some columns of rows by their activations."""
     if activation != NO_ACTIVATION:
         for row in range(count):
-            at = y_at + row * y_step
-            activate_run(y, at, y, at, columns, activation, False)
+            activate_run(y, row * step, y, row * step, columns, activation, False)
 
 
 @kernel
@@ -320,7 +332,7 @@ def _project(
 ) -> None:
     """Process blocks of rows, each ``shares`` times with a share of the columns."""
     matrix = Panels(panels, offsets, scales, bias)
-    rows, columns = y.shape
+    (rows, columns), width = y.shape, x.shape[1]
     fours = matrix.panels.shape[0] // PANELS_TOGETHER
     scratch = _scratch(matrix)
     depth = matrix.panels.shape[1] * 4
@@ -330,7 +342,7 @@ def _project(
         first = block * BLOCK_ROWS
         count = min(BLOCK_ROWS, rows - first)
         if block != rounded:
-            _round_rows(scratch.octets, scratch.scales, x, first, count, x.shape[1], depth)
+            _round_rows(scratch, pointer(x, first * width), count, width, depth)
             rounded = block
         own = (
             fours * share // shares * PANELS_TOGETHER,
@@ -339,7 +351,7 @@ def _project(
         _multiply(y, first * columns, columns, columns, scratch, count, matrix, own, tiles)
         at, last = own[0] * LANES, min(own[1] * LANES, columns)
         if at < last:
-            _activate(y, first * columns + at, columns, last - at, count, activation)
+            _activate(pointer(y, first * columns + at), columns, last - at, count, activation)
 
 
 @kernel
@@ -363,19 +375,19 @@ def _feed_forward(
     """Process blocks of rows: both products, and the activations between them."""
     first = Panels(panels_in, offsets_in, scales_in, bias_in)
     second = Panels(panels_out, offsets_out, scales_out, bias_out)
-    rows, columns = y.shape
+    (rows, columns), width = y.shape, x.shape[1]
     scratch, inner_scratch = _scratch(first), _scratch(second)
     active = np.empty((BLOCK_ROWS, neurons), np.float32)
     for block in range(start, stop):
         row = block * BLOCK_ROWS
         count = min(BLOCK_ROWS, rows - row)
         depth = first.panels.shape[1] * 4
-        _round_rows(scratch.octets, scratch.scales, x, row, count, x.shape[1], depth)
+        _round_rows(scratch, pointer(x, row * width), count, width, depth)
         panels = (0, first.panels.shape[0])
         _multiply(active, 0, neurons, neurons, scratch, count, first, panels, tiles)
-        _activate(active, 0, neurons, neurons, count, activation)
+        _activate(pointer(active, 0), neurons, neurons, count, activation)
         depth = second.panels.shape[1] * 4
-        _round_rows(inner_scratch.octets, inner_scratch.scales, active, 0, count, neurons, depth)
+        _round_rows(inner_scratch, pointer(active, 0), count, neurons, depth)
         panels = (0, second.panels.shape[0])
         _multiply(y, row * columns, columns, columns, inner_scratch, count, second, panels, tiles)
 
@@ -403,7 +415,7 @@ def _launch_project(y: Array, x: Array, panels: Panels, activation: int) -> None
 def feed_forward(y: Array, x: Array, first: Any, activation: int, second: Any) -> None:
     """Write the outputs of a dense feedforward with int8 weights."""
     blocks = -(-len(x) // BLOCK_ROWS)
-    if blocks < MOST_ITEMS:
+    if blocks < (POOL.threads if takes_pool() else 1):
         active = np.empty((len(x), first.columns), np.float32)
         _launch_project(active, x, first.panels, activation)
         project(y, active, second)

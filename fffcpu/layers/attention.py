@@ -33,7 +33,7 @@ from fffcpu.layers.quantized import InferenceOnly, IntegerProducts, round_weight
 from fffcpu.parameters import Parameters, empty_output, generator, normal
 from fffcpu.system.memory import check_memory
 
-__all__ = ["Attention", "AttentionCache", "QuantizedAttention"]
+__all__ = ["Attention", "AttentionCache", "Penalties", "QuantizedAttention", "penalties_of"]
 
 Array = NDArray[Any]
 Config = TypeVar("Config", bound=AttentionConfig)
@@ -65,6 +65,45 @@ class AttentionCache(NamedTuple):
     """Leading shape of the input, (B, S)."""
 
 
+class Penalties(NamedTuple):
+    """What an attention mask adds to scores; all layers of an encoder take the same."""
+
+    numbers: Array
+    """Penalties of each key (B, S); (0, S) if no key has one."""
+
+
+def penalties_of(mask: Any, leading: tuple[int, int], dtype: DTypeLike) -> Penalties:
+    """Return the penalties of a mask.
+
+    Parameters
+    ----------
+    mask : array_like of shape (B, S), optional
+        1 for positions to keep, 0 for padding.
+    leading : (int, int)
+        B and S.
+    dtype : dtype
+        dtype of the scores.
+
+    Raises
+    ------
+    ArgumentTypeError, ShapeError, ArgumentError
+        If ``mask`` is not such an array.
+    """
+    nothing = Penalties(np.empty((0, leading[1]), dtype))
+    if mask is None:
+        return nothing
+    array = as_real_array(mask, "attention_mask")
+    if array.shape != leading:
+        raise ShapeError(
+            f"argument 'attention_mask' must have shape {leading}, got shape {array.shape}"
+        )
+    kept = array == 1
+    if kept.all():
+        return nothing
+    check_elements(array, "attention_mask", kept | (array == 0), "only 0 and 1")
+    return Penalties(np.where(kept, 0, PENALTY).astype(dtype, order="C"))
+
+
 class _Projected(Module[Config]):
     """Base of Attention, whatever the type of its weights."""
 
@@ -75,8 +114,8 @@ class _Projected(Module[Config]):
         ----------
         x : array_like of shape (B, S, D)
             Real numbers in any layout.
-        mask : array_like of shape (B, S), optional
-            1 for positions to keep, 0 for padding.
+        mask : array_like of shape (B, S) or Penalties, optional
+            1 for positions to keep, 0 for padding; or what `penalties_of` made of them.
 
         Returns
         -------
@@ -129,15 +168,9 @@ class _Projected(Module[Config]):
 
     def _penalties(self, mask: Any, leading: tuple[int, int]) -> Array:
         """Return the penalties added to the scores of each key (B, S); (0, S) without a mask."""
-        if mask is None:
-            return np.empty((0, leading[1]), self._dtype)
-        array = as_real_array(mask, "attention_mask")
-        if array.shape != leading:
-            raise ShapeError(
-                f"argument 'attention_mask' must have shape {leading}, got shape {array.shape}"
-            )
-        check_elements(array, "attention_mask", (array == 0) | (array == 1), "only 0 and 1")
-        return np.where(array == 1, 0, PENALTY).astype(self._dtype, order="C")
+        if isinstance(mask, Penalties):
+            return mask.numbers
+        return penalties_of(mask, leading, self._dtype).numbers
 
     def _shape(self, leading: tuple[int, int]) -> tuple[int, int, int, int]:
         """Return (B, A, S, S)."""

@@ -35,6 +35,7 @@ from fffcpu.layers import (
     LearnedEmbeddingCache,
     PathCache,
 )
+from fffcpu.layers.attention import penalties_of
 from fffcpu.layers.layer import Module
 from fffcpu.models.data_parallel import call_in_shards, share_out
 from fffcpu.models.encoder import Encoder
@@ -205,8 +206,9 @@ class BertEncoder(Encoder[BertConfig]):
     def _hidden(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Array:
         """Run the encoder on sequences that are not split further."""
         h = self.norm(self.embedding(input_ids, token_type_ids))
+        penalties = penalties_of(attention_mask, h.shape[:2], self._dtype)
         for layer in self.layers:
-            h = layer(h, attention_mask)
+            h = layer(h, penalties)
         return h
 
     def feedforwards(

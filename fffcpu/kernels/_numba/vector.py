@@ -468,24 +468,41 @@ def polynomial(typingctx: Any, x: Any, pair: Any) -> Any:
     return x(x, pair), codegen
 
 
-@intrinsic
-def ordered_sum(typingctx: Any, vector: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, count = arguments[0], vector.lanes
-        while count > 1:
-            count //= 2
-            lower, upper = (
-                builder.shuffle_vector(
-                    value,
-                    ir.Constant(value.type, ir.Undefined),
-                    ir.Constant(ir.VectorType(_INT32, count), list(range(first, first + count))),
-                )
-                for first in (0, count)
-            )
-            value = builder.fadd(lower, upper)
-        return builder.extract_element(value, _INT32(0))
+def _reduction(combine: Any) -> Any:
+    """Return the intrinsic that combines the upper lanes with the lower until one is left."""
 
-    return vector.dtype(vector), codegen
+    @intrinsic  # type: ignore[untyped-decorator]
+    def reduce(typingctx: Any, vector: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            value, count = arguments[0], vector.lanes
+            while count > 1:
+                count //= 2
+                value = combine(builder, *_halves(builder, value, count))
+            return builder.extract_element(value, _INT32(0))
+
+        return vector.dtype(vector), codegen
+
+    return reduce
+
+
+def _halves(builder: Any, value: Any, count: int) -> list[Any]:
+    """Return the lower and the upper ``count`` lanes."""
+    undefined = ir.Constant(value.type, ir.Undefined)
+    kind = ir.VectorType(_INT32, count)
+    return [
+        builder.shuffle_vector(
+            value, undefined, ir.Constant(kind, list(range(first, first + count)))
+        )
+        for first in (0, count)
+    ]
+
+
+def _larger(builder: Any, lower: Any, upper: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", upper, lower), upper, lower)
+
+
+ordered_sum = _reduction(lambda builder, lower, upper: builder.fadd(lower, upper))
+largest_lane = _reduction(_larger)
 
 
 @intrinsic
