@@ -28,7 +28,7 @@ from fffcpu import kernels
 from fffcpu.checks import as_real_array, as_rows, check_elements, check_number
 from fffcpu.config import AttentionConfig, QuantizedAttentionConfig
 from fffcpu.errors import ShapeError
-from fffcpu.layers.layer import Module
+from fffcpu.layers.layer import Module, projected
 from fffcpu.layers.quantized import InferenceOnly, IntegerProducts, round_weights, widen_weights
 from fffcpu.parameters import Parameters, empty_output, generator, normal
 from fffcpu.system.memory import check_memory
@@ -307,7 +307,7 @@ class Attention(_Projected[AttentionConfig]):
 
     def _project(self, rows: Array, name: str) -> Array:
         """Return rows after the projection ``"qkv"`` or ``"out"``."""
-        y: Array = rows @ self.params[f"weights_{name}"].T
+        y = projected(rows, self.params[f"weights_{name}"])
         if self.config.bias:
             y += self.params[f"bias_{name}"]
         return y

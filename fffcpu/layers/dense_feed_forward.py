@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
 from fffcpu.config import DenseFeedForwardConfig, QuantizedDenseFeedForwardConfig
-from fffcpu.layers.layer import Layer, new_parameters
+from fffcpu.layers.layer import Layer, new_parameters, projected
 from fffcpu.layers.quantized import (
     InferenceOnly,
     IntegerProducts,
@@ -95,7 +95,7 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
         np.matmul(active, self.params["weights_out"], out=y)
 
     def _logits(self, rows: Array) -> Array:
-        logits: Array = rows @ self.params["weights_in"].T
+        logits = projected(rows, self.params["weights_in"])
         if self.config.bias:
             logits += self.params["bias_in"]
         return logits

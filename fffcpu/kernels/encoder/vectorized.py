@@ -26,6 +26,7 @@ __all__ = [
     "integer_matrix",
     "layer_norm",
     "layer_norm_backward",
+    "multiply_few",
     "project",
 ]
 
@@ -262,6 +263,18 @@ def add_rows(table: Array, ids: Array, rows: Array) -> None:
     order = np.argsort(ids, kind="stable")
     distinct, first = np.unique(ids[order], return_index=True)
     table[distinct] += np.add.reduceat(rows[order], first, axis=0)
+
+
+def multiply_few(y: Array, x: Array, weights: Array) -> None:
+    """Write the products of a few rows with rows of weights, ``y = x weights^T``.
+
+    Parameters
+    ----------
+    y : array of shape (B, O), written
+    x : array of shape (B, I)
+    weights : array of shape (O, I)
+    """
+    np.matmul(x, weights.T, out=y)
 
 
 class _IntegerMatrix(NamedTuple):
