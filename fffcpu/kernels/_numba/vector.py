@@ -471,7 +471,7 @@ def polynomial(typingctx: Any, x: Any, pair: Any) -> Any:
 def _reduction(combine: Any) -> Any:
     """Return the intrinsic that combines the upper lanes with the lower until one is left."""
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def reduce(typingctx: Any, vector: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             value, count = arguments[0], vector.lanes
