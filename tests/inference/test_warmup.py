@@ -17,6 +17,8 @@ from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.inference import warmup as startup
 from fffcpu.kernels import jit
 from fffcpu.models import (
+    BertConfig,
+    BertEncoder,
     FastBertConfig,
     FastBertEncoder,
     FastBertForMaskedLM,
@@ -27,7 +29,7 @@ from tests.support.processes import PACKAGE, run
 
 INFERENCE = {"_path_infer", "_path_logits", "_leaf_infer", "_leaf_route"}
 INFERENCE |= {"_paths", "_gates", "_leaves"}  # of the grouped kernels
-INFERENCE |= {"_layer_norm", "_attention"}  # of an encoder's rows
+INFERENCE |= {"_layer_norm", "_attention", "_multiply_few"}  # of an encoder's rows
 TRAINING = {"_path_forward", "_path_choices", "_path_deltas", "_path_gradients"}
 TRAINING |= {"_layer_norm_backward", "_attention_backward", "_cross_entropy", "_add_rows"}
 
@@ -43,6 +45,14 @@ def threads(monkeypatch):
 
 
 # --- What is warmed -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_kernels_of_int8_models_are_warmed(threads):
+    threads(1)
+    model = BertEncoder(BertConfig(30, 16, 2, 2, feedforward_size=24, positions=8), rng=0)
+    warmed = {one.kernel for one in fffcpu.warmup(model.quantize("int8"))}
+    assert warmed == {"_layer_norm", "_attention", "_project", "_feed_forward"}
 
 
 @pytest.mark.slow
