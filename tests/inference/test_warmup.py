@@ -91,7 +91,9 @@ def test_kernels_of_given_layers_are_warmed_and_no_others(threads):
         ("LeafFeedForward", "float64", "inference", "_leaves"),
         ("LeafFeedForward", "float64", "route", "_leaf_route"),
         ("LeafFeedForward", "float64", "route", "_gates"),
+        ("DenseFeedForward", "float32", "inference", "_multiply_few"),
         ("DenseFeedForward", "float32", "inference", "_activate"),
+        ("DenseFeedForward", "float32", "forward", "_multiply_few"),
         ("DenseFeedForward", "float32", "forward", "_activate"),
         ("DenseFeedForward", "float32", "backward", "_activate"),
         ("DenseFeedForward", "float32", "backward", "_backpropagate"),
@@ -111,7 +113,7 @@ def test_kernels_of_a_model_are_warmed(threads, kind):
     )
     warmed = fffcpu.warmup(kind(config, rng=0), training=True)
     assert {one.layer for one in warmed} == {kind.__name__}
-    forward = {"_layer_norm", "_attention", "_activate"}
+    forward = {"_layer_norm", "_attention", "_activate", "_multiply_few"}
     backward = {"_layer_norm_backward", "_attention_backward", "_backpropagate", "_activate"}
     backward |= {"_add_rows"}
     losses = set() if kind is FastBertEncoder else {"_cross_entropy"}
