@@ -206,7 +206,10 @@ def as_rows(
     if array.dtype != dtype:
         with np.errstate(over="ignore"):
             array = array.astype(dtype, order="C")
-    return np.require(array.reshape(-1, width), requirements=["C", "A"]), shape[:-1]
+    rows = array.reshape(-1, width)
+    if not (rows.flags.c_contiguous and rows.flags.aligned):
+        rows = np.require(rows, requirements=["C", "A"])
+    return rows, shape[:-1]
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -60,11 +60,13 @@ KERNEL_ORDER = (
     "_numba.address",
     "jit",
     "_numba.vector",
+    "_numba.integers",
     "simd",
     "sums",
     "elementwise",
     "descent",
     "blocks",
+    "integer_products",
     "backends.gradients",
     "backends.vectorized",
 )

@@ -1,4 +1,4 @@
-"""The peers of FastBERT: the same models in onnxruntime and PyTorch, with its weights.
+"""The peers of our encoders: the same models in onnxruntime and PyTorch, with their weights.
 
 Each is made from a model of fffcpu and the number of threads. Nothing is imported before that.
 `benchmarks.peers.layers.absent` names the module that a peer lacks.
@@ -11,13 +11,57 @@ from typing import Any, ClassVar
 import numpy as np
 
 from benchmarks.peers.layers import path_mask
+from fffcpu.benchmarking.onnx_dense import quantized
 from fffcpu.layers.embedding import Embedding
-from fffcpu.models import FastBertEncoder, FastBertForMaskedLM
+from fffcpu.models import BertEncoder, FastBertEncoder, FastBertForMaskedLM
+from fffcpu.onnx.exporting import to_model
 from fffcpu.onnx.graph import IR_VERSION, OPERATOR_SETS
 
-__all__ = ["OnnxEncoder", "TorchEncoder", "TorchTraining", "onnx_encoder"]
+__all__ = [
+    "ExportedEncoder",
+    "OnnxEncoder",
+    "QuantizedExport",
+    "TorchEncoder",
+    "TorchTraining",
+    "onnx_encoder",
+]
 
 Array = np.ndarray
+
+
+class ExportedEncoder:
+    """An encoder as `fffcpu.onnx.export` writes it, in onnxruntime, float32."""
+
+    name, modules = "onnxruntime", ("onnxruntime", "onnx")
+    tolerance: ClassVar[float] = 1e-4
+    """Largest error relative to the largest output."""
+
+    def __init__(self, encoder: BertEncoder, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        self.session = onnxruntime.InferenceSession(
+            self.content(to_model(encoder)), options, providers=["CPUExecutionProvider"]
+        )
+
+    def content(self, model: Any) -> bytes:
+        """Return the model that runs, as bytes."""
+        return model.SerializeToString()
+
+    def run(self, ids: Array) -> Array:
+        """Return the hidden states (B, S, D)."""
+        return self.session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
+
+
+class QuantizedExport(ExportedEncoder):
+    """The same with int8 weights, and rows that are rounded at run time."""
+
+    name = "onnxruntime int8"
+
+    def content(self, model: Any) -> bytes:
+        """Return the quantized model as bytes."""
+        return quantized(model, reduce_range=False)
 
 
 class OnnxEncoder:

@@ -24,7 +24,7 @@ from fffcpu.errors import require_extra
 from fffcpu.onnx.graph import Graph
 from fffcpu.onnx.layers import add_dense
 
-__all__ = ["in_onnxruntime", "onnx_dense"]
+__all__ = ["in_onnxruntime", "onnx_dense", "quantized"]
 
 Array = NDArray[Any]
 
@@ -66,7 +66,7 @@ def onnx_dense(
     for module in ("onnx", "onnxruntime"):
         require_extra(module, "bench")
     model = _model(params, activation)
-    content = _quantize(model) if int8 else model.SerializeToString()
+    content = quantized(model) if int8 else model.SerializeToString()
     return in_onnxruntime(content, threads, spinning=spinning)
 
 
@@ -117,8 +117,16 @@ def _model(params: Mapping[str, Array], activation: str) -> Any:
     return graph.model()
 
 
-def _quantize(model: Any) -> bytes:
-    """Return the model with int8 weights, as bytes; onnxruntime's tool writes files only."""
+def quantized(model: Any, *, reduce_range: bool = True) -> bytes:
+    """Return a model with int8 weights, as bytes; onnxruntime's tool writes files only.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The model.
+    reduce_range : bool
+        Whether weights have 7 bits, as machines without VNNI need.
+    """
     quantization = require_extra("onnxruntime.quantization", "bench")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "dense.onnx")
@@ -126,7 +134,7 @@ def _quantize(model: Any) -> bytes:
         try:
             # Without VNNI, sums of two products of 8 bits overflow; with 7 bits they do not.
             kind = quantization.QuantType.QInt8
-            quantization.quantize_dynamic(model, path, weight_type=kind, reduce_range=True)
+            quantization.quantize_dynamic(model, path, weight_type=kind, reduce_range=reduce_range)
         finally:
             logging.disable(logging.NOTSET)
         return path.read_bytes()

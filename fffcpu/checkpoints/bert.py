@@ -22,10 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints.differences import check_arrays, list_differences
-from fffcpu.checkpoints.keymap import as_array, check_mapping, shape_text
+from fffcpu.checkpoints.keymap import as_array, check_mapping, shape_text, type_text
 from fffcpu.config.bert import BertConfig
 from fffcpu.config.memory import check_fits
 from fffcpu.errors import CheckpointError
+from fffcpu.lowbit import numpy_dtype
 from fffcpu.parameters import aligned_empty
 
 __all__ = ["from_state_dict", "has_pooler", "views"]
@@ -75,6 +76,9 @@ _EMBEDDING = {"words": "word", "positions": "position", "types": "token_type"}
 
 _ATTENTION = ("query", "key", "value")
 
+SCALE = "weight_scale"
+"""Our end of the names of int8 weights' scales, which published models do not have."""
+
 
 def from_state_dict(
     config: BertConfig, state: Mapping[str, Any], *, encoder_only: bool = False
@@ -106,8 +110,11 @@ def from_state_dict(
     """
     check_mapping(state)
     check_fits(config, doing="reading ")
-    shapes = {_own_name(n): view.shape for n, view in views(config, _shells(config)).items()}
-    expected = {name: str(shape) for name, shape in shapes.items()}
+    shells = {_own_name(n): view for n, view in views(config, _shells(config)).items()}
+    types = {name: shell.dtype.name for name, shell in shells.items()}
+    expected = {
+        name: type_text(shell.shape, types[name], types[name]) for name, shell in shells.items()
+    }
     masked = config.head == "masked_lm"
     ignored = _HEADS if encoder_only else _BESIDE_MASKED_LM if masked else ()
     names = {_own_name(name): name for name in state}
@@ -115,13 +122,17 @@ def from_state_dict(
     if masked:
         _join_twins(names, state)
     came = {
-        own: shape_text(as_array(name, state[name])) if own in expected else ""
+        own: shape_text(as_array(name, state[name]), types[own]) if own in shells else ""
         for own, name in names.items()
         if own not in _IGNORED
     }
     if differences := list_differences(expected, came):
         raise CheckpointError(f"the state dict is not a BERT of {config}: {differences}")
-    arrays = {name: aligned_empty(shape, config.dtype) for name, shape in config.shapes().items()}
+    dtypes = config.dtypes()
+    arrays = {
+        name: aligned_empty(shape, numpy_dtype(dtypes[name]))
+        for name, shape in config.shapes().items()
+    }
     for name, view in _split_views(config, arrays).items():
         view[...] = as_array(name, state[names[name]]).reshape(view.shape)
     return arrays
@@ -168,7 +179,10 @@ def _layer_views(
 ) -> Iterator[tuple[str, Array]]:
     """Yield the published names of a layer, and views of our arrays."""
     ours, theirs = f"encoder.layers.{number}", f"encoder.layer.{number}"
-    for kind, name in (("weights", "weight"), ("bias", "bias")):
+    kinds = [("weights", "weight"), ("bias", "bias")]
+    if config.weights is not None:
+        kinds.append(("scale", SCALE))
+    for kind, name in kinds:
         fused = arrays[f"{ours}.attention.{kind}_qkv"]
         heads = fused.reshape(config.heads, 3, -1, *fused.shape[1:])
         for k, part in enumerate(_ATTENTION):
@@ -180,8 +194,11 @@ def _layer_views(
         yield f"{theirs}.intermediate.dense.weight", arrays[f"{own}.weights_in"]
         yield f"{theirs}.intermediate.dense.bias", arrays[f"{own}.bias_in"]
         yield f"{theirs}.output.dense.weight", arrays[f"{own}.weights_out"].T
+        if config.weights is not None:
+            yield f"{theirs}.intermediate.dense.{SCALE}", arrays[f"{own}.scale_in"]
+            yield f"{theirs}.output.dense.{SCALE}", arrays[f"{own}.scale_out"]
     else:
-        for name in ("weights_in", "bias_in", "weights_out"):
+        for name in config.modules()[own].shapes():
             yield f"{theirs}.feedforward.{name}", arrays[f"{own}.{name}"]
     yield f"{theirs}.output.dense.bias", arrays[f"{ours}.bias_out"]
 
@@ -218,5 +235,8 @@ def _own_name(name: str) -> str:
 
 def _shells(config: BertConfig) -> dict[str, Array]:
     """Return arrays of the shapes of a config that take no memory."""
-    shell = np.zeros((), config.dtype)
-    return {name: np.broadcast_to(shell, shape) for name, shape in config.shapes().items()}
+    dtypes = config.dtypes()
+    return {
+        name: np.broadcast_to(np.zeros((), numpy_dtype(dtypes[name])), shape)
+        for name, shape in config.shapes().items()
+    }

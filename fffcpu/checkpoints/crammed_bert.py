@@ -19,19 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.checkpoints.differences import check_arrays, list_differences
-from fffcpu.checkpoints.keymap import Entry, as_array, check_mapping, shape_text
+from fffcpu.checkpoints.keymap import Entry, as_array, check_mapping, shape_text, type_text
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.config.memory import check_fits
 from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
+from fffcpu.lowbit import numpy_dtype
 from fffcpu.parameters import aligned_empty
 
 __all__ = [
     "CLASSIFIER",
     "DENSE_FEEDFORWARD",
+    "DENSE_SCALES",
     "ENCODER",
     "FAST_FEEDFORWARD",
+    "FAST_SCALES",
     "LAYER",
+    "LAYER_SCALES",
     "TWO_SIDED_FEEDFORWARD",
+    "TWO_SIDED_SCALES",
     "entries",
     "from_state_dict",
     "to_state_dict",
@@ -78,6 +83,26 @@ DENSE_FEEDFORWARD = (
 )
 """Names and axes of a layer's dense feedforward."""
 
+LAYER_SCALES = (
+    Entry("attn.self_attention.query_key_value.weight_scale", ("P",), "attention.scale_qkv", "P"),
+    Entry("attn.dense.weight_scale", ("D",), "attention.scale_out", "D"),
+)
+"""The scales of int8 weights, which published models do not have; for a layer's attention."""
+
+FAST_SCALES = (
+    Entry("ffn.linear_in.weight_scale", ("TN",), "feedforward.scale_in", "TN"),
+    Entry("ffn.linear_out.weight_scale", ("TN",), "feedforward.scale_out", "TN"),
+)
+TWO_SIDED_SCALES = (
+    FAST_SCALES[0],
+    Entry("ffn.linear_out.weight_scale", ("TNS",), "feedforward.scale_out", "TNS"),
+)
+DENSE_SCALES = (
+    Entry("ffn.dense_in.weight_scale", ("W",), "feedforward.scale_in", "W"),
+    Entry("ffn.dense_out.weight_scale", ("O",), "feedforward.scale_out", "O"),
+)
+"""The scales of a layer's feedforward, for each of its types."""
+
 CLASSIFIER = (
     Entry("pooler.dense.weight", ("H", "D"), "pooler.weights", "HD"),
     Entry("pooler.dense.bias", ("H",), "pooler.bias", "H"),
@@ -101,8 +126,12 @@ _HEADS = ("decoder.", "pooler.", "head.")
 def entries(config: FastBertConfig) -> list[Entry]:
     """Return the key map of a model, in the order of ``config.shapes()``."""
     feedforward: tuple[Entry, ...] = DENSE_FEEDFORWARD
+    scales: tuple[Entry, ...] = DENSE_SCALES
     if config.feedforward == "fff":
         feedforward = TWO_SIDED_FEEDFORWARD if config.two_sided else FAST_FEEDFORWARD
+        scales = TWO_SIDED_SCALES if config.two_sided else FAST_SCALES
+    if config.weights is not None:
+        feedforward += LAYER_SCALES + scales
     found = [_under("encoder.", entry) for entry in ENCODER]
     for i in range(config.layers):
         found += [_under(f"encoder.layers.{i}.", entry) for entry in LAYER + feedforward]
@@ -141,13 +170,13 @@ def from_state_dict(
     """
     _check_config(config)
     check_mapping(state)
-    key_map, shapes = entries(config), config.shapes()
+    key_map, shapes, dtypes = entries(config), config.shapes(), config.dtypes()
     _check_state(config, key_map, state, encoder_only)
     check_fits(config, doing="reading ")
     arrays = {}
     for entry in key_map:
         key = _DECODER if entry.theirs == _WORDS and _WORDS not in state else entry.theirs
-        array = aligned_empty(shapes[entry.ours], config.dtype)
+        array = aligned_empty(shapes[entry.ours], numpy_dtype(dtypes[entry.ours]))
         array[...] = entry.to_ours(as_array(key, state[key]), array.shape)
         arrays[entry.ours] = array
     return arrays
@@ -211,8 +240,12 @@ def _check_state(
     config: FastBertConfig, key_map: list[Entry], state: Mapping[str, Any], encoder_only: bool
 ) -> None:
     """Raise unless a state dict is that of a model of this config, without reading weights."""
-    shapes = config.shapes()
-    expected = {entry.theirs: str(entry.their_shape(shapes[entry.ours])) for entry in key_map}
+    shapes, dtypes = config.shapes(), config.dtypes()
+    types = {entry.theirs: dtypes[entry.ours] for entry in key_map}
+    expected = {
+        entry.theirs: type_text(entry.their_shape(shapes[entry.ours]), own, own)
+        for entry, own in zip(key_map, types.values(), strict=True)
+    }
     twice = _DECODER in state and _WORDS in state and config.classes is None
     if twice:
         expected[_DECODER] = expected[_WORDS]
@@ -222,7 +255,7 @@ def _check_state(
     for name in state:
         if not (encoder_only and name.startswith(_HEADS) and name not in expected):
             array = as_array(name, state[name]) if name in expected else None
-            came[name] = "" if array is None else shape_text(array)
+            came[name] = "" if array is None else shape_text(array, types.get(name, ""))
     for name, value in _factors(config, state):
         expected[name] = f"a factor of {_factor(config):.6g}"
         close = math.isclose(value, _factor(config), rel_tol=_FACTOR_MARGIN)

@@ -26,7 +26,7 @@ from fffcpu.config import LayerConfig
 from fffcpu.config.memory import check_fits
 from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
 
-__all__ = ["Entry", "KeyMap", "as_array", "check_mapping", "shape_text"]
+__all__ = ["Entry", "KeyMap", "as_array", "check_mapping", "shape_text", "type_text"]
 
 
 class Entry(NamedTuple):
@@ -233,10 +233,23 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
         raise CheckpointError(f"{name!r} of the state dict is not an array: {error}") from error
 
 
-def shape_text(array: NDArray[Any]) -> str:
-    """Describe an array of real numbers by its shape, anything else by shape and dtype."""
+def shape_text(array: NDArray[Any], expected: str = "") -> str:
+    """Describe an array of real numbers by its shape, anything else by shape and dtype.
+
+    With an ``expected`` type, as `type_text` does.
+    """
     real = array.dtype.kind in "biuf"
+    if real and expected:
+        return type_text(array.shape, array.dtype.name, expected)
     return str(array.shape) if real else f"{array.shape} of dtype {array.dtype}"
+
+
+def type_text(shape: tuple[int, ...], dtype: str, expected: str) -> str:
+    """Describe an array by its shape, and by its type if that or what is expected is int8.
+
+    Floats that became int8 would lose their fractions.
+    """
+    return f"{dtype} {shape}" if "int8" in (dtype, expected) else str(shape)
 
 
 def _scalar_text(array: NDArray[Any]) -> str:

@@ -28,6 +28,7 @@ from fffcpu.config import (
     FastFeedForwardConfig,
     LayerConfig,
     LeafFeedForwardConfig,
+    QuantizedDenseFeedForwardConfig,
     QuantizedFastFeedForwardConfig,
     QuantizedLeafFeedForwardConfig,
 )
@@ -64,6 +65,7 @@ KINDS: Mapping[str, type[LayerConfig]] = MappingProxyType(
             FastFeedForwardConfig,
             LeafFeedForwardConfig,
             DenseFeedForwardConfig,
+            QuantizedDenseFeedForwardConfig,
             QuantizedFastFeedForwardConfig,
             QuantizedLeafFeedForwardConfig,
         )
@@ -78,6 +80,9 @@ FORMER_ARRAYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Arrays of int8 layers that version 1 stores as one array, concatenated along its last axis."""
+
+FIRST_VERSIONS: Mapping[str, int] = MappingProxyType({"QuantizedDenseFeedForward": 2})
+"""First version of the format that has a layer, if it is not 1."""
 
 ADDED_IN = 3
 """Version from which on files have `ADDED_FIELDS`."""
@@ -259,6 +264,8 @@ def _parse_config(kind: Any, values: Any, version: int) -> LayerConfig:
     if not isinstance(kind, str) or kind not in KINDS:
         known = ", ".join(KINDS)
         raise CheckpointError(f"holds a layer of kind {describe(kind)}; known kinds are {known}")
+    if version < FIRST_VERSIONS.get(kind, version):
+        raise CheckpointError(f"has version {version} of the format, which has no {kind}")
     # NumPy parses some dtype texts as Python; a file's text must not reach that parser.
     dtypes = ("float32", "float64")
     if isinstance(values, dict) and values.get("dtype", dtypes[0]) not in dtypes:

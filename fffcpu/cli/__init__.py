@@ -51,7 +51,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "evaluate": Command("evaluate", "compare predictions with the targets of a table"),
         "info": Command("info", "describe a saved layer and its costs"),
         "inspect": Command("inspection", "show how rows use a layer's trees"),
-        "quantize": Command("quantize", "save a layer with bfloat16 or int8 weights"),
+        "quantize": Command("quantize", "save a layer or a model with bfloat16 or int8 weights"),
         "convert": Command("convert", "read and write published formats"),
         "export": Command("export", "write a model as an ONNX file"),
         "pretrain": Command("pretrain", "pretrain a FastBERT on text"),

@@ -125,6 +125,7 @@ def describe_folder(path: str | os.PathLike[str]) -> dict[str, Any]:
             "feedforward": config.feedforward,
             "feedforward_size": config.feedforward_size,
             "depth": config.depth,
+            **({} if config.weights is None else {"weights": config.weights}),
         },
         "classes": None if config.labels is None else list(config.labels),
         "distilled": read_report(path, model),

@@ -14,6 +14,8 @@ from fffcpu.config.layers import (
     LayerNormConfig,
     LeafFeedForwardConfig,
     LearnedEmbeddingConfig,
+    QuantizedAttentionConfig,
+    QuantizedDenseFeedForwardConfig,
     QuantizedFastFeedForwardConfig,
     QuantizedLeafFeedForwardConfig,
 )
@@ -30,6 +32,8 @@ __all__ = [
     "LayerNormConfig",
     "LeafFeedForwardConfig",
     "LearnedEmbeddingConfig",
+    "QuantizedAttentionConfig",
+    "QuantizedDenseFeedForwardConfig",
     "QuantizedFastFeedForwardConfig",
     "QuantizedLeafFeedForwardConfig",
 ]

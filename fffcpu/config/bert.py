@@ -17,7 +17,6 @@ from fffcpu.config.encoder import EncoderConfig, check_choice, read_labels, writ
 from fffcpu.config.layers import (
     Activation,
     ArraysConfig,
-    AttentionConfig,
     DenseConfig,
     LayerNormConfig,
     LearnedEmbeddingConfig,
@@ -76,6 +75,9 @@ _OWN = (
     "pooler",
 )
 """Our fields in the table ``"fffcpu"``."""
+
+_RARE = ("weights",)
+"""Fields of that table that only some models have."""
 
 _REQUIRED = ("vocabulary", "width", "layers", "heads", "feedforward_size")
 
@@ -147,7 +149,7 @@ class BertConfig(EncoderConfig):
             ),
             "encoder.embedding.norm": norm,
         }
-        attention = AttentionConfig(width, self.heads, bias=True, dtype=dtype)
+        attention = self._attention(bias=True)
         feedforward = self._feedforward(bias=True, activation=self.activation)
         for i in range(self.layers):
             layer = f"encoder.layers.{i}"
@@ -184,7 +186,8 @@ class BertConfig(EncoderConfig):
         if self.classes is not None:
             values |= write_labels(self.labels) or {"num_labels": self.classes}
             values["problem_type"] = _problem(self.classes)
-        values["fffcpu"] = {name: getattr(self, name) for name in _OWN}
+        rare = [name for name in _RARE if getattr(self, name) is not None]
+        values["fffcpu"] = {name: getattr(self, name) for name in (*_OWN, *rare)}
         return {**values, **_CONVENTIONS}
 
     @classmethod
@@ -222,7 +225,7 @@ class BertConfig(EncoderConfig):
         own = values.get("fffcpu", sentence or {})
         if not isinstance(own, Mapping):
             raise CheckpointError(f"must have a table 'fffcpu', got {describe(own)}")
-        fields |= {name: own[name] for name in _OWN if name in own}
+        fields |= {name: own[name] for name in (*_OWN, *_RARE) if name in own}
         missing = [_FIELDS[name] for name in _REQUIRED if name not in fields]
         if missing:
             raise CheckpointError(f"has no {', '.join(map(repr, missing))}")

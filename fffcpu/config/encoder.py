@@ -9,8 +9,12 @@ from typing import Any, Self
 from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config.layers import (
     ArraysConfig,
+    AttentionConfig,
     DenseFeedForwardConfig,
     FastFeedForwardConfig,
+    QuantizedAttentionConfig,
+    QuantizedDenseFeedForwardConfig,
+    QuantizedFastFeedForwardConfig,
     Shapes,
 )
 from fffcpu.errors import ArgumentError, describe
@@ -76,6 +80,8 @@ class EncoderConfig(ArraysConfig):
     """Number that layer norms add to the variance."""
     initial_std: float = dataclasses.field(default=0.02, kw_only=True)
     """Standard deviation of initial weights."""
+    weights: str | None = dataclasses.field(default=None, kw_only=True)
+    """``"int8"`` if attention and feedforwards have such weights, for inference; else None."""
     dtype: Any = dataclasses.field(default="float32", kw_only=True)
 
     def __post_init__(self) -> None:
@@ -94,6 +100,8 @@ class EncoderConfig(ArraysConfig):
         if self.classes is not None:
             self._set("classes", check_integer("classes", self.classes, 1))
         self._set("labels", _check_labels(self.labels, self.classes))
+        if self.weights is not None:
+            check_choice("weights", self.weights, ("int8",))
         self._check_own()
 
     def _check_own(self) -> None:
@@ -134,10 +142,23 @@ class EncoderConfig(ArraysConfig):
         width, size = self.width, self.feedforward_size
         how: dict[str, Any] = {"activation": activation, "dtype": self.dtype}
         if self.feedforward == "ff":
-            return DenseFeedForwardConfig(width, width, size, bias=bias, **how)
-        return FastFeedForwardConfig(
-            width, width, self.depth, size, two_sided=self.two_sided, **how
+            how["bias"] = bias
+            if self.weights is None:
+                return DenseFeedForwardConfig(width, width, size, **how)
+            return QuantizedDenseFeedForwardConfig(width, width, size, weights=self.weights, **how)
+        how["two_sided"] = self.two_sided
+        if self.weights is None:
+            return FastFeedForwardConfig(width, width, self.depth, size, **how)
+        return QuantizedFastFeedForwardConfig(
+            width, width, self.depth, size, weights=self.weights, **how
         )
+
+    def _attention(self, *, bias: bool) -> AttentionConfig:
+        """Return the config of a layer's attention."""
+        how: dict[str, Any] = {"bias": bias, "dtype": self.dtype}
+        if self.weights is None:
+            return AttentionConfig(self.width, self.heads, **how)
+        return QuantizedAttentionConfig(self.width, self.heads, weights=self.weights, **how)
 
     def shapes(self) -> Shapes:
         """Return the name and shape of every parameter; the decoder is the word embedding."""
@@ -146,6 +167,15 @@ class EncoderConfig(ArraysConfig):
             for module, config in self.modules().items()
             for name, shape in config.shapes().items()
         }
+
+    def dtypes(self) -> dict[str, str]:
+        """Return the name and type of every parameter."""
+        own = {
+            f"{module}.{name}": dtype
+            for module, config in self.modules().items()
+            for name, dtype in config.dtypes().items()
+        }
+        return super().dtypes() | own
 
     def visits_few(self, tokens: int) -> bool:
         """Whether this many tokens visit, at most, less than half of a tree's nodes.

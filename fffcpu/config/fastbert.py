@@ -16,7 +16,6 @@ from fffcpu.checks import check_number
 from fffcpu.config.encoder import EncoderConfig, read_labels, write_labels
 from fffcpu.config.layers import (
     ArraysConfig,
-    AttentionConfig,
     DenseConfig,
     EmbeddingConfig,
     LayerNormConfig,
@@ -76,6 +75,7 @@ _FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "classifier_dropout": ("classification_head.classifier_dropout",),
         "norm_eps": ("norm_eps",),
         "initial_std": ("init.std",),
+        "weights": ("weights",),
     }
 )
 """Our fields, and their places in ``arch``."""
@@ -116,7 +116,7 @@ class FastBertConfig(EncoderConfig):
             ),
             "encoder.embedding.norm": norm,
         }
-        attention = AttentionConfig(width, self.heads, dtype=dtype)
+        attention = self._attention(bias=False)
         feedforward = self._feedforward(bias=False)
         for i in range(self.layers):
             layer = f"encoder.layers.{i}"
@@ -145,8 +145,11 @@ class FastBertConfig(EncoderConfig):
         head = "LMForPreTraining" if self.classes is None else "LMForSequenceClassification"
         arch: dict[str, Any] = {"architectures": ["ScriptableCrammedBERT"]}
         places = {place: getattr(self, ours) for ours, at in _FIELDS.items() for place in at}
-        if not self.two_sided:  # not a field of published models
+        # Not fields of published models.
+        if not self.two_sided:
             del places["intermed_two_sided"]
+        if self.weights is None:
+            del places["weights"]
         # Fields that the published code reads, but that nothing here depends on.
         others = {
             "attention.seq_op_in_fp32": False,

@@ -31,11 +31,16 @@ __all__ = [
     "LayerNormConfig",
     "LeafFeedForwardConfig",
     "LearnedEmbeddingConfig",
+    "QuantizedAttentionConfig",
+    "QuantizedDenseFeedForwardConfig",
     "QuantizedFastFeedForwardConfig",
     "QuantizedLeafFeedForwardConfig",
 ]
 
 Shapes = dict[str, tuple[int, ...]]
+
+MOST_INT8_TERMS = (2**31 - 1) // 127**2
+"""Number of products of two int8 numbers whose sum always fits into int32."""
 
 
 class Activation(IntEnum):
@@ -367,6 +372,42 @@ class QuantizedLeafFeedForwardConfig(LeafFeedForwardConfig):
         return super().dtypes() | narrow
 
 
+def _check_int8(config: ArraysConfig, weights: Any) -> None:
+    """Raise unless a layer of dense products has a type of weights that its kernels multiply."""
+    if check_weights(weights) != "int8":
+        raise ArgumentError(
+            f"argument 'weights' must be 'int8' for dense products, got {describe(weights)}"
+        )
+    if max(max(shape) for shape in config.shapes().values()) > MOST_INT8_TERMS:
+        raise ArgumentError(
+            f"argument 'weights' must not be 'int8' for more than {MOST_INT8_TERMS:,} inputs, "
+            "whose sums would not fit into int32"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedDenseFeedForwardConfig(DenseFeedForwardConfig):
+    """Config of QuantizedDenseFeedForward: a DenseFeedForward with int8 weights."""
+
+    kind: ClassVar[str] = "QuantizedDenseFeedForward"
+
+    weights: str = dataclasses.field(kw_only=True)
+    """``"int8"``. Rows are rounded to int8 too; other parameters and outputs are float32."""
+
+    def _check_own(self) -> None:
+        super()._check_own()
+        _check_computed_in_float32(self)
+        _check_int8(self, self.weights)
+
+    def shapes(self) -> Shapes:
+        """Return the name and shape of every parameter; weights have a scale per column."""
+        return super().shapes() | {"scale_in": (self.width,), "scale_out": (self.output_dim,)}
+
+    def dtypes(self) -> dict[str, str]:
+        """Return the name and type of every parameter."""
+        return super().dtypes() | {"weights_in": self.weights, "weights_out": self.weights}
+
+
 @dataclasses.dataclass(frozen=True)
 class DenseConfig(ArraysConfig):
     """Config of Dense, a projection."""
@@ -496,3 +537,28 @@ class AttentionConfig(ArraysConfig):
         if self.bias:
             shapes["bias_out"] = (self.width,)
         return shapes
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedAttentionConfig(AttentionConfig):
+    """Config of QuantizedAttention: an Attention whose projections have int8 weights."""
+
+    weights: str = dataclasses.field(kw_only=True)
+    """``"int8"``. Rows are rounded to int8 too; other parameters and outputs are float32."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dtype != "float32":
+            raise ArgumentError(
+                "argument 'dtype' of a QuantizedAttention must be float32, "
+                f"got {describe(self.dtype)}"
+            )
+        _check_int8(self, self.weights)
+
+    def shapes(self) -> Shapes:
+        """Return the name and shape of every parameter; weights have a scale per column."""
+        return super().shapes() | {"scale_qkv": (3 * self.width,), "scale_out": (self.width,)}
+
+    def dtypes(self) -> dict[str, str]:
+        """Return the name and type of every parameter."""
+        return super().dtypes() | {"weights_qkv": self.weights, "weights_out": self.weights}

@@ -171,9 +171,10 @@ def _small_copy(model: Any) -> Any:
         )
     config = model.config
     small = dataclasses.replace(
-        config, layers=min(config.layers, 1), vocabulary=config.padding_id + 1
+        config, layers=min(config.layers, 1), vocabulary=config.padding_id + 1, weights=None
     )
-    return type(model)(small, rng=0)
+    made = type(model)(small, rng=0)
+    return made if config.weights is None else made.quantize(config.weights)
 
 
 def cache_folder() -> str | None:

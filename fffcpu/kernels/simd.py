@@ -35,6 +35,7 @@ __all__ = [
     "fma",
     "keep",
     "lanes",
+    "largest_lane",
     "load",
     "load_partial",
     "load_register",
@@ -79,6 +80,7 @@ if JIT:
         fma,
         keep,
         lanes,
+        largest_lane,
         load,
         load_partial,
         load_register,
@@ -249,6 +251,10 @@ else:
                 half = vector.size // 2
                 vector = vector[:half] + vector[half:]
         return vector[0]
+
+    def largest_lane(vector: Array) -> Any:
+        """Return the largest lane; a lane that is NaN counts only if all lanes below it do."""
+        return np.fmax.reduce(vector)
 
     def store_sums(array: Array, at: int, sums: tuple[Array, ...]) -> None:
         """Write vectors one after the other, from place ``at`` on."""

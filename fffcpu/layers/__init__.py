@@ -6,9 +6,13 @@ import os
 from typing import Any, TypeAlias, cast
 
 from fffcpu.config import LayerConfig
-from fffcpu.layers.attention import Attention, AttentionCache
+from fffcpu.layers.attention import Attention, AttentionCache, QuantizedAttention
 from fffcpu.layers.dense import Dense, DenseCache
-from fffcpu.layers.dense_feed_forward import DenseFeedForward, DenseFeedForwardCache
+from fffcpu.layers.dense_feed_forward import (
+    DenseFeedForward,
+    DenseFeedForwardCache,
+    QuantizedDenseFeedForward,
+)
 from fffcpu.layers.dropout import Dropout, DropoutCache
 from fffcpu.layers.embedding import (
     Embedding,
@@ -48,6 +52,8 @@ __all__ = [
     "LearnedEmbedding",
     "LearnedEmbeddingCache",
     "PathCache",
+    "QuantizedAttention",
+    "QuantizedDenseFeedForward",
     "QuantizedFastFeedForward",
     "QuantizedLeafFeedForward",
     "cmm",
@@ -58,6 +64,7 @@ AnyLayer: TypeAlias = (
     FastFeedForward
     | LeafFeedForward
     | DenseFeedForward
+    | QuantizedDenseFeedForward
     | QuantizedFastFeedForward
     | QuantizedLeafFeedForward
 )
@@ -69,6 +76,7 @@ LAYERS: dict[str, type[Layer[Any]]] = {
         FastFeedForward,
         LeafFeedForward,
         DenseFeedForward,
+        QuantizedDenseFeedForward,
         QuantizedFastFeedForward,
         QuantizedLeafFeedForward,
     )

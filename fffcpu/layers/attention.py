@@ -17,23 +17,26 @@ Shapes: B sequences of S positions, D width, A heads of width W = D / A.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
 from fffcpu.checks import as_real_array, as_rows, check_elements, check_number
-from fffcpu.config import AttentionConfig
+from fffcpu.config import AttentionConfig, QuantizedAttentionConfig
 from fffcpu.errors import ShapeError
-from fffcpu.layers.layer import Module
-from fffcpu.parameters import generator, normal
+from fffcpu.layers.layer import Module, projected
+from fffcpu.layers.quantized import InferenceOnly, IntegerProducts, round_weights, widen_weights
+from fffcpu.parameters import Parameters, empty_output, generator, normal
 from fffcpu.system.memory import check_memory
 
-__all__ = ["Attention", "AttentionCache"]
+__all__ = ["Attention", "AttentionCache", "Penalties", "QuantizedAttention", "penalties_of"]
 
 Array = NDArray[Any]
+Config = TypeVar("Config", bound=AttentionConfig)
 
 PENALTY = -10000.0
 """Number that is added to the scores of a key that is padding."""
@@ -62,7 +65,120 @@ class AttentionCache(NamedTuple):
     """Leading shape of the input, (B, S)."""
 
 
-class Attention(Module[AttentionConfig]):
+class Penalties(NamedTuple):
+    """What an attention mask adds to scores; all layers of an encoder take the same."""
+
+    numbers: Array
+    """Penalties of each key (B, S); (0, S) if no key has one."""
+
+
+def penalties_of(mask: Any, leading: tuple[int, int], dtype: DTypeLike) -> Penalties:
+    """Return the penalties of a mask.
+
+    Parameters
+    ----------
+    mask : array_like of shape (B, S), optional
+        1 for positions to keep, 0 for padding.
+    leading : (int, int)
+        B and S.
+    dtype : dtype
+        dtype of the scores.
+
+    Raises
+    ------
+    ArgumentTypeError, ShapeError, ArgumentError
+        If ``mask`` is not such an array.
+    """
+    nothing = Penalties(np.empty((0, leading[1]), dtype))
+    if mask is None:
+        return nothing
+    array = as_real_array(mask, "attention_mask")
+    if array.shape != leading:
+        raise ShapeError(
+            f"argument 'attention_mask' must have shape {leading}, got shape {array.shape}"
+        )
+    kept = array == 1
+    if kept.all():
+        return nothing
+    check_elements(array, "attention_mask", kept | (array == 0), "only 0 and 1")
+    return Penalties(np.where(kept, 0, PENALTY).astype(dtype, order="C"))
+
+
+class _Projected(Module[Config]):
+    """Base of Attention, whatever the type of its weights."""
+
+    def __call__(self, x: Any, mask: Any = None) -> Array:
+        """Run the layer.
+
+        Parameters
+        ----------
+        x : array_like of shape (B, S, D)
+            Real numbers in any layout.
+        mask : array_like of shape (B, S) or Penalties, optional
+            1 for positions to keep, 0 for padding; or what `penalties_of` made of them.
+
+        Returns
+        -------
+        array of shape (B, S, D)
+            The output; rows of padding positions have no meaning.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is not such an array.
+        """
+        rows, leading = self._sequences(x)
+        _, *shape = self._shape(leading)
+        nowhere, kept = np.empty((0, *shape), self._dtype), np.empty((0, *shape), np.bool_)
+        qkv, context = self._project(rows, "qkv"), np.empty_like(rows)
+        self._attend(context, nowhere, qkv, mask, kept, 0.0, leading)
+        y = self._project(context, "out")
+        return y.reshape(*leading, self.config.width)
+
+    def _project(self, rows: Array, name: str) -> Array:
+        """Return rows after the projection ``"qkv"`` or ``"out"``."""
+        raise NotImplementedError
+
+    def _attend(
+        self,
+        context: Array,
+        probabilities: Array,
+        qkv: Array,
+        mask: Any,
+        kept: NDArray[np.bool_],
+        dropout: float,
+        leading: tuple[int, int],
+    ) -> None:
+        """Write the context, and the probabilities if their array is not empty."""
+        penalties = self._penalties(mask, leading)
+        if len(context):
+            kernels.selection().encoder.attention(
+                context, probabilities, qkv, penalties, kept, _share(dropout)
+            )
+
+    def _sequences(self, x: Any) -> tuple[Array, tuple[int, int]]:
+        """Return input as rows (B S, D), and (B, S)."""
+        rows, leading = as_rows(x, "x", self.config.width, self._dtype)
+        if len(leading) != 2:
+            raise ShapeError(
+                f"argument 'x' must have shape (batch, sequence, {self.config.width}), "
+                f"got shape {(*leading, self.config.width)}"
+            )
+        return rows, (leading[0], leading[1])
+
+    def _penalties(self, mask: Any, leading: tuple[int, int]) -> Array:
+        """Return the penalties added to the scores of each key (B, S); (0, S) without a mask."""
+        if isinstance(mask, Penalties):
+            return mask.numbers
+        return penalties_of(mask, leading, self._dtype).numbers
+
+    def _shape(self, leading: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Return (B, A, S, S)."""
+        batch, length = leading
+        return batch, self.config.heads, length, length
+
+
+class Attention(_Projected[AttentionConfig]):
     """Multi-head self-attention.
 
     Parameters
@@ -102,34 +218,6 @@ class Attention(Module[AttentionConfig]):
         rng: Any = None,
     ) -> None:
         self._start(AttentionConfig(width, heads, bias=bias, dtype=dtype), rng)
-
-    def __call__(self, x: Any, mask: Any = None) -> Array:
-        """Run the layer.
-
-        Parameters
-        ----------
-        x : array_like of shape (B, S, D)
-            Real numbers in any layout.
-        mask : array_like of shape (B, S), optional
-            1 for positions to keep, 0 for padding.
-
-        Returns
-        -------
-        array of shape (B, S, D)
-            The output; rows of padding positions have no meaning.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument is not such an array.
-        """
-        rows, leading = self._sequences(x)
-        _, *shape = self._shape(leading)
-        nowhere, kept = np.empty((0, *shape), self._dtype), np.empty((0, *shape), np.bool_)
-        qkv, context = self._project(rows, "qkv"), np.empty_like(rows)
-        self._attend(context, nowhere, qkv, mask, kept, 0.0, leading)
-        y = self._project(context, "out")
-        return y.reshape(*leading, self.config.width)
 
     def forward(
         self, x: Any, mask: Any = None, dropout: float = 0.0, rng: Any = None
@@ -197,56 +285,32 @@ class Attention(Module[AttentionConfig]):
         dx: Array = d_qkv @ self.params["weights_qkv"]
         return dx.reshape(*cache.leading, width), grads
 
+    def quantize(self, weights: str) -> QuantizedAttention:
+        """Return an attention for inference with int8 weights, whose products are of integers.
+
+        Parameters
+        ----------
+        weights : {"int8"}
+            Type of the weights. Those of each column of a projection have one scale.
+
+        Raises
+        ------
+        ArgumentError
+            If ``weights`` is not such a type, or a weight is not finite in float32.
+        """
+        fields = dataclasses.asdict(self.config) | {"weights": weights, "dtype": "float32"}
+        config, arrays = QuantizedAttentionConfig(**fields), dict(self.params)
+        for name in ("qkv", "out"):
+            own = f"weights_{name}"
+            arrays[own], arrays[f"scale_{name}"] = round_weights(arrays[own], own, weights, 1)
+        return QuantizedAttention._from(config, arrays)
+
     def _project(self, rows: Array, name: str) -> Array:
         """Return rows after the projection ``"qkv"`` or ``"out"``."""
-        y: Array = rows @ self.params[f"weights_{name}"].T
+        y = projected(rows, self.params[f"weights_{name}"])
         if self.config.bias:
             y += self.params[f"bias_{name}"]
         return y
-
-    def _attend(
-        self,
-        context: Array,
-        probabilities: Array,
-        qkv: Array,
-        mask: Any,
-        kept: NDArray[np.bool_],
-        dropout: float,
-        leading: tuple[int, int],
-    ) -> None:
-        """Write the context, and the probabilities if their array is not empty."""
-        penalties = self._penalties(mask, leading)
-        if len(context):
-            kernels.selection().encoder.attention(
-                context, probabilities, qkv, penalties, kept, _share(dropout)
-            )
-
-    def _sequences(self, x: Any) -> tuple[Array, tuple[int, int]]:
-        """Return input as rows (B S, D), and (B, S)."""
-        rows, leading = as_rows(x, "x", self.config.width, self._dtype)
-        if len(leading) != 2:
-            raise ShapeError(
-                f"argument 'x' must have shape (batch, sequence, {self.config.width}), "
-                f"got shape {(*leading, self.config.width)}"
-            )
-        return rows, (leading[0], leading[1])
-
-    def _penalties(self, mask: Any, leading: tuple[int, int]) -> Array:
-        """Return the penalties added to the scores of each key (B, S); (0, S) without a mask."""
-        if mask is None:
-            return np.empty((0, leading[1]), self._dtype)
-        array = as_real_array(mask, "attention_mask")
-        if array.shape != leading:
-            raise ShapeError(
-                f"argument 'attention_mask' must have shape {leading}, got shape {array.shape}"
-            )
-        check_elements(array, "attention_mask", (array == 0) | (array == 1), "only 0 and 1")
-        return np.where(array == 1, 0, PENALTY).astype(self._dtype, order="C")
-
-    def _shape(self, leading: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Return (B, A, S, S)."""
-        batch, length = leading
-        return batch, self.config.heads, length, length
 
     def _kept(self, leading: tuple[int, int], dropout: float, rng: Any) -> NDArray[np.bool_]:
         """Draw which probabilities dropout keeps; (0, A, S, S) without dropout."""
@@ -264,6 +328,38 @@ class Attention(Module[AttentionConfig]):
                 array[...] = 0
             else:
                 normal(array, std, rng)
+
+
+class QuantizedAttention(InferenceOnly, _Projected[QuantizedAttentionConfig]):
+    """Attention with int8 weights, for inference only; `Attention.quantize` makes it.
+
+    Notes
+    -----
+    Rows are rounded to int8 before both projections, each with a scale of its own. Scores and
+    contexts are float32.
+
+    ``params`` are those of Attention, and the scales ``scale_qkv`` (3 D,) and ``scale_out`` (D,).
+    """
+
+    def _set_up(self, config: QuantizedAttentionConfig, params: Parameters) -> None:
+        super()._set_up(config, params)
+        self._matrices = IntegerProducts(params)
+
+    def _project(self, rows: Array, name: str) -> Array:
+        """Return rows after the projection ``"qkv"`` or ``"out"``."""
+        y = empty_output(len(rows), len(self.params[f"scale_{name}"]), self._dtype)
+        kernels.selection().encoder.project(y, rows, self._matrices[name])
+        return y
+
+    def dequantize(self) -> Attention:
+        """Return a float32 attention with the rounded weights, which can be trained further."""
+        fields = dataclasses.asdict(self.config)
+        del fields["weights"]
+        arrays = {name: self.params[name] for name in self.params if "scale" not in name}
+        for name in ("qkv", "out"):
+            own = f"weights_{name}"
+            arrays[own] = widen_weights(arrays[own], self.params[f"scale_{name}"], 1)
+        return Attention._from(AttentionConfig(**fields), arrays)
 
 
 def _share(dropout: float) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.checks import as_rows
 from fffcpu.config import DenseConfig
-from fffcpu.layers.layer import Module
+from fffcpu.layers.layer import Module, projected
 from fffcpu.parameters import normal
 
 __all__ = ["Dense", "DenseCache"]
@@ -70,7 +70,7 @@ class Dense(Module[DenseConfig]):
     def forward(self, x: Any) -> tuple[Array, DenseCache]:
         """Run the layer and keep what `backward` needs, which is x itself."""
         rows, leading = as_rows(x, "x", self.config.input_dim, self._dtype)
-        y = rows @ self.params["weights"].T
+        y = projected(rows, self.params["weights"])
         if self.config.bias:
             y += self.params["bias"]
         return y.reshape(*leading, y.shape[1]), DenseCache(rows, leading)

@@ -16,11 +16,18 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
-from fffcpu.config import DenseFeedForwardConfig
-from fffcpu.layers.layer import Layer, new_parameters
+from fffcpu.config import DenseFeedForwardConfig, QuantizedDenseFeedForwardConfig
+from fffcpu.layers.layer import Layer, new_parameters, projected
+from fffcpu.layers.quantized import (
+    InferenceOnly,
+    IntegerProducts,
+    quantized_fields,
+    round_weights,
+    widen_weights,
+)
 from fffcpu.parameters import Parameters, generator, uniform
 
-__all__ = ["DenseFeedForward", "DenseFeedForwardCache"]
+__all__ = ["DenseFeedForward", "DenseFeedForwardCache", "QuantizedDenseFeedForward"]
 
 Array = NDArray[Any]
 
@@ -88,7 +95,7 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
         np.matmul(active, self.params["weights_out"], out=y)
 
     def _logits(self, rows: Array) -> Array:
-        logits: Array = rows @ self.params["weights_in"].T
+        logits = projected(rows, self.params["weights_in"])
         if self.config.bias:
             logits += self.params["bias_in"]
         return logits
@@ -115,6 +122,78 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
         grads["weights_out"] = row_kernels.activate(cache.logits, self._activation).T @ upstream
         dx = d_logits @ self.params["weights_in"]
         return dx.reshape(*cache.leading, dx.shape[1]), grads
+
+    def quantize(self, weights: str) -> QuantizedDenseFeedForward:
+        """Return a layer for inference with int8 weights, whose products are of integers.
+
+        Parameters
+        ----------
+        weights : {"int8"}
+            Type of the weights. A neuron's input weights have one scale, and so have the weights
+            of a column of the output.
+
+        Raises
+        ------
+        ArgumentError
+            If ``weights`` is not such a type, or a weight is not finite in float32.
+
+        Notes
+        -----
+        Rows are rounded to int8 as well, each with its own scale. docs/mathematics.md bounds the
+        error.
+        """
+        config = QuantizedDenseFeedForwardConfig(**quantized_fields(self.config, weights))
+        arrays = dict(self.params)
+        for name, axis in (("in", 1), ("out", 0)):
+            own = f"weights_{name}"
+            arrays[own], arrays[f"scale_{name}"] = round_weights(arrays[own], own, weights, axis)
+        return QuantizedDenseFeedForward._from(config, arrays)
+
+
+class QuantizedDenseFeedForward(InferenceOnly, Layer[QuantizedDenseFeedForwardConfig]):
+    """DenseFeedForward with int8 weights, for inference only.
+
+    Made by `DenseFeedForward.quantize` or read from a file.
+
+    Notes
+    -----
+    Each row is rounded to int8 with a scale of its own, before both products. Their sums are exact
+    integers, so a row has the same bits in any batch, on any number of threads and any CPU.
+
+    ``params`` are ``weights_in``, ``bias_in`` and ``weights_out``, as in DenseFeedForward, and the
+    scales ``scale_in`` (W,) of the neurons and ``scale_out`` (O,) of the columns.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fffcpu import DenseFeedForward
+    >>> layer = DenseFeedForward(64, 64, width=128, rng=0)
+    >>> small = layer.quantize("int8")
+    >>> small.config.weights, small(np.ones((2, 64))).shape
+    ('int8', (2, 64))
+    >>> layer.nbytes, small.nbytes
+    (66048, 17664)
+    """
+
+    config_type: ClassVar[type[QuantizedDenseFeedForwardConfig]] = QuantizedDenseFeedForwardConfig
+
+    def _set_up(self, config: QuantizedDenseFeedForwardConfig, params: Parameters) -> None:
+        super()._set_up(config, params)
+        self._matrices = IntegerProducts(params, transposed="out")
+
+    def _compute(self, y: Array, rows: Array) -> None:
+        first, second = self._matrices["in"], self._matrices["out"]
+        kernels.selection().encoder.feed_forward(y, rows, first, self._activation, second)
+
+    def dequantize(self) -> DenseFeedForward:
+        """Return a float32 layer with the rounded weights, which can be trained further."""
+        fields = self.config.to_dict()
+        del fields["weights"]
+        arrays = {name: self.params[name] for name in self.params if "scale" not in name}
+        for name, axis in (("in", 1), ("out", 0)):
+            own = f"weights_{name}"
+            arrays[own] = widen_weights(arrays[own], self.params[f"scale_{name}"], axis)
+        return DenseFeedForward._from(DenseFeedForwardConfig(**fields), arrays)
 
 
 def _initial(config: DenseFeedForwardConfig, rng: np.random.Generator) -> Parameters:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu import kernels
 from fffcpu.checks import as_real_array, as_rows, check_elements, check_out
 from fffcpu.config import Activation, ArraysConfig, LayerConfig
 from fffcpu.config.memory import check_fits
@@ -23,7 +24,7 @@ from fffcpu.errors import (
 from fffcpu.lowbit import numpy_dtype
 from fffcpu.parameters import Parameters, empty_output, flush, generator
 
-__all__ = ["INITIAL_STD", "Layer", "Module", "new_parameters", "parameter_dtype"]
+__all__ = ["INITIAL_STD", "Layer", "Module", "new_parameters", "parameter_dtype", "projected"]
 
 Array = NDArray[Any]
 ModuleConfig = TypeVar("ModuleConfig", bound=ArraysConfig)
@@ -40,6 +41,23 @@ def parameter_dtype(*arrays: Array | None) -> str:
     """
     kinds = [array.dtype for array in arrays if array is not None]
     return "float32" if np.result_type(np.float32, *kinds) == np.float32 else "float64"
+
+
+FEW_ROWS = 32
+"""Most rows whose product with weights is not left to a BLAS; see `projected`."""
+
+
+def projected(rows: Array, weights: Array) -> Array:
+    """Return the product of rows (B, I) with weights (O, I): ``rows weights^T``, of shape (B, O).
+
+    A BLAS copies the weights for its kernels, which takes longer than the product of a few rows.
+    """
+    if not 1 < len(rows) <= FEW_ROWS:
+        product: Array = rows @ weights.T
+        return product
+    y = np.empty((len(rows), len(weights)), rows.dtype)
+    kernels.selection().encoder.multiply_few(y, rows, weights)
+    return y
 
 
 def new_parameters(config: ArraysConfig) -> Parameters:

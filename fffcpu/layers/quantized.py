@@ -1,22 +1,31 @@
 """What layers with bfloat16 or int8 weights share: rounding of weights, and refusing to train.
 
-QuantizedFastFeedForward and QuantizedLeafFeedForward are defined next to the layers that they are
-made from. Their arrays have the form that `fffcpu.kernels.backends.vectorized` takes.
+They are defined next to the layers that they are made from. Arrays of QuantizedFastFeedForward and
+QuantizedLeafFeedForward have the form that `fffcpu.kernels.backends.vectorized` takes. Dense
+products take int8 weights in another order, which `IntegerProducts` keeps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Never
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu import kernels
 from fffcpu.checks import check_weights
 from fffcpu.config import LayerConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.lowbit import from_bfloat16, from_int8, to_bfloat16, to_int8
 
-__all__ = ["InferenceOnly", "quantized_fields", "round_weights", "widen_weights"]
+__all__ = [
+    "InferenceOnly",
+    "IntegerProducts",
+    "quantized_fields",
+    "round_weights",
+    "widen_weights",
+]
 
 Array = NDArray[Any]
 
@@ -38,6 +47,36 @@ class InferenceOnly:
             f"layer of '{method}' must be a float32 or float64 layer, got a {name}, which is for "
             "inference only; train the layer that it was quantized from, or its dequantize()"
         )
+
+
+class IntegerProducts:
+    """The matrices of a layer of dense products with int8 weights, as kernels take them.
+
+    They are made at the first call, and take as many bytes as the weights. Weights that change
+    afterwards are not seen.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+        Parameters of the layer.
+    transposed : str
+        Name of weights that lie (I, O) instead of (O, I).
+    """
+
+    def __init__(self, params: Mapping[str, Array], transposed: str = "") -> None:
+        self._params, self._transposed = params, transposed
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the matrix of ``weights_name``, ``scale_name`` and perhaps ``bias_name``."""
+        if name not in self._made:
+            weights = self._params[f"weights_{name}"]
+            self._made[name] = kernels.selection().encoder.integer_matrix(
+                weights.T if name == self._transposed else weights,
+                self._params[f"scale_{name}"],
+                self._params.get(f"bias_{name}"),
+            )
+        return self._made[name]
 
 
 def quantized_fields(config: LayerConfig, weights: Any) -> dict[str, Any]:

@@ -24,22 +24,25 @@ from fffcpu.layers import (
     Attention,
     AttentionCache,
     Dense,
+    DenseFeedForward,
     DenseFeedForwardCache,
     Dropout,
     DropoutCache,
+    FastFeedForward,
     LayerNorm,
     LayerNormCache,
     LearnedEmbedding,
     LearnedEmbeddingCache,
     PathCache,
 )
+from fffcpu.layers.attention import penalties_of
 from fffcpu.layers.layer import Module
 from fffcpu.models.data_parallel import call_in_shards, share_out
 from fffcpu.models.encoder import Encoder
 from fffcpu.models.encoder_layer import (
     feedforward_backward,
-    feedforward_of,
     flattened,
+    layer_over,
     module_of,
 )
 from fffcpu.models.model import BertModel
@@ -87,9 +90,10 @@ class BertLayer:
         modules = config.modules()
         own = functools.partial(module_of, modules, params)
         prefix = f"encoder.layers.{number}"
-        self.attention: Attention = own(Attention, f"{prefix}.attention")
+        self.attention: Attention = layer_over(modules, params, f"{prefix}.attention")
         self.norm1: LayerNorm = own(LayerNorm, f"{prefix}.norm1")
-        self.feedforward = feedforward_of(modules, params, f"{prefix}.feedforward")
+        self.feedforward: FastFeedForward | DenseFeedForward
+        self.feedforward = layer_over(modules, params, f"{prefix}.feedforward")
         self.norm2: LayerNorm = own(LayerNorm, f"{prefix}.norm2")
         self.bias_out = params[f"{prefix}.bias_out"]
         self._attention_dropout = config.attention_dropout
@@ -211,8 +215,9 @@ class BertEncoder(BertModel, Encoder[BertConfig]):
     def _hidden(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Array:
         """Run the encoder on sequences that are not split further."""
         h = self.norm(self.embedding(input_ids, token_type_ids))
+        penalties = penalties_of(attention_mask, h.shape[:2], self._dtype)
         for layer in self.layers:
-            h = layer(h, attention_mask)
+            h = layer(h, penalties)
         return h
 
     def feedforwards(

@@ -32,6 +32,7 @@ from fffcpu.layers import (
     LayerNorm,
     LayerNormCache,
 )
+from fffcpu.layers.attention import penalties_of
 from fffcpu.layers.layer import Module
 from fffcpu.models.data_parallel import call_in_shards, share_out
 from fffcpu.models.encoder_layer import (
@@ -174,8 +175,9 @@ class FastBertEncoder(FastBertModel, Encoder[FastBertConfig]):
     def _hidden(self, input_ids: Any, attention_mask: Any) -> Array:
         """Run the encoder on sequences that are not split further."""
         h = self.norm(self.embedding(input_ids))
+        penalties = penalties_of(attention_mask, h.shape[:2], self._dtype)
         for layer in self.layers:
-            h = layer(h, attention_mask)
+            h = layer(h, penalties)
         return self.final_norm(h)
 
     def forward(

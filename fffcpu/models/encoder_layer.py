@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.config import ArraysConfig, DenseFeedForwardConfig
+from fffcpu.config import (
+    ArraysConfig,
+    AttentionConfig,
+    DenseFeedForwardConfig,
+    FastFeedForwardConfig,
+    QuantizedAttentionConfig,
+    QuantizedDenseFeedForwardConfig,
+    QuantizedFastFeedForwardConfig,
+)
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.layers import (
     Attention,
@@ -26,19 +35,36 @@ from fffcpu.layers import (
     LayerNorm,
     LayerNormCache,
     PathCache,
+    QuantizedAttention,
+    QuantizedDenseFeedForward,
+    QuantizedFastFeedForward,
 )
 from fffcpu.parameters import Parameters
 
 __all__ = [
+    "LAYER_CLASSES",
     "EncoderLayer",
     "EncoderLayerCache",
     "feedforward_backward",
-    "feedforward_of",
     "flattened",
+    "layer_over",
     "module_of",
 ]
 
 Array = NDArray[Any]
+
+LAYER_CLASSES: Mapping[type[ArraysConfig], Any] = MappingProxyType(
+    {
+        AttentionConfig: Attention,
+        QuantizedAttentionConfig: QuantizedAttention,
+        DenseFeedForwardConfig: DenseFeedForward,
+        QuantizedDenseFeedForwardConfig: QuantizedDenseFeedForward,
+        FastFeedForwardConfig: FastFeedForward,
+        QuantizedFastFeedForwardConfig: QuantizedFastFeedForward,
+    }
+)
+"""Class of the attentions and feedforwards of encoders, by that of their config."""
+
 Modules = Mapping[str, ArraysConfig]
 
 
@@ -75,9 +101,10 @@ class EncoderLayer:
         own = functools.partial(module_of, modules, params)
         prefix = f"encoder.layers.{number}"
         self.norm1: LayerNorm = own(LayerNorm, f"{prefix}.norm1")
-        self.attention: Attention = own(Attention, f"{prefix}.attention")
+        self.attention: Attention = layer_over(modules, params, f"{prefix}.attention")
         self.norm2: LayerNorm = own(LayerNorm, f"{prefix}.norm2")
-        self.feedforward = feedforward_of(modules, params, f"{prefix}.feedforward")
+        self.feedforward: FastFeedForward | DenseFeedForward
+        self.feedforward = layer_over(modules, params, f"{prefix}.feedforward")
         self._attention_dropout = config.attention_dropout
         self._drop = Dropout(config.dropout)
 
@@ -126,14 +153,12 @@ def module_of(modules: Modules, params: Parameters, kind: Any, name: str) -> Any
     return kind._sharing(own, params.module(name, own.shapes()))
 
 
-def feedforward_of(
-    modules: Modules, params: Parameters, name: str
-) -> FastFeedForward | DenseFeedForward:
-    """Return a feedforward of a model that uses the model's arrays."""
-    is_dense = isinstance(modules[name], DenseFeedForwardConfig)
-    kind = DenseFeedForward if is_dense else FastFeedForward
-    found: FastFeedForward | DenseFeedForward = module_of(modules, params, kind, name)
-    return found
+def layer_over(modules: Modules, params: Parameters, name: str) -> Any:
+    """Return an attention or a feedforward of a model that uses the model's arrays.
+
+    One with int8 weights has the methods of inference, and others that raise.
+    """
+    return module_of(modules, params, LAYER_CLASSES[type(modules[name])], name)
 
 
 def feedforward_backward(

@@ -8,8 +8,9 @@ A model's ``params`` and those of its modules are the same arrays::
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, cast
 
@@ -19,10 +20,11 @@ from numpy.typing import DTypeLike
 from fffcpu.checkpoints import bert, crammed_bert
 from fffcpu.checks import check_flag
 from fffcpu.config.bert import BertConfig
-from fffcpu.config.encoder import EncoderConfig
+from fffcpu.config.encoder import EncoderConfig, check_choice
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
 from fffcpu.layers.layer import Module
+from fffcpu.models.encoder_layer import layer_over
 from fffcpu.models.folders import open_config, open_weights, write_folder
 from fffcpu.parameters import Parameters
 from fffcpu.system.memory import check_memory
@@ -55,6 +57,11 @@ class Model(Module[Config]):
             raise ArgumentTypeError(
                 f"argument 'config' must be a {self.config_type.__name__}, got {describe(config)}"
             )
+        if config.weights is not None:
+            raise ArgumentError(
+                "argument 'config' of a new model must have weights=None, "
+                f"got {describe(config.weights)}; quantize() of a model makes such weights"
+            )
         self._start(self._own(config), rng, config.initial_std)
 
     @classmethod
@@ -64,6 +71,8 @@ class Model(Module[Config]):
 
     def __repr__(self) -> str:
         config, size = self.config, f"{self.params.count / 1e6:.3g} M parameters"
+        if config.weights is not None:
+            size = f"{config.weights} weights, {size}"
         feedforward = f"{config.feedforward_size} neurons"
         if config.feedforward == "fff":
             sides = "two-sided " if config.two_sided else ""
@@ -73,6 +82,50 @@ class Model(Module[Config]):
             f"{config.heads} heads, feedforwards of {feedforward}, {config.vocabulary} tokens; "
             f"{size}, {self.nbytes / 1e6:.3g} MB>"
         )
+
+    def quantize(self, weights: str) -> Self:
+        """Return a model for inference, whose attentions and feedforwards have int8 weights.
+
+        Parameters
+        ----------
+        weights : {"int8"}
+            Type of the weights. The embedding, the norms and a head stay float32.
+
+        Raises
+        ------
+        ArgumentError
+            If ``weights`` is not such a type, or a weight is not finite in float32.
+
+        Notes
+        -----
+        Attentions and dense feedforwards multiply integers: they round each row to int8 as well.
+        Trees keep float32 rows. docs/mathematics.md bounds the error of a product.
+        """
+        check_choice("weights", weights, ("int8",))
+        if self.config.weights is not None:
+            raise ArgumentTypeError(
+                f"a model must have float weights to be quantized, got {self!r}"
+            )
+        config = dataclasses.replace(self.config, weights=weights, dtype="float32")
+        return self._converted(config, lambda layer: layer.quantize(weights))
+
+    def dequantize(self) -> Self:
+        """Return a float32 model with the rounded weights, which can be trained further."""
+        if self.config.weights is None:
+            raise ArgumentTypeError(f"a model must have int8 weights to be widened, got {self!r}")
+        config = dataclasses.replace(self.config, weights=None)
+        return self._converted(config, lambda layer: layer.dequantize())
+
+    def _converted(self, config: Config, convert: Callable[[Any], Any]) -> Self:
+        """Return a model with another type of weights, given what makes a layer of another."""
+        arrays: dict[str, Any] = {}
+        before = self.config.modules()
+        for name, own in config.modules().items():
+            if type(own) is not type(before[name]):
+                layer = convert(layer_over(before, self.params, name))
+                arrays |= {f"{name}.{key}": array for key, array in layer.params.items()}
+        ordered = {n: arrays[n] if n in arrays else self.params[n] for n in config.shapes()}
+        return self._from(config, ordered)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], dtype: DTypeLike = np.float32) -> Self:

@@ -34,6 +34,7 @@ from fffcpu.layers import (
     DenseFeedForward,
     FastFeedForward,
     LeafFeedForward,
+    QuantizedDenseFeedForward,
     QuantizedFastFeedForward,
     QuantizedLeafFeedForward,
 )
@@ -79,6 +80,8 @@ def add_layer(graph: Graph, x: str, layer: Any) -> str:
         return _add_paths(graph, x, layer)
     if isinstance(layer, LeafFeedForward | QuantizedLeafFeedForward):
         return _add_leaves(graph, x, layer)
+    if isinstance(layer, QuantizedDenseFeedForward):
+        layer = layer.dequantize()  # rows stay float32
     if isinstance(layer, DenseFeedForward):
         return add_dense(graph, x, layer.params, layer.config.activation)
     raise ArgumentTypeError(

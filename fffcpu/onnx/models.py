@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.layers import Attention, Dense, Embedding, LayerNorm, LearnedEmbedding
-from fffcpu.layers.attention import PENALTY
+from fffcpu.layers.attention import PENALTY, QuantizedAttention
 from fffcpu.models import BertEncoder, BertForMaskedLM, FastBertEncoder
 from fffcpu.models.bert import BertLayer
 from fffcpu.models.encoder_layer import EncoderLayer
@@ -133,8 +133,12 @@ def _penalties(graph: Graph, mask: str, dtype: np.dtype[Any]) -> str:
     return graph.add("Unsqueeze", penalty, np.array([1, 2]))
 
 
-def _attention(graph: Graph, attention: Attention, x: str, penalties: str, shape: str) -> str:
+def _attention(
+    graph: Graph, attention: Attention | QuantizedAttention, x: str, penalties: str, shape: str
+) -> str:
     """Return the attention of rows (B S, D) to all rows of their sequence."""
+    if isinstance(attention, QuantizedAttention):
+        attention = attention.dequantize()  # rows stay float32
     config, params = attention.config, attention.params
     heads, width = config.heads, config.head_width
     weights = params["weights_qkv"].reshape(heads, 3, width, config.width)

@@ -34,6 +34,7 @@ from fffcpu.diagnosis import diagnose, leaf_means
 from fffcpu.errors import WrongOutputError
 from fffcpu.kernels.backends import vectorized
 from fffcpu.lowbit import from_bfloat16, to_bfloat16
+from fffcpu.models import BertConfig, BertEncoder
 from fffcpu.plots import leaves
 from fffcpu.system.threads import get_thread_layer
 
@@ -321,8 +322,16 @@ def test_info_refuses_what_is_no_layer(command, tmp_path):
 # --- quantize -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["FastFeedForward", "LeafFeedForward"])
-@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+@pytest.mark.parametrize(
+    ("kind", "weights"),
+    [
+        ("FastFeedForward", "bfloat16"),
+        ("FastFeedForward", "int8"),
+        ("LeafFeedForward", "bfloat16"),
+        ("LeafFeedForward", "int8"),
+        ("DenseFeedForward", "int8"),
+    ],
+)
 def test_quantize(kind, weights, command, tmp_path):
     layer = LAYERS[kind]()
     path, out = tmp_path / "layer.safetensors", tmp_path / "small.safetensors"
@@ -355,11 +364,34 @@ def test_quantize_refuses_what_it_cannot_round(command, tmp_path):
     path, out = tmp_path / "layer.safetensors", tmp_path / "small.safetensors"
     for layer, weights, message in (
         (LAYERS["FastFeedForward"](), "int4", "'weights' must be 'bfloat16' or 'int8', got 'int4'"),
-        (LAYERS["DenseFeedForward"](), "int8", "must hold a FastFeedForward or a LeafFeedForward"),
+        (LAYERS["DenseFeedForward"](), "bfloat16", "must be 'int8' for dense products, got 'bf"),
         (LAYERS["FastFeedForward"]().quantize("int8"), "int8", "got a QuantizedFastFeedForward"),
     ):
         layer.save(path)
         status, printed, err = command("quantize", path, out, "--weights", weights)
+        assert_one_line(status, printed, err)
+        assert message in err
+        assert not out.exists()
+
+
+def test_quantize_a_folder(command, tmp_path):
+    config = BertConfig(30, 8, 1, 2, feedforward_size=12, positions=6)
+    model = BertEncoder(config, rng=0)
+    model.save_pretrained(tmp_path / "model", files={"tokenizer.json": "{}"})
+    status, printed, err = command(
+        "quantize", tmp_path / "model", tmp_path / "small", "--weights", "int8"
+    )
+    assert (status, err) == (0, "")
+    small = BertEncoder.from_pretrained(tmp_path / "small")
+    np.testing.assert_array_equal(small([[1, 2, 3]]), model.quantize("int8")([[1, 2, 3]]))
+    assert (tmp_path / "small" / "tokenizer.json").read_text() == "{}"
+    assert f"{small.nbytes / model.nbytes:.1%} of" in printed
+    for source, weights, message in (
+        ("model", "bfloat16", "'weights' must be one of 'int8', got 'bfloat16'"),
+        ("small", "int8", "a model must have float weights to be quantized"),
+    ):
+        out = tmp_path / "other"
+        status, printed, err = command("quantize", tmp_path / source, out, "--weights", weights)
         assert_one_line(status, printed, err)
         assert message in err
         assert not out.exists()

@@ -17,6 +17,8 @@ from fffcpu.errors import ArgumentError, ArgumentTypeError
 from fffcpu.inference import warmup as startup
 from fffcpu.kernels import jit
 from fffcpu.models import (
+    BertConfig,
+    BertEncoder,
     BertForMaskedLM,
     BertForSequenceClassification,
     FastBertEncoder,
@@ -28,7 +30,7 @@ from tests.support.processes import PACKAGE, run
 
 INFERENCE = {"_path_infer", "_path_logits", "_leaf_infer", "_leaf_route"}
 INFERENCE |= {"_paths", "_gates", "_leaves"}  # of the grouped kernels
-INFERENCE |= {"_layer_norm", "_attention"}  # of an encoder's rows
+INFERENCE |= {"_layer_norm", "_attention", "_multiply_few"}  # of an encoder's rows
 TRAINING = {"_path_forward", "_path_choices", "_path_deltas", "_path_gradients"}
 TRAINING |= {"_layer_norm_backward", "_attention_backward", "_cross_entropy", "_add_rows"}
 
@@ -44,6 +46,14 @@ def threads(monkeypatch):
 
 
 # --- What is warmed -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_kernels_of_int8_models_are_warmed(threads):
+    threads(1)
+    model = BertEncoder(BertConfig(30, 16, 2, 2, feedforward_size=24, positions=8), rng=0)
+    warmed = {one.kernel for one in fffcpu.warmup(model.quantize("int8"))}
+    assert warmed == {"_layer_norm", "_attention", "_project", "_feed_forward"}
 
 
 @pytest.mark.slow
@@ -82,7 +92,9 @@ def test_kernels_of_given_layers_are_warmed_and_no_others(threads):
         ("LeafFeedForward", "float64", "inference", "_leaves"),
         ("LeafFeedForward", "float64", "route", "_leaf_route"),
         ("LeafFeedForward", "float64", "route", "_gates"),
+        ("DenseFeedForward", "float32", "inference", "_multiply_few"),
         ("DenseFeedForward", "float32", "inference", "_activate"),
+        ("DenseFeedForward", "float32", "forward", "_multiply_few"),
         ("DenseFeedForward", "float32", "forward", "_activate"),
         ("DenseFeedForward", "float32", "backward", "_activate"),
         ("DenseFeedForward", "float32", "backward", "_backpropagate"),
@@ -109,7 +121,7 @@ def test_kernels_of_a_model_are_warmed(threads, kind):
     )
     warmed = fffcpu.warmup(kind(config, rng=0), training=True)
     assert {one.layer for one in warmed} == {kind.__name__}
-    forward = {"_layer_norm", "_attention", "_activate"}
+    forward = {"_layer_norm", "_attention", "_activate", "_multiply_few"}
     backward = {"_layer_norm_backward", "_attention_backward", "_backpropagate", "_activate"}
     backward |= {"_add_rows"}
     losses = set() if kind is FastBertEncoder else {"_cross_entropy"}

@@ -13,13 +13,20 @@ from fffcpu import (
     DenseFeedForward,
     FastFeedForward,
     LeafFeedForward,
+    QuantizedDenseFeedForward,
     QuantizedFastFeedForward,
     QuantizedLeafFeedForward,
 )
 from fffcpu.checkpoints import ultrafastbert
-from fffcpu.config import QuantizedFastFeedForwardConfig, QuantizedLeafFeedForwardConfig
+from fffcpu.config import (
+    QuantizedAttentionConfig,
+    QuantizedDenseFeedForwardConfig,
+    QuantizedFastFeedForwardConfig,
+    QuantizedLeafFeedForwardConfig,
+)
 from fffcpu.data import load_digits
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
+from fffcpu.layers import Attention
 from fffcpu.training import AdamW, clip_gradients, one_cycle_triangle, softmax_cross_entropy
 
 MAKERS = {
@@ -266,10 +273,6 @@ def test_zeros_stay_zeros(make):
         assert not layer.quantize(weights)(rows()).any()
 
 
-def test_dense_layers_have_no_quantized_form():
-    assert not hasattr(DenseFeedForward(3, 2, 4), "quantize")
-
-
 # --- Trained layers -------------------------------------------------------------------------------
 
 TRAINING_ROWS, STEPS = 1400, 300
@@ -340,3 +343,115 @@ def test_sides_of_a_node_have_scales_of_their_own(weights, tmp_path):
     np.testing.assert_allclose(small(x), wide(x), rtol=1e-4, atol=1e-4)
     small.save(tmp_path / "small")
     np.testing.assert_array_equal(fffcpu.load(tmp_path / "small")(x), small(x))
+
+
+# --- Dense products -------------------------------------------------------------------------------
+
+DENSE = {
+    "feedforward": lambda: DenseFeedForward(12, 5, 40, activation="relu", rng=1),
+    "feedforward without bias": lambda: DenseFeedForward(12, 5, 40, bias=False, rng=1),
+    "attention": lambda: Attention(12, 3, bias=True, rng=1),
+    "attention without bias": lambda: Attention(12, 3, rng=1),
+}
+
+
+@pytest.fixture(params=DENSE, scope="module")
+def dense(request):
+    """A layer of dense products, with biases that are not 0."""
+    layer = DENSE[request.param]()
+    for name, array in layer.params.items():
+        if name.startswith("bias"):
+            array[...] = np.random.default_rng(2).standard_normal(array.shape)
+    return layer
+
+
+def sequences(count=20):
+    return rows(3 * count).reshape(3, count, 12)
+
+
+def test_dense_products_are_near_those_of_the_float_layer(dense):
+    small = dense.quantize("int8")
+    assert type(small).__name__ == f"Quantized{type(dense).__name__}"
+    y, expected = small(sequences()), dense(sequences())
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, expected, rtol=0, atol=0.04 * np.abs(expected).max())
+    assert not np.array_equal(y, small.dequantize()(sequences()))  # rows are rounded too
+
+
+def test_dense_weights_are_within_the_stated_bounds(dense):
+    wide = dense.quantize("int8").dequantize()
+    assert wide.config == dense.config
+    for name, array in dense.params.items():
+        error = np.abs(wide.params[name] - array)
+        axis = 0 if name == "weights_out" and isinstance(dense, DenseFeedForward) else -1
+        bound = 0.50001 * np.abs(array).max(axis=axis, keepdims=True) / 127
+        assert (error <= (bound if name.startswith("weights") else 0)).all()
+    again = wide.quantize("int8")
+    for name, array in dense.quantize("int8").params.items():
+        np.testing.assert_array_equal(again.params[name], array)
+
+
+def test_dense_products_have_the_same_bits_in_any_batch(dense):
+    small = dense.quantize("int8")
+    y = small(sequences())
+    for k in range(3):
+        np.testing.assert_array_equal(small(sequences()[[k]])[0], y[k])
+
+
+def test_a_row_that_is_not_finite_disturbs_no_other():
+    small = DENSE["feedforward"]().quantize("int8")
+    x, expected = rows(), small(rows())
+    x[3, 2], x[7, 0] = np.nan, np.inf
+    y = small(x)
+    assert np.isnan(y[[3, 7]]).all()
+    others = np.delete(np.arange(len(x)), [3, 7])
+    np.testing.assert_array_equal(y[others], expected[others])
+
+
+def test_copies_and_pickles_of_dense_layers(dense):
+    small = dense.quantize("int8")
+    small(sequences())  # its matrices are in the order of the kernels by now
+    for clone in (small.copy(), copy.deepcopy(small), pickle.loads(pickle.dumps(small))):
+        assert clone.config == small.config
+        np.testing.assert_array_equal(clone(sequences()), small(sequences()))
+    again = DENSE["feedforward"]().quantize("int8")
+    assert again.nbytes == 40 * (12 + 5) + 4 * (40 + 40 + 5)
+
+
+def test_dense_layers_in_files(tmp_path):
+    small = DENSE["feedforward"]().quantize("int8")
+    path = tmp_path / "small.safetensors"
+    small.save(path)
+    again = fffcpu.load(path)
+    assert type(again) is QuantizedDenseFeedForward
+    np.testing.assert_array_equal(again(rows()), small(rows()))
+
+
+def test_dense_layers_refuse(dense):
+    with pytest.raises(ArgumentError, match="'weights' must be 'int8' for dense products, got 'bf"):
+        dense.quantize("bfloat16")
+    small = dense.quantize("int8")
+    for method, arguments in (("forward", (sequences(),)), ("backward", (sequences(), None))):
+        with pytest.raises(ArgumentTypeError, match=f"layer of '{method}' must be a float32 or"):
+            getattr(small, method)(*arguments)
+    spoilt = dense.copy()
+    spoilt.params["weights_out"][0, 0] = np.inf
+    with pytest.raises(ArgumentError, match="'weights_out' must hold finite float32 numbers"):
+        spoilt.quantize("int8")
+
+
+def test_configs_of_dense_products_check_themselves():
+    for make in (
+        lambda **kw: QuantizedDenseFeedForwardConfig(3, 2, 4, **kw),
+        lambda **kw: QuantizedAttentionConfig(6, 2, **kw),
+    ):
+        assert make(weights="int8").weights == "int8"
+        with pytest.raises(
+            ArgumentError, match="'weights' must be 'bfloat16' or 'int8', got 'int4"
+        ):
+            make(weights="int4")
+        with pytest.raises(ArgumentError, match=r"'dtype' of a Quantized\w* must be float32, got "):
+            make(weights="int8", dtype="float64")
+    QuantizedDenseFeedForwardConfig(133_144, 1, 1, weights="int8")
+    with pytest.raises(ArgumentError, match="more than 133,144 inputs"):
+        QuantizedDenseFeedForwardConfig(133_145, 1, 1, weights="int8")

@@ -82,6 +82,15 @@ def test_the_logits_of_a_bert(kind, dtype, activation):
     assert_close(found, expected, 1e-4 if dtype == "float32" else 1e-11)
 
 
+@pytest.mark.parametrize("feedforward", FEEDFORWARDS)
+def test_int8_weights_become_float_ones(feedforward):
+    """Rows are not rounded in the exported model, so it is the widened one."""
+    small, inputs = FastBertEncoder(config(feedforward), rng=0).quantize("int8"), tokens()
+    kept = inputs["attention_mask"].astype(bool)
+    hidden = run(small, **inputs)["last_hidden_state"]
+    assert_close(hidden[kept], small.dequantize()(**inputs)[kept], 1e-4)
+
+
 def test_the_logits_of_a_masked_language_model():
     model, inputs = FastBertForMaskedLM(config(), rng=0), tokens()
     kept = inputs["attention_mask"].astype(bool)

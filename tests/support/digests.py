@@ -12,10 +12,11 @@ import sys
 
 import numpy as np
 
-from fffcpu import FastFeedForward, LeafFeedForward, cmm, kernels
+from fffcpu import DenseFeedForward, FastFeedForward, LeafFeedForward, cmm, kernels
 from fffcpu.config import Activation
 from fffcpu.kernels.backends import grouped
 from fffcpu.kernels.elementwise import activate_run, backpropagate_run
+from fffcpu.layers import Attention
 
 
 def digest(*arrays):
@@ -72,12 +73,23 @@ def layers(dtype):
             grouped.NODES_PER_ROW = before
 
 
+def products():
+    """Outputs of layers with int8 weights, of few rows and of many."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((600, 70)).astype(np.float32)
+    layer = DenseFeedForward(70, 37, 53, activation="relu", rng=1).quantize("int8")
+    attention = Attention(12, 2, bias=True, rng=1).quantize("int8")
+    projected = attention._project(x[:, :12].copy(), "qkv")
+    yield "int8", digest(layer(x), layer(x[:5]), projected)
+
+
 def digests(*dtypes):
     """Name and digest of everything that must have the same bits on every CPU."""
     found = {}
     for dtype in (np.dtype(name).type for name in dtypes):
         found.update(activations(dtype))
         found.update(layers(dtype))
+    found.update(products())
     return found
 
 

@@ -1,1 +1,1 @@
-"""FastBERT compared with other encoders: inference, training, predictions alone."""
+"""Encoders compared with others: inference, training, predictions alone, a BERT with int8."""

@@ -10,12 +10,13 @@ import numpy as np
 
 from benchmarks.speed.session import Session
 from fffcpu.benchmarking.timing import Contender, Timing, alternate
-from fffcpu.models import FastBertConfig
+from fffcpu.models import BertConfig, FastBertConfig
 from fffcpu.system.terminal import print_status
 
 Array = np.ndarray
 
 OURS, BARE, DENSE = "fffcpu", "fffcpu without feedforwards", "fffcpu dense"
+INT8 = "fffcpu int8"
 BATCHES = 3
 """Batches of tokens that contenders take in turn."""
 MASKED = 0.25
@@ -32,6 +33,10 @@ class Sizes(NamedTuple):
     """Number of sequences of mixed lengths."""
     trained: FastBertConfig
     trained_batch: int
+    bert: BertConfig
+    """The BERT that is compared in float32 and int8: that of all-MiniLM-L6-v2."""
+    shapes: tuple[tuple[int, int], ...]
+    """Its batches: sequences, and tokens of each."""
 
 
 FULL = Sizes(
@@ -41,6 +46,8 @@ FULL = Sizes(
     sequences=128,
     trained=FastBertConfig(8192, 256, 4, 4, feedforward_size=4, depth=5),
     trained_batch=64,
+    bert=BertConfig(30522, 384, 6, 12, feedforward_size=1536),
+    shapes=((1, 16), (1, 128), (32, 32), (8, 128)),
 )
 QUICK = Sizes(
     FastBertConfig(50, 16, 2, 2, feedforward_size=1, depth=3, positions=12),
@@ -49,6 +56,8 @@ QUICK = Sizes(
     sequences=9,
     trained=FastBertConfig(50, 16, 2, 2, feedforward_size=2, depth=2, positions=12),
     trained_batch=4,
+    bert=BertConfig(50, 16, 2, 2, feedforward_size=20, positions=12),
+    shapes=((1, 4), (4, 12)),
 )
 
 

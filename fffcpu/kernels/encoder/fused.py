@@ -1,8 +1,10 @@
-"""Row operations of an encoder besides matrix products, each in one pass over memory.
+"""Row operations of an encoder and its int8 products, each in one pass over memory.
 
 The functions are those of `fffcpu.kernels.encoder.vectorized`, which documents them. Here they are
 compiled, and threads share the rows. A row stays in the nearest cache from its first number to its
 result, whereas NumPy would apply each operation to all rows in turn.
+
+`fffcpu.kernels.integer_products` has the products.
 
 Sums over rows are computed in blocks of `BLOCK_ROWS` rows for any number of threads, so results
 have the same bits for any number of threads.
@@ -17,18 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.kernels.elementwise import activate_run, backpropagate_run, exponential
+from fffcpu.kernels.integer_products import feed_forward, integer_matrix, project
 from fffcpu.kernels.jit import inner, kernel, launch, writable
 from fffcpu.kernels.simd import (
     add,
     broadcast,
     element,
     fma,
+    keep,
     lanes,
+    largest_lane,
     load,
     load_partial,
     load_register,
     multiply,
     ordered_sum,
+    pointer,
     register_lanes,
     register_zeros,
     repeat,
@@ -39,7 +45,7 @@ from fffcpu.kernels.simd import (
     where_greater,
     zeros,
 )
-from fffcpu.kernels.sums import dot
+from fffcpu.kernels.sums import dot, dots
 
 __all__ = [
     "activate",
@@ -48,11 +54,17 @@ __all__ = [
     "attention_backward",
     "backpropagate",
     "cross_entropy",
+    "feed_forward",
+    "integer_matrix",
     "layer_norm",
     "layer_norm_backward",
+    "multiply_few",
+    "project",
 ]
 
 Array = NDArray[Any]
+Pointer = Any
+"""The address of an array's elements; see `fffcpu.kernels.simd.pointer`."""
 
 BLOCK_ROWS = 64
 """Number of rows that one thread sums together."""
@@ -146,17 +158,20 @@ def _layer_norm(
     stop: int,
 ) -> None:
     width = x.shape[1]
+    rows, written = pointer(x, 0), pointer(out, 0)
+    scales, biases = pointer(scale, 0), pointer(bias, 0)
     for row in range(start, stop):
         at = row * width
-        mean = _sum(x, at, width) / numbers[0]
-        variance = _centre(out, x, at, width, mean) / numbers[0]
+        mean = _sum(rows, at, width) / numbers[0]
+        variance = _centre(written, rows, at, width, mean) / numbers[0]
         inverse = numbers[1] / np.sqrt(variance + numbers[2])
         moments[row, 0] = mean
         moments[row, 1] = inverse
         for k in range(0, width, lanes(x)):
             left = width - k
-            normal = multiply(_take(out, at + k, left), broadcast(inverse))
-            _put(out, at + k, fma(normal, _take(scale, k, left), _take(bias, k, left)), left)
+            normal = multiply(_take(written, at + k, left), broadcast(inverse))
+            result = fma(normal, _take(scales, k, left), _take(biases, k, left))
+            _put(written, at + k, result, left)
 
 
 def layer_norm(out: Array, moments: Array, x: Array, scale: Array, bias: Array, eps: float) -> None:
@@ -238,18 +253,15 @@ def layer_norm_backward(
 
 
 @inner
-def _largest(x: Array, at: int, width: int, scratch: Array) -> Any:
-    """Return the largest of a run of numbers, ignoring NaN; ``scratch`` has room for a vector."""
+def _largest(x: Array, at: int, width: int) -> Any:
+    """Return the largest of a run of numbers, ignoring NaN behind the first."""
     step = lanes(x)
     largest = repeat(x, at)
     whole = width - width % step
     for k in range(0, whole, step):
         vector = load(x, at + k)
         largest = where_greater(vector, largest, vector, largest)
-    store(scratch, 0, largest)
-    result = scratch[0]
-    for k in range(1, step):
-        result = max(result, scratch[k])
+    result = largest_lane(largest)
     for k in range(at + whole, at + width):
         result = max(result, element(x, k))
     return result
@@ -287,7 +299,7 @@ def _cross_entropy(
     scratch = np.empty(lanes(logits), logits.dtype)
     for row in range(start, stop):
         at, label = row * width, labels[row]
-        largest = _largest(logits, at, width, scratch)
+        largest = _largest(logits, at, width)
         of_label = logits[row, label] - largest
         total = _exponentials(logits, at, width, largest)
         losses[row] = math.log(total) - of_label
@@ -340,10 +352,9 @@ def _copy_transposed(
     out: Array, out_step: int, x: Array, at: int, step: int, rows: int, width: int
 ) -> None:
     """Copy rows to columns of scratch memory."""
-    columns = out.reshape(-1)
     for row in range(rows):
         for k in range(width):
-            columns[k * out_step + row] = element(x, at + row * step + k)
+            out[k * out_step + row] = x[at + row * step + k]
 
 
 @inner
@@ -408,31 +419,30 @@ def _rows_by_matrix(
 
 
 @inner
-def _softmax(
-    x: Array, at: int, width: int, penalties: Array, first: int, numbers: Array, scratch: Array
-) -> None:
-    """Replace a run of numbers, scaled and with penalties added, by its softmax."""
-    _multiply_run(x, at, width, numbers[1])
-    if penalties.shape[0] > 0:
-        for k in range(0, width, lanes(x)):
-            left = width - k
-            _put(x, at + k, add(_take(x, at + k, left), _take(penalties, first + k, left)), left)
-    largest = _largest(x, at, width, scratch)
-    scratch[0] = _exponentials(x, at, width, largest)
-    _multiply_run(x, at, width, numbers[0] / scratch[0])
+def _scale_scores(x: Pointer, at: int, width: int, penalties: Pointer, scale: Any) -> None:
+    """Scale a run of numbers and add their penalties."""
+    for k in range(0, width, lanes(x)):
+        left = width - k
+        scaled = multiply(_take(x, at + k, left), broadcast(scale))
+        _put(x, at + k, add(scaled, _take(penalties, k, left)), left)
 
 
 @inner
-def _drop(x: Array, at: int, width: int, kept: Array, first: int, share: Any) -> None:
+def _softmax(x: Pointer, at: int, width: int, one: Any, scratch: Pointer) -> None:
+    """Replace a run of numbers by its softmax."""
+    largest = _largest(x, at, width)
+    scratch[0] = _exponentials(x, at, width, largest)
+    _multiply_run(x, at, width, one / scratch[0])
+
+
+@inner
+def _drop(x: Pointer, at: int, width: int, kept: Pointer, first: int, share: Any) -> None:
     """Set dropped numbers of a run to 0, and multiply the others."""
-    if kept.shape[0] > 0:
-        run = x.reshape(-1)
-        flags = kept.reshape(-1)
-        for k in range(width):
-            if flags[first + k]:
-                run[at + k] *= share
-            else:
-                run[at + k] = 0
+    for k in range(width):
+        if kept[first + k]:
+            x[at + k] *= share
+        else:
+            x[at + k] = 0
 
 
 @kernel
@@ -447,31 +457,41 @@ def _attention(
     stop: int,
 ) -> None:
     heads, length = probabilities.shape[1:3]
-    width = context.shape[1] // heads
-    row, step, wide = qkv.shape[1], _step(qkv, length), _step(qkv, width)
-    keys = np.zeros((width, step), qkv.dtype)  # a column a key
-    values = np.zeros((length, wide), qkv.dtype)
-    p, out = np.empty((4, step), qkv.dtype), np.empty((4, wide), qkv.dtype)
-    scratch = np.empty(lanes(qkv), qkv.dtype)
+    total, row, drops = context.shape[1], qkv.shape[1], kept.shape[0] > 0
+    width = total // heads
+    step, wide = _step(qkv, length), _step(qkv, width)
+    memory = np.zeros((width + 4) * step + (length + 4) * wide + lanes(qkv), qkv.dtype)
+    keys, values = pointer(memory, 0), pointer(memory, width * step)  # a column a key
+    p = pointer(memory, width * step + length * wide)
+    out = pointer(memory, (width + 4) * step + length * wide)
+    scratch = pointer(memory, (width + 4) * step + (length + 4) * wide)
+    inputs, outputs, flags = pointer(qkv, 0), pointer(context, 0), pointer(kept, 0)
+    one, scale, share = numbers[0], numbers[1], numbers[2]
     for item in range(start, stop):
         sequence, head = item // heads, item % heads
         queries = sequence * length * row + 3 * width * head
-        mixed = sequence * length * context.shape[1] + width * head
-        _copy_transposed(keys, step, qkv, queries + width, row, length, width)
-        _copy(values, 0, wide, qkv, queries + 2 * width, row, length, width)
+        mixed = sequence * length * total + width * head
+        _copy_transposed(keys, step, inputs, queries + width, row, length, width)
+        _copy(values, 0, wide, inputs, queries + 2 * width, row, length, width)
         for first in range(0, length, 4):
             count = min(4, length - first)
-            _rows_by_matrix(p, step, qkv, queries, row, 1, first, length, keys, step, width)
+            _rows_by_matrix(p, step, inputs, queries, row, 1, first, length, keys, step, width)
             place = (item * length + first) * length
             for i in range(count):
-                _softmax(p, i * step, length, penalties, sequence * length, numbers, scratch)
+                if penalties.shape[0] > 0:
+                    own = pointer(penalties, sequence * length)
+                    _scale_scores(p, i * step, length, own, scale)
+                else:
+                    _multiply_run(p, i * step, length, scale)
+                _softmax(p, i * step, length, one, scratch)
             if probabilities.shape[0] > 0:
-                _copy(probabilities, place, length, p, 0, step, count, length)
-            for i in range(count):
-                _drop(p, i * step, length, kept, place + i * length, numbers[2])
+                _copy(pointer(probabilities, place), 0, length, p, 0, step, count, length)
+            if drops:
+                for i in range(count):
+                    _drop(p, i * step, length, flags, place + i * length, share)
             _rows_by_matrix(out, wide, p, 0, step, 1, 0, count, values, wide, length)
-            at = mixed + first * context.shape[1]
-            _copy(context, at, context.shape[1], out, 0, wide, count, width)
+            _copy(outputs, mixed + first * total, total, out, 0, wide, count, width)
+    keep(memory)
 
 
 def attention(
@@ -512,13 +532,16 @@ def _attention_backward(
     # The probabilities after dropout, and the gradients of the scores: one row per query.
     weights, d_scores = np.empty((length, step), qkv.dtype), np.empty((length, step), qkv.dtype)
     d_rows = np.empty((4, step), qkv.dtype)
+    flags, drops = pointer(kept, 0), kept.shape[0] > 0
     for item in range(start, stop):
         sequence, head = item // heads, item % heads
         at = sequence * length * row + 3 * width * head
         upstream = sequence * length * total + width * head
         _copy(queries, 0, wide, qkv, at, row, length, width)
         _copy(keys, 0, wide, qkv, at + width, row, length, width)
-        _copy_transposed(values, step, qkv, at + 2 * width, row, length, width)
+        _copy_transposed(
+            pointer(values, 0), step, pointer(qkv, 0), at + 2 * width, row, length, width
+        )
         _copy(d_mixed, 0, wide, d_context, upstream, total, length, width)
         for first in range(0, length, 4):
             count = min(4, length - first)
@@ -527,8 +550,9 @@ def _attention_backward(
                 query = first + i
                 place, run = (item * length + query) * length, query * step
                 _copy(weights, run, step, probabilities, place, length, 1, length)
-                _drop(weights, run, length, kept, place, numbers[1])
-                _drop(d_rows, i * step, length, kept, place, numbers[1])
+                if drops:
+                    _drop(pointer(weights, run), 0, length, flags, place, numbers[1])
+                    _drop(pointer(d_rows, i * step), 0, length, flags, place, numbers[1])
                 mean = broadcast(dot(d_rows, i * step, probabilities, place, length))
                 for k in range(0, length, lanes(qkv)):
                     left = length - k
@@ -569,6 +593,41 @@ def attention_backward(
         kept,
         numbers,
     )
+
+
+# --- A few rows -----------------------------------------------------------------------------------
+
+
+@kernel
+def _multiply_few(y: Array, x: Array, weights: Array, start: int, stop: int) -> None:
+    """Process rows of weights, three at a time; four rows of x share each load."""
+    (rows, columns), width = y.shape, x.shape[1]
+    memory = np.empty(12 * lanes(x) + 12, x.dtype)
+    products, scratch = pointer(memory, 0), pointer(memory, 12)
+    inputs, matrix, outputs = pointer(x, 0), pointer(weights, 0), pointer(y, 0)
+    for item in range(start, stop):
+        first, last = 3 * item, columns - 1
+        second, third = min(first + 1, last), min(first + 2, last)
+        three = first * width, second * width, third * width
+        for row in range(0, rows, 4):
+            last_row = rows - 1
+            row1, row2, row3 = (
+                min(row + 1, last_row),
+                min(row + 2, last_row),
+                min(row + 3, last_row),
+            )
+            four = row * width, row1 * width, row2 * width, row3 * width
+            dots(products, scratch, inputs, four, matrix, three, width)
+            for i in range(min(4, rows - row)):
+                for j in range(min(3, columns - first)):
+                    outputs[(row + i) * columns + first + j] = products[3 * i + j]
+    keep(memory)
+
+
+def multiply_few(y: Array, x: Array, weights: Array) -> None:
+    """Write the products of a few rows with rows of weights, ``y = x weights^T``."""
+    items, work = -(-len(weights) // 3), 3 * x.size
+    launch(_multiply_few, items, work, y, writable(x), writable(weights))
 
 
 # --- Tables ---------------------------------------------------------------------------------------

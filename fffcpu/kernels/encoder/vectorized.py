@@ -1,4 +1,4 @@
-"""Row operations of an encoder besides matrix products, in plain NumPy: always available.
+"""Row operations of an encoder and its int8 products, in plain NumPy: always available.
 
 All arrays are C-contiguous and of one dtype, float32 or float64, unless another type is given.
 `fffcpu.kernels.encoder.fused` has the same functions, compiled.
@@ -7,12 +7,13 @@ All arrays are C-contiguous and of one dtype, float32 or float64, unless another
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu.kernels.backends import vectorized
+from fffcpu.lowbit import LARGEST
 
 __all__ = [
     "activate",
@@ -21,8 +22,12 @@ __all__ = [
     "attention_backward",
     "backpropagate",
     "cross_entropy",
+    "feed_forward",
+    "integer_matrix",
     "layer_norm",
     "layer_norm_backward",
+    "multiply_few",
+    "project",
 ]
 
 Array = NDArray[Any]
@@ -258,3 +263,79 @@ def add_rows(table: Array, ids: Array, rows: Array) -> None:
     order = np.argsort(ids, kind="stable")
     distinct, first = np.unique(ids[order], return_index=True)
     table[distinct] += np.add.reduceat(rows[order], first, axis=0)
+
+
+def multiply_few(y: Array, x: Array, weights: Array) -> None:
+    """Write the products of a few rows with rows of weights, ``y = x weights^T``.
+
+    Parameters
+    ----------
+    y : array of shape (B, O), written
+    x : array of shape (B, I)
+    weights : array of shape (O, I)
+    """
+    np.matmul(x, weights.T, out=y)
+
+
+class _IntegerMatrix(NamedTuple):
+    """Weights of a product: I inputs and O outputs."""
+
+    weights: Array
+    scales: Array
+    bias: Array | None
+
+
+def integer_matrix(weights: Array, scales: Array, bias: Array | None) -> Any:
+    """Return the weights of a product as `project` and `feed_forward` take them.
+
+    Parameters
+    ----------
+    weights : int8 array of shape (O, I)
+        Rows of weights, one per output, from -127 to 127.
+    scales : float32 array of shape (O,)
+    bias : float32 array of shape (O,), optional
+    """
+    return _IntegerMatrix(weights, scales, bias)
+
+
+def project(y: Array, x: Array, matrix: Any) -> None:
+    """Write the products of rows with a matrix of int8 weights, in float32.
+
+    A row x has the scale ``s``, its largest magnitude / 127, and the numbers ``q = round(x / s)``.
+    Then ``y[n] = (sum over k of q[k] w[n, k]) (s scale[n]) + bias[n]``, with an exact sum. The
+    output of a row that is not finite is NaN.
+
+    Parameters
+    ----------
+    y : float32 array of shape (B, O), written
+    x : float32 array of shape (B, I)
+    matrix : object
+        Weights that `integer_matrix` of this module returned.
+    """
+    weights, scales, bias = matrix
+    largest = np.abs(x).max(axis=1, keepdims=True, initial=0)
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        own = np.maximum(largest / np.float32(LARGEST), np.finfo(np.float32).tiny)
+        own = np.where(np.isfinite(largest), own, np.float32(np.nan))
+        numbers = np.rint(np.where(np.isfinite(own), x, 0) * (np.float32(1) / own))
+        # Products of float64 are exact here, and a BLAS has them.
+        sums = np.nan_to_num(numbers).astype(np.float64) @ weights.T.astype(np.float64)
+        np.multiply(sums.astype(np.float32), own * scales, out=y)
+        y += np.float32(0) if bias is None else bias
+
+
+def feed_forward(y: Array, x: Array, first: Any, activation: int, second: Any) -> None:
+    """Write the outputs of a dense feedforward with int8 weights.
+
+    Parameters
+    ----------
+    y : float32 array of shape (B, O), written
+    x : float32 array of shape (B, I)
+    first, second : object
+        Weights of both products, from `integer_matrix`.
+    activation : int
+        Code of `fffcpu.config.Activation`.
+    """
+    logits = np.empty((len(x), len(first.scales)), np.float32)
+    project(logits, x, first)
+    project(y, activate(logits, activation), second)
