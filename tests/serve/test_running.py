@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import signal
 import subprocess
@@ -127,6 +128,18 @@ def test_sigterm_under_load_answers_what_was_accepted_and_exits_with_0(path):
         # Every request that the server took up has its answer at the client.
         assert len(told) == len(answers)
         assert sum(client.lost for client in clients) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+@pytest.mark.parametrize("workers", [(), ("--workers", "2", "--threads", "1")])
+def test_sigterm_during_a_warm_up_does_not_wait_for_it(workers, path, tmp_path):
+    cold = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
+    with running(f"layer={path}", *workers, env=cold) as server:
+        server.wait_for("Application startup complete", times=2 if workers else 1)
+        assert server.end() == 0
+        assert any("ended during a warm-up" in line for line in server.lines)
+        assert not any("ready after" in line for line in server.lines)
 
 
 @pytest.mark.slow
