@@ -380,7 +380,10 @@ class Application:
         # All keys are compared, so that the time tells nothing about which one is near.
         if not sum(hmac.compare_digest(own, given) for own in self._keys):
             raise RequestError(
-                "a key is needed: header 'Authorization: Bearer KEY'", HTTPStatus.UNAUTHORIZED
+                "the key in header 'Authorization' is not one of the server's"
+                if given
+                else "a key is needed: header 'Authorization: Bearer KEY'",
+                HTTPStatus.UNAUTHORIZED,
             )
 
     def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:

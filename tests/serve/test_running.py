@@ -223,6 +223,7 @@ def test_the_log_in_json_has_a_line_for_each_request(path, tmp_path):
         (("layer",), "must be NAME=PATH, got 'layer'"),
         (("=path",), "must be NAME=PATH"),
         (("a=/nowhere",), "'/nowhere'"),
+        (("a={path.parent}",), "must contain a model of texts, got no 'config.json' in it"),
         (("a={path}", "a={path}"), "different names"),
         (("a b={path}",), "letters, digits"),
         (("a={path}", "--port", "80000"), "'port'"),
