@@ -29,7 +29,7 @@ from typing import NamedTuple, NoReturn
 from fffcpu import __version__
 from fffcpu.errors import ClusterError, WrongOutputError
 from fffcpu.system.files import NO_SPACE
-from fffcpu.system.terminal import escape_unencodable
+from fffcpu.system.terminal import escape_unencodable, print_status
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -168,13 +168,44 @@ def _run(argv: Sequence[str] | None) -> int:
 def _logging(level: str | None) -> Iterator[None]:
     """Write what the package logs on standard error, from a level on; nothing without one."""
     if level is None:
-        yield
+        with _compile_notice():
+            yield
         return
     logger, handler = logging.getLogger("fffcpu"), logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(level.upper())
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+
+
+class _CompileNotice(logging.Handler):
+    """Says once that kernels are compiled: a first command takes a minute, and shows nothing."""
+
+    told = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the notice at the first kernel, unless there is a log, as that of ``serve``."""
+        logged = logging.getLogger("fffcpu").isEnabledFor(logging.INFO)
+        if not (self.told or logged) and record.msg == "compiling %s":
+            self.told = True
+            print_status("compiling kernels, which later commands will find on disk ...")
+
+
+@contextlib.contextmanager
+def _compile_notice() -> Iterator[None]:
+    """Tell a person at a terminal why nothing happens; files and pipes get no such line."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    logger, handler = logging.getLogger("fffcpu.kernels._numba.cache"), _CompileNotice()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
     try:
         yield
     finally:

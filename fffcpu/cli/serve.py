@@ -36,11 +36,12 @@ guarantees:
 
 what a client sees:
   GET  /v2/health/live, /v2/health/ready, /v2, /v2/models/NAME, /v2/models/NAME/ready
-  POST /v2/models/NAME/infer
+  POST /v2/models/NAME/infer, /v2/repository/index (lists the models)
   POST /v1/embeddings, GET /v1/models
   GET  /metrics for Prometheus
   Errors are JSON, {"error": "..."}: 400 for a bad request, 401 without a key, 404 for an
-  unknown model, 413 for too large a request, 429 when too many wait.
+  unknown model, 413 for too large a request, 429 when too many wait, 503 until all kernels are
+  compiled.
 
 Only this machine can reach the server, unless --host names another address. docs/serving.md shows
 clients, containers and more.

@@ -108,7 +108,10 @@ class Server:
         """
         model = self.registry.get(name)
         if not self.registry.ready:
-            raise RequestError("the server is not ready yet", HTTPStatus.SERVICE_UNAVAILABLE)
+            raise RequestError(
+                "the server is not ready yet; GET /v2/health/ready answers 200 as soon as it is",
+                HTTPStatus.SERVICE_UNAVAILABLE,
+            )
         return model
 
     async def load(self, name: str) -> None:
@@ -192,6 +195,9 @@ class Application:
         self.server = server
         self.failed = False
         self.on_failure: Callable[[], None] | None = None
+        self.on_unfinished: Callable[[], None] | None = None
+        """Called when the server ends during a warm-up. A process of the server's own ends here,
+        because nothing stops a thread that compiles."""
         self._keys = [key.encode() for key in server.settings.keys]
         self._prefix, self._numbers = os.urandom(6).hex(), itertools.count(1)
         self._routes = Starlette(
@@ -211,7 +217,8 @@ class Application:
         """Warm up in the background, and close in the end."""
         # Here, and not before a server forks its workers: their ids must differ.
         self._prefix = os.urandom(6).hex()
-        warming = asyncio.create_task(asyncio.to_thread(self._warm))
+        over = threading.Event()
+        warming = asyncio.create_task(asyncio.to_thread(self._warm, over.is_set))
         loop, hangup = asyncio.get_running_loop(), getattr(signal, "SIGHUP", 0)
         tasks: set[asyncio.Task[None]] = set()
 
@@ -229,18 +236,24 @@ class Application:
         finally:
             if listens:
                 loop.remove_signal_handler(hangup)
+            over.set()
+            unfinished = not all(task.done() for task in (warming, *tasks))
+            if unfinished and self.on_unfinished is not None and not self.failed:
+                self.on_unfinished()
             await asyncio.gather(warming, *tasks, return_exceptions=True)
             self.server.batcher.close()
 
-    def _warm(self) -> None:
+    def _warm(self, is_over: Callable[[], bool]) -> None:
         start = time.perf_counter()
         try:
-            self.server.registry.warm()
+            self.server.registry.warm(is_over)
         except Exception:
             _LOGGER.exception("the models could not be warmed up")
             self.failed = True
             if self.on_failure is not None:
                 self.on_failure()
+            return
+        if not self.server.registry.ready:
             return
         # What the process has made so far, it keeps. The collector of garbage need not look through
         # all of it, a tenth of a second each time, while requests wait.
@@ -367,7 +380,10 @@ class Application:
         # All keys are compared, so that the time tells nothing about which one is near.
         if not sum(hmac.compare_digest(own, given) for own in self._keys):
             raise RequestError(
-                "a key is needed: header 'Authorization: Bearer KEY'", HTTPStatus.UNAUTHORIZED
+                "the key in header 'Authorization' is not one of the server's"
+                if given
+                else "a key is needed: header 'Authorization: Bearer KEY'",
+                HTTPStatus.UNAUTHORIZED,
             )
 
     def _note(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
@@ -397,7 +413,7 @@ def _failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
     request.scope["fffcpu.failure"] = error.kind
     headers = {}
-    if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+    if error.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         headers["retry-after"] = "1"
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import abc
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fffcpu.checks import as_rows
 from fffcpu.config import LayerConfig
-from fffcpu.errors import ArgumentTypeError, describe
+from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
 from fffcpu.inference.pipelines import (
     POOLINGS,
     FillMask,
@@ -33,6 +33,7 @@ from fffcpu.inference.pipelines import (
 from fffcpu.inference.predictor import Predictor, load_model
 from fffcpu.inference.warmup import warmup
 from fffcpu.layers import DenseFeedForward, Layer
+from fffcpu.models.folders import CONFIG_FILE
 from fffcpu.serve.errors import AbandonedError, RequestError
 from fffcpu.serve.tensors import BYTES, InferRequest, TensorSpec, datatype_of
 
@@ -272,13 +273,23 @@ class PredictorModel(ServedModel):
     def _table(self, request: InferRequest) -> dict[str, Array]:
         """Return the columns of a request, in the order of the model."""
         if not self.names or set(request.inputs) != set(self.names):
-            names, given = ["x"] * self.takes_x or self.names, ", ".join(request.inputs)
-            raise RequestError(f"the inputs are {', '.join(names)}, got {given}")
+            raise RequestError(self._wrong_names(request.inputs))
         columns = {name: request.inputs[name] for name in self.names}
         lengths = {column.shape for column in columns.values()}
         if len(lengths) > 1 or len(next(iter(lengths))) != 1:
             raise RequestError(f"inputs must have one shape (rows,), got {sorted(lengths)}")
         return columns
+
+    def _wrong_names(self, given: Iterable[str]) -> str:
+        """Return the message about inputs of other names."""
+        known = " or ".join(filter(None, ("x" * self.takes_x, ", ".join(self.names))))
+        missing = [name for name in self.names if name not in given]
+        unknown = [name for name in given if name not in self.names]
+        if len(missing) == len(self.names):
+            return f"the inputs are {known}, got {', '.join(given)}"
+        told = [f"missing: {', '.join(missing)}"] if missing else []
+        told += [f"unknown: {', '.join(unknown)}"] if unknown else []
+        return f"the inputs are {known}; {'; '.join(told)}"
 
     def compute(self, jobs: Sequence[Job], is_wanted: Wanted) -> list[Outputs]:
         """Return the outputs of jobs."""
@@ -512,6 +523,11 @@ def open_served(path: str | os.PathLike[str], max_outputs: int) -> ServedModel:
     if not os.path.isdir(path):
         layer, predictor = load_model(path)
         return served(layer if predictor is None else predictor, max_outputs)
+    if not os.path.exists(os.path.join(path, CONFIG_FILE)):
+        raise CheckpointError(
+            f"folder '{os.fsdecode(path)}' must contain a model of texts, got no '{CONFIG_FILE}' "
+            "in it"
+        )
     return TextModel(open_pipeline(path, batch_invariant=True), max_outputs)
 
 

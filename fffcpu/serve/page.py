@@ -87,6 +87,7 @@ def _describe(model: ServedModel) -> dict[str, Any]:
         for name, column in zip(model.names, columns, strict=True):
             choices = list(column.categories) if column.kind == "category" else []
             fields.append({"name": name, "kind": column.kind, "choices": choices})
+        note = "Leave a field empty if its value is missing."
         if not fields:
             note = f"{model.columns} numbers, with commas or spaces between them."
     else:
@@ -96,7 +97,6 @@ def _describe(model: ServedModel) -> dict[str, Any]:
         "bytes": model.nbytes,
         "inputs": [spec.to_dict() for spec in model.inputs],
         "outputs": [spec.to_dict() for spec in model.outputs],
-        "columns": isinstance(model, PredictorModel) and not model.takes_x,
         "fields": fields,
         "classes": list(map(str, _classes(model))),
         "note": note,

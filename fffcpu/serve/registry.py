@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -79,9 +79,17 @@ class Registry:
             )
         return model
 
-    def warm(self) -> None:
-        """Warm all models up; then the server is ready."""
+    def warm(self, is_over: Callable[[], bool]) -> None:
+        """Warm all models up; then the server is ready.
+
+        Parameters
+        ----------
+        is_over : callable
+            Returns whether the server ends. Then no further model is warmed up.
+        """
         for model in self._models.values():
+            if is_over():
+                return
             model.warm()
         self.ready = True
 

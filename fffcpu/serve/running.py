@@ -252,7 +252,15 @@ def environment_app() -> Any:
         import fffcpu
 
         fffcpu.set_num_threads(values["threads"])
-    return app(values["models"], ServeSettings(**settings))
+    application = app(values["models"], ServeSettings(**settings))
+    application.on_unfinished = _leave
+    return application
+
+
+def _leave() -> None:
+    """End this process, whose requests are answered, while a thread compiles."""
+    _LOGGER.info("ended during a warm-up")
+    os._exit(0)
 
 
 def run(
@@ -308,6 +316,7 @@ def run(
         if workers == 1:
             server = uvicorn.Server(uvicorn.Config(application, **how))
             application.on_failure = lambda: setattr(server, "should_exit", True)
+            application.on_unfinished = _leave
             server.run(sockets=[listening])
             if application.failed:
                 raise RuntimeError("the models could not be warmed up; see the log")

@@ -161,7 +161,10 @@ def decode_json(body: bytes) -> dict[str, Any]:
     try:
         values = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise RequestError(f"the body must be JSON: {error}") from None
+        hint = ""
+        if error.doc.startswith(("NaN", "Inf"), error.pos):
+            hint = "; JSON has no NaN and no infinity, but raw bytes have"
+        raise RequestError(f"the body must be JSON: {error}{hint}") from None
     if not isinstance(values, dict):
         raise RequestError(f"the body must be a JSON object, got {_short(values)}")
     return values
@@ -326,7 +329,12 @@ def _numbers(name: str, datatype: str, data: list[Any]) -> Array:
     # Texts, null, lists and true are not made into numbers, and NumPy chooses no type: that of 0
     # and 2**63 would be float64.
     if not _TYPES[dtype.kind].issuperset(map(type, data)):
-        raise RequestError(f"input '{name}' must hold numbers of {datatype} alone")
+        types = _TYPES[dtype.kind]
+        place, wrong = next((k, value) for k, value in enumerate(data) if type(value) not in types)
+        raise RequestError(
+            f"input '{name}' must hold numbers of {datatype} alone, got {_as_json(wrong)} at place "
+            f"{place} (counted from 0)"
+        )
     array: Array | None = None
     held = True
     if data and dtype.kind in "iu":
@@ -413,6 +421,13 @@ def _raw(array: Array) -> memoryview:
         coded = text.encode()
         parts += [struct.pack("<I", len(coded)), coded]
     return memoryview(b"".join(parts))
+
+
+def _as_json(value: Any) -> str:
+    """Return a value of JSON as the client wrote it, if that is short."""
+    if value is None or isinstance(value, bool):
+        return orjson.dumps(value).decode()
+    return _short(value)
 
 
 def _short(value: Any) -> str:

@@ -234,3 +234,30 @@ def test_the_log_goes_to_standard_error_and_only_if_it_is_asked_for(options, tmp
     assert bool(told) == bool(options)
     assert ("training on <Table: 6 rows, 6 features, 2 classes>" in err) == bool(options)
     assert "fffcpu.training" not in out
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"),
+    [(Terminal, [], 1), (io.StringIO, [], 0), (Terminal, ["--log-level", "info"], 0)],
+)
+def test_a_terminal_is_told_once_that_kernels_are_compiled(kind, options, expected, monkeypatch):
+    from fffcpu.kernels._numba.cache import COMPILING
+
+    logger = logging.getLogger("fffcpu.kernels._numba.cache")
+    before = list(logger.handlers), logger.level
+
+    def run(_):
+        for name in ("first", "second"):
+            logger.debug(COMPILING, name)
+            logger.debug("read %s from %s", name, "here")
+
+    monkeypatch.setattr(info, "run", run)
+    monkeypatch.setattr(sys, "stderr", kind())
+    assert main([*options, "info", "x"]) == 0
+    assert sys.stderr.getvalue().count("compiling kernels") == expected
+    assert (list(logger.handlers), logger.level) == before

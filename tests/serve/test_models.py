@@ -125,7 +125,14 @@ def test_a_long_text_is_an_error_unless_it_may_be_cut(client, served):
         ("layer", [tensor("x", X > 0)], {}, "must be numbers"),
         ("layer", [tensor("x", X.astype(str))], {}, "must be numbers"),
         ("layer", [tensor("x", X)], {"outputs": [{"name": "z"}]}, "the outputs are y, got 'z'"),
-        ("species", [tensor("a", ROWS[:, 0])], {}, "the inputs are x, got a"),
+        ("species", [tensor("z", ROWS)], {}, "the inputs are x or a, b, c, d, got z"),
+        ("species", [tensor("a", ROWS[:, 0])], {}, "a, b, c, d; missing: b, c, d$"),
+        (
+            "species",
+            [tensor(name, ROWS[:, 0]) for name in "abcD"],
+            {},
+            "a, b, c, d; missing: d; unknown: D$",
+        ),
         (
             "species",
             [tensor(name, ROWS[: k + 1, 0]) for k, name in enumerate("abcd")],

@@ -135,6 +135,26 @@ def test_a_row_is_filled_in_and_answered(page, served):
 
 
 @pytest.mark.slow
+def test_a_field_that_stays_empty_is_a_missing_value(page):
+    choose(page, "species")
+    page.find_element("id", "field0").send_keys("2.5")
+    page.find_element("id", "ask").click()
+    assert "column 'b', row 0" in answer_of(page)  # which the model had in no row of its training
+
+
+@pytest.mark.slow
+def test_no_part_makes_the_page_wider_than_a_phone(page, client):
+    client.json("POST", "/v2/models/price/infer", {"inputs": [tensor("x", np.zeros((3, 4)))]})
+    phone = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    try:
+        until(page, lambda: page.find_elements("css selector", "#figures tbody tr"))
+        assert page.execute_script("return document.documentElement.scrollWidth") == 360
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.slow
 def test_a_text_is_typed_by_keyboard_alone(page, served):
     from selenium.webdriver import ActionChains, Keys
 

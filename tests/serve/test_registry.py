@@ -23,11 +23,43 @@ def test_it_is_ready_when_kernels_are_warm(served, monkeypatch):
         assert client.json("GET", "/v2/health/live") == (200, {"live": True})
         assert client.json("GET", "/v2/health/ready") == (503, {"ready": False})
         status, answer = client.json("POST", "/v2/models/layer/infer", MANY)
-        assert (status, answer["error"]) == (503, "the server is not ready yet")
+        assert status == 503
+        assert answer["error"].startswith("the server is not ready yet")
         go_on.set()
         wait_until(lambda: application.server.registry.ready)
         assert client.json("GET", "/v2/health/ready") == (200, {"ready": True})
         client.close()
+
+
+def test_a_server_that_ends_warms_up_no_further_model(served, monkeypatch):
+    from fffcpu.serve.models import LayerModel
+
+    begun, go_on, warmed, calls = threading.Event(), threading.Event(), [], []
+
+    def warm(model):
+        warmed.append(model.name)
+        begun.set()
+        go_on.wait(60)
+
+    def unfinished():
+        calls.append(list(warmed))
+        go_on.set()
+
+    monkeypatch.setattr(LayerModel, "warm", warm)
+    two = {"first": served["layer"], "second": served["layer"]}
+    with serving(two, wait=False) as (_, application):
+        application.on_unfinished = unfinished
+        begun.wait(60)
+    assert calls == [["first"]]
+    assert warmed == ["first"]
+    assert not application.server.registry.ready
+
+
+def test_a_server_that_is_ready_ends_as_always(served):
+    with serving({"layer": served["layer"]}) as (port, application):
+        application.on_unfinished = lambda: pytest.fail("nothing is unfinished")
+        with Client(port) as client:
+            infer(client, "layer", *MANY["inputs"])
 
 
 def test_a_model_is_read_anew(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import re
 import signal
 import subprocess
@@ -130,6 +131,18 @@ def test_sigterm_under_load_answers_what_was_accepted_and_exits_with_0(path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
+@pytest.mark.parametrize("workers", [(), ("--workers", "2", "--threads", "1")])
+def test_sigterm_during_a_warm_up_does_not_wait_for_it(workers, path, tmp_path):
+    cold = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "kernels")}
+    with running(f"layer={path}", *workers, env=cold) as server:
+        server.wait_for("Application startup complete", times=2 if workers else 1)
+        assert server.end() == 0
+        assert any("ended during a warm-up" in line for line in server.lines)
+        assert not any("ready after" in line for line in server.lines)
+
+
+@pytest.mark.slow
 def test_sighup_reads_models_anew_under_load(path):
     layers = [FastFeedForward(64, 8, 3, rng=seed) for seed in range(2)]
     bits = [layer(X).tobytes() for layer in layers]
@@ -210,6 +223,7 @@ def test_the_log_in_json_has_a_line_for_each_request(path, tmp_path):
         (("layer",), "must be NAME=PATH, got 'layer'"),
         (("=path",), "must be NAME=PATH"),
         (("a=/nowhere",), "'/nowhere'"),
+        (("a={path.parent}",), "must contain a model of texts, got no 'config.json' in it"),
         (("a={path}", "a={path}"), "different names"),
         (("a b={path}",), "letters, digits"),
         (("a={path}", "--port", "80000"), "'port'"),

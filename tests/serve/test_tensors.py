@@ -106,11 +106,11 @@ RIGHT = {"name": "x", "datatype": "FP32", "shape": [2], "data": [1, 2]}
         ({"shape": [3]}, "must have 3 values, got 2"),
         ({"data": None}, "'data' must be a list"),
         ({"data": "12"}, "'data' must be a list"),
-        ({"data": [1, "2"]}, "must hold numbers of FP32 alone"),
-        ({"data": [1, None]}, "must hold numbers of FP32 alone"),
+        ({"data": [1, "2"]}, "must hold numbers of FP32 alone, got '2' at place 1"),
+        ({"data": [1, None]}, "must hold numbers of FP32 alone, got null at place 1"),
         ({"data": [1, {}]}, "must hold numbers of FP32 alone"),
         ({"data": [1, [2]]}, "must hold numbers of FP32 alone"),
-        ({"data": [True, False]}, "must hold numbers of FP32 alone"),
+        ({"data": [True, False]}, "must hold numbers of FP32 alone, got true at place 0"),
         ({"data": [1, True]}, "must hold numbers of FP32 alone"),
         ({"data": [1, 1e300]}, "must hold numbers that FP32 can hold"),
         ({"data": [[1, 2]]}, "flat, or nested as the shape"),
@@ -121,7 +121,7 @@ RIGHT = {"name": "x", "datatype": "FP32", "shape": [2], "data": [1, 2]}
         ({"datatype": "INT64", "data": [0, 1 << 63]}, "must hold numbers that INT64 can hold"),
         ({"datatype": "INT64", "data": [1, 1.5]}, "must hold numbers of INT64 alone"),
         ({"datatype": "UINT64", "data": [1, 1 << 70]}, "must"),
-        ({"datatype": "BOOL", "data": [1, 0]}, "must hold numbers of BOOL alone"),
+        ({"datatype": "BOOL", "data": [1, 0]}, "must hold numbers of BOOL alone, got 1 at place 0"),
         ({"datatype": "BYTES", "data": ["a", 1]}, "must hold texts, got 1"),
         ({"parameters": []}, "'parameters' must be a JSON object"),
         ({"parameters": {"binary_data_size": 8}}, "both 'data' and 'binary_data_size'"),
@@ -132,6 +132,16 @@ def test_wrong_inputs_are_named(changes, message):
     with pytest.raises(RequestError, match=message) as error:
         decode_request(body)
     assert error.value.status == 400
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_json_does_not_have_are_named(number):
+    body = json.dumps({"inputs": [{**RIGHT, "data": [1.0, 7.0]}]}).replace("7.0", number)
+    with pytest.raises(RequestError, match=r"must be JSON: .*; JSON has no NaN"):
+        decode_request(body.encode())
+    with pytest.raises(RequestError, match="must be JSON") as error:
+        decode_request(body.replace(number, "").encode())
+    assert "NaN" not in str(error.value)
 
 
 @pytest.mark.parametrize(

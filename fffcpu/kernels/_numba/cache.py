@@ -26,6 +26,10 @@ __all__ = ["FOUNDATIONS", "KernelCache", "fingerprint", "sources"]
 
 _LOGGER = logging.getLogger(__name__)
 
+COMPILING = "compiling %s"
+"""Message of the log when a kernel is not on disk. The command line waits for it, by these words,
+because it imports no kernels."""
+
 PACKAGE = Path(__file__).parents[2]
 
 FOUNDATIONS = ("checks.py", "config", "errors.py", "kernels", "lowbit.py", "system", "tree.py")
@@ -160,6 +164,7 @@ class KernelCache(NullCache):  # type: ignore[misc]
                 _LOGGER.debug("read %s from %s", self._kernel, folder.cache_path)
                 return code
         self._began = time.perf_counter()
+        _LOGGER.debug(COMPILING, self._kernel)
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:

@@ -70,10 +70,12 @@ function fieldsOf(model) {
     if (field.choices.length) {
       const select = element("select", undefined, { id });
       select.append(...field.choices.map((choice) => element("option", choice, { value: choice })));
+      select.append(element("option", "missing, or another", { value: "" }));
       line.append(select);
     } else {
       const type = field.kind === "number" ? { type: "number", step: "any" } : { type: "text" };
-      line.append(element("input", undefined, { id, required: "", ...type }));
+      const hint = field.kind === "date" ? { placeholder: "such as 2013-01-31" } : {};
+      line.append(element("input", undefined, { id, ...type, ...hint }));
     }
     return line;
   });
@@ -84,17 +86,15 @@ function requestOf(model) {
   if (model.inputs[0].name === "text" && !model.fields.length && model.inputs[0].datatype === "BYTES") {
     return { inputs: [{ name: "text", datatype: "BYTES", shape: [1], data: [text] }] };
   }
-  if (model.columns) {
+  if (model.fields.length) {
     const inputs = model.fields.map((field, k) => {
       const value = $(`field${k}`).value;
-      const number = field.kind === "number";
+      const number = field.kind === "number" && value; // JSON has no NaN: a missing number is an empty text
       return { name: field.name, datatype: number ? "FP64" : "BYTES", shape: [1], data: [number ? Number(value) : value] };
     });
     return { inputs };
   }
-  const numbers = model.fields.length
-    ? model.fields.map((_, k) => Number($(`field${k}`).value))
-    : text.split(/[\s,;]+/).filter((part) => part).map(Number);
+  const numbers = text.split(/[\s,;]+/).filter((part) => part).map(Number);
   if (numbers.some(Number.isNaN)) throw new Error("Only numbers are possible here.");
   return { inputs: [{ name: "x", datatype: "FP64", shape: [1, numbers.length], data: numbers }] };
 }
@@ -107,9 +107,14 @@ function showAnswer(outputs) {
   if (byName.prediction) parts.push(element("p", byName.prediction.data.join("  "), { class: "label" }));
   if (byName.probabilities) parts.push(bars(byName));
   for (const name of ["y", "embedding"]) {
-    if (byName[name]) parts.push(element("p", byName[name].data.slice(0, 32).map((v) => Number(v).toPrecision(4)).join("  ")));
+    if (byName[name]) parts.push(element("p", numbersOf(byName[name].data)));
   }
   $("answer").replaceChildren(...parts);
+}
+
+function numbersOf(data) {
+  const shown = data.slice(0, 32).map((value) => Number(value).toPrecision(4)).join("  ");
+  return data.length > 32 ? `${shown}  … (${data.length} numbers)` : shown;
 }
 
 function bars({ probabilities, tokens }) {
