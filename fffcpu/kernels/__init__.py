@@ -16,6 +16,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -75,11 +76,22 @@ def load_backend(name: str) -> ModuleType:
     try:
         module = importlib.import_module(f"{__name__}.backends.{name}" if name in here else name)
     except ModuleNotFoundError as error:
-        raise ArgumentError(f"{expected}, got '{name}' ({error})") from error
+        raise ArgumentError(f"{expected}, got '{name}' ({error}{_hint(name, error)})") from error
     missing = [function for function in FUNCTIONS if not hasattr(module, function)]
     if missing:
         raise ArgumentError(f"{expected} that has {', '.join(missing)}, got '{name}'")
     return module
+
+
+def _hint(name: str, error: ModuleNotFoundError) -> str:
+    """Return how Python finds a backend that is in the current folder; nothing if it is not."""
+    own = f"{name}.".startswith(f"{error.name}.")  # not a module that the backend imports
+    path = Path(*name.split("."))
+    if not own or not any(
+        file.is_file() for file in (path.with_suffix(".py"), path / "__init__.py")
+    ):
+        return ""
+    return "; Python searches the current folder if the variable PYTHONPATH is '.'"
 
 
 class Selection(NamedTuple):

@@ -120,9 +120,7 @@ def integer_count(rows: int, trees: int) -> int:
 
 
 @inner
-def new_space(
-    rows: int, width: int, trees: int, levels: int, floats: Array, integers: Array
-) -> Any:
+def new_space(rows: int, width: int, trees: int, floats: Array, integers: Array) -> Any:
     """Lay out memory for blocks of up to ``rows`` rows."""
     x = -floats.ctypes.data % VECTOR_BYTES // floats.itemsize  # aligned to cache lines
     products = x + rows * width

@@ -48,7 +48,7 @@ def fill(part, count, number):
 @kernel
 def fill_space(rows, width, trees, levels, floats, integers):
     """Fill each part of a block's memory with its own number."""
-    space = blocks.new_space(rows, width, trees, levels, floats, integers)
+    space = blocks.new_space(rows, width, trees, floats, integers)
     fill(space.x, rows * width, 1)
     fill(space.products, PRODUCTS, 2)
     fill(space.paths.visits, rows * trees * levels, 3)

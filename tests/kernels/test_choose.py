@@ -134,6 +134,22 @@ def test_unknown_backend_is_an_error_that_lists_the_known(name):
         kernels.load_backend(name)
 
 
+def test_unknown_backend_in_the_current_folder_is_an_error_that_names_the_variable(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", ".")])
+    (tmp_path / "fffcpu_here").mkdir()
+    for file in ("__init__.py", "kernel.py"):
+        (tmp_path / "fffcpu_here" / file).write_text(OWN_BACKEND)
+    for name in ("fffcpu_here", "fffcpu_here.kernel"):
+        with pytest.raises(ArgumentError, match=r"PYTHONPATH is '\.'\)"):
+            kernels.load_backend(name)
+    for name in ("fffcpu_elsewhere", "fffcpu_here.elsewhere"):
+        with pytest.raises(ArgumentError, match=r"No module named 'fffcpu_\w+'\)"):
+            kernels.load_backend(name)
+
+
 @pytest.mark.parametrize("name", ["", ".rowwise", "..kernels", "kernels/rowwise", "a b"])
 def test_name_that_is_no_dotted_name_is_an_error(name):
     with pytest.raises(
@@ -155,8 +171,9 @@ def test_module_that_lacks_functions_is_an_error_that_names_them(tmp_path, monke
 
 def test_backend_that_needs_what_is_not_installed_says_so(tmp_path, monkeypatch):
     (tmp_path / "fffcpu_needy.py").write_text("import fffcpu_not_installed\n")
+    monkeypatch.chdir(tmp_path)  # also where the module is in the current folder
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ArgumentError, match="No module named 'fffcpu_not_installed'"):
+    with pytest.raises(ArgumentError, match=r"No module named 'fffcpu_not_installed'\)"):
         kernels.load_backend("fffcpu_needy")
 
 

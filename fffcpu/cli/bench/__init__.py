@@ -139,7 +139,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["rowwise", "vectorized", DENSE],
         metavar="NAME",
-        help="rowwise, vectorized, dense (default: these three), cuda, or a module's dotted name",
+        help="rowwise, vectorized, dense (default: these three), grouped, cuda, or a module's "
+        "dotted name",
     )
     parser.add_argument(
         "--seconds",

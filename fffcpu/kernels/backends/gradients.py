@@ -202,7 +202,7 @@ def _path_choices(
     capacity = equal_blocks(stop - start, most)
     floats = np.empty(float_count(capacity, width_in, visits), x.dtype)
     integers = np.empty(integer_count(capacity, 2), np.int32)
-    space = new_space(capacity, width_in, 2, levels, floats, integers)
+    space = new_space(capacity, width_in, 2, floats, integers)
     paths = space.paths
     order, across = paths.order, pointer(paths.order, capacity)
     reached, reached_across = paths.reached, pointer(paths.reached, capacity)
@@ -322,7 +322,7 @@ def _path_deltas(
     capacity = equal_blocks(stop - start, most)
     floats = np.empty(float_count(capacity, width_out, visits), dx.dtype)
     integers = np.empty(integer_count(capacity, trees), np.int32)
-    space = new_space(capacity, width_out, trees, levels, floats, integers)
+    space = new_space(capacity, width_out, trees, floats, integers)
     paths = space.paths
     own, offsets = np.empty(capacity * visits, dx.dtype), np.empty(4 * levels, np.int64)
     streamed = may_stream(dx) and trees == 1  # further trees would read dx again

@@ -231,7 +231,7 @@ def _paths(
     floats = np.empty(float_count(capacity, width_in, visits), x.dtype)
     integers = np.empty(integer_count(capacity, stage.trees), np.int32)
     places = np.empty(4 * levels, np.int64)
-    space = new_space(capacity, width_in, stage.trees, levels, floats, integers)
+    space = new_space(capacity, width_in, stage.trees, floats, integers)
     paths = space.paths
     reached, order = pointer(sorting, 0), pointer(sorting, sorting.shape[1])
     streamed = may_stream(y) and len(weights_in) == 1  # further trees would read y again
@@ -403,7 +403,7 @@ def _gates(
     capacity = equal_blocks(stop - start, stage.rows)
     floats = np.empty(float_count(capacity, width, depth), x.dtype)
     integers = np.empty(integer_count(capacity, 1), np.int32)
-    space = new_space(capacity, width, 1, depth, floats, integers)
+    space = new_space(capacity, width, 1, floats, integers)
     paths = space.paths
     reached, order = pointer(sorting, 0), pointer(sorting, sorting.shape[1])
     tree = Tree(pointer(gate_weights, 0), pointer(gate_bias, 0), None, width, True)

@@ -87,8 +87,8 @@ def test_a_row_that_is_not_finite_spoils_only_itself_in_the_leaf_layer(
     leaves, y = run_leaf(backend, problem, x)
     others = np.arange(len(x)) != row
     np.testing.assert_array_equal(y[others], clean[others])
-    assert np.isnan(y[row]).all()
+    assert np.isnan(y[row]).all(), f"all outputs of row {row} must be NaN, got {y[row]}"
     assert (leaves >= 0).all()
     assert (leaves < len(problem.params["leaf_bias_in"])).all()
     if np.isnan(bad):
-        assert leaves[row] == 0
+        assert leaves[row] == 0, f"NaN must go left, to leaf 0, got leaf {leaves[row]}"

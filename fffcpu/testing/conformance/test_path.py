@@ -152,12 +152,13 @@ def test_a_row_that_is_not_finite_spoils_only_itself(
     others = np.arange(len(x)) != row
     np.testing.assert_array_equal(y[others], clean[others])
     # Weights are never exactly 0 here, so a bad number reaches the first logit already.
-    assert not np.isfinite(logits[row, :, 0]).any()
-    assert np.isnan(y[row]).all()
+    first = logits[row, :, 0]
+    assert not np.isfinite(first).any(), f"logits at the roots must not be finite, got {first}"
+    assert np.isnan(y[row]).all(), f"all outputs of row {row} must be NaN, got {y[row]}"
     assert (nodes >= 0).all()
     assert (nodes < problem.weights_in.shape[1]).all()
     if np.isnan(x[row]).any() and nodes.shape[2] > 1:
-        assert (nodes[row, :, 1] == 1).all()
+        assert (nodes[row, :, 1] == 1).all(), f"NaN must go left, to node 1, got {nodes[row, :, 1]}"
 
 
 @given(problem=path_problems(kinds=("normal",)))
