@@ -31,7 +31,6 @@ from fffcpu.text.corpus import check_validation
 from fffcpu.text.padding import Row
 from fffcpu.training import AdamW, cosine
 from fffcpu.training.batches import split_rows
-from fffcpu.training.run_folder import RunFolder
 from fffcpu.training.trainer import (
     Callback,
     Objective,
@@ -49,8 +48,9 @@ EVALUATED_TEXTS = 512
 EVALUATED_TOKENS = 2048
 """Approximate number of tokens of a batch of an evaluation."""
 
-LAYERS, LAYERS_STUDENT = "layers", "layers-student"
-"""Folders of the first stage, and of the student after it, in the folder of the run."""
+LAYERS = "layers"
+"""Folder of the first stage, in the folder of the run. Its last checkpoint is kept until the run
+ends: a resumed run makes the student of it again."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -203,8 +203,8 @@ class Split(NamedTuple):
 class Stage(NamedTuple):
     """A stage that is finished."""
 
-    outcome: Outcome | None
-    """Its outcome; None if an earlier run had finished it."""
+    outcome: Outcome
+    """Its outcome."""
     history: list[dict[str, Any]]
     """The lines of its history; see `Trainer`."""
 
@@ -300,21 +300,14 @@ class _Run:
     callbacks: Sequence[Callback]
 
     def distil_layers(self) -> tuple[BertEncoder, Stage]:
-        """Run the first stage, unless an earlier run had finished it; return the student."""
-        student = None if self.folder is None else self.folder / LAYERS_STUDENT
-        if self.resume and student is not None and student.exists():
-            model = BertEncoder.from_pretrained(student, self.teacher.config.dtype)
-            return model, Stage(None, _read_history(student.with_name(LAYERS)))
+        """Run the first stage, of which a resumed run may have made all steps; return the student."""
         settings = self.settings
         objective = LayersObjective(
             self.teacher, settings.config(self.teacher.config), *self.texts, settings.seed
         )
         share, decay = settings.layers_share, settings.weight_decay
         stage = self._train(objective, LAYERS, share, settings.lr, decay)
-        model = objective.student()
-        if student is not None:
-            model.save_pretrained(student)
-        return model, stage
+        return objective.student(), stage
 
     def distil_encoder(self, student: BertEncoder) -> Stage:
         """Run the second stage, which changes the student."""
@@ -380,9 +373,3 @@ def weights_checksum(model: BertEncoder) -> int:
         some = array.reshape(-1)[:: max(1, array.size // 1000)]
         total = zlib.crc32(np.ascontiguousarray(some).tobytes(), total)
     return total
-
-
-def _read_history(folder: Path) -> list[dict[str, Any]]:
-    """Return the history of a finished stage; it may have been deleted."""
-    found = RunFolder(folder)
-    return found.read_history() if found.history_path.exists() else []

@@ -66,9 +66,23 @@ def test_an_interrupted_run_ends_with_the_same_bits(stage, tmp_path):
     resumed = distill(teacher(), rows(), SETTINGS, resume=True, **where)
     for name, array in whole.model.params.items():
         np.testing.assert_array_equal(resumed.model.params[name], array)
-    assert (resumed.layers.outcome is None) == (stage == "similarity")
+    assert resumed.layers.outcome.steps == whole.layers.outcome.steps
     for own, theirs in zip(resumed[1:3], whole[1:3], strict=True):
         assert [line["step"] for line in own.history] == [line["step"] for line in theirs.history]
+
+
+def test_a_run_continues_only_a_first_stage_of_its_own(tmp_path):
+    def fail(evaluation):
+        if "similarity" in evaluation.figures:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        distill(teacher(), rows(), SETTINGS, folder=tmp_path, callbacks=[fail])
+    for checkpoint in tmp_path.glob("checkpoint-*"):  # as if it was killed a little earlier
+        checkpoint.unlink()
+    other = dataclasses.replace(SETTINGS, lr=0.03)
+    with pytest.raises(CheckpointError, match=r"from another run: 'lr' was 0.02 and is 0.03"):
+        distill(teacher(), rows(), other, folder=tmp_path, resume=True)
 
 
 @pytest.mark.parametrize(
