@@ -21,7 +21,7 @@ import numpy as np
 
 from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config.bert import BertConfig
-from fffcpu.errors import DataError
+from fffcpu.errors import ArgumentTypeError, DataError, describe
 from fffcpu.models.bert import BertEncoder
 from fffcpu.recipes.budgets import evaluate_every, note_every, settle_budget, spread
 from fffcpu.recipes.distillation_objectives import EncoderObjective, LayersObjective, Texts
@@ -189,6 +189,11 @@ class Split(NamedTuple):
         if len(cut) < 2:
             raise DataError(f"argument 'rows' must hold at least two texts, got {len(cut)}")
         chosen, held = split_rows(len(cut), validation, settings.seed)
+        if not len(chosen):
+            raise DataError(
+                f"argument 'validation' must leave a text to learn from, got {validation} of "
+                f"{len(cut)} texts"
+            )
         held = held[spread(len(held), EVALUATED_TEXTS)]
 
         def texts(numbers: Any, tokens: int, seed: int) -> Texts:
@@ -260,10 +265,10 @@ def distill(
 
     Raises
     ------
-    ArgumentError
-        If a setting is out of range.
+    ArgumentError, ArgumentTypeError
+        If an argument is out of range or of the wrong type.
     DataError
-        If there are fewer than two texts.
+        If there are fewer than two texts, or all are held out.
     NotEnoughMemoryError
         If there is too little memory; nothing of it was taken.
     CheckpointError
@@ -278,6 +283,10 @@ def distill(
     With a budget of passes, a run that was killed at any moment and resumed gives the same bits as
     an uninterrupted run, on the same machine with the same number of threads.
     """
+    if not isinstance(teacher, BertEncoder):
+        raise ArgumentTypeError(
+            f"argument 'teacher' must be a BertEncoder, got {describe(teacher)}"
+        )
     settings.check_room(teacher.config, folder)
     texts = Split.of(teacher.config, rows, settings, validation)
     check_distillation(settings.config(teacher.config), texts.training.shapes)

@@ -8,8 +8,14 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fffcpu.errors import ArgumentError, CheckpointError, DataError, NotEnoughMemoryError
-from fffcpu.models import BertConfig, BertEncoder
+from fffcpu.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    CheckpointError,
+    DataError,
+    NotEnoughMemoryError,
+)
+from fffcpu.models import BertConfig, BertEncoder, BertForMaskedLM
 from fffcpu.recipes import distillation
 from fffcpu.recipes.distillation import DistillSettings, distill
 from fffcpu.recipes.memory import distillation_bytes, distillation_disk
@@ -107,6 +113,13 @@ def test_settings_are_checked(wrong):
 def test_too_few_texts_are_an_error():
     with pytest.raises(DataError, match="at least two texts, got 1"):
         distill(teacher(), [[1, 2], []], SETTINGS)
+    with pytest.raises(DataError, match=r"'validation' must leave .* got 0.9 of 3 texts"):
+        distill(teacher(), rows(3), SETTINGS, validation=0.9)
+
+
+def test_a_teacher_must_be_an_encoder():
+    with pytest.raises(ArgumentTypeError, match="'teacher' must be a BertEncoder, got .*MaskedLM"):
+        distill(BertForMaskedLM(CONFIG, rng=0), rows(), SETTINGS)
 
 
 def test_held_out_texts_are_spread_over_all_that_were_held_out(monkeypatch):
