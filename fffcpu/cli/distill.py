@@ -174,7 +174,7 @@ def run(options: argparse.Namespace) -> None:
     report = make_report(teacher, options.teacher, done, settings, fffcpu.__version__)
     files = {TOKENIZER_FILE: tokenizer.to_json(), REPORT_FILE: format_report(report)}
     done.model.save_pretrained(out, files=files)
-    for one in (folder, layers):  # a kill in between leaves the longer stage
+    for one in (folder, layers):  # the longer stage last, for a kill in between
         one.remove_checkpoints()
     if options.plot is not None:
         report["times"] = _times(teacher, done.model, shapes)

@@ -309,7 +309,7 @@ class _Run:
     callbacks: Sequence[Callback]
 
     def distil_layers(self) -> tuple[BertEncoder, Stage]:
-        """Run the first stage, of which a resumed run may have made all steps; return the student."""
+        """Run the first stage, all steps of which may have been made; return the student."""
         settings = self.settings
         objective = LayersObjective(
             self.teacher, settings.config(self.teacher.config), *self.texts, settings.seed

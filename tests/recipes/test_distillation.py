@@ -118,7 +118,7 @@ def test_too_few_texts_are_an_error():
 
 
 def test_a_teacher_must_be_an_encoder():
-    with pytest.raises(ArgumentTypeError, match="'teacher' must be a BertEncoder, got .*MaskedLM"):
+    with pytest.raises(ArgumentTypeError, match=r"'teacher' must be a BertEncoder, got .*MaskedLM"):
         distill(BertForMaskedLM(CONFIG, rng=0), rows(), SETTINGS)
 
 
