@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from fffcpu.cli.support.runs import (
 )
 from fffcpu.cli.support.texts import ENDINGS, add_fields
 from fffcpu.errors import ArgumentError, require_extra
-from fffcpu.recipes.distillation import LAYERS, LAYERS_STUDENT, DistillSettings, distill
+from fffcpu.recipes.distillation import LAYERS, DistillSettings, distill
 from fffcpu.recipes.distillation_report import REPORT_FILE, format_report, make_report
 from fffcpu.system.files import write_text
 from fffcpu.system.terminal import format_number, format_table, print_status
@@ -175,9 +174,8 @@ def run(options: argparse.Namespace) -> None:
     report = make_report(teacher, options.teacher, done, settings, fffcpu.__version__)
     files = {TOKENIZER_FILE: tokenizer.to_json(), REPORT_FILE: format_report(report)}
     done.model.save_pretrained(out, files=files)
-    for one in (layers, folder):
+    for one in (folder, layers):  # the longer stage last, for a kill in between
         one.remove_checkpoints()
-    shutil.rmtree(folder.path / LAYERS_STUDENT)
     if options.plot is not None:
         report["times"] = _times(teacher, done.model, shapes)
         write_text(out / REPORT_FILE, format_report(report))

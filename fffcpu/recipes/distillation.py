@@ -21,7 +21,7 @@ import numpy as np
 
 from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config.bert import BertConfig
-from fffcpu.errors import DataError
+from fffcpu.errors import ArgumentTypeError, DataError, describe
 from fffcpu.models.bert import BertEncoder
 from fffcpu.recipes.budgets import evaluate_every, note_every, settle_budget, spread
 from fffcpu.recipes.distillation_objectives import EncoderObjective, LayersObjective, Texts
@@ -31,7 +31,6 @@ from fffcpu.text.corpus import check_validation
 from fffcpu.text.padding import Row
 from fffcpu.training import AdamW, cosine
 from fffcpu.training.batches import split_rows
-from fffcpu.training.run_folder import RunFolder
 from fffcpu.training.trainer import (
     Callback,
     Objective,
@@ -49,8 +48,9 @@ EVALUATED_TEXTS = 512
 EVALUATED_TOKENS = 2048
 """Approximate number of tokens of a batch of an evaluation."""
 
-LAYERS, LAYERS_STUDENT = "layers", "layers-student"
-"""Folders of the first stage, and of the student after it, in the folder of the run."""
+LAYERS = "layers"
+"""Folder of the first stage, in the folder of the run. Its last checkpoint is kept until the run
+ends: a resumed run makes the student of it again."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,6 +189,11 @@ class Split(NamedTuple):
         if len(cut) < 2:
             raise DataError(f"argument 'rows' must hold at least two texts, got {len(cut)}")
         chosen, held = split_rows(len(cut), validation, settings.seed)
+        if not len(chosen):
+            raise DataError(
+                f"argument 'validation' must leave a text to learn from, got {validation} of "
+                f"{len(cut)} texts"
+            )
         held = held[spread(len(held), EVALUATED_TEXTS)]
 
         def texts(numbers: Any, tokens: int, seed: int) -> Texts:
@@ -203,8 +208,8 @@ class Split(NamedTuple):
 class Stage(NamedTuple):
     """A stage that is finished."""
 
-    outcome: Outcome | None
-    """Its outcome; None if an earlier run had finished it."""
+    outcome: Outcome
+    """Its outcome."""
     history: list[dict[str, Any]]
     """The lines of its history; see `Trainer`."""
 
@@ -260,10 +265,10 @@ def distill(
 
     Raises
     ------
-    ArgumentError
-        If a setting is out of range.
+    ArgumentError, ArgumentTypeError
+        If an argument is out of range or of the wrong type.
     DataError
-        If there are fewer than two texts.
+        If there are fewer than two texts, or all are held out.
     NotEnoughMemoryError
         If there is too little memory; nothing of it was taken.
     CheckpointError
@@ -278,6 +283,10 @@ def distill(
     With a budget of passes, a run that was killed at any moment and resumed gives the same bits as
     an uninterrupted run, on the same machine with the same number of threads.
     """
+    if not isinstance(teacher, BertEncoder):
+        raise ArgumentTypeError(
+            f"argument 'teacher' must be a BertEncoder, got {describe(teacher)}"
+        )
     settings.check_room(teacher.config, folder)
     texts = Split.of(teacher.config, rows, settings, validation)
     check_distillation(settings.config(teacher.config), texts.training.shapes)
@@ -300,21 +309,14 @@ class _Run:
     callbacks: Sequence[Callback]
 
     def distil_layers(self) -> tuple[BertEncoder, Stage]:
-        """Run the first stage, unless an earlier run had finished it; return the student."""
-        student = None if self.folder is None else self.folder / LAYERS_STUDENT
-        if self.resume and student is not None and student.exists():
-            model = BertEncoder.from_pretrained(student, self.teacher.config.dtype)
-            return model, Stage(None, _read_history(student.with_name(LAYERS)))
+        """Run the first stage, all steps of which may have been made; return the student."""
         settings = self.settings
         objective = LayersObjective(
             self.teacher, settings.config(self.teacher.config), *self.texts, settings.seed
         )
         share, decay = settings.layers_share, settings.weight_decay
         stage = self._train(objective, LAYERS, share, settings.lr, decay)
-        model = objective.student()
-        if student is not None:
-            model.save_pretrained(student)
-        return model, stage
+        return objective.student(), stage
 
     def distil_encoder(self, student: BertEncoder) -> Stage:
         """Run the second stage, which changes the student."""
@@ -380,9 +382,3 @@ def weights_checksum(model: BertEncoder) -> int:
         some = array.reshape(-1)[:: max(1, array.size // 1000)]
         total = zlib.crc32(np.ascontiguousarray(some).tobytes(), total)
     return total
-
-
-def _read_history(folder: Path) -> list[dict[str, Any]]:
-    """Return the history of a finished stage; it may have been deleted."""
-    found = RunFolder(folder)
-    return found.read_history() if found.history_path.exists() else []

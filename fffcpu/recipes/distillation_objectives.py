@@ -22,7 +22,7 @@ from fffcpu.config.bert import BertConfig
 from fffcpu.layers import layer_of
 from fffcpu.models.bert import BertEncoder
 from fffcpu.models.encoder_layer import feedforward_backward
-from fffcpu.recipes.scaling import Scaling, TargetScaling
+from fffcpu.recipes.scaling import Moments, Scaling, TargetScaling
 from fffcpu.text.padding import Row, padded
 from fffcpu.training.batches import BatchOrder
 from fffcpu.training.trainer import Moment, StepResult
@@ -101,11 +101,9 @@ class LayersObjective:
         self, teacher: BertEncoder, config: BertConfig, texts: Texts, tests: Texts | None, seed: int
     ) -> None:
         self.teacher, self.config, self.texts, self.tests = teacher, config, texts, tests
-        pairs = _recorded(teacher, texts, SCALED_TOKENS)
-        every = [np.arange(len(x)) for x, _ in pairs]
         self.scales = [
-            (Scaling.of(x, rows, "columns"), TargetScaling.of(y))
-            for (x, y), rows in zip(pairs, every, strict=True)
+            (Scaling.from_moments(x, "columns"), TargetScaling.from_moments(y))
+            for x, y in _moments(teacher, texts, SCALED_TOKENS)
         ]
         modules: Mapping[str, Any] = config.modules()
         self.layers: list[Any] = [
@@ -293,15 +291,23 @@ def _cosine_loss(vectors: Array, wanted: Array) -> tuple[float, Array]:
     return float(1 - cosines.mean()), gradient
 
 
-def _recorded(teacher: BertEncoder, texts: Texts, tokens: int) -> list[tuple[Array, Array]]:
-    """Return inputs and outputs (N, D) of each feedforward of the teacher, for some tokens."""
-    found: list[list[tuple[Array, Array]]] = [[] for _ in teacher.layers]
+def _moments(teacher: BertEncoder, texts: Texts, tokens: int) -> list[tuple[Moments, Moments]]:
+    """Return those of inputs and outputs of each feedforward of the teacher, for some tokens."""
+    empty = _moments_of(np.empty((0, teacher.config.width)))
+    found = [(empty, empty)] * len(teacher.layers)
     count = 0
     for number in range(len(texts.batches)):
         ids, real = texts.batch(number)
-        for own, (x, y) in zip(found, teacher.feedforwards(ids, real), strict=True):
-            own.append((x[real], y[real]))
+        pairs = teacher.feedforwards(ids, real)
+        found = [
+            (inputs.plus(_moments_of(x[real])), outputs.plus(_moments_of(y[real])))
+            for (inputs, outputs), (x, y) in zip(found, pairs, strict=True)
+        ]
         count += int(real.sum())
         if count >= tokens:
             break
-    return [tuple(map(np.concatenate, zip(*own, strict=True))) for own in found]  # type: ignore[misc]
+    return found
+
+
+def _moments_of(rows: Array) -> Moments:
+    return Moments.of(rows, np.arange(len(rows)))

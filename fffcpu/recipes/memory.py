@@ -243,7 +243,7 @@ def distillation_disk(config: BertConfig, keep: int) -> int:
     """Return the bytes on the disk that a distillation needs.
 
     Each stage keeps checkpoints of its parameters and of their two moments. The second writes a
-    further one before it removes an older one, and there are the students after both stages.
+    further one before it removes an older one. The finished student comes on top.
 
     Parameters
     ----------
@@ -255,4 +255,4 @@ def distillation_disk(config: BertConfig, keep: int) -> int:
     feedforwards = sum(
         own.nbytes for name, own in config.modules().items() if name.endswith(".feedforward")
     )
-    return 3 * keep * feedforwards + 3 * (keep + 1) * config.nbytes + 2 * config.nbytes
+    return 3 * keep * feedforwards + 3 * (keep + 1) * config.nbytes + config.nbytes

@@ -341,6 +341,16 @@ class TargetScaling(NamedTuple):
         with np.errstate(over="ignore", invalid="ignore"):
             offset = np.average(known, axis=0, weights=weights)
             variance = np.average(np.square(known - offset), axis=0, weights=weights)
+        return cls._checked(offset, variance, name)
+
+    @classmethod
+    def from_moments(cls, moments: Moments, name: str = "argument 'y'") -> TargetScaling:
+        """Find the scaling of numbers with these moments; ``name`` and errors are those of `of`."""
+        return cls._checked(moments.mean, moments.variance, name)
+
+    @classmethod
+    def _checked(cls, offset: Array, variance: Array, name: str) -> TargetScaling:
+        """Return the scaling of numbers with this mean and variance, or raise."""
         unit = deviations(offset, variance)
         wrong = ~((unit >= 1.0 / _WIDE) & (unit <= _WIDE))
         for column in np.flatnonzero(wrong)[:1]:

@@ -10,6 +10,7 @@ import pytest
 from fffcpu.benchmarking import timing
 from fffcpu.cli import main
 from fffcpu.models import BertConfig, BertEncoder
+from fffcpu.recipes.distillation import EncoderObjective, LayersObjective
 from fffcpu.text import Tokenizer
 
 TEXTS = ["a rose is a rose", "the cat sat on the mat", "", "the dog ran under a tree"] * 12
@@ -45,6 +46,29 @@ def test_a_student_embeds(place, capsys):
     assert "fff" in printed
     assert f"distilled from    teacher, with {report['texts']} texts" in printed
     assert f"similarity {report['similarity']:.4f}" in printed
+
+
+@pytest.mark.parametrize("objective", [LayersObjective, EncoderObjective])
+def test_a_killed_run_continues(objective, place, capsys, monkeypatch):
+    command = ["distill", "teacher", "texts.txt", *OPTIONS]
+    main([*command, "--out", "whole"])
+
+    def fail(self):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objective, "evaluate", fail)
+        killed = [*command, "--out", "student", "--checkpoint-seconds", "0"]
+        with pytest.raises(RuntimeError, match="killed"):
+            main(killed)
+    assert main(killed) != 0
+    assert "Pass --resume to continue it" in capsys.readouterr().err
+    assert main([*killed, "--resume"]) == 0
+    assert "continuing from checkpoint-" in capsys.readouterr().err
+    models = [(place / name / "model.safetensors").read_bytes() for name in ("whole", "student")]
+    assert models[0] == models[1]
+    left = [file.name for file in (place / "student.training").rglob("*") if file.is_file()]
+    assert left == ["history.jsonl"] * 2
 
 
 def test_times_are_drawn(place, capsys, monkeypatch):

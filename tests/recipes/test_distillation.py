@@ -8,8 +8,14 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fffcpu.errors import ArgumentError, CheckpointError, DataError, NotEnoughMemoryError
-from fffcpu.models import BertConfig, BertEncoder
+from fffcpu.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    CheckpointError,
+    DataError,
+    NotEnoughMemoryError,
+)
+from fffcpu.models import BertConfig, BertEncoder, BertForMaskedLM
 from fffcpu.recipes import distillation
 from fffcpu.recipes.distillation import DistillSettings, distill
 from fffcpu.recipes.memory import distillation_bytes, distillation_disk
@@ -66,9 +72,23 @@ def test_an_interrupted_run_ends_with_the_same_bits(stage, tmp_path):
     resumed = distill(teacher(), rows(), SETTINGS, resume=True, **where)
     for name, array in whole.model.params.items():
         np.testing.assert_array_equal(resumed.model.params[name], array)
-    assert (resumed.layers.outcome is None) == (stage == "similarity")
+    assert resumed.layers.outcome.steps == whole.layers.outcome.steps
     for own, theirs in zip(resumed[1:3], whole[1:3], strict=True):
         assert [line["step"] for line in own.history] == [line["step"] for line in theirs.history]
+
+
+def test_a_run_continues_only_a_first_stage_of_its_own(tmp_path):
+    def fail(evaluation):
+        if "similarity" in evaluation.figures:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        distill(teacher(), rows(), SETTINGS, folder=tmp_path, callbacks=[fail])
+    for checkpoint in tmp_path.glob("checkpoint-*"):  # as if it was killed a little earlier
+        checkpoint.unlink()
+    other = dataclasses.replace(SETTINGS, lr=0.03)
+    with pytest.raises(CheckpointError, match=r"from another run: 'lr' was 0.02 and is 0.03"):
+        distill(teacher(), rows(), other, folder=tmp_path, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +113,13 @@ def test_settings_are_checked(wrong):
 def test_too_few_texts_are_an_error():
     with pytest.raises(DataError, match="at least two texts, got 1"):
         distill(teacher(), [[1, 2], []], SETTINGS)
+    with pytest.raises(DataError, match=r"'validation' must leave .* got 0.9 of 3 texts"):
+        distill(teacher(), rows(3), SETTINGS, validation=0.9)
+
+
+def test_a_teacher_must_be_an_encoder():
+    with pytest.raises(ArgumentTypeError, match=r"'teacher' must be a BertEncoder, got .*MaskedLM"):
+        distill(BertForMaskedLM(CONFIG, rng=0), rows(), SETTINGS)
 
 
 def test_held_out_texts_are_spread_over_all_that_were_held_out(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -37,6 +38,34 @@ def test_a_student_absorbs_the_scales(feedforward):
     for name, array in model.params.items():
         if ".feedforward." not in name and not name.endswith("bias_out"):
             np.testing.assert_array_equal(student.params[name], array)
+
+
+def test_scales_are_those_of_the_tokens_without_padding():
+    model, texts = teacher(), Texts(rows(), 40, 0, 0)
+    scales = LayersObjective(model, CONFIG, texts, None, 0).scales
+    batches = [texts.batch(number) for number in range(len(texts.batches))]
+    pairs = [
+        [(x[real], y[real]) for x, y in model.feedforwards(ids, real)] for ids, real in batches
+    ]
+    for (inputs, outputs), own in zip(scales, zip(*pairs, strict=True), strict=True):
+        x, y = (np.concatenate(arrays) for arrays in zip(*own, strict=True))
+        np.testing.assert_allclose(inputs.mean, x.mean(axis=0), atol=1e-12)
+        np.testing.assert_allclose(inputs.scale, x.std(axis=0))
+        np.testing.assert_allclose(outputs.offset, y.mean(axis=0), atol=1e-12)
+        np.testing.assert_allclose(outputs.unit, y.std(axis=0))
+
+
+def test_the_memory_for_scales_does_not_grow_with_the_texts():
+    peaks = []
+    for count in (20, 400):
+        texts = Texts(rows(count), 40, 0, 0)
+        tracemalloc.start()
+        try:
+            LayersObjective(teacher(), CONFIG, texts, None, 0)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0]
 
 
 def moment(step):

@@ -57,8 +57,7 @@ def test_a_run_that_was_killed_between_the_stages_has_the_same_report(tmp_path):
     whole, _ = report_of()
     with pytest.raises(RuntimeError, match="killed"):
         report_of(folder=tmp_path, callbacks=[fail])
-    resumed, done = report_of(folder=tmp_path, resume=True)
-    assert done.layers.outcome is None
+    resumed, _ = report_of(folder=tmp_path, resume=True)
     for name in ("r2", "similarity", "cosine", "tokens_seen", "texts", "student"):
         assert resumed[name] == whole[name], name
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fffcpu.data import Column, Encoding
 from fffcpu.errors import ArgumentError
-from fffcpu.recipes.scaling import EncodedRows, Scaling, TargetScaling
+from fffcpu.recipes.scaling import EncodedRows, Moments, Scaling, TargetScaling
 
 ALL = np.arange(200)
 
@@ -82,3 +82,14 @@ def test_offsets_that_float32_cannot_add_are_far():
     assert TargetScaling.of(y + 1.7e9).is_far(np.float32)
     assert not TargetScaling.of(y + 1.7e9).is_far(np.float64)
     assert not TargetScaling.of(y + 100).is_far(np.float32)
+
+
+def test_numbers_to_predict_have_the_scaling_of_their_moments():
+    y = np.random.default_rng(0).standard_normal((30, 2)) * [1.0, 1e3] + 5
+    y[:, 1] = 7.0
+    moments = Moments.of(y[:20], np.arange(20)).plus(Moments.of(y[20:], np.arange(10)))
+    for found, wanted in zip(TargetScaling.from_moments(moments), TargetScaling.of(y), strict=True):
+        np.testing.assert_allclose(found, wanted)
+    huge = Moments.of(y * 1e300, np.arange(30))
+    with pytest.raises(ArgumentError, match="'y' must hold numbers whose standard deviation"):
+        TargetScaling.from_moments(huge)
