@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import fffcpu
 import fffcpu.dask
@@ -28,6 +29,7 @@ from fffcpu.cli.support.runs import (
 )
 from fffcpu.cli.support.separator import add_separator
 from fffcpu.cli.support.tables import split_names
+from fffcpu.columns.fields import is_date, is_number
 from fffcpu.data import Table, read_table
 from fffcpu.data.learning import describe_form
 from fffcpu.data.reading import has_named_columns
@@ -112,9 +114,10 @@ on a cluster:
   in one process.
 
 report:
-  The figures are those of the file, read back, in the units of the data. In history.jsonl, the
-  losses of a regression are those of targets scaled to a standard deviation of 1. With --json,
-  'unused' counts the nodes, or gates and leaves, that no training row reached.
+  The figures are those of the file, read back, in the units of the data: for a regression, the root
+  of the mean squared error (rmse). With --json it is the mean squared error itself (loss). In
+  history.jsonl, the losses of a regression are those of targets scaled to a standard deviation of
+  1. With --json, 'unused' counts the nodes, or gates and leaves, that no training row reached.
 """
 
 
@@ -325,6 +328,20 @@ def run(options: argparse.Namespace) -> None:
     history = None if auto else str(folder.history_path)
     report = _report(options.out, history, table, fitted, figures, tested)
     print(json.dumps(report, indent=2) if options.json else _format(report))
+    most = _most_frequent_class(table, fitted.held_out)
+    if most and figures["accuracy"] <= most[1]:
+        print_status(
+            f"the validation accuracy is not above {most[1]:.4f}, that of always predicting "
+            f"{most[0]!r}; 'fffcpu evaluate' counts the errors of each class"
+        )
+
+
+def _most_frequent_class(table: Table, rows: NDArray[np.int64]) -> tuple[Any, float] | None:
+    """Return the most frequent class of some rows and its share; None without classes or rows."""
+    if not table.classes or table.y is None or not len(rows):
+        return None
+    counts = np.bincount(table.y[rows], minlength=len(table.classes))
+    return table.classes[int(counts.argmax())], float(counts.max() / len(rows))
 
 
 def _read_table(options: argparse.Namespace) -> Table:
@@ -377,9 +394,15 @@ def _describe(table: Table, options: argparse.Namespace) -> None:
     for name, form in _misread(table, options.task).items():
         print_status(f"column {name!r} is taken as texts, but it {form}")
     target = "target" if table.target is None else f"target {', '.join(table.target)!r}"
+    print_status(f"{target}: {_targets(table)}{'' if options.task else _other_task(table)}")
+
+
+def _other_task(table: Table) -> str:
+    """Return how to choose the other task, or nothing if only one is possible."""
+    if table.classes and not all(is_number(str(label)) for label in table.classes):
+        return ""
     other = "regression" if table.classes else "classification"
-    hint = "" if options.task else f" (pass --task {other} to change this)"
-    print_status(f"{target}: {_targets(table)}{hint}")
+    return f" (pass --task {other} to change this)"
 
 
 def _kinds(table: Table) -> str:
@@ -399,6 +422,8 @@ def _misread(table: Table, task: str | None) -> dict[str, str]:
     found = dict(table.notices)
     classes = [label for label in table.classes or () if isinstance(label, str)]
     form = "" if task else describe_form(classes)
+    if not form and not task and classes and all(map(is_date, classes)):
+        form = "looks like dates: write numbers, such as days, to predict them"
     return found | (dict.fromkeys(table.target or (), form) if form else {})
 
 
@@ -429,7 +454,7 @@ def _check_targets(options: argparse.Namespace) -> None:
 def _targets(table: Table) -> str:
     """Return a description of the targets."""
     if table.classes:
-        return f"classification, {len(table.classes)} classes"
+        return f"classification, {len(table.classes):,} classes"
     assert table.y is not None
     return f"regression, {len(np.unique(table.y)):,} different numbers"
 
@@ -475,12 +500,28 @@ def _format(report: dict[str, Any]) -> str:
         f"  training  {report['steps']:,} steps in {format_number(report['seconds'])} s"
         + (", stopped early" if report["stopped_early"] else ""),
     ]
-    figures = {name: report[name] for name in ("validation", "test") if report[name]}
+    figures = {
+        name: _with_root(report[name], report) for name in ("validation", "test") if report[name]
+    }
     if figures:
         head = ("", *next(iter(figures.values())))
         rows = [
-            (name, *("-" if value is None else f"{value:.4f}" for value in values.values()))
+            (name, *("-" if value is None else _shown(value) for value in values.values()))
             for name, values in figures.items()
         ]
         lines += ["", format_table(head, rows)]
     return "\n".join(lines)
+
+
+def _with_root(figures: dict[str, float | None], report: dict[str, Any]) -> dict[str, float | None]:
+    """Return figures with the root of the mean squared error, in the unit of a single target."""
+    loss = figures["loss"]
+    if report["task"] != "regression" or report["config"]["output_dim"] > 1:
+        return figures
+    others = {name: value for name, value in figures.items() if name != "loss"}
+    return {"rmse": None if loss is None else math.sqrt(loss), **others}
+
+
+def _shown(value: float) -> str:
+    """Return a figure with four decimals, or six digits if it is large."""
+    return f"{value:.4f}" if abs(value) < 100.0 else f"{value:,.6g}"

@@ -214,8 +214,13 @@ def learning_readers(
 
 
 def describe_form(texts: Collection[str]) -> str:
-    """Return what most of some different texts look like, and how to write them; or nothing."""
+    """Return what most of some different texts look like, and how to write them; or nothing.
+
+    Nothing is returned for dates that are written as they should be.
+    """
     present = [text.strip() for text in texts if not is_missing(text)]
+    if 2 * sum(map(is_date, present)) > len(present):
+        return ""
     for form, pattern in _FORMS.items():
         if 2 * sum(pattern.fullmatch(text) is not None for text in present) > len(present):
             return form

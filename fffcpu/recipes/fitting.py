@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.checks import check_flag, check_integer, check_number
+from fffcpu.columns.fields import is_number
 from fffcpu.data import Column, Encoding, Table
 from fffcpu.errors import ArgumentError, describe
 from fffcpu.inference.predictor import Predictor, Schema
@@ -582,10 +583,11 @@ def _check_classes(table: Table) -> None:
             f"argument 'table' must have at least two classes, got only {table.classes[0]!r}"
         )
     if 2 * len(table.classes) > len(table.x):
+        hint = "; numbers to predict are a regression, --task regression (task='regression')"
+        numbers = all(is_number(str(label)) for label in table.classes)
         raise ArgumentError(
-            f"argument 'table' must have at least two rows per class, got {len(table.classes)} "
-            f"classes in {len(table.x)} rows; numbers to predict are a regression, "
-            "--task regression (task='regression')"
+            f"argument 'table' must have at least two rows per class, got {len(table.classes):,} "
+            f"classes in {len(table.x):,} rows{hint * numbers}"
         )
 
 

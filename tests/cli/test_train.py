@@ -57,6 +57,57 @@ def digits(tmp_path):
     return tmp_path / "x.npy", tmp_path / "y.npy"
 
 
+def test_texts_to_predict_are_offered_no_regression(command, houses, tmp_path):
+    options = ["--out", tmp_path / "m", *QUICK]
+    status, _, told = command("train", houses, "--target", "street", *options)
+    assert status == 0
+    assert told.splitlines()[1] == "target 'street': classification, 2 classes"
+    lines = houses.read_text().splitlines()
+    lines[1:] = [f"{line},id{k}" for k, line in enumerate(lines[1:])]
+    houses.write_text("\n".join([lines[0] + ",id", *lines[1:]]))
+    status, _, told = command("train", houses, "--target", "id", *options, "--overwrite")
+    assert status == 1
+    assert told.endswith("at least two rows per class, got 120 classes in 120 rows\n")
+
+
+def test_dates_to_predict_are_named_as_dates(command, tmp_path):
+    path = tmp_path / "days.csv"
+    path.write_text("x,day\n" + "".join(f"{k},2013-01-0{k % 4 + 1}\n" for k in range(80)))
+    status, _, told = command("train", path, "--target", "day", "--out", tmp_path / "m", *QUICK)
+    assert status == 0
+    assert "column 'day' is taken as texts, but it looks like dates: write numbers" in told
+
+
+def test_a_classifier_that_learned_nothing_is_compared_with_the_most_frequent_class(
+    command, tmp_path
+):
+    rng = np.random.default_rng(0)
+    noise, rare = rng.standard_normal(400), rng.permutation(400) < 20
+    rows = [
+        f"{x:.3f},{'fraud' if odd else 'ok'},{int(odd)}" for x, odd in zip(noise, rare, strict=True)
+    ]
+    path = tmp_path / "rare.csv"
+    path.write_text("\n".join(["x,status,truth", *rows]))
+    arguments = ["train", path, "--target", "status", "--out"]
+    hint = "the validation accuracy is not above 0.9500, that of always predicting 'ok'"
+    status, _, told = command(*arguments, tmp_path / "m", "--columns", "x", *QUICK)
+    assert status == 0
+    assert hint in told
+    status, _, told = command(*arguments, tmp_path / "n", "--epochs", "20")
+    assert status == 0
+    assert hint not in told
+
+
+def test_a_regression_is_reported_in_the_unit_of_its_target(command, houses, tmp_path):
+    arguments = ["train", houses, "--target", "price", "--out", tmp_path / "m", *QUICK]
+    _, printed, _ = command(*arguments)
+    _, as_json, _ = command(*arguments, "--overwrite", "--json")
+    root = json.loads(as_json)["validation"]["loss"] ** 0.5
+    lines = [line.split() for line in printed.splitlines()[-2:]]
+    assert lines[0] == ["rmse", "r2"]
+    assert float(lines[1][1].replace(",", "")) == pytest.approx(root, rel=1e-5)
+
+
 @pytest.mark.slow
 def test_a_regression_from_a_csv(command, houses, tmp_path):
     out = tmp_path / "price.safetensors"

@@ -140,6 +140,7 @@ ORDER = "looks like dates in another order: write 2013-01-31"
         (["2013/01/31"], ORDER),
         (["31 Jan 2013", "1-February-2013"], ORDER),
         (["Jan 31, 2013"], ORDER),
+        (["2013-01-31", "2013-02-01"], None),
         (["red", "blue"], None),
         (["1,5", "red"], None),
         (["10-20-30", "192.168.0.1", "555-1234"], None),
