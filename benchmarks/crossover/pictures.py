@@ -48,7 +48,7 @@ STEPS = (
 )
 """Numbers in a decade that may have a tick, from many to few."""
 
-MOST_TICKS = 8
+MOST_TICKS = 6
 """Largest number of ticks of an axis: the numbers of more would touch."""
 
 GAP = 1.5
@@ -135,7 +135,7 @@ def draw_set(axes: Any, data: str, points: list[Point], label: str) -> None:
         axis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(lambda value, _: f"{100 * (1 - value):g}%")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-    axes.set_xlabel(label)
+    axes.set_xlabel(f"{label}, logarithmic")
     axes.set_ylabel("test accuracy")
     axes.set_title(data, loc="left", fontweight="bold")
     axes.grid(which="major", alpha=0.3)

@@ -69,7 +69,7 @@ def verdict(points: Sequence[Point], test_rows: int) -> str:
     return "has an FFF stretch: " + "; ".join(texts)
 
 
-KINDS = {"batch": "us per row in a batch", "alone": "us per row alone"}
+KINDS = {"batch": "µs per row in a batch", "alone": "µs per row alone"}
 
 
 def points_of(records: dict[str, list[Record]], costs: dict[str, float]) -> list[Point]:
