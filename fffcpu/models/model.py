@@ -124,8 +124,9 @@ class Model(Module[Config]):
             if type(own) is not type(before[name]):
                 layer = convert(layer_over(before, self.params, name))
                 arrays |= {f"{name}.{key}": array for key, array in layer.params.items()}
-        ordered = {n: arrays[n] if n in arrays else self.params[n] for n in config.shapes()}
-        return self._from(config, ordered)
+        others = {n: self.params[n] for n in config.shapes() if n not in arrays}
+        arrays |= Parameters(others, config.dtype)
+        return self._sharing(config, Parameters.sharing({n: arrays[n] for n in config.shapes()}))
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], dtype: DTypeLike = np.float32) -> Self:
