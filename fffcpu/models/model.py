@@ -29,7 +29,7 @@ from fffcpu.models.folders import open_config, open_weights, write_folder
 from fffcpu.parameters import Parameters
 from fffcpu.system.memory import check_memory
 
-__all__ = ["BertModel", "Config", "FastBertModel", "Model"]
+__all__ = ["BertModel", "Config", "FastBertModel", "Model", "check_float_weights"]
 
 Config = TypeVar("Config", bound=EncoderConfig)
 
@@ -220,6 +220,15 @@ class Model(Module[Config]):
                     f"{available // max(1, self.config.kept_bytes(1, shape[1]))} sequences"
                 ),
             )
+
+
+def check_float_weights(model: Model[Any], name: str) -> None:
+    """Raise ArgumentTypeError unless a model, the argument ``name``, is one to train or to start from."""
+    if model.config.weights is not None:
+        raise ArgumentTypeError(
+            f"argument '{name}' must be a model with float weights, got {model!r}; take the model "
+            "that it was quantized from, or its dequantize()"
+        )
 
 
 class BertModel(Model[BertConfig]):
