@@ -122,7 +122,10 @@ class Model(Module[Config]):
         before = self.config.modules()
         for name, own in config.modules().items():
             if type(own) is not type(before[name]):
-                layer = convert(layer_over(before, self.params, name))
+                try:
+                    layer = convert(layer_over(before, self.params, name))
+                except ArgumentError as error:
+                    raise ArgumentError(f"'{name}': {error}") from error
                 arrays |= {f"{name}.{key}": array for key, array in layer.params.items()}
         others = {n: self.params[n] for n in config.shapes() if n not in arrays}
         arrays |= Parameters(others, config.dtype)
@@ -223,7 +226,7 @@ class Model(Module[Config]):
 
 
 def check_float_weights(model: Model[Any], name: str) -> None:
-    """Raise ArgumentTypeError unless a model, the argument ``name``, is one to train or to start from."""
+    """Raise ArgumentTypeError if the argument ``name`` is a model with int8 weights."""
     if model.config.weights is not None:
         raise ArgumentTypeError(
             f"argument '{name}' must be a model with float weights, got {model!r}; take the model "

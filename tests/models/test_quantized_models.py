@@ -109,6 +109,12 @@ def test_what_is_refused(model):
         small.forward(IDS, **options)
 
 
+def test_weights_that_are_not_finite_are_named(model):
+    model.params["encoder.layers.1.attention.weights_out"][0, 0] = np.nan
+    with pytest.raises(ArgumentError, match="'encoder.layers.1.attention': parameter 'weights_out"):
+        model.quantize("int8")
+
+
 def test_files_with_other_types_are_refused(model, tmp_path):
     """Floats in place of int8 would be cut to integers, and int8 numbers lack their scales."""
     small = model.quantize("int8")
