@@ -111,7 +111,7 @@ def test_what_is_refused(model):
 
 def test_weights_that_are_not_finite_are_named(model):
     model.params["encoder.layers.1.attention.weights_out"][0, 0] = np.nan
-    with pytest.raises(ArgumentError, match="'encoder.layers.1.attention': parameter 'weights_out"):
+    with pytest.raises(ArgumentError, match=r"layers\.1\.attention': parameter 'weights_out'"):
         model.quantize("int8")
 
 
