@@ -10,7 +10,7 @@ from typing import Any
 
 import fffcpu
 from fffcpu.checkpoints import native
-from fffcpu.cli.support.outputs import check_folder
+from fffcpu.cli.support.outputs import check_folder, read_tokenizer, report_tokenizer
 from fffcpu.errors import CheckpointError
 from fffcpu.inference.predictor import NOTE, ROUTES_NOTE
 from fffcpu.system.terminal import format_table
@@ -66,15 +66,15 @@ def run(options: argparse.Namespace) -> None:
 def _quantize_folder(options: argparse.Namespace) -> None:
     """Write a folder's model with int8 weights to another folder."""
     from fffcpu.models.opening import open_model
-    from fffcpu.text.tokenizer import TOKENIZER_FILE
 
     source, place = Path(options.file), check_folder(options.out, options.file, name="OUT")
     model = open_model(source)
     small = model.quantize(options.weights)
-    tokenizer = source / TOKENIZER_FILE
-    files = {TOKENIZER_FILE: tokenizer.read_text("utf-8")} if tokenizer.is_file() else {}
+    files = read_tokenizer(source)
     small.save_pretrained(place, files=files)
+    tokenizer = report_tokenizer(place, files)
     _report(options, model, small, _size(source), _size(place))
+    print(tokenizer)
 
 
 def _size(folder: Path) -> int:

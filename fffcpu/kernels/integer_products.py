@@ -51,7 +51,7 @@ from fffcpu.kernels._numba.integers import (
     zero_tiles,
 )
 from fffcpu.kernels.elementwise import activate_run
-from fffcpu.kernels.jit import inlined, inner, kernel, launch, takes_pool, writable
+from fffcpu.kernels.jit import inlined, inner, kernel, launch, launch_threads, writable
 from fffcpu.kernels.simd import (
     VECTOR_BYTES,
     add,
@@ -65,7 +65,6 @@ from fffcpu.kernels.simd import (
 )
 from fffcpu.lowbit import LARGEST
 from fffcpu.system.memory import check_memory
-from fffcpu.system.pool import POOL
 from fffcpu.system.tiles import permitted
 
 __all__ = ["feed_forward", "integer_matrix", "project"]
@@ -415,7 +414,7 @@ def _launch_project(y: Array, x: Array, panels: Panels, activation: int) -> None
 def feed_forward(y: Array, x: Array, first: Any, activation: int, second: Any) -> None:
     """Write the outputs of a dense feedforward with int8 weights."""
     blocks = -(-len(x) // BLOCK_ROWS)
-    if blocks < (POOL.threads if takes_pool() else 1):
+    if blocks < launch_threads():
         active = np.empty((len(x), first.columns), np.float32)
         _launch_project(active, x, first.panels, activation)
         project(y, active, second)

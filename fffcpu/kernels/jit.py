@@ -32,6 +32,7 @@ __all__ = [
     "inner",
     "kernel",
     "launch",
+    "launch_threads",
     "recording",
     "serial",
     "takes_pool",
@@ -125,6 +126,9 @@ class KernelTime(NamedTuple):
 class _Launcher(Protocol):
     """An object that can run launches instead of `launch`."""
 
+    threads: int
+    """What `launch_threads` returns."""
+
     def launch(
         self, kernel: Callable[..., Any], items: int, arguments: tuple[Any, ...]
     ) -> None: ...
@@ -132,6 +136,8 @@ class _Launcher(Protocol):
 
 class _Recorder:
     """Runs all launches on the caller's thread, or all on the pool, and records them."""
+
+    threads = 2  # so that a warm-up, with few rows and with many, reaches the kernels of both
 
     def __init__(self, parallel: bool) -> None:
         self.parallel = parallel
@@ -152,6 +158,8 @@ class _Recorder:
 
 class _Serial:
     """Runs every launch on the caller's thread."""
+
+    threads = 1
 
     def launch(self, kernel: Callable[..., Any], items: int, arguments: tuple[Any, ...]) -> None:
         kernel(*arguments, 0, items)
@@ -191,6 +199,12 @@ def serial() -> Iterator[None]:
 def takes_pool() -> bool:
     """Whether this thread's launches use the pool if it pays: not in the contexts above."""
     return _launcher.get() is None
+
+
+def launch_threads() -> int:
+    """Return the number of threads to choose a kernel for; a `recording` has two."""
+    launcher = _launcher.get()
+    return POOL.threads if launcher is None else launcher.threads
 
 
 class _Alias:

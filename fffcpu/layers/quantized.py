@@ -31,7 +31,7 @@ Array = NDArray[Any]
 
 
 class InferenceOnly:
-    """A layer for inference only: training methods raise ArgumentTypeError."""
+    """A layer for inference only: methods that train or change it raise ArgumentTypeError."""
 
     def forward(self, x: Any, *_: Any, **__: Any) -> Never:
         """Raise ArgumentTypeError: train the float32 layer, which `dequantize` returns."""
@@ -41,11 +41,19 @@ class InferenceOnly:
         """Raise ArgumentTypeError: train the float32 layer, which `dequantize` returns."""
         self._refuse("backward")
 
+    def absorb_input_scaling(self, mean: Any, scale: Any) -> Never:
+        """Raise ArgumentTypeError: change the float layer before it is quantized."""
+        self._refuse("absorb_input_scaling")
+
+    def absorb_output_scaling(self, scale: Any) -> Never:
+        """Raise ArgumentTypeError: change the float layer before it is quantized."""
+        self._refuse("absorb_output_scaling")
+
     def _refuse(self, method: str) -> Never:
         name = type(self).__name__
         raise ArgumentTypeError(
             f"layer of '{method}' must be a float32 or float64 layer, got a {name}, which is for "
-            "inference only; train the layer that it was quantized from, or its dequantize()"
+            "inference only; take the layer that it was quantized from, or its dequantize()"
         )
 
 

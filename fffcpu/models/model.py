@@ -29,7 +29,7 @@ from fffcpu.models.folders import open_config, open_weights, write_folder
 from fffcpu.parameters import Parameters
 from fffcpu.system.memory import check_memory
 
-__all__ = ["BertModel", "Config", "FastBertModel", "Model"]
+__all__ = ["BertModel", "Config", "FastBertModel", "Model", "check_float_weights"]
 
 Config = TypeVar("Config", bound=EncoderConfig)
 
@@ -122,10 +122,14 @@ class Model(Module[Config]):
         before = self.config.modules()
         for name, own in config.modules().items():
             if type(own) is not type(before[name]):
-                layer = convert(layer_over(before, self.params, name))
+                try:
+                    layer = convert(layer_over(before, self.params, name))
+                except ArgumentError as error:
+                    raise ArgumentError(f"'{name}': {error}") from error
                 arrays |= {f"{name}.{key}": array for key, array in layer.params.items()}
-        ordered = {n: arrays[n] if n in arrays else self.params[n] for n in config.shapes()}
-        return self._from(config, ordered)
+        others = {n: self.params[n] for n in config.shapes() if n not in arrays}
+        arrays |= Parameters(others, config.dtype)
+        return self._sharing(config, Parameters.sharing({n: arrays[n] for n in config.shapes()}))
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], dtype: DTypeLike = np.float32) -> Self:
@@ -219,6 +223,15 @@ class Model(Module[Config]):
                     f"{available // max(1, self.config.kept_bytes(1, shape[1]))} sequences"
                 ),
             )
+
+
+def check_float_weights(model: Model[Any], name: str) -> None:
+    """Raise ArgumentTypeError if the argument ``name`` is a model with int8 weights."""
+    if model.config.weights is not None:
+        raise ArgumentTypeError(
+            f"argument '{name}' must be a model with float weights, got {model!r}; take the model "
+            "that it was quantized from, or its dequantize()"
+        )
 
 
 class BertModel(Model[BertConfig]):

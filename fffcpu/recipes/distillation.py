@@ -23,6 +23,7 @@ from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config.bert import BertConfig
 from fffcpu.errors import ArgumentTypeError, DataError, describe
 from fffcpu.models.bert import BertEncoder
+from fffcpu.models.model import check_float_weights
 from fffcpu.recipes.budgets import evaluate_every, note_every, settle_budget, spread
 from fffcpu.recipes.distillation_objectives import EncoderObjective, LayersObjective, Texts
 from fffcpu.recipes.memory import check_distillation, distillation_disk
@@ -287,6 +288,7 @@ def distill(
         raise ArgumentTypeError(
             f"argument 'teacher' must be a BertEncoder, got {describe(teacher)}"
         )
+    check_float_weights(teacher, "teacher")
     settings.check_room(teacher.config, folder)
     texts = Split.of(teacher.config, rows, settings, validation)
     check_distillation(settings.config(teacher.config), texts.training.shapes)

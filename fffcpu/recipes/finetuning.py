@@ -18,7 +18,7 @@ import numpy as np
 from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config.encoder import POOLERS
 from fffcpu.errors import ArgumentError, CheckpointError, DataError, describe
-from fffcpu.models.model import Model
+from fffcpu.models.model import Model, check_float_weights
 from fffcpu.models.opening import model_class
 from fffcpu.models.sequence_classification import SequenceClassification
 from fffcpu.recipes.memory import check_text_training
@@ -153,8 +153,9 @@ def finetune(
 
     Raises
     ------
-    ArgumentError, DataError
-        If a setting is out of range, or there are too few texts or classes.
+    ArgumentError, ArgumentTypeError, DataError
+        If a setting is out of range, the model has int8 weights, or there are too few texts or
+        classes.
     NotEnoughMemoryError
         If there is too little memory for the training; nothing of it was taken.
     CheckpointError
@@ -163,6 +164,7 @@ def finetune(
     Interrupted
         If the run was interrupted; see `Trainer.run`.
     """
+    check_float_weights(pretrained, "pretrained")
     config = pretrained.config
     if tokenizer.vocabulary > config.vocabulary:
         raise CheckpointError(

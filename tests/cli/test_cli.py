@@ -386,6 +386,7 @@ def test_quantize_a_folder(command, tmp_path):
     np.testing.assert_array_equal(small([[1, 2, 3]]), model.quantize("int8")([[1, 2, 3]]))
     assert (tmp_path / "small" / "tokenizer.json").read_text() == "{}"
     assert f"{small.nbytes / model.nbytes:.1%} of" in printed
+    assert "tokenizer: 'tokenizer.json' is copied" in printed
     for source, weights, message in (
         ("model", "bfloat16", "'weights' must be one of 'int8', got 'bfloat16'"),
         ("small", "int8", "a model must have float weights to be quantized"),
@@ -395,6 +396,18 @@ def test_quantize_a_folder(command, tmp_path):
         assert_one_line(status, printed, err)
         assert message in err
         assert not out.exists()
+
+
+def test_quantize_leaves_no_tokenizer_of_another_model(command, tmp_path):
+    model = BertEncoder(BertConfig(30, 8, 1, 2, feedforward_size=12, positions=6), rng=0)
+    model.save_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "small", files={"tokenizer.json": "{}"})
+    status, printed, _ = command(
+        "quantize", tmp_path / "model", tmp_path / "small", "--weights", "int8"
+    )
+    assert status == 0
+    assert "tokenizer: IN has no 'tokenizer.json'" in printed
+    assert not (tmp_path / "small" / "tokenizer.json").exists()
 
 
 # --- inspect ------------------------------------------------------------------------------------

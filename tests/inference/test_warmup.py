@@ -57,6 +57,13 @@ def test_kernels_of_int8_models_are_warmed(threads):
 
 
 @pytest.mark.slow
+def test_both_ways_of_an_int8_feedforward_are_warmed(threads):
+    threads(1)
+    layer = DenseFeedForward(16, 16, 24, rng=0).quantize("int8")
+    assert {one.kernel for one in fffcpu.warmup(layer)} == {"_project", "_feed_forward"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("training", "kernels"), [(False, INFERENCE), (True, INFERENCE | TRAINING)]

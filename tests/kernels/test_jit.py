@@ -75,6 +75,15 @@ def test_serial_context(threads):
     assert jit.takes_pool()
 
 
+def test_kernels_are_chosen_for_the_threads_of_a_context(threads, monkeypatch):
+    monkeypatch.setattr(POOL, "threads", 5)
+    assert jit.launch_threads() == 5
+    with jit.serial():
+        assert jit.launch_threads() == 1
+    with jit.recording(parallel=False):
+        assert jit.launch_threads() == 2
+
+
 def test_one_thread_needs_no_pool(threads, monkeypatch):
     monkeypatch.setattr(POOL, "threads", 1)
     assert launch(ENOUGH) == WHOLE

@@ -427,6 +427,15 @@ def test_dense_layers_in_files(tmp_path):
     np.testing.assert_array_equal(again(rows()), small(rows()))
 
 
+@pytest.mark.parametrize("kind", [*MAKERS, "feedforward"])
+def test_quantized_layers_absorb_no_scaling(kind):
+    small = {**MAKERS, **DENSE}[kind]().quantize("int8")
+    for method, arguments in (("input", (0.0, 2.0)), ("output", (2.0,))):
+        name = f"absorb_{method}_scaling"
+        with pytest.raises(ArgumentTypeError, match=f"layer of '{name}' must be a float32 or"):
+            getattr(small, name)(*arguments)
+
+
 def test_dense_layers_refuse(dense):
     with pytest.raises(ArgumentError, match="'weights' must be 'int8' for dense products, got 'bf"):
         dense.quantize("bfloat16")

@@ -9,6 +9,8 @@ from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
 from fffcpu.models import (
     BertConfig,
     BertEncoder,
+    BertForMaskedLM,
+    BertForSequenceClassification,
     FastBertConfig,
     FastBertForMaskedLM,
     FastBertForSequenceClassification,
@@ -22,6 +24,11 @@ DENSE = {"feedforward": "ff", "feedforward_size": 24, "positions": 9}
 MAKERS = {
     "bert": lambda: BertEncoder(BertConfig(*SIZES, **DENSE), rng=0),
     "bert of trees": lambda: BertEncoder(BertConfig(*SIZES, **TREES), rng=0),
+    "bert with a pooler": lambda: BertEncoder(BertConfig(*SIZES, **DENSE, head="pooler"), rng=0),
+    "masked bert": lambda: BertForMaskedLM(BertConfig(*SIZES, **DENSE), rng=0),
+    "bert classifier": lambda: BertForSequenceClassification(
+        BertConfig(*SIZES, **DENSE, classes=3), rng=0
+    ),
     "masked": lambda: FastBertForMaskedLM(FastBertConfig(*SIZES, **DENSE), rng=0),
     "two-sided": lambda: FastBertForMaskedLM(
         FastBertConfig(*SIZES, **TREES, two_sided=True), rng=0
@@ -102,6 +109,12 @@ def test_what_is_refused(model):
         small.forward(IDS, **options)
 
 
+def test_weights_that_are_not_finite_are_named(model):
+    model.params["encoder.layers.1.attention.weights_out"][0, 0] = np.nan
+    with pytest.raises(ArgumentError, match=r"layers\.1\.attention': parameter 'weights_out'"):
+        model.quantize("int8")
+
+
 def test_files_with_other_types_are_refused(model, tmp_path):
     """Floats in place of int8 would be cut to integers, and int8 numbers lack their scales."""
     small = model.quantize("int8")
@@ -109,7 +122,8 @@ def test_files_with_other_types_are_refused(model, tmp_path):
     state = dict(open_weights(tmp_path))
     name = next(name for name, array in state.items() if array.dtype == np.int8)
     state[name] = state[name].astype(np.float32)
-    with pytest.raises(CheckpointError, match=f"{name}' must be int8 .*, got float32 "):
+    own = name.removeprefix("bert.")
+    with pytest.raises(CheckpointError, match=f"{own}' must be int8 .*, got float32 "):
         model._format.from_state_dict(small.config, state)
     with pytest.raises(CheckpointError, match="got int8 "):
         model._format.from_state_dict(model.config, dict(open_weights(tmp_path)))

@@ -122,6 +122,11 @@ def test_a_teacher_must_be_an_encoder():
         distill(BertForMaskedLM(CONFIG, rng=0), rows(), SETTINGS)
 
 
+def test_a_teacher_must_have_float_weights():
+    with pytest.raises(ArgumentTypeError, match="'teacher' must be a model with float weights"):
+        distill(teacher().quantize("int8"), rows(), SETTINGS)
+
+
 def test_held_out_texts_are_spread_over_all_that_were_held_out(monkeypatch):
     monkeypatch.setattr(distillation, "EVALUATED_TEXTS", 5)
     split = distillation.Split.of(CONFIG, rows(100), SETTINGS, 0.3)

@@ -11,7 +11,7 @@ import pytest
 
 from fffcpu import FastFeedForward
 from fffcpu.cli import main
-from fffcpu.errors import ArgumentError, CheckpointError, DataError
+from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, DataError
 from fffcpu.models import (
     BertConfig,
     BertEncoder,
@@ -122,6 +122,8 @@ def test_what_is_wrong_is_told():
     one = LabelledTexts(["a", "b"], np.zeros(2, np.int64), ("only",))
     with pytest.raises(DataError, match="at least two classes, got only 'only'"):
         finetune(pretrained(), TOKENIZER, one, FinetuneSettings())
+    with pytest.raises(ArgumentTypeError, match="'pretrained' must be a model with float weights"):
+        finetune(pretrained().quantize("int8"), TOKENIZER, DATA, FinetuneSettings())
     few = LabelledTexts(["a", "b"], np.arange(2), ("x", "y"))
     with pytest.raises(DataError, match="to train on and to hold out, got 2"):
         finetune(pretrained(), TOKENIZER, few, FinetuneSettings())

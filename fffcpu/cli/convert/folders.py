@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fffcpu.cli.support.outputs import check_folder
+from fffcpu.cli.support.outputs import check_folder, read_tokenizer, report_tokenizer
 from fffcpu.errors import ArgumentError
 
 __all__ = ["FORMATS", "convert_folder"]
@@ -45,10 +45,10 @@ def convert_folder(options: argparse.Namespace) -> None:
     stored = _dtypes(state)
     dtype = np.float64 if "float64" in stored else np.float32
     model = model_class(config).from_pretrained(source, dtype)
-    files = _tokenizer(source)
+    files = read_tokenizer(source)
     own: dict[str, Any] = {"store_decoder": True} if target == FORMATS[1] else {}
     model.save_pretrained(place, files=files, **own)
-    tokenizer = _report_tokenizer(place, files)
+    tokenizer = report_tokenizer(place, files)
     print(f"{source} ({found}, {stored}) -> {place} ({target}, {model.config.dtype})")
     print(f"  {repr(model)[1:-1]}")
     print(f"  {tokenizer}")
@@ -82,21 +82,3 @@ def _format(config: Any, state: Mapping[str, Any]) -> str:
 def _dtypes(state: Mapping[str, NDArray[Any]]) -> str:
     """Return the dtypes of a state dict; bfloat16 is reported as float32, as it is read."""
     return ", ".join(sorted({str(array.dtype) for array in state.values()}))
-
-
-def _tokenizer(source: Path) -> dict[str, str]:
-    """Return the text of the tokenizer in a folder by its name; empty if there is none."""
-    from fffcpu.text.tokenizer import TOKENIZER_FILE
-
-    path = source / TOKENIZER_FILE
-    return {TOKENIZER_FILE: path.read_text(encoding="utf-8")} if path.is_file() else {}
-
-
-def _report_tokenizer(place: Path, files: Mapping[str, str]) -> str:
-    """Report the tokenizer that was copied, or delete the one of the replaced model."""
-    from fffcpu.text.tokenizer import TOKENIZER_FILE
-
-    if TOKENIZER_FILE in files:
-        return f"tokenizer: '{TOKENIZER_FILE}' is copied"
-    (place / TOKENIZER_FILE).unlink(missing_ok=True)
-    return f"tokenizer: IN has no '{TOKENIZER_FILE}', which the commands for texts need"

@@ -1,15 +1,16 @@
-"""Checks of the files and folders that a command writes, before its work."""
+"""Checks of the files and folders that a command writes, and the tokenizer that it copies."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from fffcpu.errors import ArgumentError
 from fffcpu.system.files import TEMPORARY
 
-__all__ = ["check_folder", "check_output"]
+__all__ = ["check_folder", "check_output", "read_tokenizer", "report_tokenizer"]
 
 
 def check_output(out: str | None, *inputs: str | None, name: str = "--out") -> None:
@@ -44,3 +45,21 @@ def check_folder(out: str, *inputs: str, name: str = "--out") -> Path:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"folder '{path.parent}' does not exist")
     return path
+
+
+def read_tokenizer(source: Path) -> dict[str, str]:
+    """Return the text of the tokenizer in a folder by its name; empty if there is none."""
+    from fffcpu.text.tokenizer import TOKENIZER_FILE
+
+    path = source / TOKENIZER_FILE
+    return {TOKENIZER_FILE: path.read_text(encoding="utf-8")} if path.is_file() else {}
+
+
+def report_tokenizer(place: Path, files: Mapping[str, str]) -> str:
+    """Report the tokenizer that was copied, or delete the one of the replaced model."""
+    from fffcpu.text.tokenizer import TOKENIZER_FILE
+
+    if TOKENIZER_FILE in files:
+        return f"tokenizer: '{TOKENIZER_FILE}' is copied"
+    (place / TOKENIZER_FILE).unlink(missing_ok=True)
+    return f"tokenizer: IN has no '{TOKENIZER_FILE}', which the commands for texts need"

@@ -41,12 +41,13 @@ LANES = 16
 
 _SUM = _VectorType(types.int32)
 
-TILES = "+amx-int8" in _KNOWN
-"""Whether the CPU that Numba compiles for has tiles; Linux has to permit them."""
 WIDE_STEPS = "+avx512vnni" in _KNOWN
 """Whether one instruction makes a step of 64 bytes."""
-SHIFT = 128 if WIDE_STEPS or "+avxvnni" in _KNOWN or TILES else 0
+SHIFT = 128 if WIDE_STEPS or "+avxvnni" in _KNOWN else 0
 """What is added to a row's numbers, so that the instructions get unsigned bytes."""
+TILES = SHIFT != 0 and "+amx-int8" in _KNOWN
+"""Whether the CPU that Numba compiles for has tiles; Linux has to permit them. Lanes, the way
+without them, must take the same shifted bytes."""
 
 
 def _integers(element: Any, count: int) -> Any:
@@ -94,14 +95,17 @@ def _vnni(builder: Any, bits: str, total: Any, row: Any, weights: Any) -> Any:
 
 
 def _avx2_step(builder: Any, total: Any, row: Any, weights: Any) -> Any:
-    """Return sums after a step with signed bytes from -127 to 127, whose pairs fit into int16."""
+    """Return sums after a step with a row's bytes from -127 to 127, whose pairs fit into int16.
+
+    A weight may be -128, as in a file of another program: its magnitude is an unsigned byte.
+    """
     octets, words = _integers(_I8, 32), _integers(_I16, 16)
     row, weights = _cast(builder, row, _I8), _cast(builder, weights, _I8)
     sign = _declare(builder, "llvm.x86.avx2.psign.b", octets, [octets] * 2)
     pairs = _declare(builder, "llvm.x86.avx2.pmadd.ub.sw", words, [octets] * 2)
     fours = _declare(builder, "llvm.x86.avx2.pmadd.wd", total.type, [words] * 2)
-    magnitude = builder.call(sign, [row, row])
-    products = builder.call(pairs, [magnitude, builder.call(sign, [weights, row])])
+    magnitude = builder.call(sign, [weights, weights])
+    products = builder.call(pairs, [magnitude, builder.call(sign, [row, weights])])
     ones = ir.Constant(words, [1] * 16)
     return builder.add(total, builder.call(fours, [products, ones]))
 
@@ -134,7 +138,7 @@ def _tuple_of_sums(count: int) -> Any:
 
 
 PANELS = 4 if WIDE_STEPS else 1
-"""Panels that `lane_steps` multiplies rows with at once; all sums stay in registers."""
+"""Panels that `lane_step` multiplies rows with at once; all sums stay in registers."""
 ROWS = 6 if WIDE_STEPS else 4
 """Rows that it takes at once."""
 
