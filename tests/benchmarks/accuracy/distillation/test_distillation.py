@@ -67,20 +67,22 @@ def test_encoders_are_compared_once(place, capsys):
     runs = [(record["model"], record["runtime"]) for record in first]
     assert runs == [
         ("teacher", "fffcpu float32"),
+        ("teacher", "fffcpu int8"),
         ("teacher", "onnxruntime int8"),
         ("same", "fffcpu float32"),
+        ("same", "fffcpu int8"),
     ]
     assert "no snippets-training.jsonl" in capsys.readouterr().err
     main([*QUALITY, *STUDENTS])
     found = read_records(path)
-    assert found[:3] == first
-    (fast,) = found[3:]
-    assert fast["model"] == "fast"
-    for record in (first[0], first[2]):  # the teacher itself, and a copy of it
+    assert found[:5] == first
+    assert [record["model"] for record in found[5:]] == ["fast", "fast"]
+    fast = found[5]
+    for record in (first[0], first[3]):  # the teacher itself, and a copy of it
         for name in ("similarity", "neighbours", "cosine"):
             assert record[name] == pytest.approx({"glosses": 1, "sentences": 1}, abs=1e-5)
         assert record["probes"].keys() == {"glosses", "genres"}
-    assert first[0]["probes"] == first[2]["probes"]
+    assert first[0]["probes"] == first[3]["probes"]
     assert all(-1 <= value < 0.999 for value in fast["similarity"].values())
 
 
@@ -91,10 +93,13 @@ def test_all_encoders_are_timed_together_and_shown(place, capsys):
     runs = [(one["model"], one["runtime"]) for one in record["encoders"]]
     assert runs == [
         ("teacher", "fffcpu float32"),
+        ("teacher", "fffcpu int8"),
         ("teacher", "onnxruntime float32"),
         ("teacher", "onnxruntime int8"),
         ("same", "fffcpu float32"),
+        ("same", "fffcpu int8"),
         ("fast", "fffcpu float32"),
+        ("fast", "fffcpu int8"),
     ]
     assert all(one["microseconds"] > 0 for one in record["encoders"])
     capsys.readouterr()
@@ -106,7 +111,7 @@ def test_all_encoders_are_timed_together_and_shown(place, capsys):
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert [(row[0], row[1]) for row in cells] == runs
     assert not any("-" in row for row in cells)  # float32 in onnxruntime has the teacher's quality
-    assert cells[0][2:-1] == cells[1][2:-1]
+    assert cells[0][2:-1] == cells[2][2:-1]
     assert any("threads 1" in line for line in lines)
 
 
@@ -130,7 +135,8 @@ def test_vectors_are_those_of_embed(place):
     from fffcpu.pipelines import TextEmbedder
 
     embedder = TextEmbedder.from_pretrained("teacher")
-    (encoder,) = encoders.ours("teacher", embedder.model)
+    encoder, small = encoders.ours("teacher", embedder.model)
+    assert (encoder.runtime, small.runtime) == ("fffcpu float32", "fffcpu int8")
     some = sentences(20, 5)
     found = encoders.vectors_of(encoder, embedder.tokenizer.encode(some))
     np.testing.assert_allclose(found, embedder.embed(some, normalize=True), atol=1e-5)
