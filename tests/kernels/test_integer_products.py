@@ -13,10 +13,8 @@ from fffcpu.kernels import integer_products, jit
 from fffcpu.kernels.encoder import fused
 from fffcpu.kernels.encoder import vectorized as plain
 
-pytestmark = pytest.mark.skipif(not jit.JIT, reason="products are compiled, or plain NumPy")
-
 SEEDS = st.integers(0, 2**32 - 1)
-PATHS = ["plain", "lanes", "tiles"]
+PATHS = ["plain", *(pytest.param(path, marks=pytest.mark.slow) for path in ("lanes", "tiles"))]
 
 
 @pytest.fixture(params=PATHS, scope="module")

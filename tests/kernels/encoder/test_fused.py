@@ -63,6 +63,7 @@ def test_multiply_few(module, rows, width, columns, dtype, seed):
     assert_close(y, x.astype(np.float64) @ weights.T.astype(np.float64), factor=width)
 
 
+@pytest.mark.slow  # only compiled kernels are launched in parallel
 @pytest.mark.parametrize("parallel", [False, True])
 def test_multiply_few_has_the_same_bits_in_any_batch_and_on_any_thread(parallel):
     x, weights = normal(0, 9, 70), normal(1, 50, 70)
