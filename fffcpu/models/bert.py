@@ -35,9 +35,7 @@ from fffcpu.layers import (
     LearnedEmbeddingCache,
     PathCache,
 )
-from fffcpu.layers.attention import penalties_of
 from fffcpu.layers.layer import Module
-from fffcpu.models.data_parallel import call_in_shards, share_out
 from fffcpu.models.encoder import Encoder
 from fffcpu.models.encoder_layer import (
     feedforward_backward,
@@ -46,7 +44,7 @@ from fffcpu.models.encoder_layer import (
     module_of,
 )
 from fffcpu.models.model import BertModel
-from fffcpu.parameters import Parameters, generator
+from fffcpu.parameters import Parameters
 
 __all__ = ["BertEncoder", "BertEncoderCache"]
 
@@ -206,19 +204,7 @@ class BertEncoder(BertModel, Encoder[BertConfig]):
         ValueError, TypeError
             If an argument is not such an array.
         """
-        arrays = (input_ids, attention_mask, token_type_ids)
-        slices = share_out(self.config, *arrays)
-        if slices:
-            return np.concatenate(call_in_shards(self._hidden, slices, arrays))
-        return self._hidden(*arrays)
-
-    def _hidden(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Array:
-        """Run the encoder on sequences that are not split further."""
-        h = self.norm(self.embedding(input_ids, token_type_ids))
-        penalties = penalties_of(attention_mask, h.shape[:2], self._dtype)
-        for layer in self.layers:
-            h = layer(h, penalties)
-        return h
+        return self._hidden_states(input_ids, attention_mask, token_type_ids)
 
     def feedforwards(
         self, input_ids: Any, attention_mask: Any = None
@@ -266,16 +252,8 @@ class BertEncoder(BertModel, Encoder[BertConfig]):
         cache : BertEncoderCache
             The cache that `backward` takes.
         """
-        rng = None if rng is None else generator(rng)
-        self._check_memory(getattr(input_ids, "shape", ()))
-        h, embedding = self.embedding.forward(input_ids, token_type_ids)
-        h, norm = self.norm.forward(h)
-        h, dropped = self._drop.forward(h, rng)
-        caches = []
-        for layer in self.layers:
-            h, cache = layer.forward(h, attention_mask, rng)
-            caches.append(cache)
-        return h, BertEncoderCache(embedding, norm, dropped, tuple(caches))
+        h, caches = self._forward_layers(rng, input_ids, attention_mask, token_type_ids)
+        return h, BertEncoderCache(*caches)
 
     def backward(
         self,

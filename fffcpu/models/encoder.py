@@ -69,6 +69,36 @@ class Encoder(Model[Config]):
 
     _encoder_only = True
 
+    def _hidden_states(self, *arrays: Any) -> Array:
+        """Return what `_hidden` does of the arguments of a call, by sequences on several cores."""
+        slices = share_out(self.config, *arrays)
+        if slices:
+            return np.concatenate(call_in_shards(self._hidden, slices, arrays))
+        return self._hidden(*arrays)
+
+    def _hidden(self, input_ids: Any, attention_mask: Any, *more: Any) -> Array:
+        """Return the output of the layers for sequences that are not split further."""
+        h = self.norm(self.embedding(input_ids, *more))
+        penalties = penalties_of(attention_mask, h.shape[:2], self._dtype)
+        for layer in self.layers:
+            h = layer(h, penalties)
+        return h
+
+    def _forward_layers(
+        self, rng: Any, input_ids: Any, attention_mask: Any, *more: Any
+    ) -> tuple[Array, tuple[Any, LayerNormCache, DropoutCache, tuple[Any, ...]]]:
+        """Return the output of the layers, and the first fields of the encoder's cache."""
+        rng = None if rng is None else generator(rng)
+        self._check_memory(getattr(input_ids, "shape", ()))
+        h, embedding = self.embedding.forward(input_ids, *more)
+        h, norm = self.norm.forward(h)
+        h, dropped = self._drop.forward(h, rng)
+        caches = []
+        for layer in self.layers:
+            h, cache = layer.forward(h, attention_mask, rng)
+            caches.append(cache)
+        return h, (embedding, norm, dropped, tuple(caches))
+
     def _check_backward(
         self, cache: Any, kind: type, row_sparse: bool, straight_through: bool
     ) -> None:
@@ -166,19 +196,10 @@ class FastBertEncoder(FastBertModel, Encoder[FastBertConfig]):
         ValueError, TypeError
             If an argument is not such an array.
         """
-        arrays = (input_ids, attention_mask)
-        slices = share_out(self.config, *arrays)
-        if slices:
-            return np.concatenate(call_in_shards(self._hidden, slices, arrays))
-        return self._hidden(*arrays)
+        return self._hidden_states(input_ids, attention_mask)
 
-    def _hidden(self, input_ids: Any, attention_mask: Any) -> Array:
-        """Run the encoder on sequences that are not split further."""
-        h = self.norm(self.embedding(input_ids))
-        penalties = penalties_of(attention_mask, h.shape[:2], self._dtype)
-        for layer in self.layers:
-            h = layer(h, penalties)
-        return self.final_norm(h)
+    def _hidden(self, input_ids: Any, attention_mask: Any, *more: Any) -> Array:
+        return self.final_norm(super()._hidden(input_ids, attention_mask, *more))
 
     def forward(
         self, input_ids: Any, attention_mask: Any = None, rng: Any = None
@@ -199,17 +220,9 @@ class FastBertEncoder(FastBertModel, Encoder[FastBertConfig]):
         cache : EncoderCache
             The cache that `backward` takes.
         """
-        rng = None if rng is None else generator(rng)
-        self._check_memory(getattr(input_ids, "shape", ()))
-        h, embedding = self.embedding.forward(input_ids)
-        h, norm = self.norm.forward(h)
-        h, dropped = self._drop.forward(h, rng)
-        caches = []
-        for layer in self.layers:
-            h, cache = layer.forward(h, attention_mask, rng)
-            caches.append(cache)
+        h, caches = self._forward_layers(rng, input_ids, attention_mask)
         hidden, final_norm = self.final_norm.forward(h)
-        return hidden, EncoderCache(embedding, norm, dropped, tuple(caches), final_norm)
+        return hidden, EncoderCache(*caches, final_norm)
 
     def backward(
         self,
