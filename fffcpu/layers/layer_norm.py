@@ -60,6 +60,22 @@ class LayerNorm(Module[LayerNormConfig]):
         """Return the output (..., D) of an array_like of shape (..., D)."""
         return self.forward(x)[0]
 
+    def of_sum(self, x: Array, y: Array, shift: Array | None = None) -> Array:
+        """Return the output for the sum ``y + shift + x``, for inference, written over ``y``.
+
+        Parameters
+        ----------
+        x, y : arrays of shape (..., D)
+            C-contiguous arrays of one shape and of the layer's dtype, such as a layer returns.
+        shift : array of shape (D,), optional
+        """
+        width = self.config.width
+        rows, sums = x.reshape(-1, width), y.reshape(-1, width)
+        nothing = np.empty(0, self._dtype) if shift is None else shift
+        scale, bias, eps = self.params["scale"], self.params["bias"], self.config.eps
+        kernels.selection().encoder.add_layer_norm(sums, rows, nothing, scale, bias, eps)
+        return y
+
     def forward(self, x: Any) -> tuple[Array, LayerNormCache]:
         """Run the layer and keep what `backward` needs: x itself and two numbers per row."""
         width = self.config.width

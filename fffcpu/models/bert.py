@@ -98,13 +98,9 @@ class BertLayer:
         self._drop = Dropout(config.dropout)
 
     def __call__(self, h: Array, mask: Any) -> Array:
-        """Return the output (B, S, D); ``h`` is written over."""
-        h += self.attention(h, mask)
-        h = self.norm1(h)
-        y: Array = self.feedforward(h)
-        y += self.bias_out
-        y += h
-        return self.norm2(y)
+        """Return the output (B, S, D); ``h`` is not changed."""
+        h = self.norm1.of_sum(h, self.attention(h, mask))
+        return self.norm2.of_sum(h, self.feedforward(h), self.bias_out)
 
     def forward(
         self, h: Array, mask: Any, rng: np.random.Generator | None

@@ -34,6 +34,20 @@ def test_output_and_gradients(leading, width, seed):
     check_gradients(lambda: (layer(x) * dy).sum(), pairs, seed)
 
 
+@given(leading=st.sampled_from([(0,), (1, 1), (2, 3)]), shifted=st.booleans())
+def test_of_sum_is_the_norm_of_the_sum_and_reuses_the_second_array(leading, shifted):
+    rng = np.random.default_rng(0)
+    layer = LayerNorm(20, dtype=np.float64)
+    layer.params["scale"][...], layer.params["bias"][...] = rng.standard_normal((2, 20))
+    x, y = rng.standard_normal((2, *leading, 20))
+    shift = rng.standard_normal(20) if shifted else None
+    before, expected = x.copy(), layer((y + shift if shifted else y) + x)
+    found = layer.of_sum(x, y, shift)
+    assert found is y
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(x, before)
+
+
 def test_it_starts_as_plain_normalisation():
     y = LayerNorm(50)(np.random.default_rng(0).normal(7, 3, (4, 50)))
     assert y.dtype == np.float32

@@ -49,6 +49,7 @@ from fffcpu.kernels.sums import dot, dots
 
 __all__ = [
     "activate",
+    "add_layer_norm",
     "add_rows",
     "attention",
     "attention_backward",
@@ -146,6 +147,27 @@ def _centre(out: Array, x: Array, at: int, width: int, mean: Any) -> Any:
     return ordered_sum(total)
 
 
+@inner
+def _norm_row(
+    out: Pointer,
+    x: Pointer,
+    at: int,
+    width: int,
+    scales: Pointer,
+    biases: Pointer,
+    numbers: Array,
+) -> tuple[Any, Any]:
+    """Write the layer norm of a row; return its moments."""
+    mean = _sum(x, at, width) / numbers[0]
+    variance = _centre(out, x, at, width, mean) / numbers[0]
+    inverse = numbers[1] / np.sqrt(variance + numbers[2])
+    for k in range(0, width, lanes(x)):
+        left = width - k
+        normal = multiply(_take(out, at + k, left), broadcast(inverse))
+        _put(out, at + k, fma(normal, _take(scales, k, left), _take(biases, k, left)), left)
+    return mean, inverse
+
+
 @kernel
 def _layer_norm(
     out: Array,
@@ -161,24 +183,54 @@ def _layer_norm(
     rows, written = pointer(x, 0), pointer(out, 0)
     scales, biases = pointer(scale, 0), pointer(bias, 0)
     for row in range(start, stop):
-        at = row * width
-        mean = _sum(rows, at, width) / numbers[0]
-        variance = _centre(written, rows, at, width, mean) / numbers[0]
-        inverse = numbers[1] / np.sqrt(variance + numbers[2])
-        moments[row, 0] = mean
-        moments[row, 1] = inverse
-        for k in range(0, width, lanes(x)):
-            left = width - k
-            normal = multiply(_take(written, at + k, left), broadcast(inverse))
-            result = fma(normal, _take(scales, k, left), _take(biases, k, left))
-            _put(written, at + k, result, left)
+        found = _norm_row(written, rows, row * width, width, scales, biases, numbers)
+        moments[row, 0], moments[row, 1] = found
 
 
 def layer_norm(out: Array, moments: Array, x: Array, scale: Array, bias: Array, eps: float) -> None:
     """Write the layer norm of rows; ``out`` may be ``x``."""
+    numbers = _norm_numbers(x, eps)
+    work = 3 * PASS * x.shape[1]
+    launch(_layer_norm, len(x), work, out, moments, writable(x), scale, bias, numbers)
+
+
+@kernel
+def _add_layer_norm(
+    y: Array,
+    x: Array,
+    shift: Array,
+    scale: Array,
+    bias: Array,
+    numbers: Array,
+    start: int,
+    stop: int,
+) -> None:
     width = x.shape[1]
-    numbers = np.array([width, 1.0, eps], x.dtype)
-    launch(_layer_norm, len(x), 3 * PASS * width, out, moments, writable(x), scale, bias, numbers)
+    inputs, sums, shifts = pointer(x, 0), pointer(y, 0), pointer(shift, 0)
+    scales, biases = pointer(scale, 0), pointer(bias, 0)
+    for row in range(start, stop):
+        at = row * width
+        for k in range(0, width, lanes(x)):
+            left = width - k
+            total = _take(sums, at + k, left)
+            if len(shift):
+                total = add(total, _take(shifts, k, left))
+            _put(sums, at + k, add(total, _take(inputs, at + k, left)), left)
+        _norm_row(sums, sums, at, width, scales, biases, numbers)
+
+
+def add_layer_norm(
+    y: Array, x: Array, shift: Array, scale: Array, bias: Array, eps: float
+) -> None:
+    """Write the layer norm of ``y + shift + x`` over ``y``."""
+    numbers = _norm_numbers(x, eps)
+    work = 4 * PASS * x.shape[1]
+    launch(_add_layer_norm, len(x), work, y, writable(x), writable(shift), scale, bias, numbers)
+
+
+def _norm_numbers(x: Array, eps: float) -> Array:
+    """Return the numbers of a layer norm in the dtype of its rows: width, 1, eps."""
+    return np.array([x.shape[1], 1.0, eps], x.dtype)
 
 
 @inner

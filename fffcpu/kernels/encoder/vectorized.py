@@ -17,6 +17,7 @@ from fffcpu.lowbit import LARGEST
 
 __all__ = [
     "activate",
+    "add_layer_norm",
     "add_rows",
     "attention",
     "attention_backward",
@@ -87,6 +88,26 @@ def layer_norm(out: Array, moments: Array, x: Array, scale: Array, bias: Array, 
     out *= inverse
     out *= scale
     out += bias
+
+
+def add_layer_norm(
+    y: Array, x: Array, shift: Array, scale: Array, bias: Array, eps: float
+) -> None:
+    """Write the layer norm of a sum of rows over one of them.
+
+    Parameters
+    ----------
+    y : array of shape (B, D), changed
+        Rows, which become the `layer_norm` of ``(y + shift) + x``.
+    x : array of shape (B, D)
+    shift : array of shape (D,), or of shape (0,) for none
+    scale, bias : arrays of shape (D,)
+    eps : float
+    """
+    if len(shift):
+        y += shift
+    y += x
+    layer_norm(y, np.empty((len(y), 2), y.dtype), y, scale, bias, eps)
 
 
 def layer_norm_backward(

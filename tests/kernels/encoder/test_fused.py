@@ -94,6 +94,23 @@ def test_layer_norm(module, rows, width, dtype, seed, shift):
 
 
 @MODULES
+@given(rows=ROWS, width=WIDTHS, dtype=DTYPES, seed=SEEDS, shifted=st.booleans())
+def test_add_layer_norm_has_the_bits_of_sums_and_a_layer_norm(
+    module, rows, width, dtype, seed, shifted
+):
+    x, y = normal(seed, 2, rows, width, dtype=dtype)
+    scale, bias, shift = normal(seed + 1, 3, width, dtype=dtype)
+    if not shifted:
+        shift = shift[:0]
+    total = (y + shift if shifted else y) + x
+    module.layer_norm(total, np.empty((rows, 2), dtype), total, scale, bias, 0.5)
+    for array in (x, shift):
+        array.flags.writeable = False
+    module.add_layer_norm(y, x, shift, scale, bias, 0.5)
+    np.testing.assert_array_equal(y, total)
+
+
+@MODULES
 def test_layer_norm_of_a_constant_row_is_the_bias(module):
     x, bias = np.full((2, 20), 3.0), np.arange(20.0)
     module.layer_norm(x, np.empty((2, 2)), x, np.ones(20), bias, 1e-12)
@@ -248,6 +265,8 @@ def test_threads_do_not_change_a_bit(monkeypatch):
         out, moments, dx = np.empty_like(x), np.empty((3000, 2), np.float32), np.empty_like(x)
         fused.layer_norm(out, moments, x, scale, scale, 1e-12)
         sums = fused.layer_norm_backward(dx, dy, moments, x, scale)
+        total = dy.copy()
+        fused.add_layer_norm(total, x, scale, scale, scale, 1e-12)
         table = np.zeros((50, 200), np.float32)
         fused.add_rows(table, ids, dy)
         *given, upstream = attention_problem(3, 5, 40, 24, np.float32, 0, True, True)
@@ -255,7 +274,7 @@ def test_threads_do_not_change_a_bit(monkeypatch):
         p = np.empty(given[2].shape, np.float32)
         fused.attention(context, p, *given)
         fused.attention_backward(d_qkv, upstream, p, given[0], *given[2:])
-        results.append((out, moments, dx, *sums, table, context, p, d_qkv))
+        results.append((out, moments, dx, *sums, total, table, context, p, d_qkv))
     for one, many in zip(*results, strict=True):
         assert one.tobytes() == many.tobytes()
 
