@@ -44,6 +44,6 @@ __all__ = [
     "warmup",
 ]
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless logging is set up

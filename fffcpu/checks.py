@@ -26,6 +26,7 @@ __all__ = [
     "as_class_labels",
     "as_float_array",
     "as_number_labels",
+    "as_probabilities",
     "as_real_array",
     "as_rows",
     "as_targets",
@@ -361,6 +362,27 @@ def as_number_labels(labels: Any, shape: tuple[int, ...]) -> NDArray[np.float64]
     """
     array = _shaped_labels(labels, shape).astype(np.float64)
     check_elements(array, "labels", np.isfinite(array), "finite numbers")
+    return array
+
+
+def as_probabilities(labels: Any, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Return labels that are probabilities of classes (B, C), as an array.
+
+    Returns
+    -------
+    float64 array
+        A copy of the labels.
+
+    Raises
+    ------
+    ArgumentTypeError, ShapeError, ArgumentError
+        If ``labels`` has another shape, or a row is not of probabilities whose sum is 1, up to a
+        thousandth.
+    """
+    array = _shaped_labels(labels, shape).astype(np.float64)
+    check_nonnegative(array, "labels")
+    right = np.abs(array.sum(axis=1, keepdims=True) - 1) < 1e-3
+    check_elements(array, "labels", right & (array >= 0), "probabilities with sum 1 in each row")
     return array
 
 

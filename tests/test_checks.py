@@ -15,6 +15,7 @@ from fffcpu.checks import (
     as_class_labels,
     as_float_array,
     as_number_labels,
+    as_probabilities,
     as_real_array,
     as_rows,
     check_elements,
@@ -527,3 +528,15 @@ def test_what_is_no_label_is_an_error():
         as_number_labels([1.0, 2.0], (3,))
     with pytest.raises(ArgumentError, match="must hold finite numbers, got inf at index 0"):
         as_number_labels([np.inf], (1,))
+
+
+def test_probabilities_are_labels():
+    found = as_probabilities([[0.25, 0.75], [1, 0]], (2, 2))
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, [[0.25, 0.75], [1.0, 0.0]])
+    with pytest.raises(ShapeError, match=r"must have shape \(2, 3\)"):
+        as_probabilities([[0.25, 0.75]], (2, 3))
+    with pytest.raises(ArgumentError, match=r"numbers of at least 0, got -1.0"):
+        as_probabilities([[2.0, -1.0]], (1, 2))
+    with pytest.raises(ArgumentError, match="probabilities with sum 1 in each row"):
+        as_probabilities([[0.5, 0.5], [0.5, 0.6]], (2, 2))

@@ -1,4 +1,4 @@
-"""``fffcpu distill``: make a faster encoder from a BERT."""
+"""``fffcpu distill``: make a faster encoder or classifier from a BERT."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ ENCODED = 4096
 """Texts that are tokenized at a time."""
 
 DESCRIPTION = f"""\
-Distil a BERT, such as an encoder of sentences, into one whose feedforwards are trees of neurons.
-First each feedforward learns the outputs of the teacher's from the teacher's inputs. Then the
-student as a whole learns the teacher's hidden states and vectors of texts.
+Distil a BERT, an encoder of sentences or a classifier, into one whose feedforwards are trees of
+neurons. First each feedforward learns the outputs of the teacher's from the teacher's inputs. Then
+the student as a whole learns the teacher's hidden states, and its vectors of texts or its classes.
 
 examples:
   fffcpu distill minilm sentences.txt --out fast --hours 4
@@ -55,22 +55,28 @@ examples:
                                             a dense student of the same recipe, to compare with
   fffcpu distill minilm sentences.txt --out fast --plot fast.svg
                                             also time student and teacher, and draw the result
+  fffcpu distill reviews reviews.csv --field text --out fast
+                                            a classifier, as 'fffcpu finetune' makes one; its
+                                            student needs no labels
 
 {ENDINGS}\
   Files may be gzipped (.gz). Some texts are held out for validation (--validation). Texts like
   those that the encoder will see are best.
 
 output:
-  STUDENT is a folder like TEACHER, with its tokenizer. 'fffcpu embed' and 'serve' read it. Its
+  STUDENT is a folder like TEACHER, with its tokenizer. 'fffcpu embed', 'classify' and 'serve' read
+  it. Of a masked language model, the encoder is distilled, without the head. STUDENT's
   config.json describes the trees, and its {REPORT_FILE} what it was distilled from, and how
   well it follows its teacher.
 
 while it trains:
   r2 is the share of the variance of the teacher's outputs that a feedforward explains. similarity
   is Spearman's correlation, between student and teacher, of the similarities of all pairs of
-  held-out texts. Every minute, and on Ctrl-C, the state is saved in the folder STUDENT.training.
-  The same command with --resume continues the run, also after a crash or kill -9, and with
-  --epochs the result has the same bits. The histories of both stages are kept.
+  held-out texts. Of a classifier, agreement is the share of held-out texts whose class is the
+  teacher's; of a regression, output_r2 is the share of the variance of the teacher's outputs.
+  Every minute, and on Ctrl-C, the state is saved in the folder STUDENT.training. The same command
+  with --resume continues the run, also after a crash or kill -9, and with --epochs the result has
+  the same bits. The histories of both stages are kept.
 
 memory and disk:
   Besides the teacher, a student takes four times the size of its parameters, and checkpoints take
@@ -138,7 +144,6 @@ def _add_training(group: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Distil."""
     require_extra("tokenizers", "text")
-    from fffcpu.models import BertEncoder
     from fffcpu.plots import check_plot_path
     from fffcpu.text import Tokenizer
     from fffcpu.text.corpus import check_validation
@@ -156,7 +161,7 @@ def run(options: argparse.Namespace) -> None:
     first = next((stage for stage in (folder, layers) if stage.unfinished), folder)
     check_start(first, options.out, resume=options.resume, overwrite=options.overwrite)
     tokenizer = Tokenizer.load(options.teacher)
-    teacher = BertEncoder.from_pretrained(options.teacher)
+    teacher = _open_teacher(options.teacher)
     if options.plot is not None:
         _check_shapes(shapes, teacher.config.positions)
     settings.check_room(teacher.config, folder.path)
@@ -186,6 +191,20 @@ def run(options: argparse.Namespace) -> None:
     }
     shown = {**paths, **report}
     print(json.dumps(shown, indent=2) if options.json else f"{done.model!r}\n{_format(report)}")
+
+
+def _open_teacher(folder: str) -> Any:
+    """Open the classifier in a folder, or else the encoder."""
+    from fffcpu.models import BertEncoder, BertForSequenceClassification
+    from fffcpu.models.folders import open_config
+
+    config: Any = open_config(Path(folder))
+    if config.classes is not None:
+        return BertForSequenceClassification.from_pretrained(folder)
+    teacher = BertEncoder.from_pretrained(folder)
+    if config.head == "masked_lm":
+        print_status(f"{folder}: the head of the masked language model is left out")
+    return teacher
 
 
 def _check_shapes(shapes: list[Shape], positions: int) -> None:
@@ -240,18 +259,18 @@ def _draw(report: dict[str, Any], name: str, path: str) -> None:
 
 def _format(report: dict[str, Any]) -> str:
     """Return the report for people."""
-    head = ("stage", "steps", "tokens", "seconds", "R2", "similarity", "cosine")
+    results = {"R2": "hidden_r2", "similarity": "similarity", "cosine": "cosine"}
+    heads = {"agreement": "agreement", "output R2": "output_r2"}
+    results |= {title: name for title, name in heads.items() if report[name] is not None}
     lines = []
     for name, stage in report["stages"].items():
-        last = stage["evaluations"][-1] if stage["evaluations"] else {}
-        figures = (
-            last.get("r2", last.get("hidden_r2")),
-            last.get("similarity"),
-            last.get("cosine"),
-        )
+        last = dict(stage["evaluations"][-1]) if stage["evaluations"] else {}
+        last.setdefault("hidden_r2", last.get("r2"))
+        figures = map(last.get, results.values())
         counts = (f"{stage[count]:,}" for count in ("steps", "tokens"))
         cells = ("-" if figure is None else f"{figure:.4f}" for figure in figures)
         lines.append((name, *counts, format_number(stage["seconds"]), *cells))
+    head = ("stage", "steps", "tokens", "seconds", *results)
     return "\n\n".join([format_table(head, lines), *_format_times(report)])
 
 

@@ -227,11 +227,10 @@ def _format_distilled(report: dict[str, Any] | None) -> list[str]:
         f"  distilled from    {teacher}, with {report['texts']:,} texts",
         f"  training          {report['tokens_seen']:,} tokens seen in {hours} hours",
     ]
-    if report["similarity"] is not None:
-        lines.append(
-            f"  held-out texts    similarity {report['similarity']:.4f}, "
-            f"cosine {report['cosine']:.4f}"
-        )
+    results = ("similarity", "cosine", "agreement", "output_r2")
+    figures = [f"{name} {report[name]:.4f}" for name in results if report.get(name) is not None]
+    if figures:
+        lines.append(f"  held-out texts    {', '.join(figures)}")
     return lines
 
 

@@ -9,6 +9,7 @@ from fffcpu.models.encoder import EncoderCache, FastBertEncoder
 from fffcpu.models.masked_lm import BertForMaskedLM, FastBertForMaskedLM, MaskedLMCache
 from fffcpu.models.sequence_classification import (
     BertForSequenceClassification,
+    ClassifierCache,
     FastBertForSequenceClassification,
     SequenceClassificationCache,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "BertEncoderCache",
     "BertForMaskedLM",
     "BertForSequenceClassification",
+    "ClassifierCache",
     "EncoderCache",
     "FastBertConfig",
     "FastBertEncoder",

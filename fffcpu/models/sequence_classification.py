@@ -1,8 +1,9 @@
 """Classifiers: the encoder, and a head that classifies whole sequences.
 
 ``logits = head(tanh(pooler(pool(hidden))))``, with the pooling of `fffcpu.models.pooling` and two
-projections. With several classes the loss is the mean cross-entropy. With a single output the model
-is a regression, and the loss is the mean squared error.
+projections. With several classes the loss is the mean cross-entropy, with classes or with their
+probabilities. With a single output the model is a regression, and the loss is the mean squared
+error.
 
 Shapes: B sequences of S positions, D width, H width of the head, C classes.
 """
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import kernels
-from fffcpu.checks import as_class_labels, as_number_labels
+from fffcpu.checks import as_class_labels, as_number_labels, as_probabilities, as_real_array
 from fffcpu.config.bert import BertConfig
 from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.errors import ArgumentError
@@ -33,6 +34,7 @@ from fffcpu.parameters import Parameters, generator
 
 __all__ = [
     "BertForSequenceClassification",
+    "ClassifierCache",
     "FastBertForSequenceClassification",
     "SequenceClassification",
     "SequenceClassificationCache",
@@ -41,11 +43,9 @@ __all__ = [
 Array = NDArray[Any]
 
 
-class SequenceClassificationCache(NamedTuple):
-    """What a classifier's forward keeps for its backward."""
+class ClassifierCache(NamedTuple):
+    """What `SequenceClassification.classify` keeps for `classify_backward`."""
 
-    encoder: EncoderCache | BertEncoderCache
-    """Cache of the encoder."""
     hidden: Array
     """The hidden states (B, S, D)."""
     pooler: DenseCache
@@ -58,6 +58,15 @@ class SequenceClassificationCache(NamedTuple):
     """Cache of the head."""
     d_logits: Array
     """The gradient of the logits (B, C)."""
+
+
+class SequenceClassificationCache(NamedTuple):
+    """What a classifier's forward keeps for its backward."""
+
+    encoder: EncoderCache | BertEncoderCache
+    """Cache of the encoder."""
+    classifier: ClassifierCache
+    """Cache of what follows the encoder."""
 
 
 class SequenceClassification(ModelWithHead[Config]):
@@ -105,7 +114,12 @@ class SequenceClassification(ModelWithHead[Config]):
         ValueError, TypeError
             If an argument is not such an array.
         """
-        hidden = self.encoder(*self._inputs(input_ids, attention_mask, token_type_ids))
+        return self.logits_of(
+            self.encoder(*self._inputs(input_ids, attention_mask, token_type_ids))
+        )
+
+    def logits_of(self, hidden: Array) -> Array:
+        """Return the logits (B, C) of hidden states (B, S, D), which `encoder` returned."""
         return self.head(np.tanh(self.pooler(pool(hidden, self.config.pooler))))
 
     def forward(
@@ -123,8 +137,9 @@ class SequenceClassification(ModelWithHead[Config]):
         ----------
         input_ids, attention_mask, token_type_ids : array_like
             Same as for a call.
-        labels : array_like of shape (B,)
-            Classes, integers from 0 to C - 1; with one output, the numbers to predict.
+        labels : array_like of shape (B,) or (B, C)
+            Classes, integers from 0 to C - 1, or the probabilities of all classes. With one output,
+            the numbers to predict.
         rng : int or numpy.random.Generator, optional
             Generator or seed of dropout with the rates of the config; None means no dropout.
 
@@ -142,41 +157,66 @@ class SequenceClassification(ModelWithHead[Config]):
         classes = self.head.config.output_dim
         if classes == 1:
             return as_number_labels(labels, shape[:1])
+        labels = as_real_array(labels, "labels")
+        if labels.shape == (shape[0], classes):
+            return as_probabilities(labels, labels.shape)
         return as_class_labels(labels, shape[:1], classes, may_miss=False)
 
     @staticmethod
     def _count(cache: SequenceClassificationCache) -> int:
-        return len(cache.d_logits)
+        return len(cache.classifier.d_logits)
 
     def _forward(self, *inputs_labels_rng: Any) -> tuple[float, SequenceClassificationCache]:
         *inputs, labels, rng = inputs_labels_rng
         rng = None if rng is None else generator(rng)
         hidden, encoder = self.encoder.forward(*inputs, rng)
+        loss, classifier = self.classify(hidden, labels, rng)
+        return loss, SequenceClassificationCache(encoder, classifier)
+
+    def _backward(
+        self, cache: SequenceClassificationCache, row_sparse: bool, straight_through: bool
+    ) -> dict[str, Any]:
+        d_hidden, own = self.classify_backward(cache.classifier)
+        grads = self.encoder.backward(
+            d_hidden, cache.encoder, row_sparse=row_sparse, straight_through=straight_through
+        )
+        grads |= own
+        return {name: grads[name] for name in self.params}
+
+    def classify(
+        self, hidden: Array, labels: Array, rng: np.random.Generator | None = None
+    ) -> tuple[float, ClassifierCache]:
+        """Return the loss of hidden states, and what `classify_backward` needs.
+
+        Parameters
+        ----------
+        hidden : array of shape (B, S, D)
+            Hidden states, which ``encoder.forward`` returned.
+        labels : array of shape (B,) or (B, C)
+            Classes, probabilities or numbers, as of `forward`.
+        rng : numpy.random.Generator, optional
+            Generator of the dropout; None means no dropout.
+        """
         projected, pooler = self.pooler.forward(pool(hidden, self.config.pooler))
         active = np.tanh(projected)
         kept, dropped = self._drop.forward(active, rng)
         logits, head = self.head.forward(kept)
         loss, d_logits = self._loss(logits, labels)
-        return loss, SequenceClassificationCache(
-            encoder, hidden, pooler, active, dropped, head, d_logits
-        )
+        return loss, ClassifierCache(hidden, pooler, active, dropped, head, d_logits)
 
-    def _backward(
-        self, cache: SequenceClassificationCache, row_sparse: bool, straight_through: bool
-    ) -> dict[str, Any]:
+    def classify_backward(self, cache: ClassifierCache) -> tuple[Array, dict[str, Any]]:
+        """Return the gradients of hidden states (B, S, D), and of pooler and head, by name."""
         d_kept, head = self.head.backward(cache.d_logits, cache.head)
         d_active = self._drop.backward(d_kept, cache.dropped)
         d_pooled, pooler = self.pooler.backward(d_active * (1 - cache.active**2), cache.pooler)
         d_hidden = pool_backward(d_pooled, cache.pooler.x, cache.hidden, self.config.pooler)
-        grads = self.encoder.backward(
-            d_hidden, cache.encoder, row_sparse=row_sparse, straight_through=straight_through
-        )
-        grads |= flattened({"pooler": pooler, "head": head})
-        return {name: grads[name] for name in self.params}
+        return d_hidden, flattened({"pooler": pooler, "head": head})
 
     def _loss(self, logits: Array, labels: Array) -> tuple[float, Array]:
         """Return the loss and the gradient of the logits (B, C), maybe in the logits' memory."""
         batch, classes = logits.shape
+        if labels.ndim == 2:
+            return _soft_cross_entropy(logits, labels)
         if classes > 1:
             return kernels.selection().encoder.cross_entropy(logits, labels), logits
         differences = logits[:, 0] - labels
@@ -252,3 +292,15 @@ class BertForSequenceClassification(BertWithHead, SequenceClassification[BertCon
     @classmethod
     def _own(cls, config: BertConfig) -> BertConfig:
         return dataclasses.replace(super()._own(config), head=None)
+
+
+def _soft_cross_entropy(logits: Array, probabilities: Array) -> tuple[float, Array]:
+    """Return the mean cross-entropy of logits (B, C) with probabilities, and their gradient."""
+    if not len(logits):
+        return 0.0, logits
+    logarithms = logits.astype(np.float64)
+    logarithms -= logarithms.max(axis=1, keepdims=True)
+    logarithms -= np.log(np.exp(logarithms).sum(axis=1, keepdims=True))
+    loss = -float((probabilities * logarithms).sum(axis=1).mean())
+    d_logits = (np.exp(logarithms) - probabilities) / len(logits)
+    return loss, d_logits.astype(logits.dtype)

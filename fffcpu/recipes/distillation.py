@@ -1,11 +1,12 @@
-"""From an encoder to a smaller one: its feedforwards are distilled into trees, or narrow ones.
+"""From a BERT to a faster one: its feedforwards are distilled into trees, or narrow ones.
 
 Two stages follow each other, each a run of a `Trainer`:
 
     layers    every feedforward of the student learns the outputs of the teacher's feedforward from
               the teacher's inputs, all of them from the same tokens
     encoder   the student as a whole, which has the teacher's other weights, learns the teacher's
-              hidden states and the vectors of texts, from its own inputs
+              hidden states and results, from its own inputs: the vectors of texts, or the
+              probabilities or numbers of a classifier
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ import numpy as np
 from fffcpu.checks import check_flag, check_integer, check_number
 from fffcpu.config.bert import BertConfig
 from fffcpu.errors import ArgumentTypeError, DataError, describe
-from fffcpu.models.bert import BertEncoder
 from fffcpu.models.model import check_float_weights
 from fffcpu.recipes.budgets import evaluate_every, note_every, settle_budget, spread
-from fffcpu.recipes.distillation_objectives import EncoderObjective, LayersObjective, Texts
+from fffcpu.recipes.distillation_objectives import (
+    Distillable,
+    EncoderObjective,
+    LayersObjective,
+    Texts,
+)
 from fffcpu.recipes.memory import check_distillation, distillation_disk
 from fffcpu.system.files import check_disk
 from fffcpu.text.corpus import check_validation
@@ -218,7 +223,8 @@ class Stage(NamedTuple):
 class Distilled(NamedTuple):
     """The result of a distillation."""
 
-    model: BertEncoder
+    model: Distillable
+    """The student, of its teacher's class."""
     layers: Stage
     """The first stage."""
     encoder: Stage
@@ -228,7 +234,7 @@ class Distilled(NamedTuple):
 
 
 def distill(
-    teacher: BertEncoder,
+    teacher: Distillable,
     rows: Sequence[Row],
     settings: DistillSettings,
     *,
@@ -238,11 +244,11 @@ def distill(
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Distilled:
-    """Distil an encoder into one with other feedforwards.
+    """Distil a BERT into one with other feedforwards.
 
     Parameters
     ----------
-    teacher : BertEncoder
+    teacher : BertEncoder or BertForSequenceClassification
         The teacher, which is not changed.
     rows : sequence of sequences or arrays of int
         The tokens of each text, start and end included. Texts are cut to ``settings.length``.
@@ -284,9 +290,10 @@ def distill(
     With a budget of passes, a run that was killed at any moment and resumed gives the same bits as
     an uninterrupted run, on the same machine with the same number of threads.
     """
-    if not isinstance(teacher, BertEncoder):
+    if not isinstance(teacher, Distillable):
         raise ArgumentTypeError(
-            f"argument 'teacher' must be a BertEncoder, got {describe(teacher)}"
+            "argument 'teacher' must be a BertEncoder or a BertForSequenceClassification, "
+            f"got {describe(teacher)}"
         )
     check_float_weights(teacher, "teacher")
     settings.check_room(teacher.config, folder)
@@ -302,7 +309,7 @@ def distill(
 class _Run:
     """A distillation: what both of its stages share."""
 
-    teacher: BertEncoder
+    teacher: Distillable
     settings: DistillSettings
     texts: Split
     folder: Path | None
@@ -310,7 +317,7 @@ class _Run:
     progress: bool | None
     callbacks: Sequence[Callback]
 
-    def distil_layers(self) -> tuple[BertEncoder, Stage]:
+    def distil_layers(self) -> tuple[Distillable, Stage]:
         """Run the first stage, all steps of which may have been made; return the student."""
         settings = self.settings
         objective = LayersObjective(
@@ -320,7 +327,7 @@ class _Run:
         stage = self._train(objective, LAYERS, share, settings.lr, decay)
         return objective.student(), stage
 
-    def distil_encoder(self, student: BertEncoder) -> Stage:
+    def distil_encoder(self, student: Distillable) -> Stage:
         """Run the second stage, which changes the student."""
         objective = EncoderObjective(self.teacher, student, *self.texts)
         settings = self.settings
@@ -369,6 +376,7 @@ class _Run:
             **identity_of(self.settings),
             "texts": self.texts.training.checksum,
             "teacher": weights_checksum(self.teacher),
+            "teacher_config": repr(self.teacher.config),
         }
 
 
@@ -377,7 +385,7 @@ def stage_folder(folder: Path, name: str) -> Path:
     return folder / LAYERS if name == LAYERS else folder
 
 
-def weights_checksum(model: BertEncoder) -> int:
+def weights_checksum(model: Distillable) -> int:
     """Return a checksum of some numbers of a model."""
     total = 0
     for array in model.params.values():

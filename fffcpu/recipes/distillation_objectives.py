@@ -1,5 +1,7 @@
 """What a student learns in each stage of a distillation: the objectives, and their batches.
 
+A student has its teacher's class: it is an encoder, or has a head for classification.
+
 Layers learn from inputs and outputs that are standardized by column; the student's weights absorb
 the scales. Outputs of the teacher are computed again at each step: those of all its feedforwards
 would take more room than most disks have. The batch of a step depends on the number of the step
@@ -22,14 +24,24 @@ from fffcpu.config.bert import BertConfig
 from fffcpu.layers import layer_of
 from fffcpu.models.bert import BertEncoder
 from fffcpu.models.encoder_layer import feedforward_backward
+from fffcpu.models.sequence_classification import BertForSequenceClassification
 from fffcpu.recipes.scaling import Moments, Scaling, TargetScaling
 from fffcpu.text.padding import Row, padded
 from fffcpu.training.batches import BatchOrder
 from fffcpu.training.trainer import Moment, StepResult
 
-__all__ = ["EncoderObjective", "LayersObjective", "Texts", "similarity_correlation"]
+__all__ = [
+    "Distillable",
+    "EncoderObjective",
+    "LayersObjective",
+    "Texts",
+    "encoder_of",
+    "similarity_correlation",
+]
 
 Array = NDArray[Any]
+Distillable = BertEncoder | BertForSequenceClassification
+"""Models that can be distilled."""
 
 SCALED_TOKENS = 16_384
 """Tokens whose inputs and outputs decide the scales of columns."""
@@ -82,12 +94,17 @@ class Texts:
         return total
 
 
+def encoder_of(model: Distillable) -> BertEncoder:
+    """Return the encoder of a model, which may be an encoder."""
+    return model.encoder if isinstance(model, BertForSequenceClassification) else model
+
+
 class LayersObjective:
     """Feedforwards that learn those of a teacher from the teacher's inputs; an `Objective`.
 
     Parameters
     ----------
-    teacher : BertEncoder
+    teacher : BertEncoder or BertForSequenceClassification
         The teacher.
     config : BertConfig
         Config of the student.
@@ -98,12 +115,12 @@ class LayersObjective:
     """
 
     def __init__(
-        self, teacher: BertEncoder, config: BertConfig, texts: Texts, tests: Texts | None, seed: int
+        self, teacher: Distillable, config: BertConfig, texts: Texts, tests: Texts | None, seed: int
     ) -> None:
         self.teacher, self.config, self.texts, self.tests = teacher, config, texts, tests
         self.scales = [
             (Scaling.from_moments(x, "columns"), TargetScaling.from_moments(y))
-            for x, y in _moments(teacher, texts, SCALED_TOKENS)
+            for x, y in _moments(encoder_of(teacher), texts, SCALED_TOKENS)
         ]
         modules: Mapping[str, Any] = config.modules()
         self.layers: list[Any] = [
@@ -153,13 +170,15 @@ class LayersObjective:
         figures = {f"r2_{i}": float(one) for i, one in enumerate(found)}
         return {"loss": float(errors.mean() / tokens), "r2": float(found.mean()), **figures}
 
-    def student(self) -> BertEncoder:
+    def student(self) -> Distillable:
         """Return the teacher with these feedforwards in place of its own."""
-        student = BertEncoder(self.config, rng=0)
+        student = type(self.teacher)(self.config, rng=0)
         for name, array in student.params.items():
             if name in self.teacher.params and ".feedforward." not in name:
                 array[...] = self.teacher.params[name]
-        for own, scaled, scales in zip(student.layers, self.layers, self.scales, strict=True):
+        for own, scaled, scales in zip(
+            encoder_of(student).layers, self.layers, self.scales, strict=True
+        ):
             inputs, outputs = scales
             layer = scaled.copy()
             layer.absorb_input_scaling(inputs.mean, inputs.scale)
@@ -172,86 +191,128 @@ class LayersObjective:
     def _scaled(self, ids: Array, real: NDArray[np.bool_]) -> Any:
         """Yield the standardized inputs and outputs (N, D) of each feedforward of the teacher."""
         dtype = self.config.dtype
-        pairs = self.teacher.feedforwards(ids, real)
+        pairs = encoder_of(self.teacher).feedforwards(ids, real)
         for (x, y), (inputs, outputs) in zip(pairs, self.scales, strict=True):
             yield inputs.apply(x[real], dtype), outputs.apply(y[real], dtype)
 
 
 class EncoderObjective:
-    """A student that learns the hidden states and vectors of a teacher; an `Objective`.
+    """A student that learns the hidden states and the results of a teacher; an `Objective`.
 
-    The loss is the mean squared error of the hidden states over their variance, plus the mean of 1
-    minus the cosine between the vectors of student and teacher for a text.
+    The loss is the mean squared error of the hidden states over their variance, plus a loss of the
+    results:
+
+    - encoders: the mean of 1 minus the cosine between the vectors of student and teacher for a text
+    - classifiers: the mean divergence of the student's probabilities from the teacher's
+    - regressions: the mean squared error of the outputs over their variance
 
     Parameters
     ----------
-    teacher, student : BertEncoder
+    teacher, student : BertEncoder or BertForSequenceClassification
         The teacher, and the student, which is trained.
     texts, tests : Texts
         The texts to learn from, and to evaluate with.
     """
 
     def __init__(
-        self, teacher: BertEncoder, student: BertEncoder, texts: Texts, tests: Texts | None
+        self, teacher: Distillable, student: Distillable, texts: Texts, tests: Texts | None
     ) -> None:
         self.teacher, self.student, self.texts, self.tests = teacher, student, texts, tests
         self._start = teacher.config.pooling == "start"
+        self._variance = 1.0
+        if isinstance(teacher, BertForSequenceClassification) and teacher.config.classes == 1:
+            self._variance = _output_variance(teacher, texts, SCALED_TOKENS)
 
     @property
     def params(self) -> Mapping[str, Array]:
-        """The student's parameters, without the pooler, on which nothing here depends."""
+        """The student's parameters, without the pooler of an encoder, which the loss ignores."""
         params = self.student.params
+        if isinstance(self.student, BertForSequenceClassification):
+            return params
         return {name: array for name, array in params.items() if not name.startswith("pooler.")}
 
     def step(self, moment: Moment) -> StepResult:
         """Return the loss of a batch, and its gradients."""
         ids, real = self.texts.batch(moment.step)
-        wanted = self.teacher(ids, real)
-        hidden, cache = self.student.forward(ids, real)
-        weights = self._weights(real).astype(hidden.dtype)
+        encoder = encoder_of(self.student)
+        wanted = encoder_of(self.teacher)(ids, real)
+        hidden, cache = encoder.forward(ids, real)
         difference = (hidden - wanted) * real[..., np.newaxis]
         scale = 1 / (int(real.sum()) * hidden.shape[2] * float(wanted[real].var()))
         loss = scale * float(np.square(difference).sum())
-        cosine_loss, d_vectors = _cosine_loss(
-            np.einsum("bs,bsd->bd", weights, hidden), np.einsum("bs,bsd->bd", weights, wanted)
-        )
-        d_hidden = difference * (2 * scale) + weights[..., np.newaxis] * d_vectors[:, np.newaxis]
-        grads = self.student.backward(
-            d_hidden.astype(hidden.dtype, copy=False),
+        result_loss, d_result, own = self._results(hidden, wanted, real)
+        grads = encoder.backward(
+            (difference * (2 * scale) + d_result).astype(hidden.dtype, copy=False),
             cache,
-            straight_through=self.student.config.feedforward == "fff",
+            straight_through=encoder.config.feedforward == "fff",
         )
+        grads |= own
         grads = {name: grads[name] for name in self.params}
-        return StepResult(loss + cosine_loss, grads, int(real.sum()), {})
+        return StepResult(loss + result_loss, grads, int(real.sum()), {})
+
+    def _results(
+        self, hidden: Array, wanted: Array, real: NDArray[np.bool_]
+    ) -> tuple[float, Array, dict[str, Any]]:
+        """Return the loss of results, and the gradients of hidden states and of a head."""
+        if isinstance(self.student, BertForSequenceClassification):
+            assert isinstance(self.teacher, BertForSequenceClassification)
+            logits = self.teacher.logits_of(wanted)
+            if logits.shape[1] == 1:
+                loss, cache = self.student.classify(hidden, logits[:, 0])
+                unit = 1 / self._variance
+            else:
+                from scipy.special import entr, softmax
+
+                probabilities = softmax(logits.astype(np.float64), axis=1)
+                loss, cache = self.student.classify(hidden, probabilities)
+                loss -= float(entr(probabilities).sum(axis=1).mean())  # so that a copy has none
+                unit = 1.0
+            d_hidden, own = self.student.classify_backward(
+                cache._replace(d_logits=cache.d_logits * hidden.dtype.type(unit))
+            )
+            return loss * unit, d_hidden, own
+        weights = self._weights(real).astype(hidden.dtype)
+        vectors, targets = (np.einsum("bs,bsd->bd", weights, array) for array in (hidden, wanted))
+        loss, d_vectors = _cosine_loss(vectors, targets)
+        return loss, weights[..., np.newaxis] * d_vectors[:, np.newaxis], {}
 
     def evaluate(self) -> dict[str, float]:
-        """Return figures of held-out texts: R2 of hidden states, and agreement of the vectors.
+        """Return figures of held-out texts: R2 of hidden states, and agreement of the results.
 
         ``similarity`` is Spearman's correlation between the similarities of all pairs of texts by
         the student and by the teacher. ``cosine`` is the mean cosine between the vectors of student
-        and teacher for a text.
+        and teacher for a text. Of classifiers, ``agreement`` is the share of texts for which both
+        predict the same class. Of regressions, ``output_r2`` is the R2 of the teacher's outputs.
         """
         if self.tests is None:
             return {}
-        errors = variance = 0.0
-        tokens = 0
+        errors = 0.0
+        moments = _moments_of(np.empty((0, self.teacher.config.width)))
         found: dict[str, list[Array]] = {"teacher": [], "student": []}
+        outputs: dict[str, list[Array]] = {"teacher": [], "student": []}
         for number in range(len(self.tests.batches)):
             ids, real = self.tests.batch(number)
-            wanted, hidden = self.teacher(ids, real), self.student(ids, real)
-            errors += float(np.square((hidden - wanted)[real]).sum())
-            variance += float(np.square(wanted[real] - wanted[real].mean(axis=0)).sum())
-            tokens += int(real.sum())
             weights = self._weights(real)
-            for name, states in (("teacher", wanted), ("student", hidden)):
-                found[name].append(np.einsum("bs,bsd->bd", weights, states))
+            states = {}
+            for name, model in (("teacher", self.teacher), ("student", self.student)):
+                states[name] = encoder_of(model)(ids, real)
+                found[name].append(np.einsum("bs,bsd->bd", weights, states[name]))
+                if isinstance(model, BertForSequenceClassification):
+                    outputs[name].append(model.logits_of(states[name]))
+            wanted = states["teacher"][real]
+            errors += float(np.square(states["student"][real] - wanted).sum())
+            moments = moments.plus(_moments_of(wanted))
         vectors = [np.concatenate(found[name]) for name in ("teacher", "student")]
-        return {
-            "loss": errors / variance,
-            "hidden_r2": 1 - errors / variance,
+        unexplained = errors / float(moments.squares.sum())
+        figures = {
+            "loss": unexplained,
+            "hidden_r2": 1 - unexplained,
             "similarity": similarity_correlation(*vectors),
             "cosine": 1 - _cosine_loss(*vectors)[0],
         }
+        if outputs["teacher"]:
+            figures |= _compare(*(np.concatenate(outputs[name]) for name in ("teacher", "student")))
+        return figures
 
     def _weights(self, real: NDArray[np.bool_]) -> Array:
         """Return the weight of each position (B, S) in the vector of its text."""
@@ -289,6 +350,29 @@ def _cosine_loss(vectors: Array, wanted: Array) -> tuple[float, Array]:
     cosines = (own * target).sum(axis=1, keepdims=True)
     gradient = (cosines * own - target) / (length * len(vectors))
     return float(1 - cosines.mean()), gradient
+
+
+def _compare(wanted: Array, found: Array) -> dict[str, float]:
+    """Return how well the outputs (B, C) of a student agree with its teacher's."""
+    if wanted.shape[1] > 1:
+        return {"agreement": float((wanted.argmax(axis=1) == found.argmax(axis=1)).mean())}
+    variance = float(wanted.var())
+    if not variance:
+        return {"output_r2": math.nan}
+    return {"output_r2": 1 - float(np.square(found - wanted).mean()) / variance}
+
+
+def _output_variance(teacher: BertForSequenceClassification, texts: Texts, tokens: int) -> float:
+    """Return that of a regression's outputs for some tokens; 1 if all outputs are equal."""
+    found: list[Array] = []
+    count = 0
+    for number in range(len(texts.batches)):
+        ids, real = texts.batch(number)
+        found.append(teacher(ids, real))
+        count += int(real.sum())
+        if count >= tokens:
+            break
+    return float(np.concatenate(found).var()) or 1.0
 
 
 def _moments(teacher: BertEncoder, texts: Texts, tokens: int) -> list[tuple[Moments, Moments]]:

@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 from fffcpu.errors import CheckpointError, describe
-from fffcpu.models.bert import BertEncoder
 from fffcpu.recipes.distillation import Distilled, DistillSettings, Stage, weights_checksum
+from fffcpu.recipes.distillation_objectives import Distillable
 from fffcpu.system.files import named_errors, read_json
 
 __all__ = ["REPORT_FILE", "format_report", "make_report", "read_report"]
@@ -25,7 +25,10 @@ REPORT_FILE = "distillation.json"
 VERSION = 1
 """Version of the format."""
 
-_FIGURES = ("r2", "hidden_r2", "similarity", "cosine")
+_RESULTS = ("hidden_r2", "similarity", "cosine", "agreement", "output_r2")
+"""Figures of the last evaluation that a report has at its top."""
+
+_FIGURES = ("r2", *_RESULTS)
 """Figures of an evaluation that a report has."""
 
 
@@ -43,19 +46,20 @@ _ENTRIES: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
         "student": lambda value: isinstance(value, dict),
         **dict.fromkeys(("texts", "tokens_seen", "seconds"), _is_number),
         **dict.fromkeys(("similarity", "cosine"), _is_figure),
+        **dict.fromkeys(("agreement", "output_r2"), _is_figure),
     }
 )
 """The entries that readers depend on, and a check of each."""
 
 
 def make_report(
-    teacher: BertEncoder, name: str, done: Distilled, settings: DistillSettings, version: str
+    teacher: Distillable, name: str, done: Distilled, settings: DistillSettings, version: str
 ) -> dict[str, Any]:
     """Return the report of a distillation, in plain JSON values.
 
     Parameters
     ----------
-    teacher : BertEncoder
+    teacher : BertEncoder or BertForSequenceClassification
         The teacher.
     name : str
         Name of the teacher, or its folder.
@@ -71,10 +75,10 @@ def make_report(
     dict
         ``teacher`` and ``student`` (sizes, ``parameters`` and ``weights``, a checksum), ``texts``
         and ``tokens`` to learn from, ``held_out`` texts, ``tokens_seen`` by both stages,
-        ``seconds``, ``r2`` of each feedforward and the final ``hidden_r2``, ``similarity`` and
-        ``cosine`` on the texts held out, None if there are none; ``stages``, each with ``steps``,
-        ``tokens``, ``seconds`` and its ``evaluations`` over time; ``settings``; ``fffcpu``, the
-        version.
+        ``seconds``, ``r2`` of each feedforward; the final ``hidden_r2``, ``similarity``,
+        ``cosine``, ``agreement`` and ``output_r2`` on the texts held out, None where there is no
+        such figure; ``stages``, each with ``steps``, ``tokens``, ``seconds`` and its
+        ``evaluations`` over time; ``settings``; ``fffcpu``, the version.
     """
     stages = {"layers": _describe_stage(done.layers), "encoder": _describe_stage(done.encoder)}
     held_out, training = done.texts.held_out, done.texts.training
@@ -90,7 +94,7 @@ def make_report(
         "tokens_seen": sum(stage["tokens"] for stage in stages.values()),
         "seconds": sum(stage["seconds"] for stage in stages.values()),
         "r2": _r2_of_layers(done.layers, teacher.config.layers),
-        **{figure: last.get(figure) for figure in ("hidden_r2", "similarity", "cosine")},
+        **{figure: last.get(figure) for figure in _RESULTS},
         "stages": stages,
         "settings": dataclasses.asdict(settings),
     }
@@ -140,8 +144,8 @@ def read_report(folder: str | os.PathLike[str], model: Any) -> dict[str, Any] | 
     return report if report["student"].get("weights") == weights_checksum(model) else None
 
 
-def _describe_model(model: BertEncoder) -> dict[str, Any]:
-    """Return the sizes of an encoder, and what identifies its weights."""
+def _describe_model(model: Distillable) -> dict[str, Any]:
+    """Return the sizes of a model, and what identifies its weights."""
     config = model.config
     sizes: dict[str, Any] = {"layers": config.layers, "width": config.width}
     if config.feedforward == "fff":

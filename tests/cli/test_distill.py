@@ -9,7 +9,13 @@ import pytest
 
 from fffcpu.benchmarking import timing
 from fffcpu.cli import main
-from fffcpu.models import BertConfig, BertEncoder
+from fffcpu.models import (
+    BertConfig,
+    BertEncoder,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+)
+from fffcpu.models.opening import open_model
 from fffcpu.recipes.distillation import EncoderObjective, LayersObjective
 from fffcpu.text import Tokenizer
 
@@ -46,6 +52,34 @@ def test_a_student_embeds(place, capsys):
     assert "fff" in printed
     assert f"distilled from    teacher, with {report['texts']} texts" in printed
     assert f"similarity {report['similarity']:.4f}" in printed
+
+
+def test_a_student_of_a_classifier_classifies(place, capsys):
+    tokenizer = Tokenizer.load(place / "teacher")
+    sizes = {"feedforward_size": 6, "positions": 12, "classes": 2}
+    config = BertConfig(tokenizer.vocabulary, 8, 1, 2, **sizes, labels=("a", "b"))
+    files = {"tokenizer.json": tokenizer.to_json()}
+    BertForSequenceClassification(config, rng=0).save_pretrained(place / "judge", files=files)
+    main(["distill", "judge", "texts.txt", "--out", "student", *OPTIONS])
+    printed = capsys.readouterr().out
+    assert "BertForSequenceClassification" in printed
+    assert "agreement" in printed
+    main(["info", "student"])
+    assert "agreement " in capsys.readouterr().out
+    assert main(["classify", "student", "texts.txt", "--out", "found.jsonl"]) == 0
+    lines = (place / "found.jsonl").read_text().splitlines()
+    assert {json.loads(line)["label"] for line in lines} <= {"a", "b"}
+    assert len(lines) == len(TEXTS)
+
+
+def test_the_head_of_a_masked_language_model_is_left_out(place, capsys):
+    tokenizer = Tokenizer.load(place / "teacher")
+    config = BertConfig(tokenizer.vocabulary, 8, 1, 2, feedforward_size=6, positions=12)
+    files = {"tokenizer.json": tokenizer.to_json()}
+    BertForMaskedLM(config, rng=0).save_pretrained(place / "mlm", files=files)
+    assert main(["distill", "mlm", "texts.txt", "--out", "student", *OPTIONS]) == 0
+    assert "mlm: the head of the masked language model is left out" in capsys.readouterr().err
+    assert type(open_model(place / "student")) is BertEncoder
 
 
 @pytest.mark.parametrize("objective", [LayersObjective, EncoderObjective])

@@ -83,6 +83,27 @@ def test_the_loss_of_classes_is_their_cross_entropy():
     assert np.isclose(loss, -np.log(p[np.arange(4), [0, 1, 2, 1]]).mean())
 
 
+@pytest.mark.parametrize("model", [model_of(), model_of(dtype="float32")])
+def test_the_loss_of_probabilities_is_their_cross_entropy(model):
+    certain = np.eye(3)[[0, 1, 2, 1]]
+    losses = [model.forward(IDS, labels=labels)[0] for labels in (certain, [0, 1, 2, 1])]
+    assert np.isclose(*losses)
+    p = np.random.default_rng(0).dirichlet(np.ones(3), 4)
+    logits = model(IDS).astype(np.float64)
+    own = np.log(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
+    loss, cache = model.forward(IDS, labels=p)
+    assert np.isclose(loss, -(p * own).sum(axis=1).mean())
+    assert {grad.dtype for grad in model.backward(cache).values()} == {np.dtype(model.config.dtype)}
+
+
+def test_gradients_of_the_loss_of_probabilities():
+    model = model_of()
+    labels = np.random.default_rng(0).dirichlet(np.ones(3), 4)
+    grads = model.backward(model.forward(IDS, labels=labels)[1])
+    pairs = [(model.params[name], grad) for name, grad in grads.items()]
+    check_gradients(lambda: model.forward(IDS, labels=labels)[0], pairs)
+
+
 def test_the_loss_of_a_regression_is_the_mean_squared_error():
     model = model_of(classes=1)
     predictions = model(IDS)
@@ -91,10 +112,10 @@ def test_the_loss_of_a_regression_is_the_mean_squared_error():
     assert np.isclose(loss, np.mean((predictions[:, 0] - [1, 2, 3, 4]) ** 2))
 
 
-@pytest.mark.parametrize("classes", [1, 3])
-def test_an_empty_batch_has_no_loss(classes):
+@pytest.mark.parametrize(("classes", "shape"), [(1, 0), (3, 0), (3, (0, 3))])
+def test_an_empty_batch_has_no_loss(classes, shape):
     model = model_of(classes=classes)
-    loss, cache = model.forward(IDS[:0], labels=np.empty(0, int))
+    loss, cache = model.forward(IDS[:0], labels=np.empty(shape, int))
     assert loss == 0.0
     assert {n: g.shape for n, g in model.backward(cache).items()} == model.config.shapes()
 

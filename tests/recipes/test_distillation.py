@@ -49,6 +49,18 @@ def test_both_stages_learn(width):
     assert done.encoder.outcome.rows == done.encoder.history[-1]["tokens"] > 0
 
 
+@pytest.mark.parametrize(("classes", "figure"), [(3, "agreement"), (1, "output_r2")])
+def test_a_classifier_is_distilled_with_its_head(classes, figure):
+    model = teacher(classes=classes)
+    settings = dataclasses.replace(SETTINGS, epochs=6, encoder_lr=0.003)
+    done = distill(model, rows(150), settings, validation=0.2)
+    figures = [line[figure] for line in done.encoder.history if figure in line]
+    assert type(done.model) is type(model)
+    assert figures[-1] > 0.5
+    assert (done.model.params["head.weights"] != model.params["head.weights"]).any()
+    assert done.model([[1, 5, 2]]).shape == (1, classes)
+
+
 def test_a_student_has_the_pooler_of_its_teacher():
     model = teacher(head="pooler")
     done = distill(model, rows(), SETTINGS, validation=0.0)
@@ -117,8 +129,8 @@ def test_too_few_texts_are_an_error():
         distill(teacher(), rows(3), SETTINGS, validation=0.9)
 
 
-def test_a_teacher_must_be_an_encoder():
-    with pytest.raises(ArgumentTypeError, match=r"'teacher' must be a BertEncoder, got .*MaskedLM"):
+def test_a_teacher_must_be_an_encoder_or_a_classifier():
+    with pytest.raises(ArgumentTypeError, match=r"'teacher' must be a BertEncoder or .*MaskedLM"):
         distill(BertForMaskedLM(CONFIG, rng=0), rows(), SETTINGS)
 
 

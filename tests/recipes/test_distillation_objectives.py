@@ -8,11 +8,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fffcpu.models import BertEncoder
 from fffcpu.recipes.distillation_objectives import (
     EncoderObjective,
     LayersObjective,
     Texts,
+    encoder_of,
     similarity_correlation,
 )
 from fffcpu.training.trainer import Moment
@@ -20,19 +20,21 @@ from tests.support.encoders import CONFIG, rows, teacher
 from tests.support.finite_differences import check_gradients
 
 
+@pytest.mark.parametrize("classes", [None, 3])
 @pytest.mark.parametrize("feedforward", ["fff", "ff"])
-def test_a_student_absorbs_the_scales(feedforward):
-    model = teacher()
-    config = dataclasses.replace(CONFIG, feedforward=feedforward, feedforward_size=3)
+def test_a_student_absorbs_the_scales(feedforward, classes):
+    model = teacher(classes=classes)
+    config = dataclasses.replace(model.config, feedforward=feedforward, feedforward_size=3)
     texts = Texts(rows(), 40, 0, 0)
     objective = LayersObjective(model, config, texts, None, 0)
     student = objective.student()
     ids, real = texts.batch(0)
-    pairs = model.feedforwards(ids, real)
+    assert type(student) is type(model)
+    pairs = encoder_of(model).feedforwards(ids, real)
     for i, (x, _) in enumerate(pairs):
         inputs, outputs = objective.scales[i]
         scaled = objective.layers[i](inputs.apply(x[real], "float64"))
-        own = student.layers[i]
+        own = encoder_of(student).layers[i]
         found = own.feedforward(x[real]) + own.bias_out
         np.testing.assert_allclose(found, scaled * outputs.unit + outputs.offset, atol=1e-9)
     for name, array in model.params.items():
@@ -72,11 +74,23 @@ def moment(step):
     return Moment(step, 0.0, np.random.default_rng(0), 0)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "start"])
-def test_gradients_of_the_encoder(pooling):
-    model = teacher(pooling=pooling)
+MODELS = pytest.mark.parametrize(
+    "changes",
+    [
+        {"pooling": "mean"},
+        {"pooling": "start"},
+        {"classes": 3},
+        {"classes": 3, "pooler": "avg"},
+        {"classes": 1},
+    ],
+)
+
+
+@MODELS
+def test_gradients_of_a_student(changes):
+    model = teacher(**changes)
     config = dataclasses.replace(model.config, feedforward_size=3)
-    student = BertEncoder(config, rng=5)
+    student = type(model)(config, rng=5)
     objective = EncoderObjective(model, student, Texts(rows(), 30, 0, 0), None)
     grads = objective.step(moment(1)).grads
     pairs = [(student.params[name], grad) for name, grad in grads.items()]
@@ -110,13 +124,46 @@ def test_similarities_are_ranked():
     assert np.isnan(similarity_correlation(vectors[:2], vectors[:2]))
 
 
-def test_a_perfect_student_has_perfect_figures():
-    model = teacher()
+@MODELS
+def test_a_perfect_student_has_perfect_figures_and_no_loss(changes):
+    model = teacher(**changes)
     tests = Texts(rows(20), 40, 0, 0)
-    figures = EncoderObjective(model, model.copy(), tests, tests).evaluate()
-    assert figures["loss"] == 0
-    for name in ("hidden_r2", "similarity", "cosine"):
+    objective = EncoderObjective(model, model.copy(), tests, tests)
+    assert objective.step(moment(0)).loss == pytest.approx(0.0, abs=1e-12)
+    figures = objective.evaluate()
+    assert figures.pop("loss") == 0
+    names = {"hidden_r2", "similarity", "cosine"}
+    if "classes" in changes:
+        names.add("agreement" if changes["classes"] > 1 else "output_r2")
+    assert set(figures) == names
+    for name in names:
         assert figures[name] == pytest.approx(1.0)
+
+
+def test_the_loss_of_a_regression_does_not_depend_on_the_unit_of_its_outputs():
+    losses = []
+    for unit in (1.0, 1000.0):
+        model = teacher(classes=1)
+        student = model.copy()
+        student.params["encoder.embedding.words"][...] += 0.1
+        for one in (model, student):
+            for name in ("head.weights", "head.bias"):
+                one.params[name][...] *= unit
+        objective = EncoderObjective(model, student, Texts(rows(), 30, 0, 0), None)
+        losses.append(objective.step(moment(1)).loss)
+    assert losses[1] == pytest.approx(losses[0])
+
+
+def test_figures_do_not_depend_on_the_batches():
+    model = teacher(classes=3)
+    student = model.copy()
+    for array in student.params.values():
+        array += 0.1
+    figures = [
+        EncoderObjective(model, student, tests, tests).evaluate()
+        for tests in (Texts(rows(20), tokens, 0, 0) for tokens in (10, 1000))
+    ]
+    assert figures[0] == pytest.approx(figures[1])
 
 
 def test_batches_know_their_shapes_and_tokens():

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from fffcpu.models import BertConfig, BertEncoder
+from fffcpu.models import BertConfig, BertEncoder, BertForSequenceClassification
 
 __all__ = ["CONFIG", "rows", "teacher"]
 
@@ -16,8 +16,9 @@ CONFIG = BertConfig(
 
 
 def teacher(**changes):
-    """An encoder whose biases and norms are random, too."""
-    model = BertEncoder(dataclasses.replace(CONFIG, **changes), rng=0)
+    """An encoder, or with classes a classifier, whose biases and norms are random, too."""
+    kind = BertForSequenceClassification if changes.get("classes") else BertEncoder
+    model = kind(dataclasses.replace(CONFIG, **changes), rng=0)
     rng = np.random.default_rng(1)
     for array in model.params.values():
         array += 0.2 * rng.standard_normal(array.shape)

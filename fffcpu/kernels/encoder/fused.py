@@ -219,9 +219,7 @@ def _add_layer_norm(
         _norm_row(sums, sums, at, width, scales, biases, numbers)
 
 
-def add_layer_norm(
-    y: Array, x: Array, shift: Array, scale: Array, bias: Array, eps: float
-) -> None:
+def add_layer_norm(y: Array, x: Array, shift: Array, scale: Array, bias: Array, eps: float) -> None:
     """Write the layer norm of ``y + shift + x`` over ``y``."""
     numbers = _norm_numbers(x, eps)
     work = 4 * PASS * x.shape[1]

@@ -90,9 +90,7 @@ def layer_norm(out: Array, moments: Array, x: Array, scale: Array, bias: Array, 
     out += bias
 
 
-def add_layer_norm(
-    y: Array, x: Array, shift: Array, scale: Array, bias: Array, eps: float
-) -> None:
+def add_layer_norm(y: Array, x: Array, shift: Array, scale: Array, bias: Array, eps: float) -> None:
     """Write the layer norm of a sum of rows over one of them.
 
     Parameters
