@@ -36,10 +36,13 @@ from fffcpu.data.reading import has_named_columns
 from fffcpu.errors import ArgumentError, DataError
 from fffcpu.inference.predictor import Predictor
 from fffcpu.recipes.fitting import (
+    EPOCHS,
+    FEWEST_STEPS,
     FIT_HARDENING,
     LAYER_NAMES,
     OPTIMIZERS,
     SCHEDULES,
+    SHRINKAGE,
     FitSettings,
     Fitted,
     check_rows,
@@ -185,7 +188,12 @@ def _add_layer(group: Any) -> None:
 
 
 def _add_training(group: Any) -> None:
-    add_number(group, DEFAULTS, "epochs", int, "passes over the data")
+    group.add_argument(
+        "--epochs",
+        type=int,
+        metavar="N",
+        help=f"passes over the data ({EPOCHS}, or as many as make {FEWEST_STEPS} steps)",
+    )
     add_number(group, DEFAULTS, "batch-size", int, "rows per step")
     group.add_argument(
         "--optimizer",
@@ -197,7 +205,8 @@ def _add_training(group: Any) -> None:
         "--lr",
         type=float,
         metavar="X",
-        help=f"peak learning rate ({_by_optimizer('lr')})",
+        help="peak learning rate "
+        f"({', '.join(f'{name} {rate}' for name, rate in OPTIMIZERS.items())})",
     )
     group.add_argument(
         "--schedule",
@@ -209,7 +218,7 @@ def _add_training(group: Any) -> None:
         "--weight-decay",
         type=float,
         metavar="X",
-        help=f"weight decay; adam has none ({_by_optimizer('weight_decay')})",
+        help=f"weight decay; adam has none (adamw {SHRINKAGE:g} / learning rate / steps, others 0)",
     )
     add_number(group, DEFAULTS, "momentum", float, "momentum of sgd and local-sgd")
     group.add_argument(
@@ -275,11 +284,6 @@ def _add_training(group: Any) -> None:
     add_number(group, DEFAULTS, "shards", int, "parts of the data, one core each")
     add_number(group, DEFAULTS, "checkpoint-seconds", float, "seconds between checkpoints")
     add_number(group, DEFAULTS, "keep", int, "number of checkpoints to keep")
-
-
-def _by_optimizer(name: str) -> str:
-    """Return the default of each optimizer, in words."""
-    return ", ".join(f"{key} {getattr(value, name)}" for key, value in OPTIMIZERS.items())
 
 
 def run(options: argparse.Namespace) -> None:

@@ -55,10 +55,13 @@ from fffcpu.training.trainer import (
 )
 
 __all__ = [
+    "EPOCHS",
+    "FEWEST_STEPS",
     "FIT_HARDENING",
     "LAYER_NAMES",
     "OPTIMIZERS",
     "SCHEDULES",
+    "SHRINKAGE",
     "FitSettings",
     "Fitted",
     "absorb_scaling",
@@ -84,21 +87,20 @@ _FORMER_NAMES = {"node": "fast"}
 """Former names of layers. Settings accept them too, and old checkpoints contain them."""
 
 
-class OptimizerDefaults(NamedTuple):
-    """Default options of an optimizer."""
+OPTIMIZERS = {"adamw": 0.006, "adam": 0.003, "sgd": 0.1, "local-adam": 0.003, "local-sgd": 0.1}
+"""Default peak learning rate of each optimizer."""
 
-    lr: float
-    weight_decay: float
+EPOCHS = 20
+"""Default number of passes, if they have `FEWEST_STEPS`."""
 
+FEWEST_STEPS = 250
+"""Default number of steps where `EPOCHS` passes have fewer. With 40 steps, a layer has not yet
+learned a table of 100 rows."""
 
-OPTIMIZERS = {
-    "adamw": OptimizerDefaults(0.006, 0.1),
-    "adam": OptimizerDefaults(0.003, 0.0),
-    "sgd": OptimizerDefaults(0.1, 0.0),
-    "local-adam": OptimizerDefaults(0.003, 0.0),
-    "local-sgd": OptimizerDefaults(0.1, 0.0),
-}
-"""The optimizers by name."""
+SHRINKAGE = 2.0
+"""Default weight decay of AdamW, times the number of steps and the peak learning rate. Over a run
+with a cosine schedule, decay alone shrinks a weight to 1/e, however many rows there are; so small
+tables get a stronger decay per step (arXiv 2405.13698)."""
 
 SAMPLED_ROWS = 1000
 """Approximate number of rows of x in the checksum that identifies a run's data."""
@@ -135,8 +137,9 @@ class FitSettings:
         Dense layer: number of neurons.
     activation : str, optional
         Activation of the neurons; by default the layer's own.
-    epochs : int
-        Passes over the rows to train on.
+    epochs : int, optional
+        Passes over the rows to train on; by default `EPOCHS`, or as many as have `FEWEST_STEPS`
+        steps.
     batch_size : int
         Rows per step.
     optimizer : str
@@ -146,8 +149,9 @@ class FitSettings:
     schedule : {"cosine", "triangle", "constant"}
         Schedule of the learning rate.
     weight_decay : float, optional
-        Weight decay of AdamW (except for biases), SGD and the local optimizers; by default the
-        optimizer's.
+        Weight decay of AdamW (except for biases), SGD and the local optimizers. By default that of
+        AdamW is `SHRINKAGE` over the peak learning rate and the number of steps, and that of others
+        0.
     momentum : float
         Momentum of SGD and LocalSGD.
     local_batch_size : int, optional
@@ -202,7 +206,7 @@ class FitSettings:
     leaf_width: int = 8
     width: int = 16
     activation: str | None = None
-    epochs: int = 20
+    epochs: int | None = None
     batch_size: int = 64
     optimizer: str = "adamw"
     lr: float | None = None
@@ -261,14 +265,11 @@ class FitSettings:
         for name in ("momentum", "region_leak", "dropout"):
             check_number(name, getattr(self, name), 0.0, 1.0)
         check_number("checkpoint_seconds", self.checkpoint_seconds, 0.0)
-        for name in ("epochs", "batch_size", "keep"):
-            check_integer(name, getattr(self, name), 1)
+        for name in ("epochs", "batch_size", "keep", "patience", "local_batch_size"):
+            if getattr(self, name) is not None or name in ("batch_size", "keep"):
+                check_integer(name, getattr(self, name), 1)
         check_integer("shards", self.shards, 1, self.batch_size)
-        if self.patience is not None:
-            check_integer("patience", self.patience, 1)
         check_integer("seed", self.seed, 0)
-        if self.local_batch_size is not None:
-            check_integer("local_batch_size", self.local_batch_size, 1)
         if not check_number("validation", self.validation, 0.0) < 1.0:
             raise ArgumentError(
                 f"argument 'validation' must be from 0 to below 1, got {self.validation}"
@@ -294,7 +295,7 @@ class FitSettings:
         if self.gradients == "rows" and self.mixes_momentum_and_decay:
             raise ArgumentError(
                 "argument 'gradients' must not be rows where sgd has both momentum and weight "
-                f"decay, got {self.momentum} and {self.decay}"
+                f"decay, got {self.momentum} and {self.weight_decay}"
             )
         if self.layer == "dense" and self.optimizer.startswith("local"):
             raise ArgumentError(
@@ -304,7 +305,7 @@ class FitSettings:
     @property
     def mixes_momentum_and_decay(self) -> bool:
         """Whether the optimizer cannot defer the steps of rows."""
-        return self.optimizer == "sgd" and self.momentum > 0.0 and self.decay > 0.0
+        return self.optimizer == "sgd" and self.momentum > 0.0 and bool(self.weight_decay)
 
     @property
     def hardening_weight(self) -> float:
@@ -314,13 +315,22 @@ class FitSettings:
     @property
     def peak_rate(self) -> float:
         """The peak learning rate."""
-        return OPTIMIZERS[self.optimizer].lr if self.lr is None else self.lr
+        return OPTIMIZERS[self.optimizer] if self.lr is None else self.lr
 
-    @property
-    def decay(self) -> float:
-        """The weight decay."""
-        given = self.weight_decay
-        return OPTIMIZERS[self.optimizer].weight_decay if given is None else given
+    def passes(self, rows: int) -> int:
+        """Return the number of passes over the rows to train on."""
+        if self.epochs is not None:
+            return self.epochs
+        return max(EPOCHS, -(-FEWEST_STEPS // BatchOrder(rows, self.batch_size).steps_per_epoch))
+
+    def for_rows(self, rows: int) -> FitSettings:
+        """Return the settings with the defaults that depend on the number of rows to train on."""
+        passes, decay = self.passes(rows), self.weight_decay
+        if decay is None:
+            steps = passes * BatchOrder(rows, self.batch_size).steps_per_epoch
+            total = self.peak_rate * steps
+            decay = SHRINKAGE / total if self.optimizer == "adamw" and total else 0.0
+        return dataclasses.replace(self, epochs=passes, weight_decay=decay)
 
 
 def layer_name(name: Any) -> Any:
@@ -404,6 +414,7 @@ def fit(
         )
     _check_classes(table)
     training, validation = _split(table, settings)
+    settings = settings.for_rows(len(training))
     parts = cut_table(table, training, validation, settings.shards)
     with contextlib.closing(spread(parts)) as shards:
         shown = progress if len(parts) == 1 else False
@@ -416,11 +427,10 @@ def fit(
         moments = functools.reduce(Moments.plus, shards.map(input_moments, encoding))
         scaling = Scaling.from_moments(moments, settings.standardize, _input_names(table))
         outputs = _target_scaling(table, training)
-        order = BatchOrder(len(training), settings.batch_size)
         trainer = Trainer(
             shards.objective(layer, _Maker(settings, encoding, scaling, outputs)),
             new_optimizer(settings, layer),
-            _trainer_settings(settings, order.steps_per_epoch, bool(table.classes)),
+            _trainer_settings(settings, len(training), bool(table.classes)),
             folder=folder,
             identity=_identity(table, settings, scaling, shards),
             former_values={"layer": _FORMER_NAMES},
@@ -473,16 +483,15 @@ def _split(table: Table, settings: FitSettings) -> tuple[NDArray[np.int64], NDAr
     return training, validation
 
 
-def _trainer_settings(
-    settings: FitSettings, steps_per_epoch: int, is_classification: bool
-) -> TrainerSettings:
-    """Return the settings of the loop."""
+def _trainer_settings(settings: FitSettings, rows: int, is_classification: bool) -> TrainerSettings:
+    """Return the settings of the loop, for a number of rows to train on."""
+    order = BatchOrder(rows, settings.batch_size)
     return TrainerSettings(
-        steps=settings.epochs * steps_per_epoch,
+        steps=settings.passes(rows) * order.steps_per_epoch,
         lr=settings.peak_rate,
         schedule=SCHEDULES[settings.schedule],
         max_norm=settings.max_norm,
-        evaluate_every=steps_per_epoch,
+        evaluate_every=order.steps_per_epoch,
         patience=settings.patience,
         # For a regression, the loss: R2 is undefined if the targets are constant.
         watch="validation_accuracy" if is_classification else "validation_loss",
@@ -666,8 +675,9 @@ def new_layer(
 
 
 def new_optimizer(settings: FitSettings, layer: Any) -> Any:
-    """Return an optimizer over a layer's parameters."""
-    params, rate, decay = layer.params, settings.peak_rate, settings.decay
+    """Return an optimizer over a layer's parameters, with settings `FitSettings.for_rows`."""
+    params, rate, decay = layer.params, settings.peak_rate, settings.weight_decay
+    assert decay is not None
     local = settings.local_batch_size or max(1, settings.batch_size >> settings.depth)
     if settings.optimizer == "adamw":
         return AdamW(params, rate, weight_decay=decay)
@@ -728,7 +738,6 @@ def _identity(
     """Return the values that identify this run, without those about checkpoints."""
     values = identity_of(settings, added={"two_sided": False, "shards": 1}) | {
         "lr": settings.peak_rate,
-        "weight_decay": settings.decay,
         "hardening": settings.hardening_weight,
     }
     if settings.layer != "fast":

@@ -178,7 +178,7 @@ class Estimator(BaseEstimator):
         if incremental and self._moments is not None:
             optimizer.load_state_dict(self._moments)
         schedule = TrainerSettings(
-            steps=order.steps_per_epoch * (1 if incremental else settings.epochs),
+            steps=order.steps_per_epoch * (1 if incremental else settings.passes(len(rows))),
             lr=settings.peak_rate,
             schedule=constant if incremental else _falling,
             max_norm=settings.max_norm,

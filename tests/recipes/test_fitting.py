@@ -55,6 +55,23 @@ def test_learns_numbers_in_their_own_units(layer):
     assert fitted.predictor.schema.features == ("a", "b", "c")
 
 
+def test_defaults_that_depend_on_the_rows():
+    few, many = FitSettings().for_rows(100), FitSettings().for_rows(6400)
+    assert (few.epochs, many.epochs) == (125, 20)  # 250 steps, and 2,000
+    assert few.weight_decay == pytest.approx(2 / (0.006 * 250))
+    assert many.weight_decay == pytest.approx(2 / (0.006 * 2000))
+    assert many.for_rows(10) == many
+    given = FitSettings(epochs=3, weight_decay=0.5).for_rows(100)
+    assert (given.epochs, given.weight_decay) == (3, 0.5)
+    for other in (FitSettings(optimizer="sgd"), FitSettings(lr=0.0)):
+        assert other.for_rows(100).weight_decay == 0.0
+
+
+def test_a_run_has_the_defaults_for_its_rows():
+    fitted = fit(few(DIGITS, 80), FitSettings(depth=1, trees=1))
+    assert fitted.outcome.steps == 250
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_brings_the_loss_down(optimizer, tmp_path):
     settings = FitSettings(**{**QUICK, "epochs": 6}, optimizer=optimizer)
