@@ -21,7 +21,7 @@ from fffcpu import kernels
 from fffcpu.checks import as_class_labels, as_number_labels, as_probabilities, as_real_array
 from fffcpu.config.bert import BertConfig
 from fffcpu.config.fastbert import FastBertConfig
-from fffcpu.errors import ArgumentError
+from fffcpu.errors import ArgumentError, ShapeError
 from fffcpu.layers import Dense, DenseCache, Dropout, DropoutCache
 from fffcpu.models.bert import BertEncoderCache
 from fffcpu.models.data_parallel import ShardCaches
@@ -158,9 +158,15 @@ class SequenceClassification(ModelWithHead[Config]):
         if classes == 1:
             return as_number_labels(labels, shape[:1])
         labels = as_real_array(labels, "labels")
-        if labels.shape == (shape[0], classes):
-            return as_probabilities(labels, labels.shape)
-        return as_class_labels(labels, shape[:1], classes, may_miss=False)
+        one, all_classes = shape[:1], (shape[0], classes)
+        if labels.shape not in (one, all_classes):
+            raise ShapeError(
+                f"argument 'labels' must have shape {one}, or {all_classes} for probabilities, "
+                f"got shape {labels.shape}"
+            )
+        if labels.ndim == 2:
+            return as_probabilities(labels, all_classes)
+        return as_class_labels(labels, one, classes, may_miss=False)
 
     @staticmethod
     def _count(cache: SequenceClassificationCache) -> int:
