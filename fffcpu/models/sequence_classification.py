@@ -44,7 +44,7 @@ Array = NDArray[Any]
 
 
 class ClassifierCache(NamedTuple):
-    """What `SequenceClassification.classify` keeps for `classify_backward`."""
+    """What `SequenceClassification.forward_head` keeps for `backward_head`."""
 
     hidden: Array
     """The hidden states (B, S, D)."""
@@ -114,9 +114,8 @@ class SequenceClassification(ModelWithHead[Config]):
         ValueError, TypeError
             If an argument is not such an array.
         """
-        return self.logits_of(
-            self.encoder(*self._inputs(input_ids, attention_mask, token_type_ids))
-        )
+        hidden = self.encoder(*self._inputs(input_ids, attention_mask, token_type_ids))
+        return self.logits_of(hidden)
 
     def logits_of(self, hidden: Array) -> Array:
         """Return the logits (B, C) of hidden states (B, S, D), which `encoder` returned."""
@@ -176,23 +175,23 @@ class SequenceClassification(ModelWithHead[Config]):
         *inputs, labels, rng = inputs_labels_rng
         rng = None if rng is None else generator(rng)
         hidden, encoder = self.encoder.forward(*inputs, rng)
-        loss, classifier = self.classify(hidden, labels, rng)
+        loss, classifier = self.forward_head(hidden, labels, rng)
         return loss, SequenceClassificationCache(encoder, classifier)
 
     def _backward(
         self, cache: SequenceClassificationCache, row_sparse: bool, straight_through: bool
     ) -> dict[str, Any]:
-        d_hidden, own = self.classify_backward(cache.classifier)
+        d_hidden, own = self.backward_head(cache.classifier)
         grads = self.encoder.backward(
             d_hidden, cache.encoder, row_sparse=row_sparse, straight_through=straight_through
         )
         grads |= own
         return {name: grads[name] for name in self.params}
 
-    def classify(
+    def forward_head(
         self, hidden: Array, labels: Array, rng: np.random.Generator | None = None
     ) -> tuple[float, ClassifierCache]:
-        """Return the loss of hidden states, and what `classify_backward` needs.
+        """Return the loss of hidden states, and what `backward_head` needs.
 
         Parameters
         ----------
@@ -210,7 +209,7 @@ class SequenceClassification(ModelWithHead[Config]):
         loss, d_logits = self._loss(logits, labels)
         return loss, ClassifierCache(hidden, pooler, active, dropped, head, d_logits)
 
-    def classify_backward(self, cache: ClassifierCache) -> tuple[Array, dict[str, Any]]:
+    def backward_head(self, cache: ClassifierCache) -> tuple[Array, dict[str, Any]]:
         """Return the gradients of hidden states (B, S, D), and of pooler and head, by name."""
         d_kept, head = self.head.backward(cache.d_logits, cache.head)
         d_active = self._drop.backward(d_kept, cache.dropped)
