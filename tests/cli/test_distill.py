@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -54,12 +55,22 @@ def test_a_student_embeds(place, capsys):
     assert f"similarity {report['similarity']:.4f}" in printed
 
 
-def test_a_student_of_a_classifier_classifies(place, capsys):
+@pytest.fixture
+def save(place):
+    """A function that saves a model in a folder with the tokenizer."""
     tokenizer = Tokenizer.load(place / "teacher")
-    sizes = {"feedforward_size": 6, "positions": 12, "classes": 2}
-    config = BertConfig(tokenizer.vocabulary, 8, 1, 2, **sizes, labels=("a", "b"))
-    files = {"tokenizer.json": tokenizer.to_json()}
-    BertForSequenceClassification(config, rng=0).save_pretrained(place / "judge", files=files)
+
+    def write(kind, name, **changes):
+        base = BertConfig(tokenizer.vocabulary, 8, 1, 2, feedforward_size=6, positions=12)
+        config = dataclasses.replace(base, **changes)
+        files = {"tokenizer.json": tokenizer.to_json()}
+        kind(config, rng=0).save_pretrained(place / name, files=files)
+
+    return write
+
+
+def test_a_student_of_a_classifier_classifies(place, save, capsys):
+    save(BertForSequenceClassification, "judge", classes=2, labels=("a", "b"))
     main(["distill", "judge", "texts.txt", "--out", "student", *OPTIONS])
     printed = capsys.readouterr().out
     assert "BertForSequenceClassification" in printed
@@ -72,11 +83,19 @@ def test_a_student_of_a_classifier_classifies(place, capsys):
     assert len(lines) == len(TEXTS)
 
 
-def test_the_head_of_a_masked_language_model_is_left_out(place, capsys):
-    tokenizer = Tokenizer.load(place / "teacher")
-    config = BertConfig(tokenizer.vocabulary, 8, 1, 2, feedforward_size=6, positions=12)
-    files = {"tokenizer.json": tokenizer.to_json()}
-    BertForMaskedLM(config, rng=0).save_pretrained(place / "mlm", files=files)
+@pytest.mark.parametrize(("classes", "title"), [(2, "agreement"), (1, "output R2")])
+def test_the_picture_of_a_classifier_has_its_figure(classes, title, place, save, monkeypatch):
+    monkeypatch.setattr(timing, "REST", 0.0)
+    save(BertForSequenceClassification, "judge", classes=classes)
+    command = ["distill", "judge", "texts.txt", "--out", "student", *OPTIONS]
+    assert main([*command, "--plot", "a.svg", "--shapes", "1x4"]) == 0
+    picture = (place / "a.svg").read_text()
+    assert title in picture
+    assert "similarity" not in picture
+
+
+def test_the_head_of_a_masked_language_model_is_left_out(place, save, capsys):
+    save(BertForMaskedLM, "mlm")
     assert main(["distill", "mlm", "texts.txt", "--out", "student", *OPTIONS]) == 0
     assert "mlm: the head of the masked language model is left out" in capsys.readouterr().err
     assert type(open_model(place / "student")) is BertEncoder
