@@ -26,7 +26,7 @@ from fffcpu.cli.support.runs import (
     timed_settings,
 )
 from fffcpu.cli.support.texts import ENDINGS, add_fields
-from fffcpu.errors import ArgumentError, require_extra
+from fffcpu.errors import ArgumentError, CheckpointError, require_extra
 from fffcpu.recipes.distillation import LAYERS, DistillSettings, distill
 from fffcpu.recipes.distillation_report import REPORT_FILE, format_report, make_report
 from fffcpu.system.files import write_text
@@ -199,13 +199,18 @@ def run(options: argparse.Namespace) -> None:
 
 def _open_teacher(folder: str) -> Any:
     """Open the classifier in a folder, or else the encoder."""
-    from fffcpu.models import BertEncoder, BertForSequenceClassification
+    from fffcpu.models import BertConfig, BertEncoder, BertForSequenceClassification
     from fffcpu.models.folders import open_config
+    from fffcpu.models.model import check_float_weights
 
-    config: Any = open_config(Path(folder))
-    if config.classes is not None:
-        return BertForSequenceClassification.from_pretrained(folder)
-    teacher = BertEncoder.from_pretrained(folder)
+    config = open_config(Path(folder))
+    if not isinstance(config, BertConfig):
+        raise CheckpointError(
+            f"folder '{folder}' must hold a BERT to distil, got a FastBERT, which has trees already"
+        )
+    kind = BertEncoder if config.classes is None else BertForSequenceClassification
+    teacher = kind.from_pretrained(folder)
+    check_float_weights(teacher, "teacher")
     if config.head == "masked_lm":
         print_status(f"{folder}: the head of the masked language model is left out")
     return teacher

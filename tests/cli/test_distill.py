@@ -15,6 +15,8 @@ from fffcpu.models import (
     BertEncoder,
     BertForMaskedLM,
     BertForSequenceClassification,
+    FastBertConfig,
+    FastBertForMaskedLM,
 )
 from fffcpu.models.opening import open_model
 from fffcpu.recipes.distillation import EncoderObjective, LayersObjective
@@ -99,6 +101,19 @@ def test_the_head_of_a_masked_language_model_is_left_out(place, save, capsys):
     assert main(["distill", "mlm", "texts.txt", "--out", "student", *OPTIONS]) == 0
     assert "mlm: the head of the masked language model is left out" in capsys.readouterr().err
     assert type(open_model(place / "student")) is BertEncoder
+
+
+def test_what_cannot_be_distilled_is_an_error_before_texts_are_read(place, capsys):
+    tokenizer = Tokenizer.load(place / "teacher")
+    files = {"tokenizer.json": tokenizer.to_json()}
+    config = FastBertConfig(tokenizer.vocabulary, 8, 1, 2, feedforward_size=1, depth=1)
+    for model, name, message in (
+        (FastBertForMaskedLM(config, rng=0), "trees", "must hold a BERT to distil, got a FastBERT"),
+        (BertEncoder.from_pretrained("teacher").quantize("int8"), "int8", "with float weights"),
+    ):
+        model.save_pretrained(place / name, files=files)
+        assert main(["distill", name, "missing.txt", "--out", "student"]) != 0
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("objective", [LayersObjective, EncoderObjective])

@@ -102,7 +102,7 @@ def test_a_run_continues_only_a_first_stage_of_its_own(tmp_path):
     with pytest.raises(CheckpointError, match=r"from another run: 'lr' was 0.02 and is 0.03"):
         distill(teacher(), rows(), other, folder=tmp_path, resume=True)
     of_starts = teacher(pooling="start")
-    with pytest.raises(CheckpointError, match="run: 'teacher_pooling' was 'mean' and is 'start'$"):
+    with pytest.raises(CheckpointError, match=r"run: 'teacher_pooling' was 'mean' and is 'start'$"):
         distill(of_starts, rows(), SETTINGS, folder=tmp_path, resume=True)
 
 
