@@ -376,13 +376,13 @@ def as_probabilities(labels: Any, shape: tuple[int, int]) -> NDArray[np.float64]
     Raises
     ------
     ArgumentTypeError, ShapeError, ArgumentError
-        If ``labels`` has another shape, or a row is not of probabilities whose sum is 1, up to a
+        If ``labels`` has another shape, a number below 0, or a row whose sum is not 1, up to a
         thousandth.
     """
     array = _shaped_labels(labels, shape).astype(np.float64)
     check_nonnegative(array, "labels")
-    right = np.abs(array.sum(axis=1, keepdims=True) - 1) < 1e-3
-    check_elements(array, "labels", right & (array >= 0), "probabilities with sum 1 in each row")
+    sums = array.sum(axis=1)
+    check_elements(sums, "labels", np.abs(sums - 1) < 1e-3, "rows of probabilities with sum 1")
     return array
 
 

@@ -538,5 +538,9 @@ def test_probabilities_are_labels():
         as_probabilities([[0.25, 0.75]], (2, 3))
     with pytest.raises(ArgumentError, match=r"numbers of at least 0, got -1.0"):
         as_probabilities([[2.0, -1.0]], (1, 2))
-    with pytest.raises(ArgumentError, match="probabilities with sum 1 in each row"):
+    with pytest.raises(
+        ArgumentError, match=r"rows of probabilities with sum 1, got 1.1 at index 1"
+    ):
         as_probabilities([[0.5, 0.5], [0.5, 0.6]], (2, 2))
+    with pytest.raises(ArgumentError, match="finite numbers of at least 0, got nan"):
+        as_probabilities([[np.nan, 0.5]], (1, 2))

@@ -56,7 +56,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "export": Command("export", "write a model as an ONNX file"),
         "pretrain": Command("pretrain", "pretrain a FastBERT on text"),
         "finetune": Command("finetune", "fine-tune a FastBERT or BERT to classify texts"),
-        "distill": Command("distill", "make a faster encoder from a BERT"),
+        "distill": Command("distill", "make a faster encoder or classifier from a BERT"),
         "fill-mask": Command("fill_mask", "guess the masked words of texts"),
         "classify": Command("classify", "predict the classes of texts"),
         "embed": Command("embed", "make vectors of texts"),

@@ -26,7 +26,7 @@ from fffcpu.cli.support.runs import (
     timed_settings,
 )
 from fffcpu.cli.support.texts import ENDINGS, add_fields
-from fffcpu.errors import ArgumentError, require_extra
+from fffcpu.errors import ArgumentError, CheckpointError, require_extra
 from fffcpu.recipes.distillation import LAYERS, DistillSettings, distill
 from fffcpu.recipes.distillation_report import REPORT_FILE, format_report, make_report
 from fffcpu.system.files import write_text
@@ -39,6 +39,9 @@ DEFAULTS = DistillSettings()
 
 SHAPES = ("1x16", "1x128", "8x128")
 """Default shapes of the calls that --plot times."""
+
+HEADS = {"agreement": "agreement", "output_r2": "output R2"}
+"""Figures of classifiers and of regressions, and their names for people."""
 
 ENCODED = 4096
 """Texts that are tokenized at a time."""
@@ -94,7 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot",
         metavar="FILE",
-        help="time student and teacher, and draw similarity against time (.png, .svg, .pdf)",
+        help="time student and teacher, and draw similarity, or what a classifier has instead, "
+        "against time (.png, .svg, .pdf)",
     )
     parser.add_argument(
         "--shapes",
@@ -195,13 +199,18 @@ def run(options: argparse.Namespace) -> None:
 
 def _open_teacher(folder: str) -> Any:
     """Open the classifier in a folder, or else the encoder."""
-    from fffcpu.models import BertEncoder, BertForSequenceClassification
+    from fffcpu.models import BertConfig, BertEncoder, BertForSequenceClassification
     from fffcpu.models.folders import open_config
+    from fffcpu.models.model import check_float_weights
 
-    config: Any = open_config(Path(folder))
-    if config.classes is not None:
-        return BertForSequenceClassification.from_pretrained(folder)
-    teacher = BertEncoder.from_pretrained(folder)
+    config = open_config(Path(folder))
+    if not isinstance(config, BertConfig):
+        raise CheckpointError(
+            f"folder '{folder}' must hold a BERT to distil, got a FastBERT, which has trees already"
+        )
+    kind = BertEncoder if config.classes is None else BertForSequenceClassification
+    teacher = kind.from_pretrained(folder)
+    check_float_weights(teacher, "teacher")
     if config.head == "masked_lm":
         print_status(f"{folder}: the head of the masked language model is left out")
     return teacher
@@ -242,35 +251,36 @@ def _times(teacher: Any, student: Any, shapes: list[Shape]) -> dict[str, dict[st
 
 
 def _draw(report: dict[str, Any], name: str, path: str) -> None:
-    """Draw similarity against time; the teacher's similarity to itself is 1."""
+    """Draw what a student is for against time; of the teacher itself, each of the figures is 1."""
     from fffcpu.plots import Timed, plot_tradeoff
 
-    quality = {"teacher": 1.0, "student": report["similarity"]}
+    figure = next((name for name in HEADS if report[name] is not None), "similarity")
+    quality = {"teacher": 1.0, "student": report[figure]}
     if quality["student"] is None:
-        print_status("no picture: too few texts are held out (--validation) to measure similarity")
+        print_status("no picture: too few texts are held out (--validation) for a figure")
         return
     panels = {
         f"{shape} tokens": [Timed(who, time, quality[who]) for who, time in times.items()]
         for shape, times in report["times"].items()
     }
     teacher = Path(report["teacher"]["name"]).name
-    plot_tradeoff(panels, path, f"{name}, distilled from {teacher}")
+    title = f"{name}, distilled from {teacher}"
+    plot_tradeoff(panels, path, title, quality=HEADS.get(figure, figure))
 
 
 def _format(report: dict[str, Any]) -> str:
     """Return the report for people."""
-    results = {"R2": "hidden_r2", "similarity": "similarity", "cosine": "cosine"}
-    heads = {"agreement": "agreement", "output R2": "output_r2"}
-    results |= {title: name for title, name in heads.items() if report[name] is not None}
+    results = {"hidden_r2": "R2", "similarity": "similarity", "cosine": "cosine"}
+    results |= {name: title for name, title in HEADS.items() if report[name] is not None}
     lines = []
     for name, stage in report["stages"].items():
         last = dict(stage["evaluations"][-1]) if stage["evaluations"] else {}
         last.setdefault("hidden_r2", last.get("r2"))
-        figures = map(last.get, results.values())
+        figures = map(last.get, results)
         counts = (f"{stage[count]:,}" for count in ("steps", "tokens"))
         cells = ("-" if figure is None else f"{figure:.4f}" for figure in figures)
         lines.append((name, *counts, format_number(stage["seconds"]), *cells))
-    head = ("stage", "steps", "tokens", "seconds", *results)
+    head = ("stage", "steps", "tokens", "seconds", *results.values())
     return "\n\n".join([format_table(head, lines), *_format_times(report)])
 
 

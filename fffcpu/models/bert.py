@@ -220,8 +220,7 @@ class BertEncoder(BertModel, Encoder[BertConfig]):
         """
         h = self.norm(self.embedding(input_ids))
         for layer in self.layers:
-            h += layer.attention(h, attention_mask)
-            x = layer.norm1(h)
+            x = layer.norm1.of_sum(h, layer.attention(h, attention_mask))
             y = layer.feedforward(x) + layer.bias_out
             yield x, y
             h = layer.norm2(x + y)

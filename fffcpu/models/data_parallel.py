@@ -91,7 +91,7 @@ def share_out(
     if not all(isinstance(array, np.ndarray) for array in arrays) or input_ids.ndim != 2:
         return []
     batch, length = input_ids.shape
-    if batch < threads or any(array.shape not in ((batch,), (batch, length)) for array in arrays):
+    if batch < threads or any(array.shape[:1] != (batch,) for array in arrays):
         return []  # the latter is wrong; running the whole batch raises the error
     if not _pays(config, batch, length, gradients, threads) or not _blas().lib_controllers:
         return []

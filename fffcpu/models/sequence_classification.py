@@ -21,7 +21,7 @@ from fffcpu import kernels
 from fffcpu.checks import as_class_labels, as_number_labels, as_probabilities, as_real_array
 from fffcpu.config.bert import BertConfig
 from fffcpu.config.fastbert import FastBertConfig
-from fffcpu.errors import ArgumentError
+from fffcpu.errors import ArgumentError, ShapeError
 from fffcpu.layers import Dense, DenseCache, Dropout, DropoutCache
 from fffcpu.models.bert import BertEncoderCache
 from fffcpu.models.data_parallel import ShardCaches
@@ -44,7 +44,7 @@ Array = NDArray[Any]
 
 
 class ClassifierCache(NamedTuple):
-    """What `SequenceClassification.classify` keeps for `classify_backward`."""
+    """What `SequenceClassification.forward_head` keeps for `backward_head`."""
 
     hidden: Array
     """The hidden states (B, S, D)."""
@@ -114,9 +114,8 @@ class SequenceClassification(ModelWithHead[Config]):
         ValueError, TypeError
             If an argument is not such an array.
         """
-        return self.logits_of(
-            self.encoder(*self._inputs(input_ids, attention_mask, token_type_ids))
-        )
+        hidden = self.encoder(*self._inputs(input_ids, attention_mask, token_type_ids))
+        return self.logits_of(hidden)
 
     def logits_of(self, hidden: Array) -> Array:
         """Return the logits (B, C) of hidden states (B, S, D), which `encoder` returned."""
@@ -158,9 +157,15 @@ class SequenceClassification(ModelWithHead[Config]):
         if classes == 1:
             return as_number_labels(labels, shape[:1])
         labels = as_real_array(labels, "labels")
-        if labels.shape == (shape[0], classes):
-            return as_probabilities(labels, labels.shape)
-        return as_class_labels(labels, shape[:1], classes, may_miss=False)
+        one, all_classes = shape[:1], (shape[0], classes)
+        if labels.shape not in (one, all_classes):
+            raise ShapeError(
+                f"argument 'labels' must have shape {one}, or {all_classes} for probabilities, "
+                f"got shape {labels.shape}"
+            )
+        if labels.ndim == 2:
+            return as_probabilities(labels, all_classes)
+        return as_class_labels(labels, one, classes, may_miss=False)
 
     @staticmethod
     def _count(cache: SequenceClassificationCache) -> int:
@@ -170,23 +175,23 @@ class SequenceClassification(ModelWithHead[Config]):
         *inputs, labels, rng = inputs_labels_rng
         rng = None if rng is None else generator(rng)
         hidden, encoder = self.encoder.forward(*inputs, rng)
-        loss, classifier = self.classify(hidden, labels, rng)
+        loss, classifier = self.forward_head(hidden, labels, rng)
         return loss, SequenceClassificationCache(encoder, classifier)
 
     def _backward(
         self, cache: SequenceClassificationCache, row_sparse: bool, straight_through: bool
     ) -> dict[str, Any]:
-        d_hidden, own = self.classify_backward(cache.classifier)
+        d_hidden, own = self.backward_head(cache.classifier)
         grads = self.encoder.backward(
             d_hidden, cache.encoder, row_sparse=row_sparse, straight_through=straight_through
         )
         grads |= own
         return {name: grads[name] for name in self.params}
 
-    def classify(
+    def forward_head(
         self, hidden: Array, labels: Array, rng: np.random.Generator | None = None
     ) -> tuple[float, ClassifierCache]:
-        """Return the loss of hidden states, and what `classify_backward` needs.
+        """Return the loss of hidden states, and what `backward_head` needs.
 
         Parameters
         ----------
@@ -204,7 +209,7 @@ class SequenceClassification(ModelWithHead[Config]):
         loss, d_logits = self._loss(logits, labels)
         return loss, ClassifierCache(hidden, pooler, active, dropped, head, d_logits)
 
-    def classify_backward(self, cache: ClassifierCache) -> tuple[Array, dict[str, Any]]:
+    def backward_head(self, cache: ClassifierCache) -> tuple[Array, dict[str, Any]]:
         """Return the gradients of hidden states (B, S, D), and of pooler and head, by name."""
         d_kept, head = self.head.backward(cache.d_logits, cache.head)
         d_active = self._drop.backward(d_kept, cache.dropped)

@@ -372,11 +372,12 @@ class _Run:
 
     def _identity(self) -> dict[str, Any]:
         """Return the values that identify this run, without those about checkpoints."""
+        config = dataclasses.asdict(self.teacher.config)
         return {
             **identity_of(self.settings),
             "texts": self.texts.training.checksum,
             "teacher": weights_checksum(self.teacher),
-            "teacher_config": repr(self.teacher.config),
+            **{f"teacher_{name}": value for name, value in config.items()},
         }
 
 

@@ -257,20 +257,7 @@ class EncoderObjective:
         if isinstance(self.student, BertForSequenceClassification):
             assert isinstance(self.teacher, BertForSequenceClassification)
             logits = self.teacher.logits_of(wanted)
-            if logits.shape[1] == 1:
-                loss, cache = self.student.classify(hidden, logits[:, 0])
-                unit = 1 / self._variance
-            else:
-                from scipy.special import entr, softmax
-
-                probabilities = softmax(logits.astype(np.float64), axis=1)
-                loss, cache = self.student.classify(hidden, probabilities)
-                loss -= float(entr(probabilities).sum(axis=1).mean())  # so that a copy has none
-                unit = 1.0
-            d_hidden, own = self.student.classify_backward(
-                cache._replace(d_logits=cache.d_logits * hidden.dtype.type(unit))
-            )
-            return loss * unit, d_hidden, own
+            return _head_loss(self.student, hidden, logits, self._variance)
         weights = self._weights(real).astype(hidden.dtype)
         vectors, targets = (np.einsum("bs,bsd->bd", weights, array) for array in (hidden, wanted))
         loss, d_vectors = _cosine_loss(vectors, targets)
@@ -283,6 +270,7 @@ class EncoderObjective:
         the student and by the teacher. ``cosine`` is the mean cosine between the vectors of student
         and teacher for a text. Of classifiers, ``agreement`` is the share of texts for which both
         predict the same class. Of regressions, ``output_r2`` is the R2 of the teacher's outputs.
+        Both are figures of texts without padding, while a step pads its batch.
         """
         if self.tests is None:
             return {}
@@ -298,7 +286,7 @@ class EncoderObjective:
                 states[name] = encoder_of(model)(ids, real)
                 found[name].append(np.einsum("bs,bsd->bd", weights, states[name]))
                 if isinstance(model, BertForSequenceClassification):
-                    outputs[name].append(model.logits_of(states[name]))
+                    outputs[name].append(_logits(model, states[name], real))
             wanted = states["teacher"][real]
             errors += float(np.square(states["student"][real] - wanted).sum())
             moments = moments.plus(_moments_of(wanted))
@@ -350,6 +338,46 @@ def _cosine_loss(vectors: Array, wanted: Array) -> tuple[float, Array]:
     cosines = (own * target).sum(axis=1, keepdims=True)
     gradient = (cosines * own - target) / (length * len(vectors))
     return float(1 - cosines.mean()), gradient
+
+
+def _head_loss(
+    student: BertForSequenceClassification, hidden: Array, logits: Array, variance: float
+) -> tuple[float, Array, dict[str, Any]]:
+    """Return the loss of a head, and the gradients of hidden states (B, S, D) and of the head.
+
+    Parameters
+    ----------
+    student : BertForSequenceClassification
+        The student.
+    hidden : array of shape (B, S, D)
+        Its hidden states.
+    logits : array of shape (B, C)
+        Outputs of the teacher.
+    variance : float
+        Number to divide the loss by: the variance of a regression's outputs, 1 for a classifier.
+    """
+    labels, least = (logits[:, 0], 0.0) if logits.shape[1] == 1 else _soft_labels(logits)
+    loss, cache = student.forward_head(hidden, labels)
+    d_logits = cache.d_logits * hidden.dtype.type(1 / variance)
+    return (loss - least) / variance, *student.backward_head(cache._replace(d_logits=d_logits))
+
+
+def _soft_labels(logits: Array) -> tuple[Array, float]:
+    """Return the probabilities (B, C) of logits, and their cross-entropy with themselves."""
+    from scipy.special import entr, softmax
+
+    probabilities = softmax(logits.astype(np.float64), axis=1)
+    return probabilities, float(entr(probabilities).sum(axis=1).mean())
+
+
+def _logits(model: BertForSequenceClassification, hidden: Array, real: NDArray[np.bool_]) -> Array:
+    """Return the outputs (B, C) of texts alone: without the padding, which some poolers include."""
+    lengths = real.sum(axis=1)
+    logits = np.empty((len(hidden), model.head.config.output_dim), hidden.dtype)
+    for length in np.unique(lengths):
+        own = lengths == length
+        logits[own] = model.logits_of(hidden[own, :length])
+    return logits
 
 
 def _compare(wanted: Array, found: Array) -> dict[str, float]:

@@ -45,8 +45,7 @@ _ENTRIES: Mapping[str, Callable[[Any], bool]] = MappingProxyType(
         "teacher": lambda value: isinstance(value, dict) and isinstance(value.get("name"), str),
         "student": lambda value: isinstance(value, dict),
         **dict.fromkeys(("texts", "tokens_seen", "seconds"), _is_number),
-        **dict.fromkeys(("similarity", "cosine"), _is_figure),
-        **dict.fromkeys(("agreement", "output_r2"), _is_figure),
+        **dict.fromkeys(("similarity", "cosine", "agreement", "output_r2"), _is_figure),
     }
 )
 """The entries that readers depend on, and a check of each."""

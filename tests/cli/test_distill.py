@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -14,6 +15,8 @@ from fffcpu.models import (
     BertEncoder,
     BertForMaskedLM,
     BertForSequenceClassification,
+    FastBertConfig,
+    FastBertForMaskedLM,
 )
 from fffcpu.models.opening import open_model
 from fffcpu.recipes.distillation import EncoderObjective, LayersObjective
@@ -54,12 +57,22 @@ def test_a_student_embeds(place, capsys):
     assert f"similarity {report['similarity']:.4f}" in printed
 
 
-def test_a_student_of_a_classifier_classifies(place, capsys):
+@pytest.fixture
+def save(place):
+    """A function that saves a model in a folder with the tokenizer."""
     tokenizer = Tokenizer.load(place / "teacher")
-    sizes = {"feedforward_size": 6, "positions": 12, "classes": 2}
-    config = BertConfig(tokenizer.vocabulary, 8, 1, 2, **sizes, labels=("a", "b"))
-    files = {"tokenizer.json": tokenizer.to_json()}
-    BertForSequenceClassification(config, rng=0).save_pretrained(place / "judge", files=files)
+
+    def write(kind, name, **changes):
+        base = BertConfig(tokenizer.vocabulary, 8, 1, 2, feedforward_size=6, positions=12)
+        config = dataclasses.replace(base, **changes)
+        files = {"tokenizer.json": tokenizer.to_json()}
+        kind(config, rng=0).save_pretrained(place / name, files=files)
+
+    return write
+
+
+def test_a_student_of_a_classifier_classifies(place, save, capsys):
+    save(BertForSequenceClassification, "judge", classes=2, labels=("a", "b"))
     main(["distill", "judge", "texts.txt", "--out", "student", *OPTIONS])
     printed = capsys.readouterr().out
     assert "BertForSequenceClassification" in printed
@@ -72,14 +85,35 @@ def test_a_student_of_a_classifier_classifies(place, capsys):
     assert len(lines) == len(TEXTS)
 
 
-def test_the_head_of_a_masked_language_model_is_left_out(place, capsys):
-    tokenizer = Tokenizer.load(place / "teacher")
-    config = BertConfig(tokenizer.vocabulary, 8, 1, 2, feedforward_size=6, positions=12)
-    files = {"tokenizer.json": tokenizer.to_json()}
-    BertForMaskedLM(config, rng=0).save_pretrained(place / "mlm", files=files)
+@pytest.mark.parametrize(("classes", "title"), [(2, "agreement"), (1, "output R2")])
+def test_the_picture_of_a_classifier_has_its_figure(classes, title, place, save, monkeypatch):
+    monkeypatch.setattr(timing, "REST", 0.0)
+    save(BertForSequenceClassification, "judge", classes=classes)
+    command = ["distill", "judge", "texts.txt", "--out", "student", *OPTIONS]
+    assert main([*command, "--plot", "a.svg", "--shapes", "1x4"]) == 0
+    picture = (place / "a.svg").read_text()
+    assert title in picture
+    assert "similarity" not in picture
+
+
+def test_the_head_of_a_masked_language_model_is_left_out(place, save, capsys):
+    save(BertForMaskedLM, "mlm")
     assert main(["distill", "mlm", "texts.txt", "--out", "student", *OPTIONS]) == 0
     assert "mlm: the head of the masked language model is left out" in capsys.readouterr().err
     assert type(open_model(place / "student")) is BertEncoder
+
+
+def test_what_cannot_be_distilled_is_an_error_before_texts_are_read(place, capsys):
+    tokenizer = Tokenizer.load(place / "teacher")
+    files = {"tokenizer.json": tokenizer.to_json()}
+    config = FastBertConfig(tokenizer.vocabulary, 8, 1, 2, feedforward_size=1, depth=1)
+    for model, name, message in (
+        (FastBertForMaskedLM(config, rng=0), "trees", "must hold a BERT to distil, got a FastBERT"),
+        (BertEncoder.from_pretrained("teacher").quantize("int8"), "int8", "with float weights"),
+    ):
+        model.save_pretrained(place / name, files=files)
+        assert main(["distill", name, "missing.txt", "--out", "student"]) != 0
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("objective", [LayersObjective, EncoderObjective])

@@ -38,6 +38,16 @@ def test_hidden_states_are_those_of_transformers(golden):
     np.testing.assert_allclose(single(ids, mask, types)[real], golden["hidden"][real], atol=1e-4)
 
 
+def test_feedforwards_are_those_of_a_call(golden):
+    model = BertEncoder.from_pretrained(GOLDEN, np.float64)
+    ids, mask = golden["input_ids"], golden["attention_mask"]
+    pairs = list(model.feedforwards(ids, mask))
+    for layer, (x, y) in zip(model.layers, pairs, strict=True):
+        np.testing.assert_allclose(y, layer.feedforward(x) + layer.bias_out, atol=1e-12)
+    x, y = pairs[-1]
+    np.testing.assert_allclose(model.layers[-1].norm2(x + y), model(ids, mask), atol=1e-12)
+
+
 def test_gradients_are_those_of_transformers(golden):
     model = BertEncoder.from_pretrained(GOLDEN, np.float64)
     hidden, cache = model.forward(

@@ -71,6 +71,7 @@ def models_of():
         (FastBertForMaskedLM(CONFIG, rng=0), np.full_like(ids, -100)),
         (classifier_of(1), rng.normal(size=len(ids))),
         (classifier_of(3), rng.integers(0, 3, len(ids))),
+        (classifier_of(3), rng.dirichlet(np.ones(3), len(ids))),
     ]
 
 
@@ -83,7 +84,7 @@ def step(model, *arrays, labels, rng=None, row_sparse=False):
     return loss, model.backward(cache, row_sparse=row_sparse), cache
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 @pytest.mark.parametrize("row_sparse", [False, True])
 def test_losses_and_gradients(number, row_sparse, threads, in_shards):
     model, labels = models_of()[number]

@@ -138,8 +138,11 @@ def test_wrong_arguments_are_errors():
         model.forward(IDS, labels=[0, 1, 2, 3])
     with pytest.raises(ArgumentError, match="hold integers from 0 to 2, got -100 at index"):
         model.forward(IDS, labels=[0, 1, 2, -100])
-    with pytest.raises(ShapeError, match=r"'labels' must have shape \(4,\), got shape \(4, 1\)"):
+    shapes = r"'labels' must have shape \(4,\), or \(4, 3\) for probabilities, got shape \(4, 1\)"
+    with pytest.raises(ShapeError, match=shapes):
         model.forward(IDS, labels=[[0], [1], [2], [2]])
+    with pytest.raises(ArgumentError, match=r"probabilities with sum 1, got 2.0 at index 0"):
+        model.forward(IDS, labels=np.ones((4, 3)) * [[2 / 3], [1 / 3], [1 / 3], [1 / 3]])
     with pytest.raises(ArgumentError, match="must hold finite numbers, got nan at index 3"):
         model_of(classes=1).forward(IDS, labels=[0, 1, 2, np.nan])
     with pytest.raises(ArgumentTypeError, match="'cache' must be the SequenceClassificationCache"):

@@ -101,6 +101,9 @@ def test_a_run_continues_only_a_first_stage_of_its_own(tmp_path):
     other = dataclasses.replace(SETTINGS, lr=0.03)
     with pytest.raises(CheckpointError, match=r"from another run: 'lr' was 0.02 and is 0.03"):
         distill(teacher(), rows(), other, folder=tmp_path, resume=True)
+    of_starts = teacher(pooling="start")
+    with pytest.raises(CheckpointError, match=r"run: 'teacher_pooling' was 'mean' and is 'start'$"):
+        distill(of_starts, rows(), SETTINGS, folder=tmp_path, resume=True)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from fffcpu.config.encoder import POOLERS
 from fffcpu.recipes.distillation_objectives import (
     EncoderObjective,
     LayersObjective,
@@ -154,16 +155,26 @@ def test_the_loss_of_a_regression_does_not_depend_on_the_unit_of_its_outputs():
     assert losses[1] == pytest.approx(losses[0])
 
 
-def test_figures_do_not_depend_on_the_batches():
-    model = teacher(classes=3)
+@pytest.mark.parametrize(("classes", "figure"), [(3, "agreement"), (1, "output_r2")])
+@pytest.mark.parametrize("pooler", POOLERS)
+def test_figures_are_those_of_texts_without_padding(classes, figure, pooler):
+    model = teacher(classes=classes, pooler=pooler)
     student = model.copy()
     for array in student.params.values():
-        array += 0.1
+        array += 0.1 * np.random.default_rng(0).standard_normal(array.shape)
+    texts = rows(20)
     figures = [
         EncoderObjective(model, student, tests, tests).evaluate()
-        for tests in (Texts(rows(20), tokens, 0, 0) for tokens in (10, 1000))
+        for tests in (Texts(texts, tokens, 0, 0) for tokens in (1, 1000))
     ]
     assert figures[0] == pytest.approx(figures[1])
+    wanted, found = (np.concatenate([one([row]) for row in texts]) for one in (model, student))
+    if classes > 1:
+        expected = np.mean(wanted.argmax(axis=1) == found.argmax(axis=1))
+    else:
+        expected = 1 - np.square(found - wanted).mean() / wanted.var()
+    assert figures[1][figure] == pytest.approx(expected)
+    assert expected != 1
 
 
 def test_batches_know_their_shapes_and_tokens():

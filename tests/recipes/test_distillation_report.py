@@ -22,10 +22,11 @@ SETTINGS = DistillSettings(
 )
 
 
-def report_of(validation=0.2, **options):
+def report_of(validation=0.2, classes=None, **options):
     """A report, and what it is about."""
-    done = distill(teacher(), rows(), SETTINGS, validation=validation, **options)
-    return make_report(teacher(), "the teacher", done, SETTINGS, "1.2.3"), done
+    model = teacher(classes=classes)
+    done = distill(model, rows(), SETTINGS, validation=validation, **options)
+    return make_report(model, "the teacher", done, SETTINGS, "1.2.3"), done
 
 
 def test_what_a_report_holds():
@@ -47,6 +48,15 @@ def test_what_a_report_holds():
     assert len(times) > 1
     assert times == sorted(times)
     assert json.loads(format_report(report)) == report
+
+
+@pytest.mark.parametrize(("classes", "figure"), [(3, "agreement"), (1, "output_r2")])
+def test_a_report_of_a_classifier_has_its_figure(classes, figure):
+    report, done = report_of(classes=classes)
+    figures = {name: report[name] for name in ("agreement", "output_r2")}
+    wanted = done.encoder.outcome.figures[figure]
+    assert figures == {"agreement": None, "output_r2": None, figure: wanted}
+    assert all(figure in line for line in report["stages"]["encoder"]["evaluations"])
 
 
 def test_a_run_that_was_killed_between_the_stages_has_the_same_report(tmp_path):
@@ -91,7 +101,8 @@ def test_a_report_of_a_model_that_was_replaced_is_left_out(written):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"teacher": {}}, {"texts": "3"}, {"similarity": "high"}, {"student": None}]
+    "wrong",
+    [{"teacher": {}}, {"texts": "3"}, {"similarity": "high"}, {"agreement": ""}, {"student": None}],
 )
 def test_a_damaged_report_is_an_error(wrong, written):
     report, model, path = written
