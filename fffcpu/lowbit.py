@@ -61,7 +61,9 @@ def to_bfloat16(array: Array) -> Array:
 
 def from_bfloat16(bits: Array) -> Array:
     """Return the float32 numbers that bfloat16 bits represent, exactly."""
-    result: Array = (bits.astype(np.uint32) << 16).view(np.float32)
+    # NumPy 1 makes a signed scalar of an array without axes that is shifted by a plain 16.
+    shifted = np.asarray(bits.astype(np.uint32) << np.uint32(16))
+    result: Array = shifted.view(np.float32)
     return result
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def _model(params: Mapping[str, Array], activation: str) -> Any:
     return graph.model()
 
 
-def quantized(model: Any, *, reduce_range: bool = True) -> bytes:
+def quantized(model: Any, *, reduce_range: bool = True, per_channel: bool = False) -> bytes:
     """Return a model with int8 weights, as bytes; onnxruntime's tool writes files only.
 
     Parameters
@@ -126,15 +127,24 @@ def quantized(model: Any, *, reduce_range: bool = True) -> bytes:
         The model.
     reduce_range : bool
         Whether weights have 7 bits, as machines without VNNI need.
+    per_channel : bool
+        Whether each column of weights has a scale, which loses much less than one per matrix.
     """
     quantization = require_extra("onnxruntime.quantization", "bench")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "dense.onnx")
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # older ones use former names of onnx
+        path, rounded = Path(folder, "model.onnx"), Path(folder, "rounded.onnx")
+        path.write_bytes(model.SerializeToString())
         logging.disable(logging.WARNING)  # it advises a step that changes nothing here
         try:
-            # Without VNNI, sums of two products of 8 bits overflow; with 7 bits they do not.
-            kind = quantization.QuantType.QInt8
-            quantization.quantize_dynamic(model, path, weight_type=kind, reduce_range=reduce_range)
+            quantization.quantize_dynamic(
+                path,
+                rounded,
+                weight_type=quantization.QuantType.QInt8,
+                # Without VNNI, sums of two products of 8 bits overflow; with 7 bits they do not.
+                reduce_range=reduce_range,
+                per_channel=per_channel,
+            )
         finally:
             logging.disable(logging.NOTSET)
-        return path.read_bytes()
+        return rounded.read_bytes()

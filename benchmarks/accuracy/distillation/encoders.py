@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fffcpu.benchmarking.onnx_dense import quantized
 from fffcpu.models import BertEncoder
 from fffcpu.onnx import to_model
 from fffcpu.recipes.distillation import weights_checksum
@@ -79,16 +79,10 @@ def ours(name: str, model: BertEncoder) -> Iterator[Encoder]:
 
 def sessions(model: BertEncoder, threads: int) -> Iterator[Encoder]:
     """Yield a model in onnxruntime, in float32 and dynamically quantized to int8."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with tempfile.TemporaryDirectory() as folder:
-        plain, rounded = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
-        plain.write_bytes(to_model(model).SerializeToString())
-        # One scale per column loses much less than one per matrix.
-        quantize_dynamic(plain, rounded, per_channel=True, weight_type=QuantType.QInt8)
-        for path in (plain, rounded):
-            runtime = f"onnxruntime {path.stem}"
-            yield Encoder(TEACHER, runtime, model, session(path.read_bytes(), threads))
+    exported = to_model(model)
+    rounded = quantized(exported, reduce_range=False, per_channel=True)
+    for kind, content in (("float32", exported.SerializeToString()), ("int8", rounded)):
+        yield Encoder(TEACHER, f"onnxruntime {kind}", model, session(content, threads))
 
 
 def session(content: bytes, threads: int) -> Callable[[Array, Array], Array]:
