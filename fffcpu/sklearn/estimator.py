@@ -91,7 +91,7 @@ class Estimator(BaseEstimator):
         region_leak: float = 0.0,
         straight_through: bool = True,
         standardize: str = "columns",
-        alpha: float = 0.3,
+        alpha: float = 1.0,
         batch_size: int | str = "auto",
         learning_rate_init: float = 0.02,
         max_iter: int = 200,
