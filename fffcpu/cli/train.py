@@ -43,6 +43,7 @@ from fffcpu.recipes.fitting import (
     OPTIMIZERS,
     SCHEDULES,
     SHRINKAGE,
+    WEIGHT_DECAY,
     FitSettings,
     Fitted,
     check_rows,
@@ -218,7 +219,8 @@ def _add_training(group: Any) -> None:
         "--weight-decay",
         type=float,
         metavar="X",
-        help=f"weight decay; adam has none (adamw {SHRINKAGE:g} / learning rate / steps, others 0)",
+        help="weight decay; adam has none "
+        f"(adamw {WEIGHT_DECAY}, fast layer {SHRINKAGE:g} / learning rate / steps; others 0)",
     )
     add_number(group, DEFAULTS, "momentum", float, "momentum of sgd and local-sgd")
     group.add_argument(

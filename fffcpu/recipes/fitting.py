@@ -62,6 +62,7 @@ __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "SHRINKAGE",
+    "WEIGHT_DECAY",
     "FitSettings",
     "Fitted",
     "absorb_scaling",
@@ -98,9 +99,14 @@ FEWEST_STEPS = 250
 learned a table of 100 rows."""
 
 SHRINKAGE = 2.0
-"""Default weight decay of AdamW, times the number of steps and the peak learning rate. Over a run
-with a cosine schedule, decay alone shrinks a weight to 1/e, however many rows there are; so small
-tables get a stronger decay per step (arXiv 2405.13698)."""
+"""Default weight decay of the fast layer with AdamW, times the number of steps and the peak rate.
+
+Over a run with a cosine schedule, decay alone shrinks a weight to 1/e, however many rows there are.
+So small tables get a stronger decay per step (arXiv 2405.13698)."""
+
+WEIGHT_DECAY = 0.1
+"""Default weight decay of the other layers with AdamW. A stronger one keeps the gates of a leaf
+layer from deciding."""
 
 SAMPLED_ROWS = 1000
 """Approximate number of rows of x in the checksum that identifies a run's data."""
@@ -150,8 +156,8 @@ class FitSettings:
         Schedule of the learning rate.
     weight_decay : float, optional
         Weight decay of AdamW (except for biases), SGD and the local optimizers. By default that of
-        AdamW is `SHRINKAGE` over the peak learning rate and the number of steps, and that of others
-        0.
+        AdamW is `WEIGHT_DECAY`, or for the fast layer `SHRINKAGE` over the peak learning rate and
+        the number of steps, and that of others 0.
     momentum : float
         Momentum of SGD and LocalSGD.
     local_batch_size : int, optional
@@ -325,12 +331,17 @@ class FitSettings:
 
     def for_rows(self, rows: int) -> FitSettings:
         """Return the settings with the defaults that depend on the number of rows to train on."""
-        passes, decay = self.passes(rows), self.weight_decay
-        if decay is None:
-            steps = passes * BatchOrder(rows, self.batch_size).steps_per_epoch
-            total = self.peak_rate * steps
-            decay = SHRINKAGE / total if self.optimizer == "adamw" and total else 0.0
-        return dataclasses.replace(self, epochs=passes, weight_decay=decay)
+        decay = self._default_decay(rows) if self.weight_decay is None else self.weight_decay
+        return dataclasses.replace(self, epochs=self.passes(rows), weight_decay=decay)
+
+    def _default_decay(self, rows: int) -> float:
+        """Return the default weight decay for a number of rows to train on."""
+        if self.optimizer != "adamw":
+            return 0.0
+        if self.layer != "fast":
+            return WEIGHT_DECAY
+        steps = self.passes(rows) * BatchOrder(rows, self.batch_size).steps_per_epoch
+        return SHRINKAGE / (self.peak_rate * steps) if self.peak_rate else 0.0
 
 
 def layer_name(name: Any) -> Any:

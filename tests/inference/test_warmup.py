@@ -53,7 +53,7 @@ def test_kernels_of_int8_models_are_warmed(threads):
     threads(1)
     model = BertEncoder(BertConfig(30, 16, 2, 2, feedforward_size=24, positions=8), rng=0)
     warmed = {one.kernel for one in fffcpu.warmup(model.quantize("int8"))}
-    assert warmed == {"_layer_norm", "_attention", "_project", "_feed_forward"}
+    assert warmed == {"_layer_norm", "_add_layer_norm", "_attention", "_project", "_feed_forward"}
 
 
 @pytest.mark.slow
@@ -132,7 +132,12 @@ def test_kernels_of_a_model_are_warmed(threads, kind):
     backward = {"_layer_norm_backward", "_attention_backward", "_backpropagate", "_activate"}
     backward |= {"_add_rows"}
     losses = set() if kind is FastBertEncoder else {"_cross_entropy"}
-    expected = {"inference": forward, "forward": forward | losses, "backward": backward}
+    residuals = {"_add_layer_norm"} if kind.config_type is BertConfig else set()
+    expected = {
+        "inference": forward | residuals,
+        "forward": forward | losses,
+        "backward": backward,
+    }
     for call, names in expected.items():
         assert {one.kernel for one in warmed if one.call == call} == names
 

@@ -65,6 +65,9 @@ def test_defaults_that_depend_on_the_rows():
     assert (given.epochs, given.weight_decay) == (3, 0.5)
     for other in (FitSettings(optimizer="sgd"), FitSettings(lr=0.0)):
         assert other.for_rows(100).weight_decay == 0.0
+    for layer in ("leaf", "dense"):
+        other = FitSettings(layer=layer).for_rows(100)
+        assert (other.epochs, other.weight_decay) == (125, 0.1)
 
 
 def test_a_run_has_the_defaults_for_its_rows():
