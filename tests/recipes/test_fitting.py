@@ -70,6 +70,7 @@ def test_defaults_that_depend_on_the_rows():
         assert (other.epochs, other.weight_decay) == (125, 0.1)
 
 
+@pytest.mark.slow
 def test_a_run_has_the_defaults_for_its_rows():
     fitted = fit(few(DIGITS, 80), FitSettings(depth=1, trees=1))
     assert fitted.outcome.steps == 250

@@ -18,6 +18,7 @@ def test_a_quarter_of_the_rows_is_for_the_test():
     np.testing.assert_array_equal(test[0], x[test[1]])
 
 
+@pytest.mark.slow  # hundreds of steps
 @pytest.mark.parametrize("kind", ["classes", "numbers"])
 def test_every_model_learns_a_line(kind):
     rng = np.random.default_rng(0)
@@ -31,6 +32,7 @@ def test_every_model_learns_a_line(kind):
         assert 0.75 < score(training, test, 0) <= 1, name
 
 
+@pytest.mark.slow
 def test_the_table(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["small_tables", "--quick", "--splits", "2"])
     monkeypatch.setattr(small_tables, "tables", lambda: {"iris": IRIS, "other": IRIS})
