@@ -248,7 +248,7 @@ def measure(client: Any, sizes: Sizes, rounds: int) -> Terms:
 
     result = step()
     sent = {name: array.copy() for name, array in layer.params.items()}
-    optimizer = new_optimizer(settings, layer)
+    optimizer = new_optimizer(settings.for_rows(sizes.rows), layer)
 
     def update() -> None:
         clip_gradients(result.grads, 1.0)

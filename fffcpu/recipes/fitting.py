@@ -157,7 +157,7 @@ class FitSettings:
     weight_decay : float, optional
         Weight decay of AdamW (except for biases), SGD and the local optimizers. By default that of
         AdamW is `WEIGHT_DECAY`, or for the fast layer `SHRINKAGE` over the peak learning rate and
-        the number of steps, and that of others 0.
+        the number of steps, at least `FEWEST_STEPS`. That of others is 0.
     momentum : float
         Momentum of SGD and LocalSGD.
     local_batch_size : int, optional
@@ -341,6 +341,7 @@ class FitSettings:
         if self.layer != "fast":
             return WEIGHT_DECAY
         steps = self.passes(rows) * BatchOrder(rows, self.batch_size).steps_per_epoch
+        steps = max(steps, FEWEST_STEPS)  # a short run has enough to do to learn at all
         return SHRINKAGE / (self.peak_rate * steps) if self.peak_rate else 0.0
 
 

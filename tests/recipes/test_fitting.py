@@ -61,6 +61,8 @@ def test_defaults_that_depend_on_the_rows():
     assert few.weight_decay == pytest.approx(2 / (0.006 * 250))
     assert many.weight_decay == pytest.approx(2 / (0.006 * 2000))
     assert many.for_rows(10) == many
+    short = FitSettings(epochs=1).for_rows(100)
+    assert short.weight_decay == few.weight_decay
     given = FitSettings(epochs=3, weight_decay=0.5).for_rows(100)
     assert (given.epochs, given.weight_decay) == (3, 0.5)
     for other in (FitSettings(optimizer="sgd"), FitSettings(lr=0.0)):
