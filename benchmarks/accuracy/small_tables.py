@@ -23,7 +23,7 @@ from benchmarks.command import command_line, new_parser
 from benchmarks.report import table
 from fffcpu.data import Table
 from fffcpu.errors import require_extra
-from fffcpu.recipes.fitting import FitSettings, fit
+from fffcpu.recipes.fitting import FitSettings, evaluate_table, fit
 
 Array = NDArray[Any]
 Rows = tuple[Array, Array]
@@ -107,16 +107,14 @@ def regressions() -> Mapping[str, Score]:
 
 def score_train(training: Rows, test: Rows, seed: int) -> float:
     """Return the score of what `fffcpu train` does with its defaults."""
-    x, y = training
-    if y.dtype.kind == "i":
-        data = Table(x, y, classes=tuple(range(int(y.max()) + 1)))
-    else:
-        data = Table(x, y[:, np.newaxis])
-    predictor = fit(data, FitSettings(seed=seed), progress=False).predictor
-    found = np.asarray(predictor.predict(test[0])).reshape(len(test[1]))
-    if y.dtype.kind == "i":
-        return float((found == test[1]).mean())
-    return float(1 - np.square(found - test[1]).mean() / test[1].var())
+    is_regression = training[1].dtype.kind != "i"
+    classes = None if is_regression else tuple(range(int(training[1].max()) + 1))
+    own, others = (
+        Table(x, y[:, np.newaxis] if is_regression else y, classes=classes)
+        for x, y in (training, test)
+    )
+    predictor = fit(own, FitSettings(seed=seed), progress=False).predictor
+    return evaluate_table(predictor, others)["r2" if is_regression else "accuracy"]
 
 
 def estimator(make: Callable[..., Any]) -> Score:

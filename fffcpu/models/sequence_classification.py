@@ -301,11 +301,11 @@ class BertForSequenceClassification(BertWithHead, SequenceClassification[BertCon
 
 def _soft_cross_entropy(logits: Array, probabilities: Array) -> tuple[float, Array]:
     """Return the mean cross-entropy of logits (B, C) with probabilities, and their gradient."""
+    from scipy.special import log_softmax
+
     if not len(logits):
         return 0.0, logits
-    logarithms = logits.astype(np.float64)
-    logarithms -= logarithms.max(axis=1, keepdims=True)
-    logarithms -= np.log(np.exp(logarithms).sum(axis=1, keepdims=True))
+    logarithms = log_softmax(logits.astype(np.float64), axis=1)
     loss = -float((probabilities * logarithms).sum(axis=1).mean())
     d_logits = (np.exp(logarithms) - probabilities) / len(logits)
     return loss, d_logits.astype(logits.dtype)

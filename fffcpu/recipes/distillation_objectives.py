@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,16 @@ class Texts:
         """Return the tokens (B, S) of the batch of a step, and the attention mask."""
         (place,) = self._order.rows(number)
         return padded([self.rows[k] for k in self.batches[place]], self.padding_id)
+
+    def first(self, tokens: int) -> Iterator[tuple[Array, NDArray[np.bool_]]]:
+        """Yield the first batches, until they have ``tokens`` tokens."""
+        count = 0
+        for number in range(len(self.batches)):
+            ids, real = self.batch(number)
+            yield ids, real
+            count += int(real.sum())
+            if count >= tokens:
+                break
 
     @property
     def tokens(self) -> int:
@@ -392,14 +402,7 @@ def _compare(wanted: Array, found: Array) -> dict[str, float]:
 
 def _output_variance(teacher: BertForSequenceClassification, texts: Texts, tokens: int) -> float:
     """Return that of a regression's outputs for some tokens; 1 if all outputs are equal."""
-    found: list[Array] = []
-    count = 0
-    for number in range(len(texts.batches)):
-        ids, real = texts.batch(number)
-        found.append(teacher(ids, real))
-        count += int(real.sum())
-        if count >= tokens:
-            break
+    found = [teacher(ids, real) for ids, real in texts.first(tokens)]
     return float(np.concatenate(found).var()) or 1.0
 
 
@@ -407,17 +410,12 @@ def _moments(teacher: BertEncoder, texts: Texts, tokens: int) -> list[tuple[Mome
     """Return those of inputs and outputs of each feedforward of the teacher, for some tokens."""
     empty = _moments_of(np.empty((0, teacher.config.width)))
     found = [(empty, empty)] * len(teacher.layers)
-    count = 0
-    for number in range(len(texts.batches)):
-        ids, real = texts.batch(number)
+    for ids, real in texts.first(tokens):
         pairs = teacher.feedforwards(ids, real)
         found = [
             (inputs.plus(_moments_of(x[real])), outputs.plus(_moments_of(y[real])))
             for (inputs, outputs), (x, y) in zip(found, pairs, strict=True)
         ]
-        count += int(real.sum())
-        if count >= tokens:
-            break
     return found
 
 

@@ -271,8 +271,10 @@ class FitSettings:
         for name in ("momentum", "region_leak", "dropout"):
             check_number(name, getattr(self, name), 0.0, 1.0)
         check_number("checkpoint_seconds", self.checkpoint_seconds, 0.0)
-        for name in ("epochs", "batch_size", "keep", "patience", "local_batch_size"):
-            if getattr(self, name) is not None or name in ("batch_size", "keep"):
+        for name in ("batch_size", "keep"):
+            check_integer(name, getattr(self, name), 1)
+        for name in ("epochs", "patience", "local_batch_size"):
+            if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), 1)
         check_integer("shards", self.shards, 1, self.batch_size)
         check_integer("seed", self.seed, 0)
@@ -327,7 +329,7 @@ class FitSettings:
         """Return the number of passes over the rows to train on."""
         if self.epochs is not None:
             return self.epochs
-        return max(EPOCHS, -(-FEWEST_STEPS // BatchOrder(rows, self.batch_size).steps_per_epoch))
+        return max(EPOCHS, -(-FEWEST_STEPS // self._steps_per_pass(rows)))
 
     def for_rows(self, rows: int) -> FitSettings:
         """Return the settings with the defaults that depend on the number of rows to train on."""
@@ -340,9 +342,12 @@ class FitSettings:
             return 0.0
         if self.layer != "fast":
             return WEIGHT_DECAY
-        steps = self.passes(rows) * BatchOrder(rows, self.batch_size).steps_per_epoch
+        steps = self.passes(rows) * self._steps_per_pass(rows)
         steps = max(steps, FEWEST_STEPS)  # a short run has enough to do to learn at all
         return SHRINKAGE / (self.peak_rate * steps) if self.peak_rate else 0.0
+
+    def _steps_per_pass(self, rows: int) -> int:
+        return BatchOrder(rows, self.batch_size).steps_per_epoch
 
 
 def layer_name(name: Any) -> Any:
