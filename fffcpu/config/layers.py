@@ -62,6 +62,10 @@ class Activation(IntEnum):
         raise ArgumentError(f"argument 'activation' must be one of {names}, got {describe(name)}")
 
 
+NO_ACTIVATION = -1
+"""What kernels take instead of the code of an activation, if there is none."""
+
+
 class ArraysConfig:
     """Base of all configs: the names, shapes and types of the arrays that belong to one."""
 

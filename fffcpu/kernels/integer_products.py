@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu.config.layers import NO_ACTIVATION
 from fffcpu.kernels._numba.integers import (
     LANES,
     PANELS,
@@ -81,7 +82,6 @@ BLOCK_ROWS = 64
 """Rows that a thread takes at a time: they meet weights in L2, and panels in L1."""
 SCRATCH_ROWS = BLOCK_ROWS + 8
 """Rows of scratch memory: the last six rows of a block may be more than are left."""
-NO_ACTIVATION = -1
 
 MOST_ITEMS = 8
 """Tasks of a product with few rows: shares of the columns."""

@@ -28,7 +28,7 @@ from fffcpu import kernels
 from fffcpu.checks import as_real_array, as_rows, check_elements, check_number
 from fffcpu.config import AttentionConfig, QuantizedAttentionConfig
 from fffcpu.errors import ShapeError
-from fffcpu.layers.layer import Module, projected
+from fffcpu.layers.layer import Module, product
 from fffcpu.layers.quantized import InferenceOnly, IntegerProducts, round_weights, widen_weights
 from fffcpu.parameters import Parameters, empty_output, generator, normal
 from fffcpu.system.memory import check_memory
@@ -272,17 +272,20 @@ class Attention(_Projected[AttentionConfig]):
         if cache.probabilities.shape != shape or cache.kept.shape not in (shape, (0, *shape[1:])):
             raise ShapeError("argument 'cache' must be one that forward of this layer returned")
         upstream = self._upstream_rows(dy, cache.leading, width)
-        d_context = upstream @ self.params["weights_out"]
+        d_context = product(upstream, self.params["weights_out"])
         d_qkv = np.empty_like(cache.qkv)
         if len(d_qkv):
             kernels.selection().encoder.attention_backward(
                 d_qkv, d_context, cache.probabilities, cache.qkv, cache.kept, _share(cache.dropout)
             )
-        grads = {"weights_qkv": d_qkv.T @ cache.x, "weights_out": upstream.T @ cache.context}
+        grads = {
+            "weights_qkv": product(d_qkv.T, cache.x),
+            "weights_out": product(upstream.T, cache.context),
+        }
         if self.config.bias:
             sums = {"bias_qkv": d_qkv.sum(axis=0), "bias_out": upstream.sum(axis=0)}
             grads = {name: (grads | sums)[name] for name in self.params}
-        dx: Array = d_qkv @ self.params["weights_qkv"]
+        dx = product(d_qkv, self.params["weights_qkv"])
         return dx.reshape(*cache.leading, width), grads
 
     def quantize(self, weights: str) -> QuantizedAttention:
@@ -307,10 +310,7 @@ class Attention(_Projected[AttentionConfig]):
 
     def _project(self, rows: Array, name: str) -> Array:
         """Return rows after the projection ``"qkv"`` or ``"out"``."""
-        y = projected(rows, self.params[f"weights_{name}"])
-        if self.config.bias:
-            y += self.params[f"bias_{name}"]
-        return y
+        return product(rows, self.params[f"weights_{name}"].T, self.params.get(f"bias_{name}"))
 
     def _kept(self, leading: tuple[int, int], dropout: float, rng: Any) -> NDArray[np.bool_]:
         """Draw which probabilities dropout keeps; (0, A, S, S) without dropout."""

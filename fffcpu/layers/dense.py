@@ -1,4 +1,4 @@
-"""Dense: a projection, ``y = x weights^T + bias``, computed by BLAS.
+"""Dense: a projection, ``y = x weights^T + bias``.
 
 Shapes: B rows, I input width, O output width.
 """
@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu.checks import as_rows
 from fffcpu.config import DenseConfig
-from fffcpu.layers.layer import Module, projected
+from fffcpu.layers.layer import Module, product
 from fffcpu.parameters import normal
 
 __all__ = ["Dense", "DenseCache"]
@@ -70,19 +70,17 @@ class Dense(Module[DenseConfig]):
     def forward(self, x: Any) -> tuple[Array, DenseCache]:
         """Run the layer and keep what `backward` needs, which is x itself."""
         rows, leading = as_rows(x, "x", self.config.input_dim, self._dtype)
-        y = projected(rows, self.params["weights"])
-        if self.config.bias:
-            y += self.params["bias"]
+        y = product(rows, self.params["weights"].T, self.params.get("bias"))
         return y.reshape(*leading, y.shape[1]), DenseCache(rows, leading)
 
     def backward(self, dy: Any, cache: DenseCache) -> tuple[Array, dict[str, Array]]:
         """Return ``dx`` of shape (..., I) and the gradients by name, from ``dy`` of (..., O)."""
         self._check_cache(cache, DenseCache, x=(self.config.input_dim,))
         upstream = self._upstream_rows(dy, cache.leading, self.config.output_dim)
-        grads = {"weights": upstream.T @ cache.x}
+        grads = {"weights": product(upstream.T, cache.x)}
         if self.config.bias:
             grads["bias"] = upstream.sum(axis=0)
-        dx: Array = upstream @ self.params["weights"]
+        dx = product(upstream, self.params["weights"])
         return dx.reshape(*cache.leading, dx.shape[1]), grads
 
     def _initialise(self, std: float, rng: np.random.Generator) -> None:

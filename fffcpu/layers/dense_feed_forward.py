@@ -17,7 +17,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
 from fffcpu.config import DenseFeedForwardConfig, QuantizedDenseFeedForwardConfig
-from fffcpu.layers.layer import Layer, new_parameters, projected
+from fffcpu.config.layers import NO_ACTIVATION
+from fffcpu.layers.layer import Layer, new_parameters, product
 from fffcpu.layers.quantized import (
     InferenceOnly,
     IntegerProducts,
@@ -91,21 +92,20 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
         self._set_up(config, _initial(config, generator(rng)))
 
     def _compute(self, y: Array, rows: Array) -> None:
-        active = kernels.selection().encoder.activate(self._logits(rows), self._activation)
-        np.matmul(active, self.params["weights_out"], out=y)
+        active = self._logits(rows, self._activation)
+        kernels.selection().encoder.matmul(y, active, self.params["weights_out"].T)
 
-    def _logits(self, rows: Array) -> Array:
-        logits = projected(rows, self.params["weights_in"])
-        if self.config.bias:
-            logits += self.params["bias_in"]
-        return logits
+    def _logits(self, rows: Array, activation: int = NO_ACTIVATION) -> Array:
+        """Return the logits of rows, or their activations."""
+        weights, bias = self.params["weights_in"], self.params.get("bias_in")
+        return product(rows, weights.T, bias, activation)
 
     def forward(self, x: Any) -> tuple[Array, DenseFeedForwardCache]:
         """Run the layer and keep what `backward` needs."""
         rows, leading = self._rows(x)
         logits = self._logits(rows)
         active = kernels.selection().encoder.activate(logits, self._activation)
-        y = active @ self.params["weights_out"]
+        y = product(active, self.params["weights_out"])
         return y.reshape(*leading, y.shape[1]), DenseFeedForwardCache(rows, logits, leading)
 
     def backward(self, dy: Any, cache: DenseFeedForwardCache) -> tuple[Array, dict[str, Array]]:
@@ -114,13 +114,14 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
         self._check_cache(cache, DenseFeedForwardCache, **widths)
         upstream = self._upstream(dy, cache.leading)
         row_kernels = kernels.selection().encoder
-        d_logits = upstream @ self.params["weights_out"].T
+        d_logits = product(upstream, self.params["weights_out"].T)
         row_kernels.backpropagate(d_logits, cache.logits, self._activation)
-        grads = {"weights_in": d_logits.T @ cache.x}
+        grads = {"weights_in": product(d_logits.T, cache.x)}
         if self.config.bias:
             grads["bias_in"] = d_logits.sum(axis=0)
-        grads["weights_out"] = row_kernels.activate(cache.logits, self._activation).T @ upstream
-        dx = d_logits @ self.params["weights_in"]
+        active = row_kernels.activate(cache.logits, self._activation)
+        grads["weights_out"] = product(active.T, upstream)
+        dx = product(d_logits, self.params["weights_in"])
         return dx.reshape(*cache.leading, dx.shape[1]), grads
 
     def quantize(self, weights: str) -> QuantizedDenseFeedForward:

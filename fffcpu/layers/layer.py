@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fffcpu import kernels
 from fffcpu.checks import as_real_array, as_rows, check_elements, check_out
 from fffcpu.config import Activation, ArraysConfig, LayerConfig
+from fffcpu.config.layers import NO_ACTIVATION
 from fffcpu.config.memory import check_fits
 from fffcpu.errors import (
     ArgumentError,
@@ -24,7 +25,7 @@ from fffcpu.errors import (
 from fffcpu.lowbit import numpy_dtype
 from fffcpu.parameters import Parameters, empty_output, flush, generator
 
-__all__ = ["INITIAL_STD", "Layer", "Module", "new_parameters", "parameter_dtype", "projected"]
+__all__ = ["INITIAL_STD", "Layer", "Module", "new_parameters", "parameter_dtype", "product"]
 
 Array = NDArray[Any]
 ModuleConfig = TypeVar("ModuleConfig", bound=ArraysConfig)
@@ -43,20 +44,15 @@ def parameter_dtype(*arrays: Array | None) -> str:
     return "float32" if np.result_type(np.float32, *kinds) == np.float32 else "float64"
 
 
-FEW_ROWS = 32
-"""Most rows whose product with weights is not left to a BLAS; see `projected`."""
+def product(
+    a: Array, b: Array, bias: Array | None = None, activation: int = NO_ACTIVATION
+) -> Array:
+    """Return the product of matrices (B, I) and (I, O), plus a bias (O,), and activations of that.
 
-
-def projected(rows: Array, weights: Array) -> Array:
-    """Return the product of rows (B, I) with weights (O, I): ``rows weights^T``, of shape (B, O).
-
-    A BLAS copies the weights for its kernels, which takes longer than the product of a few rows.
+    A row has the same bits in any batch if kernels are compiled.
     """
-    if not 1 < len(rows) <= FEW_ROWS:
-        product: Array = rows @ weights.T
-        return product
-    y = np.empty((len(rows), len(weights)), rows.dtype)
-    kernels.selection().encoder.multiply_few(y, rows, weights)
+    y = np.empty((len(a), b.shape[1]), a.dtype)
+    kernels.selection().encoder.matmul(y, a, b.T, bias, activation)
     return y
 
 

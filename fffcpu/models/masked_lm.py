@@ -27,6 +27,7 @@ from fffcpu.config.fastbert import FastBertConfig
 from fffcpu.config.layers import Activation
 from fffcpu.errors import ShapeError, describe
 from fffcpu.layers import Dense, DenseCache, LayerNorm, LayerNormCache
+from fffcpu.layers.layer import product
 from fffcpu.models.bert import BertEncoderCache
 from fffcpu.models.data_parallel import ShardCaches
 from fffcpu.models.encoder import EncoderCache
@@ -189,12 +190,12 @@ class MaskedLM(ModelWithHead[Config]):
     ) -> dict[str, Any]:
         batch, length = cache.encoder.embedding.ids.shape
         d_hidden = np.zeros((batch * length, self.config.width), self._dtype)
-        d_rows, own = self._transform_backward(cache.d_logits @ self._words, cache)
+        d_rows, own = self._transform_backward(product(cache.d_logits, self._words), cache)
         d_hidden[cache.positions] = d_rows
         grads = self.encoder.backward(
             d_hidden.reshape(batch, length, self.config.width),
             cache.encoder,
-            d_words=cache.d_logits.T @ cache.hidden,
+            d_words=product(cache.d_logits.T, cache.hidden),
             row_sparse=row_sparse,
             straight_through=straight_through,
         )
@@ -207,8 +208,7 @@ class MaskedLM(ModelWithHead[Config]):
 
     def _products(self, rows: Array) -> Array:
         """Return the logits (M, V) of hidden states (M, D) that are transformed."""
-        logits: Array = rows @ self._words.T
-        return logits
+        return product(rows, self._words.T)
 
     def _transform(self, hidden: Array) -> tuple[Array, TransformCache | None]:
         """Return what the decoder multiplies (M, D), given hidden states, and a cache."""

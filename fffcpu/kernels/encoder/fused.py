@@ -1,10 +1,10 @@
-"""Row operations of an encoder and its int8 products, each in one pass over memory.
+"""Row operations of an encoder and its products, each in one pass over memory.
 
 The functions are those of `fffcpu.kernels.encoder.vectorized`, which documents them. Here they are
 compiled, and threads share the rows. A row stays in the nearest cache from its first number to its
 result, whereas NumPy would apply each operation to all rows in turn.
 
-`fffcpu.kernels.integer_products` has the products.
+`fffcpu.kernels.matrix_products` and `fffcpu.kernels.integer_products` have the products.
 
 Sums over rows are computed in blocks of `BLOCK_ROWS` rows for any number of threads, so results
 have the same bits for any number of threads.
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fffcpu.kernels.elementwise import activate_run, backpropagate_run, exponential
 from fffcpu.kernels.integer_products import feed_forward, integer_matrix, project
 from fffcpu.kernels.jit import inner, kernel, launch, writable
+from fffcpu.kernels.matrix_products import matmul
 from fffcpu.kernels.simd import (
     add,
     broadcast,
@@ -45,7 +46,7 @@ from fffcpu.kernels.simd import (
     where_greater,
     zeros,
 )
-from fffcpu.kernels.sums import dot, dots
+from fffcpu.kernels.sums import dot
 
 __all__ = [
     "activate",
@@ -59,7 +60,7 @@ __all__ = [
     "integer_matrix",
     "layer_norm",
     "layer_norm_backward",
-    "multiply_few",
+    "matmul",
     "project",
 ]
 
@@ -643,41 +644,6 @@ def attention_backward(
         kept,
         numbers,
     )
-
-
-# --- A few rows -----------------------------------------------------------------------------------
-
-
-@kernel
-def _multiply_few(y: Array, x: Array, weights: Array, start: int, stop: int) -> None:
-    """Process rows of weights, three at a time; four rows of x share each load."""
-    (rows, columns), width = y.shape, x.shape[1]
-    memory = np.empty(12 * lanes(x) + 12, x.dtype)
-    products, scratch = pointer(memory, 0), pointer(memory, 12)
-    inputs, matrix, outputs = pointer(x, 0), pointer(weights, 0), pointer(y, 0)
-    for item in range(start, stop):
-        first, last = 3 * item, columns - 1
-        second, third = min(first + 1, last), min(first + 2, last)
-        three = first * width, second * width, third * width
-        for row in range(0, rows, 4):
-            last_row = rows - 1
-            row1, row2, row3 = (
-                min(row + 1, last_row),
-                min(row + 2, last_row),
-                min(row + 3, last_row),
-            )
-            four = row * width, row1 * width, row2 * width, row3 * width
-            dots(products, scratch, inputs, four, matrix, three, width)
-            for i in range(min(4, rows - row)):
-                for j in range(min(3, columns - first)):
-                    outputs[(row + i) * columns + first + j] = products[3 * i + j]
-    keep(memory)
-
-
-def multiply_few(y: Array, x: Array, weights: Array) -> None:
-    """Write the products of a few rows with rows of weights, ``y = x weights^T``."""
-    items, work = -(-len(weights) // 3), 3 * x.size
-    launch(_multiply_few, items, work, y, writable(x), writable(weights))
 
 
 # --- Tables ---------------------------------------------------------------------------------------

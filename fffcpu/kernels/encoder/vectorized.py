@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu.config.layers import NO_ACTIVATION
 from fffcpu.kernels.backends import vectorized
 from fffcpu.lowbit import LARGEST
 
@@ -27,7 +28,7 @@ __all__ = [
     "integer_matrix",
     "layer_norm",
     "layer_norm_backward",
-    "multiply_few",
+    "matmul",
     "project",
 ]
 
@@ -284,16 +285,33 @@ def add_rows(table: Array, ids: Array, rows: Array) -> None:
     table[distinct] += np.add.reduceat(rows[order], first, axis=0)
 
 
-def multiply_few(y: Array, x: Array, weights: Array) -> None:
-    """Write the products of a few rows with rows of weights, ``y = x weights^T``.
+def matmul(
+    y: Array,
+    x: Array,
+    weights: Array,
+    bias: Array | None = None,
+    activation: int = NO_ACTIVATION,
+) -> None:
+    """Write products of rows with weights, ``y = activation(x weights^T + bias)``.
+
+    In compiled kernels, a row has the same bits in any batch.
 
     Parameters
     ----------
     y : array of shape (B, O), written
     x : array of shape (B, I)
+        Rows, in any order of memory.
     weights : array of shape (O, I)
+        Rows of weights, one per output, in any order of memory.
+    bias : array of shape (O,), optional
+    activation : int
+        Code of `fffcpu.config.Activation`, or `NO_ACTIVATION`.
     """
     np.matmul(x, weights.T, out=y)
+    if bias is not None:
+        y += bias
+    if activation != NO_ACTIVATION:
+        y[...] = activate(y, activation)
 
 
 class _IntegerMatrix(NamedTuple):

@@ -1,0 +1,307 @@
+"""Matrix products of float32 or float64, whose bits depend on neither the batch nor the threads.
+
+Of rows x (B, I), weights (O, I) and a bias (O,)::
+
+    y[b, n] = activation(x[b, 0] w[n, 0] + x[b, 1] w[n, 1] + ... + bias[n])
+
+A sum starts from 0 and takes one fused multiply-add per term, in this order. So a row has the same
+bits in any batch, at any position, on any number of threads and any CPU. A BLAS promises none of
+that: it chooses its blocks by the shape.
+
+Panels, chunks and blocks::
+
+    weights, a chunk of 384 inputs       y
+    |      |  panel of 64 columns,       |   |####|   |  6 rows of a panel:
+    |      |  copied to the L2 cache,    |   |####|   |  a block of sums in registers
+    |      |  one row per input          |            |
+
+A thread takes a range of rows, or a range of panels if there are few rows. It goes from chunk to
+chunk and from panel to panel, and multiplies each panel with all of its rows. A BLAS copies panels
+too, but all of them before the first product, and to memory. With few rows, that takes longer than
+the products.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fffcpu.config.layers import NO_ACTIVATION
+from fffcpu.kernels._numba.matrices import (
+    REGISTERS,
+    ROWS,
+    block_fma,
+    block_load,
+    block_store,
+    block_zeros,
+    fma_transposed,
+    store_transposed,
+)
+from fffcpu.kernels.elementwise import activate_run
+from fffcpu.kernels.jit import inlined, inner, kernel, launch, launch_threads, writable
+from fffcpu.kernels.simd import (
+    VECTOR_BYTES,
+    add,
+    fma,
+    keep,
+    lanes,
+    load,
+    load_partial,
+    load_register,
+    load_register_partial,
+    pointer,
+    register_lanes,
+    register_zeros,
+    repeat_register,
+    store,
+    store_partial,
+)
+
+__all__ = ["matmul"]
+
+Array = NDArray[Any]
+Pointer = Any
+"""The address of an array's elements; see `fffcpu.kernels.simd.pointer`."""
+
+CHUNK = 384
+"""Inputs whose weights are copied at once."""
+MOST_ROWS = 192
+"""Rows of a range: a chunk of them stays in the L2 cache, together with a panel."""
+FEW_ROWS = 2
+"""Most rows for which weights are not copied."""
+READ = 16
+"""Cost of a weight that is read from memory, in multiply-adds."""
+
+
+class _Matrix(NamedTuple):
+    """Numbers of rows, or of weights by column."""
+
+    numbers: Pointer
+    of_rows: int
+    """Distance of neighbouring rows, or columns of weights."""
+    of_inputs: int
+    """Distance of neighbouring inputs. One of both distances is 1."""
+
+
+@inlined
+def _copy_panel(
+    panel: Pointer, weights: _Matrix, first: int, k0: int, columns: int, depth: int
+) -> None:
+    """Copy the weights of some columns and of the inputs from ``k0`` on, one row per input.
+
+    The last rows may go up to a register's lanes beyond the last input.
+    """
+    size = register_lanes(panel)
+    width = REGISTERS * size
+    for column in range(0, columns, size):
+        left = columns - column
+        at = (first + column) * weights.of_rows + k0 * weights.of_inputs
+        if weights.of_inputs == 1:
+            for k in range(0, depth, size):
+                place = k * width + column
+                square = at + k, weights.of_rows, left - 1, depth - k
+                store_transposed(panel, place, width, weights.numbers, *square)
+        else:
+            for k in range(depth):
+                place = at + k * weights.of_inputs
+                if left >= size:
+                    numbers = load_register(weights.numbers, place)
+                else:
+                    numbers = load_register_partial(weights.numbers, place, left)
+                store(panel, k * width + column, numbers)
+
+
+@inlined
+def _add_block(
+    y: Pointer, at: int, step: int, x: _Matrix, x_at: int, panel: Pointer, depth: int, onto: bool
+) -> None:
+    """Add the products of `ROWS` rows with a panel to a block of y, or write them."""
+    width = REGISTERS * register_lanes(y)
+    sums = block_load(y, at, step) if onto else block_zeros(y)
+    for k in range(depth):
+        place = x_at + k * x.of_inputs
+        sums = block_fma(sums, x.numbers, place, x.of_rows, panel, k * width)
+    block_store(y, at, step, sums)
+
+
+@inner
+def _copy_block(
+    out: Pointer, out_at: int, out_step: int, block: Pointer, at: int, step: int, shape: Any
+) -> None:
+    """Copy the first rows and columns of a block."""
+    rows, columns = shape
+    for row in range(rows):
+        for k in range(0, columns, register_lanes(out)):
+            part = load_register_partial(block, at + row * step + k, columns - k)
+            store_partial(out, out_at + row * out_step + k, part, columns - k)
+
+
+@inner
+def _finish(
+    y: Pointer, at: int, step: int, shape: Any, bias: Pointer | None, activation: int
+) -> None:
+    """Add the bias to some rows and columns, if there is one, and apply the activation."""
+    rows, columns = shape
+    for row in range(rows):
+        own = at + row * step
+        if bias is not None:
+            for k in range(0, columns, lanes(y)):
+                left = columns - k
+                if left >= lanes(y):
+                    store(y, own + k, add(load(y, own + k), load(bias, k)))
+                else:
+                    total = add(load_partial(y, own + k, left), load_partial(bias, k, left))
+                    store_partial(y, own + k, total, left)
+        if activation != NO_ACTIVATION:
+            activate_run(y, own, y, own, columns, activation, False)
+
+
+@kernel
+def _matmul(
+    y: Array,
+    x: Array,
+    x_row: int,
+    x_input: int,
+    weights: Array,
+    weights_column: int,
+    weights_input: int,
+    bias: Array | None,
+    activation: int,
+    inputs: int,
+    range_rows: int,
+    shares: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Process ranges of rows, each ``shares`` times with a share of the panels."""
+    (rows, columns), out = y.shape, pointer(y, 0)
+    given = _Matrix(pointer(x, 0), x_row, x_input)
+    matrix = _Matrix(pointer(weights, 0), weights_column, weights_input)
+    size = register_lanes(y)
+    width, chunk = REGISTERS * size, min(CHUNK, inputs)
+    panels = (columns + width - 1) // width
+    of_panel, of_block = (chunk + size) * width, ROWS * width
+    memory = np.empty(of_panel + of_block + ROWS * chunk + VECTOR_BYTES, y.dtype)
+    aligned = (-memory.ctypes.data) % VECTOR_BYTES // memory.itemsize
+    panel, block = pointer(memory, aligned), pointer(memory, aligned + of_panel)
+    # The last rows of a range may be fewer than those of a block: they are copied, to be as many.
+    last_rows = _Matrix(pointer(memory, aligned + of_panel + of_block), chunk, 1)
+    for k in range(ROWS * chunk):
+        last_rows.numbers[k] = 0
+    for item in range(start, stop):
+        share = item % shares
+        first = item // shares * range_rows
+        last = min(first + range_rows, rows)
+        whole = first + (last - first) // ROWS * ROWS
+        for k0 in range(0, max(inputs, 1), CHUNK):
+            depth, onto = min(CHUNK, inputs - k0), k0 > 0
+            for row in range(whole, last):
+                for k in range(depth):
+                    place = row * x_row + (k0 + k) * x_input
+                    last_rows.numbers[(row - whole) * chunk + k] = given.numbers[place]
+            for p in range(panels * share // shares, panels * (share + 1) // shares):
+                column = p * width
+                left = min(width, columns - column)
+                _copy_panel(panel, matrix, column, k0, left, depth)
+                for row in range(first, last, ROWS):
+                    at, shape = row * columns + column, (min(ROWS, last - row), left)
+                    own, own_at = given, row * x_row + k0 * x_input
+                    if row >= whole:
+                        own, own_at = last_rows, 0
+                    if row < whole and left == width:
+                        _add_block(out, at, columns, own, own_at, panel, depth, onto)
+                    else:
+                        _copy_block(block, 0, width, out, at, columns, shape)
+                        _add_block(block, 0, width, own, own_at, panel, depth, onto)
+                        _copy_block(out, at, columns, block, 0, width, shape)
+                    if k0 + depth == inputs:
+                        _finish(out, at, columns, shape, pointer(bias, column), activation)
+    keep(memory)
+
+
+@kernel
+def _matmul_few(
+    y: Array,
+    x: Array,
+    weights: Array,
+    weights_column: int,
+    weights_input: int,
+    bias: Array | None,
+    activation: int,
+    shares: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Process shares of the columns for a few rows, whose weights are not copied."""
+    (rows, columns), inputs, out = y.shape, x.shape[1], pointer(y, 0)
+    numbers, matrix, size = pointer(x, 0), pointer(weights, 0), register_lanes(y)
+    width = 4 * size
+    groups = (columns + width - 1) // width
+    for group in range(groups * start // shares, groups * stop // shares):
+        first = group * width
+        left, place = min(width, columns - first), first * weights_column
+        for row in range(rows):
+            at, x_at = row * columns + first, row * inputs
+            if weights_input == 1:
+                for column in range(0, left, size):
+                    total, own = register_zeros(y), place + column * weights_column
+                    for k in range(0, inputs, size):
+                        square = own + k, weights_column, left - column - 1, inputs - k
+                        total = fma_transposed(total, numbers, x_at + k, matrix, *square)
+                    store_partial(out, at + column, total, left - column)
+            else:
+                a = b = c = d = register_zeros(y)
+                two, three = left - 2 * size, left - 3 * size
+                for k in range(inputs):
+                    factor, own = repeat_register(numbers, x_at + k), place + k * weights_input
+                    a = fma(factor, load_register_partial(matrix, own, left), a)
+                    b = fma(factor, load_register_partial(matrix, own + size, left - size), b)
+                    c = fma(factor, load_register_partial(matrix, own + 2 * size, two), c)
+                    d = fma(factor, load_register_partial(matrix, own + 3 * size, three), d)
+                store_partial(out, at, a, left)
+                store_partial(out, at + size, b, left - size)
+                store_partial(out, at + 2 * size, c, two)
+                store_partial(out, at + 3 * size, d, three)
+        _finish(out, first, columns, (rows, left), pointer(bias, first), activation)
+
+
+def matmul(
+    y: Array,
+    x: Array,
+    weights: Array,
+    bias: Array | None = None,
+    activation: int = NO_ACTIVATION,
+) -> None:
+    """Write products of rows with weights, ``y = activation(x weights^T + bias)``."""
+    rows, inputs = x.shape
+    if not y.size:
+        return
+    threads = launch_threads()
+    given, *x_steps = _in_memory(x)
+    matrix, *steps = _in_memory(weights)
+    terms = None if bias is None else writable(bias)
+    if rows <= FEW_ROWS and x_steps[1] == 1:
+        work = READ * matrix.size // threads
+        arguments = y, given, matrix, *steps, terms, activation, threads
+        launch(_matmul_few, threads, work, *arguments)
+        return
+    ranges, shares = -(-rows // MOST_ROWS), 1
+    if ranges < threads:
+        shares = -(-threads // ranges)
+    else:
+        ranges = -(-ranges // threads) * threads  # as many for each thread
+    range_rows = -(-rows // (ranges * ROWS)) * ROWS
+    items, work = -(-rows // range_rows) * shares, (range_rows + READ) * matrix.size // shares
+    arguments = given, *x_steps, matrix, *steps, terms, activation, inputs, range_rows, shares
+    launch(_matmul, items, work, y, *arguments)
+
+
+def _in_memory(matrix: Array) -> tuple[Array, int, int]:
+    """Return a matrix, transposed if its memory is, and the distances of its rows and columns."""
+    if matrix.flags.c_contiguous:
+        return writable(matrix), matrix.shape[1], 1
+    if matrix.flags.f_contiguous:
+        return writable(matrix.T), 1, len(matrix)
+    return np.ascontiguousarray(matrix), matrix.shape[1], 1
