@@ -96,7 +96,7 @@ class Local:
     def __init__(self, folder: Path) -> None:
         self.layer = fffcpu.FastFeedForward(WIDTH, 48, 5, trees=4, two_sided=True, rng=0)
         self.layer.save(folder / "layer.safetensors")
-        embedder = TextEmbedder.from_pretrained(default_model_folder(), batch_invariant=True)
+        embedder = TextEmbedder.from_pretrained(default_model_folder())
         vectors = [embedder.embed([text], normalize=True)[0].tobytes() for text in TEXTS]
         self.vectors = dict(zip(TEXTS, vectors, strict=True))
 

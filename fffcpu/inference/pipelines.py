@@ -4,10 +4,10 @@ A pipeline is a model and a tokenizer. One folder contains both: ``config.json``
 ``model.safetensors`` and ``tokenizer.json``. Each has ``stream``, which takes texts one after the
 other and holds at most `WINDOW` of them, and a method for texts that fit into memory.
 
-The texts of a window are computed in batches of about one length (see `fffcpu.text.padding`). The
-results have the order of the texts. The other texts of a batch affect a text's result only through
-the rounding of matrix products. In a *batch-invariant* pipeline they have no effect: it computes
-each text by itself, on one thread, and other texts on the other threads.
+The texts of a window are computed in batches of about one length (see `fffcpu.text.padding`), and
+threads take the batches in turn. The results have the order of the texts. A text has the same bits
+whatever texts come with it, on any number of threads: kernels give the rows of a batch the bits
+that they would have alone. Plain NumPy does not, so without compiled kernels a batch is one text.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu import kernels
 from fffcpu.checks import check_flag, check_integer
 from fffcpu.config.bert import POOLINGS
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError, describe
@@ -37,7 +38,7 @@ from fffcpu.models.data_parallel import run_shards, shard_threads
 from fffcpu.models.folders import CONFIG_FILE, open_config
 from fffcpu.models.model import Model
 from fffcpu.models.opening import model_class
-from fffcpu.text.padding import PADDING, compute_by_length, padded
+from fffcpu.text.padding import PADDING, TOKENS, Batch, batches_by_length
 from fffcpu.text.tokenizer import Tokenizer
 
 __all__ = [
@@ -60,6 +61,12 @@ WINDOW = 4096
 
 WINDOW_CHARACTERS = 1 << 22
 """Approximate number of characters of text that are held at a time."""
+
+SHARES = 4
+"""Batches per thread, at least, if threads take them in turn."""
+
+LEAST_TOKENS = 256
+"""Tokens of a batch, at least, if there are as many: smaller ones take longer per token."""
 
 
 class Guess(NamedTuple):
@@ -100,8 +107,6 @@ class _Pipeline(Generic[ModelT]):
         The model, which is not changed.
     tokenizer : Tokenizer
         The tokenizer of the model.
-    batch_invariant : bool
-        Whether a text has the same bits whatever texts come with it, for any number of threads.
 
     Raises
     ------
@@ -114,10 +119,7 @@ class _Pipeline(Generic[ModelT]):
     _marks: ClassVar[bool] = False
     """Whether names such as ``"[MASK]"`` in a text become the special tokens."""
 
-    def __init__(
-        self, model: ModelT, tokenizer: Tokenizer, *, batch_invariant: bool = False
-    ) -> None:
-        check_flag("batch_invariant", batch_invariant)
+    def __init__(self, model: ModelT, tokenizer: Tokenizer) -> None:
         if not isinstance(model, self._kinds):
             names = " or a ".join(kind.__name__ for kind in self._kinds)
             raise ArgumentTypeError(f"argument 'model' must be a {names}, got {describe(model)}")
@@ -130,15 +132,13 @@ class _Pipeline(Generic[ModelT]):
                 f"argument 'tokenizer' must have at most {model.config.vocabulary} tokens, like "
                 f"the model, got {tokenizer.vocabulary}"
             )
-        self.model, self.tokenizer, self.batch_invariant = model, tokenizer, batch_invariant
+        self.model, self.tokenizer = model, tokenizer
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.model!r}, {self.tokenizer!r}>"
 
     @classmethod
-    def from_pretrained(
-        cls, folder: str | os.PathLike[str], *, batch_invariant: bool = False
-    ) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Open the model and the tokenizer in a folder.
 
         Raises
@@ -160,7 +160,7 @@ class _Pipeline(Generic[ModelT]):
         kinds = [kind for kind in cls._kinds if isinstance(config, kind.config_type)]
         model = (kinds or cls._kinds)[0].from_pretrained(place)
         try:
-            return cls(model, tokenizer, batch_invariant=batch_invariant)
+            return cls(model, tokenizer)
         except ArgumentError as error:
             raise CheckpointError(f"folder '{place}': {error}") from error
 
@@ -217,9 +217,23 @@ class _Pipeline(Generic[ModelT]):
         padding: int,
     ) -> list[Any]:
         """Return a result for each row of tokens."""
-        if self.batch_invariant:
-            return compute_each(rows, compute)
-        return compute_by_length(rows, self.model.config.padding_id, compute, padding)
+        results: list[Any] = [None] * len(rows)
+
+        def run(batches: Sequence[Batch]) -> None:
+            for numbers, ids, real in batches:
+                for k, result in zip(numbers, compute(ids, real), strict=True):
+                    results[k] = result
+
+        threads, tokens = shard_threads(), 1
+        if kernels.selection().compiles:
+            share = sum(map(len, rows)) // (SHARES * threads)
+            tokens = min(max(share, LEAST_TOKENS), TOKENS)
+        batches = list(batches_by_length(rows, self.model.config.padding_id, padding, tokens))
+        if threads == 1 or len(batches) < SHARES * threads:
+            run(batches)
+        else:
+            run_shards(run, [(batches[k::threads],) for k in range(threads)])
+        return results
 
     def _of_tokens(
         self,
@@ -245,8 +259,6 @@ class FillMask(_Pipeline[FastBertForMaskedLM | BertForMaskedLM]):
         The model.
     tokenizer : Tokenizer
         The tokenizer of the model.
-    batch_invariant : bool
-        Whether a text has the same bits whatever texts come with it, for any number of threads.
 
     Examples
     --------
@@ -339,8 +351,6 @@ class TextClassifier(_Pipeline[FastBertForSequenceClassification | BertForSequen
         The model.
     tokenizer : Tokenizer
         The tokenizer of the model.
-    batch_invariant : bool
-        Whether a text has the same bits whatever texts come with it, for any number of threads.
 
     Attributes
     ----------
@@ -367,10 +377,8 @@ class TextClassifier(_Pipeline[FastBertForSequenceClassification | BertForSequen
         self,
         model: FastBertForSequenceClassification | BertForSequenceClassification,
         tokenizer: Tokenizer,
-        *,
-        batch_invariant: bool = False,
     ) -> None:
-        super().__init__(model, tokenizer, batch_invariant=batch_invariant)
+        super().__init__(model, tokenizer)
         classes = int(model.config.classes or 1)
         numbers = tuple(map(str, range(classes))) if classes > 1 else ()
         self.labels = (model.config.labels or numbers) if classes > 1 else ()
@@ -411,8 +419,6 @@ class TextEmbedder(_Pipeline[FastBertEncoder | BertEncoder]):
         The encoder.
     tokenizer : Tokenizer
         The tokenizer of the model.
-    batch_invariant : bool
-        Whether a text has the same bits whatever texts come with it, for any number of threads.
 
     Examples
     --------
@@ -501,7 +507,7 @@ class TextEmbedder(_Pipeline[FastBertEncoder | BertEncoder]):
 
 
 def open_pipeline(
-    folder: str | os.PathLike[str], *, batch_invariant: bool = False
+    folder: str | os.PathLike[str],
 ) -> FillMask | TextClassifier | TextEmbedder:
     """Open the model and the tokenizer in a folder, as the pipeline of the model's class.
 
@@ -513,36 +519,8 @@ def open_pipeline(
     kind: type[Any] = model_class(open_config(Path(os.fsdecode(folder))))
     pipelines = (FillMask, TextClassifier, TextEmbedder)
     own: Any = next(one for one in pipelines if kind in one._kinds)
-    opened: FillMask | TextClassifier | TextEmbedder = own.from_pretrained(
-        folder, batch_invariant=batch_invariant
-    )
+    opened: FillMask | TextClassifier | TextEmbedder = own.from_pretrained(folder)
     return opened
-
-
-def compute_each(
-    rows: Sequence[Sequence[int]],
-    compute: Callable[[NDArray[np.intp], NDArray[np.bool_]], Iterable[Any]],
-) -> list[Any]:
-    """Return a result for each row of tokens, each computed by itself on one thread.
-
-    Threads take the rows in turn, the longest first.
-
-    Parameters
-    ----------
-    rows, compute
-        As for `fffcpu.text.padding.compute_by_length`.
-    """
-    results: list[Any] = [None] * len(rows)
-
-    def run(own: Sequence[int]) -> None:
-        for k in own:
-            (results[k],) = compute(*padded([rows[k]], padding_id=0))
-
-    order = sorted(range(len(rows)), key=lambda k: -len(rows[k]))
-    threads = min(shard_threads(), len(rows))
-    if rows:
-        run_shards(run, [(order[k::threads],) for k in range(threads)])
-    return results
 
 
 def default_model_folder() -> Path:

@@ -4,7 +4,8 @@ Of rows x (B, I), weights (O, I) and a bias (O,)::
 
     y[b, n] = activation(x[b, 0] w[n, 0] + x[b, 1] w[n, 1] + ... + bias[n])
 
-A sum starts from 0 and takes one fused multiply-add per term, in this order. So a row has the same
+The terms of a chunk, of `CHUNK` inputs, are summed by themselves: from 0 on, with one fused
+multiply-add per term, in this order. Then the sums of the chunks are added. So a row has the same
 bits in any batch, at any position, on any number of threads and any CPU. A BLAS promises none of
 that: it chooses its blocks by the shape.
 
@@ -32,8 +33,8 @@ from fffcpu.config.layers import NO_ACTIVATION
 from fffcpu.kernels._numba.matrices import (
     REGISTERS,
     ROWS,
+    block_add,
     block_fma,
-    block_load,
     block_store,
     block_zeros,
     fma_transposed,
@@ -66,7 +67,7 @@ Pointer = Any
 """The address of an array's elements; see `fffcpu.kernels.simd.pointer`."""
 
 CHUNK = 384
-"""Inputs whose weights are copied at once."""
+"""Inputs whose weights are copied at once. Another number gives other bits."""
 MOST_ROWS = 192
 """Rows of a range: a chunk of them stays in the L2 cache, together with a panel."""
 FEW_ROWS = 2
@@ -119,10 +120,12 @@ def _add_block(
 ) -> None:
     """Add the products of `ROWS` rows with a panel to a block of y, or write them."""
     width = REGISTERS * register_lanes(y)
-    sums = block_load(y, at, step) if onto else block_zeros(y)
+    sums = block_zeros(y)
     for k in range(depth):
         place = x_at + k * x.of_inputs
         sums = block_fma(sums, x.numbers, place, x.of_rows, panel, k * width)
+    if onto:
+        sums = block_add(y, at, step, sums)
     block_store(y, at, step, sums)
 
 
@@ -140,13 +143,13 @@ def _copy_block(
 
 @inner
 def _finish(
-    y: Pointer, at: int, step: int, shape: Any, bias: Pointer | None, activation: int
+    y: Pointer, at: int, step: int, shape: Any, bias: Pointer, biased: bool, activation: int
 ) -> None:
     """Add the bias to some rows and columns, if there is one, and apply the activation."""
     rows, columns = shape
     for row in range(rows):
         own = at + row * step
-        if bias is not None:
+        if biased:
             for k in range(0, columns, lanes(y)):
                 left = columns - k
                 if left >= lanes(y):
@@ -167,7 +170,7 @@ def _matmul(
     weights: Array,
     weights_column: int,
     weights_input: int,
-    bias: Array | None,
+    bias: Array,
     activation: int,
     inputs: int,
     range_rows: int,
@@ -176,7 +179,7 @@ def _matmul(
     stop: int,
 ) -> None:
     """Process ranges of rows, each ``shares`` times with a share of the panels."""
-    (rows, columns), out = y.shape, pointer(y, 0)
+    (rows, columns), out, biased = y.shape, pointer(y, 0), len(bias) > 0
     given = _Matrix(pointer(x, 0), x_row, x_input)
     matrix = _Matrix(pointer(weights, 0), weights_column, weights_input)
     size = register_lanes(y)
@@ -217,8 +220,71 @@ def _matmul(
                         _add_block(block, 0, width, own, own_at, panel, depth, onto)
                         _copy_block(out, at, columns, block, 0, width, shape)
                     if k0 + depth == inputs:
-                        _finish(out, at, columns, shape, pointer(bias, column), activation)
+                        _finish(out, at, columns, shape, pointer(bias, column), biased, activation)
     keep(memory)
+
+
+@inner
+def _put(y: Pointer, at: int, total: Any, left: int, onto: bool) -> None:
+    """Write the first ``left`` numbers of a register, or add them."""
+    if onto:
+        total = add(load_register_partial(y, at, left), total)
+    store_partial(y, at, total, left)
+
+
+@inlined
+def _add_squares(
+    y: Pointer,
+    at: int,
+    columns: int,
+    x: Pointer,
+    x_at: int,
+    weights: Pointer,
+    place: int,
+    step: int,
+    depth: int,
+    onto: bool,
+) -> None:
+    """Add the products of a row with weights whose columns are ``step`` apart, or write them."""
+    size = register_lanes(y)
+    for column in range(0, columns, size):
+        total, left = register_zeros(y), columns - column
+        for k in range(0, depth, size):
+            square = place + column * step + k, step, left - 1, depth - k
+            total = fma_transposed(total, x, x_at + k, weights, *square)
+        _put(y, at + column, total, left, onto)
+
+
+@inlined
+def _add_row(
+    y: Pointer,
+    at: int,
+    columns: int,
+    x: Pointer,
+    x_at: int,
+    weights: Pointer,
+    place: int,
+    step: int,
+    depth: int,
+    onto: bool,
+) -> None:
+    """Add the products of a row with weights whose inputs are ``step`` apart, or write them.
+
+    There are up to four registers of columns.
+    """
+    size = register_lanes(y)
+    left1, left2, left3 = columns - size, columns - 2 * size, columns - 3 * size
+    total0 = total1 = total2 = total3 = register_zeros(y)
+    for k in range(depth):
+        factor, own = repeat_register(x, x_at + k), place + k * step
+        total0 = fma(factor, load_register_partial(weights, own, columns), total0)
+        total1 = fma(factor, load_register_partial(weights, own + size, left1), total1)
+        total2 = fma(factor, load_register_partial(weights, own + 2 * size, left2), total2)
+        total3 = fma(factor, load_register_partial(weights, own + 3 * size, left3), total3)
+    _put(y, at, total0, columns, onto)
+    _put(y, at + size, total1, left1, onto)
+    _put(y, at + 2 * size, total2, left2, onto)
+    _put(y, at + 3 * size, total3, left3, onto)
 
 
 @kernel
@@ -228,7 +294,7 @@ def _matmul_few(
     weights: Array,
     weights_column: int,
     weights_input: int,
-    bias: Array | None,
+    bias: Array,
     activation: int,
     shares: int,
     start: int,
@@ -236,6 +302,7 @@ def _matmul_few(
 ) -> None:
     """Process shares of the columns for a few rows, whose weights are not copied."""
     (rows, columns), inputs, out = y.shape, x.shape[1], pointer(y, 0)
+    biased = len(bias) > 0
     numbers, matrix, size = pointer(x, 0), pointer(weights, 0), register_lanes(y)
     width = 4 * size
     groups = (columns + width - 1) // width
@@ -244,27 +311,17 @@ def _matmul_few(
         left, place = min(width, columns - first), first * weights_column
         for row in range(rows):
             at, x_at = row * columns + first, row * inputs
-            if weights_input == 1:
-                for column in range(0, left, size):
-                    total, own = register_zeros(y), place + column * weights_column
-                    for k in range(0, inputs, size):
-                        square = own + k, weights_column, left - column - 1, inputs - k
-                        total = fma_transposed(total, numbers, x_at + k, matrix, *square)
-                    store_partial(out, at + column, total, left - column)
-            else:
-                a = b = c = d = register_zeros(y)
-                two, three = left - 2 * size, left - 3 * size
-                for k in range(inputs):
-                    factor, own = repeat_register(numbers, x_at + k), place + k * weights_input
-                    a = fma(factor, load_register_partial(matrix, own, left), a)
-                    b = fma(factor, load_register_partial(matrix, own + size, left - size), b)
-                    c = fma(factor, load_register_partial(matrix, own + 2 * size, two), c)
-                    d = fma(factor, load_register_partial(matrix, own + 3 * size, three), d)
-                store_partial(out, at, a, left)
-                store_partial(out, at + size, b, left - size)
-                store_partial(out, at + 2 * size, c, two)
-                store_partial(out, at + 3 * size, d, three)
-        _finish(out, first, columns, (rows, left), pointer(bias, first), activation)
+            for k0 in range(0, max(inputs, 1), CHUNK):
+                own, depth, onto = place + k0 * weights_input, min(CHUNK, inputs - k0), k0 > 0
+                if weights_input == 1:
+                    _add_squares(
+                        out, at, left, numbers, x_at + k0, matrix, own, weights_column, depth, onto
+                    )
+                else:
+                    _add_row(
+                        out, at, left, numbers, x_at + k0, matrix, own, weights_input, depth, onto
+                    )
+        _finish(out, first, columns, (rows, left), pointer(bias, first), biased, activation)
 
 
 def matmul(
@@ -281,7 +338,7 @@ def matmul(
     threads = launch_threads()
     given, *x_steps = _in_memory(x)
     matrix, *steps = _in_memory(weights)
-    terms = None if bias is None else writable(bias)
+    terms = np.empty(0, y.dtype) if bias is None else writable(bias)
     if rows <= FEW_ROWS and x_steps[1] == 1:
         work = READ * matrix.size // threads
         arguments = y, given, matrix, *steps, terms, activation, threads

@@ -3,8 +3,8 @@
 `ServedModel.prepare` checks a request and makes a `Job` of it, before the request joins a batch.
 `ServedModel.compute` computes several jobs together and gives each its own outputs. The bits of a
 job's outputs do not depend on the other jobs: kernels and elementwise functions give a row the same
-bits in any batch. Texts (see `fffcpu.inference.pipelines`) and the requests of dense layers are
-computed one by one.
+bits in any batch, and pipelines a text. Plain NumPy gives a dense layer's row no such bits, so
+without compiled kernels the requests of dense layers are computed one by one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fffcpu import kernels
 from fffcpu.checks import as_rows
 from fffcpu.config import LayerConfig
 from fffcpu.errors import ArgumentTypeError, CheckpointError, describe
@@ -343,10 +344,10 @@ class TextModel(ServedModel):
         self, pipeline: FillMask | TextClassifier | TextEmbedder, max_outputs: int
     ) -> None:
         super().__init__(max_outputs)
-        self.pipeline = _invariant(pipeline)
+        self.pipeline = pipeline
         model, tokenizer = self.pipeline.model, self.pipeline.tokenizer
         encoder: Any = getattr(model, "encoder", model)
-        self.embedder = TextEmbedder(encoder, tokenizer, batch_invariant=True)
+        self.embedder = TextEmbedder(encoder, tokenizer)
         config, number = model.config, _datatype(model.config)
         own: tuple[TensorSpec, ...] = ()
         self.platform = "fffcpu_encoder"
@@ -528,7 +529,7 @@ def open_served(path: str | os.PathLike[str], max_outputs: int) -> ServedModel:
             f"folder '{os.fsdecode(path)}' must contain a model of texts, got no '{CONFIG_FILE}' "
             "in it"
         )
-    return TextModel(open_pipeline(path, batch_invariant=True), max_outputs)
+    return TextModel(open_pipeline(path), max_outputs)
 
 
 def _in_parts(
@@ -555,13 +556,6 @@ def _parts(rows: list[list[int]]) -> Iterator[list[list[int]]]:
         tokens += len(row)
     if part:
         yield part
-
-
-def _invariant(pipeline: Any) -> Any:
-    """Return a pipeline of the same model that is batch-invariant."""
-    if pipeline.batch_invariant:
-        return pipeline
-    return type(pipeline)(pipeline.model, pipeline.tokenizer, batch_invariant=True)
 
 
 def _text_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -592,12 +586,9 @@ def _datatype(config: LayerConfig | Any) -> str:
 
 
 def _key(layer: Any) -> tuple[Any, ...]:
-    """Return what the keys of a layer's jobs have in common: none for a dense layer.
-
-    The bits of a dense layer depend on the batch, by way of NumPy's BLAS, so its requests are
-    computed one by one.
-    """
-    return (object(),) if isinstance(layer, DenseFeedForward) else ()
+    """Return what the keys of a layer's jobs have in common: none if its rows need to be alone."""
+    together = kernels.selection().compiles or not isinstance(layer, DenseFeedForward)
+    return () if together else (object(),)
 
 
 def _rows(x: Array, width: int) -> Array:

@@ -201,7 +201,7 @@ def test_a_text_has_the_same_bits_in_any_company(method, threads, monkeypatch):
         "embed": (TextEmbedder, FastBertEncoder),
     }
     pipeline, model = kinds[method]
-    invariant = pipeline(model(narrow, rng=0), TOKENIZER, batch_invariant=True)
+    invariant = pipeline(model(narrow, rng=0), TOKENIZER)
     texts = [text.replace("cat", "[MASK]", 1) for text in TEXTS if len(text.split()) < POSITIONS]
     alone = [getattr(invariant, method)([text])[0] for text in texts]
     monkeypatch.setattr(data_parallel, "get_num_threads", lambda: threads)
@@ -348,10 +348,9 @@ def bert_config(**more):
 )
 def test_a_folder_decides_the_pipeline(pipeline, model, tmp_path):
     model.save_pretrained(tmp_path, files={"tokenizer.json": TOKENIZER.to_json()})
-    found = open_pipeline(tmp_path, batch_invariant=True)
+    found = open_pipeline(tmp_path)
     assert type(found) is pipeline
     assert type(found.model) is type(model)
-    assert found.batch_invariant
 
 
 def test_a_bert_fills_masks():

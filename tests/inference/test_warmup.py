@@ -30,7 +30,7 @@ from tests.support.processes import PACKAGE, run
 
 INFERENCE = {"_path_infer", "_path_logits", "_leaf_infer", "_leaf_route"}
 INFERENCE |= {"_paths", "_gates", "_leaves"}  # of the grouped kernels
-INFERENCE |= {"_layer_norm", "_attention", "_multiply_few"}  # of an encoder's rows
+INFERENCE |= {"_layer_norm", "_attention", "_matmul", "_matmul_few"}  # of an encoder's rows
 TRAINING = {"_path_forward", "_path_choices", "_path_deltas", "_path_gradients"}
 TRAINING |= {"_layer_norm_backward", "_attention_backward", "_cross_entropy", "_add_rows"}
 
@@ -99,10 +99,13 @@ def test_kernels_of_given_layers_are_warmed_and_no_others(threads):
         ("LeafFeedForward", "float64", "inference", "_leaves"),
         ("LeafFeedForward", "float64", "route", "_leaf_route"),
         ("LeafFeedForward", "float64", "route", "_gates"),
-        ("DenseFeedForward", "float32", "inference", "_multiply_few"),
-        ("DenseFeedForward", "float32", "inference", "_activate"),
-        ("DenseFeedForward", "float32", "forward", "_multiply_few"),
+        ("DenseFeedForward", "float32", "inference", "_matmul"),
+        ("DenseFeedForward", "float32", "inference", "_matmul_few"),
+        ("DenseFeedForward", "float32", "forward", "_matmul"),
+        ("DenseFeedForward", "float32", "forward", "_matmul_few"),
         ("DenseFeedForward", "float32", "forward", "_activate"),
+        ("DenseFeedForward", "float32", "backward", "_matmul"),
+        ("DenseFeedForward", "float32", "backward", "_matmul_few"),
         ("DenseFeedForward", "float32", "backward", "_activate"),
         ("DenseFeedForward", "float32", "backward", "_backpropagate"),
     }
@@ -128,13 +131,15 @@ def test_kernels_of_a_model_are_warmed(threads, kind):
     )
     warmed = fffcpu.warmup(kind(config, rng=0), training=True)
     assert {one.layer for one in warmed} == {kind.__name__}
-    forward = {"_layer_norm", "_attention", "_activate", "_multiply_few"}
+    products = {"_matmul", "_matmul_few"}
+    inference = {"_layer_norm", "_attention", *products}
+    forward = inference | {"_activate"}
     backward = {"_layer_norm_backward", "_attention_backward", "_backpropagate", "_activate"}
-    backward |= {"_add_rows"}
+    backward |= {"_add_rows", *products}
     losses = set() if kind is FastBertEncoder else {"_cross_entropy"}
     residuals = {"_add_layer_norm"} if kind.config_type is BertConfig else set()
     expected = {
-        "inference": forward | residuals,
+        "inference": inference | residuals,
         "forward": forward | losses,
         "backward": backward,
     }

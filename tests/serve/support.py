@@ -43,7 +43,7 @@ def models():
         "price": Predictor(FastFeedForward(4, 1, 2, rng=2), price),
         "words": FillMask(FastBertForMaskedLM(config(), rng=0), TOKENIZER),
         "judge": TextClassifier(judge, TOKENIZER),
-        "encoder": TextEmbedder(FastBertEncoder(config(), rng=0), TOKENIZER, batch_invariant=True),
+        "encoder": TextEmbedder(FastBertEncoder(config(), rng=0), TOKENIZER),
     }
 
 

@@ -19,7 +19,7 @@ def test_texts_are_padded_to_the_longest():
 
 @given(lengths=st.lists(st.integers(2, 3000), max_size=200), padding=st.sampled_from([0, 2, 8]))
 def test_batches_hold_every_text_once_and_little_padding(lengths, padding):
-    batches = list(padding_module._batches(lengths, padding))
+    batches = list(padding_module._batches(lengths, padding, TOKENS))
     assert sorted(k for batch in batches for k in batch) == list(range(len(lengths)))
     for batch in batches:
         own = [lengths[k] for k in batch]
@@ -29,7 +29,7 @@ def test_batches_hold_every_text_once_and_little_padding(lengths, padding):
 
 
 def test_batches_are_filled():
-    batches = list(padding_module._batches([8] * 1000, PADDING))
+    batches = list(padding_module._batches([8] * 1000, PADDING, TOKENS))
     assert [len(batch) for batch in batches] == [256, 256, 256, 232]
 
 

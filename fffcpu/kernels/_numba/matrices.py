@@ -77,18 +77,18 @@ def block_zeros(typingctx: Any, array: Any) -> Any:
 
 
 @intrinsic
-def block_load(typingctx: Any, array: Any, at: Any, step: Any) -> Any:
-    """Return the block that starts at a place; its rows are ``step`` apart."""
-    block = _block_of(array)
+def block_add(typingctx: Any, array: Any, at: Any, step: Any, block: Any) -> Any:
+    """Return the block that starts at a place plus another; its rows are ``step`` apart."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        result = ir.Constant(context.get_value_type(block), ir.Undefined)
+        result = arguments[3]
         for k, place in enumerate(_places(context, builder, array, arguments)):
             value = builder.load(place, align=_alignment(array))
+            value = builder.fadd(value, builder.extract_value(result, k))
             result = builder.insert_value(result, value, k)
         return result
 
-    return block(array, types.intp, types.intp), codegen
+    return block(array, types.intp, types.intp, block), codegen
 
 
 @intrinsic

@@ -55,30 +55,6 @@ def test_both_modules_have_the_same_functions():
 
 
 @MODULES
-@given(rows=ROWS, width=WIDTHS, columns=st.integers(1, 10), dtype=DTYPES, seed=SEEDS)
-def test_multiply_few(module, rows, width, columns, dtype, seed):
-    x, weights = normal(seed, rows, width, dtype=dtype), normal(seed, columns, width, dtype=dtype)
-    y = np.full((rows, columns), np.nan, dtype)
-    module.multiply_few(y, x, weights)
-    assert_close(y, x.astype(np.float64) @ weights.T.astype(np.float64), factor=width)
-
-
-@pytest.mark.slow  # only compiled kernels are launched in parallel
-@pytest.mark.parametrize("parallel", [False, True])
-def test_multiply_few_has_the_same_bits_in_any_batch_and_on_any_thread(parallel):
-    x, weights = normal(0, 9, 70), normal(1, 50, 70)
-    expected = np.concatenate([_product(row[np.newaxis], weights) for row in x])
-    with jit.recording(parallel=parallel):
-        np.testing.assert_array_equal(_product(x, weights), expected)
-
-
-def _product(x, weights):
-    y = np.empty((len(x), len(weights)), x.dtype)
-    fused.multiply_few(y, x, weights)
-    return y
-
-
-@MODULES
 @given(rows=ROWS, width=WIDTHS, dtype=DTYPES, seed=SEEDS, shift=st.floats(-3, 3))
 def test_layer_norm(module, rows, width, dtype, seed, shift):
     x = normal(seed, rows, width, dtype=dtype) + dtype(shift)
