@@ -96,10 +96,13 @@ def _copy_panel(
     """
     size = register_lanes(panel)
     width = REGISTERS * size
-    for column in range(0, columns, size):
+    for column in range(0, width, size):
         left = columns - column
         at = (first + column) * weights.of_rows + k0 * weights.of_inputs
-        if weights.of_inputs == 1:
+        if left <= 0:  # nobody reads their sums, but subnormal numbers would take long
+            for k in range(depth):
+                store(panel, k * width + column, register_zeros(panel))
+        elif weights.of_inputs == 1:
             for k in range(0, depth, size):
                 place = k * width + column
                 square = at + k, weights.of_rows, left - 1, depth - k
@@ -216,7 +219,8 @@ def _matmul(
                     if row < whole and left == width:
                         _add_block(out, at, columns, own, own_at, panel, depth, onto)
                     else:
-                        _copy_block(block, 0, width, out, at, columns, shape)
+                        if onto:
+                            _copy_block(block, 0, width, out, at, columns, shape)
                         _add_block(block, 0, width, own, own_at, panel, depth, onto)
                         _copy_block(out, at, columns, block, 0, width, shape)
                     if k0 + depth == inputs:

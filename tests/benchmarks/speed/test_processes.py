@@ -1,4 +1,4 @@
-"""The benchmarks that measure processes of their own print their tables."""
+"""Benchmarks of threads, compilation and products, in processes of their own, print tables."""
 
 from __future__ import annotations
 
@@ -22,9 +22,14 @@ from tests.support.processes import run_module
             (),
             ["first result, 16 rows, empty cache", "`_path_infer`, compiled", "from the cache"],
         ),
+        (
+            "benchmarks.speed.products",
+            ("--seconds", "0"),
+            ["20 x 30, by output", "30 x 20, by input"],
+        ),
     ],
 )
-def test_scripts_of_threads_and_compilation_print_their_tables(script, options, figures):
+def test_scripts_print_their_tables(script, options, figures):
     done = run_module(script, "--quick", "--repeats", "1", *options, NUMBA_NUM_THREADS="2")
     assert done.returncode == 0, done.stderr
     table = [line for line in done.stdout.splitlines() if line.startswith("|")]
