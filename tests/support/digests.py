@@ -73,6 +73,18 @@ def layers(dtype):
             grouped.NODES_PER_ROW = before
 
 
+def encoders(dtype):
+    """Outputs and gradients of what encoders consist of, of few rows and of many."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((600, 70)).astype(dtype)
+    layer = DenseFeedForward(70, 130, 420, dtype=dtype, rng=1)
+    y, cache = layer.forward(x)
+    dx, gradients = layer.backward(y, cache)
+    yield f"dense {dtype.__name__}", digest(layer(x), layer(x[:2]), y, dx, *gradients.values())
+    attention = Attention(12, 2, bias=True, dtype=dtype, rng=1)
+    yield f"attention {dtype.__name__}", digest(attention(x[:, :12].reshape(20, 30, 12)))
+
+
 def products():
     """Outputs of layers with int8 weights, of few rows and of many."""
     rng = np.random.default_rng(0)
@@ -90,6 +102,7 @@ def digests(*dtypes):
     for dtype in (np.dtype(name).type for name in dtypes):
         found.update(activations(dtype))
         found.update(layers(dtype))
+        found.update(encoders(dtype))
     found.update(products())
     return found
 
