@@ -53,6 +53,7 @@ from fffcpu.kernels.simd import (
     load_register,
     load_register_partial,
     pointer,
+    prefetch,
     register_lanes,
     register_zeros,
     repeat_register,
@@ -70,6 +71,8 @@ CHUNK = 384
 """Inputs whose weights are copied at once. Another number gives other bits."""
 MOST_ROWS = 192
 """Rows of a range: a chunk of them stays in the L2 cache, together with a panel."""
+TURNS = 4
+"""Blocks of a panel, at most, during which weights are prefetched: as many lines as a panel has."""
 FEW_ROWS = 2
 """Most rows for which weights are not copied."""
 READ = 16
@@ -117,16 +120,64 @@ def _copy_panel(
                 store(panel, k * width + column, numbers)
 
 
+class _Lines(NamedTuple):
+    """Cache lines that are read next, in runs that lie at equal distances; addresses are bytes."""
+
+    first: int
+    """Address of the first line; 0 if there is none."""
+    run: int
+    """Lines of a run."""
+    gap: int
+    """Bytes from the end of a run to the beginning of the next."""
+
+
+@inlined
+def _lines_of(
+    weights: _Matrix, start: int, itemsize: int, column: int, k0: int, width: int, depth: int
+) -> _Lines:
+    """Return the lines of a panel's weights, which start at an address."""
+    first = start + (column * weights.of_rows + k0 * weights.of_inputs) * itemsize
+    length, step = depth, weights.of_rows
+    if weights.of_inputs != 1:
+        length, step = width, weights.of_inputs
+    run = (length * itemsize + VECTOR_BYTES - 1) // VECTOR_BYTES
+    return _Lines(first, run, step * itemsize - run * VECTOR_BYTES)
+
+
 @inlined
 def _add_block(
-    y: Pointer, at: int, step: int, x: _Matrix, x_at: int, panel: Pointer, depth: int, onto: bool
+    y: Pointer,
+    at: int,
+    step: int,
+    x: _Matrix,
+    x_at: int,
+    panel: Pointer,
+    depth: int,
+    onto: bool,
+    ahead: _Lines,
+    turn: int,
 ) -> None:
-    """Add the products of `ROWS` rows with a panel to a block of y, or write them."""
+    """Add the products of `ROWS` rows with a panel to a block of y, or write them.
+
+    Each step prefetches a line that the next panel is copied from: that of its number among all
+    steps of the panel, of which this is the block with number ``turn``.
+    """
     width = REGISTERS * register_lanes(y)
     sums = block_zeros(y)
-    for k in range(depth):
-        place = x_at + k * x.of_inputs
-        sums = block_fma(sums, x.numbers, place, x.of_rows, panel, k * width)
+    if ahead.first != 0:
+        runs, left = turn * depth // ahead.run, ahead.run - turn * depth % ahead.run
+        line = ahead.first + turn * depth * VECTOR_BYTES + runs * ahead.gap
+        for k in range(depth):
+            prefetch(line)
+            line, left = line + VECTOR_BYTES, left - 1
+            if left == 0:
+                line, left = line + ahead.gap, ahead.run
+            place = x_at + k * x.of_inputs
+            sums = block_fma(sums, x.numbers, place, x.of_rows, panel, k * width)
+    else:
+        for k in range(depth):
+            place = x_at + k * x.of_inputs
+            sums = block_fma(sums, x.numbers, place, x.of_rows, panel, k * width)
     if onto:
         sums = block_add(y, at, step, sums)
     block_store(y, at, step, sums)
@@ -211,17 +262,23 @@ def _matmul(
                 column = p * width
                 left = min(width, columns - column)
                 _copy_panel(panel, matrix, column, k0, left, depth)
+                nothing = _Lines(0, 1, 0)
+                ahead = _lines_of(
+                    matrix, weights.ctypes.data, weights.itemsize, column + width, k0, width, depth
+                )
                 for row in range(first, last, ROWS):
                     at, shape = row * columns + column, (min(ROWS, last - row), left)
                     own, own_at = given, row * x_row + k0 * x_input
                     if row >= whole:
                         own, own_at = last_rows, 0
+                    turn = (row - first) // ROWS
+                    lines = ahead if turn < TURNS and column + width < columns else nothing
                     if row < whole and left == width:
-                        _add_block(out, at, columns, own, own_at, panel, depth, onto)
+                        _add_block(out, at, columns, own, own_at, panel, depth, onto, lines, turn)
                     else:
                         if onto:
                             _copy_block(block, 0, width, out, at, columns, shape)
-                        _add_block(block, 0, width, own, own_at, panel, depth, onto)
+                        _add_block(block, 0, width, own, own_at, panel, depth, onto, lines, turn)
                         _copy_block(out, at, columns, block, 0, width, shape)
                     if k0 + depth == inputs:
                         _finish(out, at, columns, shape, pointer(bias, column), biased, activation)
