@@ -68,7 +68,7 @@ def parse() -> argparse.Namespace:
 
 def blas(y: Array, x: Array, weights: Array) -> object:
     """Write a product by NumPy."""
-    return np.matmul(x, weights.T, out=y)
+    return np.matmul(x, weights, out=y)
 
 
 def calls(shape: Shape, rows: int) -> Iterator[Callable[[], object]]:
@@ -77,7 +77,7 @@ def calls(shape: Shape, rows: int) -> Iterator[Callable[[], object]]:
     x = rng.standard_normal((rows, shape.inputs), np.float32)
     copies = max(1, round(WEIGHTS_BYTES / (4 * shape.inputs * shape.outputs)))
     weights = rng.standard_normal((copies, shape.outputs, shape.inputs), np.float32)
-    ordered = [np.asfortranarray(own) if shape.by_input else own for own in weights]
+    ordered = [np.ascontiguousarray(own.T) if shape.by_input else own.T for own in weights]
     outputs = [np.empty((rows, shape.outputs), np.float32) for _ in range(2)]
     for product, y in zip((matmul, blas), outputs, strict=True):
         product(y, x, ordered[0])

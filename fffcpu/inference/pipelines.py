@@ -38,7 +38,7 @@ from fffcpu.models.data_parallel import run_shards, shard_threads
 from fffcpu.models.folders import CONFIG_FILE, open_config
 from fffcpu.models.model import Model
 from fffcpu.models.opening import model_class
-from fffcpu.text.padding import PADDING, TOKENS, Batch, batches_by_length
+from fffcpu.text.padding import PADDING, TOKENS, batches_by_length, padded
 from fffcpu.text.tokenizer import Tokenizer
 
 __all__ = [
@@ -63,10 +63,10 @@ WINDOW_CHARACTERS = 1 << 22
 """Approximate number of characters of text that are held at a time."""
 
 SHARES = 4
-"""Batches per thread, at least, if threads take them in turn."""
+"""Batches per thread, so that threads that take them in turn end at about the same time."""
 
 LEAST_TOKENS = 256
-"""Tokens of a batch, at least, if there are as many: smaller ones take longer per token."""
+"""Tokens that a batch may have at least; smaller batches take longer per token."""
 
 
 class Guess(NamedTuple):
@@ -116,6 +116,8 @@ class _Pipeline(Generic[ModelT]):
 
     _kinds: tuple[type[ModelT], ...]
     """Classes of the models."""
+    _most_tokens: ClassVar[int] = TOKENS
+    """Largest number of tokens per batch, unless a single text has more."""
     _marks: ClassVar[bool] = False
     """Whether names such as ``"[MASK]"`` in a text become the special tokens."""
 
@@ -218,21 +220,22 @@ class _Pipeline(Generic[ModelT]):
     ) -> list[Any]:
         """Return a result for each row of tokens."""
         results: list[Any] = [None] * len(rows)
+        compiled, threads = kernels.selection().compiles, shard_threads()
+        share = sum(map(len, rows)) // (SHARES * threads)
+        tokens = min(max(share, LEAST_TOKENS), self._most_tokens) if compiled else 1
+        batches = list(batches_by_length(list(map(len, rows)), padding, tokens))
 
-        def run(batches: Sequence[Batch]) -> None:
-            for numbers, ids, real in batches:
-                for k, result in zip(numbers, compute(ids, real), strict=True):
+        def run(turns: Iterator[list[int]]) -> None:
+            for numbers in turns:
+                own = padded([rows[k] for k in numbers], self.model.config.padding_id)
+                for k, result in zip(numbers, compute(*own), strict=True):
                     results[k] = result
 
-        threads, tokens = shard_threads(), 1
-        if kernels.selection().compiles:
-            share = sum(map(len, rows)) // (SHARES * threads)
-            tokens = min(max(share, LEAST_TOKENS), TOKENS)
-        batches = list(batches_by_length(rows, self.model.config.padding_id, padding, tokens))
-        if threads == 1 or len(batches) < SHARES * threads:
-            run(batches)
+        turns = iter(batches)
+        if compiled and (threads == 1 or len(batches) < 2 * threads):
+            run(turns)  # kernels share the rows of each batch
         else:
-            run_shards(run, [(batches[k::threads],) for k in range(threads)])
+            run_shards(run, [(turns,)] * min(threads, len(batches)))
         return results
 
     def _of_tokens(
@@ -272,6 +275,7 @@ class FillMask(_Pipeline[FastBertForMaskedLM | BertForMaskedLM]):
     """
 
     _kinds = (FastBertForMaskedLM, BertForMaskedLM)
+    _most_tokens = 256  # since each token may be a mask, with a logit per word of the vocabulary
     _marks = True
 
     def fill(self, texts: Sequence[str], top: int = 5) -> list[list[list[Guess]]]:

@@ -1,18 +1,18 @@
 """Matrix products of float32 or float64, whose bits depend on neither the batch nor the threads.
 
-Of rows x (B, I), weights (O, I) and a bias (O,)::
+Of rows x (B, I), weights (I, O) and a bias (O,)::
 
-    y[b, n] = activation(x[b, 0] w[n, 0] + x[b, 1] w[n, 1] + ... + bias[n])
+    y[b, n] = activation(x[b, 0] w[0, n] + x[b, 1] w[1, n] + ... + bias[n])
 
 The terms of a chunk, of `CHUNK` inputs, are summed by themselves: from 0 on, with one fused
 multiply-add per term, in this order. Then the sums of the chunks are added. So a row has the same
 bits in any batch, at any position, on any number of threads and any CPU. A BLAS promises none of
 that: it chooses its blocks by the shape.
 
-Panels, chunks and blocks::
+Panels, chunks and blocks, with 64 columns of float32 in a panel where there is AVX-512::
 
     weights, a chunk of 384 inputs       y
-    |      |  panel of 64 columns,       |   |####|   |  6 rows of a panel:
+    |      |  panel of columns,          |   |####|   |  6 rows of a panel:
     |      |  copied to the L2 cache,    |   |####|   |  a block of sums in registers
     |      |  one row per input          |            |
 
@@ -40,6 +40,7 @@ from fffcpu.kernels._numba.matrices import (
     fma_transposed,
     store_transposed,
 )
+from fffcpu.kernels._numba.vector import REGISTER_BYTES
 from fffcpu.kernels.elementwise import activate_run
 from fffcpu.kernels.jit import inlined, inner, kernel, launch, launch_threads, writable
 from fffcpu.kernels.simd import (
@@ -71,11 +72,11 @@ CHUNK = 384
 """Inputs whose weights are copied at once. Another number gives other bits."""
 MOST_ROWS = 192
 """Rows of a range: a chunk of them stays in the L2 cache, together with a panel."""
-TURNS = 4
-"""Blocks of a panel, at most, during which weights are prefetched: as many lines as a panel has."""
+TURNS = REGISTERS * REGISTER_BYTES // VECTOR_BYTES
+"""Blocks of a panel whose steps, together, prefetch all lines of the next panel."""
 FEW_ROWS = 2
 """Most rows for which weights are not copied."""
-READ = 16
+READ_COST = 16
 """Cost of a weight that is read from memory, in multiply-adds."""
 
 
@@ -121,10 +122,10 @@ def _copy_panel(
 
 
 class _Lines(NamedTuple):
-    """Cache lines that are read next, in runs that lie at equal distances; addresses are bytes."""
+    """Cache lines of memory, in runs that lie at equal distances."""
 
     first: int
-    """Address of the first line; 0 if there is none."""
+    """Address of the first line."""
     run: int
     """Lines of a run."""
     gap: int
@@ -135,13 +136,13 @@ class _Lines(NamedTuple):
 def _lines_of(
     weights: _Matrix, start: int, itemsize: int, column: int, k0: int, width: int, depth: int
 ) -> _Lines:
-    """Return the lines of a panel's weights, which start at an address."""
+    """Return the lines of the weights of a panel; those of all panels start at an address."""
     first = start + (column * weights.of_rows + k0 * weights.of_inputs) * itemsize
     length, step = depth, weights.of_rows
     if weights.of_inputs != 1:
         length, step = width, weights.of_inputs
     run = (length * itemsize + VECTOR_BYTES - 1) // VECTOR_BYTES
-    return _Lines(first, run, step * itemsize - run * VECTOR_BYTES)
+    return _Lines(first, max(run, 1), step * itemsize - run * VECTOR_BYTES)
 
 
 @inlined
@@ -159,28 +160,33 @@ def _add_block(
 ) -> None:
     """Add the products of `ROWS` rows with a panel to a block of y, or write them.
 
-    Each step prefetches a line that the next panel is copied from: that of its number among all
-    steps of the panel, of which this is the block with number ``turn``.
+    Each step prefetches one of the lines ``ahead``. The steps of a block with another ``turn``
+    prefetch others.
     """
     width = REGISTERS * register_lanes(y)
     sums = block_zeros(y)
-    if ahead.first != 0:
-        runs, left = turn * depth // ahead.run, ahead.run - turn * depth % ahead.run
-        line = ahead.first + turn * depth * VECTOR_BYTES + runs * ahead.gap
-        for k in range(depth):
-            prefetch(line)
-            line, left = line + VECTOR_BYTES, left - 1
-            if left == 0:
-                line, left = line + ahead.gap, ahead.run
-            place = x_at + k * x.of_inputs
-            sums = block_fma(sums, x.numbers, place, x.of_rows, panel, k * width)
-    else:
-        for k in range(depth):
-            place = x_at + k * x.of_inputs
-            sums = block_fma(sums, x.numbers, place, x.of_rows, panel, k * width)
+    number = turn * depth
+    line = ahead.first + number * VECTOR_BYTES + number // ahead.run * ahead.gap
+    left = ahead.run - number % ahead.run
+    for k in range(depth):
+        prefetch(line)
+        line, left = line + VECTOR_BYTES, left - 1
+        if left == 0:
+            line, left = line + ahead.gap, ahead.run
+        place = x_at + k * x.of_inputs
+        sums = block_fma(sums, x.numbers, place, x.of_rows, panel, k * width)
     if onto:
         sums = block_add(y, at, step, sums)
     block_store(y, at, step, sums)
+
+
+@inner
+def _copy_rows(out: _Matrix, x: _Matrix, first: int, count: int, k0: int, depth: int) -> None:
+    """Copy rows of x, from the inputs ``k0`` on."""
+    for row in range(count):
+        for k in range(depth):
+            place = (first + row) * x.of_rows + (k0 + k) * x.of_inputs
+            out.numbers[row * out.of_rows + k] = x.numbers[place]
 
 
 @inner
@@ -234,7 +240,7 @@ def _matmul(
 ) -> None:
     """Process ranges of rows, each ``shares`` times with a share of the panels."""
     (rows, columns), out, biased = y.shape, pointer(y, 0), len(bias) > 0
-    given = _Matrix(pointer(x, 0), x_row, x_input)
+    rows_of_x = _Matrix(pointer(x, 0), x_row, x_input)
     matrix = _Matrix(pointer(weights, 0), weights_column, weights_input)
     size = register_lanes(y)
     width, chunk = REGISTERS * size, min(CHUNK, inputs)
@@ -247,38 +253,40 @@ def _matmul(
     last_rows = _Matrix(pointer(memory, aligned + of_panel + of_block), chunk, 1)
     for k in range(ROWS * chunk):
         last_rows.numbers[k] = 0
+    # Unsigned addresses plus signed distances would become floats.
+    start_of_weights = np.intp(weights.ctypes.data)
+    in_cache = _Lines(np.intp(memory.ctypes.data), chunk + 1, 0)
     for item in range(start, stop):
         share = item % shares
         first = item // shares * range_rows
         last = min(first + range_rows, rows)
         whole = first + (last - first) // ROWS * ROWS
+        own_panels = panels * share // shares, panels * (share + 1) // shares
         for k0 in range(0, max(inputs, 1), CHUNK):
             depth, onto = min(CHUNK, inputs - k0), k0 > 0
-            for row in range(whole, last):
-                for k in range(depth):
-                    place = row * x_row + (k0 + k) * x_input
-                    last_rows.numbers[(row - whole) * chunk + k] = given.numbers[place]
-            for p in range(panels * share // shares, panels * (share + 1) // shares):
+            _copy_rows(last_rows, rows_of_x, whole, last - whole, k0, depth)
+            for p in range(own_panels[0], own_panels[1]):
                 column = p * width
                 left = min(width, columns - column)
                 _copy_panel(panel, matrix, column, k0, left, depth)
-                nothing = _Lines(0, 1, 0)
-                ahead = _lines_of(
-                    matrix, weights.ctypes.data, weights.itemsize, column + width, k0, width, depth
+                next_at = column + width
+                following = _lines_of(
+                    matrix, start_of_weights, weights.itemsize, next_at, k0, width, depth
                 )
                 for row in range(first, last, ROWS):
                     at, shape = row * columns + column, (min(ROWS, last - row), left)
-                    own, own_at = given, row * x_row + k0 * x_input
+                    own, own_at = rows_of_x, row * x_row + k0 * x_input
                     if row >= whole:
                         own, own_at = last_rows, 0
-                    turn = (row - first) // ROWS
-                    lines = ahead if turn < TURNS and column + width < columns else nothing
+                    ahead, turn = following, (row - first) // ROWS
+                    if turn >= TURNS or p + 1 == own_panels[1]:
+                        ahead, turn = in_cache, 0
                     if row < whole and left == width:
-                        _add_block(out, at, columns, own, own_at, panel, depth, onto, lines, turn)
+                        _add_block(out, at, columns, own, own_at, panel, depth, onto, ahead, turn)
                     else:
                         if onto:
                             _copy_block(block, 0, width, out, at, columns, shape)
-                        _add_block(block, 0, width, own, own_at, panel, depth, onto, lines, turn)
+                        _add_block(block, 0, width, own, own_at, panel, depth, onto, ahead, turn)
                         _copy_block(out, at, columns, block, 0, width, shape)
                     if k0 + depth == inputs:
                         _finish(out, at, columns, shape, pointer(bias, column), biased, activation)
@@ -392,31 +400,37 @@ def matmul(
     bias: Array | None = None,
     activation: int = NO_ACTIVATION,
 ) -> None:
-    """Write products of rows with weights, ``y = activation(x weights^T + bias)``."""
-    rows, inputs = x.shape
+    """Write products of rows with weights, ``y = activation(x weights + bias)``.
+
+    The caller has checked the shapes.
+    """
+    (rows, inputs), outputs = x.shape, y.shape[1]
     if not y.size:
         return
     threads = launch_threads()
-    given, *x_steps = _in_memory(x)
-    matrix, *steps = _in_memory(weights)
-    terms = np.empty(0, y.dtype) if bias is None else writable(bias)
+    rows_of_x, *x_steps = _with_steps(x)
+    columns, *steps = _with_steps(weights.T)
+    biases = np.empty(0, y.dtype) if bias is None else writable(bias)
     if rows <= FEW_ROWS and x_steps[1] == 1:
-        work = READ * matrix.size // threads
-        arguments = y, given, matrix, *steps, terms, activation, threads
+        work = READ_COST * columns.size // threads
+        arguments = y, rows_of_x, columns, *steps, biases, activation, threads
         launch(_matmul_few, threads, work, *arguments)
         return
+    blocks, panels = -(-rows // ROWS), -(-outputs * y.itemsize // (REGISTERS * REGISTER_BYTES))
     ranges, shares = -(-rows // MOST_ROWS), 1
     if ranges < threads:
-        shares = -(-threads // ranges)
+        shares = min(-(-threads // ranges), panels)
+        ranges = min(max(ranges, threads // shares), blocks)
     else:
         ranges = -(-ranges // threads) * threads  # as many for each thread
-    range_rows = -(-rows // (ranges * ROWS)) * ROWS
-    items, work = -(-rows // range_rows) * shares, (range_rows + READ) * matrix.size // shares
-    arguments = given, *x_steps, matrix, *steps, terms, activation, inputs, range_rows, shares
+    range_rows = -(-blocks // ranges) * ROWS
+    items, work = -(-rows // range_rows) * shares, (range_rows + READ_COST) * columns.size // shares
+    sizes = inputs, range_rows, shares
+    arguments = rows_of_x, *x_steps, columns, *steps, biases, activation, *sizes
     launch(_matmul, items, work, y, *arguments)
 
 
-def _in_memory(matrix: Array) -> tuple[Array, int, int]:
+def _with_steps(matrix: Array) -> tuple[Array, int, int]:
     """Return a matrix, transposed if its memory is, and the distances of its rows and columns."""
     if matrix.flags.c_contiguous:
         return writable(matrix), matrix.shape[1], 1

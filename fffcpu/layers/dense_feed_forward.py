@@ -32,6 +32,10 @@ __all__ = ["DenseFeedForward", "DenseFeedForwardCache", "QuantizedDenseFeedForwa
 
 Array = NDArray[Any]
 
+MOST_NUMBERS = 1 << 22
+"""Activations that inference holds at a time, unless those of `LEAST_ROWS` rows are more."""
+LEAST_ROWS = 1024
+
 
 class DenseFeedForwardCache(NamedTuple):
     """What `DenseFeedForward.forward` keeps for `DenseFeedForward.backward`."""
@@ -92,8 +96,11 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
         self._set_up(config, _initial(config, generator(rng)))
 
     def _compute(self, y: Array, rows: Array) -> None:
-        active = self._logits(rows, self._activation)
-        kernels.selection().encoder.matmul(y, active, self.params["weights_out"].T)
+        step = max(LEAST_ROWS, MOST_NUMBERS // self.config.width)
+        for start in range(0, len(rows), step):
+            own = slice(start, start + step)
+            active = self._logits(rows[own], self._activation)
+            kernels.selection().encoder.matmul(y[own], active, self.params["weights_out"])
 
     def _logits(self, rows: Array, activation: int = NO_ACTIVATION) -> Array:
         """Return the logits of rows, or their activations."""

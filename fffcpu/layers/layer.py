@@ -52,7 +52,7 @@ def product(
     A row has the same bits in any batch if kernels are compiled.
     """
     y = np.empty((len(a), b.shape[1]), a.dtype)
-    kernels.selection().encoder.matmul(y, a, b.T, bias, activation)
+    kernels.selection().encoder.matmul(y, a, b, bias, activation)
     return y
 
 

@@ -5,14 +5,16 @@
     thread 0   | embedding | layer 0 | layer 1 | ... | head |    the first half of the sequences
     thread 1   | embedding | layer 0 | layer 1 | ... | head |    the others
 
-Within a thread everything is serial, both kernels and matrix products. So threads wait for each
-other once per call, not several times per layer. And no thread of OpenBLAS idles: an idle one spins
-for up to a tenth of a second after a product, on the core that the next kernel needs.
+Within a thread everything is serial. So threads wait for each other once per call, not several
+times per layer.
 
-A call runs in shards if it has enough work, if its sequences divide evenly enough among the
-threads, and if the number of threads of NumPy's BLAS can be set. One such call runs at a time;
-others wait, because it uses all the cores. The bits of a result may depend on the number of
-threads, but on nothing else here.
+A call runs in shards if it has enough work, and if its sequences divide evenly enough among the
+threads. One such call runs at a time; others wait, because it uses all the cores. The bits of
+gradients may depend on the number of threads, but on nothing else here.
+
+Compiled kernels include all products of a model. Without them, NumPy's BLAS makes the products:
+then a call runs in shards if the number of threads of that BLAS can be set, and it has one thread
+meanwhile.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from fffcpu import kernels
 from fffcpu.config.encoder import EncoderConfig
 from fffcpu.errors import ArgumentError, ArgumentTypeError, ShapeError
 from fffcpu.parameters import RowGradient, generator
@@ -93,7 +96,9 @@ def share_out(
     batch, length = input_ids.shape
     if batch < threads or any(array.shape[:1] != (batch,) for array in arrays):
         return []  # the latter is wrong; running the whole batch raises the error
-    if not _pays(config, batch, length, gradients, threads) or not _blas().lib_controllers:
+    if not _pays(config, batch, length, gradients, threads):
+        return []
+    if not (kernels.selection().compiles or _blas().lib_controllers):
         return []
     cuts = [batch * k // threads for k in range(threads + 1)]
     return [slice(start, stop) for start, stop in itertools.pairwise(cuts)]
@@ -131,7 +136,7 @@ def run_shards(function: Callable[..., Any], shards: Sequence[tuple[Any, ...]]) 
             failures[k] = failure
 
     started: list[threading.Thread] = []
-    with _TURN.taken() if _takes_pool() else on_one_core():
+    with _TURN.taken() if _takes_pool() else _serial():
         try:
             for k in range(1, len(shards)):
                 thread = threading.Thread(target=contextvars.copy_context().run, args=(run, k))
@@ -308,7 +313,7 @@ class _SerialBlas:
 
 
 class _Turn:
-    """Lock of the one call that runs in shards; meanwhile NumPy's BLAS is serial.
+    """Lock of the one call that runs in shards.
 
     A forked child has only the thread that forked, so its lock starts free.
     """
@@ -321,7 +326,7 @@ class _Turn:
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
         """Context of a call: its kernels and products run on the calling thread only."""
-        with self._lock, on_one_core():
+        with self._lock, _serial():
             yield
 
     def _after_fork(self) -> None:
@@ -336,6 +341,11 @@ def on_one_core() -> Iterator[None]:
     """
     with _SERIAL_BLAS.held(), on_this_thread():
         yield
+
+
+def _serial() -> contextlib.AbstractContextManager[None]:
+    """Return a context in which all that a model computes runs on the calling thread only."""
+    return on_this_thread() if kernels.selection().compiles else on_one_core()
 
 
 def on_this_thread() -> contextlib.AbstractContextManager[None]:

@@ -307,9 +307,7 @@ class BertForMaskedLM(BertWithHead, MaskedLM[BertConfig]):
         return dataclasses.replace(config, classes=None, head="masked_lm")
 
     def _products(self, rows: Array) -> Array:
-        logits = super()._products(rows)
-        logits += self.bias
-        return logits
+        return product(rows, self._words.T, self.bias)
 
     def _transform(self, hidden: Array) -> tuple[Array, TransformCache]:
         projected, dense = self.transform.forward(hidden)

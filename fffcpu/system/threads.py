@@ -23,8 +23,8 @@ def get_num_threads() -> int:
 def set_num_threads(threads: int) -> None:
     """Set the number of threads that a kernel may use, for this process from now on.
 
-    The bits of layers' results do not depend on it. The last digits of models' results may,
-    because their matrix products are split differently. The default is the maximum: the number
+    The bits of layers' and models' results do not depend on it. Gradients of models may, because
+    they are summed over the sequences of each thread. The default is the maximum: the number
     of CPUs that this process may use by its affinity and the quotas of its control groups, or
     ``NUMBA_NUM_THREADS`` if that is less. All are read once, when the first call needs kernels or
     their number of threads; the variable, when Numba is imported.

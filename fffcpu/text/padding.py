@@ -10,12 +10,12 @@ its batch's longest by more than one part in `PADDING`, so at most that part of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PADDING", "TOKENS", "Batch", "Row", "batches_by_length", "compute_by_length", "padded"]
+__all__ = ["PADDING", "TOKENS", "Row", "batches_by_length", "compute_by_length", "padded"]
 
 Row: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
 """The tokens of a text."""
@@ -50,59 +50,20 @@ def padded(rows: Sequence[Row], padding_id: int) -> tuple[NDArray[np.intp], NDAr
     return ids, real
 
 
-class Batch(NamedTuple):
-    """Some rows of tokens, padded."""
-
-    numbers: list[int]
-    """Numbers of the rows."""
-    input_ids: NDArray[np.intp]
-    """Tokens (B, S)."""
-    attention_mask: NDArray[np.bool_]
-    """True for tokens, False for padding (B, S)."""
-
-
 def batches_by_length(
-    rows: Sequence[Row], padding_id: int, padding: int = PADDING, tokens: int = TOKENS
-) -> Iterator[Batch]:
-    """Yield rows of tokens in batches of about one length, the longest first.
+    lengths: Sequence[int], padding: int = PADDING, tokens: int = TOKENS
+) -> Iterator[list[int]]:
+    """Yield the numbers of the rows of each batch of about one length, the longest first.
 
     Parameters
     ----------
-    rows, padding_id
-        As for `padded`, but there may be no row.
+    lengths : sequence of int
+        Tokens of each row.
     padding : int
         One part in ``padding`` of a batch may be padding; 0 allows none.
     tokens : int
         Largest number of tokens per batch, padding included, unless a single row has more.
     """
-    for numbers in _batches([len(row) for row in rows], padding, tokens):
-        yield Batch(numbers, *padded([rows[k] for k in numbers], padding_id))
-
-
-def compute_by_length(
-    rows: Sequence[Row],
-    padding_id: int,
-    compute: Callable[[NDArray[np.intp], NDArray[np.bool_]], Iterable[Any]],
-    padding: int = PADDING,
-) -> list[Any]:
-    """Return a result for each row of tokens, computed in batches of about one length.
-
-    Parameters
-    ----------
-    rows, padding_id, padding
-        As for `batches_by_length`.
-    compute : callable
-        Function of the arrays that `padded` returns; it returns a result for each row.
-    """
-    results: list[Any] = [None] * len(rows)
-    for numbers, ids, real in batches_by_length(rows, padding_id, padding):
-        for k, result in zip(numbers, compute(ids, real), strict=True):
-            results[k] = result
-    return results
-
-
-def _batches(lengths: Sequence[int], padding: int, tokens: int) -> Iterator[list[int]]:
-    """Yield the numbers of the rows of each batch, the longest rows first."""
     batch: list[int] = []
     longest = 0
     for k in sorted(range(len(lengths)), key=lambda k: -lengths[k]):
@@ -115,3 +76,28 @@ def _batches(lengths: Sequence[int], padding: int, tokens: int) -> Iterator[list
         batch.append(k)
     if batch:
         yield batch
+
+
+def compute_by_length(
+    rows: Sequence[Row],
+    padding_id: int,
+    compute: Callable[[NDArray[np.intp], NDArray[np.bool_]], Iterable[Any]],
+    padding: int = PADDING,
+) -> list[Any]:
+    """Return a result for each row of tokens, computed in batches of about one length.
+
+    Parameters
+    ----------
+    rows, padding_id
+        As for `padded`, but there may be no row.
+    padding
+        As for `batches_by_length`.
+    compute : callable
+        Function of the arrays that `padded` returns; it returns a result for each row.
+    """
+    results: list[Any] = [None] * len(rows)
+    for numbers in batches_by_length(list(map(len, rows)), padding):
+        ids, real = padded([rows[k] for k in numbers], padding_id)
+        for k, result in zip(numbers, compute(ids, real), strict=True):
+            results[k] = result
+    return results

@@ -48,7 +48,7 @@ def case(seed, rows, inputs, outputs, dtype):
 
 def product(module, x, weights, *rest):
     y = np.full((len(x), len(weights)), np.nan, x.dtype)
-    module.matmul(y, x, weights, *rest)
+    module.matmul(y, x, weights.T, *rest)
     return y
 
 
@@ -98,9 +98,9 @@ def test_activations(module, rows, inputs, outputs, dtype, seed, activation):
 )
 def test_terms_are_added_one_after_the_other_in_chunks(rows, inputs, outputs, seed, memory):
     x, weights, _ = case(seed, rows, inputs, outputs, np.float32)
-    # With few bits, the product of two numbers and its sum with a third are exact in float64. So
+    # With so few bits, the product of two numbers and its sum with a third are exact in float64. So
     # its rounding to float32 is that of a fused multiply-add.
-    x, weights = (np.round(array * 256) / 256 for array in (x, weights))
+    x, weights = (np.round(array * 2**14) / 2**14 for array in (x, weights))
     expected = np.zeros((rows, outputs), np.float32)
     for start in range(0, inputs, CHUNK):
         total = np.zeros_like(expected)
@@ -135,15 +135,17 @@ def test_a_row_has_the_same_bits_in_any_batch_and_on_any_thread(
 
 
 @MODULES
-def test_a_row_or_a_column_that_is_not_finite_spoils_no_other(module):
-    x, weights, _ = case(0, 20, 50, 70, np.float32)
-    expected = product(module, x, weights)
-    x[3, 5], weights[40, 7] = np.nan, np.inf
-    found = product(module, x, weights)
-    assert not np.isfinite(found[3]).any()
+@pytest.mark.parametrize("memory", ["rows", "columns"])
+@pytest.mark.parametrize("rows", [1, 2, 20])
+def test_a_row_or_a_column_that_is_not_finite_spoils_no_other(module, rows, memory):
+    x, weights, _ = case(0, rows, 50, 70, np.float32)
+    expected = product(module, x, MEMORIES[memory](weights))
+    x[-1, 5], weights[40, 7] = np.nan, np.inf
+    found = product(module, x, MEMORIES[memory](weights))
+    assert not np.isfinite(found[-1]).any()
     assert not np.isfinite(found[:, 40]).any()
-    rows, columns = np.arange(20) != 3, np.arange(70) != 40
-    np.testing.assert_array_equal(found[rows][:, columns], expected[rows][:, columns])
+    columns = np.arange(70) != 40
+    np.testing.assert_array_equal(found[:-1, columns], expected[:-1, columns])
 
 
 @pytest.mark.slow  # there are no launches without compiled kernels
@@ -154,15 +156,20 @@ def test_no_row_and_no_column_launch_nothing():
     assert launches == []
 
 
-def test_threads_share_few_rows_by_columns_and_many_by_ranges(monkeypatch):
-    given_items = []
+@pytest.mark.parametrize(
+    ("rows", "outputs", "busy"),
+    [(1, 640, 4), (16, 640, 4), (16, 64, 3), (100, 64, 4), (193, 640, 4), (960, 640, 8)],
+)
+def test_no_thread_idles_unless_there_are_few_rows_and_columns(rows, outputs, busy, monkeypatch):
+    items = []
 
-    def launch(kernel, items, *_):
-        given_items.append(items)
+    def launch(kernel, count, *_):
+        items.append(count)
 
     monkeypatch.setattr(matrix_products, "launch_threads", lambda: 4)
     monkeypatch.setattr(matrix_products, "launch", launch)
-    for rows in (1, 16, 192, 193, 4 * 192, 5 * 192):
-        x, weights, _ = case(0, rows, 4, 8, np.float32)
-        matrix_products.matmul(np.empty((rows, 8), np.float32), x, weights)
-    assert given_items == [4, 4, 4, 4, 4, 8]
+    monkeypatch.setattr(matrix_products, "REGISTERS", 4)
+    monkeypatch.setattr(matrix_products, "REGISTER_BYTES", 64)
+    x, weights, _ = case(0, rows, 4, outputs, np.float32)
+    matrix_products.matmul(np.empty((rows, outputs), np.float32), x, weights.T)
+    assert items == [busy]

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fffcpu.text import padding as padding_module
-from fffcpu.text.padding import PADDING, TOKENS, compute_by_length, padded
+from fffcpu.text.padding import PADDING, TOKENS, batches_by_length, compute_by_length, padded
 
 
 def test_texts_are_padded_to_the_longest():
@@ -19,7 +18,7 @@ def test_texts_are_padded_to_the_longest():
 
 @given(lengths=st.lists(st.integers(2, 3000), max_size=200), padding=st.sampled_from([0, 2, 8]))
 def test_batches_hold_every_text_once_and_little_padding(lengths, padding):
-    batches = list(padding_module._batches(lengths, padding, TOKENS))
+    batches = list(batches_by_length(lengths, padding))
     assert sorted(k for batch in batches for k in batch) == list(range(len(lengths)))
     for batch in batches:
         own = [lengths[k] for k in batch]
@@ -29,7 +28,7 @@ def test_batches_hold_every_text_once_and_little_padding(lengths, padding):
 
 
 def test_batches_are_filled():
-    batches = list(padding_module._batches([8] * 1000, PADDING, TOKENS))
+    batches = list(batches_by_length([8] * 1000, PADDING))
     assert [len(batch) for batch in batches] == [256, 256, 256, 232]
 
 

@@ -128,10 +128,10 @@ def block_fma(
             address = builder.gep(data, [builder.add(at, builder.mul(step, _INT64(row)))])
             number = _splat(builder, kind, builder.load(address))
             for k, weights in enumerate(row_of_panel):
-                which = row * REGISTERS + k
-                total = builder.extract_value(sums, which)
+                index = row * REGISTERS + k
+                total = builder.extract_value(sums, index)
                 total = builder.call(function, [number, weights, total])
-                result = builder.insert_value(result, total, which)
+                result = builder.insert_value(result, total, index)
         return result
 
     return block(block, x, types.intp, types.intp, panel, types.intp), codegen

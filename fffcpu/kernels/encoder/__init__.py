@@ -1,1 +1,1 @@
-"""Row operations of an encoder and its int8 products: in plain NumPy, and compiled."""
+"""Row operations of an encoder and its products: in plain NumPy, and compiled."""

@@ -1,4 +1,4 @@
-"""Row operations of an encoder and its int8 products, in plain NumPy: always available.
+"""Row operations of an encoder and its products, in plain NumPy: always available.
 
 All arrays are C-contiguous and of one dtype, float32 or float64, unless another type is given.
 `fffcpu.kernels.encoder.fused` has the same functions, compiled.
@@ -292,7 +292,7 @@ def matmul(
     bias: Array | None = None,
     activation: int = NO_ACTIVATION,
 ) -> None:
-    """Write products of rows with weights, ``y = activation(x weights^T + bias)``.
+    """Write products of rows with weights, ``y = activation(x weights + bias)``.
 
     In compiled kernels, a row has the same bits in any batch.
 
@@ -301,13 +301,13 @@ def matmul(
     y : array of shape (B, O), written
     x : array of shape (B, I)
         Rows, in any order of memory.
-    weights : array of shape (O, I)
-        Rows of weights, one per output, in any order of memory.
+    weights : array of shape (I, O)
+        Weights, in any order of memory.
     bias : array of shape (O,), optional
     activation : int
         Code of `fffcpu.config.Activation`, or `NO_ACTIVATION`.
     """
-    np.matmul(x, weights.T, out=y)
+    np.matmul(x, weights, out=y)
     if bias is not None:
         y += bias
     if activation != NO_ACTIVATION:
