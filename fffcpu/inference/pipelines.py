@@ -235,7 +235,7 @@ class _Pipeline(Generic[ModelT]):
         if compiled and (threads == 1 or len(batches) < 2 * threads):
             run(turns)  # kernels share the rows of each batch
         else:
-            run_shards(run, [(turns,)] * min(threads, len(batches)))
+            run_shards(run, [(turns,)] * max(1, min(threads, len(batches))))
         return results
 
     def _of_tokens(

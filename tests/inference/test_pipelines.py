@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+from fffcpu import kernels
 from fffcpu.errors import ArgumentError, ArgumentTypeError, CheckpointError
 from fffcpu.inference import pipelines
 from fffcpu.inference.pipelines import (
@@ -191,24 +192,56 @@ def test_vectors_are_of_the_tokens_alone(pooling, normalize):
         np.testing.assert_allclose(vector, expected / length, rtol=1e-8, atol=1e-10)
 
 
+def narrow(**more):
+    return dataclasses.replace(config(**more), dtype="float32")
+
+
+def wide_bert():
+    # Wide enough for several panels of a product, long enough for several blocks of rows.
+    return BertConfig(96, 72, 2, 2, positions=60, feedforward="ff", feedforward_size=100)
+
+
+LONG_TEXTS = [*TEXTS, *(" ".join(RNG.choice(WORDS, n)) for n in RNG.integers(16, 60, 12))]
+PIPELINES = {
+    "fill": lambda: FillMask(FastBertForMaskedLM(narrow(), rng=0), TOKENIZER).fill,
+    "classes": lambda: (
+        TextClassifier(
+            FastBertForSequenceClassification(narrow(classes=3), rng=0), TOKENIZER
+        ).probabilities
+    ),
+    "embed": lambda: TextEmbedder(FastBertEncoder(narrow(), rng=0), TOKENIZER).embed,
+    "embed a BERT": lambda: TextEmbedder(BertEncoder(wide_bert(), rng=0), TOKENIZER).embed,
+    "embed in int8": lambda: (
+        TextEmbedder(BertEncoder(wide_bert(), rng=0).quantize("int8"), TOKENIZER).embed
+    ),
+}
+
+
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("method", ["fill", "probabilities", "embed"])
-def test_a_text_has_the_same_bits_in_any_company(method, threads, monkeypatch):
-    narrow = dataclasses.replace(config(classes=3), dtype="float32")
-    kinds = {
-        "fill": (FillMask, FastBertForMaskedLM),
-        "probabilities": (TextClassifier, FastBertForSequenceClassification),
-        "embed": (TextEmbedder, FastBertEncoder),
-    }
-    pipeline, model = kinds[method]
-    invariant = pipeline(model(narrow, rng=0), TOKENIZER)
-    texts = [text.replace("cat", "[MASK]", 1) for text in TEXTS if len(text.split()) < POSITIONS]
-    alone = [getattr(invariant, method)([text])[0] for text in texts]
+@pytest.mark.parametrize("kind", PIPELINES)
+def test_a_text_has_the_same_bits_in_any_company(kind, threads, monkeypatch):
+    method, normalize = PIPELINES[kind](), {}
+    texts = [text for text in LONG_TEXTS if len(text.split()) < POSITIONS or "BERT" in kind]
+    if kind == "fill":
+        texts = [text.replace("cat", "[MASK]", 1) for text in texts]
+    if kind.startswith("embed a"):
+        normalize = {"normalize": True}
+    alone = [method([text], **normalize)[0] for text in texts]
     monkeypatch.setattr(data_parallel, "get_num_threads", lambda: threads)
-    together = getattr(invariant, method)(texts)
+    monkeypatch.setattr(pipelines, "LEAST_TOKENS", 16)
+    shards = []
+
+    def run_shards(function, own):
+        shards.extend(own)
+        return data_parallel.run_shards(function, own)
+
+    monkeypatch.setattr(pipelines, "run_shards", run_shards)
+    together = method(texts, **normalize)
     for one, other in zip(alone, together, strict=True):
         assert np.array_equal(one, other)
-    assert len(getattr(invariant, method)([])) == 0
+    compiled = kernels.selection().compiles
+    assert len(shards) == (threads if threads == 2 or not compiled else 0)
+    assert len(method([])) == 0
 
 
 def test_an_empty_text_has_a_vector_and_no_text_has_none():
