@@ -68,6 +68,9 @@ Array = NDArray[Any]
 Pointer = Any
 """The address of an array's elements; see `fffcpu.kernels.simd.pointer`."""
 
+Address = Any
+"""An address as a signed integer: an unsigned one plus a signed distance would become a float."""
+
 CHUNK = 384
 """Inputs whose weights are copied at once. Another number gives other bits."""
 MOST_ROWS = 192
@@ -124,7 +127,7 @@ def _copy_panel(
 class _Lines(NamedTuple):
     """Cache lines of memory, in runs that lie at equal distances."""
 
-    first: int
+    first: Address
     """Address of the first line."""
     run: int
     """Lines of a run."""
@@ -134,7 +137,7 @@ class _Lines(NamedTuple):
 
 @inlined
 def _lines_of(
-    weights: _Matrix, start: int, itemsize: int, column: int, k0: int, width: int, depth: int
+    weights: _Matrix, start: Address, itemsize: int, column: int, k0: int, width: int, depth: int
 ) -> _Lines:
     """Return the lines of the weights of a panel; those of all panels start at an address."""
     first = start + (column * weights.of_rows + k0 * weights.of_inputs) * itemsize
@@ -253,7 +256,6 @@ def _matmul(
     last_rows = _Matrix(pointer(memory, aligned + of_panel + of_block), chunk, 1)
     for k in range(ROWS * chunk):
         last_rows.numbers[k] = 0
-    # Unsigned addresses plus signed distances would become floats.
     start_of_weights = np.intp(weights.ctypes.data)
     in_cache = _Lines(np.intp(memory.ctypes.data), chunk + 1, 0)
     for item in range(start, stop):
