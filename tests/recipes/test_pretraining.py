@@ -205,6 +205,7 @@ def test_only_a_corpus_is_removed(text, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough  # test_trainer.py kills a training run, too
 def test_the_command_survives_kill_9(text, tmp_path):
     tokenizer = tmp_path / "tokenizer.json"  # training one may break ties in either way
     Tokenizer.train(sentences(50), 64).save(tokenizer)

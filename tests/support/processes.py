@@ -29,7 +29,12 @@ def available_layers():
         yield name
 
 
-LAYERS = pytest.mark.parametrize("threading_layer", list(available_layers()))
+FIRST_LAYER, *OTHER_LAYERS = available_layers()
+LAYERS = pytest.mark.parametrize(
+    "threading_layer",
+    [FIRST_LAYER, *(pytest.param(layer, marks=pytest.mark.thorough) for layer in OTHER_LAYERS)],
+)
+"""The thread layers. Those that are not the default take long, and are tested in depth."""
 
 
 def run(program, *arguments, package=PACKAGE, timeout=280, **variables):
