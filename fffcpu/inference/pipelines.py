@@ -38,7 +38,7 @@ from fffcpu.models.data_parallel import run_shards, shard_threads
 from fffcpu.models.folders import CONFIG_FILE, open_config
 from fffcpu.models.model import Model
 from fffcpu.models.opening import model_class
-from fffcpu.text.padding import PADDING, TOKENS, batches_by_length, padded
+from fffcpu.text.padding import PADDING, TOKENS, batches_by_length, compute_batches
 from fffcpu.text.tokenizer import Tokenizer
 
 __all__ = [
@@ -226,10 +226,7 @@ class _Pipeline(Generic[ModelT]):
         batches = list(batches_by_length(list(map(len, rows)), padding, tokens))
 
         def run(turns: Iterator[list[int]]) -> None:
-            for numbers in turns:
-                own = padded([rows[k] for k in numbers], self.model.config.padding_id)
-                for k, result in zip(numbers, compute(*own), strict=True):
-                    results[k] = result
+            compute_batches(results, turns, rows, self.model.config.padding_id, compute)
 
         turns = iter(batches)
         if compiled and (threads == 1 or len(batches) < 2 * threads):

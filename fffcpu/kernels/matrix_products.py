@@ -304,54 +304,36 @@ def _put(y: Pointer, at: int, total: Any, left: int, onto: bool) -> None:
 
 
 @inlined
-def _add_squares(
-    y: Pointer,
-    at: int,
-    columns: int,
-    x: Pointer,
-    x_at: int,
-    weights: Pointer,
-    place: int,
-    step: int,
-    depth: int,
-    onto: bool,
-) -> None:
-    """Add the products of a row with weights whose columns are ``step`` apart, or write them."""
-    size = register_lanes(y)
-    for column in range(0, columns, size):
-        total, left = register_zeros(y), columns - column
-        for k in range(0, depth, size):
-            square = place + column * step + k, step, left - 1, depth - k
-            total = fma_transposed(total, x, x_at + k, weights, *square)
-        _put(y, at + column, total, left, onto)
-
-
-@inlined
 def _add_row(
     y: Pointer,
     at: int,
     columns: int,
     x: Pointer,
     x_at: int,
-    weights: Pointer,
+    weights: _Matrix,
     place: int,
-    step: int,
     depth: int,
     onto: bool,
 ) -> None:
-    """Add the products of a row with weights whose inputs are ``step`` apart, or write them.
-
-    There are up to four registers of columns.
-    """
+    """Add the products of a row with weights of up to four registers of columns, or write them."""
     size = register_lanes(y)
+    if weights.of_inputs == 1:
+        for column in range(0, columns, size):
+            total, left = register_zeros(y), columns - column
+            for k in range(0, depth, size):
+                own = place + column * weights.of_rows + k
+                square = own, weights.of_rows, left - 1, depth - k
+                total = fma_transposed(total, x, x_at + k, weights.numbers, *square)
+            _put(y, at + column, total, left, onto)
+        return
     left1, left2, left3 = columns - size, columns - 2 * size, columns - 3 * size
     total0 = total1 = total2 = total3 = register_zeros(y)
     for k in range(depth):
-        factor, own = repeat_register(x, x_at + k), place + k * step
-        total0 = fma(factor, load_register_partial(weights, own, columns), total0)
-        total1 = fma(factor, load_register_partial(weights, own + size, left1), total1)
-        total2 = fma(factor, load_register_partial(weights, own + 2 * size, left2), total2)
-        total3 = fma(factor, load_register_partial(weights, own + 3 * size, left3), total3)
+        factor, own = repeat_register(x, x_at + k), place + k * weights.of_inputs
+        total0 = fma(factor, load_register_partial(weights.numbers, own, columns), total0)
+        total1 = fma(factor, load_register_partial(weights.numbers, own + size, left1), total1)
+        total2 = fma(factor, load_register_partial(weights.numbers, own + 2 * size, left2), total2)
+        total3 = fma(factor, load_register_partial(weights.numbers, own + 3 * size, left3), total3)
     _put(y, at, total0, columns, onto)
     _put(y, at + size, total1, left1, onto)
     _put(y, at + 2 * size, total2, left2, onto)
@@ -374,8 +356,8 @@ def _matmul_few(
     """Process shares of the columns for a few rows, whose weights are not copied."""
     (rows, columns), inputs, out = y.shape, x.shape[1], pointer(y, 0)
     biased = len(bias) > 0
-    numbers, matrix, size = pointer(x, 0), pointer(weights, 0), register_lanes(y)
-    width = 4 * size
+    numbers, width = pointer(x, 0), 4 * register_lanes(y)
+    matrix = _Matrix(pointer(weights, 0), weights_column, weights_input)
     groups = (columns + width - 1) // width
     for group in range(groups * start // shares, groups * stop // shares):
         first = group * width
@@ -383,15 +365,8 @@ def _matmul_few(
         for row in range(rows):
             at, x_at = row * columns + first, row * inputs
             for k0 in range(0, max(inputs, 1), CHUNK):
-                own, depth, onto = place + k0 * weights_input, min(CHUNK, inputs - k0), k0 > 0
-                if weights_input == 1:
-                    _add_squares(
-                        out, at, left, numbers, x_at + k0, matrix, own, weights_column, depth, onto
-                    )
-                else:
-                    _add_row(
-                        out, at, left, numbers, x_at + k0, matrix, own, weights_input, depth, onto
-                    )
+                own, depth = place + k0 * weights_input, min(CHUNK, inputs - k0)
+                _add_row(out, at, left, numbers, x_at + k0, matrix, own, depth, k0 > 0)
         _finish(out, first, columns, (rows, left), pointer(bias, first), biased, activation)
 
 

@@ -15,7 +15,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PADDING", "TOKENS", "Row", "batches_by_length", "compute_by_length", "padded"]
+__all__ = [
+    "PADDING",
+    "TOKENS",
+    "Row",
+    "batches_by_length",
+    "compute_batches",
+    "compute_by_length",
+    "padded",
+]
 
 Row: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
 """The tokens of a text."""
@@ -96,8 +104,24 @@ def compute_by_length(
         Function of the arrays that `padded` returns; it returns a result for each row.
     """
     results: list[Any] = [None] * len(rows)
-    for numbers in batches_by_length(list(map(len, rows)), padding):
+    compute_batches(
+        results, batches_by_length(list(map(len, rows)), padding), rows, padding_id, compute
+    )
+    return results
+
+
+def compute_batches(
+    results: list[Any],
+    batches: Iterable[list[int]],
+    rows: Sequence[Row],
+    padding_id: int,
+    compute: Callable[[NDArray[np.intp], NDArray[np.bool_]], Iterable[Any]],
+) -> None:
+    """Write the results of the rows of some batches, which hold their numbers.
+
+    The other parameters are those of `compute_by_length`.
+    """
+    for numbers in batches:
         ids, real = padded([rows[k] for k in numbers], padding_id)
         for k, result in zip(numbers, compute(ids, real), strict=True):
             results[k] = result
-    return results

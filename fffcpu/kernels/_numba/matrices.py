@@ -24,6 +24,7 @@ from fffcpu.kernels._numba.vector import (
     _data,
     _declare,
     _llvm_type,
+    _load_masked,
     _mask,
     _pointer,
     _splat,
@@ -146,17 +147,15 @@ def _transposed(
     numbers. Columns from ``count`` on are not read, but are 0.
     """
     vector = _register_of(matrix)
-    lanes, kind = vector.lanes, _llvm_type(vector)
-    mask, nothing = _mask(builder, lanes, count), ir.Constant(kind, None)
+    lanes = vector.lanes
+    mask = _mask(builder, lanes, count)
     rows = []
     for k in range(lanes):
         number = _INT64(k)
         row = builder.select(builder.icmp_signed("<", number, last), number, last)
         own = array, builder.add(at, builder.mul(step, row))
         address = _pointer(context, builder, matrix, own, vector)
-        name = f"llvm.masked.load.{_suffix(kind)}.p0{_suffix(kind)}"
-        function = _declare(builder, name, kind, [address.type, _INT32, mask.type, kind])
-        rows.append(builder.call(function, [address, _INT32(_alignment(matrix)), mask, nothing]))
+        rows.append(_load_masked(builder, matrix, address, mask))
     # Each turn interleaves row k with row k + lanes / 2. That rotates the bits of both numbers of
     # an element together, of its row and of its lane, by one.
     lower = [lane for k in range(lanes // 2) for lane in (k, lanes + k)]

@@ -160,6 +160,15 @@ def _declare(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
     return cgutils.get_or_insert_function(builder.module, function, name)
 
 
+def _load_masked(builder: Any, array_type: Any, pointer: Any, mask: Any) -> Any:
+    """Return the vector at an address, as the array stores it; lanes without a bit are 0."""
+    stored = pointer.type.pointee
+    name = f"llvm.masked.load.{_suffix(stored)}.p0{_suffix(stored)}"
+    function = _declare(builder, name, stored, [pointer.type, _INT32, mask.type, stored])
+    alignment, nothing = _INT32(array_type.dtype.bitwidth // 8), ir.Constant(stored, None)
+    return builder.call(function, [pointer, alignment, mask, nothing])
+
+
 def _makers(size: int) -> tuple[Any, ...]:
     """Return the intrinsics that make vectors of ``size`` bytes from no argument or a number."""
 
@@ -224,13 +233,8 @@ def _loaders(size: int) -> tuple[Any, ...]:
 
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             pointer = _pointer(context, builder, array, arguments, vector)
-            stored = _stored_type(array, vector)
             mask = _mask(builder, vector.lanes, arguments[2])
-            name = f"llvm.masked.load.{_suffix(stored)}.p0{_suffix(stored)}"
-            function = _declare(builder, name, stored, [pointer.type, _INT32, mask.type, stored])
-            alignment = _INT32(array.dtype.bitwidth // 8)
-            nothing = ir.Constant(stored, None)
-            value = builder.call(function, [pointer, alignment, mask, nothing])
+            value = _load_masked(builder, array, pointer, mask)
             return _widen(builder, array, vector, value)
 
         return vector(array, types.intp, types.intp), codegen
