@@ -25,7 +25,7 @@ from fffcpu.checkpoints.safetensors import SafetensorsFile
 from fffcpu.errors import CheckpointError
 from fffcpu.system.files import read_json
 
-__all__ = ["WEIGHTS_FILE", "Bert", "hidden_states", "mean_pooled"]
+__all__ = ["WEIGHTS_FILE", "Bert", "Neurons", "gelu", "hidden_states", "mean_pooled"]
 
 Array = np.ndarray
 
@@ -34,6 +34,17 @@ FeedForward = Callable[[int, Array], Array]
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
+
+
+class Neurons(NamedTuple):
+    """The W neurons of a feedforward."""
+
+    weights_in: Array
+    """Input weights (W, D)."""
+    bias_in: Array
+    """Input biases (W,)."""
+    weights_out: Array
+    """Output weights (W, D)."""
 
 
 class Bert(NamedTuple):
@@ -73,7 +84,18 @@ class Bert(NamedTuple):
     def feedforward(self, layer: int, x: Array) -> Array:
         """Compute the feedforward of a layer, without the sum and the norm."""
         logits = self._linear(x, f"encoder.layer.{layer}.intermediate.dense")
-        return self._linear(_gelu(logits), f"encoder.layer.{layer}.output.dense")
+        return self._linear(gelu(logits), f"encoder.layer.{layer}.output.dense")
+
+    def neurons(self, layer: int) -> Neurons:
+        """Return the neurons of the feedforward of a layer."""
+        reading, writing = (
+            f"encoder.layer.{layer}.{part}.dense" for part in ("intermediate", "output")
+        )
+        return Neurons(
+            self.weights[f"{reading}.weight"],
+            self.weights[f"{reading}.bias"],
+            self.weights[f"{writing}.weight"].T,
+        )
 
     def attention(self, layer: int, x: Array, real: Array) -> Array:
         """Compute the attention of a layer, without the sum and the norm."""
@@ -156,7 +178,7 @@ def mean_pooled(hidden: Array, real: Array) -> Array:
     return total
 
 
-def _gelu(x: Array) -> Array:
+def gelu(x: Array) -> Array:
     """Compute the exact GELU, ``x (1 + erf(x / sqrt(2))) / 2``, in the type of x."""
     share: Array = x * x.dtype.type(math.sqrt(0.5))
     erf(share, out=share)

@@ -19,11 +19,12 @@ For each layer, 0 to 5, the command writes four arrays, float32 (tokens, 384), o
     layer0-training-outputs.npy    its output, before the sum with the input
     layer0-held-out-inputs.npy, layer0-held-out-outputs.npy
 
-training-tokens.npy and held-out-tokens.npy hold the token of each row: its number, whether it is a
-special token ([CLS] or [SEP]), the kind of text (0 dictionary, 1 prose), and the number of the
-text. about.json comes last. It holds the counts, the sources and the checksum of the weights. The
-last text of each kind is taken as a whole, so there are a few more tokens than asked for. 200,000
-tokens take 4 GB on the disk.
+layer0-neurons.npz holds the weights of that feedforward: weights_in and weights_out, both
+(1536, 384), and bias_in. training-tokens.npy and held-out-tokens.npy hold the token of each row:
+its number, whether it is a special token ([CLS] or [SEP]), the kind of text (0 dictionary, 1
+prose), and the number of the text. about.json comes last. It holds the counts, the sources and the
+checksum of the weights. The last text of each kind is taken as a whole, so there are a few more
+tokens than asked for. 200,000 tokens take 4 GB on the disk.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.command import new_parser
-from benchmarks.data.bert import WEIGHTS_FILE, Bert, hidden_states
+from benchmarks.data.bert import WEIGHTS_FILE, Bert, Neurons, hidden_states
 from fffcpu.system.files import read_json, write_text
 from fffcpu.system.terminal import print_status, progress_bar
 from fffcpu.text import Tokenizer, read_texts
@@ -96,6 +97,17 @@ def read_activations(folder: Path, layer: int, split: str) -> tuple[Array, Array
         for side in ("inputs", "outputs")
     )
     return inputs, outputs
+
+
+def neurons_path(folder: Path, layer: int) -> Path:
+    """Return the file of the neurons of a feedforward."""
+    return folder / f"layer{layer}-neurons.npz"
+
+
+def read_neurons(folder: Path, layer: int) -> Neurons:
+    """Return the neurons of a feedforward."""
+    with np.load(neurons_path(folder, layer)) as arrays:
+        return Neurons(**arrays)
 
 
 def documents_of(path: Path, kind: str, rng: np.random.Generator) -> list[list[str]]:
@@ -243,6 +255,8 @@ def write_activations(
     (out / ABOUT_FILE).unlink(missing_ok=True)
     model, tokenizer = Bert.load(model_folder), Tokenizer.load(model_folder)
     splits = draw_splits(texts_folder, tokenizer, tokens, kinds, seed)
+    for layer in range(model.layers):
+        np.savez(neurons_path(out, layer), **model.neurons(layer)._asdict())
     total = sum(len(text.ids) for texts in splits.values() for text in texts)
     with progress_bar(total=total, unit="token", scaled=True, shown=True, kept=True) as bar:
         counts = {

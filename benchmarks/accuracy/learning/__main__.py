@@ -29,8 +29,14 @@ at s. Some tries put another density in its place:
     density-smooth-step derivative of the smooth-step of width 2 (arXiv 2002.07772)
     constant-routes     none: no node learns where to send rows
 
-Initial weights: `balanced-start` makes each node halve the rows that reach it; `start-from-targets`
-also turns it towards what differs most in their targets. The rates of `level-rates-xF` grow by F
+Initial weights: `balanced-start` makes each node halve the rows that reach it. It is also turned
+towards what differs most in their targets (`start-from-targets`), from one cluster of the rows to
+another (`start-from-clusters`), or to where some neurons of the feedforward that is imitated give
+more than others (`start-from-neurons`, `start-from-norms`, arXiv 2310.04361).
+
+Routes: after each batch, `balancing-S` moves the bias of a node by S towards equally many rows on
+both sides. `fixed-norms` keeps the norms of input weights. `flips-P` sends rows to the other side
+at a share P of the choices, in training only. The rates of `level-rates-xF` grow by F
 per level, and their geometric mean over the levels is that of the base. `soft` computes all nodes
 in the first 3/4 of 4/3 as many epochs, mixed by logistic functions of the logits that become ever
 steeper; compare it with `epochs-x1.33`. `side-constants` adds a vector for each side of each

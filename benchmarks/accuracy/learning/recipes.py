@@ -9,7 +9,8 @@ BASE = "base"
 """The name of the try that changes nothing."""
 
 UNIFORM, BALANCED, TARGETS = "uniform", "balanced", "targets"
-"""Initial weights; `benchmarks.accuracy.learning.starts` makes the last two."""
+CLUSTERS, NEURONS, NORMS = "clusters", "neurons", "norms"
+"""Initial weights; `benchmarks.accuracy.learning.starts` makes all but the uniform ones."""
 
 NORMAL, SMOOTH_STEP = "normal", "smooth-step"
 """Densities; `benchmarks.accuracy.learning.routes` defines them."""
@@ -52,6 +53,12 @@ class Recipe(NamedTuple):
     final_density_width: float | None = None
     """Width at the end of the training, to which it falls by equal factors; None for no change."""
 
+    # Constraints on routes, after each step.
+    balancing: float = 0.0
+    """Step of the bias of a node towards equally many rows on both sides."""
+    fixed_norms: bool = False
+    """Whether the input weights of a node keep their initial norm."""
+
     # The optimizer.
     second_moment: float = 0.999
     epsilon: float = 1e-8
@@ -65,6 +72,8 @@ class Recipe(NamedTuple):
     # The rows and the forward pass.
     noise: float = 0.0
     """Standard deviation of the noise on inputs."""
+    flips: float = 0.0
+    """Share of the choices in which a row takes the other side."""
     soft_share: float = 0.0
     """Share of the steps that compute all nodes."""
     temperature: float = 0.2
@@ -107,6 +116,12 @@ TRIES: dict[str, Changes] = {
     "soft": {"soft_share": 0.75, "epochs": Times(4 / 3)},
     "balanced-start": {"start": BALANCED},
     "start-from-targets": {"start": TARGETS},
+    "start-from-clusters": {"start": CLUSTERS},
+    "balancing-0.001": {"balancing": 0.001},
+    "balancing-0.01": {"balancing": 0.01},
+    "fixed-norms": {"fixed_norms": True},
+    "flips-0.01": {"flips": 0.01},
+    "flips-0.05": {"flips": 0.05},
     "input-weights-x0.5": {"input_scale": 0.5},
     "input-weights-x2": {"input_scale": 2.0},
     "output-weights-0": {"output_scale": 0.0},
@@ -129,6 +144,12 @@ TRIES: dict[str, Changes] = {
     "epochs-x2.67": {"epochs": Times(8 / 3)},
 }
 """The tries of every set, by name."""
+
+TEACHER_TRIES: dict[str, Changes] = {
+    "start-from-neurons": {"start": NEURONS},
+    "start-from-norms": {"start": NORMS},
+}
+"""Further tries where the targets are outputs of a feedforward whose neurons are known."""
 
 
 def changed(base: Recipe, changes: Changes) -> Recipe:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.accuracy.learning.recipes import TRIES, Changes, Recipe, changed
-from benchmarks.data.minilm import read_activations
+from benchmarks.accuracy.learning.recipes import TEACHER_TRIES, TRIES, Changes, Recipe, changed
+from benchmarks.data.minilm import Neurons, read_activations, read_neurons
 from benchmarks.data.tables import read_data
 from fffcpu.recipes.scaling import Scaling, TargetScaling
 
@@ -28,6 +28,8 @@ class Rows(NamedTuple):
     test_y: Array
     outputs: int
     """Number of outputs O of a layer: that of the classes, if there are classes."""
+    teacher: Neurons | None = None
+    """The neurons that made the targets, if these are outputs of a feedforward."""
 
 
 class Source(NamedTuple):
@@ -45,6 +47,8 @@ class Source(NamedTuple):
     """Trees and depth of layers of which a row uses about as many neurons as of the base."""
     widths: tuple[int, ...]
     """Neurons of dense layers."""
+    tries: dict[str, Changes]
+    """The tries that need no size of their own."""
 
 
 def feedforward(layer: int) -> Callable[[argparse.Namespace], Rows]:
@@ -53,7 +57,8 @@ def feedforward(layer: int) -> Callable[[argparse.Namespace], Rows]:
     def read(options: argparse.Namespace) -> Rows:
         x, y = read_activations(options.activations, layer, "training")
         test_x, test_y = read_activations(options.activations, layer, "held-out")
-        return Rows(x, y, test_x, test_y, y.shape[1])
+        neurons = read_neurons(options.activations, layer)
+        return Rows(x, y, test_x, test_y, y.shape[1], neurons)
 
     return read
 
@@ -78,14 +83,15 @@ def minilm(layer: int) -> Source:
     )
     shapes, widths = ((16, 3), (13, 4), (6, 10)), (128, 256, 512)
     score = "R2 on the tokens held out"
-    return Source(feedforward(layer), "columns", score, ".4f", base, shapes, widths)
+    tries = TRIES | TEACHER_TRIES
+    return Source(feedforward(layer), "columns", score, ".4f", base, shapes, widths, tries)
 
 
 def classes(name: str, standardize: str, base: Recipe) -> Source:
     """Return a set of classes."""
     shapes, widths = ((2, 7), (5, 2), (1, 15)), (16, 32)
     score = "accuracy on the test rows"
-    return Source(table(name), standardize, score, ".2%", base, shapes, widths)
+    return Source(table(name), standardize, score, ".2%", base, shapes, widths, TRIES)
 
 
 LETTERS = Recipe(trees=4, depth=3, epochs=40, batch_size=64, lr=0.025, weight_decay=0.02)
@@ -107,7 +113,7 @@ def tries_of(data: str) -> dict[str, Changes]:
         f"{trees}x{depth}": {"trees": trees, "depth": depth} for trees, depth in source.shapes
     }
     dense = {f"dense-{width}": {"width": width} for width in source.widths}
-    return {**TRIES, **shapes, **dense}
+    return {**source.tries, **shapes, **dense}
 
 
 def recipe_of(data: str, name: str, quick: bool) -> Recipe:
@@ -125,8 +131,19 @@ def read_rows(data: str, options: argparse.Namespace) -> Rows:
     test_count = QUICK_ROWS if options.quick else None
     test_x, test_y = found.test_x[:test_count], found.test_y[:test_count]
     scaling = Scaling.of(x, np.arange(len(x)), source.standardize)
+    teacher = found.teacher
     if y.ndim > 1:
         targets = TargetScaling.of(y)
+        teacher = teacher and scaled_neurons(teacher, scaling, targets)
         y, test_y = (targets.apply(numbers, np.float32) for numbers in (y, test_y))
     x, test_x = (scaling.apply(numbers, np.float32) for numbers in (x, test_x))
-    return Rows(x, y, test_x, np.array(test_y), found.outputs)
+    return Rows(x, y, test_x, np.array(test_y), found.outputs, teacher)
+
+
+def scaled_neurons(neurons: Neurons, scaling: Scaling, targets: TargetScaling) -> Neurons:
+    """Return neurons of scaled inputs and outputs that are as active as the given ones."""
+    mean, scale, unit = (
+        np.asarray(numbers, np.float32) for numbers in (scaling.mean, scaling.scale, targets.unit)
+    )
+    weights_in, bias_in, weights_out = neurons
+    return Neurons(weights_in * scale, bias_in + weights_in @ mean, weights_out / unit)

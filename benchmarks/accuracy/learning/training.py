@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from benchmarks.accuracy.learning.constraints import Constrained
+from benchmarks.accuracy.learning.flips import Flipped
 from benchmarks.accuracy.learning.recipes import UNIFORM, Recipe
 from benchmarks.accuracy.learning.routes import Routed
 from benchmarks.accuracy.learning.sets import Rows, read_rows, recipe_of, tries_of
@@ -176,9 +178,13 @@ def new_model(rows: Rows, recipe: Recipe, seed: int) -> Model:
     layer.params["weights_in"][...] *= recipe.input_scale
     layer.params["weights_out"][...] *= recipe.output_scale
     if recipe.start != UNIFORM:
-        fit_start(layer, rows.x, rows.y, recipe.start, np.random.default_rng((seed, 1)))
+        fit_start(layer, rows, recipe.start, np.random.default_rng((seed, 1)))
     if recipe.side_constants:
         return WithConstants(layer)
+    if recipe.flips:
+        return Flipped(layer, recipe, np.random.default_rng((seed, 3)))
+    if recipe.balancing or recipe.fixed_norms:
+        return Constrained(layer, recipe)
     return Annealed(layer, recipe) if recipe.soft_share else Routed(layer, recipe)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.data import minilm
-from benchmarks.data.bert import Bert, hidden_states
+from benchmarks.data.bert import Bert, gelu, hidden_states
 from fffcpu.text import Tokenizer
 from tests.benchmarks.data.bert_support import LAYERS, WIDTH, write_bert
 
@@ -96,5 +96,11 @@ def test_files_hold_what_the_feedforwards_read_and_give(folders, monkeypatch):
             for expected, found in zip(seen, arrays, strict=True):
                 for one, other in zip(expected, found, strict=True):
                     np.testing.assert_allclose(other[own], one, atol=1e-4)
+    for layer in range(LAYERS):
+        x, y = minilm.read_activations(out, layer, "training")
+        neurons = minilm.read_neurons(out, layer)
+        active = gelu(x @ neurons.weights_in.T + neurons.bias_in)
+        bias = model.weights[f"encoder.layer.{layer}.output.dense.bias"]
+        np.testing.assert_allclose(active @ neurons.weights_out + bias, y, atol=1e-4)
     # Both kinds are mixed: neither comes first as a whole.
     assert np.diff(words["training"]["kind"].astype(int)).astype(bool).sum() - 1 > 0

@@ -1,4 +1,4 @@
-"""Gradients of routes, of soft layers and of constants of sides."""
+"""Gradients of routes, of soft layers, of flipped choices and of constants of sides."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, ndtr
 
-from benchmarks.accuracy.learning import recipes, routes, sides, soft
+from benchmarks.accuracy.learning import constraints, flips, recipes, routes, sides, soft
 from benchmarks.accuracy.learning.levels import levels
 from benchmarks.accuracy.learning.recipes import NORMAL, SMOOTH_STEP
 from benchmarks.accuracy.learning.sets import recipe_of
@@ -215,3 +215,80 @@ def test_constants_of_zero_change_nothing():
     grads = model.backward(dy, cache)
     del grads["constants"]
     equal(grads, layer.backward(dy, layer.forward(x)[1], straight_through=True)[1])
+
+
+def test_without_flips_a_layer_is_as_it_was():
+    layer, (x, dy) = new_layer(depth=3), rows()
+    y, paths = flips.flipped_forward(layer, x, np.zeros((9, 2, 4), bool))
+    expected, cache = layer.forward(x)
+    np.testing.assert_allclose(y, expected, atol=1e-12)
+    np.testing.assert_array_equal(paths.nodes, cache.nodes)
+    found = flips.flipped_backward(layer, dy, paths, np.zeros((9, 2, 4), bool))
+    for name, grad in layer.backward(dy, cache, straight_through=True)[1].items():
+        np.testing.assert_allclose(found[name], grad, atol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu", "identity"])
+def test_a_flipped_row_takes_the_other_side_and_its_gradients_are_slopes(activation, monkeypatch):
+    layer, (x, dy) = new_layer(activation=activation), rows()
+    flipped = np.random.default_rng(2).random((9, 2, 3)) < 0.4
+    _, paths = flips.flipped_forward(layer, x, flipped)
+    weights_in, bias_in, _ = layer.params.values()
+    for row, tree, level in np.ndindex(flipped.shape):
+        node = paths.nodes[row, tree, level]
+        logit = weights_in[tree, node] @ x[row] + bias_in[tree, node]
+        sign = -1 if flipped[row, tree, level] else 1
+        assert paths.logits[row, tree, level] == pytest.approx(sign * logit, abs=1e-12)
+        if level < 2:
+            child = 2 * node + 1 + (sign * logit > 0)
+            assert paths.nodes[row, tree, level + 1] == child
+    # With routes held constant, gradients are the slopes of the output.
+    monkeypatch.setattr(flips, "choices", lambda _, dy, paths: np.zeros_like(paths.logits))
+    grads = flips.flipped_backward(layer, dy, paths, flipped)
+
+    def loss():
+        return float((flips.flipped_forward(layer, x, flipped)[0] * dy).sum())
+
+    check_gradients(loss, [(layer.params[name], grads[name]) for name in layer.params])
+
+
+def test_the_value_of_a_choice_is_that_of_the_right_side_less_the_left_one():
+    layer, (x, dy) = new_layer(), rows(count=1)
+    flipped = np.random.default_rng(2).random((1, 2, 3)) < 0.4
+    _, paths = flips.flipped_forward(layer, x, flipped)
+    found = routes.choices(layer, dy, paths)
+    for tree, level in np.ndindex(flipped.shape[1:]):
+        outputs = []
+        for right in (False, True):
+            # Go that way at this node; further down no choice is flipped.
+            changed = flipped.copy()
+            taken = paths.logits[0, tree, level] > 0
+            if taken != right:
+                changed[0, tree, level] ^= True
+                changed[0, tree, level + 1 :] = False
+            outputs.append(flips.flipped_forward(layer, x, changed)[0] @ dy[0])
+        density = routes.density_at(paths.logits[:, tree, level], NORMAL, 1.0)[0]
+        expected = (outputs[1] - outputs[0])[0] * density
+        assert found[0, tree, level] == pytest.approx(expected, abs=1e-12)
+
+
+def test_balancing_moves_biases_towards_equal_sides():
+    layer, (x, dy) = new_layer(), rows(count=40)
+    model = constraints.Constrained(layer, BASE._replace(balancing=0.25))
+    _, cache = model.forward(x, 0.0)
+    before = layer.params["bias_in"].copy()
+    expected = layer.backward(dy, cache, straight_through=True)[1]
+    equal(model.backward(dy, cache, 0.0), expected)
+    for tree, node in np.ndindex(before.shape):
+        logits = cache.logits[:, tree][cache.nodes[:, tree] == node]
+        step = 0.25 * np.sign((logits > 0).sum() - (logits <= 0).sum())
+        assert layer.params["bias_in"][tree, node] == before[tree, node] - step
+
+
+def test_fixed_norms_are_the_initial_ones():
+    layer, (x, _) = new_layer(), rows()
+    model = constraints.Constrained(layer, BASE._replace(fixed_norms=True))
+    before = layer.params["weights_in"].copy()
+    layer.params["weights_in"][...] *= np.random.default_rng(0).uniform(1, 5, (2, 7, 1))
+    model.forward(x, 0.0)
+    np.testing.assert_allclose(layer.params["weights_in"], before, rtol=1e-12)

@@ -12,7 +12,7 @@ from benchmarks.accuracy.learning import recipes, show, training
 from benchmarks.accuracy.learning.__main__ import TRIES, main, parse
 from benchmarks.accuracy.learning.recipes import Recipe, Times
 from benchmarks.accuracy.learning.sets import SOURCES, Rows, recipe_of, tries_of
-from benchmarks.data.minilm import array_path
+from benchmarks.data.minilm import Neurons, array_path, neurons_path
 from benchmarks.records import append_records, read_records
 from fffcpu.data import Table
 from fffcpu.recipes.fitting import FitSettings, fit
@@ -28,6 +28,9 @@ def data(tmp_path):
         y = 3 + x @ weights + 0.1 * np.sin(3 * x[:, :1])
         np.save(array_path(tmp_path, 4, split, "inputs"), x)
         np.save(array_path(tmp_path, 4, split, "outputs"), y.astype(np.float32))
+    shapes = {"weights_in": (4, 6), "bias_in": (4,), "weights_out": (4, 5)}
+    neurons = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    np.savez(neurons_path(tmp_path, 4), **neurons)
     x = rng.integers(0, 16, (4300, 3))
     lines = [f"{a},{b},{c},{'ABC'[a // 6]}" for a, b, c in x]
     (tmp_path / "letters.csv").write_text("\n".join(["a,b,c,class", *lines]) + "\n")
@@ -43,7 +46,10 @@ def small_rows(classes: int = 0) -> Rows:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((130, 4)).astype(np.float32)
     y = np.sin(3 * x[:, :3])
-    return Rows(x, y.argmax(1), x[:50], y[:50].argmax(1), 3) if classes else Rows(x, y, x, y, 3)
+    if classes:
+        return Rows(x, y.argmax(1), x[:50], y[:50].argmax(1), 3)
+    shapes = (300, 4), (300,), (300, 3)
+    return Rows(x, y, x, y, 3, Neurons(*(rng.standard_normal(s, np.float32) for s in shapes)))
 
 
 def test_a_try_changes_the_base():
