@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.accuracy.learning.recipes import TEACHER_TRIES, TRIES, Changes, Recipe, changed
-from benchmarks.data.minilm import Neurons, read_activations, read_neurons
+from benchmarks.data.bert import Neurons
+from benchmarks.data.minilm import read_activations, read_neurons
 from benchmarks.data.tables import read_data
 from fffcpu.recipes.scaling import Scaling, TargetScaling
 

@@ -12,7 +12,8 @@ from benchmarks.accuracy.learning import recipes, show, training
 from benchmarks.accuracy.learning.__main__ import TRIES, main, parse
 from benchmarks.accuracy.learning.recipes import Recipe, Times
 from benchmarks.accuracy.learning.sets import SOURCES, Rows, recipe_of, tries_of
-from benchmarks.data.minilm import Neurons, array_path, neurons_path
+from benchmarks.data.bert import Neurons
+from benchmarks.data.minilm import array_path, neurons_path
 from benchmarks.records import append_records, read_records
 from fffcpu.data import Table
 from fffcpu.recipes.fitting import FitSettings, fit
