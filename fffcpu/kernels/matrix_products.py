@@ -62,7 +62,7 @@ from fffcpu.kernels.simd import (
     store_partial,
 )
 
-__all__ = ["matmul"]
+__all__ = ["hidden_layer", "matmul"]
 
 Array = NDArray[Any]
 Pointer = Any
@@ -79,6 +79,8 @@ TURNS = REGISTERS * REGISTER_BYTES // VECTOR_BYTES
 """Blocks of a panel whose steps, together, prefetch all lines of the next panel."""
 FEW_ROWS = 2
 """Most rows for which weights are not copied."""
+SMALL = 1 << 16
+"""Most weights of a hidden layer that takes a few rows in one launch, on the caller's thread."""
 READ_COST = 16
 """Cost of a weight that is read from memory, in multiply-adds."""
 
@@ -340,6 +342,26 @@ def _add_row(
     _put(y, at + 3 * size, total3, left3, onto)
 
 
+@inner
+def _add_columns(
+    y: Pointer,
+    x: Pointer,
+    inputs: int,
+    weights: _Matrix,
+    bias: Pointer,
+    biased: bool,
+    activation: int,
+    first: int,
+    columns: int,
+) -> None:
+    """Write up to four registers of columns of y, from ``first`` on, for one row."""
+    place = first * weights.of_rows
+    for k0 in range(0, max(inputs, 1), CHUNK):
+        own, depth = place + k0 * weights.of_inputs, min(CHUNK, inputs - k0)
+        _add_row(y, first, columns, x, k0, weights, own, depth, k0 > 0)
+    _finish(y, first, columns, (1, columns), pointer(bias, first), biased, activation)
+
+
 @kernel
 def _matmul_few(
     y: Array,
@@ -354,20 +376,45 @@ def _matmul_few(
     stop: int,
 ) -> None:
     """Process shares of the columns for a few rows, whose weights are not copied."""
-    (rows, columns), inputs, out = y.shape, x.shape[1], pointer(y, 0)
-    biased = len(bias) > 0
-    numbers, width = pointer(x, 0), 4 * register_lanes(y)
+    (rows, columns), inputs, biased = y.shape, x.shape[1], len(bias) > 0
+    width = 4 * register_lanes(y)
     matrix = _Matrix(pointer(weights, 0), weights_column, weights_input)
     groups = (columns + width - 1) // width
     for group in range(groups * start // shares, groups * stop // shares):
         first = group * width
-        left, place = min(width, columns - first), first * weights_column
+        left = min(width, columns - first)
         for row in range(rows):
-            at, x_at = row * columns + first, row * inputs
-            for k0 in range(0, max(inputs, 1), CHUNK):
-                own, depth = place + k0 * weights_input, min(CHUNK, inputs - k0)
-                _add_row(out, at, left, numbers, x_at + k0, matrix, own, depth, k0 > 0)
-        _finish(out, first, columns, (rows, left), pointer(bias, first), biased, activation)
+            own, numbers = pointer(y, row * columns), pointer(x, row * inputs)
+            _add_columns(own, numbers, inputs, matrix, bias, biased, activation, first, left)
+
+
+@kernel
+def _hidden_layer_few(
+    y: Array,
+    x: Array,
+    weights_in: Array,
+    bias: Array,
+    activation: int,
+    weights_out: Array,
+    start: int,
+    stop: int,
+) -> None:
+    """Process a range of rows, each with both products."""
+    (neurons, inputs), columns = weights_in.shape, y.shape[1]
+    biased, width = len(bias) > 0, 4 * register_lanes(y)
+    first = _Matrix(pointer(weights_in, 0), inputs, 1)
+    second = _Matrix(pointer(weights_out, 0), 1, columns)
+    hidden = np.empty(neurons, y.dtype)
+    active = pointer(hidden, 0)
+    for row in range(start, stop):
+        own, numbers = pointer(y, row * columns), pointer(x, row * inputs)
+        for k in range(0, neurons, width):
+            left = min(width, neurons - k)
+            _add_columns(active, numbers, inputs, first, bias, biased, activation, k, left)
+        for k in range(0, columns, width):
+            left = min(width, columns - k)
+            _add_columns(own, active, neurons, second, bias, False, NO_ACTIVATION, k, left)
+    keep(hidden)
 
 
 def matmul(
@@ -405,6 +452,23 @@ def matmul(
     sizes = inputs, range_rows, shares
     arguments = rows_of_x, *x_steps, columns, *steps, biases, activation, *sizes
     launch(_matmul, items, work, y, *arguments)
+
+
+def hidden_layer(
+    y: Array, x: Array, weights_in: Array, bias: Array | None, activation: int, weights_out: Array
+) -> None:
+    """Write the output of a hidden layer, ``y = activation(x weights_in^T + bias) weights_out``.
+
+    The caller has checked the shapes. Rows and weights are contiguous.
+    """
+    if y.size and len(x) <= FEW_ROWS and weights_in.size + weights_out.size <= SMALL:
+        biases = np.empty(0, y.dtype) if bias is None else bias
+        arguments = y, writable(x), weights_in, biases, activation, weights_out
+        launch(_hidden_layer_few, len(x), 1, *arguments)
+        return
+    hidden = np.empty((len(x), len(weights_in)), y.dtype)
+    matmul(hidden, x, weights_in.T, bias, activation)
+    matmul(y, hidden, weights_out)
 
 
 def _with_steps(matrix: Array) -> tuple[Array, int, int]:

@@ -17,7 +17,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from fffcpu import kernels
 from fffcpu.config import DenseFeedForwardConfig, QuantizedDenseFeedForwardConfig
-from fffcpu.config.layers import NO_ACTIVATION
 from fffcpu.layers.layer import Layer, new_parameters, product
 from fffcpu.layers.quantized import (
     InferenceOnly,
@@ -49,7 +48,7 @@ class DenseFeedForwardCache(NamedTuple):
 
 
 class DenseFeedForward(Layer[DenseFeedForwardConfig]):
-    """Dense feedforward layer with one hidden layer, computed by NumPy's matrix products.
+    """Dense feedforward layer: one hidden layer, all of whose neurons are computed.
 
     Parameters
     ----------
@@ -95,22 +94,24 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
         )
         self._set_up(config, _initial(config, generator(rng)))
 
-    def _compute(self, y: Array, rows: Array) -> None:
-        step = max(LEAST_ROWS, MOST_NUMBERS // self.config.width)
-        for start in range(0, len(rows), step):
-            own = slice(start, start + step)
-            active = self._logits(rows[own], self._activation)
-            kernels.selection().encoder.matmul(y[own], active, self.params["weights_out"])
+    def _set_up(self, config: DenseFeedForwardConfig, params: Parameters) -> None:
+        super()._set_up(config, params)
+        # Looked up once, because one row takes only microseconds.
+        bias = params.get("bias_in")
+        self._arguments = params["weights_in"], bias, self._activation, params["weights_out"]
+        self._step = max(LEAST_ROWS, MOST_NUMBERS // config.width)
 
-    def _logits(self, rows: Array, activation: int = NO_ACTIVATION) -> Array:
-        """Return the logits of rows, or their activations."""
-        weights, bias = self.params["weights_in"], self.params.get("bias_in")
-        return product(rows, weights.T, bias, activation)
+    def _compute(self, y: Array, rows: Array) -> None:
+        hidden_layer = kernels.selection().encoder.hidden_layer
+        for start in range(0, len(rows), self._step):
+            own = slice(start, start + self._step)
+            hidden_layer(y[own], rows[own], *self._arguments)
 
     def forward(self, x: Any) -> tuple[Array, DenseFeedForwardCache]:
         """Run the layer and keep what `backward` needs."""
         rows, leading = self._rows(x)
-        logits = self._logits(rows)
+        weights_in, bias_in, *_ = self._arguments
+        logits = product(rows, weights_in.T, bias_in)
         active = kernels.selection().encoder.activate(logits, self._activation)
         y = product(active, self.params["weights_out"])
         return y.reshape(*leading, y.shape[1]), DenseFeedForwardCache(rows, logits, leading)

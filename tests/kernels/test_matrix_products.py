@@ -135,6 +135,33 @@ def test_a_row_has_the_same_bits_in_any_batch_and_on_any_thread(
 
 
 @MODULES
+@given(
+    **SIZES,
+    width=st.integers(0, 70),
+    biased=st.booleans(),
+    activation=st.sampled_from([*Activation, NO_ACTIVATION]),
+)
+def test_a_hidden_layer_is_two_products(
+    module, rows, inputs, outputs, dtype, seed, width, biased, activation
+):
+    x, weights_in, bias = case(seed, rows, inputs, width, dtype)
+    weights_out = np.random.default_rng(seed).standard_normal((width, outputs)).astype(dtype)
+    biases = bias if biased else None
+    active = product(module, x, weights_in, biases, activation)
+    expected = product(module, active, weights_out.T)
+    # Rows are taken one by one, two by two and all together, by different kernels.
+    for count in (1, 2, max(rows, 1)):
+        for first in range(0, rows, count):
+            few = x[first : first + count]
+            found = np.full((len(few), outputs), np.nan, dtype)
+            module.hidden_layer(found, _locked(few), weights_in, biases, activation, weights_out)
+            if module is fused:
+                np.testing.assert_array_equal(found, expected[first : first + count])
+            else:
+                np.testing.assert_allclose(found, expected[first : first + count], atol=1e-3)
+
+
+@MODULES
 @pytest.mark.parametrize("memory", ["rows", "columns"])
 @pytest.mark.parametrize("rows", [1, 2, 20])
 def test_a_row_or_a_column_that_is_not_finite_spoils_no_other(module, rows, memory):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fffcpu.kernels.elementwise import activate_run, backpropagate_run, exponential
 from fffcpu.kernels.integer_products import feed_forward, integer_matrix, project
 from fffcpu.kernels.jit import inner, kernel, launch, writable
-from fffcpu.kernels.matrix_products import matmul
+from fffcpu.kernels.matrix_products import hidden_layer, matmul
 from fffcpu.kernels.simd import (
     add,
     broadcast,
@@ -57,6 +57,7 @@ __all__ = [
     "backpropagate",
     "cross_entropy",
     "feed_forward",
+    "hidden_layer",
     "integer_matrix",
     "layer_norm",
     "layer_norm_backward",

@@ -25,6 +25,7 @@ __all__ = [
     "backpropagate",
     "cross_entropy",
     "feed_forward",
+    "hidden_layer",
     "integer_matrix",
     "layer_norm",
     "layer_norm_backward",
@@ -312,6 +313,29 @@ def matmul(
         y += bias
     if activation != NO_ACTIVATION:
         y[...] = activate(y, activation)
+
+
+def hidden_layer(
+    y: Array, x: Array, weights_in: Array, bias: Array | None, activation: int, weights_out: Array
+) -> None:
+    """Write the output of a hidden layer, ``y = activation(x weights_in^T + bias) weights_out``.
+
+    In compiled kernels, a row has the same bits in any batch.
+
+    Parameters
+    ----------
+    y : array of shape (B, O), written
+    x : array of shape (B, I)
+    weights_in : array of shape (W, I)
+        Input weights, one row per neuron.
+    bias : array of shape (W,), optional
+    activation : int
+        Code of `fffcpu.config.Activation`.
+    weights_out : array of shape (W, O)
+    """
+    hidden = np.empty((len(x), len(weights_in)), y.dtype)
+    matmul(hidden, x, weights_in.T, bias, activation)
+    matmul(y, hidden, weights_out)
 
 
 class _IntegerMatrix(NamedTuple):
