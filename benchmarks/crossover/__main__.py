@@ -31,10 +31,10 @@ Times are those of the whole test set as one batch, and of one row per call, wit
 set in one alternation. Layers return scores, whose largest is the class, and so does
 Booster.predict of LightGBM with raw_score. scikit-learn's predict_proba, called as users call it,
 ends in a softmax. Each model gets rows of the type that it computes with, so that it converts
-nothing. The dense layer is timed in NumPy, in onnxruntime if it is installed, and in fffcpu's
-kernels, as a FastFeedForward of trees with one node each, which is faster for one row. The fastest
-counts. Costs without a clock are multiply-adds per row, and for boosted trees comparisons: the
-nodes that an average training row visits.
+nothing. The dense layer is timed in NumPy, in onnxruntime if it is installed, and in fffcpu, as a
+DenseFeedForward and as a FastFeedForward of trees with one node each. The fastest counts. Costs
+without a clock are multiply-adds per row, and for boosted trees comparisons: the nodes that an
+average training row visits.
 
 Repeat a command to continue after an interruption. A chosen model with a record and without a file
 is trained again: copy benchmarks/results/crossover_models.jsonl to OUT/models.jsonl to skip the

@@ -21,8 +21,10 @@ from fffcpu.benchmarking.machine import describe_machine
 from fffcpu.benchmarking.onnx_dense import onnx_dense
 from fffcpu.benchmarking.timing import Contender, alternate, cycling
 from fffcpu.benchmarking.verification import DISTINCT_ROWS, TOLERANCES, check_close
+from fffcpu.config import Activation
 from fffcpu.errors import WrongOutputError
 from fffcpu.inference.predictor import Predictor
+from fffcpu.kernels.encoder import vectorized
 from fffcpu.system.terminal import print_status, progress_bar
 
 Array = np.ndarray
@@ -133,7 +135,8 @@ def runtimes(layer: Any, threads: int, some: Array) -> list[tuple[str, Callable[
     params, activation = layer.params, layer.config.activation
     trees = {key: array[:, np.newaxis] for key, array in params.items()}
     found: list[tuple[str, Any]] = [
-        ("NumPy", layer),
+        ("NumPy", functools.partial(numpy_dense, layer)),
+        ("fffcpu", layer),
         ("fffcpu", fffcpu.FastFeedForward.from_arrays(**trees, activation=activation)),
     ]
     if ONNXRUNTIME:
@@ -141,6 +144,15 @@ def runtimes(layer: Any, threads: int, some: Array) -> list[tuple[str, Callable[
     for _, dense in found:
         check_close(dense(some), layer(some), TOLERANCES["float32"])
     return found
+
+
+def numpy_dense(layer: fffcpu.DenseFeedForward, x: Array) -> Array:
+    """Compute a dense layer by NumPy's matrix products."""
+    y = np.empty((len(x), layer.config.output_dim), x.dtype)
+    params, code = layer.params, int(Activation.parse(layer.config.activation))
+    weights_in, weights_out = params["weights_in"], params["weights_out"]
+    vectorized.hidden_layer(y, x, weights_in, params.get("bias_in"), code, weights_out)
+    return y
 
 
 def check_accuracy(runner: Runner, y: Array, recorded: float) -> None:

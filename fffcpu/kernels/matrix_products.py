@@ -308,58 +308,77 @@ def _put(y: Pointer, at: int, total: Any, left: int, onto: bool) -> None:
 @inlined
 def _add_row(
     y: Pointer,
-    at: int,
+    first: int,
     columns: int,
     x: Pointer,
-    x_at: int,
-    weights: _Matrix,
-    place: int,
+    k0: int,
     depth: int,
-    onto: bool,
+    weights: _Matrix,
+    start: Address,
+    itemsize: int,
 ) -> None:
-    """Add the products of a row with weights of up to four registers of columns, or write them."""
-    size = register_lanes(y)
+    """Add the products of a row and a chunk to up to four registers of columns, or write them.
+
+    Where the weights of an output are few, several runs of them share a page of memory, and the
+    processor does not see in time what is read next. Then each step prefetches as many lines as it
+    reads, in their order in memory.
+    """
+    size, onto = register_lanes(y), k0 > 0
     if weights.of_inputs == 1:
+        line = start + (first + size) * weights.of_rows * itemsize
         for column in range(0, columns, size):
             total, left = register_zeros(y), columns - column
             for k in range(0, depth, size):
-                own = place + column * weights.of_rows + k
+                if weights.of_rows <= CHUNK:
+                    for _ in range(size * REGISTER_BYTES // VECTOR_BYTES):
+                        prefetch(line)
+                        line += VECTOR_BYTES
+                own = (first + column) * weights.of_rows + k0 + k
                 square = own, weights.of_rows, left - 1, depth - k
-                total = fma_transposed(total, x, x_at + k, weights.numbers, *square)
-            _put(y, at + column, total, left, onto)
+                total = fma_transposed(total, x, k0 + k, weights.numbers, *square)
+            _put(y, first + column, total, left, onto)
         return
     left1, left2, left3 = columns - size, columns - 2 * size, columns - 3 * size
     total0 = total1 = total2 = total3 = register_zeros(y)
-    for k in range(depth):
-        factor, own = repeat_register(x, x_at + k), place + k * weights.of_inputs
+    for k in range(k0, k0 + depth):
+        factor, own = repeat_register(x, k), first + k * weights.of_inputs
         total0 = fma(factor, load_register_partial(weights.numbers, own, columns), total0)
         total1 = fma(factor, load_register_partial(weights.numbers, own + size, left1), total1)
         total2 = fma(factor, load_register_partial(weights.numbers, own + 2 * size, left2), total2)
         total3 = fma(factor, load_register_partial(weights.numbers, own + 3 * size, left3), total3)
-    _put(y, at, total0, columns, onto)
-    _put(y, at + size, total1, left1, onto)
-    _put(y, at + 2 * size, total2, left2, onto)
-    _put(y, at + 3 * size, total3, left3, onto)
+    _put(y, first, total0, columns, onto)
+    _put(y, first + size, total1, left1, onto)
+    _put(y, first + 2 * size, total2, left2, onto)
+    _put(y, first + 3 * size, total3, left3, onto)
+
+
+class _Weights(NamedTuple):
+    """Weights of a product, its bias and activation."""
+
+    matrix: _Matrix
+    start: Address
+    """Address of the first weight."""
+    inputs: int
+    outputs: int
+    bias: Pointer
+    biased: bool
+    activation: int
 
 
 @inner
-def _add_columns(
-    y: Pointer,
-    x: Pointer,
-    inputs: int,
-    weights: _Matrix,
-    bias: Pointer,
-    biased: bool,
-    activation: int,
-    first: int,
-    columns: int,
+def _multiply_row(
+    y: Pointer, x: Pointer, weights: _Weights, itemsize: int, groups: tuple[int, int]
 ) -> None:
-    """Write up to four registers of columns of y, from ``first`` on, for one row."""
-    place = first * weights.of_rows
-    for k0 in range(0, max(inputs, 1), CHUNK):
-        own, depth = place + k0 * weights.of_inputs, min(CHUNK, inputs - k0)
-        _add_row(y, first, columns, x, k0, weights, own, depth, k0 > 0)
-    _finish(y, first, columns, (1, columns), pointer(bias, first), biased, activation)
+    """Write some groups of four registers of columns of the products of a row."""
+    width = 4 * register_lanes(y)
+    for group in range(groups[0], groups[1]):
+        first = group * width
+        columns = min(width, weights.outputs - first)
+        for k0 in range(0, max(weights.inputs, 1), CHUNK):
+            depth = min(CHUNK, weights.inputs - k0)
+            _add_row(y, first, columns, x, k0, depth, weights.matrix, weights.start, itemsize)
+        bias, shape = pointer(weights.bias, first), (1, columns)
+        _finish(y, first, columns, shape, bias, weights.biased, weights.activation)
 
 
 @kernel
@@ -376,16 +395,15 @@ def _matmul_few(
     stop: int,
 ) -> None:
     """Process shares of the columns for a few rows, whose weights are not copied."""
-    (rows, columns), inputs, biased = y.shape, x.shape[1], len(bias) > 0
-    width = 4 * register_lanes(y)
+    (rows, columns), inputs = y.shape, x.shape[1]
     matrix = _Matrix(pointer(weights, 0), weights_column, weights_input)
+    address, biases = np.intp(weights.ctypes.data), pointer(bias, 0)
+    own = _Weights(matrix, address, inputs, columns, biases, len(bias) > 0, activation)
+    width = 4 * register_lanes(y)
     groups = (columns + width - 1) // width
-    for group in range(groups * start // shares, groups * stop // shares):
-        first = group * width
-        left = min(width, columns - first)
-        for row in range(rows):
-            own, numbers = pointer(y, row * columns), pointer(x, row * inputs)
-            _add_columns(own, numbers, inputs, matrix, bias, biased, activation, first, left)
+    share = groups * start // shares, groups * stop // shares
+    for row in range(rows):
+        _multiply_row(pointer(y, row * columns), pointer(x, row * inputs), own, y.itemsize, share)
 
 
 @kernel
@@ -400,20 +418,19 @@ def _hidden_layer_few(
     stop: int,
 ) -> None:
     """Process a range of rows, each with both products."""
-    (neurons, inputs), columns = weights_in.shape, y.shape[1]
-    biased, width = len(bias) > 0, 4 * register_lanes(y)
-    first = _Matrix(pointer(weights_in, 0), inputs, 1)
-    second = _Matrix(pointer(weights_out, 0), 1, columns)
+    (neurons, inputs), columns, itemsize = weights_in.shape, y.shape[1], y.itemsize
+    matrix, address = _Matrix(pointer(weights_in, 0), inputs, 1), np.intp(weights_in.ctypes.data)
+    biases = pointer(bias, 0)
+    first = _Weights(matrix, address, inputs, neurons, biases, len(bias) > 0, activation)
+    matrix, address = _Matrix(pointer(weights_out, 0), 1, columns), np.intp(weights_out.ctypes.data)
+    second = _Weights(matrix, address, neurons, columns, biases, False, NO_ACTIVATION)
     hidden = np.empty(neurons, y.dtype)
-    active = pointer(hidden, 0)
+    active, width = pointer(hidden, 0), 4 * register_lanes(y)
+    all_neurons = 0, (neurons + width - 1) // width
+    all_columns = 0, (columns + width - 1) // width
     for row in range(start, stop):
-        own, numbers = pointer(y, row * columns), pointer(x, row * inputs)
-        for k in range(0, neurons, width):
-            left = min(width, neurons - k)
-            _add_columns(active, numbers, inputs, first, bias, biased, activation, k, left)
-        for k in range(0, columns, width):
-            left = min(width, columns - k)
-            _add_columns(own, active, neurons, second, bias, False, NO_ACTIVATION, k, left)
+        _multiply_row(active, pointer(x, row * inputs), first, itemsize, all_neurons)
+        _multiply_row(pointer(y, row * columns), active, second, itemsize, all_columns)
     keep(hidden)
 
 

@@ -923,7 +923,7 @@ def test_bench_draws(dtype, command, small_grid, tmp_path):
     points = [(point["neurons"], point["active"], point["rows"]) for point in report["points"]]
     assert points == [(1, 1, 1), (1, 1, 5), (3, 2, 1), (3, 2, 5), (7, 3, 5)]
     assert all(point["value"] > 0 for point in report["points"])
-    assert report["dense"].split()[0] in ("NumPy", "onnxruntime")
+    assert report["dense"].split()[0] in ("fffcpu", "onnxruntime")
 
 
 def test_bench_tells_what_it_drew(command, small_grid, tmp_path, monkeypatch):
@@ -931,7 +931,7 @@ def test_bench_tells_what_it_drew(command, small_grid, tmp_path, monkeypatch):
     picture = tmp_path / "speed.svg"
     status, out, err = command("bench", *small_grid, "--plot", picture)
     assert (status, err) == (0, "")
-    assert "against dense by NumPy" in out
+    assert "against dense by fffcpu" in out
     assert "pip install 'fffcpu[bench]'" in out
     assert "     5 rows: " in out
     assert out.endswith(f"drawn to {picture}\n")

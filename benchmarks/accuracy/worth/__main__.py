@@ -30,13 +30,16 @@ the command to continue after an interruption. OUT holds runs of one recipe only
 seed 0 and the tokens held out are saved in OUT. `time` times these layers on these tokens: in
 batches, and in calls of one row each. All layers of a feedforward alternate, after their outputs
 were checked, and each follows the products that it is compared with. A dense layer counts with the
-fastest of its runtimes: NumPy, onnxruntime if it is installed, and fffcpu's kernels, as trees of
-one node each. The times of a feedforward are a line of OUT/times.jsonl for each kind of call.
-`show` prints tables and draws R2 against time, for each feedforward and for their mean.
+fastest of its runtimes: NumPy, onnxruntime if it is installed, and fffcpu, as a DenseFeedForward
+and as trees of one node each. The times of a feedforward are a line of OUT/times.jsonl for each
+kind of call. `show` prints tables and draws R2 against time, for each feedforward and for their
+mean.
 
 Names: dense-W has W neurons, fff-TxD has T trees of depth D (T (D + 1) neurons per row), two-TxD
 has the same trees with two-sided nodes, and leaf-DxW is a tree of depth D over leaves of W neurons.
-The gates of a leaf layer are not counted as neurons, but they take part of its time.
+The gates of a leaf layer are not counted as neurons, but they take part of its time. A layer whose
+name ends in bfloat16 or int8 is that of seed 0 with quantized weights. Those of int8 are compared
+with dense layers of int8.
 """
 
 from __future__ import annotations

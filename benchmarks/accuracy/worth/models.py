@@ -19,12 +19,19 @@ class Model(NamedTuple):
     """Number of neurons that a row uses."""
     sizes: dict[str, Any]
     """Fields of `fffcpu.recipes.fitting.FitSettings`."""
+    origin: str = ""
+    """The model whose weights are quantized; empty for a model that is fitted."""
+    weights: str = "float32"
 
 
 LINEAR, DENSE, LEAF = "linear map", "dense", "LeafFeedForward"
 FAST, TWO_SIDED = "FastFeedForward", "FastFeedForward, two-sided"
 TREES = (FAST, TWO_SIDED, LEAF)
 """Families whose worth and price are asked for."""
+
+WIDTHS = (32, 64, 128, 256, 512)
+TREE_SIZES = ((4, 5), (8, 5), (8, 7), (16, 7), (1, 11))
+LEAF_SIZES = ((5, 16), (4, 32), (4, 64))
 
 
 def fast(trees: int, depth: int, *, two_sided: bool) -> Model:
@@ -44,16 +51,40 @@ def dense(width: int) -> Model:
     return Model(DENSE, width, {"layer": "dense", "width": width})
 
 
-MODELS = {
+FITTED = {
     "linear": Model(LINEAR, 0, {}),
-    **{f"dense-{width}": dense(width) for width in (32, 64, 128, 256, 512)},
+    **{f"dense-{width}": dense(width) for width in WIDTHS},
     **{
         f"{name}-{trees}x{depth}": fast(trees, depth, two_sided=name == "two")
         for name in ("fff", "two")
-        for trees, depth in ((4, 5), (8, 5), (8, 7), (16, 7), (1, 11))
+        for trees, depth in TREE_SIZES
     },
-    **{f"leaf-{depth}x{width}": leaf(depth, width) for depth, width in ((5, 16), (4, 32), (4, 64))},
+    **{f"leaf-{depth}x{width}": leaf(depth, width) for depth, width in LEAF_SIZES},
 }
+"""The models that are fitted, by name."""
+
+
+QUANTIZED = (
+    *((f"dense-{width}", "int8") for width in WIDTHS),
+    *(
+        (f"two-{trees}x{depth}", weights)
+        for trees, depth in TREE_SIZES
+        for weights in ("bfloat16", "int8")
+    ),
+)
+"""The fitted models that are also quantized, and the types of their weights."""
+
+MODELS = FITTED | {
+    f"{origin}-{weights}": FITTED[origin]._replace(origin=origin, weights=weights)
+    for origin, weights in QUANTIZED
+}
+"""All models by name."""
+
+
+def is_rival(name: str, other: str) -> bool:
+    """Whether the first is a dense layer that another layer is compared with."""
+    int8 = [MODELS[model].weights == "int8" for model in (name, other)]
+    return MODELS[name].family == DENSE and int8[0] == int8[1]
 
 
 def recipe_of(options: argparse.Namespace) -> Record:

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from benchmarks.accuracy.worth.models import DENSE, LINEAR, MODELS, TREES
+from benchmarks.accuracy.worth.models import DENSE, LINEAR, MODELS, TREES, is_rival
 from benchmarks.accuracy.worth.pictures import Point, draw
 from benchmarks.accuracy.worth.timing import KINDS, last_times
 from benchmarks.accuracy.worth.training import Run, records_path, run_of
@@ -157,7 +157,7 @@ def case_of(model: str, fits: Mapping[str, Fit], times: Record) -> Case | None:
     dense = {
         MODELS[name].used: found["microseconds"]
         for name, found in times["models"].items()
-        if MODELS[name].family == DENSE
+        if is_rival(name, model)
     }
     advantage = width.neurons / MODELS[model].used / time["price"]
     slower = time_of_width(width.neurons, dense)
@@ -182,9 +182,7 @@ def width_of(found: Mapping[str, Fit], model: str) -> Width | None:
     """Return the width of a dense layer that is as good as a model, which is no dense layer."""
     if model not in found or MODELS[model].family not in TREES:
         return None
-    dense = {
-        MODELS[name].used: fit.r2 for name, fit in found.items() if MODELS[name].family == DENSE
-    }
+    dense = {MODELS[name].used: fit.r2 for name, fit in found.items() if is_rival(name, model)}
     return equal_width(found[model].r2, dense)
 
 
@@ -228,7 +226,7 @@ def pictures_of(
             name: [
                 Point(model, MODELS[model].family, own["microseconds"], found[model].r2)
                 for model, own in times[layer, kind]["models"].items()
-                if model in found
+                if model in found and not MODELS[model].origin
             ]
             for kind, name in KINDS.items()
             if (layer, kind) in times

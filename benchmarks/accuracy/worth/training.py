@@ -54,6 +54,11 @@ class Run(NamedTuple):
         """Whether the run leaves a file, to be timed."""
         return self.seed == 0 and MODELS[self.model].family != LINEAR
 
+    @property
+    def is_repeated(self) -> bool:
+        """Whether the run is done with several seeds."""
+        return MODELS[self.model].family != LINEAR and not MODELS[self.model].origin
+
 
 def records_path(out: Path) -> Path:
     """Return the file of the records of runs."""
@@ -108,8 +113,9 @@ def plan(options: argparse.Namespace) -> Iterator[Run]:
     """Yield all runs, one seed after the other, so that a whole table is done first."""
     layers = options.layers or range(read_about(options.folder)["layers"])
     for seed, layer, model in itertools.product(range(options.seeds), layers, options.models):
-        if seed == 0 or MODELS[model].family != LINEAR:  # the linear map needs no seed
-            yield Run(layer, model, seed)
+        run = Run(layer, model, seed)
+        if seed == 0 or run.is_repeated:
+            yield run
 
 
 def read_rows(options: argparse.Namespace, layer: int) -> Rows:
@@ -137,20 +143,24 @@ def write_held_out(path: Path, rows: Rows) -> None:
 def do(run: Run, rows: Rows, recipe: Record, out: Path) -> None:
     """Fit a layer, save it, and append its record."""
     start = time.perf_counter()
-    if MODELS[run.model].family == LINEAR:
+    model = MODELS[run.model]
+    if model.family == LINEAR:
         figures = fit_linear(rows)
     else:
-        predictor = fit_layer(run, rows, recipe)
+        if model.origin:
+            predictor = quantize(layer_path(out, run.layer, model.origin), model.weights)
+        else:
+            predictor = fit_layer(run, rows, recipe)
         figures = figures_of_layer(predictor, rows)
         if run.is_saved:
             predictor.save(layer_path(out, run.layer, run.model))
     record = {
         **run._asdict(),
-        "family": MODELS[run.model].family,
-        "used": MODELS[run.model].used,
+        "family": model.family,
+        "used": model.used,
         **figures,
         "seconds": time.perf_counter() - start,
-        "settings": MODELS[run.model].sizes,
+        "settings": model.sizes,
         "recipe": recipe,
     }
     append_records(records_path(out), [record])
@@ -162,6 +172,20 @@ def fit_layer(run: Run, rows: Rows, recipe: Record) -> Predictor:
     sizes = MODELS[run.model].sizes
     settings = FitSettings(validation=0.0, seed=run.seed, **given, **sizes)
     return fit(Table(rows.x, rows.y), settings, progress=False).predictor
+
+
+def quantize(path: Path, weights: str) -> Predictor:
+    """Return a fitted layer with weights of a narrower type.
+
+    Raises
+    ------
+    SystemExit
+        If the layer was not fitted.
+    """
+    if not path.exists():
+        raise SystemExit(f"no {path}; fit that layer first")
+    predictor = Predictor.load(path)
+    return Predictor(predictor.layer.quantize(weights), predictor.schema)
 
 
 def figures_of_layer(predictor: Predictor, rows: Rows) -> Record:

@@ -50,7 +50,7 @@ __all__ = ["DESCRIPTION", "add_arguments", "run"]
 Array = NDArray[Any]
 
 DENSE = "dense"
-"""The contender that is not a backend: DenseFeedForward of as many neurons, by NumPy."""
+"""The contender that is not a backend: DenseFeedForward of as many neurons."""
 
 REPEATS = 7
 """Number of rounds of each alternation."""
@@ -63,9 +63,9 @@ DENSE_WORK = 1 << 38
 
 DESCRIPTION = """\
 Time inference of a FastFeedForward layer with random weights, for each batch size, number of
-threads and backend, against 'dense': a dense layer of as many neurons as the tree holds, computed
-by NumPy's matrix products. Rows are random and distinct. Outputs are first checked against the
-plain NumPy backend; then the contenders are timed in alternation.
+threads and backend, against 'dense': DenseFeedForward of as many neurons as the tree holds. Rows
+are random and distinct. Outputs are first checked against the plain NumPy backend; then the
+contenders are timed in alternation.
 
 examples:
   fffcpu bench                                       the layer of UltraFastBERT-1x11
@@ -90,9 +90,7 @@ how to read the table:
                The arithmetic allows up to neurons held / neurons used.
   doubtful     figures with a spread above ten percent, or a ratio above what the arithmetic allows.
                The dense layer may have been disturbed, or its weights lie in no cache.
-  threads      threads of the kernels. 'dense' runs on the threads of NumPy's BLAS, which --threads
-               does not set. OPENBLAS_NUM_THREADS=1 or MKL_NUM_THREADS=1 sets them, if set in the
-               environment at the start.
+  threads      threads of the kernels, and of 'dense' as well.
 """
 
 
@@ -382,7 +380,7 @@ def _format(
         (
             result.backend,
             f"{result.rows:,}",
-            "BLAS" if result.backend == DENSE else str(result.threads),
+            str(result.threads),
             format_number(result.timing.microseconds),
             f"{100 * result.timing.spread:.0f} %",
             f"{result.timing.rows_per_second:,.0f}",

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fffcpu import DenseFeedForward, FastFeedForward, get_num_threads, set_num_threads
@@ -61,7 +60,7 @@ CHECKED_ROWS = 4096
 DESCRIPTION = f"""\
 --plot draws speed-ups over the dense layer, at depths from 0 to {DEEP_DEPTHS[-1]} and batches from
 1 to {GRID_ROWS[-1]:,}. It ignores --depth, --rows and --backends, and uses the largest of
---threads. The dense layer is onnxruntime's where the extra 'bench' is installed, else NumPy's.
+--threads. The dense layer is onnxruntime's where the extra 'bench' is installed, else fffcpu's.
 Drawing needs the extra 'plot'.
 """
 
@@ -130,13 +129,13 @@ class _Sweep:
     def _choose_dense(self) -> str:
         """Return the name of the dense layer's runtime; note why it is not onnxruntime."""
         if self.options.dtype != "float32":
-            return f"NumPy {np.__version__}"
+            return f"fffcpu {package_version('fffcpu')}"
         tiny = DenseFeedForward(1, 1, 1, rng=0)
         try:
             onnx_dense(tiny.params)
         except MissingExtraError as error:
             self.notes.append(f"onnxruntime left out: {error}")
-            return f"NumPy {np.__version__}"
+            return f"fffcpu {package_version('fffcpu')}"
         return f"onnxruntime {package_version('onnxruntime')}"
 
     def measure(self) -> list[SpeedUp]:

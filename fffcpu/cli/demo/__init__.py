@@ -24,7 +24,7 @@ Demonstrate fffcpu on the data in its package:
   2. Train a fast feedforward network on real handwritten digits (8x8 pixels), and a dense network
      of as many active neurons by the same recipe; test both; save the first, reload it, run it.
   3. Time the layer at BERT's size (768 -> 768, depth 11: 12 of 4,095 neurons per row) against the
-     dense layers of 4,095 and of 12 neurons in NumPy, and check the outputs.
+     dense layers of 4,095 and of 12 neurons, and check the outputs.
 
 examples:
   fffcpu demo

@@ -46,8 +46,7 @@ def compare_at_bert_size(batch_rows: Sequence[int], min_time: float, seed: int) 
     layers = {"FFF": fast, f"dense {held:,}": dense, f"dense {used}": narrow}
     leaves = _check(fast, dense, seed)
     print(
-        f"{WIDTH} -> {WIDTH}, depth {DEPTH}: {used} of {held:,} neurons per row. "
-        "Dense layers are NumPy's.\n"
+        f"{WIDTH} -> {WIDTH}, depth {DEPTH}: {used} of {held:,} neurons per row.\n"
         f"Outputs are checked, on random rows that reach {leaves:,} of the {2**DEPTH:,} leaves.\n"
     )
     rows, reasons = [], []
@@ -68,7 +67,7 @@ def compare_at_bert_size(batch_rows: Sequence[int], min_time: float, seed: int) 
         f"The arithmetic allows {held / used:.0f} ({held:,} / {used}).\n"
         f"Price: the number of dense neurons, of a layer of {used}, that take as long as one\n"
         "used neuron. Trees pay off where a used neuron is worth more of them than that.\n"
-        f"FFF ran on {threads()}, NumPy on those of its BLAS."
+        f"All layers ran on {threads()}."
     )
     print_doubts(reasons)
 

@@ -85,6 +85,36 @@ def test_training_continues_where_it_was_killed(data, tmp_path):
     assert read_records(path) == again
 
 
+def test_quantized_layers_are_made_of_fitted_ones(data, tmp_path):
+    out = tmp_path / "out"
+    small = ["dense-32-int8", "two-4x5-bfloat16", "two-4x5-int8"]
+    with pytest.raises(SystemExit, match=r"layer0-dense-32\.safetensors; fit that layer first"):
+        train(data, out, "--models", *small)
+    command = data, out, "--layers", "0", "--seeds", "2"
+    found = train(*command, "--models", "dense-32", "two-4x5", *small)
+    assert [(run["model"], run["seed"]) for run in found] == [
+        *((model, 0) for model in ("dense-32", "two-4x5", *small)),
+        *((model, 1) for model in ("dense-32", "two-4x5")),
+    ]
+    r2 = {run["model"]: run["r2"] for run in found if run["seed"] == 0}
+    for name in small:
+        origin = models.MODELS[name].origin
+        assert 0 < abs(r2[name] - r2[origin]) < 0.05
+        sizes = [models.layer_path(out, 0, model).stat().st_size for model in (name, origin)]
+        assert sizes[0] < sizes[1]
+
+
+def test_layers_of_int8_are_compared_with_dense_layers_of_int8():
+    for name, rival in (
+        ("two-4x5", "dense-32"),
+        ("two-4x5-bfloat16", "dense-32"),
+        ("two-4x5-int8", "dense-32-int8"),
+    ):
+        rivals = [model for model in models.MODELS if models.is_rival(model, name)]
+        assert rivals[0] == rival
+        assert len(rivals) == 5
+
+
 def test_batches_of_rows_held_out_repeat_them_if_there_are_too_few():
     x = np.arange(10.0, dtype=np.float32).reshape(5, 2)
     batches = timing.batches_of(x, 4000)
