@@ -314,25 +314,13 @@ def _add_row(
     k0: int,
     depth: int,
     weights: _Matrix,
-    start: Address,
-    itemsize: int,
 ) -> None:
-    """Add the products of a row and a chunk to up to four registers of columns, or write them.
-
-    Where the weights of an output are few, several runs of them share a page of memory, and the
-    processor does not see in time what is read next. Then each step prefetches as many lines as it
-    reads, in their order in memory.
-    """
+    """Add the products of a row and a chunk to up to four registers of columns, or write them."""
     size, onto = register_lanes(y), k0 > 0
     if weights.of_inputs == 1:
-        line = start + (first + size) * weights.of_rows * itemsize
         for column in range(0, columns, size):
             total, left = register_zeros(y), columns - column
             for k in range(0, depth, size):
-                if weights.of_rows <= CHUNK:
-                    for _ in range(size * REGISTER_BYTES // VECTOR_BYTES):
-                        prefetch(line)
-                        line += VECTOR_BYTES
                 own = (first + column) * weights.of_rows + k0 + k
                 square = own, weights.of_rows, left - 1, depth - k
                 total = fma_transposed(total, x, k0 + k, weights.numbers, *square)
@@ -356,8 +344,6 @@ class _Weights(NamedTuple):
     """Weights of a product, its bias and activation."""
 
     matrix: _Matrix
-    start: Address
-    """Address of the first weight."""
     inputs: int
     outputs: int
     bias: Pointer
@@ -366,19 +352,14 @@ class _Weights(NamedTuple):
 
 
 @inner
-def _multiply_row(
-    y: Pointer, x: Pointer, weights: _Weights, itemsize: int, groups: tuple[int, int]
-) -> None:
-    """Write some groups of four registers of columns of the products of a row."""
-    width = 4 * register_lanes(y)
-    for group in range(groups[0], groups[1]):
-        first = group * width
-        columns = min(width, weights.outputs - first)
-        for k0 in range(0, max(weights.inputs, 1), CHUNK):
-            depth = min(CHUNK, weights.inputs - k0)
-            _add_row(y, first, columns, x, k0, depth, weights.matrix, weights.start, itemsize)
-        bias, shape = pointer(weights.bias, first), (1, columns)
-        _finish(y, first, columns, shape, bias, weights.biased, weights.activation)
+def _multiply_row(y: Pointer, x: Pointer, weights: _Weights, first: int) -> None:
+    """Write the products of a row with the weights of four registers of columns from one on."""
+    columns = min(4 * register_lanes(y), weights.outputs - first)
+    for k0 in range(0, max(weights.inputs, 1), CHUNK):
+        depth = min(CHUNK, weights.inputs - k0)
+        _add_row(y, first, columns, x, k0, depth, weights.matrix)
+    bias, shape = pointer(weights.bias, first), (1, columns)
+    _finish(y, first, columns, shape, bias, weights.biased, weights.activation)
 
 
 @kernel
@@ -397,13 +378,13 @@ def _matmul_few(
     """Process shares of the columns for a few rows, whose weights are not copied."""
     (rows, columns), inputs = y.shape, x.shape[1]
     matrix = _Matrix(pointer(weights, 0), weights_column, weights_input)
-    address, biases = np.intp(weights.ctypes.data), pointer(bias, 0)
-    own = _Weights(matrix, address, inputs, columns, biases, len(bias) > 0, activation)
+    own = _Weights(matrix, inputs, columns, pointer(bias, 0), len(bias) > 0, activation)
     width = 4 * register_lanes(y)
     groups = (columns + width - 1) // width
-    share = groups * start // shares, groups * stop // shares
-    for row in range(rows):
-        _multiply_row(pointer(y, row * columns), pointer(x, row * inputs), own, y.itemsize, share)
+    for group in range(groups * start // shares, groups * stop // shares):
+        for row in range(rows):
+            out, numbers = pointer(y, row * columns), pointer(x, row * inputs)
+            _multiply_row(out, numbers, own, group * width)
 
 
 @kernel
@@ -418,19 +399,19 @@ def _hidden_layer_few(
     stop: int,
 ) -> None:
     """Process a range of rows, each with both products."""
-    (neurons, inputs), columns, itemsize = weights_in.shape, y.shape[1], y.itemsize
-    matrix, address = _Matrix(pointer(weights_in, 0), inputs, 1), np.intp(weights_in.ctypes.data)
-    biases = pointer(bias, 0)
-    first = _Weights(matrix, address, inputs, neurons, biases, len(bias) > 0, activation)
-    matrix, address = _Matrix(pointer(weights_out, 0), 1, columns), np.intp(weights_out.ctypes.data)
-    second = _Weights(matrix, address, neurons, columns, biases, False, NO_ACTIVATION)
+    (neurons, inputs), columns, biases = weights_in.shape, y.shape[1], pointer(bias, 0)
+    matrix = _Matrix(pointer(weights_in, 0), inputs, 1)
+    first = _Weights(matrix, inputs, neurons, biases, len(bias) > 0, activation)
+    matrix = _Matrix(pointer(weights_out, 0), 1, columns)
+    second = _Weights(matrix, neurons, columns, biases, False, NO_ACTIVATION)
     hidden = np.empty(neurons, y.dtype)
     active, width = pointer(hidden, 0), 4 * register_lanes(y)
-    all_neurons = 0, (neurons + width - 1) // width
-    all_columns = 0, (columns + width - 1) // width
     for row in range(start, stop):
-        _multiply_row(active, pointer(x, row * inputs), first, itemsize, all_neurons)
-        _multiply_row(pointer(y, row * columns), active, second, itemsize, all_columns)
+        own, numbers = pointer(y, row * columns), pointer(x, row * inputs)
+        for neuron in range(0, neurons, width):
+            _multiply_row(active, numbers, first, neuron)
+        for column in range(0, columns, width):
+            _multiply_row(own, active, second, column)
     keep(hidden)
 
 
