@@ -7,13 +7,14 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from fffcpu.errors import ArgumentError, ArgumentTypeError, describe
 from fffcpu.serve.errors import RequestError
 from fffcpu.serve.models import ServedModel, open_served, served
+from fffcpu.serve.tensors import TensorSpec
 
 __all__ = ["Registry"]
 
@@ -96,6 +97,8 @@ class Registry:
     async def load(self, name: str) -> None:
         """Read a model anew from its path; requests meanwhile get the former one.
 
+        A warning tells if the new one takes or gives something else, since clients may not know it.
+
         Raises
         ------
         RequestError
@@ -111,8 +114,15 @@ class Registry:
                 raise RequestError(
                     f"model '{name}' stays as it was: {error}", HTTPStatus.INTERNAL_SERVER_ERROR
                 ) from error
-            self._models[name] = model
+            former, self._models[name] = self._models[name], model
         _LOGGER.info("model '%s' was reloaded", name)
+        for what in ("inputs", "outputs"):
+            before, now = getattr(former, what), getattr(model, what)
+            if before != now:
+                _LOGGER.warning(
+                    "model '%s' has other %s than before: %s instead of %s",
+                    *(name, what, _listed(now), _listed(before)),
+                )
 
     def _opened_and_warm(self, name: str) -> ServedModel:
         model = self._open(name)
@@ -125,3 +135,8 @@ class Registry:
         model = opened(source, self.max_outputs)
         model.name = name
         return model
+
+
+def _listed(specs: Iterable[TensorSpec]) -> str:
+    """Return tensors in words; a size of -1 is free."""
+    return ", ".join(f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in specs)
