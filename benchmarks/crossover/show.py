@@ -25,7 +25,7 @@ from benchmarks.report import facts, table
 
 COLUMNS = ("model", "seeds", "test", "held out", "parameters", "multiply-adds", "training")
 
-OWN_RUNTIMES = ("fffcpu", "scikit-learn", "LightGBM")
+OWN_RUNTIMES = ("fffcpu", "fffcpu trees", "scikit-learn", "LightGBM")
 """Runtimes that the name of a model implies."""
 
 

@@ -16,15 +16,14 @@ import fffcpu
 from benchmarks.crossover.models import LIGHTGBM, MODELS, TREES, installed, model_path
 from benchmarks.crossover.sets import SOURCES, data_path
 from benchmarks.crossover.training import chosen
+from benchmarks.peers.layers import NumpyDense
 from benchmarks.records import Record, append_records, read_records
 from fffcpu.benchmarking.machine import describe_machine
 from fffcpu.benchmarking.onnx_dense import onnx_dense
 from fffcpu.benchmarking.timing import Contender, alternate, cycling
 from fffcpu.benchmarking.verification import DISTINCT_ROWS, TOLERANCES, check_close
-from fffcpu.config import Activation
 from fffcpu.errors import WrongOutputError
 from fffcpu.inference.predictor import Predictor
-from fffcpu.kernels.encoder import vectorized
 from fffcpu.system.terminal import print_status, progress_bar
 
 Array = np.ndarray
@@ -134,25 +133,18 @@ def runtimes(layer: Any, threads: int, some: Array) -> list[tuple[str, Callable[
         return [("fffcpu", layer)]
     params, activation = layer.params, layer.config.activation
     trees = {key: array[:, np.newaxis] for key, array in params.items()}
+    numpy = NumpyDense(threads)
+    numpy.prepare(params, activation)
     found: list[tuple[str, Any]] = [
-        ("NumPy", functools.partial(numpy_dense, layer)),
+        ("NumPy", numpy.run),
         ("fffcpu", layer),
-        ("fffcpu", fffcpu.FastFeedForward.from_arrays(**trees, activation=activation)),
+        ("fffcpu trees", fffcpu.FastFeedForward.from_arrays(**trees, activation=activation)),
     ]
     if ONNXRUNTIME:
         found.append(("onnxruntime", onnx_dense(params, activation, threads)))
     for _, dense in found:
         check_close(dense(some), layer(some), TOLERANCES["float32"])
     return found
-
-
-def numpy_dense(layer: fffcpu.DenseFeedForward, x: Array) -> Array:
-    """Compute a dense layer by NumPy's matrix products."""
-    y = np.empty((len(x), layer.config.output_dim), x.dtype)
-    params, code = layer.params, int(Activation.parse(layer.config.activation))
-    weights_in, weights_out = params["weights_in"], params["weights_out"]
-    vectorized.hidden_layer(y, x, weights_in, params.get("bias_in"), code, weights_out)
-    return y
 
 
 def check_accuracy(runner: Runner, y: Array, recorded: float) -> None:

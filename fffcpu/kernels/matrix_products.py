@@ -371,47 +371,36 @@ def _matmul_few(
     weights_input: int,
     bias: Array,
     activation: int,
+    second: Array,
     shares: int,
     start: int,
     stop: int,
 ) -> None:
-    """Process shares of the columns for a few rows, whose weights are not copied."""
-    (rows, columns), inputs = y.shape, x.shape[1]
+    """Process shares of the columns for a few rows, whose weights are not copied.
+
+    If there are ``second`` weights, one row per column, y is the product with these, and there is
+    one share.
+    """
+    (rows, outputs), inputs, columns = y.shape, x.shape[1], len(second)
+    hidden = np.empty(rows * columns, y.dtype)
+    products = pointer(hidden, 0)
+    if columns == 0:
+        products, columns = pointer(y, 0), outputs
     matrix = _Matrix(pointer(weights, 0), weights_column, weights_input)
     own = _Weights(matrix, inputs, columns, pointer(bias, 0), len(bias) > 0, activation)
     width = 4 * register_lanes(y)
     groups = (columns + width - 1) // width
     for group in range(groups * start // shares, groups * stop // shares):
         for row in range(rows):
-            out, numbers = pointer(y, row * columns), pointer(x, row * inputs)
+            out, numbers = pointer(products, row * columns), pointer(x, row * inputs)
             _multiply_row(out, numbers, own, group * width)
-
-
-@kernel
-def _hidden_layer_few(
-    y: Array,
-    x: Array,
-    weights_in: Array,
-    bias: Array,
-    activation: int,
-    weights_out: Array,
-    start: int,
-    stop: int,
-) -> None:
-    """Process a range of rows, each with both products."""
-    (neurons, inputs), columns, biases = weights_in.shape, y.shape[1], pointer(bias, 0)
-    matrix = _Matrix(pointer(weights_in, 0), inputs, 1)
-    first = _Weights(matrix, inputs, neurons, biases, len(bias) > 0, activation)
-    matrix = _Matrix(pointer(weights_out, 0), 1, columns)
-    second = _Weights(matrix, neurons, columns, biases, False, NO_ACTIVATION)
-    hidden = np.empty(neurons, y.dtype)
-    active, width = pointer(hidden, 0), 4 * register_lanes(y)
-    for row in range(start, stop):
-        own, numbers = pointer(y, row * columns), pointer(x, row * inputs)
-        for neuron in range(0, neurons, width):
-            _multiply_row(active, numbers, first, neuron)
-        for column in range(0, columns, width):
-            _multiply_row(own, active, second, column)
+    if len(second) > 0 and start < stop:  # a thread without a share has no products to go on with
+        matrix = _Matrix(pointer(second, 0), 1, outputs)
+        last = _Weights(matrix, columns, outputs, pointer(bias, 0), False, NO_ACTIVATION)
+        for column in range(0, outputs, width):
+            for row in range(rows):
+                out, numbers = pointer(y, row * outputs), pointer(products, row * columns)
+                _multiply_row(out, numbers, last, column)
     keep(hidden)
 
 
@@ -435,8 +424,8 @@ def matmul(
     biases = np.empty(0, y.dtype) if bias is None else writable(bias)
     if rows <= FEW_ROWS and x_steps[1] == 1:
         work = READ_COST * columns.size // threads
-        arguments = y, rows_of_x, columns, *steps, biases, activation, threads
-        launch(_matmul_few, threads, work, *arguments)
+        arguments = y, rows_of_x, columns, *steps, biases, activation, np.empty((0, 0), y.dtype)
+        launch(_matmul_few, threads, work, *arguments, threads)
         return
     blocks, panels = -(-rows // ROWS), -(-outputs * y.itemsize // (REGISTERS * REGISTER_BYTES))
     ranges, shares = -(-rows // MOST_ROWS), 1
@@ -459,10 +448,12 @@ def hidden_layer(
 
     The caller has checked the shapes. Rows and weights are contiguous.
     """
-    if y.size and len(x) <= FEW_ROWS and weights_in.size + weights_out.size <= SMALL:
+    some = y.size > 0 and len(weights_out) > 0
+    if some and len(x) <= FEW_ROWS and weights_in.size + weights_out.size <= SMALL:
         biases = np.empty(0, y.dtype) if bias is None else bias
-        arguments = y, writable(x), weights_in, biases, activation, weights_out
-        launch(_hidden_layer_few, len(x), 1, *arguments)
+        steps = weights_in.shape[1], 1
+        arguments = y, writable(x), weights_in, *steps, biases, activation, weights_out
+        launch(_matmul_few, 1, 1, *arguments, 1)
         return
     hidden = np.empty((len(x), len(weights_in)), y.dtype)
     matmul(hidden, x, weights_in.T, bias, activation)

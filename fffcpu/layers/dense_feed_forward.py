@@ -99,7 +99,7 @@ class DenseFeedForward(Layer[DenseFeedForwardConfig]):
         # Looked up once, because one row takes only microseconds.
         bias = params.get("bias_in")
         self._arguments = params["weights_in"], bias, self._activation, params["weights_out"]
-        self._step = max(LEAST_ROWS, MOST_NUMBERS // config.width)
+        self._step = inference_rows(config.width)
 
     def _compute(self, y: Array, rows: Array) -> None:
         hidden_layer = kernels.selection().encoder.hidden_layer
@@ -203,6 +203,11 @@ class QuantizedDenseFeedForward(InferenceOnly, Layer[QuantizedDenseFeedForwardCo
             own = f"weights_{name}"
             arrays[own] = widen_weights(arrays[own], self.params[f"scale_{name}"], axis)
         return DenseFeedForward._from(DenseFeedForwardConfig(**fields), arrays)
+
+
+def inference_rows(width: int) -> int:
+    """Return the number of rows whose activations inference holds at a time."""
+    return max(LEAST_ROWS, MOST_NUMBERS // width)
 
 
 def _initial(config: DenseFeedForwardConfig, rng: np.random.Generator) -> Parameters:

@@ -33,6 +33,8 @@ SIZES = {
     "dtype": DTYPES,
     "seed": SEEDS,
 }
+HIDDEN = [(800, 40, 30), (20, 800, 30), (385, 400, 200)]
+"""Inputs, neurons and outputs of hidden layers with several chunks."""
 
 
 def _locked(matrix):
@@ -159,6 +161,38 @@ def test_a_hidden_layer_is_two_products(
                 np.testing.assert_array_equal(found, expected[first : first + count])
             else:
                 np.testing.assert_allclose(found, expected[first : first + count], atol=1e-3)
+
+
+@MODULES
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize(("inputs", "width", "outputs"), HIDDEN)
+def test_a_hidden_layer_of_several_chunks(module, rows, inputs, width, outputs):
+    x, weights_in, bias = case(0, rows, inputs, width, np.float32)
+    weights_out = np.random.default_rng(1).standard_normal((width, outputs), np.float32)
+    active = product(module, x, weights_in, bias, int(Activation.RELU))
+    expected = product(module, active, weights_out.T)
+    found = np.full((rows, outputs), np.nan, np.float32)
+    module.hidden_layer(found, x, weights_in, bias, int(Activation.RELU), weights_out)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_some_hidden_layers_are_small_and_some_are_not():
+    sizes = [inputs * width + width * outputs for inputs, width, outputs in HIDDEN]
+    assert min(sizes) <= matrix_products.SMALL < max(sizes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_hidden_layer_has_the_same_bits_on_the_pool(rows):
+    x, weights_in, bias = case(0, rows, 30, 70, np.float32)
+    weights_out = np.random.default_rng(1).standard_normal((70, 300), np.float32)
+    arguments = x, weights_in, bias, int(Activation.GELU), weights_out
+    expected, found = (np.full((rows, 300), np.nan, np.float32) for _ in range(2))
+    fused.hidden_layer(expected, *arguments)
+    with jit.recording(parallel=True):  # more threads than shares
+        for _ in range(300):
+            fused.hidden_layer(found, *arguments)
+            np.testing.assert_array_equal(found, expected)
 
 
 @MODULES

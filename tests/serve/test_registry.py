@@ -90,12 +90,13 @@ def test_a_warning_tells_that_a_model_takes_something_else_than_before(tmp_path,
         serving({"layer": path}, ServeSettings(reload=True)) as (port, _),
         Client(port) as client,
     ):
-        for inputs in (4, 5):
-            FastFeedForward(inputs, 2, 1, rng=1).save(path)
+        for inputs, outputs in ((4, 2), (5, 2), (5, 3)):
+            FastFeedForward(inputs, outputs, 1, rng=1).save(path)
             assert client.json("POST", "/v2/repository/models/layer/load", {})[0] == 200
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == [
-        "model 'layer' has other inputs than before: x FP32 [-1, 5] instead of x FP32 [-1, 4]"
+        "model 'layer' has other inputs than before: x FP32 [-1, 5] instead of x FP32 [-1, 4]",
+        "model 'layer' has other outputs than before: y FP32 [-1, 3] instead of y FP32 [-1, 2]",
     ]
 
 

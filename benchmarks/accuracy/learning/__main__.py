@@ -29,18 +29,18 @@ at s. Some tries put another density in its place:
     density-smooth-step derivative of the smooth-step of width 2 (arXiv 2002.07772)
     constant-routes     none: no node learns where to send rows
 
-Initial weights: `balanced-start` makes each node halve the rows that reach it. It is also turned
-towards what differs most in their targets (`start-from-targets`), from one cluster of the rows to
-another (`start-from-clusters`), or to where some neurons of the feedforward that is imitated give
-more than others (`start-from-neurons`, `start-from-norms`, arXiv 2310.04361).
+Initial weights: `balanced-start` makes each node halve the rows that reach it. Other starts turn
+it, too: towards what differs most in their targets (`start-from-targets`), from one cluster of the
+rows to another (`start-from-clusters`), or to where some neurons of the feedforward that is
+imitated give more than others (`start-from-neurons`, `start-from-norms`, arXiv 2310.04361).
 
 Routes: after each batch, `balancing-S` moves the bias of a node by S towards equally many rows on
-both sides. `fixed-norms` keeps the norms of input weights. `flips-P` sends rows to the other side
-at a share P of the choices, in training only. The rates of `level-rates-xF` grow by F
-per level, and their geometric mean over the levels is that of the base. `soft` computes all nodes
-in the first 3/4 of 4/3 as many epochs, mixed by logistic functions of the logits that become ever
-steeper; compare it with `epochs-x1.33`. `side-constants` adds a vector for each side of each
-node, without activation. TxD is T trees of depth D; a row uses about as many neurons as in the
+both sides. `fixed-norms` gives input weights their initial norms before each step. `flips-P` sends
+rows to the other side at a share P of the choices, in training only. The rates of `level-rates-xF`
+grow by F per level, and their geometric mean over the levels is that of the base. `soft` computes
+all nodes in the first 3/4 of 4/3 as many epochs, mixed by logistic functions of the logits that
+become ever steeper; compare it with `epochs-x1.33`. `side-constants` adds a vector for each side of
+each node, without activation. TxD is T trees of depth D; a row uses about as many neurons as in the
 base. dense-W has W neurons, all of which a row uses.
 
 Every run is a line of OUT/runs.jsonl, written when the run ends, and no run is done twice: repeat
@@ -63,7 +63,7 @@ from benchmarks.accuracy.learning.training import train
 from benchmarks.command import add_out, add_selection, new_parser, parse_into
 
 TRIES = list(dict.fromkeys(name for data in SOURCES for name in tries_of(data)))
-"""The names of all tries. Sets differ in shapes and dense layers only."""
+"""The names of all tries. Sets differ in shapes, dense layers and tries that need a teacher."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

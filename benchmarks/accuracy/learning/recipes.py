@@ -53,7 +53,7 @@ class Recipe(NamedTuple):
     final_density_width: float | None = None
     """Width at the end of the training, to which it falls by equal factors; None for no change."""
 
-    # Constraints on routes, after each step.
+    # Constraints on routes, at each step.
     balancing: float = 0.0
     """Step of the bias of a node towards equally many rows on both sides."""
     fixed_norms: bool = False

@@ -9,12 +9,12 @@ above 0. These halves reach the children.
                 principal component of the targets of these rows
     clusters    the direction leads from one cluster of these rows to another, of two
 
-With the last two, trees would be equal. So all trees but the first see a few random combinations
-of the targets, or of the inputs, instead.
+With the last two, trees would be nearly equal. So all trees but the first see a few random
+combinations of the targets, or of the inputs, instead.
 
 If the targets are outputs of a feedforward, its neurons can tell where rows should go. Each node
-halves a set of them by two clusters of their input weights, starting with all at the root; other
-trees start from other clusters. Then the direction of a node leads
+halves a set of them by two clusters of the directions of their input weights, starting with all at
+the root; other trees start from other clusters. Then the direction of a node leads
 
     neurons     from the mean of the input weights of one half to that of the other
     norms       to where the right half gives an output of a larger norm than the left one, by a
@@ -172,6 +172,8 @@ class Groups(NamedTuple):
         pending, members = [np.arange(len(vectors))], []
         for node in range(count):
             own = pending[node]
+            if len(own) < 2:
+                raise ValueError(f"{len(vectors)} neurons must be two for each of {count} nodes")
             right = halves(vectors[own], rng)
             members.append((own[~right], own[right]))
             pending += members[-1]

@@ -179,6 +179,8 @@ def new_model(rows: Rows, recipe: Recipe, seed: int) -> Model:
     layer.params["weights_out"][...] *= recipe.output_scale
     if recipe.start != UNIFORM:
         fit_start(layer, rows, recipe.start, np.random.default_rng((seed, 1)))
+    special = recipe.side_constants, recipe.flips, recipe.balancing + recipe.fixed_norms
+    assert sum(map(bool, (*special, recipe.soft_share))) <= 1, "no model does both"
     if recipe.side_constants:
         return WithConstants(layer)
     if recipe.flips:

@@ -159,7 +159,9 @@ def case_of(model: str, fits: Mapping[str, Fit], times: Record) -> Case | None:
         for name, found in times["models"].items()
         if is_rival(name, model)
     }
-    advantage = width.neurons / MODELS[model].used / time["price"]
+    advantage = None
+    if MODELS[model].weights != "int8":  # the products of the price are of float32
+        advantage = width.neurons / MODELS[model].used / time["price"]
     slower = time_of_width(width.neurons, dense)
     return Case(time, width, advantage, slower and slower / time["microseconds"])
 
@@ -182,7 +184,12 @@ def width_of(found: Mapping[str, Fit], model: str) -> Width | None:
     """Return the width of a dense layer that is as good as a model, which is no dense layer."""
     if model not in found or MODELS[model].family not in TREES:
         return None
-    dense = {MODELS[name].used: fit.r2 for name, fit in found.items() if is_rival(name, model)}
+    # A quantized layer is that of seed 0, and so are its rivals.
+    dense = {
+        MODELS[name].used: fit.records[0]["r2"] if MODELS[model].origin else fit.r2
+        for name, fit in found.items()
+        if is_rival(name, model)
+    }
     return equal_width(found[model].r2, dense)
 
 

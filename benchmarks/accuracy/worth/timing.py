@@ -19,7 +19,13 @@ from benchmarks.records import Record, append_records, read_records
 from benchmarks.speed.price import Products
 from fffcpu.benchmarking.machine import describe_machine
 from fffcpu.benchmarking.timing import Contender, Timing, alternate, cycling, inference, ratios
-from fffcpu.benchmarking.verification import DISTINCT_ROWS, check_dense, check_leaves, check_paths
+from fffcpu.benchmarking.verification import (
+    DISTINCT_ROWS,
+    check_close,
+    check_dense,
+    check_leaves,
+    check_paths,
+)
 from fffcpu.data import Table
 from fffcpu.errors import WrongOutputError
 from fffcpu.inference.predictor import Predictor
@@ -37,6 +43,9 @@ CHECKED_ROWS = 1024
 
 CHECKED_DENSE_ROWS = 64
 """Rows of a dense layer that are checked, since its check is slow."""
+
+INT8_TOLERANCE = 0.1
+"""Largest error of an output of a dense layer of int8, relative to the largest output."""
 
 R2_TOLERANCE = 1e-4
 """Largest difference between R2 of a saved layer and that of its training."""
@@ -173,7 +182,10 @@ def check(predictor: Predictor, held_out: Table, record: Record) -> None:
     if isinstance(layer, fffcpu.DenseFeedForward):
         x = held_out.x[:CHECKED_DENSE_ROWS]
         check_dense(layer, x, layer(x))
-    elif not isinstance(layer, QuantizedDenseFeedForward):  # which R2 alone checks
+    elif isinstance(layer, QuantizedDenseFeedForward):
+        x = held_out.x[:CHECKED_ROWS]
+        check_close(layer(x), layer.dequantize()(x), INT8_TOLERANCE)
+    else:
         x = held_out.x[:CHECKED_ROWS]
         checked = check_leaves if isinstance(layer, fffcpu.LeafFeedForward) else check_paths
         checked(layer, x, layer(x), layer.route(x))

@@ -112,7 +112,8 @@ def run_of(record: Record) -> Run:
 def plan(options: argparse.Namespace) -> Iterator[Run]:
     """Yield all runs, one seed after the other, so that a whole table is done first."""
     layers = options.layers or range(read_about(options.folder)["layers"])
-    for seed, layer, model in itertools.product(range(options.seeds), layers, options.models):
+    models = [name for name in MODELS if name in options.models]  # fitted before quantized
+    for seed, layer, model in itertools.product(range(options.seeds), layers, models):
         run = Run(layer, model, seed)
         if seed == 0 or run.is_repeated:
             yield run

@@ -231,7 +231,7 @@ def _expect(right: bool, call: Callable[[], Any]) -> Any:
 def _call(rng: Random) -> str | None:
     """Call a layer, with or without an array for the output."""
     name = rng.choice(sorted(_layers()))
-    # A dense layer is a product of NumPy, which warns of numbers that are not finite.
+    # Without compiled kernels NumPy computes a dense layer, and warns of numbers not finite.
     with np.errstate(invalid="ignore" if name == "dense" else "warn"):
         return _call_layer(rng, name)
 

@@ -42,6 +42,7 @@ from fffcpu.cli.bench import sweep
 from fffcpu.config import DenseFeedForwardConfig, FastFeedForwardConfig
 from fffcpu.errors import ArgumentError
 from fffcpu.kernels import load_backend
+from fffcpu.layers.dense_feed_forward import inference_rows
 from fffcpu.system.terminal import format_number, format_table, with_progress
 from fffcpu.system.threads import get_thread_layer
 
@@ -90,7 +91,8 @@ how to read the table:
                The arithmetic allows up to neurons held / neurons used.
   doubtful     figures with a spread above ten percent, or a ratio above what the arithmetic allows.
                The dense layer may have been disturbed, or its weights lie in no cache.
-  threads      threads of the kernels, and of 'dense' as well.
+  threads      threads of the kernels, those of 'dense' included. Without Numba, NumPy's BLAS has
+               threads of its own, which OPENBLAS_NUM_THREADS sets.
 """
 
 
@@ -325,8 +327,8 @@ def _too_much(config: FastFeedForwardConfig, rows: int) -> str | None:
     dense = DenseFeedForwardConfig(
         config.input_dim, config.output_dim, config.neurons, dtype=config.dtype
     )
-    # The logits, their activations, and two arrays of the same size while these are computed.
-    logits = 4 * rows * dense.width * dense.itemsize
+    # The logits, their activations, and two arrays of the same size while NumPy computes these.
+    logits = 4 * min(rows, inference_rows(dense.width)) * dense.width * dense.itemsize
     if dense.nbytes + logits > DENSE_BYTES:
         return f"needs more than {DENSE_BYTES >> 30} GiB of memory"
     if rows * dense.multiply_adds > DENSE_WORK:

@@ -67,7 +67,7 @@ def compare_at_bert_size(batch_rows: Sequence[int], min_time: float, seed: int) 
         f"The arithmetic allows {held / used:.0f} ({held:,} / {used}).\n"
         f"Price: the number of dense neurons, of a layer of {used}, that take as long as one\n"
         "used neuron. Trees pay off where a used neuron is worth more of them than that.\n"
-        f"All layers ran on {threads()}."
+        f"Kernels ran on {threads()}."
     )
     print_doubts(reasons)
 

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.accuracy.learning import recipes, show, training
+from benchmarks.accuracy.learning import recipes, sets, show, training
 from benchmarks.accuracy.learning.__main__ import TRIES, main, parse
 from benchmarks.accuracy.learning.recipes import Recipe, Times
 from benchmarks.accuracy.learning.sets import SOURCES, Rows, recipe_of, tries_of
-from benchmarks.data.bert import Neurons
+from benchmarks.data.bert import Neurons, gelu
 from benchmarks.data.minilm import array_path, neurons_path
 from benchmarks.records import append_records, read_records
 from fffcpu.data import Table
 from fffcpu.recipes.fitting import FitSettings, fit
+from fffcpu.recipes.scaling import Scaling, TargetScaling
 
 
 @pytest.fixture
@@ -69,6 +70,19 @@ def test_tries_differ_from_each_other(data):
     found = [recipe_of(data, name, False) for name in tries_of(data)]
     assert len(set(found)) == len(found)
     assert found[0] == SOURCES[data].base
+
+
+def test_scaled_neurons_give_the_scaled_targets():
+    rng = np.random.default_rng(0)
+    x = (3 + 2 * rng.standard_normal((50, 4))).astype(np.float32)
+    shapes = (30, 4), (30,), (30, 3)
+    neurons = Neurons(*(rng.standard_normal(shape, np.float32) for shape in shapes))
+    y = gelu(x @ neurons.weights_in.T + neurons.bias_in) @ neurons.weights_out
+    scaling, targets = Scaling.of(x, np.arange(50), "columns"), TargetScaling.of(y)
+    weights_in, bias_in, weights_out = sets.scaled_neurons(neurons, scaling, targets)
+    scaled = gelu(scaling.apply(x, np.float32) @ weights_in.T + bias_in) @ weights_out
+    difference = scaled - targets.apply(y, np.float32)
+    np.testing.assert_allclose(difference, np.broadcast_to(difference[0], (50, 3)), atol=1e-4)
 
 
 def test_every_shape_uses_about_as_many_neurons_as_the_base():

@@ -79,6 +79,11 @@ def test_neurons_of_a_node_are_those_of_its_side_of_the_parent():
     np.testing.assert_array_equal(groups.direction(2), right - left)
 
 
+def test_too_few_neurons_for_a_tree_are_an_error():
+    with pytest.raises(ValueError, match="64 neurons must be two for each of 127 nodes"):
+        starts.Groups.of(new_rows(1).teacher, 127, np.random.default_rng(0))
+
+
 def test_norms_are_those_of_the_outputs_of_each_side():
     rows = new_rows(40)
     groups = starts.Groups.of(rows.teacher, 3, np.random.default_rng(0))

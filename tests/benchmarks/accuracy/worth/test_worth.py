@@ -173,7 +173,8 @@ def test_models_have_possible_settings(model):
 @pytest.mark.slow
 def test_layers_are_timed_and_shown(data, tmp_path, capsys):
     out = tmp_path / "quick"
-    train(data, tmp_path, "--quick", "--models", *SOME)
+    timed = [*SOME, "dense-32-int8", "dense-64-int8", "two-4x5", "two-4x5-bfloat16", "two-4x5-int8"]
+    train(data, tmp_path, "--quick", "--models", *timed)
     command = ["time", str(tmp_path), "--quick", "--repeats", "2", "--seconds", "0"]
     main(command)
     path = timing.times_path(out)
@@ -183,7 +184,7 @@ def test_layers_are_timed_and_shown(data, tmp_path, capsys):
         (layer, kind, rows) for layer in range(2) for kind, rows in (("batch", 512), ("single", 1))
     ]
     for record in found:
-        assert set(record["models"]) == set(SOME[1:])
+        assert set(record["models"]) == set(timed[1:])
         assert set(record["products"]) == {"24", "32", "64"}
         for own in record["models"].values():
             assert 0 < own["low"] <= own["price"] <= own["high"]
@@ -203,9 +204,10 @@ def test_layers_are_timed_and_shown(data, tmp_path, capsys):
         "### Price and advantage: single rows",
     ]
     assert all(shown.count(f"| {name} |") == 3 for name in SOME[1:3])
-    assert all(shown.count(f"| {name} |") == 4 for name in SOME[3:])
+    assert all(shown.count(f"| {name} |") == 4 for name in (*SOME[3:], *timed[-3:]))
     pictures = sorted(path.name for path in out.glob("*.svg"))
     assert pictures == ["worth-layer0.svg", "worth-layer1.svg", "worth.svg"]
+    assert "float16" not in (out / "worth.svg").read_text()
 
 
 def test_a_layer_that_is_not_the_one_of_its_record_is_not_timed(data, tmp_path):
