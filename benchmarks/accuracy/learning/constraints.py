@@ -1,8 +1,7 @@
 """What keeps routes in order without a loss of its own: balance, and weights of a fixed length.
 
-balancing      after a batch, the bias of each node moves by a small step, so that the side to
-               which most rows went gets fewer; the loss has no part in
-                   it, and the step does not fall with the learning rate
+balancing      after a batch, the bias of each node moves by a constant small step, so that the
+               side to which most rows went gets fewer; the loss has no part in it
 fixed norms    before each step the input weights of a node get back their initial norm, so a
                logit grows only if its direction fits the rows better
 """
