@@ -43,6 +43,7 @@ from fffcpu.recipes.fitting import (
     OPTIMIZERS,
     SCHEDULES,
     SHRINKAGE,
+    STARTS,
     WEIGHT_DECAY,
     FitSettings,
     Fitted,
@@ -270,6 +271,12 @@ def _add_training(group: Any) -> None:
     )
     add_number(
         group, DEFAULTS, "dropout", float, "leaf layer: share of the activations that are dropped"
+    )
+    group.add_argument(
+        "--start",
+        choices=STARTS,
+        default=DEFAULTS.start,
+        help="fast layer: initial routes are random (default), or separate clusters of rows",
     )
     add_straight_through(group, DEFAULTS)
     group.add_argument(

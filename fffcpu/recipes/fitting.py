@@ -29,6 +29,7 @@ from fffcpu.recipes.evaluation import check_targets
 from fffcpu.recipes.memory import check_fit, layer_config, takes_rows
 from fffcpu.recipes.scaling import Moments, Scaling, TargetScaling
 from fffcpu.recipes.shards import LocalShards, Shards
+from fffcpu.recipes.starts import sample_step, start_from_clusters
 from fffcpu.recipes.table_objective import TableObjective, tally_of
 from fffcpu.recipes.table_parts import (
     ColumnTotals,
@@ -40,6 +41,7 @@ from fffcpu.recipes.table_parts import (
     part_routes,
     part_tally,
     sampled_rows,
+    start_inputs,
 )
 from fffcpu.recipes.tally import Tally
 from fffcpu.training import SGD, Adam, AdamW, LocalAdam, LocalSGD, constant, cosine
@@ -62,6 +64,7 @@ __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "SHRINKAGE",
+    "STARTS",
     "WEIGHT_DECAY",
     "FitSettings",
     "Fitted",
@@ -113,6 +116,9 @@ SAMPLED_ROWS = 1000
 
 FIT_HARDENING = 0.3
 """Default weight of the hardening loss."""
+
+STARTS = ("uniform", "clusters")
+"""What decides the initial routes of a fast layer."""
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": cosine,
@@ -178,6 +184,9 @@ class FitSettings:
         Whether that weight is constant, or rises from 0.
     region_leak, dropout : float
         Leaf layer: see `LeafFeedForward.forward`.
+    start : {"uniform", "clusters"}
+        Fast layer: initial routes. Uniform takes random ones. With clusters each node separates two
+        clusters of the rows that reach it; see `fffcpu.recipes.starts`.
     straight_through : bool
         Fast layer: whether routes are trained as well; see `FastFeedForward.backward`.
     gradients : {"auto", "dense", "rows"}
@@ -227,6 +236,7 @@ class FitSettings:
     hardening_schedule: str = "constant"
     region_leak: float = 0.0
     dropout: float = 0.0
+    start: str = "uniform"
     straight_through: bool = True
     gradients: str = "auto"
     validation: float = 0.1
@@ -254,6 +264,7 @@ class FitSettings:
             ("standardize", ("columns", "table", "none")),
             ("hardening_schedule", ("constant", "linear")),
             ("gradients", ("auto", "dense", "rows")),
+            ("start", STARTS),
         ):
             if getattr(self, name) not in values:
                 raise ArgumentError(
@@ -314,6 +325,11 @@ class FitSettings:
     def mixes_momentum_and_decay(self) -> bool:
         """Whether the optimizer cannot defer the steps of rows."""
         return self.optimizer == "sgd" and self.momentum > 0.0 and bool(self.weight_decay)
+
+    @property
+    def starts_from_clusters(self) -> bool:
+        """Whether the rows decide the initial routes of a layer."""
+        return self.layer == "fast" and self.start == "clusters"
 
     @property
     def hardening_weight(self) -> float:
@@ -444,6 +460,10 @@ def fit(
         moments = functools.reduce(Moments.plus, shards.map(input_moments, encoding))
         scaling = Scaling.from_moments(moments, settings.standardize, _input_names(table))
         outputs = _target_scaling(table, training)
+        if make_layer is None and settings.starts_from_clusters:
+            step = sample_step(len(training), table.inputs)
+            some = np.concatenate(shards.map(start_inputs, step, encoding, scaling))
+            start_from_clusters(layer, some, np.random.default_rng((settings.seed, 1)))
         trainer = Trainer(
             shards.objective(layer, _Maker(settings, encoding, scaling, outputs)),
             new_optimizer(settings, layer),
@@ -753,12 +773,12 @@ def _identity(
     table: Table, settings: FitSettings, scaling: Scaling, shards: Shards
 ) -> dict[str, Any]:
     """Return the values that identify this run, without those about checkpoints."""
-    values = identity_of(settings, added={"two_sided": False, "shards": 1}) | {
+    values = identity_of(settings, added={"two_sided": False, "shards": 1, "start": "uniform"}) | {
         "lr": settings.peak_rate,
         "hardening": settings.hardening_weight,
     }
     if settings.layer != "fast":
-        for name in ("straight_through", "two_sided"):
+        for name in ("straight_through", "two_sided", "start"):
             values.pop(name, None)
     if table.encoding is not None:
         values["inputs"] = list(table.encoding.inputs)

@@ -21,7 +21,7 @@ from fffcpu.data import Encoding, Table, check_finite
 from fffcpu.errors import ArgumentError
 from fffcpu.inference.predictor import Predictor
 from fffcpu.inference.routes import RouteCounts, count_routes, final_nodes
-from fffcpu.recipes.scaling import EncodedRows, Moments, block_rows
+from fffcpu.recipes.scaling import EncodedRows, Moments, Scaling, block_rows, dense_rows
 from fffcpu.recipes.table_objective import tally_of
 from fffcpu.recipes.tally import Tally
 from fffcpu.system.terminal import progress_bar
@@ -38,6 +38,7 @@ __all__ = [
     "part_routes",
     "part_tally",
     "sampled_rows",
+    "start_inputs",
 ]
 
 Array = NDArray[Any]
@@ -120,6 +121,12 @@ def sampled_rows(part: TablePart, every: int) -> Array:
     """Return the rows whose numbers in the table are multiples of ``every``."""
     rows: Array = part.x[-part.first % every :: every]
     return rows
+
+
+def start_inputs(part: TablePart, step: int, encoding: Encoding | None, scaling: Scaling) -> Array:
+    """Return every ``step``-th row to train on, as scaled inputs of a layer."""
+    rows = dense_rows(part.inputs(encoding), part.training[::step])
+    return scaling.apply(rows, np.float32)
 
 
 class ColumnTotals(NamedTuple):

@@ -47,6 +47,8 @@ class FFFClassifier(ClassifierMixin, Estimator):
         Leaf layer: weight of the hardening loss, 1 by default.
     region_leak : float
         Leaf layer: probability that training flips a gate's choice. 0.1 often helps on small data.
+    start : {"uniform", "clusters"}
+        Fast layer: initial routes, which are random or separate clusters of rows.
     straight_through : bool
         Fast layer: whether routes are trained as well, see `fffcpu.FastFeedForward.backward`.
     standardize : {"columns", "table", "none"}
@@ -123,6 +125,7 @@ class FFFClassifier(ClassifierMixin, Estimator):
         leaf_width: int = 8,
         hardening: float | None = None,
         region_leak: float = 0.0,
+        start: str = "uniform",
         straight_through: bool = True,
         standardize: str = "columns",
         alpha: float = 0.3,
@@ -145,6 +148,7 @@ class FFFClassifier(ClassifierMixin, Estimator):
             leaf_width=leaf_width,
             hardening=hardening,
             region_leak=region_leak,
+            start=start,
             straight_through=straight_through,
             standardize=standardize,
             alpha=alpha,

@@ -31,6 +31,7 @@ from fffcpu.recipes.fitting import (
 )
 from fffcpu.recipes.memory import check_fit
 from fffcpu.recipes.scaling import Scaling, TargetScaling, block_rows, dense_rows
+from fffcpu.recipes.starts import sample_step, start_from_clusters
 from fffcpu.recipes.table_objective import TableObjective
 from fffcpu.sklearn.validation import check_prediction_rows
 from fffcpu.training import constant, cosine
@@ -89,6 +90,7 @@ class Estimator(BaseEstimator):
         leaf_width: int = 8,
         hardening: float | None = None,
         region_leak: float = 0.0,
+        start: str = "uniform",
         straight_through: bool = True,
         standardize: str = "columns",
         alpha: float = 1.0,
@@ -109,6 +111,7 @@ class Estimator(BaseEstimator):
         self.leaf_width = leaf_width
         self.hardening = hardening
         self.region_leak = region_leak
+        self.start = start
         self.straight_through = straight_through
         self.standardize = standardize
         self.alpha = alpha
@@ -266,6 +269,7 @@ class Estimator(BaseEstimator):
             standardize=self.standardize,
             hardening=hardening,
             region_leak=self.region_leak,
+            start=self.start,
             straight_through=self.straight_through,
             patience=patience if self.early_stopping else None,
             seed=seed,
@@ -291,6 +295,10 @@ class Estimator(BaseEstimator):
         dtype = np.float64 if settings.batch_size == len(rows) else np.float32
         check_fit(settings, x.shape[1], self._width(y), len(rows), dtype, copies=1)
         self._layer = new_layer(settings, x.shape[1], self._width(y), dtype)
+        if settings.starts_from_clusters:
+            some = rows[:: sample_step(len(rows), x.shape[1])]
+            inputs = self._scaling.apply(dense_rows(x, some), dtype)
+            start_from_clusters(self._layer, inputs, np.random.default_rng((settings.seed, 1)))
         self._moments, self._taken = None, False
         self._clear_records()
 

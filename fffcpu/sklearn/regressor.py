@@ -40,6 +40,8 @@ class FFFRegressor(RegressorMixin, Estimator):
         Leaf layer: weight of the hardening loss, 1 by default.
     region_leak : float
         Leaf layer: probability that training flips a gate's choice. 0.1 often helps on small data.
+    start : {"uniform", "clusters"}
+        Fast layer: initial routes, which are random or separate clusters of rows.
     straight_through : bool
         Fast layer: whether routes are trained as well, see `fffcpu.FastFeedForward.backward`.
     standardize : {"columns", "table", "none"}

@@ -53,6 +53,19 @@ def test_routes_learn_unless_they_are_not_to(monkeypatch):
         assert set(asked) == {straight_through}
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])  # of small tables and large ones
+def test_routes_can_start_from_clusters(dtype):
+    few = {"depth": 2, "max_iter": 1, "learning_rate_init": 0.0, "start": "clusters"}
+    rows = len(X) if dtype == np.float64 else 64
+    fitted = classifier(**few, batch_size=rows).fit(X, LABELS)
+    layer = fitted.layer_
+    assert layer.config.dtype == np.dtype(dtype).name
+    usage = layer.usage(layer.forward(X)[1])["weights_in"]
+    assert (usage[:, 1:3] == len(X) / 2).all()
+    uniform = classifier(**few | {"start": "uniform"}, batch_size=rows).fit(X, LABELS).layer_
+    assert (uniform.usage(uniform.forward(X)[1])["weights_in"][:, 1:3] != len(X) / 2).any()
+
+
 def test_the_scaling_is_a_parameter():
     assert classifier().fit(X, LABELS).score(X, LABELS) > 0.85
     raw = classifier(standardize="none").fit(X, LABELS)

@@ -7,10 +7,11 @@ above 0. These halves reach the children.
     balanced    the direction is the random one that the layer has
     targets     the direction is that of a ridge regression: the inputs predict the leading
                 principal component of the targets of these rows
-    clusters    the direction leads from one cluster of these rows to another, of two
+    clusters    the direction leads from one cluster of these rows to another, of two; it is what
+                fffcpu.recipes.starts does
 
-With the last two, trees would be nearly equal. So all trees but the first see a few random
-combinations of the targets, or of the inputs, instead.
+With targets, trees would be equal. So all trees but the first see a few random combinations of the
+targets instead.
 
 If the targets are outputs of a feedforward, its neurons can tell where rows should go. Each node
 halves a set of them by two clusters of the directions of their input weights, starting with all at
@@ -34,6 +35,7 @@ from benchmarks.accuracy.learning.recipes import BALANCED, CLUSTERS, NEURONS, TA
 from benchmarks.accuracy.learning.sets import Rows
 from benchmarks.data.bert import Neurons, gelu
 from fffcpu import FastFeedForward
+from fffcpu.recipes.starts import halves, start_from_clusters
 
 Array = np.ndarray
 
@@ -52,9 +54,6 @@ COMBINATIONS = 8
 RIDGE = 50.0
 """Penalty of the regression, in rows of inputs of variance 1."""
 
-ROUNDS = 10
-"""Rounds of the search for two clusters."""
-
 
 def fit_start(layer: FastFeedForward, rows: Rows, start: str, rng: np.random.Generator) -> None:
     """Change the initial input weights and biases.
@@ -72,6 +71,9 @@ def fit_start(layer: FastFeedForward, rows: Rows, start: str, rng: np.random.Gen
     """
     sample = rng.choice(len(rows.x), min(SAMPLED_ROWS, len(rows.x)), replace=False)
     few = rows._replace(x=rows.x[sample], y=rows.y[sample])
+    if start == CLUSTERS:
+        start_from_clusters(layer, few.x, rng)
+        return
     weights_in, bias_in = layer.params["weights_in"], layer.params["bias_in"]
     for tree, (weights, bias) in enumerate(zip(weights_in, bias_in, strict=True)):
         direction_of = directions(start, few, weights, tree, rng)
@@ -96,23 +98,16 @@ def directions(
     if start == BALANCED:
         return lambda node, own: weights[node]
     if start == TARGETS:
-        targets = combined(vectors_of(rows.y, rows.outputs), tree, rng)
+        targets = vectors_of(rows.y, rows.outputs)
+        if tree:
+            mixture = rng.standard_normal((targets.shape[1], COMBINATIONS), np.float32)
+            targets = targets @ mixture
         return lambda node, own: towards(x[own], leading_component(targets[own]))
-    if start == CLUSTERS:
-        seen = combined(x, tree, rng)
-        return lambda node, own: between(x[own], halves(seen[own], rng))
     assert rows.teacher is not None
     groups = Groups.of(rows.teacher, len(weights), rng)
     if start == NEURONS:
         return lambda node, own: groups.direction(node)
     return lambda node, own: towards(x[own], groups.difference_of_norms(node, x[own]))
-
-
-def combined(numbers: Array, tree: int, rng: np.random.Generator) -> Array:
-    """Return rows of numbers for the first tree, and random combinations of them for others."""
-    if tree == 0:
-        return numbers
-    return numbers @ rng.standard_normal((numbers.shape[1], COMBINATIONS), np.float32)
 
 
 def vectors_of(y: Array, outputs: int) -> Array:
@@ -133,28 +128,6 @@ def towards(x: Array, values: Array) -> Array:
     penalty = RIDGE * np.eye(x.shape[1], dtype=x.dtype)
     direction: Array = np.linalg.solve(x.T @ x + penalty, x.T @ values)
     return direction
-
-
-def between(x: Array, right: Array) -> Array:
-    """Return the direction from the mean of the other rows to that of those marked ``right``."""
-    direction: Array = x[right].mean(axis=0) - x[~right].mean(axis=0)
-    return direction
-
-
-def halves(vectors: Array, rng: np.random.Generator) -> Array:
-    """Return which vectors (R, D) are in the second of two clusters, half of them (R,).
-
-    The search starts from two random vectors. Each round cuts all of them in halves by a plane, and
-    the next plane is that between the means of the halves.
-    """
-    first, second = vectors[rng.choice(len(vectors), 2, replace=False)]
-    direction = second - first
-    for _ in range(ROUNDS):
-        order = np.argsort(vectors @ direction, kind="stable")
-        right = np.zeros(len(vectors), bool)
-        right[order[len(order) // 2 :]] = True
-        direction = between(vectors, right)
-    return right
 
 
 class Groups(NamedTuple):

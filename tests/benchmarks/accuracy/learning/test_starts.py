@@ -56,17 +56,6 @@ def test_a_node_turns_to_what_differs_most_in_the_targets():
     assert np.abs(direction[4]) > 50 * np.abs(np.delete(direction, 4)).max()
 
 
-def test_clusters_are_found_and_have_equally_many_vectors():
-    rng = np.random.default_rng(0)
-    vectors = rng.standard_normal((101, 5)).astype(np.float32)
-    vectors[50:, 2] += 30
-    right = starts.halves(vectors, rng)
-    assert right.sum() == 51
-    assert len(set(right[:50])) == len(set(right[51:])) == 1
-    direction = starts.between(vectors, right)
-    assert np.abs(direction[2]) > 20 * np.abs(np.delete(direction, 2)).max()
-
-
 def test_neurons_of_a_node_are_those_of_its_side_of_the_parent():
     teacher = new_rows(1).teacher
     groups = starts.Groups.of(teacher, 7, np.random.default_rng(0))
