@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.accuracy.learning.recipes import Recipe
 from benchmarks.accuracy.learning.routes import Routed
+from benchmarks.accuracy.learning.sides import visited_sides
 from fffcpu import FastFeedForward
 from fffcpu.layers.fast_feed_forward import PathCache
 
@@ -51,10 +52,7 @@ def norms_of(layer: FastFeedForward) -> Array:
 
 def surplus_on_the_right(layer: FastFeedForward, cache: PathCache) -> Array:
     """Return how many more rows went right than left at each node (T, N)."""
-    _, trees, _ = cache.nodes.shape
-    count = layer.config.neurons // trees
-    first = np.arange(trees)[:, np.newaxis] * count
-    turns = np.where(cache.logits > 0, 1.0, -1.0).reshape(-1)
-    nodes = (cache.nodes + first).reshape(-1)
-    surplus = np.bincount(nodes, turns, minlength=trees * count).reshape(trees, count)
-    return surplus.astype(cache.logits.dtype)
+    counts = np.asarray(visited_sides(layer, cache).sum(axis=0))
+    left, right = np.moveaxis(counts.reshape(*layer.params["bias_in"].shape, 2), -1, 0)
+    surplus: Array = right - left
+    return surplus
